@@ -1,0 +1,179 @@
+"""What quantizing did to a weight: counts and sums that add up over slabs, layers and models."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGNITUDE_BINS = 32768
+"""One bin per bfloat16 magnitude: the upper 16 bits of a float32 without its sign."""
+
+INFINITY_BIN = 0x7F80
+
+
+def _bin_values() -> NDArray[np.float64]:
+    bits = np.arange(MAGNITUDE_BINS, dtype=np.uint32) << 16
+    values = bits.view(np.float32).astype(np.float64)
+    values[INFINITY_BIN:] = 0.0
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The magnitudes of a weight, counted: exact for bfloat16, on bfloat16's grid (truncated) for fp16 and float32.
+
+    counts: uint64 [32768], weights per bfloat16 magnitude; bins from 0x7F80 hold Inf and NaN.
+    max_abs: largest finite |w|, exact for every dtype. sum2, sum4: sums of w**2 and w**4 over finite weights.
+    """
+
+    counts: NDArray[np.uint64]
+    max_abs: float
+    sum2: float
+    sum4: float
+
+    @classmethod
+    def from_bfloat16_counts(cls, counts: NDArray[np.uint64]) -> "Census":
+        """The census of bfloat16 weights, where the counts alone tell everything exactly."""
+        values = _bin_values()
+        finite = counts[:INFINITY_BIN]
+        filled = np.flatnonzero(finite)
+        squares = values * values
+        return cls(
+            counts,
+            float(values[filled[-1]]) if filled.size else 0.0,
+            float(squares @ counts),
+            float((squares * squares) @ counts),
+        )
+
+    @classmethod
+    def empty(cls) -> "Census":
+        """The census of no weights."""
+        return cls(np.zeros(MAGNITUDE_BINS, np.uint64), 0.0, 0.0, 0.0)
+
+    def __add__(self, other: "Census") -> "Census":
+        return Census(
+            self.counts + other.counts,
+            max(self.max_abs, other.max_abs),
+            self.sum2 + other.sum2,
+            self.sum4 + other.sum4,
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return int(self.counts.sum())
+
+    @property
+    def zeros(self) -> int:
+        """Number of weights that are zero (for fp16 and float32: below bfloat16's smallest subnormal)."""
+        return int(self.counts[0])
+
+    @property
+    def infinite(self) -> int:
+        """Number of infinite weights."""
+        return int(self.counts[INFINITY_BIN])
+
+    @property
+    def nan(self) -> int:
+        """Number of weights that are not a number."""
+        return int(self.counts[INFINITY_BIN + 1 :].sum())
+
+    @property
+    def sigma(self) -> float:
+        """Root mean square of the weights, whose mean is taken as zero."""
+        return math.sqrt(self.sum2 / self.count) if self.count else 0.0
+
+    @property
+    def kurtosis(self) -> float:
+        """Fourth moment over squared second moment: 3 for a Gaussian; 0 when all weights are zero."""
+        return self.sum4 * self.count / self.sum2**2 if self.sum2 > 0 else 0.0
+
+    def above(self, threshold: float) -> int:
+        """Number of finite weights with |w| > threshold, to the resolution of the bins."""
+        first = int(np.searchsorted(_bin_values()[:INFINITY_BIN], threshold, side="right"))
+        return int(self.counts[first:INFINITY_BIN].sum())
+
+    def outliers(self, sigmas: float = 6.0) -> int:
+        """Number of finite weights beyond `sigmas` standard deviations."""
+        return self.above(sigmas * self.sigma)
+
+    def quantile(self, q: float) -> float:
+        """Magnitude below or at which the share `q` of finite weights lies."""
+        total = np.cumsum(self.counts[:INFINITY_BIN])
+        if not total[-1]:
+            return 0.0
+        rank = min(max(math.ceil(q * int(total[-1])), 1), int(total[-1]))
+        return float(_bin_values()[int(np.searchsorted(total, rank))])
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Errors of one quantized weight. Row sums are kept, so a total does not depend on how rows were cut into slabs.
+
+    row_squares, row_error: float64 [rows], sums of w**2 and of (w - decoded)**2, in units of the weight squared.
+    max_error: largest |w - decoded|. vanished: non-zero weights whose code decodes to zero.
+    scale_counts: uint64 [256], blocks per scale byte (zeros for affine formats). width: K.
+    block_error: float32 [rows, K / block], sums of squared error per block, when asked for.
+    """
+
+    width: int
+    row_squares: NDArray[np.float64]
+    row_error: NDArray[np.float64]
+    max_error: float
+    vanished: int
+    scale_counts: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(256, np.uint64))
+    block_error: NDArray[np.float32] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return self.width * len(self.row_error)
+
+    @property
+    def sum_squares(self) -> float:
+        """Sum of w**2."""
+        return math.fsum(self.row_squares)
+
+    @property
+    def sum_error(self) -> float:
+        """Sum of (w - decoded)**2."""
+        return math.fsum(self.row_error)
+
+    @property
+    def rel_err(self) -> float:
+        """||W - decoded|| / ||W||, the square root of the quotient of the sums; 0 when both are zero."""
+        return relative_error(self.sum_error, self.sum_squares)
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error."""
+        return self.sum_error / self.count if self.count else 0.0
+
+
+def relative_error(sum_error: float, sum_squares: float) -> float:
+    """sqrt(sum_error / sum_squares); 0 when both are zero, Inf when only the weight is."""
+    if sum_squares > 0:
+        return math.sqrt(sum_error / sum_squares)
+    return math.inf if sum_error > 0 else 0.0
+
+
+def snr_db(rel_err: float) -> float:
+    """Signal-to-noise ratio in decibels of a relative error; Inf when there is none."""
+    return -20 * math.log10(rel_err) if rel_err > 0 else math.inf
+
+
+def concatenate(parts: list[Fidelity]) -> Fidelity:
+    """The fidelity of a weight from those of its slabs, in row order. Raises ValueError when there is none."""
+    if not parts:
+        raise ValueError("[concatenate] needs at least one part, got none")
+    blocks = [part.block_error for part in parts if part.block_error is not None]
+    return Fidelity(
+        width=parts[0].width,
+        row_squares=np.concatenate([part.row_squares for part in parts]),
+        row_error=np.concatenate([part.row_error for part in parts]),
+        max_error=max(part.max_error for part in parts),
+        vanished=sum(part.vanished for part in parts),
+        scale_counts=np.sum([part.scale_counts for part in parts], axis=0, dtype=np.uint64),
+        block_error=np.concatenate(blocks) if len(blocks) == len(parts) else None,
+    )

@@ -1,0 +1,107 @@
+"""The formats as data: what a reader must know to decode a weight, and its exact packed size."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Element = Literal["e2m1", "e4m3", "uint"]
+Scale = Literal["e4m3", "e8m0", "weight"]
+ExponentRule = Literal["ceil", "floor"]
+
+E2M1_MAX = 6.0
+E4M3_MAX = 448.0
+TENSOR_SCALE_DIVISOR = E2M1_MAX * E4M3_MAX
+"""max|W| / 2688 is the tensor scale that maps the largest weight to the largest code times the largest block scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A storage format for one weight of shape [..., K]; blocks run along K.
+
+    `bits` is the width of a code, `block` the number of codes that share one scale. A scale is one byte (E4M3 or
+    E8M0), or for the affine formats a scale and a bias in the dtype of the weight. `tensor_scale` tells whether one
+    float32 multiplier per weight (per expert, in a stack) is stored too: the third tier.
+    """
+
+    name: str
+    title: str
+    bits: int
+    block: int
+    element: Element
+    scale: Scale
+    tensor_scale: bool = False
+
+    @property
+    def affine(self) -> bool:
+        """True when weights are code x scale + bias, as MLX defines its integer formats."""
+        return self.scale == "weight"
+
+    def misfit(self, shape: Sequence[int]) -> str | None:
+        """Why a weight of `shape` can not be stored in this format; None when it can."""
+        if len(shape) < 2:
+            return f"{self.name} needs at least 2 dimensions, this has {len(shape)}"
+        if math.prod(shape) == 0:
+            return "it has no elements"
+        if shape[-1] % self.block:
+            return f"its width {shape[-1]} is not a multiple of the block of {self.block}"
+        return None
+
+    def nbytes(self, shape: Sequence[int], scale_itemsize: int = 2) -> int:
+        """Exact packed size in bytes of a weight of `shape`, with one tensor scale per matrix.
+
+        `scale_itemsize` is the width of an affine scale (2 for bf16 and fp16, 4 for float32).
+        Raises ValueError when the shape does not fit.
+        """
+        if reason := self.misfit(shape):
+            raise ValueError(f"[nbytes] {reason}")
+        count = math.prod(shape)
+        per_block = 2 * scale_itemsize if self.affine else 1
+        tensor_scales = 4 * math.prod(shape[:-2]) if self.tensor_scale else 0
+        return count * self.bits // 8 + count // self.block * per_block + tensor_scales
+
+    def bits_per_weight(self, shape: Sequence[int], scale_itemsize: int = 2) -> float:
+        """Bits stored per weight, scales included."""
+        return 8 * self.nbytes(shape, scale_itemsize) / math.prod(shape)
+
+
+FORMATS: dict[str, Format] = {
+    row.name: row
+    for row in (
+        Format("nvfp4-2t", "NVFP4, two tiers", 4, 16, "e2m1", "e4m3"),
+        Format("nvfp4-3t", "NVFP4, three tiers", 4, 16, "e2m1", "e4m3", tensor_scale=True),
+        Format("mxfp4", "MXFP4", 4, 32, "e2m1", "e8m0"),
+        Format("mxfp8", "MXFP8 (E4M3)", 8, 32, "e4m3", "e8m0"),
+        Format("int4-g32", "INT4 affine, groups of 32", 4, 32, "uint", "weight"),
+        Format("int4-g64", "INT4 affine, groups of 64", 4, 64, "uint", "weight"),
+        Format("int8-g64", "INT8 affine, groups of 64", 8, 64, "uint", "weight"),
+        Format("int8-g128", "INT8 affine, groups of 128", 8, 128, "uint", "weight"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A format plus how its codes are chosen.
+
+    `min_scale` is the smallest E4M3 byte that a block with a non-zero weight may get, `zero_scale` the byte of an
+    all-zero block. Three tiers use 0x08 (2**-6, the smallest normal number, which every known reader handles) and
+    0x38 (1.0); two tiers must allow 0x00, or small weights would be scaled up out of range.
+    `exponent` chooses the E8M0 scale of the MX formats: "ceil" never saturates and is what MLX does, "floor" is the
+    rule of the OCP Microscaling specification 1.0, section 6.3.
+    """
+
+    format: Format
+    min_scale: int = 0x00
+    zero_scale: int = 0x00
+    exponent: ExponentRule = "ceil"
+
+
+def recipe(name: str, exponent: ExponentRule = "ceil") -> Recipe:
+    """The default recipe of the format called `name`; raises ValueError for an unknown name."""
+    if name not in FORMATS:
+        raise ValueError(f"[recipe] unknown format {name!r}, choose one of {', '.join(FORMATS)}")
+    row = FORMATS[name]
+    if row.tensor_scale:
+        return Recipe(row, min_scale=0x08, zero_scale=0x38)
+    return Recipe(row, exponent=exponent)

@@ -1,0 +1,228 @@
+"""The definition of right, in plain numpy: choose scales, encode, decode, pack. Slow and obvious on purpose.
+
+All arithmetic is float32. Sources: NVFP4 as in NVIDIA's format description (E2M1 elements, an E4M3 scale per 16, an
+optional float32 scale per tensor); OCP Microscaling Formats 1.0 for MXFP4 and MXFP8; MLX for the affine formats.
+"""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.backend import Encoded, Weight
+from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity
+from kernels.formats import TENSOR_SCALE_DIVISOR, Format, Recipe
+from kernels.quantized import Quantized
+
+Float32 = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+E2M1_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+E4M3_VALUES = np.array(
+    [2.0**-9 * m if e == 0 else (1 + m / 8) * 2.0 ** (e - 7) for e in range(16) for m in range(8)][:127], np.float32
+)
+_SMALLEST_AFFINE_SCALE = np.float32(1e-7)
+
+
+def _nearest_even(magnitude: Float32, values: Float32) -> Bytes:
+    """Index of the nearest of `values` (ascending, index parity = parity of the last mantissa bit), ties to even."""
+    exact = magnitude.astype(np.float64)
+    high = np.minimum(np.searchsorted(values, exact), len(values) - 1)
+    low = np.maximum(high - 1, 0)
+    below, above = exact - values[low], values[high] - exact
+    take_high = (above < below) | ((above == below) & (high % 2 == 0))
+    return np.where(exact >= values[-1], len(values) - 1, np.where(take_high, high, low)).astype(np.uint8)
+
+
+def e2m1_encode(x: Float32) -> Bytes:
+    """E2M1 codes 0..15 of float32 values: nearest, ties to even, saturating at 6, sign kept also for zero."""
+    return _nearest_even(np.abs(x), E2M1_VALUES) | (np.signbit(x).astype(np.uint8) << 3)
+
+
+def e2m1_decode(codes: Bytes) -> Float32:
+    """Float32 values of E2M1 codes 0..15; code 8 is -0."""
+    magnitude = E2M1_VALUES[codes & 7]
+    return np.where(codes & 8, -magnitude, magnitude)
+
+
+def e4m3_encode(x: Float32) -> Bytes:
+    """E4M3FN bytes of float32 values: nearest, ties to even, saturating at 448, sign kept also for zero."""
+    return _nearest_even(np.abs(x), E4M3_VALUES) | (np.signbit(x).astype(np.uint8) << 7)
+
+
+def e4m3_decode(codes: Bytes) -> Float32:
+    """Float32 values of E4M3FN bytes; 0x7F and 0xFF are NaN."""
+    magnitude = np.append(E4M3_VALUES, np.float32(np.nan))[codes & 0x7F]
+    return np.where(codes & 0x80, -magnitude, magnitude).astype(np.float32)
+
+
+def e8m0_decode(codes: Bytes) -> Float32:
+    """Float32 values 2**(byte - 127) of E8M0 bytes; 255 is NaN."""
+    values = np.ldexp(np.float32(1), codes.astype(np.int32) - 127)
+    return np.where(codes == 255, np.float32(np.nan), values).astype(np.float32)
+
+
+def pack(codes: Bytes) -> Bytes:
+    """Pack codes 0..15 [..., K] two per byte [..., K / 2], the even element in the low nibble."""
+    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+
+
+def unpack(packed: Bytes) -> Bytes:
+    """Codes 0..15 [..., K] of packed bytes [..., K / 2]."""
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+
+
+def tensor_scale(max_abs: float) -> np.float32:
+    """The multiplier g = max|W| / 2688 in float32, never zero or subnormal; 1.0 for a weight of zeros."""
+    if max_abs == 0:
+        return np.float32(1)
+    scale = np.float32(max_abs) / np.float32(TENSOR_SCALE_DIVISOR)
+    return np.maximum(scale, np.finfo(np.float32).tiny)
+
+
+def _divide(weights: Float32, scale: Float32) -> Float32:
+    """weights / scale, a zero of the weight's sign where the scale is zero."""
+    safe = np.where(scale == 0, np.float32(1), scale)
+    return np.where(scale == 0, np.copysign(np.float32(0), weights), weights / safe).astype(np.float32)
+
+
+def _encode_nvfp4(blocks: Float32, recipe: Recipe, g: np.float32) -> tuple[Bytes, Bytes]:
+    peak = np.abs(blocks).max(axis=-1)
+    wanted = peak / np.float32(6) / g
+    scales = np.maximum(e4m3_encode(wanted), np.uint8(recipe.min_scale))
+    scales = np.where(peak == 0, np.uint8(recipe.zero_scale), scales)
+    factor = e4m3_decode(scales) * g
+    return e2m1_encode(_divide(blocks, factor[..., None])), scales
+
+
+def _encode_mx(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Bytes]:
+    small = recipe.format.element == "e2m1"
+    peak = np.abs(blocks).max(axis=-1)
+    if recipe.exponent == "ceil":
+        ratio = peak / np.float32(6 if small else 448)
+        mantissa, exponent = np.frexp(ratio)
+        exponent = np.where(mantissa == 0.5, exponent - 1, exponent)
+    else:
+        ratio = peak
+        exponent = np.frexp(peak)[1] - 1 - (2 if small else 8)
+    scales = np.where(ratio == 0, 127, np.clip(exponent + 127, 0, 254)).astype(np.uint8)
+    scaled = (blocks / e8m0_decode(scales)[..., None]).astype(np.float32)
+    return (e2m1_encode if small else e4m3_encode)(scaled), scales
+
+
+def _encode_affine(blocks: Float32, row: Format) -> tuple[Bytes, Float32, Float32]:
+    """MLX's rule: the end of the range with the larger magnitude is represented exactly, and zero is a code."""
+    bins = np.float32(2**row.bits - 1)
+    low, high = blocks.min(axis=-1), blocks.max(axis=-1)
+    low_is_edge = np.abs(low) > np.abs(high)
+    scale = np.maximum((high - low) / bins, _SMALLEST_AFFINE_SCALE)
+    scale = np.where(low_is_edge, scale, -scale)
+    edge = np.where(low_is_edge, low, high)
+    steps = np.rint(edge / scale)
+    scale = np.where(steps == 0, scale, edge / np.where(steps == 0, np.float32(1), steps))
+    bias = np.where(steps == 0, np.float32(0), edge)
+    codes = np.clip(np.rint((blocks - bias[..., None]) / scale[..., None]), 0, bins)
+    return codes.astype(np.uint8), scale.astype(np.float32), bias.astype(np.float32)
+
+
+def decode(quantized: Quantized) -> Float32:
+    """Float32 weights [..., K]: code x (block scale x tensor scale), or code x scale + bias."""
+    row = quantized.format
+    codes = unpack(quantized.codes) if row.bits == 4 else quantized.codes
+    blocks = codes.reshape(*codes.shape[:-1], -1, row.block)
+    if row.affine:
+        assert quantized.biases is not None
+        scale, bias = (part.astype(np.float32)[..., None] for part in (quantized.scales, quantized.biases))
+        return (blocks.astype(np.float32) * scale + bias).reshape(codes.shape)
+    scale = (e4m3_decode if row.scale == "e4m3" else e8m0_decode)(quantized.scales)
+    if quantized.tensor_scale is not None:
+        g = quantized.tensor_scale
+        scale = scale * g.reshape(g.shape + (1,) * (scale.ndim - g.ndim))
+    values = (e2m1_decode if row.element == "e2m1" else e4m3_decode)(blocks)
+    return (values * scale[..., None]).astype(np.float32).reshape(codes.shape)
+
+
+def census(weight: Weight) -> Census:
+    """Count the magnitudes of a weight, see `Census`."""
+    wide = np.ascontiguousarray(weight).reshape(-1).astype(np.float32)
+    bins = (wide.view(np.uint32) >> 16) & 0x7FFF
+    nan = np.isnan(wide)
+    bins[nan] = MAGNITUDE_BINS - 1
+    counts = np.bincount(bins, minlength=MAGNITUDE_BINS).astype(np.uint64)
+    if weight.dtype == ml_dtypes.bfloat16:
+        return Census.from_bfloat16_counts(counts)
+    finite = np.abs(wide[bins < INFINITY_BIN].astype(np.float64))
+    return Census(counts, float(finite.max(initial=0)), float((finite**2).sum()), float((finite**4).sum()))
+
+
+def encode(weight: Weight, recipe: Recipe, g: float = 1.0) -> Quantized:
+    """Quantize finite weights [..., K] with the multiplier `g` (1.0 for formats without a tensor scale).
+
+    Raises ValueError when the shape does not fit the format, TypeError for a dtype that is not bf16, fp16 or fp32.
+    """
+    row = recipe.format
+    check(weight, row)
+    wide = weight.astype(np.float32)
+    blocks = wide.reshape(*wide.shape[:-1], -1, row.block)
+    biases = None
+    if row.affine:
+        codes, wide_scales, wide_biases = _encode_affine(blocks, row)
+        scales, biases = wide_scales.astype(weight.dtype), wide_biases.astype(weight.dtype)
+    elif row.scale == "e4m3":
+        codes, scales = _encode_nvfp4(blocks, recipe, np.float32(g))
+    else:
+        codes, scales = _encode_mx(blocks, recipe)
+    flat = codes.reshape(wide.shape)
+    scale = np.array(g, np.float32) if row.tensor_scale else None
+    return Quantized(row, pack(flat) if row.bits == 4 else flat, scales, biases, scale)
+
+
+def check(weight: Weight, row: Format) -> None:
+    """Raise TypeError or ValueError when `weight` can not be encoded in the format `row`."""
+    if weight.dtype not in (np.float32, np.float16, ml_dtypes.bfloat16):
+        raise TypeError(f"[encode] weight must be float32, float16 or bfloat16, got {weight.dtype}")
+    if reason := row.misfit(weight.shape):
+        raise ValueError(f"[encode] {reason}")
+
+
+def fidelity(weight: Weight, quantized: Quantized, *, blocks: bool = False) -> Fidelity:
+    """Measure a quantized weight [rows, K] against its source, in float64 from float32 values."""
+    wide, decoded = weight.astype(np.float32).astype(np.float64), decode(quantized).astype(np.float64)
+    squares = (wide - decoded) ** 2
+    counts = np.zeros(256, np.uint64)
+    if not quantized.format.affine:
+        counts = np.bincount(quantized.scales.reshape(-1), minlength=256).astype(np.uint64)
+    per_block = squares.reshape(len(wide), -1, quantized.format.block).sum(axis=-1)
+    return Fidelity(
+        width=wide.shape[1],
+        row_squares=(wide**2).sum(axis=1),
+        row_error=squares.sum(axis=1),
+        max_error=float(np.abs(wide - decoded).max()),
+        vanished=int(((decoded == 0) & (wide != 0)).sum()),
+        scale_counts=counts,
+        block_error=per_block.astype(np.float32) if blocks else None,
+    )
+
+
+class ReferenceBackend:
+    """The definition itself as a backend: for tests and for `--backend reference`."""
+
+    name = "reference"
+    title = "numpy reference (slow)"
+
+    def census(self, weight: Weight) -> Census:
+        """See `Backend.census`."""
+        return census(weight)
+
+    def encode(
+        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+    ) -> Encoded:
+        """See `Backend.encode`."""
+        quantized = encode(weight, recipe, tensor_scale)
+        measured = fidelity(weight, quantized, blocks=blocks) if measure or blocks else None
+        return Encoded(quantized, measured)
+
+    def decode(self, quantized: Quantized, dtype: Any = np.float32) -> Weight:
+        """See `Backend.decode`."""
+        return decode(quantized).astype(dtype)
