@@ -13,9 +13,8 @@ INFINITY_BIN = 0x7F80
 
 
 def _bin_values() -> NDArray[np.float64]:
-    bits = np.arange(MAGNITUDE_BINS, dtype=np.uint32) << 16
-    values = bits.view(np.float32).astype(np.float64)
-    values[INFINITY_BIN:] = 0.0
+    values = np.zeros(MAGNITUDE_BINS)
+    values[:INFINITY_BIN] = (np.arange(INFINITY_BIN, dtype=np.uint32) << 16).view(np.float32)
     return values
 
 

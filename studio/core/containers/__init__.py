@@ -1,0 +1,1 @@
+"""Files: bytes on disk <-> named arrays."""

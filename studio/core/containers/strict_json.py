@@ -1,0 +1,83 @@
+"""JSON from a stranger: UTF-8 objects only, no duplicate keys, no NaN, no bombs; every fault is one message."""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from studio.core.containers.files import read_small
+from studio.core.errors import CheckpointError
+from studio.core.names import printable
+
+DEPTH = 64
+LARGEST_FILE = 64 << 20
+
+
+class _Refused(ValueError):
+    pass
+
+
+def parse_object(text: bytes, *, file: Path) -> dict[str, Any]:
+    """The JSON object in `text`; raises CheckpointError naming `file` for anything else."""
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+        )
+        _check_depth(value)
+    except _Refused as error:
+        raise CheckpointError(f"not usable JSON: {error}", file=file) from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"not valid JSON: {_first_words(error)}", file=file) from None
+    if not isinstance(value, dict):
+        raise CheckpointError("not valid JSON for its purpose: not an object", file=file)
+    return value
+
+
+def read_object(path: Path, limit: int = LARGEST_FILE) -> dict[str, Any]:
+    """The JSON object in the regular file `path`, of at most `limit` bytes."""
+    return parse_object(read_small(path, limit), file=path)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Refused(f"duplicate key {printable(twice)!r}")
+    return result
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise _Refused(f"the number {word}")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > 40:
+        raise _Refused(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEPTH:
+            raise _Refused(f"nested deeper than {DEPTH} levels")
+        inner = [child for item in level for child in _children(item)]
+        level = [child for child in inner if isinstance(child, (dict, list))]
+
+
+def _children(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else []
+
+
+def _first_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return printable(error)

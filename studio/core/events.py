@@ -1,0 +1,69 @@
+"""What a job tells while it runs: all that a front end ever sees of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from studio.core.results import LayerResult, Outcome
+
+Phase = Literal["measure", "quantize", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A phase begins. `total` is its work in bytes read, `layers` the number of layers that it will report."""
+
+    phase: Phase
+    total: int
+    layers: int
+    target: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of the bytes that `Started.total` announced are worked through; `layer` is the one at hand."""
+
+    phase: Phase
+    done: int
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDone:
+    """One layer was measured, or quantized, or copied."""
+
+    result: LayerResult
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A shard of an earlier, stopped run is whole and was taken over."""
+
+    shard: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWritten:
+    """A shard is on disk, read back and verified."""
+
+    shard: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that the user should know and that does not stop the job."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The job is done."""
+
+    outcome: Outcome
+
+
+Event = Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Finished

@@ -1,0 +1,77 @@
+"""compressed-tensors `nvfp4-pack-quantized` (NVFP4A16): tensor scale stored as the divisor 1 / g."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kernels import Format
+from studio.core.layouts.documents import config_without_quantization, json_document
+from studio.core.layouts.placement import Placement, raw, unsupported
+from studio.core.layouts.torch_names import NVFP4, kept_modules, module_refusals, place_module
+from studio.core.model import Layer, Matrix, Model
+from studio.core.plan import Choice
+
+_NAMES = {"codes": "weight_packed", "scales": "weight_scale", "tensor_scale": "weight_global_scale"}
+_FORMAT = "nvfp4-pack-quantized"
+_WEIGHTS = {
+    "num_bits": 4,
+    "type": "float",
+    "symmetric": True,
+    "strategy": "tensor_group",
+    "group_size": 16,
+    "dynamic": False,
+    "scale_dtype": "torch.float8_e4m3fn",
+}
+
+
+class CompressedTensors:
+    """See `Layout`. Two tiers are stored with a divisor of 1."""
+
+    name = "compressed-tensors"
+    title = "compressed-tensors"
+    formats = NVFP4
+    metadata = {"format": "pt"}  # noqa: RUF012 - a constant of the layout
+    scale_convention = "weight_global_scale = 1 / g = 2688 / max|W| (divisor)"
+    runs = "transformers with compressed-tensors, vLLM, llama.cpp after conversion, ollama"
+
+    def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+        """See `Layout.refusals`."""
+        return unsupported(self, choices) + module_refusals(model, choices, self.title)
+
+    def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:  # noqa: ARG002
+        """See `Layout.place`."""
+        return place_module(matrix, row, dict(_NAMES), (1,))  # type: ignore[arg-type]
+
+    def place_kept(self, model: Model, layer: Layer) -> Placement:  # noqa: ARG002
+        """See `Layout.place_kept`."""
+        return raw(layer)
+
+    def store_scale(self, g: float) -> np.float32:
+        """See `Layout.store_scale`; kept below infinity for the smallest g."""
+        return np.minimum(np.float32(1) / np.float32(g), np.finfo(np.float32).max)
+
+    def multiplier(self, stored: np.float32) -> np.float32:
+        """See `Layout.multiplier`."""
+        return np.float32(1) / np.float32(stored)
+
+    def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
+        """config.json with the section that compressed-tensors reads."""
+        group = {
+            "format": _FORMAT,
+            "targets": ["Linear"],
+            "weights": _WEIGHTS,
+            "input_activations": None,
+            "output_activations": None,
+        }
+        config = config_without_quantization(model)
+        config["quantization_config"] = {
+            "config_groups": {"group_0": group},
+            "format": _FORMAT,
+            "global_compression_ratio": None,
+            "ignore": kept_modules(model, choices),
+            "kv_cache_scheme": None,
+            "quant_method": "compressed-tensors",
+            "quantization_status": "compressed",
+            "version": "0.20.0",
+        }
+        return {"config.json": json_document(config)}

@@ -1,0 +1,86 @@
+"""Placement: where the parts of a matrix go; the words that all layouts share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from kernels import Format
+from studio.core.model import Layer, Matrix, Model
+from studio.core.plan import Choice
+
+Content = Literal["codes", "scales", "biases", "tensor_scale", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Bytes `offset` .. `offset + nbytes` of the target tensor (name, dtype, shape) hold one part of a matrix."""
+
+    content: Content
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    offset: int = 0
+
+
+class Layout(Protocol):
+    """A convention: names and dtypes of the stored parts, the meaning of the tensor scale, the config section.
+
+    formats: what it can store. metadata: safetensors metadata. runs: where the result runs, for people.
+    scale_convention: the stored tensor scale in terms of g = max|W| / 2688 and A = max|W|.
+    """
+
+    name: str
+    title: str
+    formats: tuple[str, ...]
+    metadata: Mapping[str, str]
+    scale_convention: str
+    runs: str
+
+    def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+        """Why the plan can not be stored, one sentence each; empty when it can."""
+        ...
+
+    def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
+        """Where the parts of a quantized matrix go."""
+        ...
+
+    def place_kept(self, model: Model, layer: Layer) -> Placement:
+        """Where the bytes of a kept layer go."""
+        ...
+
+    def store_scale(self, g: float) -> np.float32:
+        """The number stored for the multiplier g."""
+        ...
+
+    def multiplier(self, stored: np.float32) -> np.float32:
+        """The multiplier g that readers compute from the stored number."""
+        ...
+
+    def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
+        """File name -> content of config.json and other files that describe the export."""
+        ...
+
+
+def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
+    """A sentence per chosen format that `layout` can not store."""
+    used = {choice.format for choice in choices if choice.recipe}
+    return [f"layout {layout.name} can not store {name}" for name in sorted(used - set(layout.formats))]
+
+
+def raw(layer: Layer) -> Placement:
+    """A kept layer under its own name, FP8 widened."""
+    return Placement("raw", layer.tensor.name, layer.dtype, layer.shape, layer.kept_nbytes)
+
+
+def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that describes the language model: the whole, or `text_config` of a multimodal one."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """True when the output head is the embedding."""
+    return bool(config.get("tie_word_embeddings", text_section(config).get("tie_word_embeddings", False)))

@@ -1,0 +1,164 @@
+"""Model and Layer: what a checkpoint holds, known from its headers alone."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.containers.files import SourceFile
+from studio.core.containers.safetensors import Tensor
+from studio.core.roles import EXPERT, Role
+
+FP8 = "F8_E4M3"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor and the file that holds it."""
+
+    file: SourceFile
+    tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The unit of quantization: [rows, columns] of a stored tensor, contiguous from `first` elements on.
+
+    `name` is the module name that runtimes use for this matrix alone; `expert` its place in a stack of experts.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    first: int = 0
+    expert: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One weight with its role.
+
+    `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be copied, `obstacle` says why.
+    `scale` holds the scales of an FP8 source, [ceil(rows / r), ceil(columns / c)] for blocks of `scale_block` = (r, c).
+    """
+
+    name: str
+    role: Role
+    block: int | None
+    stored: Stored
+    matrices: tuple[Matrix, ...] = ()
+    obstacle: str = ""
+    scale: Stored | None = None
+    scale_block: tuple[int, int] = (1, 1)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The stored weight."""
+        return self.stored.tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stored weight."""
+        return self.tensor.shape
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> str:
+        """Dtype that the weight has once read: FP8 with scales is widened to BF16."""
+        return "BF16" if self.scale is not None else self.tensor.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes read from disk for this layer."""
+        return self.tensor.nbytes + (self.scale.tensor.nbytes if self.scale else 0)
+
+    @property
+    def kept_nbytes(self) -> int:
+        """Bytes written when the layer is kept."""
+        return self.count * WEIGHT_DTYPES[self.dtype].itemsize if self.scale else self.tensor.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A checkpoint, opened: its layers in file order, its configuration, and what was odd about it.
+
+    `side_files` are copied to an export as they are. `quantized_by` names the method when it is quantized already.
+    Close it, or use it as a context manager.
+    """
+
+    path: Path
+    files: tuple[SourceFile, ...]
+    layers: tuple[Layer, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+    side_files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+    quantized_by: str = ""
+
+    @cached_property
+    def by_name(self) -> dict[str, Layer]:
+        """Layers by name."""
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def stack_heights(self) -> dict[tuple[str, str], int]:
+        """Number of experts per (stack, projection)."""
+        heights: dict[tuple[str, str], int] = defaultdict(int)
+        for layer in self.layers:
+            for matrix in layer.matrices:
+                if name := EXPERT.match(matrix.name):
+                    heights[name["stack"], name["projection"]] += 1
+        return heights
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the checkpoint."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def name(self) -> str:
+        """The name of the checkpoint, for people."""
+        return self.path.resolve().name.removesuffix(".safetensors")
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that config.json names, or an empty string."""
+        found = self.config.get("architectures")
+        return str(found[0]) if isinstance(found, list) and found else str(self.config.get("model_type", ""))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights on disk."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return sum(layer.count for layer in self.layers)
+
+    @property
+    def block_count(self) -> int:
+        """Number of transformer blocks."""
+        return len({layer.block for layer in self.layers if layer.block is not None})
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError when a file was modified since it was opened."""
+        for file in self.files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self.files:
+            file.close()
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,245 @@
+"""The pipeline: layers go in, events and encoded slabs come out; threads overlap reading, computing and writing.
+
+Work is cut into slabs of rows. A scope is a set of layers that share tensor scales; pass 1 counts its weights, which
+gives the tensor scales, pass 2 encodes. Pass 1 of the next scope runs while pass 2 of this one does.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Census, Fidelity, Quantized, Recipe
+from kernels.backend import Backend
+from kernels.reference import tensor_scale
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.errors import CheckpointError
+from studio.core.events import LayerDone, Progress, Warned
+from studio.core.model import Layer, Matrix
+from studio.core.names import printable
+from studio.core.plan import Choice
+from studio.core.reading import SLAB_NBYTES, Slab, read_slab, slabs
+from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
+from studio.core.roles import fused_group
+
+T = TypeVar("T")
+
+PipelineEvent = Progress | LayerDone | Warned
+READ_AHEAD_NBYTES = 64 << 20
+
+
+class Sink:
+    """Where the pipeline's output goes; this one drops it, which is what measuring needs."""
+
+    def agreed_scale(self, g: float) -> float:
+        """The multiplier that readers of the output will compute for `g`."""
+        return g
+
+    def write_slab(self, slab: Slab, quantized: Quantized) -> None:
+        """Take an encoded slab; called from worker threads."""
+
+    def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
+        """Take the multiplier of a matrix; called for every quantized matrix, 1.0 for formats without one."""
+
+    def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
+        """Take bytes of a kept layer, from byte `offset` of its output on; called from worker threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A backend, threads to run it on, and the size of a slab in bytes."""
+
+    backend: Backend
+    pool: ThreadPoolExecutor
+    slab_nbytes: int = SLAB_NBYTES
+
+
+@contextmanager
+def engine(backend: Backend, threads: int, slab_nbytes: int = SLAB_NBYTES) -> Iterator[Engine]:
+    """An engine with `threads` workers, which are gone when the block is left, whatever happens."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="nvfp4-studio")
+    try:
+        yield Engine(backend, pool, slab_nbytes)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def scopes(choices: Sequence[Choice]) -> list[list[Choice]]:
+    """The choices in order, those that share a tensor scale together."""
+    found: dict[str, list[Choice]] = {}
+    for choice in choices:
+        group = fused_group(choice.layer.name) if choice.recipe and choice.recipe.format.tensor_scale else None
+        found.setdefault(group or f"={choice.layer.name}", []).append(choice)
+    return list(found.values())
+
+
+def work(choices: Sequence[Choice]) -> int:
+    """Bytes that the pipeline will read for `choices`, both passes counted."""
+    return sum(choice.layer.tensor.nbytes * (2 if choice.recipe else 1) for choice in choices)
+
+
+def run(engine: Engine, choices: Sequence[Choice], sink: Sink, done: int = 0) -> Iterator[PipelineEvent]:
+    """Work through `choices`; progress counts on from `done` bytes.
+
+    Raises CheckpointError for NaN or Inf in a weight that is to be quantized.
+    """
+    passes = (_FirstPass(engine, scope, sink) for scope in scopes(choices))
+    first = next(passes, None)
+    while first is not None:
+        for name, nbytes in first.gather():
+            done += nbytes
+            yield Progress("quantize", done, name)
+        second = _SecondPass(engine, first, sink)
+        first = next(passes, None)
+        for name, nbytes, results in second.gather():
+            done += nbytes
+            yield Progress("quantize", done, name)
+            yield from results
+
+
+class _FirstPass:
+    """Counts the weights of a scope, and copies the layers that are kept."""
+
+    def __init__(self, engine: Engine, scope: list[Choice], sink: Sink) -> None:
+        self.scope = scope
+        self.censuses = {choice.layer.name: Census.empty() for choice in scope}
+        self.peaks: dict[str, float] = {}
+        self._tasks = [task for choice in scope for task in self._start(engine, choice, sink)]
+
+    def _start(self, engine: Engine, choice: Choice, sink: Sink) -> list["_Task[Census]"]:
+        layer = choice.layer
+        layer.stored.file.read_ahead(layer.tensor.start, min(layer.tensor.nbytes, READ_AHEAD_NBYTES))
+        if choice.recipe is None and layer.scale is None:
+            chunks = _chunks(layer, engine.slab_nbytes)
+            return [
+                _Task(layer.name, "", size, engine.pool.submit(_copy, engine, layer, start, size, sink))
+                for start, size in chunks
+            ]
+        job = _count if choice.recipe else _copy_widened
+        return [
+            _Task(layer.name, matrix.name, slab.nbytes, engine.pool.submit(job, engine, slab, sink))
+            for matrix in layer.matrices
+            for slab in slabs(layer, matrix, engine.slab_nbytes)
+        ]
+
+    def gather(self) -> Iterator[tuple[str, int]]:
+        """Yields (layer name, bytes) as tasks end; afterwards `censuses` and `peaks` are complete and checked."""
+        for task in self._tasks:
+            census = task.future.result()
+            self.censuses[task.layer] += census
+            self.peaks[task.matrix] = max(self.peaks.get(task.matrix, 0.0), census.max_abs)
+            yield task.layer, task.nbytes
+        for choice in self.scope:
+            if choice.recipe:
+                _check_finite(choice.layer, self.censuses[choice.layer.name])
+
+
+class _SecondPass:
+    """Encodes the layers of a scope with the tensor scales that the first pass gave."""
+
+    def __init__(self, engine: Engine, first: _FirstPass, sink: Sink) -> None:
+        self._first = first
+        multipliers = _multipliers(first.scope, first.peaks, sink)
+        self._plan = [(choice, *self._start(engine, choice, multipliers, sink)) for choice in first.scope]
+
+    def _start(
+        self, engine: Engine, choice: Choice, multipliers: dict[str, float], sink: Sink
+    ) -> tuple[list[float], list["_Task[Fidelity]"]]:
+        layer, recipe = choice.layer, choice.recipe
+        if recipe is None:
+            return [], []
+        scales = [multipliers.get(matrix.name, 1.0) for matrix in layer.matrices]
+        tasks = []
+        for matrix, g in zip(layer.matrices, scales, strict=True):
+            sink.write_scale(choice, matrix, g)
+            for slab in slabs(layer, matrix, engine.slab_nbytes):
+                future = engine.pool.submit(_encode, engine, slab, recipe, g, sink)
+                tasks.append(_Task(layer.name, matrix.name, slab.nbytes, future))
+        return scales if recipe.format.tensor_scale else [], tasks
+
+    def gather(self) -> Iterator[tuple[str, int, list[LayerDone | Warned]]]:
+        """Yields (layer name, bytes, events) as tasks end."""
+        for choice, scales, tasks in self._plan:
+            parts = []
+            for task in tasks:
+                parts.append(task.future.result())
+                yield task.layer, task.nbytes, []
+            census = self._first.censuses[choice.layer.name]
+            result = layer_result(choice, census if census.count else None, parts, scales)
+            yield choice.layer.name, 0, [LayerDone(result), *_warnings(result)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task(Generic[T]):
+    layer: str
+    matrix: str
+    nbytes: int
+    future: Future[T]
+
+
+def _multipliers(scope: list[Choice], peaks: dict[str, float], sink: Sink) -> dict[str, float]:
+    """The multiplier of each matrix with three tiers: one for all matrices of a fused group."""
+    tiered = [choice for choice in scope if choice.recipe and choice.recipe.format.tensor_scale]
+    groups: dict[str, float] = defaultdict(float)
+    members = [(matrix.name, fused_group(matrix.name) or matrix.name) for c in tiered for matrix in c.layer.matrices]
+    for name, group in members:
+        groups[group] = max(groups[group], peaks[name])
+    return {name: sink.agreed_scale(float(tensor_scale(groups[group]))) for name, group in members}
+
+
+def _count(engine: Engine, slab: Slab, sink: Sink) -> Census:  # noqa: ARG001 - one signature for all first passes
+    return engine.backend.census(read_slab(slab))
+
+
+def _copy_widened(engine: Engine, slab: Slab, sink: Sink) -> Census:
+    weight = read_slab(slab)
+    sink.write_kept(slab.layer, (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize, _bytes(weight))
+    return engine.backend.census(weight)
+
+
+def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Census:
+    """Copy bytes of a kept layer as they are; floats are counted on the way."""
+    raw = np.empty(size, np.uint8)
+    layer.stored.file.read_into(memoryview(raw), layer.tensor.start + start)
+    sink.write_kept(layer, start, raw)
+    dtype = WEIGHT_DTYPES.get(layer.tensor.dtype)
+    return engine.backend.census(raw.view(dtype).reshape(1, -1)) if dtype is not None and size else Census.empty()
+
+
+def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
+    quantized, fidelity = engine.backend.encode(read_slab(slab), recipe, g)
+    assert fidelity is not None
+    sink.write_slab(slab, quantized)
+    return fidelity
+
+
+def _chunks(layer: Layer, nbytes: int) -> list[tuple[int, int]]:
+    size = layer.tensor.nbytes
+    return [(start, min(nbytes, size - start)) for start in range(0, size, nbytes)]
+
+
+def _bytes(weight: NDArray[Any]) -> NDArray[np.uint8]:
+    return weight.reshape(-1).view(np.uint8)
+
+
+def _check_finite(layer: Layer, census: Census) -> None:
+    if census.nan or census.infinite:
+        what = f"holds {census.nan:,} NaN and {census.infinite:,} Inf among {census.count:,} weights"
+        hint = "the source is damaged; --skip-nonfinite keeps such tensors as they are"
+        raise CheckpointError(what, file=layer.stored.file.path.name, tensor=layer.tensor.name, hint=hint)
+
+
+def _warnings(result: LayerResult) -> list[Warned]:
+    found = []
+    statistics = result.statistics
+    name = printable(result.name)
+    if statistics and (statistics.nan or statistics.infinite):
+        found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
+    if result.vanished_share > VANISHED_WARNING:
+        found.append(Warned(f"{name}: {result.vanished_share:.0%} of its weights became zero; try three tiers or keep it"))
+    return found

@@ -1,0 +1,208 @@
+"""Plan: rules as data, first match wins; resolving it gives every layer a choice, or the reason why it is kept."""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from kernels import FORMATS, Recipe, recipe
+from studio.core.errors import PlanError
+from studio.core.model import Layer, Model
+from studio.core.names import printable
+from studio.core.roles import ROLES
+
+SCHEMA = 1
+KEEP = "keep"
+DEFAULT_FORMAT = "nvfp4-3t"
+EXPONENTS = ("ceil", "floor")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to do with the layers that match every condition given; a condition left empty matches all.
+
+    names: globs, or regular expressions after "re:", on layer names. roles: see `roles.Role`. blocks: "0-3,7".
+    format: a format name, "keep", or "" for the plan's own format. reason: why, shown where the layer is kept.
+    optional: it may match nothing, as the rules of a preset may; otherwise that is an error.
+    """
+
+    names: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    blocks: str = ""
+    format: str = ""
+    reason: str = ""
+    optional: bool = False
+
+    def matches(self, layer: Layer) -> bool:
+        """True when every condition holds for `layer`."""
+        if self.roles and layer.role not in self.roles:
+            return False
+        if self.blocks and layer.block not in _block_set(self.blocks):
+            return False
+        return not self.names or any(_pattern(name).search(layer.name) for name in self.names)
+
+    def __str__(self) -> str:
+        parts = [*map(printable, self.names), *self.roles, *([f"blocks {self.blocks}"] if self.blocks else [])]
+        return ", ".join(parts) or "every layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rules, first match wins; a layer that none matches is kept. `exponent` is the rule for the MX formats' scales."""
+
+    rules: tuple[Rule, ...]
+    format: str = DEFAULT_FORMAT
+    name: str = ""
+    title: str = ""
+    exponent: str = "ceil"
+
+    def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
+        """This plan with `rules` tried first."""
+        return replace(self, rules=(*rules, *self.rules))
+
+    def with_format(self, name: str) -> "Plan":
+        """This plan with another format for the rules that name none."""
+        return replace(self, format=name)
+
+    def to_json(self) -> dict[str, Any]:
+        """This plan as a JSON object with its schema version."""
+        rules = [{key: value for key, value in asdict(rule).items() if value} for rule in self.rules]
+        head = {"name": self.name, "title": self.title}
+        body = {"format": self.format, "exponent": self.exponent, "rules": rules}
+        return {"schema": SCHEMA, **{key: value for key, value in head.items() if value}, **body}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The resolved plan for one layer: the recipe, or None when it is kept, with the reason.
+
+    `rule` is the index of the rule that decided, -1 when none matched.
+    """
+
+    layer: Layer
+    recipe: Recipe | None
+    reason: str = ""
+    rule: int = field(default=-1, compare=False)
+
+    @property
+    def format(self) -> str:
+        """Format name, or "keep"."""
+        return self.recipe.format.name if self.recipe else KEEP
+
+    @property
+    def nbytes(self) -> int:
+        """Exact bytes that the layer's weight takes, tensor scales included."""
+        if self.recipe is None:
+            return self.layer.kept_nbytes
+        itemsize = 4 if self.layer.dtype == "F32" else 2
+        return sum(self.recipe.format.nbytes((m.rows, m.columns), itemsize) for m in self.layer.matrices)
+
+
+def plan_from_json(data: dict[str, Any]) -> Plan:
+    """The plan in a JSON object; raises PlanError for another schema, an unknown key or a value of the wrong type."""
+    if data.get("schema") != SCHEMA:
+        raise PlanError(f"plan of schema {printable(data.get('schema'))}, this version reads schema {SCHEMA}")
+    _check_keys(data, {"schema", "name", "title", "format", "exponent", "rules"}, "plan")
+    rules = data.get("rules")
+    if not isinstance(rules, list):
+        raise PlanError("plan without a list of rules")
+    texts = {key: _text(data, key) for key in ("name", "title", "format", "exponent") if key in data}
+    plan = Plan(tuple(_rule_from_json(rule, number) for number, rule in enumerate(rules, 1)), **texts)
+    check_plan(plan)
+    return plan
+
+
+def _rule_from_json(data: Any, number: int) -> Rule:
+    if not isinstance(data, dict):
+        raise PlanError(f"rule {number} is not an object")
+    _check_keys(data, set(Rule.__dataclass_fields__), f"rule {number}")
+    lists = {key: data.get(key, []) for key in ("names", "roles")}
+    for key, value in lists.items():
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise PlanError(f"rule {number}: {key} must be a list of texts")
+    texts = {key: _text(data, key) for key in ("blocks", "format", "reason") if key in data}
+    optional = data.get("optional", False)
+    if not isinstance(optional, bool):
+        raise PlanError(f"rule {number}: optional must be true or false")
+    return Rule(tuple(lists["names"]), tuple(lists["roles"]), optional=optional, **texts)
+
+
+def _check_keys(data: dict[str, Any], known: set[str], where: str) -> None:
+    if unknown := sorted(set(data) - known):
+        raise PlanError(f"{where}: unknown key {printable(unknown[0])!r}; known are {', '.join(sorted(known))}")
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    if not isinstance(data[key], str):
+        raise PlanError(f"{key} must be a text, got {printable(data[key])}")
+    return str(data[key])
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise PlanError for an unknown format, role or exponent rule, a bad pattern or a bad range of blocks."""
+    if plan.exponent not in EXPONENTS:
+        raise PlanError(f"unknown exponent rule {printable(plan.exponent)!r}, choose one of {', '.join(EXPONENTS)}")
+    check_format(plan.format)
+    for rule in plan.rules:
+        if rule.format:
+            check_format(rule.format)
+        if unknown := [role for role in rule.roles if role not in ROLES]:
+            raise PlanError(f"unknown role {printable(unknown[0])!r}, choose from {', '.join(ROLES)}")
+        for name in rule.names:
+            _pattern(name)
+        if rule.blocks:
+            _block_set(rule.blocks)
+
+
+def check_format(name: str) -> None:
+    """Raise PlanError unless `name` is a format or "keep"."""
+    if name != KEEP and name not in FORMATS:
+        raise PlanError(f"unknown format {printable(name)!r}", hint=f"choose one of: {', '.join([*FORMATS, KEEP])}")
+
+
+def resolve(plan: Plan, model: Model) -> tuple[Choice, ...]:
+    """The choice for every layer of `model`, in its order. Raises PlanError for a rule that matches nothing."""
+    check_plan(plan)
+    choices = tuple(_choose(plan, layer) for layer in model.layers)
+    for rule in plan.rules:
+        if not rule.optional and not any(rule.matches(layer) for layer in model.layers):
+            raise PlanError(f"the rule for {rule} matches no layer", hint="list the names with: nvfp4-studio inspect")
+    return choices
+
+
+def _choose(plan: Plan, layer: Layer) -> Choice:
+    found = next(((i, rule) for i, rule in enumerate(plan.rules) if rule.matches(layer)), None)
+    if found is None:
+        return Choice(layer, None, layer.obstacle or "no rule of the plan matches it")
+    index, rule = found
+    name = rule.format or plan.format
+    if name == KEEP:
+        return Choice(layer, None, rule.reason or f"rule {index + 1} keeps it", index)
+    if not layer.matrices:
+        return Choice(layer, None, layer.obstacle, index)
+    chosen = recipe(name, "floor" if plan.exponent == "floor" else "ceil")
+    for matrix in layer.matrices:
+        if misfit := chosen.format.misfit((matrix.rows, matrix.columns)):
+            return Choice(layer, None, f"{name}: {misfit}", index)
+    return Choice(layer, chosen, "", index)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(name: str) -> re.Pattern[str]:
+    try:
+        return re.compile(name[3:] if name.startswith("re:") else fnmatch.translate(name))
+    except re.error as error:
+        raise PlanError(f"bad pattern {printable(name)!r}: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _block_set(text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if not ends:
+            raise PlanError(f"bad range of blocks {printable(text)!r}", hint='write it as "0-3,7"')
+        found |= set(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    return frozenset(found)

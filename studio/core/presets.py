@@ -1,0 +1,29 @@
+"""Presets: plans that come with the program."""
+
+from pathlib import Path
+
+from studio.core.containers.strict_json import read_object
+from studio.core.errors import PlanError
+from studio.core.names import printable
+from studio.core.plan import Plan, plan_from_json
+from studio.core.resources import resources
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets, the default first."""
+    names = sorted(path.stem for path in (resources() / "presets").glob("*.json"))
+    return tuple(sorted(names, key=lambda name: name != "linear"))
+
+
+def preset(name: str) -> Plan:
+    """The preset called `name`; raises PlanError for an unknown one."""
+    if name not in preset_names():
+        known = ", ".join(preset_names())
+        raise PlanError(f"unknown preset {printable(name)!r}", hint=f"choose one of: {known}")
+    return load_plan(resources() / "presets" / f"{name}.json")
+
+
+def load_plan(path: Path) -> Plan:
+    """The plan in a JSON file."""
+    return plan_from_json(read_object(path, limit=1 << 20))
+

@@ -1,0 +1,246 @@
+"""What a run found out: plain numbers per layer and in total, ready for JSON."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from kernels import Census, Fidelity
+from kernels.fidelity import INFINITY_BIN, relative_error, snr_db
+from studio.core.model import Layer
+from studio.core.plan import Choice
+
+VANISHED_WARNING = 0.5
+HISTOGRAM_STEPS_PER_OCTAVE = 4
+HISTOGRAM_OCTAVES = (-12, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The distribution of a layer's weights.
+
+    sigma: root mean square. kurtosis: 3 for a Gaussian. outliers: weights beyond 6 sigma. quantiles: |w| below which
+    50 %, 99 %, 99.9 % and 99.99 % of the weights lie. histogram: weights per bin of |w| / sigma, four bins per octave
+    from 2**-12 to 2**8; the first bin takes all below, the last all above.
+    """
+
+    max_abs: float
+    sigma: float
+    kurtosis: float
+    outliers: int
+    zeros: int
+    nan: int
+    infinite: int
+    quantiles: tuple[float, ...]
+    histogram: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult:
+    """One layer: what it is, what was chosen, what that cost. Errors are zero for a kept layer.
+
+    count: weights. nbytes_in, nbytes_out: stored bytes before and after. sum_squares, sum_error: sums of w**2 and of
+    squared errors, which add up over layers. vanished: non-zero weights that became zero. scale_counts: blocks per
+    scale byte. tensor_scales: the multipliers g, one per matrix.
+    """
+
+    name: str
+    role: str
+    block: int | None
+    dtype: str
+    shape: tuple[int, ...]
+    format: str
+    reason: str
+    count: int
+    nbytes_in: int
+    nbytes_out: int
+    sum_squares: float = 0.0
+    sum_error: float = 0.0
+    max_error: float = 0.0
+    vanished: int = 0
+    tensor_scales: tuple[float, ...] = ()
+    scale_counts: tuple[int, ...] = ()
+    statistics: Statistics | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """True unless the layer was kept."""
+        return self.format != "keep"
+
+    @property
+    def rel_err(self) -> float:
+        """||W - decoded|| / ||W||."""
+        return relative_error(self.sum_error, self.sum_squares)
+
+    @property
+    def snr(self) -> float:
+        """Signal-to-noise ratio in dB."""
+        return snr_db(self.rel_err)
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error."""
+        return self.sum_error / self.count if self.count else 0.0
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits stored per weight."""
+        return 8 * self.nbytes_out / self.count if self.count else 0.0
+
+    @property
+    def vanished_share(self) -> float:
+        """Share of the weights that were not zero and became zero."""
+        return self.vanished / self.count if self.count else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields and the derived figures, as JSON values; infinities become null."""
+        derived = {"rel_err": self.rel_err, "snr_db": self.snr, "mse": self.mse, "bits_per_weight": self.bits_per_weight}
+        data = {**asdict(self), **(derived if self.quantized else {})}
+        return {key: _finite(value) for key, value in data.items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "LayerResult":
+        """The result that `to_json` described."""
+        fields = {key: data[key] for key in cls.__dataclass_fields__}
+        for key in ("shape", "tensor_scales", "scale_counts"):
+            fields[key] = tuple(fields[key])
+        if statistics := fields["statistics"]:
+            lists = {key: tuple(statistics[key]) for key in ("quantiles", "histogram")}
+            fields["statistics"] = Statistics(**{**statistics, **lists})
+        return cls(**fields)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a whole run. Seconds are wall time of the phases; they are no part of an export's bytes."""
+
+    layers: tuple[LayerResult, ...]
+    target: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def quantized(self) -> list[LayerResult]:
+        """The layers that were quantized."""
+        return [layer for layer in self.layers if layer.quantized]
+
+    @property
+    def rel_err(self) -> float:
+        """Relative error over all quantized weights together."""
+        chosen = self.quantized
+        return relative_error(math.fsum(r.sum_error for r in chosen), math.fsum(r.sum_squares for r in chosen))
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return sum(layer.count for layer in self.layers)
+
+    @property
+    def quantized_count(self) -> int:
+        """Number of weights that were quantized."""
+        return sum(layer.count for layer in self.quantized)
+
+    @property
+    def nbytes_in(self) -> int:
+        """Stored bytes before."""
+        return sum(layer.nbytes_in for layer in self.layers)
+
+    @property
+    def nbytes_out(self) -> int:
+        """Stored bytes after."""
+        return sum(layer.nbytes_out for layer in self.layers)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits per weight of the whole model."""
+        return 8 * self.nbytes_out / self.count if self.count else 0.0
+
+    @property
+    def worst(self) -> LayerResult | None:
+        """The quantized layer with the largest relative error."""
+        return max(self.quantized, key=lambda layer: layer.rel_err, default=None)
+
+    def warnings(self) -> list[str]:
+        """Sentences about layers that lost so much that someone should look."""
+        lost = [layer for layer in self.quantized if layer.vanished_share > VANISHED_WARNING]
+        return [f"{layer.name}: {layer.vanished_share:.0%} of its non-zero weights became zero" for layer in lost]
+
+    def summary(self) -> dict[str, Any]:
+        """The totals as JSON values."""
+        worst = self.worst
+        return {
+            "layers": len(self.layers),
+            "quantized_layers": len(self.quantized),
+            "weights": self.count,
+            "quantized_weights": self.quantized_count,
+            "nbytes_in": self.nbytes_in,
+            "nbytes_out": self.nbytes_out,
+            "bits_per_weight": self.bits_per_weight,
+            "rel_err": _finite(self.rel_err),
+            "worst_layer": worst.name if worst else None,
+            "worst_rel_err": _finite(worst.rel_err) if worst else None,
+        }
+
+
+def statistics(census: Census) -> Statistics:
+    """The distribution that a census tells."""
+    return Statistics(
+        max_abs=census.max_abs,
+        sigma=census.sigma,
+        kurtosis=census.kurtosis,
+        outliers=census.outliers(),
+        zeros=census.zeros,
+        nan=census.nan,
+        infinite=census.infinite,
+        quantiles=tuple(census.quantile(q) for q in (0.5, 0.99, 0.999, 0.9999)),
+        histogram=_histogram(census),
+    )
+
+
+def histogram_edges() -> list[float]:
+    """Edges of the histogram's bins, in units of sigma."""
+    low, high = HISTOGRAM_OCTAVES
+    return [2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range((high - low) * HISTOGRAM_STEPS_PER_OCTAVE + 1)]
+
+
+def _histogram(census: Census) -> tuple[int, ...]:
+    edges = np.array(histogram_edges()) * census.sigma
+    if not census.sigma:
+        return (0,) * (len(edges) - 1)
+    values = (np.arange(INFINITY_BIN, dtype=np.uint32) << 16).view(np.float32)
+    filled = np.flatnonzero(census.counts[1:INFINITY_BIN]) + 1
+    bins = np.clip(np.searchsorted(edges, values[filled], side="right") - 1, 0, len(edges) - 2)
+    return tuple(int(n) for n in np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1))
+
+
+def layer_result(
+    choice: Choice, census: Census | None, parts: Sequence[Fidelity] = (), tensor_scales: Sequence[float] = ()
+) -> LayerResult:
+    """The result for one layer from the fidelity of its slabs in row order."""
+    layer: Layer = choice.layer
+    counts = np.sum([part.scale_counts for part in parts], axis=0, dtype=np.uint64) if parts else ()
+    return LayerResult(
+        name=layer.name,
+        role=layer.role,
+        block=layer.block,
+        dtype=layer.tensor.dtype,
+        shape=layer.shape,
+        format=choice.format,
+        reason=choice.reason,
+        count=layer.count,
+        nbytes_in=layer.nbytes,
+        nbytes_out=choice.nbytes,
+        sum_squares=math.fsum(chain.from_iterable(part.row_squares.tolist() for part in parts)),
+        sum_error=math.fsum(chain.from_iterable(part.row_error.tolist() for part in parts)),
+        max_error=max((part.max_error for part in parts), default=0.0),
+        vanished=sum(part.vanished for part in parts),
+        tensor_scales=tuple(float(g) for g in tensor_scales),
+        scale_counts=tuple(int(n) for n in counts),
+        statistics=statistics(census) if census else None,
+    )
