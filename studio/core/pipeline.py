@@ -243,3 +243,15 @@ def _warnings(result: LayerResult) -> list[Warned]:
     if result.vanished_share > VANISHED_WARNING:
         found.append(Warned(f"{name}: {result.vanished_share:.0%} of its weights became zero; try three tiers or keep it"))
     return found
+
+
+def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:
+    """Layer name -> number of NaN and Inf, for layers that are to be quantized and hold any."""
+    found: dict[str, int] = defaultdict(int)
+    for choice in choices:
+        parts = [slab for m in choice.layer.matrices for slab in slabs(choice.layer, m, engine.slab_nbytes)]
+        futures = [engine.pool.submit(_count, engine, slab, Sink()) for slab in parts] if choice.recipe else []
+        for future in futures:
+            census = future.result()
+            found[choice.layer.name] += census.nan + census.infinite
+    return {name: count for name, count in found.items() if count}

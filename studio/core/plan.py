@@ -66,6 +66,10 @@ class Plan:
         """This plan with another format for the rules that name none."""
         return replace(self, format=name)
 
+    def with_exponent(self, rule: str) -> "Plan":
+        """This plan with another scale rule for the MX formats."""
+        return replace(self, exponent=rule)
+
     def to_json(self) -> dict[str, Any]:
         """This plan as a JSON object with its schema version."""
         rules = [{key: value for key, value in asdict(rule).items() if value} for rule in self.rules]

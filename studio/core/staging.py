@@ -164,6 +164,7 @@ class Staging:
             (self.path / JOURNAL).unlink()
             os.fsync(self._lock)
             if overwrite and self.target.is_dir() and any(self.target.iterdir()):
+                shutil.rmtree(replaced, ignore_errors=True)
                 self.target.rename(replaced)
             self.path.rename(self.target)
             sync_folder(self.target.parent)

@@ -1,0 +1,167 @@
+"""What the command line shows: tables, a progress bar, messages. Output that can not be written never stops a job."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from studio import core
+
+WIDE = 240
+_LINE_EVERY = 5.0
+
+
+class Console:
+    """Results go to stdout, everything else to stderr; `as_json` makes stdout a stream of JSON lines."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self._progress: _Progress | None = None
+
+    def say(self, text: str = "") -> None:
+        """A line of the result."""
+        if not self.as_json:
+            self._write(sys.stdout, text)
+
+    def log(self, text: str) -> None:
+        """A line beside the result."""
+        if not self.quiet:
+            self._write(sys.stderr, text)
+
+    def emit(self, kind: str, **data: Any) -> None:
+        """One JSON line, when JSON was asked for."""
+        if self.as_json:
+            self._write(sys.stdout, json.dumps({"event": kind, **data}, ensure_ascii=False))
+
+    def fail(self, error: core.StudioError) -> None:
+        """Show an error and what to do about it."""
+        self.stop_progress()
+        self._write(sys.stderr, f"{self._red('error:', sys.stderr)} {error}")
+        if error.hint:
+            self._write(sys.stderr, f"hint: {error.hint}")
+        self.emit("error", message=str(error), hint=error.hint, exit_code=error.exit_code)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; columns whose title starts with ">" are aligned to the right."""
+        if self.as_json:
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+        from rich.text import Text
+
+        terminal = _is_terminal(sys.stdout)
+        table = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
+        for title in columns:
+            right = title.startswith(">")
+            table.add_column(title.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        try:
+            rich = Rich(file=sys.stdout, width=None if terminal else WIDE, no_color=not terminal, markup=False)
+            rich.print(table)
+        except (OSError, ValueError):
+            _drop(sys.stdout)
+
+    def start_progress(self, title: str, total: int) -> None:
+        """Begin to show progress in bytes, on stderr."""
+        self.stop_progress()
+        if not self.quiet:
+            self._progress = _Progress(title, total)
+
+    def progress(self, done: int, what: str) -> None:
+        """Show that `done` bytes are worked through."""
+        if self._progress:
+            self._progress.update(done, core.printable(what, 40))
+
+    def stop_progress(self) -> None:
+        """Remove the progress bar."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def _write(self, stream: TextIO | None, text: str) -> None:
+        if stream is None:
+            return
+        try:
+            stream.write(text + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            _drop(stream)
+
+    @staticmethod
+    def _red(text: str, stream: TextIO) -> str:
+        return f"\x1b[31m{text}\x1b[0m" if _is_terminal(stream) else text
+
+
+class _Progress:
+    """A bar on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, max(total, 1)
+        self._started = self._shown = time.monotonic()
+        self._bar: Any = None
+        if _is_terminal(sys.stderr):
+            self._bar, self._task = self._terminal_bar()
+
+    def _terminal_bar(self) -> tuple[Any, Any]:
+        from rich.console import Console as Rich
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[what]}", markup=False),
+        )
+        bar = Progress(*columns, console=Rich(stderr=True), transient=True)
+        bar.start()
+        return bar, bar.add_task(self._title, total=self._total, what="")
+
+    def update(self, done: int, what: str) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._shown > 0.05 or done >= self._total:
+                self._bar.update(self._task, completed=done, what=what)
+                self._shown = now
+            return
+        if now - self._shown >= _LINE_EVERY and sys.stderr is not None:
+            self._shown = now
+            rate = done / (now - self._started)
+            left = (self._total - done) / rate if rate else 0
+            text = f"{self._title}: {done / self._total:.0%}, {core.size_text(rate)}/s, {left:.0f} s left, {what}\n"
+            try:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            except (OSError, ValueError):
+                _drop(sys.stderr)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")
+    except ValueError:
+        return False
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what is still written to a broken stream nowhere."""
+    replacement = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives as long as the process
+    if stream is sys.stdout:
+        sys.stdout = replacement
+    elif stream is sys.stderr:
+        sys.stderr = replacement

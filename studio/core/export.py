@@ -1,0 +1,320 @@
+"""export: from a model and a plan to a verified folder; stops anywhere, continues, and ends in the same bytes."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256 as sha256_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import kernels
+from kernels import Quantized
+from studio.core.containers.files import SourceFile
+from studio.core.containers.safetensors import read_header
+from studio.core.errors import CheckpointError, ExportError, PlanError
+from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
+from studio.core.layouts import Layout
+from studio.core.layouts.documents import json_document
+from studio.core.layouts.placement import Placement
+from studio.core.manifest import SUMS, manifest, sums
+from studio.core.model import Layer, Matrix, Model
+from studio.core.names import printable
+from studio.core.pipeline import Engine, Sink, run, work
+from studio.core.plan import Choice, Plan
+from studio.core.readback import StoredMatrix, sha256
+from studio.core.reading import Slab
+from studio.core.report import model_card
+from studio.core.results import LayerResult, Outcome
+from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
+from studio.core.staging import MANIFEST, Staging, check_space, check_target, writing
+from studio.core.verification import Check, check_layers
+
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An export that passed every check that can be made before the first weight is read."""
+
+    model: Model
+    plan: Plan
+    choices: tuple[Choice, ...]
+    layout: Layout
+    target: Path
+    shards: tuple[Shard, ...]
+    documents: Mapping[str, bytes]
+    overwrite: bool = False
+    restart: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the export will hold, manifest and digests left out."""
+        beside = sum(len(content) for content in self.documents.values())
+        side_files = sum(path.stat().st_size for path in self.model.side_files)
+        return sum(shard.nbytes for shard in self.shards) + beside + side_files
+
+    @property
+    def work(self) -> int:
+        """Bytes that the run reads, verification included."""
+        verification = sum(choice.layer.nbytes + choice.nbytes for choice in self.choices)
+        return work(self.choices) + verification
+
+
+def prepare(
+    model: Model,
+    plan: Plan,
+    choices: Sequence[Choice],
+    layout: Layout,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    shard_nbytes: int = SHARD_NBYTES,
+) -> Export:
+    """Check an export and lay it out. Raises CheckpointError, PlanError or ExportError."""
+    if model.quantized_by:
+        hint = "start from the checkpoint before it was quantized"
+        raise CheckpointError(f"already quantized: {model.quantized_by}", file=model.path, hint=hint)
+    if refusals := layout.refusals(model, choices):
+        raise PlanError(printable("; ".join(refusals[:3]), 400), hint=_layouts_for(choices))
+    if not any(choice.recipe for choice in choices):
+        raise PlanError("the plan keeps every layer: there is nothing to quantize")
+    check_target(target, model.path, overwrite=overwrite)
+    shards = plan_shards(model, choices, layout, shard_nbytes)
+    documents = layout.documents(model, choices)
+    export = Export(model, plan, tuple(choices), layout, target, shards, documents, overwrite, restart)
+    check_space(target, export.nbytes - _staged(target))
+    return export
+
+
+def _layouts_for(choices: Sequence[Choice]) -> str:
+    from studio.core.layouts import LAYOUTS
+
+    used = {choice.format for choice in choices if choice.recipe}
+    able = [name for name, layout in LAYOUTS.items() if used <= set(layout.formats)]
+    return f"layouts that store {', '.join(sorted(used))}: {', '.join(able)}"
+
+
+def _staged(target: Path) -> int:
+    folder = target.with_name(target.name + ".partial")
+    return sum(entry.stat().st_size for entry in folder.iterdir()) if folder.is_dir() else 0
+
+
+def export(engine: Engine, job: Export) -> Iterator[Event]:
+    """Run a prepared export. Closing the generator stops it; what is finished stays for the next run.
+
+    A source that turns out to be unusable leaves nothing behind.
+    """
+    staging = Staging(job.target)
+    try:
+        check_target(job.target, job.model.path, overwrite=job.overwrite)
+        staging.begin(_identity(job), restart=job.restart)
+        yield Started("quantize", job.work, len(job.choices), job.target)
+        yield from _Run(engine, job, staging).events()
+    except (CheckpointError, PlanError):
+        staging.discard()
+        raise
+    finally:
+        staging.close()
+
+
+def _identity(job: Export) -> dict[str, Any]:
+    """What two runs must have in common to share finished shards."""
+    source = {
+        file.path.name: [file.size, file.fingerprint.mtime_ns, sha256(file, 0, min(file.size, 1 << 20))]
+        for file in job.model.files
+    }
+    return {
+        "source": source,
+        "plan": sha256_of(repr([(c.layer.name, c.recipe) for c in job.choices]).encode()).hexdigest(),
+        "layout": job.layout.name,
+        "division into shards": [[shard.name, sha256_of(shard.head).hexdigest()] for shard in job.shards],
+        "version": kernels.__version__,
+    }
+
+
+@dataclass(slots=True)
+class _Run:
+    engine: Engine
+    job: Export
+    staging: Staging
+    done: int = 0
+    results: dict[str, LayerResult] = field(default_factory=dict)
+    tensors: dict[str, dict[str, str]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"quantize": 0.0, "verify": 0.0})
+
+    def events(self) -> Iterator[Event]:
+        for shard in self.job.shards:
+            if self._take_over(shard):
+                yield Resumed(shard.name, shard.nbytes)
+                yield from (LayerDone(self.results[choice.layer.name]) for choice in shard.choices)
+            else:
+                yield from self._timed("quantize", self._quantize(shard))
+                yield from self._timed("verify", self._verify(shard))
+                self._settle(shard)
+                yield ShardWritten(shard.name, shard.nbytes, self.digests[shard.name])
+        self.job.model.check_unchanged()
+        self._write_documents()
+        self.staging.publish(overwrite=self.job.overwrite)
+        ordered = tuple(self.results[choice.layer.name] for choice in self.job.choices)
+        yield Finished(Outcome(ordered, str(self.job.target), self.seconds))
+
+    def _timed(self, phase: str, events: Iterator[Event]) -> Iterator[Event]:
+        started = time.monotonic()
+        yield from events
+        self.seconds[phase] += time.monotonic() - started
+
+    def _take_over(self, shard: Shard) -> bool:
+        """True when an earlier run finished this shard and its bytes are still the ones it noted."""
+        noted = self.staging.journal["shards"].get(shard.name)
+        path = self.staging.path / shard.name
+        if not noted or not path.exists():
+            return False
+        with SourceFile(path) as file:
+            if file.size != shard.nbytes or sha256(file) != noted["sha256"]:
+                return False
+        self.digests[shard.name] = noted["sha256"]
+        self.tensors[shard.name] = noted["tensors"]
+        self.results |= {data["name"]: LayerResult.from_json(data) for data in noted["layers"]}
+        self.done += _shard_work(shard)
+        return True
+
+    def _quantize(self, shard: Shard) -> Iterator[Event]:
+        with _ShardSink(self.staging.temporary(shard.name), shard, self.job.layout) as sink:
+            for event in run(self.engine, shard.choices, sink, self.done):
+                if isinstance(event, LayerDone):
+                    self.results[event.result.name] = event.result
+                yield event
+            sink.flush()
+        self.done += work(shard.choices)
+
+    def _verify(self, shard: Shard) -> Iterator[Event]:
+        with SourceFile(self.staging.temporary(shard.name)) as file:
+            header = read_header(file)
+            whole = self.engine.pool.submit(sha256, file)
+            digests = {
+                name: self.engine.pool.submit(sha256, file, tensor.start, tensor.nbytes)
+                for name, tensor in header.tensors.items()
+            }
+            checks = [_check(item, self.results) for item in shard.items]
+            for name, nbytes in check_layers(self.engine, file, header, self.job.layout, checks):
+                self.done += nbytes
+                yield Progress("verify", self.done, name)
+            self.tensors[shard.name] = {name: future.result() for name, future in sorted(digests.items())}
+            self.digests[shard.name] = whole.result()
+
+    def _settle(self, shard: Shard) -> None:
+        self.staging.settle(shard.name)
+        self.staging.journal["shards"][shard.name] = {
+            "sha256": self.digests[shard.name],
+            "tensors": self.tensors[shard.name],
+            "layers": [self.results[choice.layer.name].to_json() for choice in shard.choices],
+        }
+        self.staging.save_journal()
+
+    def _write_documents(self) -> None:
+        job = self.job
+        for path in job.model.side_files:
+            with SourceFile(path) as file:
+                self._write(path.name, bytes(file.read(0, file.size)))
+        if len(job.shards) > 1:
+            self._write(INDEX, json_document(_index(job.shards)))
+        ordered = {choice.layer.name: self.results[choice.layer.name] for choice in job.choices}
+        outcome = Outcome(tuple(ordered.values()), job.target.name)
+        self._write(CARD, model_card(job.model, job.plan, job.layout, outcome))
+        source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
+        self._write(MANIFEST, manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered))
+        documents = {name: content for name, content in job.documents.items() if name != CONFIG}
+        for name, content in documents.items():
+            self._write(name, content)
+        config = job.documents[CONFIG]
+        self.digests[CONFIG] = sha256_of(config).hexdigest()
+        self.staging.write_file(SUMS, sums(self.digests))
+        self.staging.write_file(CONFIG, config)
+
+    def _write(self, name: str, content: bytes) -> None:
+        self.staging.write_file(name, content)
+        self.digests[name] = sha256_of(content).hexdigest()
+
+
+def _shard_work(shard: Shard) -> int:
+    return work(shard.choices) + sum(choice.layer.nbytes + choice.nbytes for choice in shard.choices)
+
+
+def _index(shards: Sequence[Shard]) -> dict[str, Any]:
+    weight_map = {name: shard.name for shard in shards for name in shard.tensors}
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.tensors.values())
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+
+
+def _check(item: Item, results: Mapping[str, LayerResult]) -> Check:
+    layer, recipe = item.choice.layer, item.choice.recipe
+    name = recipe.format.name if recipe else ""
+    matrices = tuple(StoredMatrix(m.name, m.rows, m.columns, name, parts) for m, parts in item.matrices)
+    return Check(results[layer.name], matrices, item.kept, layer)
+
+
+class _ShardSink(Sink):
+    """Writes each part to its place in a file; the header is there first, the rest in any order."""
+
+    def __init__(self, path: Path, shard: Shard, layout: Layout) -> None:
+        self._path, self._shard, self._layout = path, shard, layout
+        self._parts = {matrix.name: parts for item in shard.items for matrix, parts in item.matrices}
+        self._kept = {item.choice.layer.name: item.kept for item in shard.items if item.kept}
+        with writing(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            os.ftruncate(self._descriptor, shard.nbytes)
+        self._write(memoryview(shard.head), 0)
+
+    def agreed_scale(self, g: float) -> float:
+        """The multiplier that survives being stored and read, whatever the convention rounds."""
+        for _ in range(8):
+            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
+            if agreed == g:
+                break
+            g = agreed
+        return g
+
+    def write_slab(self, slab: Slab, quantized: Quantized) -> None:
+        arrays = {"codes": quantized.codes, "scales": quantized.scales, "biases": quantized.biases}
+        for part in self._parts[slab.matrix.name]:
+            array = arrays.get(part.content)
+            if array is not None:
+                offset = part.nbytes // slab.matrix.rows * slab.start
+                self._write_part(part, offset, array)
+
+    def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
+        for part in self._parts[matrix.name]:
+            if part.content == "tensor_scale":
+                self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
+
+    def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
+        self._write_part(self._kept[layer.name], offset, data)
+
+    def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._write(memoryview(raw), self._shard.tensors[part.name].start + part.offset + offset)
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        with writing(self._path):
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+
+    def flush(self) -> None:
+        """Flush the file to the disk; a failure ends the run."""
+        with writing(self._path):
+            os.fsync(self._descriptor)
+
+    def __enter__(self) -> "_ShardSink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)

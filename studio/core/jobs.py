@@ -1,0 +1,106 @@
+"""Jobs: what a front end can ask for, each a generator of events; closing it stops the work."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kernels.backend import choose
+from studio.core import export as exporting
+from studio.core import verification
+from studio.core.errors import BackendError, MemoryLimitError
+from studio.core.events import Event, Finished, LayerDone, Started
+from studio.core.export import Export
+from studio.core.model import Model
+from studio.core.pipeline import Engine, Sink, engine, nonfinite, run, work
+from studio.core.plan import Choice
+from studio.core.reading import SLAB_NBYTES, slab_memory
+from studio.core.results import LayerResult, Outcome
+
+BASE_MEMORY = 64 << 20
+"""Bytes for the interpreter, numpy and the program itself."""
+
+MEMORY_PER_LAYER = 4096
+SMALLEST_SLAB = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a job may use: a backend by name, threads (0: all processors), bytes of memory (0: no limit)."""
+
+    backend: str = "auto"
+    threads: int = 0
+    max_memory: int = 0
+
+    @property
+    def workers(self) -> int:
+        """Number of worker threads."""
+        return self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def start(machine: Machine, model: Model | None = None) -> Iterator[Engine]:
+    """An engine on `machine` for work on `model`. Raises BackendError or MemoryLimitError."""
+    try:
+        backend = choose(machine.backend)
+    except ValueError as error:
+        raise BackendError(str(error), hint="--backend auto takes the fastest one that works here") from None
+    threads, slab = fit_memory(machine, model)
+    with engine(backend, threads, slab) as started:
+        yield started
+
+
+def fit_memory(machine: Machine, model: Model | None) -> tuple[int, int]:
+    """(threads, bytes per slab) that stay within the memory allowed; raises MemoryLimitError when nothing does."""
+    threads, slab = machine.workers, SLAB_NBYTES
+    limit = machine.max_memory
+    while limit and memory_bound(model, threads, slab) > limit:
+        if slab > SMALLEST_SLAB:
+            slab //= 2
+        elif threads > 1:
+            threads -= 1
+        else:
+            need = memory_bound(model, 1, SMALLEST_SLAB)
+            raise MemoryLimitError(f"the work needs {need:,} bytes of memory, {limit:,} are allowed")
+    return threads, slab
+
+
+def memory_bound(model: Model | None, threads: int, slab: int) -> int:
+    """Upper bound in bytes of the memory that a job takes; it does not grow with the size of the weights."""
+    layers = model.layers if model else ()
+    largest = max((slab_memory(layer, slab) for layer in layers), default=3 * slab)
+    return BASE_MEMORY + MEMORY_PER_LAYER * len(layers) + (threads + 1) * largest
+
+
+def measure(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
+    """Quantize in memory and report what it costs; nothing is written."""
+    yield Started("measure", work(choices), len(choices))
+    results: dict[str, LayerResult] = {}
+    for event in run(started, choices, Sink()):
+        if isinstance(event, LayerDone):
+            results[event.result.name] = event.result
+        yield event
+    model.check_unchanged()
+    yield Finished(Outcome(tuple(results[choice.layer.name] for choice in choices)))
+
+
+def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """The choices, with layers that hold NaN or Inf kept instead; reads every chosen weight once."""
+    bad = nonfinite(started, choices)
+    return tuple(
+        replace(choice, recipe=None, reason=f"holds {bad[choice.layer.name]:,} NaN or Inf")
+        if choice.layer.name in bad
+        else choice
+        for choice in choices
+    )
+
+
+def export(started: Engine, job: Export) -> Iterator[Event]:
+    """Run an export that `prepare` checked; see `studio.core.export.export`."""
+    return exporting.export(started, job)
+
+
+def verify(started: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
+    """Verify an export; see `studio.core.verification.verify`."""
+    return verification.verify(started, folder, source)

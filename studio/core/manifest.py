@@ -1,0 +1,126 @@
+"""The manifest of an export: what made it, from what, by which plan, and the digest and error of every tensor."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import kernels
+from studio.core.containers.strict_json import read_object
+from studio.core.errors import CheckpointError
+from studio.core.layouts import LAYOUTS, Layout
+from studio.core.layouts.documents import json_document
+from studio.core.layouts.placement import Placement
+from studio.core.plan import Plan
+from studio.core.readback import StoredMatrix
+from studio.core.results import LayerResult
+from studio.core.shards import Item, Shard
+from studio.core.staging import MANIFEST
+
+SCHEMA = 1
+SUMS = "SHA256SUMS"
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n]+)")
+
+
+def manifest(
+    plan: Plan,
+    layout: Layout,
+    source: Mapping[str, Any],
+    shards: Sequence[Shard],
+    tensors: Mapping[str, Mapping[str, str]],
+    results: Mapping[str, LayerResult],
+) -> bytes:
+    """The manifest as JSON; equal runs give equal bytes. `tensors` holds SHA-256 by shard and tensor name."""
+    layers = [_layer(shard, item, results) for shard in shards for item in shard.items]
+    return json_document(
+        {
+            "schema": SCHEMA,
+            "program": {"name": "nvfp4-studio", "version": kernels.__version__},
+            "layout": layout.name,
+            "conventions": {
+                "tensor_scale": layout.scale_convention,
+                "codes": "two E2M1 codes per byte, the even element in the low nibble; 8-bit codes one per byte",
+                "scales": "one E4M3 byte per 16 (NVFP4), one E8M0 byte per 32 (MX), row-major, not swizzled",
+                "decode": "weight = code x (block scale x g), float32; affine: code x scale + bias",
+            },
+            "source": dict(source),
+            "plan": plan.to_json(),
+            "tensors": tensors,
+            "layers": layers,
+        }
+    )
+
+
+def _layer(shard: Shard, item: Item, results: Mapping[str, LayerResult]) -> dict[str, Any]:
+    matrices = [
+        {
+            "name": matrix.name,
+            "rows": matrix.rows,
+            "columns": matrix.columns,
+            "parts": [_without_defaults(part) for part in parts],
+        }
+        for matrix, parts in item.matrices
+    ]
+    result = results[item.choice.layer.name].to_json()
+    result.pop("statistics")
+    kept = _without_defaults(item.kept) if item.kept else None
+    return {**result, "shard": shard.name, "matrices": matrices, "kept": kept}
+
+
+def _without_defaults(part: Placement) -> dict[str, Any]:
+    data = asdict(part)
+    return data if data["offset"] else {key: value for key, value in data.items() if key != "offset"}
+
+
+class Manifest:
+    """A manifest read from an export; attributes are checked as far as verification needs them."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / MANIFEST
+        if not path.exists():
+            what = f"holds no {MANIFEST}: it was not exported by NVFP4 Studio, or the export is not complete"
+            raise CheckpointError(what, file=folder)
+        data = read_object(path, limit=1 << 30)
+        if data.get("schema") != SCHEMA:
+            raise CheckpointError(f"schema {data.get('schema')}, this version reads schema {SCHEMA}", file=path)
+        try:
+            self.layout = LAYOUTS[data["layout"]]
+            self.source: dict[str, Any] = data["source"]
+            self.tensors: dict[str, dict[str, str]] = data["tensors"]
+            self.layers: list[dict[str, Any]] = data["layers"]
+            self.matrices = {layer["name"]: _matrices(layer) for layer in self.layers}
+            self.kept = {layer["name"]: _part(layer["kept"]) if layer["kept"] else None for layer in self.layers}
+            self.results = {layer["name"]: _result(layer) for layer in self.layers}
+            self.shard_of = {layer["name"]: str(layer["shard"]) for layer in self.layers}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"malformed manifest: {type(error).__name__} {error}", file=path) from None
+
+
+def _matrices(layer: dict[str, Any]) -> list[StoredMatrix]:
+    return [
+        StoredMatrix(m["name"], m["rows"], m["columns"], layer["format"], tuple(_part(part) for part in m["parts"]))
+        for m in layer["matrices"]
+    ]
+
+
+def _part(data: dict[str, Any]) -> Placement:
+    return Placement(**{**data, "shape": tuple(data["shape"])})
+
+
+def _result(layer: dict[str, Any]) -> LayerResult:
+    return LayerResult.from_json({**layer, "statistics": None})
+
+
+def sums(digests: Mapping[str, str]) -> bytes:
+    """SHA256SUMS for `sha256sum --check`: digest by file name."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def read_sums(path: Path, text: bytes) -> dict[str, str]:
+    """Digest by file name from the bytes of SHA256SUMS; raises CheckpointError when a line is damaged."""
+    lines = text.decode("utf-8", "replace").split("\n")
+    found = [_SUM_LINE.fullmatch(line) for line in lines[:-1]]
+    if lines[-1] or not found or not all(found):
+        raise CheckpointError("damaged: every line must be a digest and a file name", file=path)
+    return {match[2]: match[1] for match in found if match}

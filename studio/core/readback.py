@@ -1,0 +1,102 @@
+"""Read an export back: decode every quantized matrix from the file, compare it with its source, hash every byte."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import FORMATS, Quantized
+from studio.core.containers.dtypes import ARRAY_DTYPES
+from studio.core.containers.files import SourceFile
+from studio.core.containers.safetensors import Header, Tensor
+from studio.core.errors import CheckpointError
+from studio.core.layouts import Layout
+from studio.core.layouts.placement import Placement
+
+HASH_CHUNK = 4 << 20
+_E4M3_NAN = (0x7F, 0xFF)
+_E8M0_NAN = (0xFF,)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A quantized matrix in a file: what it is and where its parts are."""
+
+    name: str
+    rows: int
+    columns: int
+    format: str
+    parts: tuple[Placement, ...]
+
+
+def read_quantized(
+    file: SourceFile, header: Header, layout: Layout, matrix: StoredMatrix, start: int, stop: int
+) -> Quantized:
+    """Rows `start` .. `stop` of a stored matrix; raises CheckpointError for scales that are no numbers."""
+    row = FORMATS[matrix.format]
+    parts = {part.content: part for part in matrix.parts}
+
+    def rows_of(part: Placement, columns: int) -> NDArray[Any]:
+        dtype = np.dtype(np.uint8) if part.dtype in ("U32", "F8_E4M3") else ARRAY_DTYPES[part.dtype]
+        width = columns * dtype.itemsize
+        raw = _read(file, header.tensors[part.name], part.offset + start * width, (stop - start) * width)
+        return raw.view(dtype).reshape(stop - start, columns)
+
+    codes = rows_of(parts["codes"], matrix.columns * row.bits // 8)
+    scales = rows_of(parts["scales"], matrix.columns // row.block)
+    biases = rows_of(parts["biases"], matrix.columns // row.block) if "biases" in parts else None
+    _check_scales(file, matrix, scales, biases)
+    g = _multiplier(file, header, layout, matrix, parts["tensor_scale"]) if "tensor_scale" in parts else None
+    return Quantized(row, codes, scales, biases, g)
+
+
+def _read(file: SourceFile, tensor: Tensor, offset: int, count: int) -> NDArray[np.uint8]:
+    raw = np.empty(count, np.uint8)
+    if offset + count > tensor.nbytes:
+        raise CheckpointError("smaller than the manifest says", file=file.path, tensor=tensor.name)
+    file.read_into(memoryview(raw), tensor.start + offset)
+    return raw
+
+
+def _check_scales(file: SourceFile, matrix: StoredMatrix, scales: NDArray[Any], biases: NDArray[Any] | None) -> None:
+    row = FORMATS[matrix.format]
+    if row.affine:
+        bad = sum(int((~np.isfinite(part.astype(np.float32))).sum()) for part in (scales, biases) if part is not None)
+    else:
+        bad = int(np.isin(scales, _E4M3_NAN if row.scale == "e4m3" else _E8M0_NAN).sum())
+    if bad:
+        raise CheckpointError(f"{bad:,} block scales are not numbers", file=file.path, tensor=matrix.name)
+
+
+def _multiplier(
+    file: SourceFile, header: Header, layout: Layout, matrix: StoredMatrix, part: Placement
+) -> NDArray[np.float32]:
+    stored = _read(file, header.tensors[part.name], part.offset, 4).view(np.float32)[0]
+    g = layout.multiplier(stored)
+    if not (np.isfinite(g) and g > 0):
+        raise CheckpointError(f"tensor scale {stored} is not usable", file=file.path, tensor=part.name)
+    return np.array(g, np.float32)
+
+
+def squared_error(weight: NDArray[Any], decoded: NDArray[np.float32]) -> float:
+    """Sum of (weight - decoded)**2 in float64."""
+    difference = weight.astype(np.float64).ravel()
+    difference -= decoded.ravel()
+    return float(np.dot(difference, difference))
+
+
+def chunks(size: int, chunk: int = HASH_CHUNK) -> Iterator[tuple[int, int]]:
+    """(offset, count) of the pieces of `size` bytes."""
+    for start in range(0, size, chunk):
+        yield start, min(chunk, size - start)
+
+
+def sha256(file: SourceFile, start: int = 0, nbytes: int | None = None) -> str:
+    """SHA-256 of a range of a file, the whole by default, as hexadecimal text."""
+    digest = hashlib.sha256()
+    for offset, count in chunks(file.size - start if nbytes is None else nbytes):
+        digest.update(file.read(start + offset, count))
+    return digest.hexdigest()

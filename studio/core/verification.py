@@ -1,0 +1,213 @@
+"""verify: an export is whole, decodes, and says the truth about its errors."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kernels import FORMATS
+from studio.core.containers.dtypes import BITS
+from studio.core.containers.files import SourceFile, read_small
+from studio.core.containers.safetensors import Header, read_header
+from studio.core.errors import CheckpointError
+from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
+from studio.core.layouts import Layout
+from studio.core.layouts.placement import Placement
+from studio.core.manifest import SUMS, Manifest, read_sums
+from studio.core.model import Layer, Model
+from studio.core.names import printable
+from studio.core.pipeline import Engine
+from studio.core.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
+from studio.core.reading import SLAB_NBYTES, Slab, read_slab, slabs
+from studio.core.results import LayerResult, Outcome
+from studio.core.staging import MANIFEST
+
+TOLERANCE = 1e-6
+"""Relative difference allowed between the error shown and the one found again, both summed in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One layer to verify; `layer` is its source, or None when there is none to compare with."""
+
+    result: LayerResult
+    matrices: tuple[StoredMatrix, ...]
+    kept: Placement | None
+    layer: Layer | None
+
+    @property
+    def work(self) -> int:
+        """Bytes that checking it reads."""
+        return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
+
+
+def check_layers(
+    engine: Engine, file: SourceFile, header: Header, layout: Layout, checks: Sequence[Check]
+) -> Iterator[tuple[str, int]]:
+    """Verify layers of one file; yields (name, bytes read). Raises CheckpointError for the first that is wrong."""
+    place = _Place(file, header, layout)
+    started = [(check, _start(engine, place, check)) for check in checks]
+    for check, futures in started:
+        total = sum(future.result() for future in futures)
+        if check.layer is not None and check.matrices:
+            _compare(file, check.result, total)
+        yield check.result.name, check.work
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    file: SourceFile
+    header: Header
+    layout: Layout
+
+
+def _start(engine: Engine, place: _Place, check: Check) -> list[Future[float]]:
+    submit = engine.pool.submit
+    if check.kept is not None:
+        if check.layer is None:
+            return []
+        if check.layer.scale is not None:
+            parts = [slab for matrix in check.layer.matrices for slab in slabs(check.layer, matrix)]
+            return [submit(_same_widened, place, check.kept, slab) for slab in parts]
+        pieces = chunks(check.kept.nbytes)
+        return [submit(_same_bytes, place, check.kept, check.layer, *piece) for piece in pieces]
+    futures = []
+    sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
+    for matrix, source in zip(check.matrices, sources, strict=True):
+        height = max(SLAB_NBYTES // (2 * matrix.columns), 1)
+        for start in range(0, matrix.rows, height):
+            stop = min(start + height, matrix.rows)
+            slab = Slab(check.layer, source, start, stop) if check.layer and source else None
+            futures.append(submit(_error, engine, place, matrix, start, stop, slab))
+    return futures
+
+
+def _error(
+    engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None
+) -> float:
+    quantized = read_quantized(place.file, place.header, place.layout, matrix, start, stop)
+    decoded = engine.backend.decode(quantized)
+    if not np.isfinite(decoded).all():
+        raise CheckpointError("decodes to values that are not finite", file=place.file.path, tensor=matrix.name)
+    return squared_error(read_slab(slab), decoded) if slab else 0.0
+
+
+def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
+    if abs(found - result.sum_error) > TOLERANCE * max(found, result.sum_error):
+        what = f"its squared error is {found:.9g}, the report says {result.sum_error:.9g}"
+        raise CheckpointError(what, file=file.path, tensor=result.name)
+
+
+def _same_bytes(place: _Place, kept: Placement, layer: Layer, offset: int, count: int) -> float:
+    there = place.file.read(place.header.tensors[kept.name].start + kept.offset + offset, count)
+    if there != layer.stored.file.read(layer.tensor.start + offset, count):
+        raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=kept.name)
+    return 0.0
+
+
+def _same_widened(place: _Place, kept: Placement, slab: Slab) -> float:
+    weight = read_slab(slab)
+    offset = kept.offset + (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize
+    there = place.file.read(place.header.tensors[kept.name].start + offset, weight.nbytes)
+    if bytes(there) != weight.tobytes():
+        raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=kept.name)
+    return 0.0
+
+
+def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
+    """Verify an export of ours: every byte by its digest, every weight by decoding it, errors against `source`.
+
+    Raises CheckpointError naming the file or tensor at fault.
+    """
+    expected = _expected_digests(folder)
+    manifest = Manifest(folder)
+    if source is not None:
+        _check_same_source(manifest, source, folder)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(SourceFile(folder / name)) for name in sorted(expected)}
+        yield from (Warned(f"{printable(name)}: not part of the export") for name in _strangers(folder, expected))
+        shards = {name: read_header(files[name]) for name in sorted(set(manifest.shard_of.values()))}
+        _check_tensors(manifest, shards, folder)
+        checks = _checks(manifest, shards, source, folder)
+        total = sum(file.size for file in files.values()) + sum(check.work for _, check in checks)
+        yield Started("verify", total, len(checks), folder)
+        done = 0
+        hashes = [(name, engine.pool.submit(sha256, file)) for name, file in files.items()]
+        for name, future in hashes:
+            if future.result() != expected[name]:
+                raise CheckpointError("damaged: its SHA-256 is not the one in SHA256SUMS", file=folder / name)
+            done += files[name].size
+            yield Progress("verify", done, name)
+        for shard, header in shards.items():
+            mine = [check for name, check in checks if name == shard]
+            for (layer, nbytes), check in zip(
+                check_layers(engine, files[shard], header, manifest.layout, mine), mine, strict=True
+            ):
+                done += nbytes
+                yield Progress("verify", done, layer)
+                yield LayerDone(check.result)
+    yield Finished(Outcome(tuple(manifest.results.values()), str(folder)))
+
+
+def _expected_digests(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise CheckpointError("there is no such folder", file=folder)
+    path = folder / SUMS
+    if not path.exists():
+        hint = "only folders written by nvfp4-studio quantize can be verified"
+        raise CheckpointError(f"holds no {SUMS}: not an export, or not complete", file=folder, hint=hint)
+    expected = read_sums(path, read_small(path, 64 << 20))
+    if MANIFEST not in expected:
+        raise CheckpointError(f"damaged: does not list {MANIFEST}", file=path)
+    return expected
+
+
+def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in expected and entry.name != SUMS)
+
+
+def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:
+    missing = [name for name in manifest.results if name not in source.by_name]
+    if missing:
+        what = f"was not made from {printable(source.name)}: that has no layer {printable(missing[0])}"
+        raise CheckpointError(what, file=folder)
+    for name, result in manifest.results.items():
+        if result.shape != source.by_name[name].shape:
+            raise CheckpointError(f"was made from a source with another shape of {printable(name)}", file=folder)
+
+
+def _check_tensors(manifest: Manifest, shards: dict[str, Header], folder: Path) -> None:
+    for shard, header in shards.items():
+        listed = manifest.tensors.get(shard, {})
+        if set(listed) != set(header.tensors):
+            odd = sorted(set(listed) ^ set(header.tensors))[0]
+            raise CheckpointError("is not in both the shard and the manifest", file=folder / shard, tensor=odd)
+
+
+def _checks(
+    manifest: Manifest, shards: dict[str, Header], source: Model | None, folder: Path
+) -> list[tuple[str, Check]]:
+    found = []
+    for name, result in manifest.results.items():
+        shard = manifest.shard_of[name]
+        layer = source.by_name[name] if source else None
+        check = Check(result, tuple(manifest.matrices[name]), manifest.kept[name], layer)
+        _check_parts(check, shards[shard], folder / shard)
+        found.append((shard, check))
+    return found
+
+
+def _check_parts(check: Check, header: Header, path: Path) -> None:
+    """The stored tensors have the dtypes and shapes that the manifest promises, and the parts fit inside."""
+    for part in [*([check.kept] if check.kept else []), *(part for m in check.matrices for part in m.parts)]:
+        tensor = header.tensors.get(part.name)
+        if tensor is None or (tensor.dtype, tensor.shape) != (part.dtype, part.shape):
+            raise CheckpointError("missing, or not of the dtype and shape promised", file=path, tensor=part.name)
+        if part.dtype not in BITS or part.offset + part.nbytes > tensor.nbytes:
+            raise CheckpointError("smaller than the manifest says", file=path, tensor=part.name)
+    for matrix in check.matrices:
+        if matrix.format not in FORMATS or FORMATS[matrix.format].misfit((matrix.rows, matrix.columns)):
+            raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)

@@ -1,0 +1,64 @@
+"""The demo: the whole way of a checkpoint in a few seconds, and what each format costs on it."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from studio import core
+from studio.console import Console
+from studio.rendering import show_outcome
+
+Follow = Callable[[Iterator[core.Event], Console], core.Outcome]
+
+
+def run_demo(target: Path, machine: core.Machine, console: Console, follow: Follow) -> int:
+    """Quantize the bundled checkpoint to three tiers, export, verify, report; returns the exit code."""
+    plan = core.preset("linear")
+    with core.open_model(core.demo_checkpoint()) as model, core.start(machine, model) as started:
+        console.say(f"1. {model.name}: {model.architecture}, {model.count:,} weights, {core.size_text(model.nbytes)}")
+        console.say(f"   backend: {started.backend.title}\n")
+        job = core.prepare(
+            model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], target, overwrite=_is_ours(target)
+        )
+        outcome = follow(core.export(started, job), console)
+        console.say("2. Quantized to NVFP4 with three tiers:\n")
+        show_outcome(model, outcome, console, worst=3)
+        verified = follow(core.verify(started, target, model), console)
+        console.say(f"\n3. Exported to {target} and verified against the source: {len(verified.layers)} layers\n")
+        console.say("4. The same layers in every format:\n")
+        _compare_formats(started, model, plan, console, follow)
+        report = target.with_name(target.name + "-report")
+        paths = core.write_reports(report, model, plan, outcome)
+    console.say(f"\n5. Report: {next(path for path in paths if path.suffix == '.html')}")
+    console.emit("finished", **outcome.summary(), target=str(target), report=str(report))
+    _say_next(target, console)
+    return 0
+
+
+def _compare_formats(
+    started: core.Engine, model: core.Model, plan: core.Plan, console: Console, follow: Follow
+) -> None:
+    rows = []
+    for name, row in core.FORMATS.items():
+        choices = core.resolve(plan.with_format(name), model)
+        outcome = follow(core.measure(started, model, choices), console)
+        worst = outcome.worst
+        bits = 8 * sum(r.nbytes_out for r in outcome.quantized) / outcome.quantized_count
+        rows.append((name, row.title, f"{bits:.2f}", f"{outcome.rel_err:.4f}", f"{worst.rel_err:.4f}" if worst else "-"))
+    console.table(("format", "", ">bits per weight", ">relative error", ">worst layer"), rows)
+
+
+def _is_ours(target: Path) -> bool:
+    """True for a folder that an earlier demo wrote, which may be replaced."""
+    return (target / "nvfp4_studio.json").is_file()
+
+
+def _say_next(target: Path, console: Console) -> None:
+    console.say("\nNext:")
+    console.say("  nvfp4-studio inspect FOLDER            what is in your checkpoint")
+    console.say("  nvfp4-studio measure FOLDER            what each layer would lose; nothing is written")
+    console.say("  nvfp4-studio quantize FOLDER TARGET    quantize, export, verify")
+    console.say(f"  nvfp4-studio verify {target}    check an export again")
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        console.say("The window is not part of this version yet; the HTML report shows what it will show.")

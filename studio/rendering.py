@@ -1,0 +1,118 @@
+"""Tables and sentences about models, plans and outcomes, for the command line."""
+
+from collections.abc import Sequence
+
+from studio import core
+from studio.console import Console
+
+
+def show_inspection(model: core.Model, console: Console) -> None:
+    """What a checkpoint holds: a line per layer and the totals."""
+    for layer in model.layers:
+        console.emit(
+            "layer",
+            name=layer.name,
+            role=layer.role,
+            block=layer.block,
+            dtype=layer.tensor.dtype,
+            shape=list(layer.shape),
+            nbytes=layer.nbytes,
+            note=layer.obstacle,
+        )
+    rows = [
+        (
+            core.printable(layer.name),
+            layer.role,
+            layer.tensor.dtype,
+            _shape(layer.shape),
+            core.size_text(layer.nbytes),
+            core.printable(layer.obstacle),
+        )
+        for layer in model.layers
+    ]
+    console.table(("layer", "role", "dtype", ">shape", ">size", "note"), rows)
+    kind = core.printable(model.architecture) or "unknown architecture"
+    facts = f"{len(model.layers)} layers, {model.count:,} weights, {core.size_text(model.nbytes)}"
+    console.say(f"\n{core.printable(model.name)}: {kind}, {facts}")
+    if model.quantized_by:
+        console.say(f"It is already quantized: {model.quantized_by}")
+    else:
+        console.say("Next: nvfp4-studio measure SRC shows what each layer loses; plan SRC what would be done.")
+    console.emit("model", name=model.name, architecture=model.architecture, quantized_by=model.quantized_by)
+
+
+def show_plan(plan: core.Plan, choices: Sequence[core.Choice], console: Console) -> None:
+    """What a plan does: a line per layer, and how much of the model it covers."""
+    for choice in choices:
+        console.emit(
+            "choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason
+        )
+    rows = [
+        (
+            core.printable(c.layer.name),
+            c.layer.role,
+            _shape(c.layer.shape),
+            c.format,
+            core.size_text(c.layer.nbytes),
+            core.size_text(c.nbytes),
+            core.printable(c.reason),
+        )
+        for c in choices
+    ]
+    console.table(("layer", "role", ">shape", "format", ">before", ">after", "why it is kept"), rows)
+    chosen = [choice for choice in choices if choice.recipe]
+    before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
+    share = sum(c.layer.count for c in chosen) / max(sum(c.layer.count for c in choices), 1)
+    title = plan.title or plan.name or "custom plan"
+    console.say(f"\n{core.printable(title)}")
+    console.say(
+        f"{len(chosen)} of {len(choices)} layers, {share:.1%} of the weights: "
+        f"{core.size_text(before)} becomes {core.size_text(after)}"
+    )
+    console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after)
+
+
+def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, worst: int = 5) -> None:
+    """What a run cost: by role and format, and the layers that lost most."""
+    rows = [
+        (
+            row["role"],
+            row["format"],
+            str(row["layers"]),
+            f"{row['count']:,}",
+            core.size_text(row["nbytes_in"]),
+            core.size_text(row["nbytes_out"]),
+            f"{row['rel_err']:.4f}" if row["worst"] else "-",
+        )
+        for row in core.totals(outcome.layers)
+    ]
+    columns = ("role", "format", ">layers", ">weights", ">before", ">after", ">relative error")
+    console.table(columns, rows)
+    ranked = sorted(outcome.quantized, key=lambda r: -r.rel_err)[:worst]
+    if ranked:
+        console.say("\nLayers that lost most:")
+        console.table(
+            ("layer", "format", ">relative error", ">SNR", ">became zero", ">beyond 6 sigma"),
+            [_layer_row(result) for result in ranked],
+        )
+    console.say(
+        f"\n{core.printable(model.name)}: {core.size_text(outcome.nbytes_in)} -> {core.size_text(outcome.nbytes_out)}, "
+        f"{outcome.bits_per_weight:.2f} bits per weight, relative error {outcome.rel_err:.4f} "
+        f"over {outcome.quantized_count / max(outcome.count, 1):.1%} of the weights"
+    )
+
+
+def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
+    outliers = result.statistics.outliers if result.statistics else 0
+    return (
+        core.printable(result.name),
+        result.format,
+        f"{result.rel_err:.4f}",
+        f"{result.snr:.1f} dB",
+        f"{result.vanished_share:.2%}",
+        f"{outliers:,}",
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(f"{size:,}" for size in shape)
