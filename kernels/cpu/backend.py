@@ -1,0 +1,182 @@
+"""CpuBackend: the C++ library as a backend."""
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from kernels.backend import Backend, Encoded, Weight
+from kernels.cpu import library
+from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
+from kernels.formats import Format, Recipe
+from kernels.quantized import Quantized
+
+TITLES = {"avx512": "AVX-512", "avx2": "AVX2", "sse": "SSE4", "neon": "NEON"}
+
+
+class CpuBackend:
+    """Encodes and decodes on the processor; `variant` forces an instruction set, None takes the fastest that runs here.
+
+    Raises OSError when the library can not be loaded, ValueError when it has no variant for this processor.
+    """
+
+    name = "cpu"
+
+    def __init__(self, variant: str | None = None) -> None:
+        found = library.variants()
+        if not found or (variant is not None and variant not in found):
+            raise ValueError(f"[cpu] this processor runs {', '.join(found) or 'no variant'}, got {variant}")
+        self.variant = variant or next(iter(found))
+        self.title = f"CPU, {TITLES[self.variant]}"
+        self._number = found[self.variant]
+        self._library = library.load()
+
+    def census(self, weight: Weight) -> Census:
+        """See `Backend.census`."""
+        weight = np.ascontiguousarray(weight)
+        counts = np.zeros(MAGNITUDE_BINS, np.uint64)
+        task = library.CensusTask(weight.ctypes.data, counts.ctypes.data, weight.size, _dtype(weight, "census"))
+        if self._library.nvfp4_census(self._number, ctypes.byref(task)):
+            raise MemoryError("[census] no memory for the counters")
+        return Census(counts, task.max_abs, task.sum2, task.sum4)
+
+    def max_abs(self, weight: Weight) -> float:
+        """Largest |w| of a weight of any shape, as fast as it can be read; Inf or NaN when the weight holds either."""
+        weight = np.ascontiguousarray(weight)
+        value = self._library.nvfp4_max_abs(self._number, weight.ctypes.data, weight.size, _dtype(weight, "max_abs"))
+        return float(value)
+
+    def encode(
+        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+    ) -> Encoded:
+        """See `Backend.encode`."""
+        row = recipe.format
+        dtype = _dtype(weight, "encode")
+        rows, width = _slab(weight, row)
+        codes = np.empty((rows, width * row.bits // 8), np.uint8)
+        scales = np.empty((rows, width // row.block), weight.dtype if row.affine else np.uint8)
+        biases = np.empty_like(scales) if row.affine else None
+        measured = _Measured(rows, width // row.block, blocks) if measure or blocks else None
+        task = library.EncodeTask(
+            weight=weight.ctypes.data,
+            codes=codes.ctypes.data,
+            scales=scales.ctypes.data,
+            biases=library.address(biases),
+            measure=ctypes.pointer(measured.structure) if measured else None,
+            rows=rows,
+            width=width,
+            layout=library.layout(row),
+            dtype=dtype,
+            tensor_scale=tensor_scale,
+            min_scale=recipe.min_scale,
+            zero_scale=recipe.zero_scale,
+            floor_exponent=recipe.exponent == "floor",
+        )
+        self._library.nvfp4_encode(self._number, ctypes.byref(task))
+        scale = np.array(tensor_scale, np.float32) if row.tensor_scale else None
+        return Encoded(Quantized(row, codes, scales, biases, scale), measured.fidelity(width) if measured else None)
+
+    def decode(self, quantized: Quantized, dtype: Any = np.float32) -> Weight:
+        """See `Backend.decode`; also takes a stack [E, rows, K / ...] with one tensor scale per matrix."""
+        weight = np.empty(quantized.shape, dtype)
+        kind = _dtype(weight, "decode")
+        scales = np.ascontiguousarray(quantized.scales)
+        biases = None if quantized.biases is None else np.ascontiguousarray(quantized.biases)
+        codes = np.ascontiguousarray(quantized.codes)
+        factors = np.ones(1, np.float32) if quantized.tensor_scale is None else quantized.tensor_scale.reshape(-1)
+        parts = [(array, array.nbytes // len(factors)) for array in (codes, scales, weight)]
+        for index, factor in enumerate(factors):
+            at = [array.ctypes.data + index * step for array, step in parts]
+            task = library.DecodeTask(
+                codes=at[0],
+                scales=at[1],
+                biases=library.address(biases),
+                weight=at[2],
+                count=weight.size // len(factors),
+                layout=library.layout(quantized.format),
+                dtype=kind,
+                scale_dtype=library.DTYPES[scales.dtype] if quantized.format.affine else 0,
+                tensor_scale=float(factor),
+            )
+            self._library.nvfp4_decode(self._number, ctypes.byref(task))
+        return weight
+
+
+class _Measured:
+    """The arrays an encoder writes its measurements to, kept alive beside the structure that points at them."""
+
+    def __init__(self, rows: int, row_blocks: int, blocks: bool) -> None:
+        self.row_squares = np.empty(rows)
+        self.row_error = np.empty(rows)
+        self.block_error = np.empty((rows, row_blocks), np.float32) if blocks else None
+        self.scale_counts = np.zeros(256, np.uint64)
+        arrays = (self.row_squares, self.row_error, self.block_error, self.scale_counts)
+        self.structure = library.Measure(*(library.address(array) for array in arrays))
+
+    def fidelity(self, width: int) -> Fidelity:
+        """What was measured."""
+        return Fidelity(
+            width=width,
+            row_squares=self.row_squares,
+            row_error=self.row_error,
+            max_error=self.structure.max_error,
+            vanished=self.structure.vanished,
+            scale_counts=self.scale_counts,
+            block_error=self.block_error,
+        )
+
+
+def _dtype(weight: Weight, op: str) -> int:
+    """The library's number for the weight's dtype; TypeError when it has none."""
+    number = library.DTYPES.get(weight.dtype)
+    if number is None:
+        raise TypeError(f"[{op}] weight must be float32, float16 or bfloat16, got {weight.dtype}")
+    return number
+
+
+def _slab(weight: Weight, row: Format) -> tuple[int, int]:
+    """Rows and width of a weight that can be encoded in the format `row`; ValueError when it can not."""
+    if reason := row.misfit(weight.shape):
+        raise ValueError(f"[encode] {reason}")
+    if weight.ndim != 2 or not weight.flags.c_contiguous:
+        raise ValueError(f"[encode] weight must be a contiguous matrix, got shape {weight.shape}")
+    return weight.shape[0], weight.shape[1]
+
+
+def encode_parallel(
+    backend: Backend,
+    weight: Weight,
+    recipe: Recipe,
+    tensor_scale: float = 1.0,
+    *,
+    threads: int,
+    measure: bool = True,
+    blocks: bool = False,
+) -> Encoded:
+    """Encode a weight [rows, K] on `threads` threads, each a range of rows; equal bytes and sums for every number."""
+    edges = [len(weight) * part // threads for part in range(threads + 1)]
+    slabs = [weight[low:high] for low, high in pairwise(edges) if high > low]
+
+    def run(slab: Weight) -> Encoded:
+        return backend.encode(slab, recipe, tensor_scale, measure=measure, blocks=blocks)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return _join(list(pool.map(run, slabs)))
+
+
+def _join(parts: Sequence[Encoded]) -> Encoded:
+    """One encoded weight from those of its row ranges."""
+    first = parts[0].quantized
+    biases = [part.quantized.biases for part in parts if part.quantized.biases is not None]
+    quantized = Quantized(
+        first.format,
+        np.concatenate([part.quantized.codes for part in parts]),
+        np.concatenate([part.quantized.scales for part in parts]),
+        np.concatenate(biases) if biases else None,
+        first.tensor_scale,
+    )
+    measured = [part.fidelity for part in parts if part.fidelity is not None]
+    return Encoded(quantized, concatenate(measured) if measured else None)

@@ -1,0 +1,69 @@
+// What crosses the C boundary: plain structures, mirrored field by field in library.py.
+#pragma once
+
+#include <stdint.h>
+
+enum Dtype : int32_t { BFLOAT16 = 0, FLOAT16 = 1, FLOAT32 = 2 };
+enum Kind : int32_t { NVFP4 = 0, MXFP4 = 1, MXFP8 = 2, AFFINE = 3 };
+
+struct Layout {
+    int32_t kind;
+    int32_t bits;   // of a code: 4 or 8
+    int32_t block;  // codes per scale
+};
+
+struct Measure {
+    double* row_squares;     // [rows]
+    double* row_error;       // [rows]
+    float* block_error;      // [rows * width / block], or null
+    uint64_t* scale_counts;  // [256], added to
+    double max_error;
+    int64_t vanished;
+};
+
+struct EncodeTask {
+    const void* weight;  // [rows, width] of dtype
+    uint8_t* codes;      // [rows, width * bits / 8]
+    void* scales;        // [rows, width / block]: uint8, or dtype for affine
+    void* biases;        // as scales, affine only
+    Measure* measure;    // or null
+    int64_t rows;
+    int64_t width;
+    Layout layout;
+    int32_t dtype;
+    float tensor_scale;
+    int32_t min_scale;
+    int32_t zero_scale;
+    int32_t floor_exponent;  // 1: the rule of OCP MX 1.0, 0: the smallest scale that does not saturate
+};
+
+struct DecodeTask {
+    const uint8_t* codes;
+    const void* scales;
+    const void* biases;
+    void* weight;         // [count] of dtype
+    int64_t count;        // elements
+    Layout layout;
+    int32_t dtype;        // of weight
+    int32_t scale_dtype;  // of affine scales and biases
+    float tensor_scale;
+};
+
+struct CensusTask {
+    const void* weight;  // [count] of dtype
+    uint64_t* counts;    // [32768], added to
+    int64_t count;
+    int32_t dtype;
+    double max_abs;
+    double sum2;
+    double sum4;
+};
+
+// One instruction set's functions. They return 0, or -1 when memory ran out.
+struct Kernels {
+    const char* name;
+    int (*encode)(EncodeTask*);
+    int (*decode)(const DecodeTask*);
+    int (*census)(CensusTask*);
+    float (*max_abs)(const void* weight, int64_t count, int32_t dtype);
+};
