@@ -32,29 +32,32 @@ def _nearest_even(magnitude: Float32, values: Float32) -> Bytes:
     low = np.maximum(high - 1, 0)
     below, above = exact - values[low], values[high] - exact
     take_high = (above < below) | ((above == below) & (high % 2 == 0))
-    return np.where(exact >= values[-1], len(values) - 1, np.where(take_high, high, low)).astype(np.uint8)
+    index: Bytes = np.where(exact >= values[-1], len(values) - 1, np.where(take_high, high, low)).astype(np.uint8)
+    return index
 
 
 def e2m1_encode(x: Float32) -> Bytes:
     """E2M1 codes 0..15 of float32 values: nearest, ties to even, saturating at 6, sign kept also for zero."""
-    return _nearest_even(np.abs(x), E2M1_VALUES) | (np.signbit(x).astype(np.uint8) << 3)
+    return _nearest_even(np.abs(x), E2M1_VALUES) | (np.signbit(x).view(np.uint8) << np.uint8(3))
 
 
 def e2m1_decode(codes: Bytes) -> Float32:
     """Float32 values of E2M1 codes 0..15; code 8 is -0."""
     magnitude = E2M1_VALUES[codes & 7]
-    return np.where(codes & 8, -magnitude, magnitude)
+    signed: Float32 = np.where(codes & 8, -magnitude, magnitude)
+    return signed
 
 
 def e4m3_encode(x: Float32) -> Bytes:
     """E4M3FN bytes of float32 values: nearest, ties to even, saturating at 448, sign kept also for zero."""
-    return _nearest_even(np.abs(x), E4M3_VALUES) | (np.signbit(x).astype(np.uint8) << 7)
+    return _nearest_even(np.abs(x), E4M3_VALUES) | (np.signbit(x).view(np.uint8) << np.uint8(7))
 
 
 def e4m3_decode(codes: Bytes) -> Float32:
     """Float32 values of E4M3FN bytes; 0x7F and 0xFF are NaN."""
     magnitude = np.append(E4M3_VALUES, np.float32(np.nan))[codes & 0x7F]
-    return np.where(codes & 0x80, -magnitude, magnitude).astype(np.float32)
+    signed: Float32 = np.where(codes & 0x80, -magnitude, magnitude)
+    return signed
 
 
 def e8m0_decode(codes: Bytes) -> Float32:
@@ -65,7 +68,7 @@ def e8m0_decode(codes: Bytes) -> Float32:
 
 def pack(codes: Bytes) -> Bytes:
     """Pack codes 0..15 [..., K] two per byte [..., K / 2], the even element in the low nibble."""
-    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+    return codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
 
 
 def unpack(packed: Bytes) -> Bytes:
@@ -78,11 +81,11 @@ def tensor_scale(max_abs: float) -> np.float32:
     if max_abs == 0:
         return np.float32(1)
     scale = np.float32(max_abs) / np.float32(TENSOR_SCALE_DIVISOR)
-    return np.maximum(scale, np.finfo(np.float32).tiny)
+    return np.float32(max(scale, np.finfo(np.float32).tiny))
 
 
 def _divide(weights: Float32, scale: Float32) -> Float32:
-    """weights / scale, a zero of the weight's sign where the scale is zero."""
+    """Weights / scale, a zero of the weight's sign where the scale is zero."""
     safe = np.where(scale == 0, np.float32(1), scale)
     return np.where(scale == 0, np.copysign(np.float32(0), weights), weights / safe).astype(np.float32)
 

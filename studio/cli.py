@@ -3,7 +3,6 @@
 import argparse
 import json
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 def _stop_on_signals() -> None:
     """Let SIGTERM and SIGHUP stop a job as Ctrl-C does."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():

@@ -45,7 +45,8 @@ def _compare_formats(
         outcome = follow(core.measure(started, model, choices), console)
         worst = outcome.worst
         bits = 8 * sum(r.nbytes_out for r in outcome.quantized) / outcome.quantized_count
-        rows.append((name, row.title, f"{bits:.2f}", f"{outcome.rel_err:.4f}", f"{worst.rel_err:.4f}" if worst else "-"))
+        most = f"{worst.rel_err:.4f}" if worst else "-"
+        rows.append((name, row.title, f"{bits:.2f}", f"{outcome.rel_err:.4f}", most))
     console.table(("format", "", ">bits per weight", ">relative error", ">worst layer"), rows)
 
 

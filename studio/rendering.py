@@ -44,9 +44,7 @@ def show_inspection(model: core.Model, console: Console) -> None:
 def show_plan(plan: core.Plan, choices: Sequence[core.Choice], console: Console) -> None:
     """What a plan does: a line per layer, and how much of the model it covers."""
     for choice in choices:
-        console.emit(
-            "choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason
-        )
+        console.emit("choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason)
     rows = [
         (
             core.printable(c.layer.name),

@@ -31,7 +31,7 @@ class _Axes:
 
     def add(self, template: str, **values: object) -> None:
         """Add an SVG element; values are escaped."""
-        self.parts.append(Markup(template).format(**values))
+        self.parts.append(Markup(template).format(**values))  # noqa: S704 - templates are constants of this file
 
     def grid(self, values: Sequence[float], labels: Sequence[str]) -> None:
         """Horizontal lines with labels."""
@@ -61,11 +61,11 @@ def error_chart(layers: Sequence[LayerResult]) -> Markup:
     steps = [top * i / 4 for i in range(5)]
     axes.grid(steps, [f"{step:.3g}" for step in steps])
     radius = 4 if len(layers) < 200 else 2
-    for i, layer in enumerate(layers):
+    for place, layer in enumerate(layers):
         axes.add(
             '<circle class="{c}" cx="{x}" cy="{y}" r="{r}"><title>{t}</title></circle>',
             c=f"dot {layer.role}",
-            x=f"{axes.px(i + 0.5):.1f}",
+            x=f"{axes.px(place + 0.5):.1f}",
             y=f"{axes.py(min(layer.rel_err, top)):.1f}",
             r=radius,
             t=f"{printable(layer.name)}: {layer.rel_err:.4f} ({layer.format})",
@@ -88,7 +88,7 @@ def _block_starts(layers: Sequence[LayerResult]) -> list[tuple[float, int]]:
 def _round_up(value: float) -> float:
     if not math.isfinite(value):
         return 1.0
-    scale = 10 ** math.floor(math.log10(value))
+    scale = 10.0 ** math.floor(math.log10(value))
     return next(step * scale for step in (1, 1.2, 1.5, 2, 3, 4, 5, 8, 10) if step * scale >= value * 0.999)
 
 

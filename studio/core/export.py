@@ -15,7 +15,7 @@ import kernels
 from kernels import Quantized
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
-from studio.core.errors import CheckpointError, ExportError, PlanError
+from studio.core.errors import CheckpointError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
 from studio.core.layouts import Layout
 from studio.core.layouts.documents import json_document
@@ -300,7 +300,7 @@ class _ShardSink(Sink):
 
     def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self._write(memoryview(raw), self._shard.tensors[part.name].start + part.offset + offset)
+        self._write(raw.data, self._shard.tensors[part.name].start + part.offset + offset)
 
     def _write(self, data: memoryview, offset: int) -> None:
         with writing(self._path):

@@ -51,9 +51,7 @@ def _layer(item: Stored, stored: Mapping[str, Stored], config: Mapping[str, Any]
     return Layer(name, kind, block_index(tensor.name), item, matrices, obstacle, scale, block)
 
 
-def _fp8_scale(
-    name: str, tensor: Tensor, stored: Mapping[str, Stored]
-) -> tuple[Stored | None, tuple[int, int], str]:
+def _fp8_scale(name: str, tensor: Tensor, stored: Mapping[str, Stored]) -> tuple[Stored | None, tuple[int, int], str]:
     candidates = (stored.get(f"{name}.{suffix}") for suffix in _COMPANIONS[:2])
     scale = next((item for item in candidates if item is not None), None)
     if scale is None or len(tensor.shape) != 2:
@@ -80,12 +78,12 @@ def _scale_block(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, 
 
 def _matrices(name: str, tensor: Tensor, config: Mapping[str, Any]) -> tuple[tuple[Matrix, ...], str]:
     shape = tensor.shape
-    if len(shape) == 2 and math.prod(shape):
+    if len(shape) == 2 and all(shape):
         expert = EXPERT.match(name)
-        return (Matrix(name, *shape, expert=int(expert["expert"]) if expert else None),), ""
+        return (Matrix(name, shape[0], shape[1], expert=int(expert["expert"]) if expert else None),), ""
     stack = STACKED.match(name)
-    if len(shape) != 3 or not stack or not math.prod(shape):
-        dimensions = f"{len(shape)}-dimensional" if math.prod(shape) else "empty"
+    if len(shape) != 3 or not stack or not all(shape):
+        dimensions = f"{len(shape)}-dimensional" if all(shape) else "empty"
         return (), f"{dimensions} tensors are copied as they are"
     if _is_input_first(stack["projection"], shape, config):
         return (), "its experts are stored input-first, which no layout here can quantize"
@@ -98,7 +96,7 @@ def _is_input_first(projection: str, shape: tuple[int, ...], config: Mapping[str
     hidden = config.get("hidden_size", text.get("hidden_size") if isinstance(text, dict) else None)
     _, rows, columns = shape
     if rows != columns and hidden in (rows, columns):
-        return (hidden == rows) != (projection == "down_proj")
+        return bool((hidden == rows) != (projection == "down_proj"))
     return config.get("model_type") in _INPUT_FIRST
 
 

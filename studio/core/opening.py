@@ -121,9 +121,7 @@ def _is_plain_name(name: str) -> bool:
     return 0 < len(name) <= 255 and name not in (".", "..") and not any(bad in name for bad in "/\\\0:")
 
 
-def _open_shards(
-    folder: Path, names: list[str], stack: ExitStack
-) -> tuple[dict[str, SourceFile], dict[str, Stored]]:
+def _open_shards(folder: Path, names: list[str], stack: ExitStack) -> tuple[dict[str, SourceFile], dict[str, Stored]]:
     files: dict[str, SourceFile] = {}
     stored: dict[str, Stored] = {}
     for name in names:

@@ -198,14 +198,16 @@ def _count(engine: Engine, slab: Slab, sink: Sink) -> Census:  # noqa: ARG001 - 
 
 def _copy_widened(engine: Engine, slab: Slab, sink: Sink) -> Census:
     weight = read_slab(slab)
-    sink.write_kept(slab.layer, (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize, _bytes(weight))
+    sink.write_kept(
+        slab.layer, (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize, _bytes(weight)
+    )
     return engine.backend.census(weight)
 
 
 def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Census:
     """Copy bytes of a kept layer as they are; floats are counted on the way."""
     raw = np.empty(size, np.uint8)
-    layer.stored.file.read_into(memoryview(raw), layer.tensor.start + start)
+    layer.stored.file.read_into(raw.data, layer.tensor.start + start)
     sink.write_kept(layer, start, raw)
     dtype = WEIGHT_DTYPES.get(layer.tensor.dtype)
     return engine.backend.census(raw.view(dtype).reshape(1, -1)) if dtype is not None and size else Census.empty()
@@ -241,7 +243,9 @@ def _warnings(result: LayerResult) -> list[Warned]:
     if statistics and (statistics.nan or statistics.infinite):
         found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
     if result.vanished_share > VANISHED_WARNING:
-        found.append(Warned(f"{name}: {result.vanished_share:.0%} of its weights became zero; try three tiers or keep it"))
+        found.append(
+            Warned(f"{name}: {result.vanished_share:.0%} of its weights became zero; try three tiers or keep it")
+        )
     return found
 
 

@@ -59,19 +59,19 @@ class Plan:
     exponent: str = "ceil"
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
-        """This plan with `rules` tried first."""
+        """The plan with `rules` tried first."""
         return replace(self, rules=(*rules, *self.rules))
 
     def with_format(self, name: str) -> "Plan":
-        """This plan with another format for the rules that name none."""
+        """The plan with another format for the rules that name none."""
         return replace(self, format=name)
 
     def with_exponent(self, rule: str) -> "Plan":
-        """This plan with another scale rule for the MX formats."""
+        """The plan with another scale rule for the MX formats."""
         return replace(self, exponent=rule)
 
     def to_json(self) -> dict[str, Any]:
-        """This plan as a JSON object with its schema version."""
+        """The plan as a JSON object with its schema version."""
         rules = [{key: value for key, value in asdict(rule).items() if value} for rule in self.rules]
         head = {"name": self.name, "title": self.title}
         body = {"format": self.format, "exponent": self.exponent, "rules": rules}

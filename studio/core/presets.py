@@ -26,4 +26,3 @@ def preset(name: str) -> Plan:
 def load_plan(path: Path) -> Plan:
     """The plan in a JSON file."""
     return plan_from_json(read_object(path, limit=1 << 20))
-

@@ -57,7 +57,7 @@ def _read(file: SourceFile, tensor: Tensor, offset: int, count: int) -> NDArray[
     raw = np.empty(count, np.uint8)
     if offset + count > tensor.nbytes:
         raise CheckpointError("smaller than the manifest says", file=file.path, tensor=tensor.name)
-    file.read_into(memoryview(raw), tensor.start + offset)
+    file.read_into(raw.data, tensor.start + offset)
     return raw
 
 

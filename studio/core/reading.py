@@ -58,7 +58,7 @@ def read_elements(stored: Stored, first: int, count: int) -> NDArray[Any]:
     """`count` elements of a stored tensor from element `first` on, flat."""
     dtype = ARRAY_DTYPES[stored.tensor.dtype]
     raw = np.empty(count * dtype.itemsize, np.uint8)
-    stored.file.read_into(memoryview(raw), stored.tensor.start + first * dtype.itemsize)
+    stored.file.read_into(raw.data, stored.tensor.start + first * dtype.itemsize)
     return raw.view(dtype)
 
 

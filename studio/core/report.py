@@ -166,8 +166,8 @@ def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome) -> by
         lines.append(f"| {row['role']} | {row['format']} | {row['layers']} | {row['count']:,} | {size} | {error} |")
     lines += [
         "",
-        "Relative error is ||W - decoded|| / ||W||. `nvfp4_studio.json` holds the plan, the conventions and the error of",
-        "every layer; `nvfp4-studio verify` checks them, `sha256sum --check SHA256SUMS` the bytes.",
+        "Relative error is ||W - decoded|| / ||W||. `nvfp4_studio.json` holds the plan, the conventions and the error",
+        "of every layer; `nvfp4-studio verify` checks them, `sha256sum --check SHA256SUMS` the bytes.",
         "",
     ]
     return "\n".join(lines).encode()

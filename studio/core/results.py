@@ -97,7 +97,12 @@ class LayerResult:
 
     def to_json(self) -> dict[str, Any]:
         """All fields and the derived figures, as JSON values; infinities become null."""
-        derived = {"rel_err": self.rel_err, "snr_db": self.snr, "mse": self.mse, "bits_per_weight": self.bits_per_weight}
+        derived = {
+            "rel_err": self.rel_err,
+            "snr_db": self.snr,
+            "mse": self.mse,
+            "bits_per_weight": self.bits_per_weight,
+        }
         data = {**asdict(self), **(derived if self.quantized else {})}
         return {key: _finite(value) for key, value in data.items()}
 
@@ -224,7 +229,7 @@ def layer_result(
 ) -> LayerResult:
     """The result for one layer from the fidelity of its slabs in row order."""
     layer: Layer = choice.layer
-    counts = np.sum([part.scale_counts for part in parts], axis=0, dtype=np.uint64) if parts else ()
+    counts = [int(n) for n in np.sum([part.scale_counts for part in parts], axis=0)] if parts else []
     return LayerResult(
         name=layer.name,
         role=layer.role,
@@ -241,6 +246,6 @@ def layer_result(
         max_error=max((part.max_error for part in parts), default=0.0),
         vanished=sum(part.vanished for part in parts),
         tensor_scales=tuple(float(g) for g in tensor_scales),
-        scale_counts=tuple(int(n) for n in counts),
+        scale_counts=tuple(counts),
         statistics=statistics(census) if census else None,
     )

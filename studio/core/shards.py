@@ -141,4 +141,3 @@ def _shard(name: str, items: Sequence[Item], layout: Layout) -> Shard:
     metadata = {**layout.metadata, "nvfp4_studio.tensor_scale": layout.scale_convention}
     head, header = place(ordered, metadata)
     return Shard(name, head, header.tensors, tuple(items))
-

@@ -45,7 +45,7 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
         if os.path.lexists(target) and not target.is_dir():
             raise ExportError("exists and is not a folder", file=target)
         folder = home if home.is_dir() else home.parent
-        if there == folder or home == there or there.is_relative_to(folder) and home.is_dir():
+        if there == folder or home == there or (home.is_dir() and there.is_relative_to(folder)):
             what = "the same folder as the source, or inside it" if there != folder else "the same folder as the source"
             raise ExportError(what, file=target, hint="choose another target")
         if home.is_relative_to(there):
@@ -75,14 +75,18 @@ class Staging:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(exist_ok=True)
             self._lock = os.open(self.path, os.O_RDONLY)
+        if not self._is_mine():
+            os.close(self._lock)
+            raise ExportError("another export to this target is running", file=target)
+        self.journal: dict[str, Any] = {}
+
+    def _is_mine(self) -> bool:
+        """True when the lock is ours and still that of the folder at this path."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(self._lock), self.path.stat()):
-                raise OSError(errno.EAGAIN, "replaced meanwhile")
+            return os.path.samestat(os.fstat(self._lock), self.path.stat())
         except OSError:
-            os.close(self._lock)
-            raise ExportError("another export to this target is running", file=target) from None
-        self.journal: dict[str, Any] = {}
+            return False
 
     def close(self) -> None:
         """Give the lock back."""
@@ -144,11 +148,10 @@ class Staging:
     def write_file(self, name: str, content: bytes) -> None:
         """Write a small file aside, flush it, rename it."""
         path = self.temporary(name)
-        with writing(path):
-            with path.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with writing(path), path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         self.settle(name)
 
     def settle(self, name: str) -> None:

@@ -85,9 +85,7 @@ def _start(engine: Engine, place: _Place, check: Check) -> list[Future[float]]:
     return futures
 
 
-def _error(
-    engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None
-) -> float:
+def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None) -> float:
     quantized = read_quantized(place.file, place.header, place.layout, matrix, start, stop)
     decoded = engine.backend.decode(quantized)
     if not np.isfinite(decoded).all():

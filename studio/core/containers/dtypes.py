@@ -1,5 +1,7 @@
 """The dtypes of safetensors: name on disk <-> numpy dtype and size."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
@@ -29,14 +31,14 @@ BITS: dict[str, int] = {
 }
 """Bits per element of every dtype of the safetensors format, version 0.8."""
 
-WEIGHT_DTYPES: dict[str, np.dtype] = {  # type: ignore[type-arg]
+WEIGHT_DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F16": np.dtype(np.float16),
     "F32": np.dtype(np.float32),
 }
 """The dtypes that can be quantized as they are."""
 
-ARRAY_DTYPES: dict[str, np.dtype] = {  # type: ignore[type-arg]
+ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
     **WEIGHT_DTYPES,
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E8M0": np.dtype(np.uint8),
@@ -47,6 +49,6 @@ ARRAY_DTYPES: dict[str, np.dtype] = {  # type: ignore[type-arg]
 """The dtypes of which arrays are made; others are only copied as bytes."""
 
 
-def disk_name(dtype: "np.dtype") -> str:  # type: ignore[type-arg]
+def disk_name(dtype: "np.dtype[Any]") -> str:
     """The name on disk of a weight dtype."""
     return next(name for name, known in WEIGHT_DTYPES.items() if known == dtype)

@@ -12,7 +12,7 @@ DEPTH = 64
 LARGEST_FILE = 64 << 20
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     pass
 
 
@@ -26,7 +26,7 @@ def parse_object(text: bytes, *, file: Path) -> dict[str, Any]:
             parse_int=_bounded_int,
         )
         _check_depth(value)
-    except _Refused as error:
+    except _RefusedError as error:
         raise CheckpointError(f"not usable JSON: {error}", file=file) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"not valid JSON: {_first_words(error)}", file=file) from None
@@ -45,17 +45,17 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Refused(f"duplicate key {printable(twice)!r}")
+        raise _RefusedError(f"duplicate key {printable(twice)!r}")
     return result
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise _Refused(f"the number {word}")
+    raise _RefusedError(f"the number {word}")
 
 
 def _bounded_int(digits: str) -> int:
     if len(digits) > 40:
-        raise _Refused(f"a number of {len(digits)} digits")
+        raise _RefusedError(f"a number of {len(digits)} digits")
     return int(digits)
 
 
@@ -64,7 +64,7 @@ def _check_depth(value: Any) -> None:
     while level:
         depth += 1
         if depth > DEPTH:
-            raise _Refused(f"nested deeper than {DEPTH} levels")
+            raise _RefusedError(f"nested deeper than {DEPTH} levels")
         inner = [child for item in level for child in _children(item)]
         level = [child for child in inner if isinstance(child, (dict, list))]
 

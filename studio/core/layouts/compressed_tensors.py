@@ -1,17 +1,22 @@
 """compressed-tensors `nvfp4-pack-quantized` (NVFP4A16): tensor scale stored as the divisor 1 / g."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from kernels import Format
 from studio.core.layouts.documents import config_without_quantization, json_document
-from studio.core.layouts.placement import Placement, raw, unsupported
+from studio.core.layouts.placement import Content, Placement, raw, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 
-_NAMES = {"codes": "weight_packed", "scales": "weight_scale", "tensor_scale": "weight_global_scale"}
+_NAMES: Mapping[Content, str] = {
+    "codes": "weight_packed",
+    "scales": "weight_scale",
+    "tensor_scale": "weight_global_scale",
+}
 _FORMAT = "nvfp4-pack-quantized"
 _WEIGHTS = {
     "num_bits": 4,
@@ -29,8 +34,8 @@ class CompressedTensors:
 
     name = "compressed-tensors"
     title = "compressed-tensors"
-    formats = NVFP4
-    metadata = {"format": "pt"}  # noqa: RUF012 - a constant of the layout
+    formats: tuple[str, ...] = NVFP4
+    metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_global_scale = 1 / g = 2688 / max|W| (divisor)"
     runs = "transformers with compressed-tensors, vLLM, llama.cpp after conversion, ollama"
 
@@ -38,17 +43,17 @@ class CompressedTensors:
         """See `Layout.refusals`."""
         return unsupported(self, choices) + module_refusals(model, choices, self.title)
 
-    def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:  # noqa: ARG002
+    def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
-        return place_module(matrix, row, dict(_NAMES), (1,))  # type: ignore[arg-type]
+        return place_module(matrix, row, _NAMES, (1,))
 
-    def place_kept(self, model: Model, layer: Layer) -> Placement:  # noqa: ARG002
+    def place_kept(self, model: Model, layer: Layer) -> Placement:
         """See `Layout.place_kept`."""
         return raw(layer)
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`; kept below infinity for the smallest g."""
-        return np.minimum(np.float32(1) / np.float32(g), np.finfo(np.float32).max)
+        return np.float32(min(np.float32(1) / np.float32(g), np.finfo(np.float32).max))
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""

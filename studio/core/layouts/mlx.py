@@ -1,7 +1,8 @@
-"""MLX and mlx-lm: uint32 codes, tensor scale stored as A = max|W|, experts stacked, per-layer overrides in the config."""
+"""MLX and mlx-lm: uint32 codes, tensor scale stored as A = max|W|, experts stacked, overrides in the config."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Mlx:
     name = "mlx"
     title = "MLX"
     formats = tuple(FORMATS)
-    metadata = {"format": "mlx"}  # noqa: RUF012 - a constant of the layout
+    metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     runs = "mlx-lm; three tiers need its trust_remote_code option, which runs the model file of this export"
 
@@ -73,7 +74,7 @@ class Mlx:
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
-        return np.minimum(np.float32(g) * np.float32(TENSOR_SCALE_DIVISOR), np.finfo(np.float32).max)
+        return np.float32(min(np.float32(g) * np.float32(TENSOR_SCALE_DIVISOR), np.finfo(np.float32).max))
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""
@@ -144,5 +145,3 @@ def _quantization(model: Model, choices: Sequence[Choice]) -> dict[str, Any]:
             if row != common or row.tensor_scale:
                 section[_module(model, matrix)[0]] = _parameters(row)
     return section
-
-

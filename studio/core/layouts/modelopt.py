@@ -1,18 +1,19 @@
 """NVIDIA ModelOpt's unified Hugging Face export: W4A16_NVFP4, tensor scale stored as the multiplier g."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from kernels import Format
 from studio.core.layouts.documents import config_without_quantization, json_document
-from studio.core.layouts.placement import Placement, raw, unsupported
+from studio.core.layouts.placement import Content, Placement, raw, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 
-_NAMES = {"codes": "weight", "scales": "weight_scale", "tensor_scale": "weight_scale_2"}
+_NAMES: Mapping[Content, str] = {"codes": "weight", "scales": "weight_scale", "tensor_scale": "weight_scale_2"}
 _PRODUCER = {"name": "modelopt", "version": "0.47.0"}
 _WEIGHTS = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
 
@@ -22,8 +23,8 @@ class ModelOpt:
 
     name = "modelopt"
     title = "NVIDIA ModelOpt"
-    formats = NVFP4
-    metadata = {"format": "pt"}  # noqa: RUF012 - a constant of the layout
+    formats: tuple[str, ...] = NVFP4
+    metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_scale_2 = g = max|W| / 2688 (multiplier)"
     runs = "vLLM (Marlin, weight only), TensorRT-LLM, llama.cpp after conversion, ollama"
 
@@ -31,11 +32,11 @@ class ModelOpt:
         """See `Layout.refusals`."""
         return unsupported(self, choices) + module_refusals(model, choices, self.title)
 
-    def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:  # noqa: ARG002
+    def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
-        return place_module(matrix, row, dict(_NAMES), ())  # type: ignore[arg-type]
+        return place_module(matrix, row, _NAMES, ())
 
-    def place_kept(self, model: Model, layer: Layer) -> Placement:  # noqa: ARG002
+    def place_kept(self, model: Model, layer: Layer) -> Placement:
         """See `Layout.place_kept`."""
         return raw(layer)
 

@@ -1,6 +1,6 @@
-"""What the two layouts of the PyTorch world share: one module per matrix, uint8 codes, E4M3 scales, an exclusion list."""
+"""What the layouts of the PyTorch world share: a module per matrix, uint8 codes, E4M3 scales, an exclusion list."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kernels import Format
 from studio.core.layouts.placement import Content, Placement, is_tied, text_section
@@ -11,7 +11,7 @@ NVFP4 = ("nvfp4-2t", "nvfp4-3t")
 
 
 def place_module(
-    matrix: Matrix, row: Format, names: dict[Content, str], scale_shape: tuple[int, ...]
+    matrix: Matrix, row: Format, names: Mapping[Content, str], scale_shape: tuple[int, ...]
 ) -> list[Placement]:
     """Codes, block scales and tensor scale of one module; `names` gives the suffix of each part."""
     rows, columns = matrix.rows, matrix.columns
