@@ -1,0 +1,152 @@
+"""Encode and decode mlx arrays with the kernels: 2-D weights in, codes and scales out, every format of the studio."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from kernels.formats import Format, Recipe
+from kernels.gpu.library import KINDS, Library, Parameters
+from kernels.gpu.source import SEGMENT, SUMS
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """The parts of a quantized weight [rows, K] as mlx arrays.
+
+    codes: uint32 [rows, K * bits / 32]. scales: uint8 [rows, K / block], affine: like the weight. biases: affine only.
+    sums: float32 [rows, segments, 6] and block_error: float32 [rows, K / block], when the error was measured.
+    """
+
+    codes: mx.array
+    scales: mx.array
+    biases: mx.array | None = None
+    sums: mx.array | None = None
+    block_error: mx.array | None = None
+
+
+def check_weight(op: str, weight: mx.array, row: Format) -> None:
+    """Raise TypeError or ValueError unless `weight` is 2-D, of a weight's dtype and of a width that fits `row`."""
+    if weight.dtype not in KINDS:
+        raise TypeError(f"[{op}] weight must be float32, float16 or bfloat16, got {weight.dtype}")
+    if weight.ndim != 2:
+        raise ValueError(f"[{op}] weight must have 2 dimensions, got {weight.ndim}")
+    if reason := row.misfit(weight.shape):
+        raise ValueError(f"[{op}] {reason}")
+
+
+def encode(
+    lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None = None, *, measure: bool = False, blocks: bool = False
+) -> Coded:
+    """Quantize a weight [rows, K]; `g` is the multiplier, float32 [1], for formats with a tensor scale.
+
+    `measure` sums the error in the same pass, `blocks` also keeps it per block.
+    Raises TypeError for another dtype, ValueError for a shape that does not fit.
+    """
+    row = recipe.format
+    check_weight("encode", weight, row)
+    if row.scale == "e4m3":
+        return _measure_nvfp4(lib, weight, recipe, g, blocks) if measure else _encode_nvfp4(lib, weight, recipe, g)
+    coded = _encode_affine(lib, weight, row) if row.affine else _encode_mx(lib, weight, recipe)
+    return _measured(lib, weight, row, coded) if measure else coded
+
+
+def _units(rows: int, blocks: int) -> tuple[int, int, int]:
+    return rows, -(-blocks // SEGMENT), SUMS
+
+
+def _nvfp4_parameters(kind: int, recipe: Recipe) -> Parameters:
+    three = recipe.format.tensor_scale
+    return {"KIND": kind, "THREE": three, "MIN_SCALE": recipe.min_scale, "ZERO_SCALE": recipe.zero_scale}
+
+
+def _multiplier(g: mx.array | None) -> mx.array:
+    return mx.ones((1,)) if g is None else g
+
+
+def _nvfp4_outputs(weight: mx.array, row: Format) -> list[tuple[tuple[int, ...], Any]]:
+    rows, width = weight.shape
+    return [((rows, width // 8), mx.uint32), ((rows, width // row.block), mx.uint8)]
+
+
+def _encode_nvfp4(lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None) -> Coded:
+    parameters = _nvfp4_parameters(KINDS[weight.dtype], recipe)
+    outputs = _nvfp4_outputs(weight, recipe.format)
+    items = weight.size // recipe.format.block
+    codes, scales = lib.launch("nvfp4_encode", [weight, _multiplier(g)], parameters, outputs, items)
+    return Coded(codes, scales)
+
+
+def _measure_nvfp4(lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None, blocks: bool) -> Coded:
+    outputs = _nvfp4_outputs(weight, recipe.format)
+    units = _units(*outputs[1][0])
+    outputs += [(units, mx.float32), (outputs[1][0] if blocks else (1,), mx.float32)]
+    parameters = _nvfp4_parameters(KINDS[weight.dtype], recipe)
+    parameters |= {"SEGMENT": SEGMENT, "MOMENTS": True, "BLOCKS": blocks}
+    items = 32 * units[0] * units[1]
+    codes, scales, sums, error = lib.launch("nvfp4_measure", [weight, _multiplier(g)], parameters, outputs, items)
+    return Coded(codes, scales, None, sums, error if blocks else None)
+
+
+def _encode_mx(lib: Library, weight: mx.array, recipe: Recipe) -> Coded:
+    row, (rows, width) = recipe.format, weight.shape
+    blocks = width // row.block
+    parameters: Parameters = {"KIND": KINDS[weight.dtype], "BITS": row.bits, "CEIL": recipe.exponent == "ceil"}
+    outputs = [((rows, width * row.bits // 32), mx.uint32), ((rows, blocks), mx.uint8)]
+    codes, scales = lib.launch("mx_encode", [weight], parameters, outputs, rows * blocks)
+    return Coded(codes, scales)
+
+
+def _bits_dtype(dtype: Any) -> Any:
+    return mx.uint32 if dtype == mx.float32 else mx.uint16
+
+
+def _encode_affine(lib: Library, weight: mx.array, row: Format) -> Coded:
+    rows, width = weight.shape
+    groups = width // row.block
+    parameters: Parameters = {"KIND": KINDS[weight.dtype], "BITS": row.bits, "GROUP": row.block}
+    part = ((rows, groups), _bits_dtype(weight.dtype))
+    outputs = [((rows, width * row.bits // 32), mx.uint32), part, part]
+    codes, scales, biases = lib.launch("affine_encode", [weight], parameters, outputs, rows * groups)
+    return Coded(codes, scales.view(weight.dtype), biases.view(weight.dtype))
+
+
+def _measured(lib: Library, weight: mx.array, row: Format, coded: Coded) -> Coded:
+    decoded = decode(lib, coded, row, mx.float32)
+    rows, blocks = weight.shape[0], weight.shape[1] // row.block
+    units = _units(rows, blocks)
+    outputs = [(units, mx.float32), ((rows, blocks), mx.float32)]
+    parameters: Parameters = {"GROUP": row.block, "SEGMENT": SEGMENT}
+    sums, error = lib.launch("compare", [weight, decoded], parameters, outputs, 32 * units[0] * units[1])
+    return Coded(coded.codes, coded.scales, coded.biases, sums, error)
+
+
+def decode(lib: Library, coded: Coded, row: Format, dtype: Any, g: mx.array | None = None) -> mx.array:
+    """Weights [rows, K] of `dtype`, rounded to nearest even from float32; `g` as in `encode`."""
+    rows, words = coded.codes.shape
+    out = [((rows, words * 32 // row.bits), dtype)]
+    packed = coded.codes.view(mx.uint8)
+    parameters: Parameters = {"KIND": KINDS[dtype]}
+    if row.scale == "e4m3":
+        parameters["THREE"] = row.tensor_scale
+        return lib.launch("nvfp4_decode", [packed, coded.scales, _multiplier(g)], parameters, out, rows * words)[0]
+    parameters["BITS"] = row.bits
+    if not row.affine:
+        return lib.launch("mx_decode", [packed, coded.scales], parameters, out, rows * words)[0]
+    assert coded.biases is not None
+    bits = _bits_dtype(coded.scales.dtype)
+    parameters |= {"GROUP": row.block, "STORED": KINDS[coded.scales.dtype]}
+    inputs = [packed, coded.scales.view(bits), coded.biases.view(bits)]
+    return lib.launch("affine_decode", inputs, parameters, out, rows * words)[0]
+
+
+def round_trip(lib: Library, x: mx.array, recipe: Recipe, g: mx.array, extra: mx.array | None = None) -> mx.array:
+    """What is left of activations [rows, K] after NVFP4: code * (scale * g * extra), in the dtype of `x`.
+
+    `g`, `extra`: float32 [1]. With the weights stored as W / extra, a plain product then needs no scale.
+    """
+    check_weight("round_trip", x, recipe.format)
+    parameters = _nvfp4_parameters(KINDS[x.dtype], recipe) | {"ABSORB": extra is not None}
+    scales = mx.concatenate([g, _multiplier(extra)])
+    items = x.shape[0] * x.shape[1] // recipe.format.block
+    return lib.launch("nvfp4_round_trip", [x, scales], parameters, [(x.shape, x.dtype)], items)[0]

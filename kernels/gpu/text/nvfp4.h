@@ -1,0 +1,157 @@
+// NVFP4 blocks of 16: an E4M3 scale each and, with THREE tiers, one float32 multiplier g for the tensor.
+//
+// Codes are defined by w / (s * g) in float32. The quick way multiplies by the reciprocal in two parts,
+// q = fma(w, high, w * low), which takes the same side of every rounding boundary as the division for all
+// divisors but those whose mantissa is all ones (tests/kernels/test_gpu_division.py walks them). Blocks
+// outside the quick way's range are encoded by `careful`, with true division and no subnormal on the way.
+
+struct Divisor { float value; float high; float low; bool quick; };
+
+inline bool in_quick_range(uint bits) { return bits - (67u << 23) < (120u << 23); }  // 2**-60 to 2**60
+
+inline Divisor divisor(float value) {
+  Divisor d;
+  uint bits = as_type<uint>(value);
+  d.value = value;
+  d.high = reciprocal(value);
+  d.low = fused(-value, d.high, 1.0f) * d.high;
+  d.quick = in_quick_range(bits) && (bits & 0x7fffffu) != 0x7fffffu;
+  return d;
+}
+
+inline float quotient(float x, Divisor d) { return fused(x, d.high, x * d.low); }
+
+inline float sixth(float x) { return fused(x, 0x1.555556p-3f, x * -0x1.555556p-28f); }  // x / 6 for every float32
+
+struct Scale { uint code; Divisor by; };
+
+template <bool THREE, int MIN_SCALE> inline Scale quick_scale(uint peak, Divisor g) {
+  Scale s;
+  float wanted = sixth(as_type<float>(peak));
+  if (THREE) wanted = quotient(wanted, g);
+  s.code = e4m3_encode(wanted);
+  if (MIN_SCALE > 0) s.code = larger(s.code, uint(MIN_SCALE));
+  float value = e4m3_decode(s.code);
+  s.by = divisor(THREE ? value * g.value : value);
+  bool zero = !THREE && MIN_SCALE == 0 && s.code == 0u;  // everything under a zero scale is a zero
+  s.by.high = zero ? 0.0f : s.by.high;
+  s.by.low = zero ? 0.0f : s.by.low;
+  s.by.quick = (zero || s.by.quick) && in_quick_range(peak) && (!THREE || g.quick);
+  return s;
+}
+
+// peak / 6 * 2**64, rounded as float32 without the scaling: below 6 * 2**-126 in whole numbers of 2**-149.
+inline float careful_sixth(uint peak) {
+  if (peak >= 0x01c00000u) return scaled_up(as_type<uint>(as_type<float>(peak) / 6.0f));
+  uint exponent = peak >> 23, n = peak & 0x7fffffu;
+  if (exponent > 0u) n = (n | SMALLEST_NORMAL) << (exponent - 1u);
+  uint sixths = n / 6u, rest = n - sixths * 6u;
+  sixths += uint(rest > 3u || (rest == 3u && (sixths & 1u)));
+  return float(sixths) * 0x1p-85f;
+}
+
+template <bool THREE, int MIN_SCALE, int ZERO_SCALE> inline uint careful_scale(uint peak, float g) {
+  if (peak == 0u) return uint(ZERO_SCALE);
+  float wanted = as_type<float>(peak) / 6.0f;
+  if (THREE) {
+    bool large = in_quick_range(peak) || peak > (187u << 23);
+    wanted = large ? wanted / g : careful_sixth(peak) / scaled_up(as_type<uint>(g));
+  }
+  return larger(e4m3_encode(wanted), uint(MIN_SCALE));
+}
+
+// s * g * 2**64, rounded as float32 without the scaling.
+inline float careful_factor(uint code, float g) {
+  float up = e4m3_decode(code), by = scaled_up(as_type<uint>(g));
+  float factor = up * by;
+  return factor < 0x1p-62f ? fused(up, by, 0x1p-62f) - 0x1p-62f : factor;
+}
+
+inline float careful_quotient(uint magnitude, uint code, float g) {
+  if (code == 0u) return 0.0f;
+  if (g < 1.0f && careful_factor(code, g) < 0x1p-50f) return scaled_up(magnitude) / careful_factor(code, g);
+  return as_type<float>(magnitude) / (e4m3_decode(code) * g);
+}
+
+// One block encoded: 16 codes in two words, its scale byte, and what was lost.
+struct Encoded { uint low; uint high; uint scale; Error error; };
+
+template <int KIND, bool QUICK> inline float scaled(Words<KIND == 0 ? 16 : 8> block, int i, Scale s, float g) {
+  uint bits = magnitude_bits<KIND>(block, i);
+  return QUICK ? quotient(as_type<float>(bits), s.by) : careful_quotient(bits, s.code, g);
+}
+
+template <int KIND, bool QUICK, bool MEASURE, bool MOMENTS>
+inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) {
+  Encoded r;
+  r.error = no_error();
+  uint codes[2];
+  UNROLL for (int half = 0; half < 2; ++half) {
+    uint packed = 0u;
+    UNROLL for (int k = 7; k >= 0; --k) {
+      int i = 8 * half + k;
+      E2m1 rounded = e2m1_round(scaled<KIND, QUICK>(block, i, s, g));
+      packed = packed * 16u + (as_type<uint>(rounded.all) - E2M1_BASE);
+      if (MEASURE) {
+        float magnitude = as_type<float>(magnitude_bits<KIND>(block, i));
+        r.error = add_element(r.error, magnitude, fused(-e2m1_value(rounded), s.by.value, magnitude), MOMENTS);
+      }
+    }
+    codes[half] = packed;
+  }
+  if (MEASURE) {
+    uint low = codes[0] | (codes[0] >> 1) | (codes[0] >> 2), high = codes[1] | (codes[1] >> 1) | (codes[1] >> 2);
+    uint kept = s.code == 0u ? 0u : ones(low & 0x11111111u) + ones(high & 0x11111111u);
+    r.error.vanished = 16.0f - float(kept);
+    if (holds_zero<KIND>(block)) r.error.vanished = r.error.vanished - float(zeros_of<KIND>(block));
+  }
+  r.low = codes[0] | eight_signs<KIND>(block, 0);
+  r.high = codes[1] | eight_signs<KIND>(block, 8);
+  r.scale = s.code;
+  return r;
+}
+
+template <int KIND, bool THREE, int MIN_SCALE, int ZERO_SCALE, bool MEASURE, bool MOMENTS>
+inline Encoded encode_block(Words<KIND == 0 ? 16 : 8> block, Divisor g) {
+  uint peak = peak_of<KIND>(block);
+  Scale s = quick_scale<THREE, MIN_SCALE>(peak, g);
+  Encoded r;
+  if (s.by.quick) {
+    r = encode_scaled<KIND, true, MEASURE, MOMENTS>(block, s, g.value);
+  } else {
+    s.code = careful_scale<THREE, MIN_SCALE, ZERO_SCALE>(peak, g.value);
+    s.by.value = e4m3_decode(s.code) * g.value;
+    r = encode_scaled<KIND, false, MEASURE, MOMENTS>(block, s, g.value);
+  }
+  r.error.peak = as_type<float>(peak);
+  return r;
+}
+
+// What multiplies the codes of one block: scale byte times multiplier. `tiny` where a product may be subnormal.
+struct Factor { float value; float up; uint sign; bool tiny; };
+
+inline Factor factor_of(uint scale, float g) {
+  Factor f;
+  uint s = scale & 0x7fu;
+  f.value = e4m3_decode_any(s) * g;
+  f.tiny = g < 0x1p-40f && s > 0u && s < 0x7fu && f.value < 0x1p-100f;
+  f.up = f.tiny ? careful_factor(s, g) : 0.0f;
+  f.sign = (scale & 0x80u) << 24;
+  return f;
+}
+
+template <int KIND> inline uint decoded_bits(uint code, Factor f) {  // a code times its factor, as stored
+  float value = e2m1_decode(code);
+  uint bits = f.tiny ? scaled_down_bits(value * f.up) : as_type<uint>(value * f.value);
+  return narrow_bits<KIND>(bits | (((code & 8u) << 28) ^ f.sign));
+}
+
+template <int KIND> inline uint decoded_word(uint codes, int k, Factor f) {  // word k of the weights of eight codes
+  if (KIND == 0) return decoded_bits<0>(codes >> (4 * k), f);
+  return decoded_bits<KIND>(codes >> (8 * k), f) | (decoded_bits<KIND>(codes >> (8 * k + 4), f) << 16);
+}
+
+template <int KIND> inline uint4 decoded_words(uint codes, int k, Factor f) {
+  return four(decoded_word<KIND>(codes, 4 * k, f), decoded_word<KIND>(codes, 4 * k + 1, f),
+              decoded_word<KIND>(codes, 4 * k + 2, f), decoded_word<KIND>(codes, 4 * k + 3, f));
+}
