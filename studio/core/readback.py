@@ -49,7 +49,7 @@ def read_quantized(
     scales = rows_of(parts["scales"], matrix.columns // row.block)
     biases = rows_of(parts["biases"], matrix.columns // row.block) if "biases" in parts else None
     _check_scales(file, matrix, scales, biases)
-    g = _multiplier(file, header, layout, matrix, parts["tensor_scale"]) if "tensor_scale" in parts else None
+    g = _multiplier(file, header, layout, parts["tensor_scale"]) if "tensor_scale" in parts else None
     return Quantized(row, codes, scales, biases, g)
 
 
@@ -71,9 +71,7 @@ def _check_scales(file: SourceFile, matrix: StoredMatrix, scales: NDArray[Any], 
         raise CheckpointError(f"{bad:,} block scales are not numbers", file=file.path, tensor=matrix.name)
 
 
-def _multiplier(
-    file: SourceFile, header: Header, layout: Layout, matrix: StoredMatrix, part: Placement
-) -> NDArray[np.float32]:
+def _multiplier(file: SourceFile, header: Header, layout: Layout, part: Placement) -> NDArray[np.float32]:
     stored = _read(file, header.tensors[part.name], part.offset, 4).view(np.float32)[0]
     g = layout.multiplier(stored)
     if not (np.isfinite(g) and g > 0):
