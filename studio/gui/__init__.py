@@ -1,0 +1,1 @@
+"""The window: Qt over `studio.core`, and nothing else of the program."""
