@@ -1,0 +1,57 @@
+"""The views of the window: each shows results or the detail of a layer, and tells what the user did by signals.
+
+Importing this package imports neither pyqtgraph nor numpy; taking a view from it does (import it once on a background
+thread, then build views on the GUI thread). Every view is a `QWidget` made without arguments, except for a parent:
+
+    set_theme(theme)          colours and text size; call it again whenever the theme changes
+    show_results(results)     list[core.LayerResult] in file order, as often as ten times a second; kept layers may be
+                              in it; unchanged results cost almost nothing, so pass the same objects again
+    show_detail(detail)       core.LayerDetail | None; ignored when it is not about the layer shown
+    set_selection(names)      never emits
+    selection                 the names last given or chosen
+    busy(text)                InspectorView and CompareView: what is being worked on, "" when it is done
+
+    layers_selected(list)     names that the user picked in the plot; the shell answers with set_selection on all views
+    layer_activated(str)      double click or Enter on a layer: open the inspector
+    detail_wanted(str)        this view could show more of that layer: run core.inspect_layer, answer with show_detail
+
+    plots                     figures to save: save(path) by its suffix .png .svg .csv; copy_image(); fit();
+                              set_table_shown(bool): the same numbers as a table; figure() -> core-free rows for CSV
+
+ErrorView also has set_warning_line(value) and the signal warning_changed(float), sent while the line is let go.
+InspectorView also has block_wanted(str, int, int, int): layer name, index of its matrix, row, block of the format of
+A; answer with show_block(core.BlockDetail | None). other_wanted(str, str): layer name and format for side B ("" for
+none); answer with show_detail.
+CompareView: set_sides([(key, title), ...]) fills both pickers, sides_wanted(str, str) asks for the keys of A and B;
+answer with show_comparison(core.Comparison | None) from core.compare. apply_wanted(dict): layer name -> format.
+
+On the compute thread, with an engine from core.start:
+
+    core.inspect_layer(engine, choice, other=None, result=None) -> LayerDetail     reads the layer twice
+    core.inspect_block(engine, choice, matrix, row, block, result=None) -> BlockDetail   reads one block
+    core.compare(title_a, results_a, title_b, results_b) -> Comparison             arithmetic only
+    core.exported_results(folder) -> list[LayerResult]                             reads the manifest of an export
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studio.gui.views.compare import CompareView
+    from studio.gui.views.error import ErrorView
+    from studio.gui.views.histogram import HistogramView
+    from studio.gui.views.inspector import InspectorView
+    from studio.gui.views.regime import RegimeView
+    from studio.gui.views.scatter import ScatterView
+    from studio.gui.views.tail import TailView
+
+__all__ = ["CompareView", "ErrorView", "HistogramView", "InspectorView", "RegimeView", "ScatterView", "TailView"]
+
+_MODULES = {name: f"{__name__}.{name.removesuffix('View').lower()}" for name in __all__}
+
+
+def __getattr__(name: str) -> Any:
+    """A view, imported when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
