@@ -159,7 +159,7 @@ def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, out: Quantized) -
     Works on the transpose [block, blocks]: what is per block then runs along memory.
     """
     row = recipe.format
-    lanes = np.ascontiguousarray(wide.reshape(-1, row.block).T)
+    lanes = wide.reshape(-1, row.block).T.copy()
     if row.affine:
         _encode_affine(lanes, out)
         return
