@@ -6,7 +6,7 @@
   for (size_t i = thread_position_in_grid.x; i < groups; i += stride) {
     int low = 0x7fffffff, high = -0x7fffffff - 1;
     for (int k = 0; k < PARTS; ++k) {
-      Words<4> part;
+      Words<4> part = {};
       part = load_words<KIND>(part, load16(w, i * PARTS + size_t(k)), 0);
       UNROLL for (int j = 0; j < PER_PART; ++j) {
         int key = ordered(as_type<uint>(element<KIND>(part, j)));
@@ -17,7 +17,7 @@
     Affine a = affine_of<BITS>(from_ordered(low), from_ordered(high));
     uint word = 0u;
     for (int k = 0; k < PARTS; ++k) {
-      Words<4> part;
+      Words<4> part = {};
       part = load_words<KIND>(part, load16(w, i * PARTS + size_t(k)), 0);
       UNROLL for (int j = 0; j < PER_PART; ++j) {
         int at = k * PER_PART + j, per_word = 32 / BITS;

@@ -6,12 +6,12 @@
   for (size_t i = thread_position_in_grid.x; i < blocks; i += stride) {
     uint peak = 0u;
     for (int k = 0; k < PARTS; ++k) {
-      Words<4> part;
+      Words<4> part = {};
       peak = larger(peak, peak_of<KIND>(load_words<KIND>(part, load16(w, i * PARTS + size_t(k)), 0)));
     }
     uint scale = e8m0_scale<BITS, CEIL>(peak), word = 0u;
     for (int k = 0; k < PARTS; ++k) {
-      Words<4> part;
+      Words<4> part = {};
       part = load_words<KIND>(part, load16(w, i * PARTS + size_t(k)), 0);
       UNROLL for (int j = 0; j < PER_PART; ++j) {
         uint code = mx_code<BITS>(magnitude_bits<KIND>(part, j), scale) | (sign_bit<KIND>(part, j) << (BITS - 1));
