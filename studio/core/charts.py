@@ -9,7 +9,7 @@ from studio.core.names import printable
 from studio.core.results import LayerResult, histogram_edges
 
 WIDTH, HEIGHT = 960, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 68, 18, 12, 34
 
 
 class _Axes:
@@ -56,10 +56,10 @@ def error_chart(layers: Sequence[LayerResult]) -> Markup:
     """A dot per quantized layer in file order: relative error, with its name as a tooltip."""
     if not layers:
         return Markup("")
-    top = _round_up(max(layer.rel_err for layer in layers) * 1.08 or 1.0)
-    axes = _Axes((0, max(len(layers), 2)), (0, top))
-    steps = [top * i / 4 for i in range(5)]
-    axes.grid(steps, [f"{step:.3g}" for step in steps])
+    bottom, top, step = _range([layer.rel_err for layer in layers])
+    axes = _Axes((0, max(len(layers), 2)), (bottom, top))
+    lines = [bottom + i * step for i in range(round((top - bottom) / step) + 1)]
+    axes.grid(lines, [f"{line:.3g}" for line in lines])
     radius = 4 if len(layers) < 200 else 2
     for place, layer in enumerate(layers):
         axes.add(
@@ -72,7 +72,7 @@ def error_chart(layers: Sequence[LayerResult]) -> Markup:
         )
     for i, block in _block_starts(layers):
         axes.marks([i], [str(block)])
-    axes.marks([len(layers)], ["block"])
+    axes.marks([len(layers) * 0.985], ["block"])
     return axes.svg("Relative error of every quantized layer, in file order")
 
 
@@ -85,11 +85,14 @@ def _block_starts(layers: Sequence[LayerResult]) -> list[tuple[float, int]]:
     return [(i, block) for block, i in list(starts.items())[::step]]
 
 
-def _round_up(value: float) -> float:
-    if not math.isfinite(value):
-        return 1.0
-    scale = 10.0 ** math.floor(math.log10(value))
-    return next(step * scale for step in (1, 1.2, 1.5, 2, 3, 4, 5, 8, 10) if step * scale >= value * 0.999)
+def _range(values: Sequence[float]) -> tuple[float, float, float]:
+    """(bottom, top, step) of round numbers around finite values; dots need no zero line."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    span = max(high - low, 0.02 * high, 1e-9)
+    scale = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= span / 4)
+    return math.floor(low / step) * step, (math.floor(high / step) + 1) * step, step
 
 
 def histogram_chart(layers: Sequence[LayerResult]) -> Markup:
@@ -103,7 +106,7 @@ def histogram_chart(layers: Sequence[LayerResult]) -> Markup:
     floor = math.log10(1 / weights) if weights > 1 else -1.0
     axes = _Axes((edges[0], edges[-1]), (floor - 0.3, 0))
     decades = range(math.ceil(floor), 1, 2)
-    axes.grid(list(decades), [f"1e{d}" for d in decades])
+    axes.grid(list(decades), [f"{100 * 10.0**d:.10g} %" for d in decades])
     for low, high, count in zip(edges[:-1], edges[1:], total, strict=True):
         if count:
             x, y = axes.px(low), axes.py(math.log10(count / weights))
@@ -117,7 +120,7 @@ def histogram_chart(layers: Sequence[LayerResult]) -> Markup:
             )
     _sigma_mark(axes)
     powers = list(range(int(edges[0]), int(edges[-1]) + 1, 2))
-    axes.marks(powers, [f"{2.0**p:.3g}" for p in powers])
+    axes.marks(powers, [f"{2.0**p:.2g}" if p < 0 else str(2**p) for p in powers])
     return axes.svg("Share of the quantized weights by magnitude in units of sigma")
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -23,14 +23,17 @@ from studio.core.events import LayerDone, Progress, Warned
 from studio.core.model import Layer, Matrix
 from studio.core.names import printable
 from studio.core.plan import Choice
-from studio.core.reading import SLAB_NBYTES, Slab, read_slab, slabs
+from studio.core.reading import SLAB_NBYTES, Scratch, Slab, read_slab, slabs
 from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
 from studio.core.roles import fused_group
 
 T = TypeVar("T")
 
 PipelineEvent = Progress | LayerDone | Warned
-READ_AHEAD_NBYTES = 64 << 20
+READ_AHEAD_NBYTES = 256 << 20
+"""How far the system reads ahead, into its page cache."""
+
+_READ_AHEAD_STEP = 8 << 20
 
 
 class Sink:
@@ -57,6 +60,7 @@ class Engine:
     backend: Backend
     pool: ThreadPoolExecutor
     slab_nbytes: int = SLAB_NBYTES
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @contextmanager
@@ -88,10 +92,13 @@ def run(engine: Engine, choices: Sequence[Choice], sink: Sink, done: int = 0) ->
 
     Raises CheckpointError for NaN or Inf in a weight that is to be quantized.
     """
-    passes = (_FirstPass(engine, scope, sink) for scope in scopes(choices))
+    todo = scopes(choices)
+    passes = (_FirstPass(engine, scope, sink) for scope in todo)
+    ahead = _ReadAhead([choice.layer for scope in todo for choice in scope])
     first = next(passes, None)
     while first is not None:
         for name, nbytes in first.gather():
+            ahead.consume(nbytes)
             done += nbytes
             yield Progress("quantize", done, name)
         second = _SecondPass(engine, first, sink)
@@ -100,6 +107,27 @@ def run(engine: Engine, choices: Sequence[Choice], sink: Sink, done: int = 0) ->
             done += nbytes
             yield Progress("quantize", done, name)
             yield from results
+
+
+class _ReadAhead:
+    """Keeps the system reading ahead of the first pass, in its order, so that disk and processors work together."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._pieces = (
+            (layer.stored.file, layer.tensor.start + start, min(_READ_AHEAD_STEP, layer.tensor.nbytes - start))
+            for layer in layers
+            for start in range(0, layer.tensor.nbytes, _READ_AHEAD_STEP)
+        )
+        self._room = READ_AHEAD_NBYTES
+        self.consume(0)
+
+    def consume(self, nbytes: int) -> None:
+        """The first pass has read `nbytes` more."""
+        self._room += nbytes
+        while self._room > 0 and (piece := next(self._pieces, None)):
+            file, start, count = piece
+            file.read_ahead(start, count)
+            self._room -= count
 
 
 class _FirstPass:
@@ -113,7 +141,6 @@ class _FirstPass:
 
     def _start(self, engine: Engine, choice: Choice, sink: Sink) -> list["_Task[Census]"]:
         layer = choice.layer
-        layer.stored.file.read_ahead(layer.tensor.start, min(layer.tensor.nbytes, READ_AHEAD_NBYTES))
         if choice.recipe is None and layer.scale is None:
             chunks = _chunks(layer, engine.slab_nbytes)
             return [
@@ -193,11 +220,11 @@ def _multipliers(scope: list[Choice], peaks: dict[str, float], sink: Sink) -> di
 
 
 def _count(engine: Engine, slab: Slab, sink: Sink) -> Census:  # noqa: ARG001 - one signature for all first passes
-    return engine.backend.census(read_slab(slab))
+    return engine.backend.census(read_slab(slab, engine.scratch))
 
 
 def _copy_widened(engine: Engine, slab: Slab, sink: Sink) -> Census:
-    weight = read_slab(slab)
+    weight = read_slab(slab, engine.scratch)
     sink.write_kept(
         slab.layer, (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize, _bytes(weight)
     )
@@ -206,7 +233,7 @@ def _copy_widened(engine: Engine, slab: Slab, sink: Sink) -> Census:
 
 def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Census:
     """Copy bytes of a kept layer as they are; floats are counted on the way."""
-    raw = np.empty(size, np.uint8)
+    raw = engine.scratch.take(size)
     layer.stored.file.read_into(raw.data, layer.tensor.start + start)
     sink.write_kept(layer, start, raw)
     dtype = WEIGHT_DTYPES.get(layer.tensor.dtype)
@@ -214,7 +241,7 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
-    quantized, fidelity = engine.backend.encode(read_slab(slab), recipe, g)
+    quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
     assert fidelity is not None
     sink.write_slab(slab, quantized)
     return fidelity

@@ -1,5 +1,6 @@
 """Reading weights: slabs of rows as arrays, FP8 widened, nothing larger than a slab in memory."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,19 +46,36 @@ def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES) -> int:
     return widest * (10 if layer.scale is not None else 3)
 
 
-def read_slab(slab: Slab) -> NDArray[Any]:
-    """The weights of a slab [rows, columns] in bf16, fp16 or fp32; an FP8 source becomes bf16."""
+class Scratch(threading.local):
+    """One buffer per thread, used again for every slab: memory that is new costs more than the read itself."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """`nbytes` of this thread's buffer, valid until it is taken again."""
+        if self._buffer.size < nbytes:
+            self._buffer = np.empty(nbytes, np.uint8)
+        return self._buffer[:nbytes]
+
+
+def read_slab(slab: Slab, scratch: Scratch | None = None) -> NDArray[Any]:
+    """The weights of a slab [rows, columns] in bf16, fp16 or fp32; an FP8 source becomes bf16.
+
+    With `scratch` the array lives in the thread's buffer and is valid until the next slab is read there.
+    """
     layer, matrix = slab.layer, slab.matrix
     shape = (slab.stop - slab.start, matrix.columns)
     first = matrix.first + slab.start * matrix.columns
-    stored = read_elements(layer.stored, first, shape[0] * shape[1]).reshape(shape)
+    stored = read_elements(layer.stored, first, shape[0] * shape[1], scratch).reshape(shape)
     return stored if layer.scale is None else _widen(stored, slab)
 
 
-def read_elements(stored: Stored, first: int, count: int) -> NDArray[Any]:
+def read_elements(stored: Stored, first: int, count: int, scratch: Scratch | None = None) -> NDArray[Any]:
     """`count` elements of a stored tensor from element `first` on, flat."""
     dtype = ARRAY_DTYPES[stored.tensor.dtype]
-    raw = np.empty(count * dtype.itemsize, np.uint8)
+    nbytes = count * dtype.itemsize
+    raw = scratch.take(nbytes) if scratch else np.empty(nbytes, np.uint8)
     stored.file.read_into(raw.data, stored.tensor.start + first * dtype.itemsize)
     return raw.view(dtype)
 
