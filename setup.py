@@ -6,12 +6,14 @@ NVFP4_STUDIO_TARGET=<compiler target> builds for another machine, for example aa
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 WHEEL_PLATFORMS = {
@@ -63,7 +65,17 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", WHEEL_PLATFORMS[TARGET.split(".")[0]]
 
 
+class WithResources(build_py):
+    """Takes the bundled files along into the package; a source tree is read where it is."""
+
+    def run(self) -> None:
+        """Build as usual, then copy."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(ROOT / "resources", Path(self.build_lib, "studio", "resources"), dirs_exist_ok=True)
+
+
 setup(
     ext_modules=[Extension("kernels.cpu.nvfp4", sources=[])] if NATIVE else [],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_ext": BuildLibrary, "build_py": WithResources, "bdist_wheel": PlatformWheel},
 )

@@ -1,0 +1,32 @@
+# Two commands: `make demo` shows the program, `make test` proves it. Both set up everything they need once.
+SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard kernels/cpu/*.cpp kernels/cpu/*.h kernels/cpu/build.py)
+BIN := .venv/bin
+export QT_QPA_PLATFORM ?= $(if $(DISPLAY)$(WAYLAND_DISPLAY),,offscreen)
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.app
+	@$(BIN)/nvfp4-studio demo build/demo
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: .venv/.dev
+	@$(BIN)/python tests/benchmarks/kernels_cpu.py
+	@$(BIN)/python tests/benchmarks/end_to_end.py
+
+.venv/.app: $(SOURCES)
+	@packaging/setup.sh app
+
+.venv/.dev: $(SOURCES)
+	@packaging/setup.sh dev
+	@touch .venv/.app
+
+clean:
+	rm -rf .venv build *.egg-info kernels/cpu/*.so kernels/cpu/*.dylib
