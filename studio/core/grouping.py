@@ -1,39 +1,48 @@
 """From stored tensors to layers: FP8 weights joined with their scales, stacks of experts cut into matrices."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Tensor
+from studio.core.errors import CheckpointError
 from studio.core.model import FP8, Layer, Matrix, Stored
 from studio.core.names import printable
 from studio.core.roles import EXPERT, STACKED, base_name, block_index, role
 
-_COMPANIONS = ("weight_scale_inv", "weight_scale", "input_scale", "activation_scale")
+_SCALES = ("weight_scale_inv", "weight_scale")
+_INPUT_SCALES = ("input_scale", "activation_scale")
 _INPUT_FIRST = {"gpt_oss", "llama4", "llama4_text"}
 _FP8_BLOCK = 128
 
 
 def layers_of(stored: Mapping[str, Stored], config: Mapping[str, Any], warnings: list[str]) -> tuple[Layer, ...]:
-    """The layers in file order; adds to `warnings` what was left out."""
-    companions = _companions(stored, warnings)
+    """The layers in file order; adds to `warnings` what was left out.
+
+    Raises CheckpointError when two tensors are named like one layer.
+    """
     files = {id(item.file): position for position, item in enumerate(stored.values())}
     ordered = sorted(stored.values(), key=lambda item: (files[id(item.file)], item.tensor.start))
-    return tuple(_layer(item, stored, config) for item in ordered if item.tensor.name not in companions)
+    layers = [_layer(item, stored, config) for item in ordered]
+    joined = _joined(layers, stored, warnings)
+    kept = tuple(layer for layer in layers if layer.tensor.name not in joined)
+    names = {layer.name: layer.tensor.name for layer in kept}
+    for layer in kept:
+        if (other := names[layer.name]) != layer.tensor.name:
+            what = f"can not be told from tensor {printable(other)}: without .weight it has the same name"
+            raise CheckpointError(what, file=layer.stored.file.path, tensor=layer.tensor.name)
+    return kept
 
 
-def _companions(stored: Mapping[str, Stored], warnings: list[str]) -> set[str]:
-    found = set()
-    for name, item in stored.items():
-        if not name.endswith(".weight") or item.tensor.dtype != FP8:
-            continue
-        base = base_name(name)
-        found |= {f"{base}.{suffix}" for suffix in _COMPANIONS if f"{base}.{suffix}" in stored}
-    dropped = sum(name.endswith(("input_scale", "activation_scale")) for name in found)
-    if dropped:
-        warnings.append(f"{dropped} activation scales of the FP8 source are left out: weights alone are quantized")
-    return found
+def _joined(layers: Sequence[Layer], stored: Mapping[str, Stored], warnings: list[str]) -> set[str]:
+    """Names of the tensors that belong to an FP8 weight and are no layers of their own."""
+    widened = [layer for layer in layers if layer.scale is not None]
+    scales = {layer.scale.tensor.name for layer in widened if layer.scale is not None}
+    inputs = {f"{layer.name}.{suffix}" for layer in widened for suffix in _INPUT_SCALES} & set(stored)
+    if inputs:
+        warnings.append(f"{len(inputs)} activation scales of the FP8 source are left out: weights alone are quantized")
+    return scales | inputs
 
 
 def _layer(item: Stored, stored: Mapping[str, Stored], config: Mapping[str, Any]) -> Layer:
@@ -52,9 +61,9 @@ def _layer(item: Stored, stored: Mapping[str, Stored], config: Mapping[str, Any]
 
 
 def _fp8_scale(name: str, tensor: Tensor, stored: Mapping[str, Stored]) -> tuple[Stored | None, tuple[int, int], str]:
-    candidates = (stored.get(f"{name}.{suffix}") for suffix in _COMPANIONS[:2])
+    candidates = (stored.get(f"{name}.{suffix}") for suffix in _SCALES)
     scale = next((item for item in candidates if item is not None), None)
-    if scale is None or len(tensor.shape) != 2:
+    if scale is None or len(tensor.shape) != 2 or not all(tensor.shape):
         return None, (1, 1), "FP8 without scales is copied as it is"
     if scale.tensor.dtype not in WEIGHT_DTYPES:
         return None, (1, 1), f"FP8 with {scale.tensor.dtype} scales is copied as it is"
@@ -97,7 +106,7 @@ def _is_input_first(projection: str, shape: tuple[int, ...], config: Mapping[str
     _, rows, columns = shape
     if rows != columns and hidden in (rows, columns):
         return bool((hidden == rows) != (projection == "down_proj"))
-    return config.get("model_type") in _INPUT_FIRST
+    return str(config.get("model_type")) in _INPUT_FIRST
 
 
 def _stack(stack: str, projection: str, shape: tuple[int, ...]) -> list[Matrix]:

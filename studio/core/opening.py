@@ -1,13 +1,13 @@
 """open_model: from a path to a Model. Reads headers, index and config, believes none of them, and says what is odd."""
 
 import os
-from collections import defaultdict
-from contextlib import ExitStack
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.core.containers.files import SourceFile
-from studio.core.containers.safetensors import Header, read_header
+from studio.core.containers.files import SourceFile, unreadable
+from studio.core.containers.safetensors import read_header
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
 from studio.core.grouping import layers_of
@@ -38,7 +38,10 @@ SIDE_FILES = (
 )
 """Files that an export takes along byte for byte; nothing else of a stranger's folder is."""
 
+INDEX = "model.safetensors.index.json"
 LARGEST_SIDE_FILE = 1 << 30
+LARGEST_CONFIG = 16 << 20
+_NUMBERED = re.compile(r"(.+)-(\d{1,9})-of-(\d{1,9})\.safetensors")
 
 
 def open_model(path: str | os.PathLike[str]) -> Model:
@@ -47,23 +50,29 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     Raises CheckpointError for anything missing, malformed or unsafe, before a single weight is read.
     """
     place = Path(path)
+    try:
+        return _open(place)
+    except (OSError, RuntimeError) as error:
+        raise unreadable(error, place) from None
+
+
+def _open(place: Path) -> Model:
     if not place.exists():
         raise CheckpointError("there is no such file or folder", file=place)
     warnings: list[str] = []
-    with ExitStack() as stack:
-        if place.is_dir():
-            config = _config(place)
-            files, stored = _open_folder(place, warnings, stack)
-            side_files = _side_files(place, warnings)
-        elif place.suffix == ".safetensors":
-            config, side_files = {}, ()
-            files, stored = _open_shards(place.parent, [place.name], stack)
-        else:
-            what = "neither a folder nor a .safetensors file"
-            raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
-        layers = layers_of(stored, config, warnings)
-        method = quantization_method(stored, config)
-        stack.pop_all()
+    config: dict[str, Any] = {}
+    side_files: tuple[Path, ...] = ()
+    if place.is_dir():
+        config = _config(place)
+        files, stored = _open_folder(place, warnings)
+        side_files = _side_files(place, warnings)
+    elif place.suffix == ".safetensors":
+        files, stored = _open_shards(place.parent, [place.name])
+    else:
+        what = "neither a folder nor a .safetensors file"
+        raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
+    layers = layers_of(stored, config, warnings)
+    method = quantization_method(stored, config)
     return Model(place, tuple(files.values()), layers, config, side_files, tuple(warnings), method)
 
 
@@ -72,28 +81,54 @@ def _config(folder: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         return {}
     _check_link(path, folder)
-    return read_object(path)
+    return read_object(path, LARGEST_CONFIG)
 
 
-def _open_folder(
-    folder: Path, warnings: list[str], stack: ExitStack
-) -> tuple[dict[str, SourceFile], dict[str, Stored]]:
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if len(indexes) > 1:
-        names = ", ".join(printable(index.name) for index in indexes)
-        raise CheckpointError(f"holds more than one index: {names}", file=folder)
+def _open_folder(folder: Path, warnings: list[str]) -> tuple[dict[str, SourceFile], dict[str, Stored]]:
     present = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
-    if indexes:
-        _check_link(indexes[0], folder)
-        weight_map = _weight_map(indexes[0])
-        shards = sorted(set(weight_map.values()))
-        files, stored = _open_shards(folder, shards, stack)
-        _compare_with_index(weight_map, stored, indexes[0], warnings)
-        warnings += [f"{printable(name)}: not in the index, left out" for name in present if name not in files]
-        return files, {name: item for name, item in stored.items() if name in weight_map}
+    index = _index(folder, warnings)
+    if index is None:
+        files, stored = _open_shards(folder, _shards_without_index(folder, present))
+    else:
+        weight_map = _weight_map(index)
+        files, stored = _open_shards(folder, sorted(set(weight_map.values())))
+        _compare_with_index(weight_map, stored, index, warnings)
+        stored = {name: item for name, item in stored.items() if name in weight_map}
+    warnings += [f"{printable(name)}: no part of the model, left out" for name in present if name not in files]
+    return files, stored
+
+
+def _index(folder: Path, warnings: list[str]) -> Path | None:
+    indexes = sorted(folder.glob("*.safetensors.index.json"), key=lambda path: (path.name != INDEX, path.name))
+    for other in indexes[1:]:
+        if indexes[0].name != INDEX:
+            names = ", ".join(printable(index.name) for index in indexes)
+            raise CheckpointError(f"holds more than one index: {names}", file=folder)
+        warnings.append(f"{printable(other.name)}: a second index, left out")
+    for index in indexes[:1]:
+        _check_link(index, folder)
+    return indexes[0] if indexes else None
+
+
+def _shards_without_index(folder: Path, present: Sequence[str]) -> list[str]:
+    """The file or the one set of numbered shards that is the model; files of unknown relation are never merged."""
+    if "model.safetensors" in present:
+        return ["model.safetensors"]
     if not present:
         raise _nothing_here(folder)
-    return _open_shards(folder, ["model.safetensors"] if "model.safetensors" in present else present, stack)
+    sets = {(match[1], match[3]) for name in present if (match := _NUMBERED.fullmatch(name))}
+    if len(sets) == 1:
+        ((stem, count),) = sets
+        shards = [name for name in present if (match := _NUMBERED.fullmatch(name)) and match[1] == stem]
+        if len(shards) != int(count):
+            what = f"missing: {len(shards)} of {int(count)} shards are here and no index, an incomplete download"
+            raise CheckpointError(what, file=folder / shards[0], hint="finish the download")
+        return shards
+    if len(present) > 1:
+        names = ", ".join(printable(name) for name in present[:3])
+        what = f"holds {len(present)} safetensors files and no index: {names}"
+        raise CheckpointError(what, file=folder, hint="give the path of one of the files")
+    return list(present)
 
 
 def _nothing_here(folder: Path) -> CheckpointError:
@@ -113,7 +148,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise CheckpointError("malformed index: weight_map must map tensor names to file names", file=index)
     for shard in set(weight_map.values()):
         if not _is_plain_name(shard):
-            raise CheckpointError(f"unsafe path in the index: {printable(shard)!r}", file=index)
+            raise CheckpointError(f"unsafe path in the index: '{printable(shard)}'", file=index)
     return weight_map
 
 
@@ -121,28 +156,22 @@ def _is_plain_name(name: str) -> bool:
     return 0 < len(name) <= 255 and name not in (".", "..") and not any(bad in name for bad in "/\\\0:")
 
 
-def _open_shards(folder: Path, names: list[str], stack: ExitStack) -> tuple[dict[str, SourceFile], dict[str, Stored]]:
+def _open_shards(folder: Path, names: Sequence[str]) -> tuple[dict[str, SourceFile], dict[str, Stored]]:
     files: dict[str, SourceFile] = {}
     stored: dict[str, Stored] = {}
     for name in names:
         path = folder / name
         if not os.path.lexists(path):
-            partial = any(path.parent.glob("*.incomplete")) or any((folder / ".cache").glob("**/*.incomplete"))
-            hint = "an incomplete download: finish it" if partial else "download the checkpoint again"
-            raise CheckpointError("shard missing" + (": incomplete download" if partial else ""), file=path, hint=hint)
+            raise CheckpointError("shard missing: an incomplete download", file=path, hint="finish the download")
         _check_link(path, folder)
-        files[name] = stack.enter_context(SourceFile(path))
-        for tensor in _header(files[name]).tensors.values():
+        files[name] = SourceFile(path)
+        for tensor in read_header(files[name]).tensors.values():
             if tensor.name in stored:
                 other = stored[tensor.name].file.path.name
                 what = f"stored twice: in {printable(other)} and in {printable(name)}"
                 raise CheckpointError(what, file=folder, tensor=tensor.name)
             stored[tensor.name] = Stored(files[name], tensor)
     return files, stored
-
-
-def _header(file: SourceFile) -> Header:
-    return read_header(file)
 
 
 def _compare_with_index(
@@ -159,17 +188,21 @@ def _compare_with_index(
 
 
 def _check_link(path: Path, folder: Path) -> None:
-    """Links may stay in the folder or lead to the blobs of a Hugging Face cache, nowhere else."""
+    if leads := _leads_out(path, folder):
+        what = f"a link that leads out of the folder, to {printable(leads)}"
+        raise CheckpointError(what, file=path, hint="put the file itself into the folder")
+
+
+def _leads_out(path: Path, folder: Path) -> Path | None:
+    """Where a link leads, unless it stays in the folder or leads to the blobs of a Hugging Face cache."""
     if not path.is_symlink():
-        return
+        return None
     try:
         target, home = path.resolve(strict=True), folder.resolve()
     except (OSError, RuntimeError):
         raise CheckpointError("a broken or circular link, not a regular file", file=path) from None
     blobs = home.parent.parent / "blobs"
-    if not (target.is_relative_to(home) or target.is_relative_to(blobs)):
-        what = f"a link that leads out of the folder, to {printable(target)}"
-        raise CheckpointError(what, file=path, hint="put the file itself into the folder")
+    return None if target.is_relative_to(home) or target.is_relative_to(blobs) else target
 
 
 def _side_files(folder: Path, warnings: list[str]) -> tuple[Path, ...]:
@@ -178,23 +211,10 @@ def _side_files(folder: Path, warnings: list[str]) -> tuple[Path, ...]:
         path = folder / name
         if not os.path.lexists(path):
             continue
-        try:
-            _check_link(path, folder)
-            with SourceFile(path) as file:
-                size = file.size
-        except CheckpointError as error:
-            warnings.append(f"{error}: left out")
-            continue
-        if size > LARGEST_SIDE_FILE:
+        if leads := _leads_out(path, folder):
+            warnings.append(f"{name}: a link that leads out of the folder, to {printable(leads)}, left out")
+        elif (size := SourceFile(path).size) > LARGEST_SIDE_FILE:
             warnings.append(f"{name}: {size:,} bytes, too large for a side file, left out")
         else:
             found.append(path)
     return tuple(found)
-
-
-def case_collisions(names: list[str]) -> list[str]:
-    """Names that differ only by case from another one, which a file system may not tell apart."""
-    seen: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        seen[name.casefold()].append(name)
-    return [name for group in seen.values() if len(group) > 1 for name in group]

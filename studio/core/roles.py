@@ -7,8 +7,8 @@ from typing import Literal, get_args
 Role = Literal["linear", "expert", "embedding", "head", "router", "norm", "other"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
-EXPERT = re.compile(r"^(?P<stack>.+)\.experts\.(?P<expert>\d+)\.(?P<projection>[^.]+)$")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d{1,9})\.")
+EXPERT = re.compile(r"^(?P<stack>.+)\.experts\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$")
 STACKED = re.compile(r"^(?P<stack>.+)\.experts\.(?P<projection>gate_up_proj|gate_proj|up_proj|down_proj)$")
 
 _EMBEDDING = re.compile(r"(^|[._])(embed_tokens|embed_in|embeddings?|tok_embeddings|wte|wpe|word_embeddings)([._]|$)")

@@ -1,11 +1,12 @@
-"""Opening a stranger's files safely: regular files only, no waiting, no mapping, and noticing when they change."""
+"""Reading a stranger's files safely: regular files only, no waiting, no mapping, and noticing when they change."""
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from studio.core.errors import CheckpointError
 
@@ -23,76 +24,96 @@ class Fingerprint:
 
 
 class SourceFile:
-    """A regular file open for reading at any offset, from several threads at once."""
+    """A regular file to read at any offset, from several threads at once.
+
+    It is opened anew for every read: a checkpoint of any number of shards needs as many descriptors as threads read
+    from it, and a file that was modified or replaced is noticed at once.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise CheckpointError("not a regular file", file=path)
-            self._descriptor = os.open(path, _OPEN_FLAGS)
-        except OSError as error:
-            raise _unreadable(error, path) from None
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            self.close()
-            raise CheckpointError("not a regular file", file=path)
-        self.fingerprint = self._fingerprint()
+        self._closed = False
+        with _opened(path) as descriptor:
+            self.fingerprint = _fingerprint(os.fstat(descriptor))
 
-    def _fingerprint(self) -> Fingerprint:
-        found = os.fstat(self._descriptor)
-        return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    @contextmanager
+    def _same(self) -> Iterator[int]:
+        """A descriptor of the file as it was first seen."""
+        if self._closed:
+            raise ValueError(f"[SourceFile] read after it was closed: {self.path}")
+        with _opened(self.path) as descriptor:
+            if _fingerprint(os.fstat(descriptor)) != self.fingerprint:
+                raise self._changed()
+            yield descriptor
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError("changed while it was in use", file=self.path, hint="run it again on a quiet folder")
 
     @property
     def size(self) -> int:
-        """Size in bytes when it was opened."""
+        """Size in bytes when it was first opened."""
         return self.fingerprint.size
 
     def read(self, offset: int, count: int) -> bytearray:
-        """`count` bytes from `offset`; raises CheckpointError when the file ends before."""
+        """`count` bytes from `offset`; raises CheckpointError when the file ends before or was changed."""
         buffer = bytearray(count)
         self.read_into(memoryview(buffer), offset)
         return buffer
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill `buffer` from `offset`; raises CheckpointError when the file ends before."""
-        done = 0
-        while done < len(buffer):
-            try:
-                got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
-            except OSError as error:
-                raise _unreadable(error, self.path) from None
-            if not got:
-                raise CheckpointError("truncated while it was read: it changed", file=self.path)
-            done += got
+        """Fill `buffer` from `offset`; raises CheckpointError when the file ends before or was changed."""
+        with self._same() as descriptor:
+            done = 0
+            while done < len(buffer):
+                try:
+                    got = os.preadv(descriptor, [buffer[done:]], offset + done)
+                except OSError as error:
+                    raise unreadable(error, self.path) from None
+                if not got:
+                    raise CheckpointError("truncated while it was read: it changed", file=self.path)
+                done += got
 
     def read_ahead(self, offset: int, count: int) -> None:
         """Tell the system that these bytes are needed soon, where it can be told."""
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, offset, count, os.POSIX_FADV_WILLNEED)
+            with self._same() as descriptor:
+                os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_WILLNEED)
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError when the file was modified or replaced since it was opened."""
-        try:
-            there = self.path.stat()
-        except OSError as error:
-            raise _unreadable(error, self.path) from None
-        now = Fingerprint(there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)
-        if not self.fingerprint == self._fingerprint() == now:
-            raise CheckpointError("changed while it was in use", file=self.path, hint="run it again on a quiet folder")
+        """Raise CheckpointError when the file was modified or replaced since it was first opened."""
+        with self._same():
+            pass
 
     def close(self) -> None:
-        """Close the file; it may be closed twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Read no more from it; it may be closed twice."""
+        self._closed = True
 
     def __enter__(self) -> "SourceFile":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor of a regular file, opened without waiting for anything."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError("not a regular file", file=path)
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except OSError as error:
+        raise unreadable(error, path) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CheckpointError("not a regular file", file=path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _fingerprint(found: os.stat_result) -> Fingerprint:
+    return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def read_small(path: Path, limit: int) -> bytes:
@@ -103,10 +124,11 @@ def read_small(path: Path, limit: int) -> bytes:
         return bytes(file.read(0, file.size))
 
 
-def _unreadable(error: OSError, path: Path) -> CheckpointError:
-    if error.errno == errno.ENOENT:
+def unreadable(error: Exception, path: Path) -> CheckpointError:
+    """What the system said of `path`, as an error of the checkpoint."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT:
         return CheckpointError("missing", file=path)
-    if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-        return CheckpointError(f"not a regular file ({os.strerror(error.errno)})", file=path)
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return CheckpointError(f"can not be read: {reason}", file=path)
+    if number in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+        return CheckpointError(f"not a regular file ({os.strerror(number)})", file=path)
+    return CheckpointError(f"can not be read: {os.strerror(number) if number else error}", file=path)

@@ -19,6 +19,7 @@ from studio.core.errors import CheckpointError
 from studio.core.names import printable
 
 LARGEST_HEADER = 100_000_000
+MOST_DIMENSIONS = 64
 _LARGEST_SIZE = 2**63
 
 
@@ -68,10 +69,11 @@ def _header_length(prefix: bytes, size: int, path: Path) -> int:
         raise CheckpointError(f"truncated: {size} bytes, too short for a safetensors file", file=path)
     (length,) = struct.unpack("<Q", prefix[:8])
     if length > LARGEST_HEADER:
-        what = f"not a safetensors file: a header of {length:,} bytes (at most {LARGEST_HEADER:,})"
-        raise CheckpointError(what, file=path)
+        what = f"truncated or not a safetensors file: a header of {length:,} bytes (at most {LARGEST_HEADER:,})"
+        raise CheckpointError(f"{what}, the file has {size:,}", file=path)
     if 8 + length > size:
-        raise CheckpointError(f"truncated: the header needs {8 + length:,} bytes, the file has {size:,}", file=path)
+        kind = "truncated" if prefix[8:9] == b"{" else "truncated or not a safetensors file"
+        raise CheckpointError(f"{kind}: the header needs {8 + length:,} bytes, the file has {size:,}", file=path)
     return int(length)
 
 
@@ -89,15 +91,15 @@ def _tensor(name: str, entry: Any, origin: int, data: int, path: Path) -> Tensor
         raise refuse("malformed header entry: needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise refuse(f"unknown dtype {printable(dtype)!r}")
+        raise refuse(f"unknown dtype '{printable(dtype)}'")
     if not _whole_numbers(shape):
         raise refuse(f"malformed shape {printable(shape)}")
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise refuse(f"malformed data_offsets {printable(offsets)}")
     start, stop = offsets
-    bits = math.prod(shape) * BITS[dtype]
-    if any(size >= _LARGEST_SIZE for size in shape) or bits >= 8 * _LARGEST_SIZE:
+    if len(shape) > MOST_DIMENSIONS or math.prod(max(size, 1) for size in shape) * BITS[dtype] >= 8 * _LARGEST_SIZE:
         raise refuse(f"impossible shape {printable(shape)}")
+    bits = math.prod(shape) * BITS[dtype]
     if start > stop or bits != 8 * (stop - start):
         raise refuse(f"shape {printable(shape)} of {dtype} needs {bits / 8:,.10g} bytes, data_offsets {start}..{stop}")
     if stop > data:

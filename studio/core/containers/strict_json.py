@@ -1,6 +1,8 @@
 """JSON from a stranger: UTF-8 objects only, no duplicate keys, no NaN, no bombs; every fault is one message."""
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,13 +21,17 @@ class _RefusedError(ValueError):
 def parse_object(text: bytes, *, file: Path) -> dict[str, Any]:
     """The JSON object in `text`; raises CheckpointError naming `file` for anything else."""
     try:
+        decoded = text.decode("utf-8")
         value = json.loads(
-            text.decode("utf-8"),
+            decoded,
             object_pairs_hook=_without_duplicates,
             parse_constant=_refuse_constant,
             parse_int=_bounded_int,
+            parse_float=_finite_float,
         )
         _check_depth(value)
+        if "\\u" in decoded:
+            _check_text(value)
     except _RefusedError as error:
         raise CheckpointError(f"not usable JSON: {error}", file=file) from None
     except (ValueError, RecursionError) as error:
@@ -43,9 +49,8 @@ def read_object(path: Path, limit: int = LARGEST_FILE) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"duplicate key {printable(twice)!r}")
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise _RefusedError(f"duplicate key '{printable(twice)}'")
     return result
 
 
@@ -53,10 +58,17 @@ def _refuse_constant(word: str) -> NoReturn:
     raise _RefusedError(f"the number {word}")
 
 
-def _bounded_int(digits: str) -> int:
+def _bounded_int(digits: str) -> int | float:
     if len(digits) > 40:
         raise _RefusedError(f"a number of {len(digits)} digits")
-    return int(digits)
+    return -0.0 if digits == "-0" else int(digits)
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _RefusedError(f"the number {printable(digits, 40)}, which is too large")
+    return value
 
 
 def _check_depth(value: Any) -> None:
@@ -73,6 +85,14 @@ def _children(item: Any) -> list[Any]:
     if isinstance(item, dict):
         return list(item.values())
     return item if isinstance(item, list) else []
+
+
+def _check_text(value: Any) -> None:
+    """Half a surrogate pair, written as an escape, could never be written to a file again."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _RefusedError("half a surrogate pair in a text") from None
 
 
 def _first_words(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Tests of NVFP4 Studio; the folders mirror those of the source."""

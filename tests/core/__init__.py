@@ -1,0 +1,1 @@
+"""Tests of studio.core, through its functions and through the command line."""
