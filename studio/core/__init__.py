@@ -1,6 +1,8 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
 from kernels import FORMATS, __version__
+from studio.core.cache import ResultCache, ScaleGroups
+from studio.core.edits import command_line, hand_rules
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -29,12 +31,13 @@ from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening import open_model
 from studio.core.pipeline import Engine
-from studio.core.plan import DEFAULT_FORMAT, KEEP, Choice, Plan, Rule, plan_from_json, resolve
+from studio.core.plan import DEFAULT_FORMAT, KEEP, Choice, Plan, Rule, choose_format, plan_from_json, resolve
 from studio.core.presets import load_plan, preset, preset_names
 from studio.core.report import report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, Outcome
 from studio.core.roles import ROLES
+from studio.core.survey import LayerFailed, survey
 
 __all__ = [
     "BUG",
@@ -54,6 +57,7 @@ __all__ = [
     "Finished",
     "Layer",
     "LayerDone",
+    "LayerFailed",
     "LayerResult",
     "Machine",
     "MemoryLimitError",
@@ -62,16 +66,21 @@ __all__ = [
     "Plan",
     "PlanError",
     "Progress",
+    "ResultCache",
     "Resumed",
     "Rule",
+    "ScaleGroups",
     "ShardWritten",
     "Started",
     "StudioError",
     "ThresholdExceeded",
     "Warned",
     "__version__",
+    "choose_format",
+    "command_line",
     "demo_checkpoint",
     "export",
+    "hand_rules",
     "keep_nonfinite",
     "load_plan",
     "measure",
@@ -86,6 +95,7 @@ __all__ = [
     "resources",
     "size_text",
     "start",
+    "survey",
     "totals",
     "verify",
     "write_reports",

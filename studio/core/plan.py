@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -37,11 +37,22 @@ class Rule:
 
     def matches(self, layer: Layer) -> bool:
         """True when every condition holds for `layer`."""
-        if self.roles and layer.role not in self.roles:
-            return False
-        if self.blocks and layer.block not in _block_set(self.blocks):
-            return False
-        return not self.names or any(_pattern(name).search(layer.name) for name in self.names)
+        return self.matcher()(layer)
+
+    def matcher(self) -> Callable[[Layer], bool]:
+        """`matches`, prepared once for many layers: plain names are looked up, patterns compiled."""
+        names = frozenset(name for name in self.names if not _is_pattern(name))
+        patterns = [_pattern(name) for name in self.names if _is_pattern(name)]
+        blocks = _block_set(self.blocks) if self.blocks else None
+
+        def matches(layer: Layer) -> bool:
+            if self.roles and layer.role not in self.roles:
+                return False
+            if blocks is not None and layer.block not in blocks:
+                return False
+            return not self.names or layer.name in names or any(found.search(layer.name) for found in patterns)
+
+        return matches
 
     def __str__(self) -> str:
         parts = [*map(printable, self.names), *self.roles, *([f"blocks {self.blocks}"] if self.blocks else [])]
@@ -169,34 +180,47 @@ def check_format(name: str) -> None:
 def resolve(plan: Plan, model: Model) -> tuple[Choice, ...]:
     """The choice for every layer of `model`, in its order. Raises PlanError for a rule that matches nothing."""
     check_plan(plan)
-    choices = tuple(_choose(plan, layer) for layer in model.layers)
-    for rule in plan.rules:
-        if not rule.optional and not any(rule.matches(layer) for layer in model.layers):
+    matchers = [rule.matcher() for rule in plan.rules]
+    choices = tuple(_choose(plan, matchers, layer) for layer in model.layers)
+    used = {choice.rule for choice in choices}
+    for index, rule in enumerate(plan.rules):
+        if not rule.optional and index not in used and not any(map(matchers[index], model.layers)):
             raise PlanError(f"the rule for {rule} matches no layer", hint="list the names with: nvfp4-studio inspect")
     return choices
 
 
-def _choose(plan: Plan, layer: Layer) -> Choice:
-    found = next(((i, rule) for i, rule in enumerate(plan.rules) if rule.matches(layer)), None)
-    if found is None:
+def _choose(plan: Plan, matchers: Sequence[Callable[[Layer], bool]], layer: Layer) -> Choice:
+    index = next((i for i, matches in enumerate(matchers) if matches(layer)), -1)
+    if index < 0:
         return Choice(layer, None, layer.obstacle or "no rule of the plan matches it")
-    index, rule = found
-    name = rule.format or plan.format
+    rule = plan.rules[index]
+    reason = rule.reason or f"rule {index + 1} keeps it"
+    return choose_format(layer, rule.format or plan.format, plan.exponent, reason=reason, rule=index)
+
+
+def choose_format(
+    layer: Layer, name: str, exponent: str = "ceil", *, reason: str = "kept by hand", rule: int = -1
+) -> Choice:
+    """The choice of the format called `name` for `layer`: kept, for `reason` or because the format does not fit it."""
     if name == KEEP:
-        return Choice(layer, None, rule.reason or f"rule {index + 1} keeps it", index)
+        return Choice(layer, None, reason, rule)
     if not layer.matrices:
-        return Choice(layer, None, layer.obstacle, index)
-    chosen = recipe(name, "floor" if plan.exponent == "floor" else "ceil")
+        return Choice(layer, None, layer.obstacle, rule)
+    chosen = recipe(name, "floor" if exponent == "floor" else "ceil")
     for matrix in layer.matrices:
         if misfit := chosen.format.misfit((matrix.rows, matrix.columns)):
-            return Choice(layer, None, f"{name}: {misfit}", index)
-    return Choice(layer, chosen, "", index)
+            return Choice(layer, None, f"{name}: {misfit}", rule)
+    return Choice(layer, chosen, "", rule)
+
+
+def _is_pattern(name: str) -> bool:
+    return name.startswith("re:") or any(character in name for character in "*?[")
 
 
 @lru_cache(maxsize=1024)
 def _pattern(name: str) -> re.Pattern[str]:
     try:
-        return re.compile(name[3:] if name.startswith("re:") else fnmatch.translate(name))
+        return re.compile(name[3:] if name.startswith("re:") else r"\A" + fnmatch.translate(name))
     except re.error as error:
         raise PlanError(f"bad pattern {printable(name)!r}: {error}") from None
 

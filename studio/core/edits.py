@@ -1,0 +1,65 @@
+"""Edits: formats chosen by hand, layer by layer, as the rules and the command line that say the same."""
+
+import glob
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from studio.core.plan import KEEP, Plan, Rule
+
+COMMAND_PATTERNS = 12
+
+
+def hand_rules(edits: Mapping[str, str], names: Iterable[str]) -> tuple[Rule, ...]:
+    """Rules that give the layers in `edits` (name -> format) their format, among the layers called `names`.
+
+    Where every layer of one kind has the same format, one pattern stands for all of them.
+    """
+    return tuple(
+        Rule(names=patterns, format=format_, reason="kept by hand" if format_ == KEEP else "")
+        for format_, patterns in _patterns(edits, names).items()
+    )
+
+
+def _patterns(edits: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        members[_suffix(name)].append(name)
+    found: dict[str, list[str]] = defaultdict(list)
+    for suffix, group in members.items():
+        formats = {edits.get(name) for name in group}
+        ends = f".{suffix}"
+        alone = all(name.endswith(ends) for name in group) and not any(other.endswith(ends) for other in members)
+        whole = alone and len(formats) == 1 and len(group) > 1
+        for name in group[:1] if whole else group:
+            if format_ := edits.get(name):
+                found[format_].append(f"*.{glob.escape(suffix)}" if whole else glob.escape(name))
+    return {format_: tuple(patterns) for format_, patterns in sorted(found.items())}
+
+
+def _suffix(name: str) -> str:
+    """The last two parts of a name, without numbers: what layers of one kind have in common."""
+    parts = name.split(".")[-2:]
+    return ".".join(part for part in parts if not part.isdigit())
+
+
+def command_line(
+    verb: str, source: Path, plan: Plan, rules: Iterable[Rule] = (), *, target: Path | None = None, layout: str = ""
+) -> str | None:
+    """The command that does the same as the window: a preset, its format and rules made by hand.
+
+    None when the rules are too many for a command line: then the plan belongs in a file.
+    """
+    options = [
+        ("--exclude", name) if rule.format == KEEP else ("--include", f"{name}={rule.format}")
+        for rule in rules
+        for name in rule.names
+    ]
+    if len(options) > COMMAND_PATTERNS:
+        return None
+    words = ["nvfp4-studio", verb, str(source), *([str(target)] if target else [])]
+    words += ["--preset", plan.name, "--format", plan.format]
+    words += ["--mx-exponent", plan.exponent] if plan.exponent != "ceil" else []
+    words += ["--layout", layout] if layout else []
+    return shlex.join([*words, *(word for option in options for word in option)])

@@ -1,0 +1,60 @@
+"""Surveying goes on past damaged layers; the cache knows what a result depends on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from studio import core
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(7)
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": rng.normal(size=(32, 64)).astype(np.float16) for i in range(3)}
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 3] = np.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_damaged_layer_is_reported_and_the_others_are_measured(damaged: Path) -> None:
+    with core.open_model(damaged) as model, core.start(core.Machine(threads=1), model) as engine:
+        choices = core.resolve(core.preset("linear"), model)
+        events = list(core.survey(engine, model, choices))
+    done = [event.result.name for event in events if isinstance(event, core.LayerDone)]
+    (failed,) = [event for event in events if isinstance(event, core.LayerFailed)]
+    assert done == ["model.layers.0.mlp.up_proj", "model.layers.2.mlp.up_proj"]
+    assert failed.name == "model.layers.1.mlp.up_proj"
+    assert "NaN" in str(failed.error)
+
+
+def test_progress_never_runs_backwards(damaged: Path) -> None:
+    with core.open_model(damaged) as model, core.start(core.Machine(threads=1), model) as engine:
+        events = list(core.survey(engine, model, core.resolve(core.preset("linear"), model)))
+    done = [event.done for event in events if isinstance(event, core.Progress)]
+    assert done == sorted(done)
+
+
+def test_results_depend_on_the_layers_that_share_a_tensor_scale() -> None:
+    with core.open_model(core.demo_checkpoint()) as model:
+        groups, choices = core.ScaleGroups(model), list(core.resolve(core.preset("linear"), model))
+        index = {layer.name: i for i, layer in enumerate(model.layers)}
+        q, k = index["model.layers.0.self_attn.q_proj"], index["model.layers.0.self_attn.k_proj"]
+        assert groups.affected([q]) > {q, k}
+        before = groups.peers(q, choices)
+        choices[k] = core.choose_format(model.layers[k], "mxfp8")
+        assert set(before) - set(groups.peers(q, choices)) == {"model.layers.0.self_attn.k_proj"}
+        assert groups.peers(k, choices) == ()
+
+
+def test_the_cache_finds_what_was_measured_and_nothing_else() -> None:
+    cache = core.ResultCache()
+    with core.open_model(core.demo_checkpoint()) as model, core.start(core.Machine(threads=1), model) as engine:
+        choices = [c for c in core.resolve(core.preset("linear"), model) if c.recipe][:1]
+        (result,) = [e.result for e in core.survey(engine, model, choices) if isinstance(e, core.LayerDone)]
+        cache.add(choices[0], (), result)
+        assert cache.find(choices[0], ()) is result
+        assert cache.find(choices[0], ("another",)) is None
+        assert cache.find(core.choose_format(choices[0].layer, "mxfp4"), ()) is None
