@@ -69,7 +69,14 @@ def _difference(library: "Library", chosen: Recipe, weight: NDArray[Any]) -> str
         pairs.append(("biases", to_numpy(coded.biases), right.biases))
     pairs.append(("decoded weights", back, decoded))
     for what, got, want in pairs:
-        wrong = int((got.view(np.uint8) != np.ascontiguousarray(want).view(np.uint8)).sum())
-        if wrong:
-            return f"{wrong} wrong bytes of {what}"
+        if wrong := int((_bits(got.view(want.dtype)) != _bits(want)).sum()):
+            return f"{wrong} wrong {what}"
     return None
+
+
+def _bits(array: NDArray[Any]) -> NDArray[Any]:
+    """The bits of an array, with one pattern for every NaN: its sign and payload are the machine's own."""
+    whole = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").copy()
+    if array.dtype.kind != "u":
+        whole[np.isnan(array)] = np.iinfo(whole.dtype).max
+    return whole

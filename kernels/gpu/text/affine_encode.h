@@ -1,13 +1,11 @@
   // w [rows, K] -> codes [rows, K * BITS / 32], scales and biases [rows, K / GROUP] as bits of w's dtype. One thread per
   // group, two passes over its 16-byte parts. Attributes: thread_position_in_grid, threads_per_grid.
-  const int PER_PART = KIND == 0 ? 4 : 8, PARTS = GROUP / PER_PART;
-  size_t groups = size_t(w_shape[0]) * size_t(w_shape[1] / GROUP);
-  size_t stride = threads_per_grid.x;
+  const int PER_PART = KIND == 0 ? 4 : 8, PARTS = GROUP / PER_PART, PER_WORD = 32 / BITS;
+  size_t groups = size_t(w_shape[0]) * size_t(w_shape[1] / GROUP), stride = threads_per_grid.x;
   for (size_t i = thread_position_in_grid.x; i < groups; i += stride) {
     int low = 0x7fffffff, high = -0x7fffffff - 1;
     for (int k = 0; k < PARTS; ++k) {
-      Words<4> part = {};
-      part = load_words<KIND>(part, load16(w, i * PARTS + size_t(k)), 0);
+      Words<4> part = load_block<4>(w, i * PARTS + size_t(k));
       UNROLL for (int j = 0; j < PER_PART; ++j) {
         int key = ordered(as_type<uint>(element<KIND>(part, j)));
         low = key < low ? key : low;
@@ -15,19 +13,15 @@
       }
     }
     Affine a = affine_of<BITS>(from_ordered(low), from_ordered(high));
-    uint word = 0u;
-    for (int k = 0; k < PARTS; ++k) {
-      Words<4> part = {};
-      part = load_words<KIND>(part, load16(w, i * PARTS + size_t(k)), 0);
+    Words<GROUP * BITS / 32> packed = {};
+    UNROLL for (int k = 0; k < PARTS; ++k) {
+      Words<4> part = load_block<4>(w, i * PARTS + size_t(k));
       UNROLL for (int j = 0; j < PER_PART; ++j) {
-        int at = k * PER_PART + j, per_word = 32 / BITS;
-        word |= affine_code<BITS>(element<KIND>(part, j), a) << (BITS * (at % per_word));
-        if (at % per_word == per_word - 1) {
-          codes[i * (GROUP * BITS / 32) + size_t(at / per_word)] = word;
-          word = 0u;
-        }
+        int at = k * PER_PART + j;
+        packed.w[at / PER_WORD] |= affine_code<BITS>(element<KIND>(part, j), a) << (BITS * (at % PER_WORD));
       }
     }
+    store_block<GROUP * BITS / 32>(codes, i, packed);
     scales[i] = narrow<KIND>(a.scale);
     biases[i] = narrow<KIND>(a.bias);
   }

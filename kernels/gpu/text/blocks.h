@@ -1,11 +1,24 @@
 // Blocks of weights in registers: 32-bit words as stored, two elements in each for the 16-bit dtypes.
 
-template <int KIND, int N> inline Words<N> load_words(Words<N> into, uint4 part, int at) {
+template <int N> inline Words<N> put_words(Words<N> into, uint4 part, int at) {
   into.w[at] = part.x;
   into.w[at + 1] = part.y;
   into.w[at + 2] = part.z;
   into.w[at + 3] = part.w;
   return into;
+}
+
+// Block i of N words of a buffer.
+template <int N, class P> inline Words<N> load_block(P from, size_t i) {
+  Words<N> block = {};
+  UNROLL for (int k = 0; k < N / 4; ++k) block = put_words(block, load16(from, i * (N / 4) + size_t(k)), 4 * k);
+  return block;
+}
+
+template <int N, class P> inline void store_block(P to, size_t i, Words<N> block) {
+  UNROLL for (int k = 0; k < N / 4; ++k)
+    store16(to, i * (N / 4) + size_t(k),
+            four(block.w[4 * k], block.w[4 * k + 1], block.w[4 * k + 2], block.w[4 * k + 3]));
 }
 
 template <int KIND, int N> inline uint peak_of(Words<N> block) {  // float32 bits of the largest magnitude
@@ -69,7 +82,7 @@ inline Error add_element(Error e, float magnitude, float missed, bool moments) {
   float square = product(magnitude, magnitude);
   e.squares = moments ? e.squares + square : fused(magnitude, magnitude, e.squares);
   e.error = fused(missed, missed, e.error);
-  e.largest = larger(e.largest, missed < 0.0f ? -missed : missed);
+  e.largest = larger(e.largest, absolute(missed));
   if (moments) e.fourth = fused(square, square, e.fourth);
   return e;
 }

@@ -14,12 +14,16 @@ template <int KIND> inline uint widen(uint bits) {
 }
 
 template <int KIND> inline uint narrow_bits(uint f) {  // from float32 bits, to nearest even, subnormals too
-  if (KIND == 2) return (f + 0x7fffu + ((f >> 16) & 1u)) >> 16;
+  if (KIND == 2) return bfloat_of_bits(f);
   if (KIND == 1) return half_of_float(as_type<float>(f));
   return f;
 }
 
 template <int KIND> inline uint narrow(float x) { return narrow_bits<KIND>(as_type<uint>(x)); }
+
+template <int KIND> inline uint narrow_pair(float low, float high) {  // two neighbours of a 16-bit dtype in one word
+  return KIND == 2 ? bfloats_of_floats(low, high) : halves_of_floats(low, high);
+}
 
 // x * 2**64 of a finite magnitude, exact for subnormals; what would overflow becomes huge.
 inline float scaled_up(uint bits) {

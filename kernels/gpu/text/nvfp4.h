@@ -127,31 +127,57 @@ inline Encoded encode_block(Words<KIND == 0 ? 16 : 8> block, Divisor g) {
   return r;
 }
 
-// What multiplies the codes of one block: scale byte times multiplier. `tiny` where a product may be subnormal.
-struct Factor { float value; float up; uint sign; bool tiny; };
+// What multiplies the codes of one block: scale byte times multiplier. `careful` near the ends of float32's range.
+struct Factor { float value; float up; uint sign; bool careful; bool tiny; };
 
 inline Factor factor_of(uint scale, float g) {
   Factor f;
   uint s = scale & 0x7fu;
-  f.value = e4m3_decode_any(s) * g;
-  f.tiny = g < 0x1p-40f && s > 0u && s < 0x7fu && f.value < 0x1p-100f;
+  float size = e4m3_decode_any(s) * g;
+  f.tiny = g < 0x1p-40f && s > 0u && s < 0x7fu && size < 0x1p-100f;
+  f.careful = f.tiny || !(size < 0x1p100f);
   f.up = f.tiny ? careful_factor(s, g) : 0.0f;
   f.sign = (scale & 0x80u) << 24;
+  f.value = as_type<float>(as_type<uint>(size) | f.sign);
   return f;
 }
 
-template <int KIND> inline uint decoded_bits(uint code, Factor f) {  // a code times its factor, as stored
+inline Factor absorbed(Factor f, float extra) {  // times one more scale, in float32
+  f.value = f.value * extra;
+  f.careful = !(absolute(f.value) > 0x1p-100f && absolute(f.value) < 0x1p100f);
+  f.tiny = false;
+  return f;
+}
+
+inline uint careful_bits(uint code, Factor f) {  // a code times its factor as float32 bits
   float value = e2m1_decode(code);
-  uint bits = f.tiny ? scaled_down_bits(value * f.up) : as_type<uint>(value * f.value);
-  return narrow_bits<KIND>(bits | (((code & 8u) << 28) ^ f.sign));
+  uint bits = f.tiny ? scaled_down_bits(value * f.up) : as_type<uint>(value * f.value) & 0x7fffffffu;
+  return bits | (((code & 8u) << 28) ^ f.sign);
 }
 
-template <int KIND> inline uint decoded_word(uint codes, int k, Factor f) {  // word k of the weights of eight codes
-  if (KIND == 0) return decoded_bits<0>(codes >> (4 * k), f);
-  return decoded_bits<KIND>(codes >> (8 * k), f) | (decoded_bits<KIND>(codes >> (8 * k + 4), f) << 16);
+template <int KIND> inline Words<KIND == 0 ? 8 : 4> careful_decode(uint codes, Factor f) {
+  Words<KIND == 0 ? 8 : 4> out = {};
+  UNROLL for (int k = 0; k < 8; ++k) {
+    uint bits = narrow_bits<KIND>(careful_bits(codes >> (4 * k), f));
+    if (KIND == 0) out.w[k] = bits;
+    else out.w[k >> 1] |= bits << (16 * (k & 1));
+  }
+  return out;
 }
 
-template <int KIND> inline uint4 decoded_words(uint codes, int k, Factor f) {
-  return four(decoded_word<KIND>(codes, 4 * k, f), decoded_word<KIND>(codes, 4 * k + 1, f),
-              decoded_word<KIND>(codes, 4 * k + 2, f), decoded_word<KIND>(codes, 4 * k + 3, f));
+// Eight codes times their factor. Bits of a code moved into those of a half are its value * 2**-14, signed.
+template <int KIND> inline Words<KIND == 0 ? 8 : 4> decode_eight(uint codes, Factor f) {
+  if (f.careful) return careful_decode<KIND>(codes, f);
+  float factor = f.value * 16384.0f, v[8];
+  UNROLL for (int k = 0; k < 4; ++k) {
+    uint size = k < 3 ? codes << (9 - 4 * k) : codes >> 3;
+    uint sign = codes << (12 - 4 * k);
+    Pair p = floats_of_halves((size & 0x0e000e00u) | (sign & 0x80008000u));
+    v[k] = p.low * factor;
+    v[k + 4] = p.high * factor;
+  }
+  Words<KIND == 0 ? 8 : 4> out = {};
+  UNROLL for (int k = 0; k < (KIND == 0 ? 8 : 4); ++k)
+    out.w[k] = KIND == 0 ? as_type<uint>(v[k]) : narrow_pair<KIND>(v[(2 * k) & 7], v[(2 * k + 1) & 7]);
+  return out;
 }

@@ -1,11 +1,17 @@
-  // codes [rows, K / 2] bytes, scales [rows, K / 16], g [1] -> out [rows, K]. Eight codes a thread, grid-stride loop.
-  // Attributes: thread_position_in_grid, threads_per_grid.
-  size_t words = size_t(codes_shape[0]) * size_t(codes_shape[1] / 4);
-  size_t stride = threads_per_grid.x;
+  // codes [rows, K / 2] bytes, scales [rows, K / 16], g [1] -> out [rows, K]. Eight codes a thread, and four such at a
+  // time, loaded before any is stored. Attributes: thread_position_in_grid, threads_per_grid.
+  const int N = KIND == 0 ? 8 : 4;
+  size_t words = size_t(codes_shape[0]) * size_t(codes_shape[1] / 4), stride = threads_per_grid.x;
   float multiplier = THREE ? g[0] : 1.0f;
-  for (size_t i = thread_position_in_grid.x; i < words; i += stride) {
-    uint eight = load4(codes, i);
-    Factor f = factor_of(scales[i >> 1], multiplier);
-    store16(out, i * (KIND == 0 ? 2 : 1), decoded_words<KIND>(eight, 0, f));
-    if (KIND == 0) store16(out, i * 2 + 1, decoded_words<0>(eight, 1, f));
+  for (size_t i = thread_position_in_grid.x; i < words; i += 4 * stride) {
+    uint eight[4], scale[4];
+    UNROLL for (int k = 0; k < 4; ++k) {
+      size_t at = i + size_t(k) * stride;
+      eight[k] = at < words ? load4(codes, at) : 0u;
+      scale[k] = at < words ? uint(scales[at >> 1]) : 0u;
+    }
+    UNROLL for (int k = 0; k < 4; ++k) {
+      size_t at = i + size_t(k) * stride;
+      if (at < words) store_block<N>(out, at, decode_eight<KIND>(eight[k], factor_of(scale[k], multiplier)));
+    }
   }

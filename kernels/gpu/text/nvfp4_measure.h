@@ -7,6 +7,7 @@
   uint units = uint(w_shape[0]) * segments;
   uint unit = threadgroup_position_in_grid.x * simdgroups_per_threadgroup + simdgroup_index_in_threadgroup;
   uint stride = threadgroups_per_grid.x * simdgroups_per_threadgroup;
+  const int N = KIND == 0 ? 16 : 8;
   Divisor by = divisor(THREE ? g[0] : 1.0f);
   for (; unit < units; unit += stride) {
     uint first = (unit % segments) * uint(SEGMENT), last = smaller(first + uint(SEGMENT), per_row);
@@ -14,9 +15,7 @@
     Error sum = no_error();
     for (uint at = first + thread_index_in_simdgroup; at < last; at += 32u) {
       size_t i = row + size_t(at);
-      Words<KIND == 0 ? 16 : 8> block;
-      UNROLL for (int k = 0; k < (KIND == 0 ? 4 : 2); ++k)
-        block = load_words<KIND>(block, load16(w, i * (KIND == 0 ? 4 : 2) + size_t(k)), 4 * k);
+      Words<N> block = load_block<N>(w, i);
       Encoded r = encode_block<KIND, THREE, MIN_SCALE, ZERO_SCALE, true, MOMENTS>(block, by);
       store8(codes, i, r.low, r.high);
       scales[i] = uint8_t(r.scale);

@@ -34,6 +34,7 @@ __device__ inline float reciprocal(float x) { return __frcp_rn(x); }
 __device__ inline float saturated(float x) { return __saturatef(x); }
 __device__ inline float larger(float a, float b) { return fmaxf(a, b); }
 __device__ inline float smaller(float a, float b) { return fminf(a, b); }
+__device__ inline float absolute(float x) { return fabsf(x); }
 __device__ inline float nearest(float x) { return rintf(x); }
 __device__ inline uint larger(uint a, uint b) { return max(a, b); }
 __device__ inline uint smaller(uint a, uint b) { return min(a, b); }
@@ -43,6 +44,15 @@ __device__ inline uint larger_halves(uint a, uint b) { return __vmaxu2(a, b); }
 __device__ inline uint smaller_halves(uint a, uint b) { return __vminu2(a, b); }
 __device__ inline uint float_of_half(uint bits) { return __float_as_uint(__half2float(__ushort_as_half(ushort(bits)))); }
 __device__ inline uint half_of_float(float x) { return __half_as_ushort(__float2half_rn(x)); }
+
+struct Pair { float low; float high; };
+__device__ inline Pair floats_of_halves(uint bits) {
+  float2 f = __half22float2(as_type<__half2>(bits));
+  return Pair{f.x, f.y};
+}
+__device__ inline uint halves_of_floats(float low, float high) { return as_type<uint>(__floats2half2_rn(low, high)); }
+__device__ inline uint bfloat_of_bits(uint f) { return (f + 0x7fffu + ((f >> 16) & 1u)) >> 16; }
+__device__ inline uint bfloats_of_floats(float low, float high) { return as_type<uint>(__floats2bfloat162_rn(low, high)); }
 
 // The signs of four 16-bit pairs, each above its nibble of the packed word: bytes are permuted, then two masks.
 __device__ inline uint sign_nibbles(uint a, uint b, uint c, uint d) {

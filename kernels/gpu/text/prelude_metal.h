@@ -16,6 +16,7 @@ inline float reciprocal(float x) { return 1.0f / x; }
 inline float saturated(float x) { return metal::clamp(x, 0.0f, 1.0f); }
 inline float larger(float a, float b) { return metal::max(a, b); }
 inline float smaller(float a, float b) { return metal::min(a, b); }
+inline float absolute(float x) { return metal::abs(x); }
 inline float nearest(float x) { return metal::rint(x); }
 inline uint larger(uint a, uint b) { return metal::max(a, b); }
 inline uint smaller(uint a, uint b) { return metal::min(a, b); }
@@ -29,6 +30,17 @@ inline uint smaller_halves(uint a, uint b) { return as_type<uint>(metal::min(as_
 
 inline uint float_of_half(uint bits) { return as_type<uint>(float(as_type<half>(ushort(bits)))); }
 inline uint half_of_float(float x) { return as_type<ushort>(half(x)); }
+
+struct Pair { float low; float high; };
+inline Pair floats_of_halves(uint bits) {
+  half2 h = as_type<half2>(bits);
+  return Pair{float(h.x), float(h.y)};
+}
+inline uint halves_of_floats(float low, float high) { return half_of_float(low) | (half_of_float(high) << 16); }
+inline uint bfloat_of_bits(uint f) { return (f + 0x7fffu + ((f >> 16) & 1u)) >> 16; }  // to nearest even, subnormals too
+inline uint bfloats_of_floats(float low, float high) {
+  return bfloat_of_bits(as_type<uint>(low)) | (bfloat_of_bits(as_type<uint>(high)) << 16);
+}
 
 // The signs of four 16-bit pairs, each above its nibble of the packed word.
 inline uint sign_nibbles(uint a, uint b, uint c, uint d) {
