@@ -162,8 +162,11 @@ class _FirstPass:
             self.peaks[task.matrix] = max(self.peaks.get(task.matrix, 0.0), census.max_abs)
             yield task.layer, task.nbytes
         for choice in self.scope:
+            name = choice.layer.name
+            if choice.layer.dtype == "BF16":
+                self.censuses[name] = Census.from_bfloat16_counts(self.censuses[name].counts)
             if choice.recipe:
-                _check_finite(choice.layer, self.censuses[choice.layer.name])
+                _check_finite(choice.layer, self.censuses[name])
 
 
 class _SecondPass:

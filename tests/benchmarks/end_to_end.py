@@ -97,7 +97,7 @@ def main() -> None:
         threading.Thread(target=anonymous_peak, args=(stop, memory), daemon=True).start()
         for i in range(4):
             read_all(shard)
-            copies.append(timed(lambda: subprocess.run(["cp", shard, folder / "copy"], check=True)))  # noqa: S607
+            copies.append(timed(lambda: subprocess.run(["cp", shard, folder / "copy"], check=True)))
             (folder / "copy").unlink()
             runs.append(quantize(shard.parent, folder / "export"))
             reads.append(timed(lambda: read_all(shard)))
