@@ -1,0 +1,133 @@
+"""LayerStore: all that the table and the filter know of each layer, as arrays; no Qt."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio import core
+
+KEPT, PENDING, QUEUED, RUNNING, DONE, STALE, FAILED = range(7)
+STATES = ("kept", "not run", "queued", "running", "done", "outdated", "failed")
+SIGNS = ("○", "–", "⋯", "⟳", "✓", "◐", "✕")
+STATE_HELP = (
+    "Kept as it is.",
+    "Not quantized yet: Run ▸ Quantize measures it.",
+    "Waits for its turn.",
+    "Is being quantized.",
+    "Quantized and measured.",
+    "The format changed since: the numbers are those of the old one.",
+    "Could not be quantized.",
+)
+
+
+class LayerStore:
+    """One entry per layer, in file order; `order` is the order of the table, block by block.
+
+    counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero):
+    float64, NaN where unknown. state: int8, see `STATES`. group: int32, index into `group_names`.
+    """
+
+    def __init__(self, model: core.Model, choices: Sequence[core.Choice]) -> None:
+        layers = model.layers
+        self.names = [layer.name for layer in layers]
+        self.lowered = [name.lower() for name in self.names]
+        self.roles = [layer.role for layer in layers]
+        self.kinds = [_kind(name).lower() for name in self.names]
+        self.blocks = np.array([-1 if layer.block is None else layer.block for layer in layers], np.int64)
+        self.index = {name: i for i, name in enumerate(self.names)}
+        self.group_names, self.group, self.order = _groups(model)
+        self.titles = [_title(layer.name, self.group_names[self.group[i]]) for i, layer in enumerate(layers)]
+        self.shapes = ["×".join(map(str, layer.shape)) or "scalar" for layer in layers]
+        self.dtypes = [layer.tensor.dtype for layer in layers]
+        self.counts = np.array([layer.count for layer in layers], np.int64)
+        self.nbytes_in = np.array([layer.nbytes for layer in layers], np.int64)
+        self.nbytes_out = self.nbytes_in.copy()
+        self.formats = [core.KEEP] * len(layers)
+        self.reasons = [""] * len(layers)
+        self.state = np.zeros(len(layers), np.int8)
+        unknown = np.full(len(layers), math.nan)
+        self.rel_err, self.snr, self.peak, self.lost = (unknown.copy() for _ in range(4))
+        self.bits = unknown.copy()
+        self.results: list[core.LayerResult | None] = [None] * len(layers)
+        self.problems: dict[int, str] = {}
+        for i, choice in enumerate(choices):
+            self.set_choice(i, choice)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def set_choice(self, index: int, choice: core.Choice) -> None:
+        """Take over what is chosen for a layer; its size follows at once."""
+        self.formats[index] = choice.format
+        self.reasons[index] = choice.reason
+        self.nbytes_out[index] = choice.nbytes
+        self.bits[index] = 8 * choice.nbytes / choice.layer.count if choice.layer.count else math.nan
+        if choice.recipe is None:
+            self.state[index] = KEPT
+            self.rel_err[index] = self.snr[index] = self.lost[index] = math.nan
+
+    def set_result(self, index: int, result: core.LayerResult | None) -> None:
+        """Take over a result; None leaves the old numbers standing as outdated."""
+        if result is None:
+            if self.formats[index] != core.KEEP:
+                shown = self.results[index]
+                self.state[index] = STALE if shown is not None and shown.quantized else PENDING
+                self.problems.pop(index, None)
+            return
+        self.results[index] = result
+        self.problems.pop(index, None)
+        self.state[index] = DONE if result.quantized else KEPT
+        if result.quantized:
+            self.rel_err[index], self.snr[index] = result.rel_err, result.snr
+            self.lost[index] = result.vanished_share
+        statistics = result.statistics
+        if statistics and statistics.sigma:
+            self.peak[index] = statistics.max_abs / statistics.sigma
+
+    def set_failed(self, index: int, problem: str) -> None:
+        """Note that a layer can not be quantized."""
+        self.state[index] = FAILED
+        self.problems[index] = problem
+
+    def set_state(self, indices: Iterable[int], state: int) -> None:
+        """Give layers another state."""
+        self.state[list(indices)] = state
+
+    def shown_results(self) -> list[core.LayerResult]:
+        """The results that belong to the choices of now, in file order."""
+        valid = np.isin(self.state, (DONE, KEPT))
+        return [found for found, ok in zip(self.results, valid.tolist(), strict=True) if found is not None and ok]
+
+
+def _kind(name: str) -> str:
+    return ".".join(part for part in name.split(".")[-2:] if not part.isdigit())
+
+
+def _prefix(layer: core.Layer) -> str:
+    """The name up to and with the number of its block; empty outside the blocks."""
+    if layer.block is None:
+        return ""
+    parts = layer.name.split(".")
+    number = str(layer.block)
+    return ".".join(parts[: parts.index(number) + 1]) if number in parts else ""
+
+
+def _groups(model: core.Model) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
+    """Names of the groups, the group of each layer, and the layers ordered group by group."""
+    prefixes = [_prefix(layer) for layer in model.layers]
+    stacks: dict[str, int] = {}
+    keys: dict[str, tuple[int, int]] = {}
+    for layer, prefix in zip(model.layers, prefixes, strict=True):
+        stack = prefix.rpartition(".")[0]
+        place = stacks.setdefault(stack, len(stacks) + 1) if prefix else 0
+        keys.setdefault(prefix, (place, layer.block or 0))
+    names = sorted(keys, key=lambda prefix: keys[prefix])
+    numbers = {prefix: i for i, prefix in enumerate(names)}
+    group = np.array([numbers[prefix] for prefix in prefixes], np.int32)
+    return [name or "outside the blocks" for name in names], group, np.argsort(group, kind="stable")
+
+
+def _title(name: str, group: str) -> str:
+    return name.removeprefix(group + ".")

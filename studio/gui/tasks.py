@@ -1,0 +1,57 @@
+"""Tasks: what the window asks of `studio.core`, as generators for the background thread."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from studio import core
+
+
+def opening(path: Path, plan: core.Plan) -> Iterator[Any]:
+    """Open a checkpoint and choose for every layer; yields (model, choices, what keeps its layers apart)."""
+    model = core.open_model(path)
+    try:
+        yield model, core.resolve(plan, model), core.ScaleGroups(model)
+    except core.PlanError:
+        model.close()
+        raise
+
+
+def surveying(machine: core.Machine, model: core.Model, choices: Sequence[core.Choice]) -> Iterator[Any]:
+    """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
+    with core.start(machine, model) as engine:
+        yield engine.backend.title
+        yield from core.survey(engine, model, choices)
+
+
+def exporting(machine: core.Machine, job: core.Export) -> Iterator[Any]:
+    """Write and verify an export; yields the title of the backend, then the events of `core.export`."""
+    with core.start(machine, job.model) as engine:
+        yield engine.backend.title
+        yield from core.export(engine, job)
+
+
+def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
+    """Check an export without writing; yields the prepared `core.Export`, or the error that stands in its way."""
+    try:
+        yield core.prepare(**arguments)
+    except core.StudioError as error:
+        yield error.with_traceback(None)
+
+
+def verifying(machine: core.Machine, folder: Path, source: core.Model | None) -> Iterator[Any]:
+    """Check every byte and every weight of an export; yields the title of the backend, then events."""
+    with core.start(machine, source) as engine:
+        yield engine.backend.title
+        yield from core.verify(engine, folder, source)
+
+
+def inspecting(machine: core.Machine, call: Any) -> Iterator[Any]:
+    """Yield what `call` finds out with an engine."""
+    with core.start(machine) as engine:
+        yield call(engine)
+
+
+def reporting(folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome) -> Iterator[Any]:
+    """Write the report; yields the paths."""
+    yield core.write_reports(folder, model, plan, outcome)
