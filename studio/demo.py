@@ -1,6 +1,7 @@
 """The demo: the whole way of a checkpoint in a few seconds, and what each format costs on it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,10 +57,16 @@ def _is_ours(target: Path) -> bool:
 
 
 def _say_next(target: Path, console: Console) -> None:
+    program = "nvfp4-studio" if shutil.which("nvfp4-studio") else os.path.relpath(sys.argv[0])
+    commands = {
+        "inspect FOLDER": "what is in your checkpoint",
+        "measure FOLDER": "what each layer would lose; nothing is written",
+        "quantize FOLDER TARGET": "quantize, export, verify",
+        f"verify {target}": "check an export again",
+    }
+    width = max(map(len, commands))
     console.say("\nNext:")
-    console.say("  nvfp4-studio inspect FOLDER            what is in your checkpoint")
-    console.say("  nvfp4-studio measure FOLDER            what each layer would lose; nothing is written")
-    console.say("  nvfp4-studio quantize FOLDER TARGET    quantize, export, verify")
-    console.say(f"  nvfp4-studio verify {target}    check an export again")
+    for command, text in commands.items():
+        console.say(f"  {program} {command:<{width}}   {text}")
     if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         console.say("The window is not part of this version yet; the HTML report shows what it will show.")

@@ -80,7 +80,7 @@ def test_a_rule_that_matches_nothing_is_an_error_that_names_it(model: core.Model
         core.resolve(plan(core.Rule(names=("*qq_proj",))), model)
 
 
-def test_a_plan_survives_json(model: core.Model) -> None:
+def test_a_plan_survives_json() -> None:
     for name in core.preset_names():
         preset = core.preset(name).with_format("mxfp4").with_exponent("floor")
         again = core.plan_from_json(json.loads(json.dumps(preset.to_json())))
