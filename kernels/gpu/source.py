@@ -34,7 +34,7 @@ KERNELS: dict[str, Kernel] = {
     for row in (
         Kernel("nvfp4_encode", ("w", "g"), ("codes", "scales"), _NVFP4),
         Kernel("nvfp4_measure", ("w", "g"), ("codes", "scales", "sums", "block_error"), _NVFP4),
-        Kernel("nvfp4_decode", ("codes", "scales", "g"), ("out",), _NVFP4, groups=1 << 20),
+        Kernel("nvfp4_decode", ("codes", "scales", "g"), ("out",), _NVFP4),
         Kernel("nvfp4_round_trip", ("x", "g"), ("out",), _NVFP4),
         Kernel("mx_encode", ("w",), ("codes", "scales"), _MX),
         Kernel("mx_decode", ("codes", "scales"), ("out",), _MX),

@@ -44,7 +44,7 @@ template <int KIND, int N> inline bool holds_zero(Words<N> block) {
 template <int KIND, int N> inline uint magnitude_bits(Words<N> block, int i) {  // float32 bits of |element i|
   if (KIND == 0) return block.w[i] & 0x7fffffffu;
   uint pair = block.w[i >> 1] & 0x7fff7fffu;
-  if (KIND == 2) return (i & 1) ? pair & 0x7fff0000u : pair << 16;
+  if (KIND == 2) return (i & 1) ? pair & 0xffff0000u : low_half_up(pair);
   return float_of_half((i & 1) ? pair >> 16 : pair & 0xffffu);
 }
 

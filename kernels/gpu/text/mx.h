@@ -35,7 +35,7 @@ inline uint e8m0_product_bits(float value, uint scale) {  // value * 2**(scale -
 
 template <int BITS> inline uint mx_code(uint magnitude, uint scale) {
   float q = e8m0_quotient(magnitude, scale);
-  return BITS == 4 ? as_type<uint>(e2m1_round(q).all) - E2M1_BASE : e4m3_encode(q);
+  return BITS == 4 ? e2m1_encode(q) : e4m3_encode(q);
 }
 
 template <int KIND, int BITS> inline uint mx_decoded(uint code, uint scale) {

@@ -14,7 +14,7 @@ template <int KIND> inline uint widen(uint bits) {
 }
 
 template <int KIND> inline uint narrow_bits(uint f) {  // from float32 bits, to nearest even, subnormals too
-  if (KIND == 2) return bfloat_of_bits(f);
+  if (KIND == 2) return (f & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : bfloat_of_bits(f);
   if (KIND == 1) return half_of_float(as_type<float>(f));
   return f;
 }
@@ -56,20 +56,29 @@ inline float e4m3_decode_any(uint byte) {  // with a sign, and NaN for 0x7F and 
   return as_type<float>(bits | ((byte & 0x80u) << 24));
 }
 
-// A magnitude rounded to E2M1 in three pieces whose steps are 0.5, 1 and 2, each counted above 2**23.
-struct E2m1 { float fine; float middle; float all; };
+// A magnitude rounded to E2M1, to nearest even: the code in the low 3 bits above a base, and the value.
+struct E2m1 { uint bits; float value; };
 
-inline E2m1 e2m1_round(float magnitude) {  // nearest, ties to even, saturating at 6
-  E2m1 r;
-  r.fine = fused(saturated(magnitude * 0.5f), 4.0f, 0x1p23f);
-  r.middle = fused(saturated(fused(magnitude, 0.5f, -1.0f)), 2.0f, r.fine);
-  r.all = r.middle + saturated(fused(magnitude, 0.5f, -2.0f));
-  return r;
+#define E2M1_BASE 0x4b000000u
+
+// The code alone: three pieces with steps of 0.5, 1 and 2 are counted above 2**23, each saturating at its end.
+inline uint e2m1_encode(float magnitude) {
+  float fine = fused(saturated(magnitude * 0.5f), 4.0f, 0x1p23f);
+  float middle = fused(saturated(fused(magnitude, 0.5f, -1.0f)), 2.0f, fine);
+  return as_type<uint>(middle + saturated(fused(magnitude, 0.5f, -2.0f))) - E2M1_BASE;
 }
 
-#define E2M1_BASE 0x4b000000u  // bits of 2**23, above which `all` holds the code
-
-inline float e2m1_value(E2m1 r) { return fused(-0.5f, r.fine, fused(2.0f, r.all, -r.middle)) - 0x1p22f; }
+// Code and value for a magnitude below 7: one addition rounds to the step of the magnitude's binade. The sums that saturate
+// are 1 from 2 and from 4 on, and the odd units put 0, 2 or 4, the code at the start of the binade, in the low bits.
+inline E2m1 e2m1_round(float magnitude) {
+  float two = saturated(fused(magnitude, 0x1p23f, 1.0f - 0x1p24f)), four = saturated(fused(magnitude, 0x1p22f, 1.0f - 0x1p24f));
+  float base = fused(four, 0x1p23f + 6.0f, fused(two, 0x1p22f + 2.0f, 0x1p22f));
+  float sum = magnitude + base;
+  E2m1 r;
+  r.bits = as_type<uint>(sum) & 7u;
+  r.value = sum - base;
+  return r;
+}
 
 inline float e2m1_decode(uint code) {  // magnitude of the low 3 bits: twice the value stands in a nibble of the constant
   uint twice = (0xc8643210u >> ((code & 7u) << 2)) & 15u;

@@ -37,6 +37,7 @@ template <bool THREE, int MIN_SCALE> inline Scale quick_scale(uint peak, Divisor
   s.by.high = zero ? 0.0f : s.by.high;
   s.by.low = zero ? 0.0f : s.by.low;
   s.by.quick = (zero || s.by.quick) && in_quick_range(peak) && (!THREE || g.quick);
+  if (MIN_SCALE >= 8) s.by.quick = s.by.quick && wanted < 464.0f;  // so that no weight exceeds 6.4 scales
   return s;
 }
 
@@ -81,7 +82,7 @@ template <int KIND, bool QUICK> inline float scaled(Words<KIND == 0 ? 16 : 8> bl
   return QUICK ? quotient(as_type<float>(bits), s.by) : careful_quotient(bits, s.code, g);
 }
 
-template <int KIND, bool QUICK, bool MEASURE, bool MOMENTS>
+template <int KIND, bool QUICK, bool CLAMP, bool MEASURE, bool MOMENTS>
 inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) {
   Encoded r;
   r.error = no_error();
@@ -90,11 +91,14 @@ inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) 
     uint packed = 0u;
     UNROLL for (int k = 7; k >= 0; --k) {
       int i = 8 * half + k;
-      E2m1 rounded = e2m1_round(scaled<KIND, QUICK>(block, i, s, g));
-      packed = packed * 16u + (as_type<uint>(rounded.all) - E2M1_BASE);
+      float q = scaled<KIND, QUICK>(block, i, s, g);
       if (MEASURE) {
+        E2m1 rounded = e2m1_round(QUICK && !CLAMP ? q : smaller(q, 6.0f));
         float magnitude = as_type<float>(magnitude_bits<KIND>(block, i));
-        r.error = add_element(r.error, magnitude, fused(-e2m1_value(rounded), s.by.value, magnitude), MOMENTS);
+        r.error = add_element(r.error, magnitude, fused(-rounded.value, s.by.value, magnitude), MOMENTS);
+        packed = packed * 16u + rounded.bits;
+      } else {
+        packed = packed * 16u + e2m1_encode(q);
       }
     }
     codes[half] = packed;
@@ -117,11 +121,11 @@ inline Encoded encode_block(Words<KIND == 0 ? 16 : 8> block, Divisor g) {
   Scale s = quick_scale<THREE, MIN_SCALE>(peak, g);
   Encoded r;
   if (s.by.quick) {
-    r = encode_scaled<KIND, true, MEASURE, MOMENTS>(block, s, g.value);
+    r = encode_scaled<KIND, true, (MIN_SCALE < 8), MEASURE, MOMENTS>(block, s, g.value);
   } else {
     s.code = careful_scale<THREE, MIN_SCALE, ZERO_SCALE>(peak, g.value);
     s.by.value = e4m3_decode(s.code) * g.value;
-    r = encode_scaled<KIND, false, MEASURE, MOMENTS>(block, s, g.value);
+    r = encode_scaled<KIND, false, true, MEASURE, MOMENTS>(block, s, g.value);
   }
   r.error.peak = as_type<float>(peak);
   return r;

@@ -30,7 +30,11 @@ template <class T> __device__ inline void store8(T* p, size_t i, uint a, uint b)
 
 __device__ inline float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 __device__ inline float product(float a, float b) { return __fmul_rn(a, b); }  // never contracted into a fused add
-__device__ inline float reciprocal(float x) { return __frcp_rn(x); }
+__device__ inline float reciprocal(float x) {  // to nearest, where x and 1 / x are normal numbers
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return __fmaf_rn(r, __fmaf_rn(-x, r, 1.0f), r);
+}
 __device__ inline float saturated(float x) { return __saturatef(x); }
 __device__ inline float larger(float a, float b) { return fmaxf(a, b); }
 __device__ inline float smaller(float a, float b) { return fminf(a, b); }
@@ -40,6 +44,7 @@ __device__ inline uint larger(uint a, uint b) { return max(a, b); }
 __device__ inline uint smaller(uint a, uint b) { return min(a, b); }
 __device__ inline uint ones(uint x) { return __popc(x); }
 __device__ inline uint4 four(uint a, uint b, uint c, uint d) { return make_uint4(a, b, c, d); }
+__device__ inline uint low_half_up(uint pair) { return __byte_perm(pair, 0u, 0x1044); }
 __device__ inline uint larger_halves(uint a, uint b) { return __vmaxu2(a, b); }
 __device__ inline uint smaller_halves(uint a, uint b) { return __vminu2(a, b); }
 __device__ inline uint float_of_half(uint bits) { return __float_as_uint(__half2float(__ushort_as_half(ushort(bits)))); }

@@ -25,6 +25,7 @@ inline uint ones(uint x) { return metal::popcount(x); }
 inline uint4 four(uint a, uint b, uint c, uint d) { return uint4(a, b, c, d); }
 
 // Two 16-bit magnitudes in one word.
+inline uint low_half_up(uint pair) { return pair << 16; }
 inline uint larger_halves(uint a, uint b) { return as_type<uint>(metal::max(as_type<ushort2>(a), as_type<ushort2>(b))); }
 inline uint smaller_halves(uint a, uint b) { return as_type<uint>(metal::min(as_type<ushort2>(a), as_type<ushort2>(b))); }
 
