@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ MAGNITUDE_BINS = 32768
 INFINITY_BIN = 0x7F80
 
 
+@lru_cache
 def _bin_values() -> NDArray[np.float64]:
     values = np.zeros(MAGNITUDE_BINS)
     values[:INFINITY_BIN] = (np.arange(INFINITY_BIN, dtype=np.uint32) << 16).view(np.float32)
@@ -34,16 +36,11 @@ class Census:
     @classmethod
     def from_bfloat16_counts(cls, counts: NDArray[np.uint64]) -> "Census":
         """The census of bfloat16 weights, where the counts alone tell everything exactly."""
-        values = _bin_values()
-        finite = counts[:INFINITY_BIN]
-        filled = np.flatnonzero(finite)
+        filled = np.flatnonzero(counts[:INFINITY_BIN])
+        values, found = _bin_values()[filled], counts[filled].astype(np.float64)
         squares = values * values
-        return cls(
-            counts,
-            float(values[filled[-1]]) if filled.size else 0.0,
-            float(squares @ counts),
-            float((squares * squares) @ counts),
-        )
+        largest = float(values[-1]) if filled.size else 0.0
+        return cls(counts, largest, float(squares @ found), float((squares * squares) @ found))
 
     @classmethod
     def empty(cls) -> "Census":
