@@ -1,4 +1,8 @@
 // How each format chooses the scales of a strip and encodes its weights.
+//
+// A codec holds the scales of one strip. `encode` gives codes, in their BITS low bits, and what they decode to: with its sign when SIGNED, and then
+// the difference to the weight may round in float32; else as magnitudes, whose difference is exact unless `careful`
+// says otherwise, because a weight and its code's value are within a factor of two or the value is 0.
 #pragma once
 
 #include "elements.h"
@@ -9,27 +13,42 @@ namespace VARIANT {
 constexpr int STRIP = 512;  // weights handled at a time: 16 pairs of vectors, and a whole number of every block
 constexpr int PAIRS = STRIP / 32;
 
-// Largest magnitudes: lane j of low is that of weights 32 j .. 32 j + 15, of high that of the 16 after them.
-template <class S> INLINE void peaks(const typename S::T* strip, Floats& low, Floats& high) {
-    Words a, b;
+// What one look at a strip tells: largest magnitudes, lane j of the first vector for weights 32 j .. 32 j + 15, of the
+// second for the 16 after them; and, if asked, whether any weight is zero.
+struct Peaks {
+    Floats halves[2];
+    bool zero;
+};
+
+template <class S, bool ZEROS> INLINE Peaks find_peaks(const typename S::T* strip) {
+    Peaks peaks;
+    Words low, high, least = splat(0xFFFFFFFFu);
     if constexpr (sizeof(typename S::T) == 2) {
-        const auto get = [=](int j) { return load<Words>(strip + 32 * j) & 0x7FFF7FFFu; };
-        reduce_halves<Words>(get, [](Words x, Words y) { return larger_shorts(x, y); }, a, b);
-        low = S::widen(larger(a & 0xFFFFu, a >> 16));
-        high = S::widen(larger(b & 0xFFFFu, b >> 16));
-    } else {
-        const auto get = [=](int j) {
-            Floats even, odd;
-            S::load_pair(strip + 32 * j, even, odd);
-            return larger(bits(even) & 0x7FFFFFFFu, bits(odd) & 0x7FFFFFFFu);
+        const auto get = [&](int j) {
+            Words x = load<Words>(strip + 32 * j) & 0x7FFF7FFFu;
+            if constexpr (ZEROS) least = (Words)__builtin_elementwise_min((Shorts)least, (Shorts)x);
+            return x;
         };
-        reduce_halves<Words>(get, [](Words x, Words y) { return larger(x, y); }, a, b);
-        low = floats(a);
-        high = floats(b);
+        reduce_halves<Words>(get, [](Words x, Words y) { return larger_shorts(x, y); }, low, high);
+        peaks.halves[0] = S::widen(larger(low & 0xFFFFu, low >> 16));
+        peaks.halves[1] = S::widen(larger(high & 0xFFFFu, high >> 16));
+        peaks.zero = any((Shorts)least == 0);
+    } else {
+        const auto get = [&](int j) {
+            Words a = load<Words>(strip + 32 * j) & 0x7FFFFFFFu, b = load<Words>(strip + 32 * j + 16) & 0x7FFFFFFFu;
+            if constexpr (ZEROS) least = __builtin_elementwise_min(least, __builtin_elementwise_min(a, b));
+            return larger(first_halves(a, b), second_halves(a, b));
+        };
+        reduce_halves<Words>(get, [](Words x, Words y) { return larger(x, y); }, low, high);
+        peaks.halves[0] = floats(low);
+        peaks.halves[1] = floats(high);
+        peaks.zero = any(least == 0);
     }
+    return peaks;
 }
 
-// x / divisor, correctly rounded, given the rounded inverse: the residual of the first guess is exact (Markstein).
+// x / divisor given the rounded inverse: the residual of the first guess is exact, so the second is right (Markstein). For
+// every divisor and every x around every midpoint of E2M1, E4M3 and 8-bit integers it was compared with division.
 // CAREFUL, or no fused multiply-add: divide. Either way 0 where the divisor, and with it the inverse, is 0.
 template <bool CAREFUL> INLINE Floats quotient(Floats x, Floats divisor, Floats inverse) {
 #if defined(__FMA__) || defined(__aarch64__)
@@ -44,46 +63,67 @@ template <bool CAREFUL> INLINE Floats quotient(Floats x, Floats divisor, Floats 
 // Between these, residuals and inverses of block scale x tensor scale are normal numbers.
 INLINE bool divides_fast(float scale) { return scale >= 0x1p-90f && scale <= 0x1p90f; }
 
+INLINE void store_bytes(uint8_t* to, Words x) {
+    typedef uint8_t Row __attribute__((vector_size(16)));
+    store(to, __builtin_convertvector(x, Row));
+}
+
 struct Nvfp4 {
     static constexpr int BITS = 4;
-    static constexpr bool INEXACT_DIFFERENCE = false;
-    float factor[2][PAIRS], inverse[2][PAIRS];
-    uint8_t bytes[2 * PAIRS];
-    bool careful;
+    static constexpr bool SIGNED = false;
+    alignas(64) float factor[256], inverse[256];  // of every scale byte
+    alignas(64) uint8_t bytes[2 * PAIRS];         // the strip's scales
+    Floats error_bound;
+    bool careful, zero, fast;
 
-    template <class S> INLINE void choose(Nvfp4& self, const typename S::T* strip, const EncodeTask& task) {
-        Floats peak[2], wanted[2];
+    INLINE void prepare(Nvfp4& self, const EncodeTask& task) {
+        self.fast = divides_fast(task.tensor_scale);
+        for (uint32_t byte = 0; byte < 256; byte += LANES) {
+            Words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+            Floats factor = e4m3_decode(lane + byte) * task.tensor_scale;
+            store(self.factor + byte, factor);
+            store(self.inverse + byte, factor == 0.0f ? Floats{} : 1.0f / factor);
+        }
+    }
+
+    template <class S, bool MEASURE> INLINE void choose(Nvfp4& self, const typename S::T* strip, const EncodeTask& task) {
+        const Peaks peaks = find_peaks<S, MEASURE>(strip);
+        const Floats six = splat(6.0f), sixth = splat(1.0f / 6.0f), g = splat(task.tensor_scale);
+        const Floats inverse = splat(1.0f / task.tensor_scale);
+        const Words least = splat((uint32_t)task.min_scale);
         Words byte[2];
-        peaks<S>(strip, peak[0], peak[1]);
-        const float g = task.tensor_scale;
+        Integers saturated = {};
+        self.error_bound = Floats{};
         for (int i = 0; i < 2; i++) {
-            Floats rounded;
-            wanted[i] = peak[i] / 6.0f / g;
-            Words code = E4M3::encode(smaller(wanted[i], splat(E4M3_MAX)), rounded) & E4M3::MASK;
-            code = larger(code, splat((uint32_t)task.min_scale));
-            byte[i] = peak[i] == 0.0f ? splat((uint32_t)task.zero_scale) : code;
-            Floats factor = e4m3_decode(byte[i]) * g;
-            store(self.factor[i], factor);
-            store(self.inverse[i], factor == 0.0f ? Floats{} : 1.0f / factor);
+            const Floats peak = peaks.halves[i];
+            Floats rounded, wanted = self.fast ? quotient<false>(quotient<false>(peak, six, sixth), g, inverse)
+                                               : quotient<true>(quotient<true>(peak, six, sixth), g, inverse);
+            Words code = E4M3::encode(smaller(wanted, splat(E4M3_MAX)), rounded) & E4M3::MASK;
+            byte[i] = peak == 0.0f ? splat((uint32_t)task.zero_scale) : larger(code, least);
+            saturated |= ~(wanted <= E4M3_MAX + 16);
+            // Half the widest step is one scale, and a normal scale is within 1/16 of a sixth of the peak.
+            Floats bound = code < larger(least, splat(8u)) ? peak : peak * 0.18f;
+            self.error_bound = larger(self.error_bound, bound);
         }
         // Only a saturated scale makes a weight more than twice its code's value.
-        self.careful = !divides_fast(g) || any(larger(wanted[0], wanted[1]) > 2 * E4M3_MAX);
-        typedef uint8_t Row __attribute__((vector_size(16)));
-        store(self.bytes, __builtin_convertvector(interleave_low(byte[0], byte[1]), Row));
-        store(self.bytes + 16, __builtin_convertvector(interleave_high(byte[0], byte[1]), Row));
+        self.careful = !self.fast || any(saturated);
+        self.zero = peaks.zero;
+        store_bytes(self.bytes, interleave_low(byte[0], byte[1]));
+        store_bytes(self.bytes + LANES, interleave_high(byte[0], byte[1]));
     }
 
     struct Pair {
         Floats factor, inverse;
     };
     INLINE Pair pair(const Nvfp4& self, int j) {
-        return {halves(self.factor[0][j], self.factor[1][j]), halves(self.inverse[0][j], self.inverse[1][j])};
+        const int low = self.bytes[2 * j], high = self.bytes[2 * j + 1];
+        return {halves(self.factor[low], self.factor[high]), halves(self.inverse[low], self.inverse[high])};
     }
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
         Floats scaled = quotient<CAREFUL>(magnitude(weight), pair.factor, pair.inverse), rounded;
         Words code = E2M1::encode(smaller(scaled, splat(E2M1_MAX)), rounded);
-        decoded = floats(bits(rounded * pair.factor) | (bits(weight) & 0x80000000u));
-        return (code & 7u) | ((bits(weight) >> 28) & 8u);
+        decoded = rounded * pair.factor;
+        return select(8u, bits(weight) >> 28, code);
     }
     template <class S> INLINE void store_scales(const Nvfp4& self, const EncodeTask& task, int64_t block, int count) {
         memcpy((uint8_t*)task.scales + block, self.bytes, (size_t)count);
@@ -92,15 +132,18 @@ struct Nvfp4 {
 
 template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx {
     static constexpr int BITS = WIDTH;
-    static constexpr bool INEXACT_DIFFERENCE = false;
+    static constexpr bool SIGNED = false;
     static constexpr bool careful = false;
-    float factor[PAIRS], inverse[PAIRS];
+    alignas(64) float factor[PAIRS], inverse[PAIRS];
     uint8_t bytes[PAIRS];
+    Floats error_bound;
+    bool zero;
 
-    template <class S> INLINE void choose(Mx& self, const typename S::T* strip, const EncodeTask& task) {
-        Floats low, high;
-        peaks<S>(strip, low, high);
-        Floats peak = larger(low, high);
+    INLINE void prepare(Mx&, const EncodeTask&) {}
+
+    template <class S, bool MEASURE> INLINE void choose(Mx& self, const typename S::T* strip, const EncodeTask& task) {
+        const Peaks peaks = find_peaks<S, MEASURE>(strip);
+        Floats peak = larger(peaks.halves[0], peaks.halves[1]);
         Words byte;
         if (task.floor_exponent) {
             byte = larger(bits(peak) >> 23, splat(FLOOR_SHIFT)) - FLOOR_SHIFT;
@@ -113,8 +156,9 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
         }
         store(self.factor, e8m0_decode(byte));
         store(self.inverse, (254u - byte) << 23);  // no finite peak needs byte 254
-        typedef uint8_t Row __attribute__((vector_size(16)));
-        store(self.bytes, __builtin_convertvector(byte, Row));
+        store_bytes(self.bytes, byte);
+        self.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
+        self.zero = peaks.zero;
     }
 
     struct Pair {
@@ -124,8 +168,8 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
         Floats scaled = magnitude(weight) * pair.inverse, rounded;
         Words code = Element::encode(smaller(scaled, splat((float)LARGEST)), rounded);
-        decoded = floats(bits(rounded * pair.factor) | (bits(weight) & 0x80000000u));
-        return (code & Element::MASK) | ((bits(weight) >> (32 - WIDTH)) & (1u << (WIDTH - 1)));
+        decoded = rounded * pair.factor;
+        return select(1u << (WIDTH - 1), bits(weight) >> (32 - WIDTH), code);
     }
     template <class S> INLINE void store_scales(const Mx& self, const EncodeTask& task, int64_t block, int count) {
         memcpy((uint8_t*)task.scales + block, self.bytes, (size_t)count);
@@ -144,9 +188,12 @@ template <typename Op> INLINE Floats fold(Floats x, int lanes, Op op) {
 
 template <int WIDTH> struct Affine {
     static constexpr int BITS = WIDTH;
-    static constexpr bool INEXACT_DIFFERENCE = true;
-    float scale[PAIRS], inverse[PAIRS], bias[PAIRS], stored_scale[PAIRS], stored_bias[PAIRS];
+    static constexpr bool SIGNED = true;
+    alignas(64) float scale[PAIRS], inverse[PAIRS], bias[PAIRS], stored_scale[PAIRS], stored_bias[PAIRS];
     bool careful;
+    static constexpr bool zero = false;
+
+    INLINE void prepare(Affine&, const EncodeTask&) {}
 
     template <class S, typename Op> INLINE Floats extremes(const typename S::T* strip, int lanes, Op op) {
         Floats low, high;
@@ -159,7 +206,7 @@ template <int WIDTH> struct Affine {
         return fold(op(low, high), lanes, op);
     }
 
-    template <class S> INLINE void choose(Affine& self, const typename S::T* strip, const EncodeTask& task) {
+    template <class S, bool MEASURE> INLINE void choose(Affine& self, const typename S::T* strip, const EncodeTask& task) {
         const int lanes = task.layout.block / 32;
         Floats low = extremes<S>(strip, lanes, [](Floats x, Floats y) { return smaller(x, y); });
         Floats high = extremes<S>(strip, lanes, [](Floats x, Floats y) { return larger(x, y); });
@@ -193,7 +240,7 @@ template <int WIDTH> struct Affine {
         Floats scaled = quotient<CAREFUL>(weight - pair.bias, pair.scale, pair.inverse);
         Floats sum = larger(smaller(scaled, splat(largest)), Floats{}) + magic;
         decoded = (sum - magic) * pair.stored_scale + pair.stored_bias;
-        return bits(sum) & (uint32_t)largest;
+        return bits(sum);
     }
     template <class S> INLINE void store_scales(const Affine& self, const EncodeTask& task, int64_t block, int count) {
         using T = typename S::T;

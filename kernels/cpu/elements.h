@@ -1,20 +1,27 @@
 // Small floats and weights' dtypes, one vector at a time: round, decode, widen, narrow.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "vectors.h"
 
 namespace VARIANT {
 
 // The float with M mantissa bits whose smallest normal number has the float32 exponent field LOW.
 template <int M, uint32_t LOW, uint32_t CODES> struct Minifloat {
+    INLINE Floats magic_of(Floats x) {
+        Words exponent = larger(bits(x) & 0x7F800000u, splat(LOW << 23));
+        return floats(exponent + (exponent >> (23 - M)) + (((23 - M) << 23) - (LOW << M)));
+    }
     // Codes of x in 0..max, to nearest even. The magic constant's last place is the step of x's binade, and its low
     // bits count the codes below that binade: so the low bits of the sum are the code.
     INLINE Words encode(Floats x, Floats& rounded) {
-        Words exponent = larger(bits(x) & 0x7F800000u, splat(LOW << 23));
-        Floats magic = floats(exponent + (exponent >> (23 - M)) + (((23 - M) << 23) - (LOW << M)));
+        Floats magic = magic_of(x);
         Floats sum = x + magic;
         rounded = sum - magic;
-        return bits(sum);  // the low bits; callers mask
+        return bits(sum);  // the code is in the low bits
     }
     INLINE Floats decode(Words code) {
         Words shifted = code << (23 - M);
@@ -26,6 +33,28 @@ template <int M, uint32_t LOW, uint32_t CODES> struct Minifloat {
 };
 
 using E2M1 = Minifloat<1, 127, 8>;
+
+#if defined(__AVX2__)
+// Three constants are enough for E2M1, looked up by the low bits of the exponent.
+template <> inline __attribute__((always_inline)) Floats E2M1::magic_of(Floats x) {
+    const float below_2 = 0x1p22f, below_4 = 0x1p23f + 2, below_8 = 0x1p24f + 8;
+#if defined(__AVX512F__)
+    const __m512 table = _mm512_setr_ps(below_4, below_8, below_2, below_2, below_2, below_2, below_2, below_2, below_2,
+                                        below_2, below_2, below_2, below_2, below_2, below_2, below_2);
+    return (Floats)_mm512_permutexvar_ps((__m512i)(bits(larger(x, splat(0x1p-12f))) >> 23), table);
+#else
+    const __m256 table = _mm256_setr_ps(below_4, below_8, below_2, below_2, below_2, below_2, below_2, below_2);
+    Words index = bits(larger(x, splat(0x1p-5f))) >> 23;
+    typedef uint32_t Half __attribute__((vector_size(32)));
+    Half low = __builtin_shufflevector(index, index, 0, 1, 2, 3, 4, 5, 6, 7);
+    Half high = __builtin_shufflevector(index, index, 8, 9, 10, 11, 12, 13, 14, 15);
+    Octet a = (Octet)_mm256_permutevar8x32_ps(table, (__m256i)low);
+    Octet b = (Octet)_mm256_permutevar8x32_ps(table, (__m256i)high);
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
+}
+#endif
+
 using E4M3 = Minifloat<3, 121, 128>;
 
 constexpr float E2M1_MAX = 6.0f;
@@ -66,9 +95,16 @@ INLINE Words narrow_half(Floats x) {
     return (magnitude >= 0x47800000u ? special : value) | sign;
 }
 
+INLINE Words count_zero_shorts(Words x) {
+    Shorts magnitude = (Shorts)x & (uint16_t)0x7FFF;
+    return (Words)(magnitude == 0 ? Shorts{} + (uint16_t)1 : Shorts{});
+}
+
 // Each dtype loads 32 weights as even and odd elements: lanes 0..7 are the first 16 weights, lanes 8..15 the others.
 struct BFloat16 {
     using T = uint16_t;
+    // Of 32 weights, how many are zero: 16-bit counters, two to a lane.
+    INLINE Words zeros(const T* from) { return count_zero_shorts(load<Words>(from)); }
     INLINE void load_pair(const T* from, Floats& even, Floats& odd) {
         Words x = load<Words>(from);
         even = floats(x << 16);
@@ -94,6 +130,10 @@ struct BFloat16 {
 
 struct Float32 {
     using T = float;
+    INLINE Words zeros(const T* from) {
+        Words first = load<Words>(from) & 0x7FFFFFFFu, second = load<Words>(from + 16) & 0x7FFFFFFFu;
+        return (first == 0u ? splat(1u) : Words{}) + (second == 0u ? splat(1u) : Words{});
+    }
     INLINE void load_pair(const T* from, Floats& even, Floats& odd) {
         Floats a = load<Floats>(from), b = load<Floats>(from + 16);
         even = evens(a, b);
@@ -109,6 +149,7 @@ struct Float32 {
 
 struct Float16 {
     using T = uint16_t;
+    INLINE Words zeros(const T* from) { return count_zero_shorts(load<Words>(from)); }
 #if defined(__F16C__) || defined(__aarch64__)
     typedef _Float16 Native __attribute__((vector_size(32)));
     INLINE void load_pair(const T* from, Floats& even, Floats& odd) {

@@ -5,25 +5,66 @@
 
 namespace VARIANT {
 
-// Weights and their errors of a strip, as pass two leaves them for pass three.
+// Weights and their errors of a strip, as pass two leaves them for pass three. Both may lack the weight's sign.
 struct Workspace {
-    float weight[STRIP];
-    float other[STRIP];  // the error, exact; or the decoded weight where a float32 difference would round
-    double block_error[STRIP / 16];
+    alignas(64) float weight[STRIP];
+    alignas(64) float other[STRIP];  // the error; or the decoded weight where a float32 difference would round
+    alignas(64) double block_error[STRIP / 16];
 };
 
 // Sums of one row, and what is kept over all rows.
 struct Totals {
-    Doubles squares, error, max_square;
+    Doubles squares[4], error[2], max_square;
+    float max_error;
     Integers vanished;
+    uint32_t scale_counts[4][256];  // four tables: runs of equal scales do not wait for each other
 };
 
 INLINE Doubles widen_octet(const float* from) { return __builtin_convertvector(load<Octet>(from), Doubles); }
 
-// Codes of a strip; with MEASURE also fills the workspace.
+// sum + x * x for an x that is a float32: the square is exact, so fused or not the result is the same.
+INLINE Doubles add_exact_square(Doubles x, Doubles sum) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_elementwise_fma(x, x, sum);
+#else
+    return sum + x * x;
+#endif
+}
+
+// One flag, in the lowest bit of each code, where its magnitude is not zero.
+template <int BITS> INLINE Words nonzero_codes(Words packed) {
+    if constexpr (BITS == 4) return (packed | packed >> 1 | packed >> 2) & 0x11111111u;
+    return (((packed & 0x7F7F7F7Fu) + 0x7F7F7F7Fu) >> 7) & 0x01010101u;
+}
+
+// Per lane, the sum of small counters BITS wide.
+template <int BITS> INLINE Words sum_counters(Words counters) {
+    if constexpr (BITS == 4) counters = (counters & 0x0F0F0F0Fu) + ((counters >> 4) & 0x0F0F0F0Fu);
+    if constexpr (BITS <= 8) counters = (counters & 0x00FF00FFu) + ((counters >> 8) & 0x00FF00FFu);
+    return (counters & 0xFFFFu) + (counters >> 16);
+}
+
+template <class S> INLINE Words count_zeros(const typename S::T* strip) {
+    Words zeros = {};
+    for (int j = 0; j < PAIRS; j++) zeros += S::zeros(strip + 32 * j);
+    return sum_counters<16>(zeros);
+}
+
+INLINE float largest_error(const Workspace& work, float least) {
+    Words largest[2] = {};
+    for (int i = 0; i < STRIP; i += 2 * LANES) {
+        largest[0] = larger(largest[0], load<Words>(work.other + i) & 0x7FFFFFFFu);
+        largest[1] = larger(largest[1], load<Words>(work.other + i + LANES) & 0x7FFFFFFFu);
+    }
+    const float found = floats(splat(__builtin_reduce_max(larger(largest[0], largest[1]))))[0];
+    return found > least ? found : least;
+}
+
+// Codes of a strip; with MEASURE also fills the workspace. DIFFERENCE: leave the subtraction to double precision.
 template <class S, class C, bool MEASURE, bool CAREFUL, bool DIFFERENCE>
 INLINE void encode_strip(const typename S::T* strip, const C& codec, uint8_t* codes, Workspace& work, Totals& totals) {
     constexpr int PER_STORE = 16 / C::BITS;  // pairs whose codes fill a vector
+    Words nonzero = {};
 #pragma clang loop unroll(disable)
     for (int first = 0; first < PAIRS; first += PER_STORE) {
         Words packed = {};
@@ -35,47 +76,72 @@ INLINE void encode_strip(const typename S::T* strip, const C& codec, uint8_t* co
             S::load_pair(strip + 32 * j, weight[0], weight[1]);
             Words even = C::template encode<CAREFUL>(pair, weight[0], decoded[0]);
             Words odd = C::template encode<CAREFUL>(pair, weight[1], decoded[1]);
-            packed |= (even | (odd << C::BITS)) << (2 * C::BITS * k);
+            Words both = select((1u << C::BITS) - 1, even, odd << C::BITS);
+            packed = k == 0 ? both : select((1u << (2 * C::BITS * k)) - 1, packed, both << (2 * C::BITS * k));
             if constexpr (MEASURE) {
                 for (int i = 0; i < 2; i++) {
-                    Floats other = DIFFERENCE ? decoded[i] : weight[i] - decoded[i];
-                    store(work.weight + 32 * j + 16 * i, weight[i]);
-                    store(work.other + 32 * j + 16 * i, other);
-                    totals.vanished += (decoded[i] == 0.0f) & (weight[i] != 0.0f);
+                    Floats kept = C::SIGNED ? weight[i] : magnitude(weight[i]);
+                    store(work.weight + 32 * j + 16 * i, kept);
+                    store(work.other + 32 * j + 16 * i, DIFFERENCE ? decoded[i] : kept - decoded[i]);
+                    if constexpr (DIFFERENCE) totals.vanished -= (decoded[i] == 0.0f) & (kept != 0.0f);
                 }
             }
         }
+        if constexpr (MEASURE && !DIFFERENCE) nonzero += nonzero_codes<C::BITS>(packed);
         if constexpr (C::BITS == 4)
             store(codes + 16 * first, ravel_bytes(packed));
         else
             store(codes + 32 * first, ravel_shorts(packed));
     }
+    if constexpr (MEASURE && !DIFFERENCE) {
+        totals.vanished += (Integers)(STRIP / LANES - sum_counters<C::BITS>(nonzero));
+        if (codec.zero) totals.vanished -= (Integers)count_zeros<S>(strip);
+        if (any(codec.error_bound > totals.max_error)) totals.max_error = largest_error(work, totals.max_error);
+    }
 }
 
-// Sums in double: the square of a float32 is exact there, so every variant gets the same.
-template <bool DIFFERENCE> INLINE void measure_strip(Workspace& work, Totals& totals, bool blocks) {
-    Doubles squares = totals.squares, error = totals.error, largest = totals.max_square, halves[8];
-    for (int j = 0; j < PAIRS; j++) {
-        Doubles sums[2];
-        for (int half = 0; half < 2; half++) {
-            Doubles square[2];
+// Sums in double: the square of a float32 is exact there, so every variant gets the same. Several accumulators, or the
+// additions would wait for one another.
+template <bool DIFFERENCE, bool BLOCKS> INLINE void measure_strip(Workspace& work, Totals& totals) {
+    Doubles squares[4], error[2], max_square = totals.max_square;
+    memcpy(squares, totals.squares, sizeof squares);
+    memcpy(error, totals.error, sizeof error);
+#pragma clang loop unroll(disable)
+    for (int first = 0; first < PAIRS; first += 4) {
+        Doubles sums[8];
+#pragma clang loop unroll(full)
+        for (int half = 0; half < 8; half++) {
+            Doubles difference[2];
+#pragma clang loop unroll(full)
             for (int odd = 0; odd < 2; odd++) {
-                const int at = 32 * j + 16 * odd + 8 * half;
-                Doubles weight = widen_octet(work.weight + at), difference = widen_octet(work.other + at);
-                if constexpr (DIFFERENCE) difference = weight - difference;
-                squares += weight * weight;
-                square[odd] = difference * difference;
-                largest = larger(largest, square[odd]);
+                const int at = 32 * (first + half / 2) + 16 * odd + 8 * (half & 1), slot = 2 * (half & 1) + odd;
+                Doubles weight = widen_octet(work.weight + at);
+                difference[odd] = widen_octet(work.other + at);
+                if constexpr (DIFFERENCE) difference[odd] = weight - difference[odd];
+                squares[slot] = add_exact_square(weight, squares[slot]);
             }
-            sums[half] = square[0] + square[1];
-            error += sums[half];
-            halves[2 * (j % 4) + half] = sums[half];
+            sums[half] = difference[0] * difference[0];
+            if constexpr (DIFFERENCE) {
+                Doubles second = difference[1] * difference[1];
+                max_square = larger(max_square, larger(sums[half], second));
+                sums[half] += second;
+            } else {
+                sums[half] = add_exact_square(difference[1], sums[half]);
+            }
+            error[half & 1] += sums[half];
         }
-        if (blocks && j % 4 == 3) store(work.block_error + 2 * (j - 3), sums_of_eight(halves));
+        if constexpr (BLOCKS) store(work.block_error + 2 * first, sums_of_eight(sums));
     }
-    totals.squares = squares;
-    totals.error = error;
-    totals.max_square = largest;
+    memcpy(totals.squares, squares, sizeof squares);
+    memcpy(totals.error, error, sizeof error);
+    totals.max_square = max_square;
+}
+
+template <bool DIFFERENCE> INLINE void measure_strip(Workspace& work, Totals& totals, bool blocks) {
+    if (blocks)
+        measure_strip<DIFFERENCE, true>(work, totals);
+    else
+        measure_strip<DIFFERENCE, false>(work, totals);
 }
 
 template <class S, class C, bool MEASURE>
@@ -85,22 +151,57 @@ INLINE void encode_and_measure(const typename S::T* strip, const C& codec, uint8
         encode_strip<S, C, MEASURE, true, true>(strip, codec, codes, work, totals);
         if constexpr (MEASURE) measure_strip<true>(work, totals, blocks);
     } else {
-        encode_strip<S, C, MEASURE, false, C::INEXACT_DIFFERENCE>(strip, codec, codes, work, totals);
-        if constexpr (MEASURE) measure_strip<C::INEXACT_DIFFERENCE>(work, totals, blocks);
+        encode_strip<S, C, MEASURE, false, C::SIGNED>(strip, codec, codes, work, totals);
+        if constexpr (MEASURE) measure_strip<C::SIGNED>(work, totals, blocks);
     }
 }
 
-template <class S, class C> INLINE void record_blocks(const EncodeTask& task, const Workspace& work, int64_t block, int count) {
-    Measure& measure = *task.measure;
-    if (task.layout.kind != AFFINE)
-        for (int i = 0; i < count; i++) measure.scale_counts[((const uint8_t*)task.scales)[block + i]]++;
-    if (!measure.block_error) return;
-    const int sixteens = task.layout.block / 16;
-    for (int i = 0; i < count; i++) {
-        double total = 0;
-        for (int k = 0; k < sixteens; k++) total += work.block_error[i * sixteens + k];
-        measure.block_error[block + i] = (float)total;
+// Count the scales of `count` blocks and keep their errors.
+INLINE void record_blocks(const EncodeTask& task, const Workspace& work, Totals& totals, int64_t block, int count) {
+    if (task.layout.kind != AFFINE) {
+        const uint8_t* scales = (const uint8_t*)task.scales + block;
+        int i = 0;
+        for (; i + 4 <= count; i += 4) {
+            const uint32_t four = load<uint32_t>(scales + i);
+            for (int k = 0; k < 4; k++) totals.scale_counts[k][(four >> (8 * k)) & 0xFF]++;
+        }
+        for (; i < count; i++) totals.scale_counts[0][scales[i]]++;
     }
+    float* errors = task.measure->block_error;
+    if (!errors) return;
+    const int sixteens = task.layout.block / 16;
+    float narrow[STRIP / 16];
+    if (sixteens == 1)
+        for (int i = 0; i < STRIP / 16; i += 8)
+            store(narrow + i, __builtin_convertvector(load<Doubles>(work.block_error + i), Octet));
+    else
+        for (int i = 0; i < count; i++) {
+            double total = 0;
+            for (int k = 0; k < sixteens; k++) total += work.block_error[i * sixteens + k];
+            narrow[i] = (float)total;
+        }
+    memcpy(errors + block, narrow, (size_t)count * sizeof(float));
+}
+
+INLINE void finish_row(const EncodeTask& task, const Totals& totals, int64_t row) {
+    task.measure->row_squares[row] = sum((totals.squares[0] + totals.squares[1]) + (totals.squares[2] + totals.squares[3]));
+    task.measure->row_error[row] = sum(totals.error[0] + totals.error[1]);
+}
+
+INLINE void finish(Measure& measure, const Totals& totals) {
+    for (int i = 0; i < LANES; i++) measure.vanished += totals.vanished[i];
+    if (totals.max_error > measure.max_error) measure.max_error = totals.max_error;
+    for (int i = 0; i < 8; i++) {
+        const double error = __builtin_sqrt(totals.max_square[i]);
+        if (error > measure.max_error) measure.max_error = error;
+    }
+    for (int i = 0; i < 256; i++)
+        for (int table = 0; table < 4; table++) measure.scale_counts[i] += totals.scale_counts[table][i];
+}
+
+// Also for what will be written: a store that waits for its cache line holds up all stores after it.
+INLINE void prefetch_strip(const void* from, int64_t nbytes) {
+    for (int64_t line = 0; line < nbytes; line += 64) __builtin_prefetch((const char*)from + line);
 }
 
 template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
@@ -110,45 +211,39 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     const T* weight = (const T*)task.weight;
     uint8_t* codes = task.codes;
     int64_t block = 0;
+    const bool keep_blocks = MEASURE && task.measure->block_error;
     Totals totals = {};
     Workspace work;
     C codec;
+    C::prepare(codec, task);
     for (int64_t row = 0; row < rows; row++) {
-        totals.squares = totals.error = Doubles{};
+        memset(totals.squares, 0, sizeof totals.squares);
+        memset(totals.error, 0, sizeof totals.error);
         for (int64_t done = 0; done < width; done += STRIP) {
             const int64_t left = width - done;
             const int size = left < STRIP ? (int)left : STRIP, blocks = size / task.layout.block;
             if (size == STRIP) {
-                for (size_t line = 0; line < STRIP * sizeof(T); line += 64)
-                    __builtin_prefetch((const char*)(weight + 2 * STRIP) + line);
-                C::template choose<S>(codec, weight, task);
-                encode_and_measure<S, C, MEASURE>(weight, codec, codes, work, totals, MEASURE && task.measure->block_error);
+                prefetch_strip(weight + 2 * STRIP, STRIP * sizeof(T));
+                prefetch_strip(codes + 2 * (STRIP * C::BITS / 8), STRIP * C::BITS / 8);
+                C::template choose<S, MEASURE>(codec, weight, task);
+                encode_and_measure<S, C, MEASURE>(weight, codec, codes, work, totals, keep_blocks);
             } else {
                 T padded[STRIP] = {};
                 uint8_t packed[STRIP];
                 memcpy(padded, weight, (size_t)size * sizeof(T));
-                C::template choose<S>(codec, padded, task);
-                encode_and_measure<S, C, MEASURE>(padded, codec, packed, work, totals, MEASURE && task.measure->block_error);
+                C::template choose<S, MEASURE>(codec, padded, task);
+                encode_and_measure<S, C, MEASURE>(padded, codec, packed, work, totals, keep_blocks);
                 memcpy(codes, packed, (size_t)size * C::BITS / 8);
             }
             C::template store_scales<S>(codec, task, block, blocks);
-            if constexpr (MEASURE) record_blocks<S, C>(task, work, block, blocks);
+            if constexpr (MEASURE) record_blocks(task, work, totals, block, blocks);
             weight += size;
             codes += (int64_t)size * C::BITS / 8;
             block += blocks;
         }
-        if constexpr (MEASURE) {
-            task.measure->row_squares[row] = sum(totals.squares);
-            task.measure->row_error[row] = sum(totals.error);
-        }
+        if constexpr (MEASURE) finish_row(task, totals, row);
     }
-    if constexpr (MEASURE) {
-        for (int i = 0; i < 8; i++) {
-            const double error = __builtin_sqrt(totals.max_square[i]);
-            if (error > task.measure->max_error) task.measure->max_error = error;
-        }
-        for (int i = 0; i < LANES; i++) task.measure->vanished -= totals.vanished[i];
-    }
+    if constexpr (MEASURE) finish(*task.measure, totals);
 }
 
 template <class S, class C> int encode_format(EncodeTask& task) {

@@ -39,6 +39,9 @@ INLINE Doubles larger(Doubles a, Doubles b) { return a > b ? a : b; }
 INLINE Words larger(Words a, Words b) { return __builtin_elementwise_max(a, b); }
 INLINE Words larger_shorts(Words a, Words b) { return (Words)__builtin_elementwise_max((Shorts)a, (Shorts)b); }
 
+// Bits of `a` where the mask has ones, of `b` elsewhere.
+INLINE Words select(uint32_t mask, Words a, Words b) { return (a & mask) | (b & ~mask); }
+
 template <typename Mask> INLINE bool any(Mask mask) { return __builtin_reduce_or(mask) != 0; }
 
 // Lanes 0..7 hold `low`, lanes 8..15 hold `high`: the two halves of a pair of blocks.
@@ -65,6 +68,13 @@ template <typename V, typename Op> INLINE V reduce_neighbours(V a, V b, Op op) {
               __builtin_shufflevector(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31));
 }
 
+template <typename V> INLINE V first_halves(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+}
+template <typename V> INLINE V second_halves(V a, V b) {
+    return __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+
 template <typename V> INLINE V quarter_pairs(V a, V b, bool second) {
     return second ? __builtin_shufflevector(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)
                   : __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
@@ -82,14 +92,8 @@ template <typename V, typename Get, typename Op> INLINE void reduce_halves(Get g
     // Each vector now holds one lane per source in each 16 bytes; transpose the 16-byte quarters.
     V a = quarter_pairs(four[0], four[1], false), b = quarter_pairs(four[2], four[3], false);
     V c = quarter_pairs(four[0], four[1], true), d = quarter_pairs(four[2], four[3], true);
-    const auto first_half = [](V x, V y) {
-        return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    };
-    const auto second_half = [](V x, V y) {
-        return __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    };
-    low = op(first_half(a, b), second_half(a, b));
-    high = op(first_half(c, d), second_half(c, d));
+    low = op(first_halves(a, b), second_halves(a, b));
+    high = op(first_halves(c, d), second_halves(c, d));
 }
 
 // The sums of eight vectors of eight doubles, in order.
