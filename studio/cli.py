@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="write JSON lines to stdout: events, then the report")
-        sub.add_argument("--quiet", action="store_true", help="no progress and no messages, errors only")
+        sub.add_argument("--quiet", action="store_true", help="no progress and no messages, results and errors only")
         return sub
 
     inspect = command("inspect", _inspect, "list what a checkpoint holds; reads headers only")

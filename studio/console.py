@@ -44,7 +44,7 @@ class Console:
         self.emit("error", message=str(error), hint=error.hint, exit_code=error.exit_code)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; columns whose title starts with ">" are aligned to the right."""
+        """A table; columns whose title starts with ">" are aligned to the right; the first is cut where room is short."""
         if self.as_json:
             return
         from rich.console import Console as Rich
@@ -53,9 +53,10 @@ class Console:
 
         terminal = _is_terminal(sys.stdout)
         table = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
-        for title in columns:
+        for place, title in enumerate(columns):
             right = title.startswith(">")
-            table.add_column(title.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+            width = max(len(cell) for cell in (title.lstrip(">"), *(row[place] for row in rows))) if place else 0
+            table.add_column(title.lstrip(">"), justify="right" if right else "left", no_wrap=True, min_width=width)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         try:
