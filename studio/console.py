@@ -44,7 +44,7 @@ class Console:
         self.emit("error", message=str(error), hint=error.hint, exit_code=error.exit_code)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; columns whose title starts with ">" are aligned to the right; the first is cut where room is short."""
+        """A table; a title that starts with ">" aligns to the right; the first column is cut where room is short."""
         if self.as_json:
             return
         from rich.console import Console as Rich
@@ -55,8 +55,8 @@ class Console:
         table = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
         for place, title in enumerate(columns):
             right = title.startswith(">")
-            width = max(len(cell) for cell in (title.lstrip(">"), *(row[place] for row in rows))) if place else 0
-            table.add_column(title.lstrip(">"), justify="right" if right else "left", no_wrap=True, min_width=width)
+            width = max(len(cell) for cell in (title.removeprefix(">"), *(row[place] for row in rows))) if place else 0
+            table.add_column(title.removeprefix(">"), justify="right" if right else "left", no_wrap=True, min_width=width)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         try:

@@ -48,7 +48,7 @@ def _compare_formats(
         bits = 8 * sum(r.nbytes_out for r in outcome.quantized) / outcome.quantized_count
         most = f"{worst.rel_err:.4f}" if worst else "-"
         rows.append((name, row.title, f"{bits:.2f}", f"{outcome.rel_err:.4f}", most))
-    console.table(("format", "", ">bits per weight", ">relative error", ">worst layer"), rows)
+    console.table(("format", "", ">bits per weight", ">rel_err", ">worst layer"), rows)
 
 
 def _is_ours(target: Path) -> bool:

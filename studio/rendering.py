@@ -84,13 +84,13 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
         )
         for row in core.totals(outcome.layers)
     ]
-    columns = ("role", "format", ">layers", ">weights", ">before", ">after", ">relative error")
+    columns = ("role", "format", ">layers", ">weights", ">before", ">after", ">rel_err")
     console.table(columns, rows)
     ranked = sorted(outcome.quantized, key=lambda r: -r.rel_err)[:worst]
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(
-            ("layer", "format", ">relative error", ">SNR", ">became zero", ">beyond 6 sigma"),
+            ("layer", "format", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
             [_layer_row(result) for result in ranked],
         )
     console.say(
