@@ -55,25 +55,30 @@ def library_name(target: str) -> str:
     return "libnvfp4.dylib" if "macos" in target else "libnvfp4.so"
 
 
+def arguments(target: str, variant: str | None = None) -> list[str]:
+    """What the compiler is told for one variant of `target`; for none of them, code that must run on any."""
+    told = ["-target", target, *FLAGS, *([] if "windows" in target else ["-fPIC"])]
+    return told if variant is None else [*told, *VARIANTS[target.split("-")[0]][variant], f"-DVARIANT={variant}"]
+
+
 def build(target: str, output: Path, *, compiler: str = sys.executable) -> Path:
     """Compile every variant of `target` at once and link them into the shared library `output`.
 
     Raises BuildError with what the compiler said.
     """
     # `cc` and not `c++`: the sources use no C++ library, which would be compiled on first use.
-    position = [] if "windows" in target else ["-fPIC"]
+    command = [compiler, "-m", "ziglang", "cc"]
     with tempfile.TemporaryDirectory() as scratch:
-        command = [compiler, "-m", "ziglang", "cc", "-target", target]
-        jobs = []
-        for name, flags in VARIANTS[target.split("-")[0]].items():
-            arguments = [*FLAGS, *position, *flags, f"-DVARIANT={name}", str(SOURCES / "variant.cpp")]
-            jobs.append((Path(scratch) / f"{name}.o", arguments))
-        jobs.append((Path(scratch) / "dispatch.o", [*FLAGS, *position, str(SOURCES / "dispatch.cpp")]))
+        jobs = {
+            str(Path(scratch) / f"{name}.o"): [*arguments(target, name), str(SOURCES / "variant.cpp")]
+            for name in VARIANTS[target.split("-")[0]]
+        }
+        jobs[str(Path(scratch) / "dispatch.o")] = [*arguments(target), str(SOURCES / "dispatch.cpp")]
         environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": scratch}
-        _run([[*command, "-c", *arguments, "-o", str(object_file)] for object_file, arguments in jobs], environment)
+        _run([[*command, "-c", *told, "-o", name] for name, told in jobs.items()], environment)
         output.parent.mkdir(parents=True, exist_ok=True)
         linked = Path(scratch) / output.name
-        _run([[*command, "-shared", "-s", "-o", str(linked), *(str(o) for o, _ in jobs)]], environment)
+        _run([[*command, "-target", target, "-shared", "-s", "-o", str(linked), *jobs]], environment)
         # Another process may have the old file mapped: replace the name, never the contents.
         staged = output.with_name(output.name + ".new")
         staged.write_bytes(linked.read_bytes())

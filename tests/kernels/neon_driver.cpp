@@ -1,0 +1,64 @@
+// Reads tasks from a file, runs them through the library and writes the bytes: so that another processor's build can be
+// tested under an emulator. All numbers are little-endian; see test_cpu_neon.py for the order.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../../kernels/cpu/tasks.h"
+
+extern "C" int32_t nvfp4_encode(int32_t, EncodeTask*);
+extern "C" int32_t nvfp4_decode(int32_t, const DecodeTask*);
+extern "C" int32_t nvfp4_census(int32_t, CensusTask*);
+
+struct Header {
+    int64_t rows, width;
+    int32_t dtype, itemsize, kind, bits, block, min_scale, zero_scale, floor_exponent;
+    float tensor_scale;
+    int32_t unused;
+};
+
+static void write(const void* from, size_t size, FILE* out) { fwrite(from, 1, size, out); }
+
+static void run(const Header& h, const void* weight, FILE* out) {
+    const int64_t count = h.rows * h.width, blocks = count / h.block, scale_size = h.kind == AFFINE ? h.itemsize : 1;
+    const size_t code_bytes = (size_t)(count * h.bits / 8), scale_bytes = (size_t)(blocks * scale_size);
+    uint8_t* codes = (uint8_t*)calloc(1, code_bytes);
+    uint8_t *scales = (uint8_t*)calloc(1, scale_bytes), *biases = (uint8_t*)calloc(1, scale_bytes);
+    double *squares = (double*)calloc((size_t)h.rows, 8), *error = (double*)calloc((size_t)h.rows, 8);
+    float* block_error = (float*)calloc((size_t)blocks, 4);
+    uint64_t scale_counts[256] = {}, *counts = (uint64_t*)calloc(32768, 8);
+    void* decoded = calloc((size_t)count, (size_t)h.itemsize);
+    Measure measure = {squares, error, block_error, scale_counts, 0, 0};
+    const Layout layout = {h.kind, h.bits, h.block};
+    EncodeTask encode = {weight, codes, scales, biases, &measure, h.rows, h.width, layout, h.dtype,
+                         h.tensor_scale, h.min_scale, h.zero_scale, h.floor_exponent};
+    nvfp4_encode(0, &encode);
+    DecodeTask decode = {codes, scales, biases, decoded, count, layout, h.dtype, h.dtype, h.tensor_scale};
+    nvfp4_decode(0, &decode);
+    CensusTask census = {weight, counts, count, h.dtype, 0, 0, 0};
+    nvfp4_census(0, &census);
+    write(codes, code_bytes, out);
+    write(scales, scale_bytes, out);
+    if (h.kind == AFFINE) write(biases, scale_bytes, out);
+    write(decoded, (size_t)(count * h.itemsize), out);
+    write(squares, (size_t)h.rows * 8, out);
+    write(error, (size_t)h.rows * 8, out);
+    write(block_error, (size_t)blocks * 4, out);
+    write(&measure.max_error, 8, out);
+    write(&measure.vanished, 8, out);
+    write(counts, 32768 * 8, out);
+    void* made[] = {codes, scales, biases, squares, error, block_error, counts, decoded};
+    for (void* one : made) free(one);
+}
+
+int main(int, char** names) {
+    FILE *in = fopen(names[1], "rb"), *out = fopen(names[2], "wb");
+    Header header;
+    while (fread(&header, sizeof header, 1, in) == 1) {
+        const size_t size = (size_t)(header.rows * header.width) * (size_t)header.itemsize;
+        void* weight = malloc(size);
+        if (fread(weight, 1, size, in) != size) return 1;
+        run(header, weight, out);
+        free(weight);
+    }
+    return fclose(out);
+}

@@ -1,0 +1,96 @@
+"""The arm64 build, run under an emulator: its bytes, decoded weights, sums and counts are the reference's."""
+
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hard_weights import DTYPES, RECIPES, same_bits, ties, weights
+
+from kernels import Recipe, reference
+from kernels.cpu import library
+from kernels.cpu.build import SOURCES, arguments
+
+EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+DRIVER = Path(__file__).with_name("neon_driver.cpp")
+pytestmark = pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed (Debian: qemu-user)")
+
+
+def tasks() -> Iterator[tuple[np.ndarray[Any, Any], Recipe, float]]:
+    """Weights with recipes and tensor scales; every recipe and dtype, and every bfloat16 magnitude once."""
+    for dtype, kind in DTYPES.items():
+        for chosen in RECIPES.values():
+            tensor_scales = (0.0017, 1e-30, 1e-36) if chosen.format.tensor_scale else (1.0,)
+            for g in tensor_scales:
+                yield np.concatenate([ties(kind, 0.0017)[:20, :256], weights(dtype)["odd blocks"]]), chosen, g
+        yield weights(dtype)["odd blocks"][:, :128].copy(), RECIPES["int8-g128"], 1.0
+    yield weights("bf16")["every magnitude"], RECIPES["nvfp4-3t"], 1.7e-4
+
+
+def packed(weight: np.ndarray[Any, Any], chosen: Recipe, g: float) -> bytes:
+    """A task as the driver reads it."""
+    layout = library.layout(chosen.format)
+    numbers = (library.DTYPES[weight.dtype], weight.itemsize, layout.kind, layout.bits, layout.block)
+    rules = (chosen.min_scale, chosen.zero_scale, int(chosen.exponent == "floor"))
+    return struct.pack("<2q8if4x", *weight.shape, *numbers, *rules, g) + weight.tobytes()
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library and its driver as one static arm64 program."""
+    pytest.importorskip("ziglang", reason="the compiler, ziglang, is not installed")
+    program = tmp_path_factory.mktemp("neon") / "driver"
+    sources = [str(SOURCES / "variant.cpp"), str(SOURCES / "dispatch.cpp"), str(DRIVER)]
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        *arguments("aarch64-linux-musl", "neon"),
+        *sources,
+        "-o",
+        str(program),
+    ]
+    subprocess.run(command, check=True, timeout=300)
+    return program
+
+
+def take(stream: memoryview, dtype: Any, count: int) -> tuple[np.ndarray[Any, Any], memoryview]:
+    nbytes = np.dtype(dtype).itemsize * count
+    return np.frombuffer(stream[:nbytes], np.uint8).view(dtype), stream[nbytes:]
+
+
+def test_neon_agrees_with_the_reference(driver: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks").write_bytes(b"".join(packed(*task) for task in tasks()))
+    assert EMULATOR is not None
+    subprocess.run([EMULATOR, str(driver), str(tmp_path / "tasks"), str(tmp_path / "results")], check=True, timeout=300)
+    stream = memoryview((tmp_path / "results").read_bytes())
+    for weight, chosen, g in tasks():
+        row = chosen.format
+        with np.errstate(all="ignore"):
+            expected = reference.encode(weight, chosen, g)
+            measured = reference.fidelity(weight, expected, blocks=True)
+            decoded = reference.decode(expected).astype(weight.dtype)
+        where = f"{row.name}, {weight.dtype}, g = {g}"
+        for part in (expected.codes, expected.scales, expected.biases, decoded):
+            if part is not None:
+                got, stream = take(stream, part.dtype, part.size)
+                assert same_bits(got, part.reshape(-1)), where
+        for sums in (measured.row_squares, measured.row_error):
+            got, stream = take(stream, np.float64, len(weight))
+            np.testing.assert_allclose(got, sums, rtol=1e-12, atol=0, err_msg=where)
+        assert measured.block_error is not None
+        got, stream = take(stream, np.float32, measured.block_error.size)
+        np.testing.assert_allclose(got, measured.block_error.reshape(-1), rtol=2e-7, atol=1e-44, err_msg=where)
+        (max_error,), stream = take(stream, np.float64, 1)
+        (vanished,), stream = take(stream, np.int64, 1)
+        assert max_error == pytest.approx(measured.max_error, rel=1e-15)
+        assert vanished == measured.vanished
+        counts, stream = take(stream, np.uint64, 32768)
+        np.testing.assert_array_equal(counts, reference.census(weight).counts)
+    assert not len(stream)
