@@ -55,8 +55,9 @@ class Console:
         table = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
         for place, title in enumerate(columns):
             right = title.startswith(">")
-            width = max(len(cell) for cell in (title.removeprefix(">"), *(row[place] for row in rows))) if place else 0
-            table.add_column(title.removeprefix(">"), justify="right" if right else "left", no_wrap=True, min_width=width)
+            head = title.removeprefix(">")
+            width = max(len(head), *(len(row[place]) for row in rows), 0) if place else 0
+            table.add_column(head, justify="right" if right else "left", no_wrap=True, min_width=width)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         try:
