@@ -20,7 +20,7 @@ _LEAST_SQUARES = 1e-30
 
 
 def gpu_backend(name: str) -> Backend:
-    """The backend called "metal" or "cuda". Raises ValueError, saying why, when it can not work here."""
+    """The backend called "metal" or "cuda", self-tested. Raises ValueError, saying why, when it can not work here."""
     if name not in ("metal", "cuda"):
         raise ValueError(f"[gpu_backend] unknown backend, got {name!r}: choose metal or cuda")
     if util.find_spec("mlx") is None:
@@ -30,7 +30,9 @@ def gpu_backend(name: str) -> Backend:
 
     if not (mx.metal if name == "metal" else mx.cuda).is_available():
         raise ValueError(f"[gpu_backend] mlx finds no {'Metal' if name == 'metal' else 'CUDA'} device here")
-    return GpuBackend(name)
+    backend = GpuBackend(name)
+    backend.prove()
+    return backend
 
 
 def _title(name: str) -> str:
