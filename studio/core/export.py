@@ -1,6 +1,5 @@
 """export: from a model and a plan to a verified folder; stops anywhere, continues, and ends in the same bytes."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,29 +7,25 @@ from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import kernels
-from kernels import Quantized
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
 from studio.core.errors import CheckpointError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
 from studio.core.layouts import Layout
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.placement import Placement
 from studio.core.manifest import SUMS, manifest, sums
-from studio.core.model import Layer, Matrix, Model
+from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.pipeline import Engine, Sink, run, work
+from studio.core.pipeline import Engine, run, work
 from studio.core.plan import Choice, Plan
 from studio.core.readback import StoredMatrix, sha256
-from studio.core.reading import Slab
 from studio.core.report import model_card
 from studio.core.results import LayerResult, Outcome
+from studio.core.shard_writer import ShardWriter
 from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
-from studio.core.staging import MANIFEST, Staging, check_space, check_target, writing
+from studio.core.staging import MANIFEST, Staging, check_space, check_target
+from studio.core.tasks import Tasks
 from studio.core.verification import Check, check_layers
 
 INDEX = "model.safetensors.index.json"
@@ -187,7 +182,7 @@ class _Run:
         return True
 
     def _quantize(self, shard: Shard) -> Iterator[Event]:
-        with _ShardSink(self.staging.temporary(shard.name), shard, self.job.layout) as sink:
+        with ShardWriter(self.staging.temporary(shard.name), shard, self.job.layout) as sink:
             for event in run(self.engine, shard.choices, sink, self.done):
                 if isinstance(event, LayerDone):
                     self.results[event.result.name] = event.result
@@ -196,12 +191,11 @@ class _Run:
         self.done += work(shard.choices)
 
     def _verify(self, shard: Shard) -> Iterator[Event]:
-        with SourceFile(self.staging.temporary(shard.name)) as file:
+        with SourceFile(self.staging.temporary(shard.name)) as file, Tasks(self.engine.pool) as tasks:
             header = read_header(file)
-            whole = self.engine.pool.submit(sha256, file)
+            whole = tasks.submit(sha256, file)
             digests = {
-                name: self.engine.pool.submit(sha256, file, tensor.start, tensor.nbytes)
-                for name, tensor in header.tensors.items()
+                name: tasks.submit(sha256, file, tensor.start, tensor.nbytes) for name, tensor in header.tensors.items()
             }
             checks = [_check(item, self.results) for item in shard.items]
             for name, nbytes in check_layers(self.engine, file, header, self.job.layout, checks):
@@ -259,62 +253,3 @@ def _check(item: Item, results: Mapping[str, LayerResult]) -> Check:
     name = recipe.format.name if recipe else ""
     matrices = tuple(StoredMatrix(m.name, m.rows, m.columns, name, parts) for m, parts in item.matrices)
     return Check(results[layer.name], matrices, item.kept, layer)
-
-
-class _ShardSink(Sink):
-    """Writes each part to its place in a file; the header is there first, the rest in any order."""
-
-    def __init__(self, path: Path, shard: Shard, layout: Layout) -> None:
-        self._path, self._shard, self._layout = path, shard, layout
-        self._parts = {matrix.name: parts for item in shard.items for matrix, parts in item.matrices}
-        self._kept = {item.choice.layer.name: item.kept for item in shard.items if item.kept}
-        with writing(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            os.ftruncate(self._descriptor, shard.nbytes)
-        self._write(memoryview(shard.head), 0)
-
-    def agreed_scale(self, g: float) -> float:
-        """The multiplier that survives being stored and read, whatever the convention rounds."""
-        for _ in range(8):
-            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
-            if agreed == g:
-                break
-            g = agreed
-        return g
-
-    def write_slab(self, slab: Slab, quantized: Quantized) -> None:
-        arrays = {"codes": quantized.codes, "scales": quantized.scales, "biases": quantized.biases}
-        for part in self._parts[slab.matrix.name]:
-            array = arrays.get(part.content)
-            if array is not None:
-                offset = part.nbytes // slab.matrix.rows * slab.start
-                self._write_part(part, offset, array)
-
-    def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
-        for part in self._parts[matrix.name]:
-            if part.content == "tensor_scale":
-                self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
-
-    def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
-        self._write_part(self._kept[layer.name], offset, data)
-
-    def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
-        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self._write(raw.data, self._shard.tensors[part.name].start + part.offset + offset)
-
-    def _write(self, data: memoryview, offset: int) -> None:
-        with writing(self._path):
-            while data:
-                count = os.pwrite(self._descriptor, data, offset)
-                data, offset = data[count:], offset + count
-
-    def flush(self) -> None:
-        """Flush the file to the disk; a failure ends the run."""
-        with writing(self._path):
-            os.fsync(self._descriptor)
-
-    def __enter__(self) -> "_ShardSink":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)

@@ -26,6 +26,7 @@ from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, Scratch, Slab, read_slab, slabs
 from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
 from studio.core.roles import fused_group
+from studio.core.tasks import Tasks
 
 T = TypeVar("T")
 
@@ -93,20 +94,21 @@ def run(engine: Engine, choices: Sequence[Choice], sink: Sink, done: int = 0) ->
     Raises CheckpointError for NaN or Inf in a weight that is to be quantized.
     """
     todo = scopes(choices)
-    passes = (_FirstPass(engine, scope, sink) for scope in todo)
     ahead = _ReadAhead([choice.layer for scope in todo for choice in scope])
-    first = next(passes, None)
-    while first is not None:
-        for name, nbytes in first.gather():
-            ahead.consume(nbytes)
-            done += nbytes
-            yield Progress("quantize", done, name)
-        second = _SecondPass(engine, first, sink)
+    with Tasks(engine.pool) as tasks:
+        passes = (_FirstPass(engine, tasks, scope, sink) for scope in todo)
         first = next(passes, None)
-        for name, nbytes, results in second.gather():
-            done += nbytes
-            yield Progress("quantize", done, name)
-            yield from results
+        while first is not None:
+            for name, nbytes in first.gather():
+                ahead.consume(nbytes)
+                done += nbytes
+                yield Progress("quantize", done, name)
+            second = _SecondPass(engine, tasks, first, sink)
+            first = next(passes, None)
+            for name, nbytes, results in second.gather():
+                done += nbytes
+                yield Progress("quantize", done, name)
+                yield from results
 
 
 class _ReadAhead:
@@ -133,8 +135,9 @@ class _ReadAhead:
 class _FirstPass:
     """Counts the weights of a scope, and copies the layers that are kept."""
 
-    def __init__(self, engine: Engine, scope: list[Choice], sink: Sink) -> None:
+    def __init__(self, engine: Engine, tasks: Tasks, scope: list[Choice], sink: Sink) -> None:
         self.scope = scope
+        self._submit = tasks.submit
         self.censuses = {choice.layer.name: Census.empty() for choice in scope}
         self.peaks: dict[str, float] = {}
         self._tasks = [task for choice in scope for task in self._start(engine, choice, sink)]
@@ -144,12 +147,12 @@ class _FirstPass:
         if choice.recipe is None and layer.scale is None:
             chunks = _chunks(layer, engine.slab_nbytes)
             return [
-                _Task(layer.name, "", size, engine.pool.submit(_copy, engine, layer, start, size, sink))
+                _Task(layer.name, "", size, self._submit(_copy, engine, layer, start, size, sink))
                 for start, size in chunks
             ]
         job = _count if choice.recipe else _copy_widened
         return [
-            _Task(layer.name, matrix.name, slab.nbytes, engine.pool.submit(job, engine, slab, sink))
+            _Task(layer.name, matrix.name, slab.nbytes, self._submit(job, engine, slab, sink))
             for matrix in layer.matrices
             for slab in slabs(layer, matrix, engine.slab_nbytes)
         ]
@@ -172,8 +175,9 @@ class _FirstPass:
 class _SecondPass:
     """Encodes the layers of a scope with the tensor scales that the first pass gave."""
 
-    def __init__(self, engine: Engine, first: _FirstPass, sink: Sink) -> None:
+    def __init__(self, engine: Engine, tasks: Tasks, first: _FirstPass, sink: Sink) -> None:
         self._first = first
+        self._submit = tasks.submit
         multipliers = _multipliers(first.scope, first.peaks, sink)
         self._plan = [(choice, *self._start(engine, choice, multipliers, sink)) for choice in first.scope]
 
@@ -188,7 +192,7 @@ class _SecondPass:
         for matrix, g in zip(layer.matrices, scales, strict=True):
             sink.write_scale(choice, matrix, g)
             for slab in slabs(layer, matrix, engine.slab_nbytes):
-                future = engine.pool.submit(_encode, engine, slab, recipe, g, sink)
+                future = self._submit(_encode, engine, slab, recipe, g, sink)
                 tasks.append(_Task(layer.name, matrix.name, slab.nbytes, future))
         return scales if recipe.format.tensor_scale else [], tasks
 
@@ -282,10 +286,11 @@ def _warnings(result: LayerResult) -> list[Warned]:
 def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:
     """Layer name -> number of NaN and Inf, for layers that are to be quantized and hold any."""
     found: dict[str, int] = defaultdict(int)
-    for choice in choices:
-        parts = [slab for m in choice.layer.matrices for slab in slabs(choice.layer, m, engine.slab_nbytes)]
-        futures = [engine.pool.submit(_count, engine, slab, Sink()) for slab in parts] if choice.recipe else []
-        for future in futures:
-            census = future.result()
-            found[choice.layer.name] += census.nan + census.infinite
+    with Tasks(engine.pool) as tasks:
+        for choice in choices:
+            parts = [slab for m in choice.layer.matrices for slab in slabs(choice.layer, m, engine.slab_nbytes)]
+            futures = [tasks.submit(_count, engine, slab, Sink()) for slab in parts] if choice.recipe else []
+            for future in futures:
+                census = future.result()
+                found[choice.layer.name] += census.nan + census.infinite
     return {name: count for name, count in found.items() if count}

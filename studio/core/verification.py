@@ -22,9 +22,10 @@ from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.pipeline import Engine
 from studio.core.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
-from studio.core.reading import SLAB_NBYTES, Slab, read_slab, slabs
+from studio.core.reading import Slab, read_slab, slabs
 from studio.core.results import LayerResult, Outcome
 from studio.core.staging import MANIFEST
+from studio.core.tasks import Tasks
 
 TOLERANCE = 1e-5
 """Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
@@ -50,12 +51,13 @@ def check_layers(
 ) -> Iterator[tuple[str, int]]:
     """Verify layers of one file; yields (name, bytes read). Raises CheckpointError for the first that is wrong."""
     place = _Place(file, header, layout)
-    started = [(check, _start(engine, place, check)) for check in checks]
-    for check, futures in started:
-        total = sum(future.result() for future in futures)
-        if check.layer is not None and check.matrices:
-            _compare(file, check.result, total)
-        yield check.result.name, check.work
+    with Tasks(engine.pool) as tasks:
+        started = [(check, _start(engine, tasks, place, check)) for check in checks]
+        for check, futures in started:
+            total = sum(future.result() for future in futures)
+            if check.layer is not None and check.matrices:
+                _compare(file, check.result, total)
+            yield check.result.name, check.work
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +67,20 @@ class _Place:
     layout: Layout
 
 
-def _start(engine: Engine, place: _Place, check: Check) -> list[Future[float]]:
-    submit = engine.pool.submit
+def _start(engine: Engine, tasks: Tasks, place: _Place, check: Check) -> list[Future[float]]:
+    submit = tasks.submit
     if check.kept is not None:
         if check.layer is None:
             return []
         if check.layer.scale is not None:
-            parts = [slab for matrix in check.layer.matrices for slab in slabs(check.layer, matrix)]
+            parts = [slab for matrix in check.layer.matrices for slab in slabs(check.layer, matrix, engine.slab_nbytes)]
             return [submit(_same_widened, place, check.kept, slab) for slab in parts]
         pieces = chunks(check.kept.nbytes)
         return [submit(_same_bytes, place, check.kept, check.layer, *piece) for piece in pieces]
     futures = []
     sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
     for matrix, source in zip(check.matrices, sources, strict=True):
-        height = max(SLAB_NBYTES // (2 * matrix.columns), 1)
+        height = max(engine.slab_nbytes // (2 * matrix.columns), 1)
         for start in range(0, matrix.rows, height):
             stop = min(start + height, matrix.rows)
             slab = Slab(check.layer, source, start, stop) if check.layer and source else None
@@ -135,7 +137,8 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
         total = sum(file.size for file in files.values()) + sum(check.work for _, check in checks)
         yield Started("verify", total, len(checks), folder)
         done = 0
-        hashes = [(name, engine.pool.submit(sha256, file)) for name, file in files.items()]
+        tasks = stack.enter_context(Tasks(engine.pool))
+        hashes = [(name, tasks.submit(sha256, file)) for name, file in files.items()]
         for name, future in hashes:
             if future.result() != expected[name]:
                 raise CheckpointError("damaged: its SHA-256 is not the one in SHA256SUMS", file=folder / name)

@@ -1,0 +1,80 @@
+"""Writes a shard: every part goes to its place in the file, in any order, from any thread."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Quantized
+from studio.core.layouts import Layout
+from studio.core.layouts.placement import Placement
+from studio.core.model import Layer, Matrix
+from studio.core.pipeline import Sink
+from studio.core.plan import Choice
+from studio.core.reading import Slab
+from studio.core.shards import Shard
+from studio.core.staging import writing
+
+
+class ShardWriter(Sink):
+    """The file is there at its full size with its header from the start; use it as a context manager."""
+
+    def __init__(self, path: Path, shard: Shard, layout: Layout) -> None:
+        self._path, self._shard, self._layout = path, shard, layout
+        self._parts = {matrix.name: parts for item in shard.items for matrix, parts in item.matrices}
+        self._kept = {item.choice.layer.name: item.kept for item in shard.items if item.kept}
+        with writing(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            os.ftruncate(self._descriptor, shard.nbytes)
+        self._write(memoryview(shard.head), 0)
+
+    def agreed_scale(self, g: float) -> float:
+        """The multiplier that survives being stored and read, whatever the convention rounds."""
+        for _ in range(8):
+            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
+            if agreed == g:
+                break
+            g = agreed
+        return g
+
+    def write_slab(self, slab: Slab, quantized: Quantized) -> None:
+        """See `Sink.write_slab`."""
+        arrays = {"codes": quantized.codes, "scales": quantized.scales, "biases": quantized.biases}
+        for part in self._parts[slab.matrix.name]:
+            array = arrays.get(part.content)
+            if array is not None:
+                offset = part.nbytes // slab.matrix.rows * slab.start
+                self._write_part(part, offset, array)
+
+    def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
+        """See `Sink.write_scale`."""
+        for part in self._parts[matrix.name]:
+            if part.content == "tensor_scale":
+                self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
+
+    def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
+        """See `Sink.write_kept`."""
+        self._write_part(self._kept[layer.name], offset, data)
+
+    def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._write(raw.data, self._shard.tensors[part.name].start + part.offset + offset)
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        with writing(self._path):
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+
+    def flush(self) -> None:
+        """Flush the file to the disk; a failure ends the run."""
+        with writing(self._path):
+            os.fsync(self._descriptor)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
