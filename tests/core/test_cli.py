@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio import core
+from studio.cli import main
 from tests.core.checkpoints import checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
 
@@ -155,3 +156,11 @@ def test_odd_scales_of_small_weights_are_told(studio: Studio, tmp_path: Path) ->
     ran = studio("measure", source, "--format", "nvfp4-2t")
     assert "became zero" in ran.err
     assert studio("measure", source, "--format", "nvfp4-3t").err == ""
+
+
+def test_a_bug_ends_with_70_and_a_traceback(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "measure", lambda *_: 1 / 0)
+        code = main(["measure", str(source)])
+    assert code == core.BUG
+    assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""The arguments of the command line: every command and option, its default and its help."""
+
+import argparse
+from pathlib import Path
+
+from studio import core
+
+PROGRAM = "nvfp4-studio"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; `command` of its result names the command."""
+    root = argparse.ArgumentParser(
+        prog=PROGRAM, description="See every layer of a language model, quantize it to NVFP4, prove what it cost."
+    )
+    root.add_argument("--version", action="version", version=f"{PROGRAM} {core.__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=name)
+        sub.add_argument("--json", action="store_true", help="write JSON lines to stdout: events, then the report")
+        sub.add_argument("--quiet", action="store_true", help="no progress and no messages, results and errors only")
+        return sub
+
+    inspect = command("inspect", "list what a checkpoint holds; reads headers only")
+    inspect.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder or a .safetensors file")
+    plan = command("plan", "show what a plan does to every layer; reads headers only")
+    measure = command("measure", "quantize in memory and report the error of every layer")
+    quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
+    for sub in (plan, measure, quantize):
+        sub.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder or a .safetensors file")
+    quantize.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    for sub in (plan, measure, quantize):
+        _add_plan_options(sub)
+    for sub in (measure, quantize):
+        _add_machine_options(sub)
+        _add_result_options(sub)
+    plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
+    plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="check that this layout can store it")
+    _add_export_options(quantize)
+    verify = command("verify", "check every byte and every weight of an export")
+    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
+    verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
+    _add_machine_options(verify)
+    demo = command("demo", "quantize the bundled demo checkpoint and show what there is to see")
+    demo.add_argument("target", type=Path, nargs="?", default=Path("demo-nvfp4"), metavar="DST", help="folder to write")
+    _add_machine_options(demo)
+    return root
+
+
+def _add_plan_options(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("plan")
+    formats = [*core.FORMATS, core.KEEP]
+    group.add_argument("--preset", default="linear", choices=core.preset_names(), help="default: linear")
+    group.add_argument("--plan", type=Path, metavar="FILE", help="a plan as JSON, instead of a preset")
+    group.add_argument("--format", choices=formats, metavar="NAME", help=f"{', '.join(formats)}; default: nvfp4-3t")
+    pattern = 'a glob, or a regular expression after "re:"'
+    group.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="PATTERN[=NAME]",
+        help=f"quantize these layers too, to format NAME if given; {pattern}",
+    )
+    group.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=f"keep these; {pattern}")
+    group.add_argument(
+        "--mx-exponent", choices=("ceil", "floor"), help="scale rule of MXFP4 and MXFP8: MLX's or OCP's; default: ceil"
+    )
+
+
+def _add_machine_options(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("machine")
+    backends = ("auto", "cpu", "numpy", "reference", "metal", "cuda")
+    group.add_argument("--backend", default="auto", choices=backends, help="default: auto")
+    group.add_argument("--threads", type=_positive, default=0, metavar="N", help="default: one per processor")
+    group.add_argument("--max-memory", type=_size, default=0, metavar="SIZE", help="refuse to need more, e.g. 500M")
+
+
+def _add_result_options(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("result")
+    group.add_argument("--report", type=Path, metavar="DIR", help="write report.html, report.csv and report.json")
+    group.add_argument(
+        "--max-rel-err", type=float, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
+    )
+    group.add_argument(
+        "--skip-nonfinite", action="store_true", help="keep layers that hold NaN or Inf instead of refusing"
+    )
+
+
+def _add_export_options(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("export")
+    group.add_argument("--layout", default="mlx", choices=sorted(core.LAYOUTS), help="default: mlx")
+    group.add_argument("--overwrite", action="store_true", help="replace DST when it is a folder that is not empty")
+    group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
+    group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError("must be between 1 and 1024")
+    return value
+
+
+def _size(text: str) -> int:
+    number = text.rstrip("KMGkmgiIbB ")
+    unit = text[len(number) :].strip().upper().removesuffix("B")
+    try:
+        value = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"not a size: {text!r}; write it as 500M or 1.5G") from None
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be more than zero")
+    return value
