@@ -48,39 +48,49 @@ template <class S> INLINE void fold_shorts(const uint32_t* tables, CensusTask& t
     }
 }
 
-// Bins and moments of 16 float32 weights; what is not finite adds nothing to the moments.
-INLINE void count_floats(const float* from, uint32_t* tables, Doubles& sum2, Doubles& sum4, Words& largest) {
-    Words wide = load<Words>(from) & 0x7FFFFFFFu;
-    Words bin = wide > 0x7F800000u ? splat((uint32_t)(BINS - 1)) : wide >> 16;
-    Words finite = wide < 0x7F800000u ? wide : Words{};
-    largest = larger(largest, finite);
-    for (int half = 0; half < 2; half++) {
-        Octet value = half ? __builtin_shufflevector(floats(finite), floats(finite), 8, 9, 10, 11, 12, 13, 14, 15)
-                           : __builtin_shufflevector(floats(finite), floats(finite), 0, 1, 2, 3, 4, 5, 6, 7);
-        Doubles wider = __builtin_convertvector(value, Doubles), square = wider * wider;
-        sum2 += square;
-        sum4 += square * square;
+// Bins and moments of 32 float32 weights; what is not finite adds nothing to the moments.
+INLINE void bin_floats(const float* from, uint16_t* bins, Doubles* sum2, Doubles* sum4, Words& largest) {
+    Words bin[2];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 2; i++) {
+        Words wide = load<Words>(from + LANES * i) & 0x7FFFFFFFu;
+        bin[i] = wide > 0x7F800000u ? splat((uint32_t)(BINS - 1)) : wide >> 16;
+        Words finite = wide < 0x7F800000u ? wide : Words{};
+        largest = larger(largest, finite);
+        float values[LANES];
+        store(values, finite);
+#pragma clang loop unroll(full)
+        for (int half = 0; half < 2; half++) {
+            Doubles value = __builtin_convertvector(load<Octet>(values + 8 * half), Doubles), square = value * value;
+            sum2[half] += square;
+            sum4[half] += square * square;
+        }
     }
-    for (int i = 0; i < LANES; i++) tables[(i & 1) * BINS + bin[i]]++;
+    store(bins, bin[0] | bin[1] << 16);  // in another order: a count has none
 }
 
 INLINE void census_floats(const float* from, int64_t count, uint32_t* tables, CensusTask& task) {
-    Doubles sum2 = {}, sum4 = {};
+    constexpr int STEP = 256;
+    Doubles sum2[2] = {}, sum4[2] = {};
     Words largest = {};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        __builtin_prefetch((const char*)(from + i) + 2048);
-        count_floats(from + i, tables, sum2, sum4, largest);
+    uint16_t bins[STEP];
+    for (int64_t done = 0; done < count; done += STEP) {
+        const int64_t left = count - done;
+        float padded[STEP] = {};
+        const float* source = from + done;
+        if (left < STEP) {
+            memcpy(padded, source, (size_t)left * sizeof(float));
+            source = padded;
+            tables[0] -= (uint32_t)(STEP - left);  // the padding's zeros
+        } else {
+            prefetch(source + 4 * STEP, STEP * sizeof(float));
+        }
+        for (int i = 0; i < STEP; i += 2 * LANES) bin_floats(source + i, bins + i, sum2, sum4, largest);
+        count_shorts(bins, STEP, tables);
     }
-    if (i < count) {
-        float padded[LANES] = {};
-        memcpy(padded, from + i, (size_t)(count - i) * sizeof(float));
-        count_floats(padded, tables, sum2, sum4, largest);
-        task.counts[0] -= (uint64_t)(LANES - (count - i));
-    }
-    for (int bin = 0; bin < BINS; bin++) task.counts[bin] += (uint64_t)tables[bin] + tables[BINS + bin];
-    task.sum2 += sum(sum2);
-    task.sum4 += sum(sum4);
+    for (int bin = 0; bin < BINS; bin++) task.counts[bin] += (uint64_t)(uint32_t)(tables[bin] + tables[BINS + bin]);
+    task.sum2 += sum(sum2[0] + sum2[1]);
+    task.sum4 += sum(sum4[0] + sum4[1]);
     const float largest_value = floats(splat(__builtin_reduce_max(largest)))[0];
     if (largest_value > task.max_abs) task.max_abs = largest_value;
 }

@@ -220,10 +220,8 @@ template <int WIDTH> struct Affine {
         store(self.scale, scale);
         store(self.bias, bias);
         store(self.inverse, 1.0f / scale);
-        for (int j = 0; j < PAIRS; j++) {
-            self.stored_scale[j] = S::widen(S::narrow(scale[j]));
-            self.stored_bias[j] = S::widen(S::narrow(bias[j]));
-        }
+        store(self.stored_scale, S::rounded(scale));
+        store(self.stored_bias, S::rounded(bias));
         Floats size = magnitude(scale);
         self.careful = any(size > 0x1p90f) || any(size < 1e-8f);
     }
@@ -246,8 +244,8 @@ template <int WIDTH> struct Affine {
         using T = typename S::T;
         const int lanes = task.layout.block / 32;
         for (int i = 0; i < count; i++) {
-            ((T*)task.scales)[block + i] = S::narrow(self.scale[i * lanes]);
-            ((T*)task.biases)[block + i] = S::narrow(self.bias[i * lanes]);
+            ((T*)task.scales)[block + i] = S::narrow(self.stored_scale[i * lanes]);
+            ((T*)task.biases)[block + i] = S::narrow(self.stored_bias[i * lanes]);
         }
     }
 };

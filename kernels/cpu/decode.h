@@ -81,6 +81,8 @@ template <class S, int BITS, int KIND> int decode_format(const DecodeTask& task)
         const int nbytes = size * BITS / 8;
         read_factors(task, done / task.layout.block, size / task.layout.block, factors);
         if (size == STRIP) {
+            prefetch(codes + 2 * (STRIP * BITS / 8), STRIP * BITS / 8);
+            prefetch(weight + 2 * STRIP, STRIP * sizeof(T));
             decode_strip<S, BITS, KIND>(codes, factors, weight);
         } else {
             uint8_t padded[STRIP] = {};

@@ -100,6 +100,7 @@ INLINE Words count_zero_shorts(Words x) {
     return (Words)(magnitude == 0 ? Shorts{} + (uint16_t)1 : Shorts{});
 }
 
+// `rounded` is to the dtype, still in float32; `narrow` stores such a number.
 // Each dtype loads 32 weights as even and odd elements: lanes 0..7 are the first 16 weights, lanes 8..15 the others.
 struct BFloat16 {
     using T = uint16_t;
@@ -120,11 +121,11 @@ struct BFloat16 {
         memcpy(&value, &wide, sizeof value);
         return value;
     }
-    INLINE T narrow(float x) {
+    INLINE Floats rounded(Floats x) { return floats(round_to_bfloat16(x) & 0xFFFF0000u); }
+    INLINE T narrow(float rounded) {
         uint32_t b;
-        memcpy(&b, &x, sizeof b);
-        if (x != x) return (T)((b >> 16) | 0x40u);
-        return (T)((b + 0x7FFFu + ((b >> 16) & 1u)) >> 16);
+        memcpy(&b, &rounded, sizeof b);
+        return (T)(b >> 16);
     }
 };
 
@@ -144,7 +145,8 @@ struct Float32 {
         store(to + 16, interleave_high(even, odd));
     }
     INLINE float widen(T x) { return x; }
-    INLINE T narrow(float x) { return x; }
+    INLINE Floats rounded(Floats x) { return x; }
+    INLINE T narrow(float rounded) { return rounded; }
 };
 
 struct Float16 {
@@ -178,8 +180,9 @@ struct Float16 {
         memcpy(&half, &x, sizeof half);
         return (float)half;
     }
-    INLINE T narrow(float x) {
-        _Float16 half = (_Float16)x;
+    INLINE Floats rounded(Floats x) { return widen_half(narrow_half(x)); }
+    INLINE T narrow(float rounded) {
+        _Float16 half = (_Float16)rounded;
         T value;
         memcpy(&value, &half, sizeof value);
         return value;

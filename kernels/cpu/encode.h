@@ -144,12 +144,19 @@ template <bool DIFFERENCE> INLINE void measure_strip(Workspace& work, Totals& to
         measure_strip<DIFFERENCE, false>(work, totals);
 }
 
+// Rare, so kept out of the way of what is common.
+template <class S, class C, bool MEASURE>
+__attribute__((noinline)) void encode_carefully(const typename S::T* strip, const C& codec, uint8_t* codes,
+                                                Workspace& work, Totals& totals, bool blocks) {
+    encode_strip<S, C, MEASURE, true, true>(strip, codec, codes, work, totals);
+    if constexpr (MEASURE) measure_strip<true>(work, totals, blocks);
+}
+
 template <class S, class C, bool MEASURE>
 INLINE void encode_and_measure(const typename S::T* strip, const C& codec, uint8_t* codes, Workspace& work,
                                Totals& totals, bool blocks) {
     if (codec.careful) {
-        encode_strip<S, C, MEASURE, true, true>(strip, codec, codes, work, totals);
-        if constexpr (MEASURE) measure_strip<true>(work, totals, blocks);
+        encode_carefully<S, C, MEASURE>(strip, codec, codes, work, totals, blocks);
     } else {
         encode_strip<S, C, MEASURE, false, C::SIGNED>(strip, codec, codes, work, totals);
         if constexpr (MEASURE) measure_strip<C::SIGNED>(work, totals, blocks);
@@ -199,11 +206,6 @@ INLINE void finish(Measure& measure, const Totals& totals) {
         for (int table = 0; table < 4; table++) measure.scale_counts[i] += totals.scale_counts[table][i];
 }
 
-// Also for what will be written: a store that waits for its cache line holds up all stores after it.
-INLINE void prefetch_strip(const void* from, int64_t nbytes) {
-    for (int64_t line = 0; line < nbytes; line += 64) __builtin_prefetch((const char*)from + line);
-}
-
 template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     using T = typename S::T;
     // Blocks do not cross rows and rows are packed: without row sums to keep, all is one row.
@@ -214,6 +216,8 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     const bool keep_blocks = MEASURE && task.measure->block_error;
     Totals totals = {};
     Workspace work;
+    T padded[STRIP];
+    uint8_t packed[STRIP];
     C codec;
     C::prepare(codec, task);
     for (int64_t row = 0; row < rows; row++) {
@@ -222,19 +226,20 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
         for (int64_t done = 0; done < width; done += STRIP) {
             const int64_t left = width - done;
             const int size = left < STRIP ? (int)left : STRIP, blocks = size / task.layout.block;
+            const T* source = weight;
+            uint8_t* target = codes;
             if (size == STRIP) {
-                prefetch_strip(weight + 2 * STRIP, STRIP * sizeof(T));
-                prefetch_strip(codes + 2 * (STRIP * C::BITS / 8), STRIP * C::BITS / 8);
-                C::template choose<S, MEASURE>(codec, weight, task);
-                encode_and_measure<S, C, MEASURE>(weight, codec, codes, work, totals, keep_blocks);
+                prefetch(weight + 2 * STRIP, STRIP * sizeof(T));
+                prefetch(codes + 2 * (STRIP * C::BITS / 8), STRIP * C::BITS / 8);
             } else {
-                T padded[STRIP] = {};
-                uint8_t packed[STRIP];
+                memset(padded, 0, sizeof padded);
                 memcpy(padded, weight, (size_t)size * sizeof(T));
-                C::template choose<S, MEASURE>(codec, padded, task);
-                encode_and_measure<S, C, MEASURE>(padded, codec, packed, work, totals, keep_blocks);
-                memcpy(codes, packed, (size_t)size * C::BITS / 8);
+                source = padded;
+                target = packed;
             }
+            C::template choose<S, MEASURE>(codec, source, task);
+            encode_and_measure<S, C, MEASURE>(source, codec, target, work, totals, keep_blocks);
+            if (size < STRIP) memcpy(codes, packed, (size_t)size * C::BITS / 8);
             C::template store_scales<S>(codec, task, block, blocks);
             if constexpr (MEASURE) record_blocks(task, work, totals, block, blocks);
             weight += size;

@@ -26,6 +26,11 @@ template <typename V> INLINE V load(const void* from) {
 
 template <typename V> INLINE void store(void* to, V v) { memcpy(to, &v, sizeof v); }
 
+// Also for what will be written: a store that waits for its cache line holds up all stores after it.
+INLINE void prefetch(const void* from, int64_t nbytes) {
+    for (int64_t line = 0; line < nbytes; line += 64) __builtin_prefetch((const char*)from + line);
+}
+
 INLINE Words bits(Floats x) { return (Words)x; }
 INLINE Floats floats(Words x) { return (Floats)x; }
 INLINE Floats splat(float x) { return x - Floats{}; }
