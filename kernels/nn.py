@@ -1,14 +1,16 @@
 """mlx.nn layers whose weights carry a tensor scale, and `load`, which runs an export with mlx-lm.
 
-State is named as in an MLX checkpoint: `weight`, `scales`, `biases`, and `global_scale`, which is A = max|W| (float32 of
-size 1, or [E] for experts): MLX's convention, 2688 times the multiplier of `Quantized`. It is absent without a third tier.
+State is named as in an MLX checkpoint: `weight`, `scales`, `biases`, and `global_scale`, which is A = max|W| (float32
+of size 1, or [E] for experts): MLX's convention, 2688 times the multiplier of `Quantized`. Two tiers have none.
 """
 
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.embedding import Embedding
+from mlx.nn.layers.linear import Linear
 from mlx.utils import tree_map_with_path
 
 from kernels import ops
@@ -18,17 +20,20 @@ from kernels.formats import FORMATS, TENSOR_SCALE_DIVISOR, Format
 def format_of(group_size: int, bits: int, mode: str, global_scale: bool = False) -> Format:
     """The format that MLX describes with these; raises ValueError when there is none."""
     for row in FORMATS.values():
-        if ops.mode_of(row) == {"group_size": group_size, "bits": bits, "mode": mode} and row.tensor_scale == global_scale:
+        if (
+            ops.mode_of(row) == {"group_size": group_size, "bits": bits, "mode": mode}
+            and row.tensor_scale == global_scale
+        ):
             return row
     scaled = " with a tensor scale" if global_scale else ""
     raise ValueError(f"[format_of] no format of the studio, got {mode} {bits} bits in groups of {group_size}{scaled}")
 
 
-class _Quantized(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+class _Quantized(Module):
     """State and packing that the layers share."""
 
     def __init__(self, shape: tuple[int, ...], row: Format, dtype: Any = mx.bfloat16) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._format = row
         blocks = (*shape[:-1], shape[-1] // row.block)
         self.weight = mx.zeros((*shape[:-1], shape[-1] * row.bits // 32), mx.uint32)
@@ -64,7 +69,7 @@ class QuantizedLinear(_Quantized):
     """y = x W^T + b with W [O, K] in any format of the studio."""
 
     @classmethod
-    def from_linear(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedLinear":  # noqa: A002
+    def from_linear(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedLinear":
         """Quantize an `nn.Linear`."""
         made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
         made.take(ops.quantize(layer.weight, format))
@@ -74,13 +79,14 @@ class QuantizedLinear(_Quantized):
     def to_dequantized(self, dtype: Any = mx.bfloat16) -> Any:
         """The `nn.Linear` that this layer stands for."""
         rows, width = self.packed().shape
-        layer = nn.Linear(width, rows, bias="bias" in self)
+        layer = Linear(width, rows, bias="bias" in self)
         layer.weight = ops.dequantize(self.packed(), dtype)
         if "bias" in self:
             layer.bias = self["bias"]
         return layer
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Y for x [..., K]."""
         y = ops.quantized_matmul(x, self.packed())
         return y + self["bias"] if "bias" in self else y
 
@@ -89,6 +95,7 @@ class QQLinear(QuantizedLinear):
     """W4A4: activations are quantized to NVFP4 on the fly with a tensor scale of their own, max|x| / 2688."""
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Y for x [..., K], any number of rows."""
         g = ops.tensor_scale(x.reshape(-1, x.shape[-1])) if self._format.tensor_scale else None
         y = ops.qqmm(x, self.packed(), g)
         return y + self["bias"] if "bias" in self else y
@@ -102,7 +109,7 @@ class QuantizedEmbedding(_Quantized):
         self._dtype = dtype
 
     @classmethod
-    def from_embedding(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedEmbedding":  # noqa: A002
+    def from_embedding(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedEmbedding":
         """Quantize an `nn.Embedding`."""
         made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
         made.take(ops.quantize(layer.weight, format))
@@ -110,18 +117,19 @@ class QuantizedEmbedding(_Quantized):
 
     def to_dequantized(self, dtype: Any = mx.bfloat16) -> Any:
         """The `nn.Embedding` that this layer stands for."""
-        layer = nn.Embedding(*self.packed().shape)
+        layer = Embedding(*self.packed().shape)
         layer.weight = ops.dequantize(self.packed(), dtype)
         return layer
 
     def __call__(self, indices: mx.array) -> mx.array:
+        """Rows of the table, [..., K]."""
         whole, flat = self.packed(), indices.reshape(-1)
         biases = None if whole.biases is None else whole.biases[flat]
         rows = ops.Packed(whole.format, whole.codes[flat], whole.scales[flat], biases, whole.tensor_scale)
         return ops.dequantize(rows, self._dtype).reshape(*indices.shape, whole.shape[-1])
 
     def as_linear(self, x: mx.array) -> mx.array:
-        """x [..., K] times the transpose of the table."""
+        """X [..., K] times the transpose of the table."""
         return ops.quantized_matmul(x, self.packed())
 
 
@@ -129,7 +137,7 @@ class QuantizedSwitchLinear(_Quantized):
     """One of E matrices [E, O, K] for each row, with a tensor scale per expert; called as mlx-lm's SwitchLinear."""
 
     @classmethod
-    def from_switch_linear(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedSwitchLinear":  # noqa: A002
+    def from_switch_linear(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedSwitchLinear":
         """Quantize mlx-lm's `SwitchLinear`."""
         made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
         made.take(ops.quantize(layer.weight, format))
@@ -163,6 +171,7 @@ class QuantizedSwitchLinear(_Quantized):
         return self.packed().shape[2]
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        """Y for x, with the matrix that each index names."""
         y = ops.gather_qmm(x, self.packed(), indices, sorted_indices=sorted_indices)
         return y + mx.expand_dims(self["bias"][indices], -2) if "bias" in self else y
 
@@ -171,24 +180,26 @@ def _is_switch(module: Any) -> bool:
     return type(module).__name__ == "SwitchLinear" and hasattr(module, "num_experts")
 
 
-def quantized_layer(layer: Any, format: str = "nvfp4-3t", quantize_input: bool = False) -> Any:  # noqa: A002
+def quantized_layer(layer: Any, format: str = "nvfp4-3t", quantize_input: bool = False) -> Any:
     """The quantized layer for an `nn.Linear`, `nn.Embedding` or mlx-lm `SwitchLinear`; TypeError for another."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, Linear):
         return (QQLinear if quantize_input else QuantizedLinear).from_linear(layer, format)
-    if isinstance(layer, nn.Embedding):
+    if isinstance(layer, Embedding):
         return QuantizedEmbedding.from_embedding(layer, format)
     if _is_switch(layer):
         return QuantizedSwitchLinear.from_switch_linear(layer, format)
     raise TypeError(f"[quantized_layer] can quantize Linear, Embedding and SwitchLinear, got {type(layer).__name__}")
 
 
-def quantize(model: Any, format: str = "nvfp4-3t", *, quantize_input: bool = False, class_predicate: Any = None) -> None:  # noqa: A002
+def quantize(
+    model: Any, format: str = "nvfp4-3t", *, quantize_input: bool = False, class_predicate: Any = None
+) -> None:
     """Replace layers of `model` in place, as `nn.quantize` does.
 
     `class_predicate(path, module)` gives False to keep a layer, True to take it, or the name of another format. Layers
     whose width does not fit the format raise ValueError.
     """
-    wanted = class_predicate or (lambda _, module: isinstance(module, nn.Linear | nn.Embedding) or _is_switch(module))
+    wanted = class_predicate or (lambda _, module: isinstance(module, Linear | Embedding) or _is_switch(module))
 
     def replaced(path: str, module: Any) -> Any:
         choice = wanted(path, module)
@@ -200,11 +211,11 @@ def quantize(model: Any, format: str = "nvfp4-3t", *, quantize_input: bool = Fal
 
 
 def _replace_leaves(model: Any, replaced: Any) -> None:
-    leaves = tree_map_with_path(replaced, model.leaf_modules(), is_leaf=nn.Module.is_module)
+    leaves = tree_map_with_path(replaced, model.leaf_modules(), is_leaf=Module.is_module)
     model.update_modules(leaves)
 
 
-class _Prepared(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+class _Prepared(Module):
     """Stands for a dense layer while mlx-lm loads a model; becomes one of ours when the config says so."""
 
     def to_quantized(
@@ -220,11 +231,12 @@ class _Prepared(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 def _prepared(_: str, module: Any) -> Any:
     kind = "switch" if _is_switch(module) else None
-    kind = kind or next((n for t, n in ((nn.Linear, "linear"), (nn.Embedding, "embedding")) if type(module) is t), None)
+    kind = kind or next((n for t, n in ((Linear, "linear"), (Embedding, "embedding")) if type(module) is t), None)
     if kind is None:
         return module
-    made = type(module).__new__(type(f"Prepared{type(module).__name__}", (_Prepared, type(module)), {}))
-    nn.Module.__init__(made)
+    prepared: Any = type(f"Prepared{type(module).__name__}", (_Prepared, type(module)), {})
+    made = prepared.__new__(prepared)
+    Module.__init__(made)  # type: ignore[no-untyped-call, unused-ignore]
     made.__dict__.update(module.__dict__)
     for name, value in module.items():
         made[name] = value
@@ -238,12 +250,14 @@ def load(path: str | Path) -> tuple[Any, Any]:
     Raises ValueError when mlx-lm is missing or too old, and what mlx-lm raises for files that it can not read.
     """
     try:
-        from mlx_lm.utils import _get_classes, load_model, load_tokenizer
+        from mlx_lm import utils as lm
+
+        lm_utils: Any = lm
     except ImportError as error:
         raise ValueError(f"[load] needs mlx-lm 0.32.2 or later: pip install 'nvfp4-studio[lm]' ({error})") from error
 
     def classes(config: dict[str, Any]) -> tuple[Any, Any]:
-        model_class, arguments = _get_classes(config)
+        model_class, arguments = lm_utils._get_classes(config)
 
         def build(args: Any) -> Any:
             model = model_class(args)
@@ -252,5 +266,5 @@ def load(path: str | Path) -> tuple[Any, Any]:
 
         return build, arguments
 
-    model, config = load_model(Path(path), get_model_classes=classes)
-    return model, load_tokenizer(Path(path), eos_token_ids=config.get("eos_token_id"))
+    model, config = lm_utils.load_model(Path(path), get_model_classes=classes)
+    return model, lm_utils.load_tokenizer(Path(path), eos_token_ids=config.get("eos_token_id"))

@@ -43,7 +43,9 @@ class Packed:
     @classmethod
     def of(cls, quantized: Quantized) -> "Packed":
         """The same bytes as mlx arrays."""
-        parts = [None if p is None else to_mlx(np.ascontiguousarray(p)) for p in (quantized.biases, quantized.tensor_scale)]
+        parts = [
+            None if p is None else to_mlx(np.ascontiguousarray(p)) for p in (quantized.biases, quantized.tensor_scale)
+        ]
         codes = to_mlx(np.ascontiguousarray(quantized.codes).view(np.uint32))
         return cls(quantized.format, codes, to_mlx(np.ascontiguousarray(quantized.scales)), *parts)
 
@@ -115,14 +117,14 @@ def _check_input(op: str, x: mx.array, width: int) -> None:
 
 
 def tensor_scale(weight: mx.array) -> mx.array:
-    """g = max|W| / 2688 of a weight [..., K], float32 [1], or [E] for a stack [E, O, K]; never subnormal, 1 for zeros."""
+    """G = max|W| / 2688 of a weight [..., K], float32 [1], or [E] for a stack [E, O, K]; never subnormal, 1 for zeros."""
     wide = mx.abs(weight.astype(mx.float32))
     peak = mx.max(wide, axis=(-2, -1)).reshape(-1)
     g = mx.maximum(peak / TENSOR_SCALE_DIVISOR, mx.array(float(np.finfo(np.float32).tiny)))
     return mx.where(peak == 0, mx.array(1.0), g)
 
 
-def quantize(weight: mx.array, format: str = "nvfp4-3t", g: mx.array | None = None) -> Packed:  # noqa: A002
+def quantize(weight: mx.array, format: str = "nvfp4-3t", g: mx.array | None = None) -> Packed:
     """Quantize a weight [O, K] or a stack [E, O, K]; one multiplier per matrix, max|W| / 2688 unless `g` is given.
 
     Raises ValueError for an unknown format or a shape that does not fit, TypeError for another dtype.
@@ -136,7 +138,9 @@ def quantize(weight: mx.array, format: str = "nvfp4-3t", g: mx.array | None = No
         g = tensor_scale(weight)
     check_tensor_scale("quantize", g, row, weight.shape[0] if weight.ndim == 3 else 1)
     matrices = [weight] if weight.ndim == 2 else [weight[e] for e in range(weight.shape[0])]
-    parts = [_quantize_matrix(m, chosen, None if g is None else g.reshape(-1)[e : e + 1]) for e, m in enumerate(matrices)]
+    parts = [
+        _quantize_matrix(m, chosen, None if g is None else g.reshape(-1)[e : e + 1]) for e, m in enumerate(matrices)
+    ]
     if weight.ndim == 2:
         return replace(parts[0], tensor_scale=g)
     biases = mx.stack([cast("mx.array", p.biases) for p in parts]) if row.affine else None
@@ -147,7 +151,7 @@ def _quantize_matrix(weight: mx.array, chosen: Recipe, g: mx.array | None) -> Pa
     if lib := _kernels():
         coded = coding.encode(lib, weight, chosen, g)
         return Packed(chosen.format, coded.codes, coded.scales, coded.biases, g)
-    scale = 1.0 if g is None else float(g.item())
+    scale = 1.0 if g is None else float(to_numpy(g)[0])
     return Packed.of(choose("cpu").encode(to_numpy(weight), chosen, scale, measure=False).quantized)
 
 
@@ -194,7 +198,7 @@ def quantize_dequantize(x: mx.array, g: mx.array | None = None, extra: mx.array 
 
 
 def quantized_matmul(x: mx.array, weight: Packed | Quantized, transpose: bool = True) -> mx.array:
-    """x [..., K] times the transpose of a weight [O, K] (or x [..., O] times the weight), in the dtype of `x`.
+    """X [..., K] times the transpose of a weight [O, K] (or x [..., O] times the weight), in the dtype of `x`.
 
     The tensor scale enters inside the dequantization; sums are float32. Raises TypeError and ValueError as described
     by the message.
@@ -239,7 +243,7 @@ def _stock_matmul(x: mx.array, weight: Packed, transpose: bool) -> mx.array:
 def _stock_gather(
     x: mx.array, weight: Packed, rhs: mx.array, lhs: mx.array | None, transpose: bool, *, sorted_indices: bool
 ) -> mx.array:
-    scaled = {}
+    scaled: dict[str, Any] = {}
     if weight.tensor_scale is not None:
         scaled["global_scale"] = weight.tensor_scale * TENSOR_SCALE_DIVISOR  # MLX stores max|W|
     return mx.gather_qmm(
@@ -277,7 +281,9 @@ def gather_qmm(
         wide = x.astype(mx.float32)
         return mx.gather_mm(wide, matrices, lhs_indices=lhs_indices, rhs_indices=rhs_indices).astype(x.dtype)
     wide = x if weight.tensor_scale is None else _wide_enough(x)
-    return _stock_gather(wide, weight, rhs_indices, lhs_indices, transpose, sorted_indices=sorted_indices).astype(x.dtype)
+    return _stock_gather(wide, weight, rhs_indices, lhs_indices, transpose, sorted_indices=sorted_indices).astype(
+        x.dtype
+    )
 
 
 def qqmm(x: mx.array, weight: Packed | Quantized, g: mx.array | None = None) -> mx.array:
@@ -289,7 +295,9 @@ def qqmm(x: mx.array, weight: Packed | Quantized, g: mx.array | None = None) -> 
     packed = Packed.of(weight) if isinstance(weight, Quantized) else weight
     _check_packed("qqmm", packed)
     if packed.format.scale != "e4m3" or packed.codes.ndim != 2:
-        raise ValueError(f"[qqmm] the weight must be one NVFP4 matrix, got {packed.format.name} of shape {packed.shape}")
+        raise ValueError(
+            f"[qqmm] the weight must be one NVFP4 matrix, got {packed.format.name} of shape {packed.shape}"
+        )
     _check_input("qqmm", x, packed.shape[1])
     wide = x.astype(mx.float32) if _kernels() is None else _wide_enough(x)
     back = quantize_dequantize(wide, g, packed.tensor_scale)

@@ -1,0 +1,1 @@
+"""One text of kernels for Metal and CUDA, run through mlx."""

@@ -53,7 +53,11 @@ def encode(
     row = recipe.format
     check_weight("encode", weight, row)
     if row.scale == "e4m3":
-        return _measure_nvfp4(lib, weight, recipe, g, moments, blocks) if measure else _encode_nvfp4(lib, weight, recipe, g)
+        return (
+            _measure_nvfp4(lib, weight, recipe, g, moments, blocks)
+            if measure
+            else _encode_nvfp4(lib, weight, recipe, g)
+        )
     coded = _encode_affine(lib, weight, row) if row.affine else _encode_mx(lib, weight, recipe)
     return _measured(lib, weight, row, coded) if measure else coded
 

@@ -54,7 +54,7 @@ def _round_e2m1(x: mx.array) -> mx.array:
 
 
 def round_trip(x: mx.array, recipe: Recipe, g: mx.array, extra: mx.array | None = None) -> mx.array:
-    """What is left of activations [..., K] after NVFP4, as float32: code * (scale * g * extra); `g`, `extra` of size 1."""
+    """Activations [..., K] after NVFP4, in float32: code * (scale * g * extra); `g` and `extra` of size 1."""
     wide = x.astype(mx.float32)
     blocks = wide.reshape(*x.shape[:-1], -1, recipe.format.block)
     peak = mx.max(mx.abs(blocks), axis=-1, keepdims=True)
@@ -64,5 +64,3 @@ def round_trip(x: mx.array, recipe: Recipe, g: mx.array, extra: mx.array | None 
     factor = scale if extra is None else scale * extra
     values = _round_e2m1(sizes) * mx.where(blocks < 0, mx.array(-1.0), mx.array(1.0))
     return (values * factor).reshape(x.shape)
-
-

@@ -39,9 +39,9 @@ def has_lane_bug(scales: NDArray[np.uint8]) -> bool:
     tensor, while blocks that are neighbours across pairs differ as usual.
     """
     flat = np.ascontiguousarray(scales).reshape(-1)
-    flat = flat[: len(flat) // 2 * 2].reshape(-1, 2)
-    if len(flat) < _FEWEST_PAIRS:
+    pairs = flat[: len(flat) // 2 * 2].reshape(-1, 2)
+    if len(pairs) < _FEWEST_PAIRS:
         return False
-    within = float(np.mean(flat[1:, 0] == flat[1:, 1]))
-    across = float(np.mean(flat[:-1, 1] == flat[1:, 0]))
+    within = float(np.mean(pairs[1:, 0] == pairs[1:, 1]))
+    across = float(np.mean(pairs[:-1, 1] == pairs[1:, 0]))
     return within > _SHARE_OF_BUG and across < _SHARE_OF_CHANCE

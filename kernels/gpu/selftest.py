@@ -16,7 +16,7 @@ WIDTH = 256
 
 
 def adversarial(dtype: Any, width: int = WIDTH) -> NDArray[Any]:
-    """Weights [16, width] that tell kernels apart: ties, zeros, neighbours of opposite size, subnormals, huge values."""
+    """Weights [16, width] that tell kernels apart: ties, zeros, neighbours of opposite size, tiny and huge ones."""
     rng = np.random.default_rng(16)
     lattice = np.array([0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, -0.0, 0], np.float32)
     sizes = np.where(np.arange(width) // 16 % 2 == 0, 1e-3, 4.0).astype(np.float32)
@@ -36,12 +36,13 @@ def adversarial(dtype: Any, width: int = WIDTH) -> NDArray[Any]:
         np.where(np.arange(width) % 32 == 31, np.float32(100), normal[10] * np.float32(0.02)),
         normal[11] * np.float32(2.0**-9),
         np.exp2(normal[12] * 12).astype(np.float32) * np.sign(normal[12]),
-        np.resize(np.float32([7, -7, 3.5, 0.875]), width),
+        np.resize(np.array([7, -7, 3.5, 0.875], np.float32), width),
         normal[14] * np.float32(0.02),
         rng.standard_t(3, width).astype(np.float32) * np.float32(0.02),
     ]
     limit = np.float32(3e38 if np.dtype(dtype) != np.float16 else 6e4)
-    return np.clip(np.stack(rows), -limit, limit).astype(dtype)
+    weight: NDArray[Any] = np.clip(np.stack(rows), -limit, limit).astype(dtype)
+    return weight
 
 
 def self_test(library: "Library") -> str | None:

@@ -76,7 +76,7 @@ def sweep(device: Any, weight: mx.array, name: str, operation: str) -> None:
         for groups in (132 * 4, 132 * 8, 132 * 16, 132 * 32, 1 << 23):
             source.KERNELS[name] = dataclasses.replace(usual, threads=threads, groups=groups)
             call, size = operations(Library(device), weight)[operation]
-            print(f"{name} {threads} x {groups}: {size / seconds(call) / 1e12:.2f} TB/s", flush=True)  # noqa: T201
+            print(f"{name} {threads} x {groups}: {size / seconds(call) / 1e12:.2f} TB/s", flush=True)
     source.KERNELS[name] = usual
 
 
@@ -88,14 +88,14 @@ def main() -> None:
     wanted = parser.parse_args()
     device: Any = "metal" if mx.metal.is_available() else "cuda"
     lib = Library(device)
-    print(f"self-test: {self_test(lib) or 'all bytes equal the reference'}")  # noqa: T201
+    print(f"self-test: {self_test(lib) or 'all bytes equal the reference'}")
     weight = (mx.random.normal((wanted.rows, wanted.rows)) * 0.02).astype(mx.bfloat16)
     mx.eval(weight)
-    print(f"mlx {mx.__version__}, {mx.device_info()}, {wanted.rows} x {wanted.rows} bfloat16")  # noqa: T201
-    print("| operation | ms | TB/s |\n| --- | --- | --- |")  # noqa: T201
+    print(f"mlx {mx.__version__}, {mx.device_info()}, {wanted.rows} x {wanted.rows} bfloat16")
+    print("| operation | ms | TB/s |\n| --- | --- | --- |")
     for name, (operation, size) in operations(lib, weight).items():
         took = seconds(operation)
-        print(f"| {name} | {took * 1e3:.3f} | {size / took / 1e12:.2f} |", flush=True)  # noqa: T201
+        print(f"| {name} | {took * 1e3:.3f} | {size / took / 1e12:.2f} |", flush=True)
     if wanted.sweep:
         sweep(device, weight, "nvfp4_encode", "nvfp4-3t encode")
         sweep(device, weight, "nvfp4_measure", "nvfp4-3t encode, error summed")

@@ -177,7 +177,9 @@ def test_a_mixture_of_experts_generates_text(tmp_path: Path, lm: Any) -> None:
     mx.random.seed(5)
     dense = qwen3_moe.Model(qwen3_moe.ModelArgs.from_dict(config))
     weights = {name: value.astype(mx.bfloat16) for name, value in tree_flatten(dense.parameters())}
-    layers = [n.removesuffix(".weight") for n, w in weights.items() if w.ndim >= 2 and not n.endswith("mlp.gate.weight")]
+    layers = [
+        n.removesuffix(".weight") for n, w in weights.items() if w.ndim >= 2 and not n.endswith("mlp.gate.weight")
+    ]
     export(tmp_path, config, weights, dict.fromkeys(layers, "nvfp4-3t"))
     copy_tokenizer(tmp_path)
     model, tokenizer = quantized_nn.load(tmp_path)

@@ -76,7 +76,8 @@ def _launcher(name: str, arguments: str, parameters: list[Parameter]) -> str:
     ]
     call = f"{name}{arguments}({', '.join(get)});"
     return f"""
-extern "C" int shim_run(void** b, const uint32_t* grid, const uint32_t* group, const shim::Options* o, char* e, size_t n) {{
+extern "C" int shim_run(
+    void** b, const uint32_t* grid, const uint32_t* group, const shim::Options* o, char* e, size_t n) {{
   using F = decltype({name}{arguments});
   return shim::dispatch(grid, group, *o, e, n, [&] {{ {call} }});
 }}
@@ -118,7 +119,9 @@ def _built(source: str, compiler: Compiler) -> Path:
         unfinished = folder / f"{key}.{os.getpid()}"
         written = unfinished.with_suffix(".cpp")
         written.write_text(source)
-        done = subprocess.run([*command, str(written), "-o", str(unfinished)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, str(written), "-o", str(unfinished)], capture_output=True, text=True, check=False
+        )
         written.unlink()
         if done.returncode:
             raise HarnessError(f"does not compile: {done.stderr[:3000]}")

@@ -41,7 +41,7 @@ class Machine:
         return self.programs[text]
 
     def run(self, program: Program, buffers: Sequence[np.ndarray], grid: Sequence[int], group: Sequence[int]) -> None:
-        """Run a kernel over buffers in the order of their indices; those that can be written are. Raises HarnessError."""
+        """Run a kernel over buffers in the order of their indices, written in place. Raises HarnessError."""
         library = program.library
         held = [library.shim_allocate(array.nbytes, i) for i, array in enumerate(buffers)]
         for address, array in zip(held, buffers, strict=True):
@@ -99,7 +99,9 @@ class HarnessKernel:
         self.machine = machine
         self.real = real
 
-    def __call__(self, *, inputs: list[mx.array], output_shapes: Any, output_dtypes: Any, **call: Any) -> list[mx.array]:
+    def __call__(
+        self, *, inputs: list[mx.array], output_shapes: Any, output_dtypes: Any, **call: Any
+    ) -> list[mx.array]:
         call |= {"output_shapes": output_shapes, "output_dtypes": output_dtypes}
         name, text, *rest = _traced(self.real, inputs, call)
         grid, group, wanted = rest[:3], rest[3:6], rest[6]

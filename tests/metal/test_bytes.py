@@ -137,7 +137,9 @@ def test_sums_are_those_of_the_reference(metal: Library, name: str) -> None:
     g = float(reference.tensor_scale(peak)) if FORMATS[name].tensor_scale else 1.0
     right = reference.encode(weight, recipe(name), g)
     want = reference.fidelity(weight, right, blocks=True)
-    coded = coding.encode(metal, to_mlx(weight), recipe(name), to_mlx(np.array([g], np.float32)), measure=True, blocks=True)
+    coded = coding.encode(
+        metal, to_mlx(weight), recipe(name), to_mlx(np.array([g], np.float32)), measure=True, blocks=True
+    )
     sums = to_numpy(coded.sums).astype(np.float64)
     wide = weight.astype(np.float64)
     np.testing.assert_allclose(sums[..., 0].sum(axis=1), want.row_squares, rtol=1e-5)

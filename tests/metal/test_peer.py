@@ -1,15 +1,13 @@
 """mlx's shipped Metal kernels agree with ours and with the reference; with a lane bug planted they do not."""
 
-from collections.abc import Iterator
-
 import mlx.core as mx
 import numpy as np
 import pytest
+from kernels.validation import decode_weight
 
 from kernels import FORMATS, recipe, reference
 from kernels.formats import Recipe
 from kernels.gpu.requirements import has_lane_bug
-from kernels.validation import decode_weight
 from tests.metal import peer
 from tests.metal.compiling import Compiler
 from tests.metal.harness import Machine
@@ -18,10 +16,10 @@ LANE = "uint simd_lid [[thread_index_in_simdgroup]]"
 
 
 @pytest.fixture
-def machine(compiler: Compiler) -> Iterator[Machine]:
+def machine(compiler: Compiler) -> Machine:
     if mx.metal.is_available():
         pytest.skip("mlx's kernels run on the device itself, see validate")
-    yield Machine(compiler, order=3)
+    return Machine(compiler, order=3)
 
 
 def weights() -> np.ndarray:
@@ -57,10 +55,12 @@ def test_mx_formats_are_mlxs(machine: Machine, name: str) -> None:
 
 
 LANE_BUGS = {
-    "position in the grid for the lane": lambda text: text.replace(LANE, "uint unused [[thread_index_in_simdgroup]]").replace(
-        "simd_lid", "tidx.x"
+    "position in the grid for the lane": lambda text: text.replace(
+        LANE, "uint unused [[thread_index_in_simdgroup]]"
+    ).replace("simd_lid", "tidx.x"),
+    "index in the threadgroup for the lane": lambda text: text.replace(
+        LANE, "uint simd_lid [[thread_index_in_threadgroup]]"
     ),
-    "index in the threadgroup for the lane": lambda text: text.replace(LANE, "uint simd_lid [[thread_index_in_threadgroup]]"),
     "maximum over all lanes": lambda text: text.replace("simd_lid < 16 ?", "simd_lid < 32 ?"),
 }
 
@@ -69,7 +69,7 @@ LANE_BUGS = {
 def test_a_lane_bug_is_seen(machine: Machine, bug: str) -> None:
     text = LANE_BUGS[bug](peer.peer_text())
     assert text != peer.peer_text()
-    codes, scales = peer.quantize(machine, weights(), 16, 4, text=text)
+    _, scales = peer.quantize(machine, weights(), 16, 4, text=text)
     right = reference.encode(weights(), recipe("nvfp4-2t"))
     assert not np.array_equal(scales, right.scales)
     assert has_lane_bug(scales)
