@@ -1,6 +1,6 @@
 // How each format chooses the scales of a strip and encodes its weights.
 //
-// A codec holds the scales of one strip. `encode` gives codes, in their BITS low bits, and what they decode to: with its sign when SIGNED, and then
+// A codec holds what is computed once; its Strip the scales of one strip. `encode` gives codes, in their BITS low bits, and what they decode to: with its sign when SIGNED, and then
 // the difference to the weight may round in float32; else as magnitudes, whose difference is exact unless `careful`
 // says otherwise, because a weight and its code's value are within a factor of two or the value is 0.
 #pragma once
@@ -72,9 +72,13 @@ struct Nvfp4 {
     static constexpr int BITS = 4;
     static constexpr bool SIGNED = false;
     alignas(64) float factor[256], inverse[256];  // of every scale byte
-    alignas(64) uint8_t bytes[2 * PAIRS];         // the strip's scales
-    Floats error_bound;
-    bool careful, zero, fast;
+    bool fast;
+
+    struct Strip {
+        Floats error_bound;
+        alignas(64) uint8_t bytes[2 * PAIRS];
+        bool careful, zero;
+    };
 
     INLINE void prepare(Nvfp4& self, const EncodeTask& task) {
         self.fast = divides_fast(task.tensor_scale);
@@ -86,14 +90,15 @@ struct Nvfp4 {
         }
     }
 
-    template <class S, bool MEASURE> INLINE void choose(Nvfp4& self, const typename S::T* strip, const EncodeTask& task) {
-        const Peaks peaks = find_peaks<S, MEASURE>(strip);
+    template <class S, bool MEASURE>
+    INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task) {
+        const Peaks peaks = find_peaks<S, MEASURE>(weight);
         const Floats six = splat(6.0f), sixth = splat(1.0f / 6.0f), g = splat(task.tensor_scale);
         const Floats inverse = splat(1.0f / task.tensor_scale);
         const Words least = splat((uint32_t)task.min_scale);
         Words byte[2];
         Integers saturated = {};
-        self.error_bound = Floats{};
+        strip.error_bound = Floats{};
         for (int i = 0; i < 2; i++) {
             const Floats peak = peaks.halves[i];
             Floats rounded, wanted = self.fast ? quotient<false>(quotient<false>(peak, six, sixth), g, inverse)
@@ -103,20 +108,20 @@ struct Nvfp4 {
             saturated |= ~(wanted <= E4M3_MAX + 16);
             // Half the widest step is one scale, and a normal scale is within 1/16 of a sixth of the peak.
             Floats bound = code < larger(least, splat(8u)) ? peak : peak * 0.18f;
-            self.error_bound = larger(self.error_bound, bound);
+            strip.error_bound = larger(strip.error_bound, bound);
         }
         // Only a saturated scale makes a weight more than twice its code's value.
-        self.careful = !self.fast || any(saturated);
-        self.zero = peaks.zero;
-        store_bytes(self.bytes, interleave_low(byte[0], byte[1]));
-        store_bytes(self.bytes + LANES, interleave_high(byte[0], byte[1]));
+        strip.careful = !self.fast || any(saturated);
+        strip.zero = peaks.zero;
+        store_bytes(strip.bytes, interleave_low(byte[0], byte[1]));
+        store_bytes(strip.bytes + LANES, interleave_high(byte[0], byte[1]));
     }
 
     struct Pair {
         Floats factor, inverse;
     };
-    INLINE Pair pair(const Nvfp4& self, int j) {
-        const int low = self.bytes[2 * j], high = self.bytes[2 * j + 1];
+    INLINE Pair pair(const Nvfp4& self, const Strip& strip, int j) {
+        const int low = strip.bytes[2 * j], high = strip.bytes[2 * j + 1];
         return {halves(self.factor[low], self.factor[high]), halves(self.inverse[low], self.inverse[high])};
     }
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
@@ -125,24 +130,28 @@ struct Nvfp4 {
         decoded = rounded * pair.factor;
         return select(8u, bits(weight) >> 28, code);
     }
-    template <class S> INLINE void store_scales(const Nvfp4& self, const EncodeTask& task, int64_t block, int count) {
-        memcpy((uint8_t*)task.scales + block, self.bytes, (size_t)count);
+    template <class S> INLINE void store_scales(const Strip& strip, const EncodeTask& task, int64_t block, int count) {
+        memcpy((uint8_t*)task.scales + block, strip.bytes, (size_t)count);
     }
 };
 
 template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx {
     static constexpr int BITS = WIDTH;
     static constexpr bool SIGNED = false;
-    static constexpr bool careful = false;
-    alignas(64) float factor[PAIRS], inverse[PAIRS];
-    uint8_t bytes[PAIRS];
-    Floats error_bound;
-    bool zero;
+
+    struct Strip {
+        Floats error_bound;
+        alignas(64) float factor[PAIRS], inverse[PAIRS];
+        uint8_t bytes[PAIRS];
+        bool zero;
+        static constexpr bool careful = false;
+    };
 
     INLINE void prepare(Mx&, const EncodeTask&) {}
 
-    template <class S, bool MEASURE> INLINE void choose(Mx& self, const typename S::T* strip, const EncodeTask& task) {
-        const Peaks peaks = find_peaks<S, MEASURE>(strip);
+    template <class S, bool MEASURE>
+    INLINE void choose(const Mx&, Strip& strip, const typename S::T* weight, const EncodeTask& task) {
+        const Peaks peaks = find_peaks<S, MEASURE>(weight);
         Floats peak = larger(peaks.halves[0], peaks.halves[1]);
         Words byte;
         if (task.floor_exponent) {
@@ -154,25 +163,26 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
             byte = bits(ratio) < 0x00800000u ? above : (bits(ratio) + 0x7FFFFFu) >> 23;
             byte = ratio == 0.0f ? splat(127u) : byte;
         }
-        store(self.factor, e8m0_decode(byte));
-        store(self.inverse, (254u - byte) << 23);  // no finite peak needs byte 254
-        store_bytes(self.bytes, byte);
-        self.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
-        self.zero = peaks.zero;
+        store(strip.factor, e8m0_decode(byte));
+        store(strip.inverse, (254u - byte) << 23);  // no finite peak needs byte 254
+        store_bytes(strip.bytes, byte);
+        strip.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
+        strip.zero = peaks.zero;
     }
 
     struct Pair {
         Floats factor, inverse;
     };
-    INLINE Pair pair(const Mx& self, int j) { return {splat(self.factor[j]), splat(self.inverse[j])}; }
+    INLINE Pair pair(const Mx&, const Strip& strip, int j) {
+        return {splat(strip.factor[j]), splat(strip.inverse[j])}; }
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
         Floats scaled = magnitude(weight) * pair.inverse, rounded;
         Words code = Element::encode(smaller(scaled, splat((float)LARGEST)), rounded);
         decoded = rounded * pair.factor;
         return select(1u << (WIDTH - 1), bits(weight) >> (32 - WIDTH), code);
     }
-    template <class S> INLINE void store_scales(const Mx& self, const EncodeTask& task, int64_t block, int count) {
-        memcpy((uint8_t*)task.scales + block, self.bytes, (size_t)count);
+    template <class S> INLINE void store_scales(const Strip& strip, const EncodeTask& task, int64_t block, int count) {
+        memcpy((uint8_t*)task.scales + block, strip.bytes, (size_t)count);
     }
 };
 
@@ -189,27 +199,30 @@ template <typename Op> INLINE Floats fold(Floats x, int lanes, Op op) {
 template <int WIDTH> struct Affine {
     static constexpr int BITS = WIDTH;
     static constexpr bool SIGNED = true;
-    alignas(64) float scale[PAIRS], inverse[PAIRS], bias[PAIRS], stored_scale[PAIRS], stored_bias[PAIRS];
-    bool careful;
-    static constexpr bool zero = false;
+
+    struct Strip {
+        alignas(64) float scale[PAIRS], inverse[PAIRS], bias[PAIRS], stored_scale[PAIRS], stored_bias[PAIRS];
+        bool careful;
+    };
 
     INLINE void prepare(Affine&, const EncodeTask&) {}
 
-    template <class S, typename Op> INLINE Floats extremes(const typename S::T* strip, int lanes, Op op) {
+    template <class S, typename Op> INLINE Floats extremes(const typename S::T* weight, int lanes, Op op) {
         Floats low, high;
         const auto get = [=](int j) {
             Floats even, odd;
-            S::load_pair(strip + 32 * j, even, odd);
+            S::load_pair(weight + 32 * j, even, odd);
             return op(even, odd);
         };
         reduce_halves<Floats>(get, op, low, high);
         return fold(op(low, high), lanes, op);
     }
 
-    template <class S, bool MEASURE> INLINE void choose(Affine& self, const typename S::T* strip, const EncodeTask& task) {
+    template <class S, bool MEASURE>
+    INLINE void choose(const Affine&, Strip& strip, const typename S::T* weight, const EncodeTask& task) {
         const int lanes = task.layout.block / 32;
-        Floats low = extremes<S>(strip, lanes, [](Floats x, Floats y) { return smaller(x, y); });
-        Floats high = extremes<S>(strip, lanes, [](Floats x, Floats y) { return larger(x, y); });
+        Floats low = extremes<S>(weight, lanes, [](Floats x, Floats y) { return smaller(x, y); });
+        Floats high = extremes<S>(weight, lanes, [](Floats x, Floats y) { return larger(x, y); });
         Integers low_is_edge = magnitude(low) > magnitude(high);
         Floats scale = larger((high - low) / (float)((1 << WIDTH) - 1), splat(1e-7f));
         scale = low_is_edge ? scale : -scale;
@@ -217,21 +230,21 @@ template <int WIDTH> struct Affine {
         Floats steps = __builtin_elementwise_roundeven(edge / scale);
         scale = steps == 0.0f ? scale : edge / steps;
         Floats bias = steps == 0.0f ? Floats{} : edge;
-        store(self.scale, scale);
-        store(self.bias, bias);
-        store(self.inverse, 1.0f / scale);
-        store(self.stored_scale, S::rounded(scale));
-        store(self.stored_bias, S::rounded(bias));
+        store(strip.scale, scale);
+        store(strip.bias, bias);
+        store(strip.inverse, 1.0f / scale);
+        store(strip.stored_scale, S::rounded(scale));
+        store(strip.stored_bias, S::rounded(bias));
         Floats size = magnitude(scale);
-        self.careful = any(size > 0x1p90f) || any(size < 1e-8f);
+        strip.careful = any(size > 0x1p90f) || any(size < 1e-8f);
     }
 
     struct Pair {
         Floats scale, inverse, bias, stored_scale, stored_bias;
     };
-    INLINE Pair pair(const Affine& self, int j) {
-        return {splat(self.scale[j]), splat(self.inverse[j]), splat(self.bias[j]), splat(self.stored_scale[j]),
-                splat(self.stored_bias[j])};
+    INLINE Pair pair(const Affine&, const Strip& strip, int j) {
+        return {splat(strip.scale[j]), splat(strip.inverse[j]), splat(strip.bias[j]), splat(strip.stored_scale[j]),
+                splat(strip.stored_bias[j])};
     }
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
         constexpr float largest = (float)((1 << WIDTH) - 1), magic = 0x1p23f;
@@ -240,12 +253,12 @@ template <int WIDTH> struct Affine {
         decoded = (sum - magic) * pair.stored_scale + pair.stored_bias;
         return bits(sum);
     }
-    template <class S> INLINE void store_scales(const Affine& self, const EncodeTask& task, int64_t block, int count) {
+    template <class S> INLINE void store_scales(const Strip& strip, const EncodeTask& task, int64_t block, int count) {
         using T = typename S::T;
         const int lanes = task.layout.block / 32;
         for (int i = 0; i < count; i++) {
-            ((T*)task.scales)[block + i] = S::narrow(self.stored_scale[i * lanes]);
-            ((T*)task.biases)[block + i] = S::narrow(self.stored_bias[i * lanes]);
+            ((T*)task.scales)[block + i] = S::narrow(strip.stored_scale[i * lanes]);
+            ((T*)task.biases)[block + i] = S::narrow(strip.stored_bias[i * lanes]);
         }
     }
 };
