@@ -38,10 +38,12 @@ def has_lane_bug(scales: NDArray[np.uint8]) -> bool:
     The bug takes the maximum over 32 weights, so both blocks of each pair carry the same scale, all over the
     tensor, while blocks that are neighbours across pairs differ as usual.
     """
-    flat = np.ascontiguousarray(scales).reshape(-1)
-    pairs = flat[: len(flat) // 2 * 2].reshape(-1, 2)
-    if len(pairs) < _FEWEST_PAIRS:
+    rows = np.ascontiguousarray(scales).reshape(-1, scales.shape[-1])
+    if rows.shape[-1] % 2 or rows.shape[-1] < 4:
+        rows = rows.reshape(1, -1)[:, : rows.size // 2 * 2]
+    pairs = rows.reshape(len(rows), -1, 2)
+    if pairs[:, 1:].size < 2 * _FEWEST_PAIRS:
         return False
-    within = float(np.mean(pairs[1:, 0] == pairs[1:, 1]))
-    across = float(np.mean(pairs[:-1, 1] == pairs[1:, 0]))
+    within = float(np.mean(pairs[:, 1:, 0] == pairs[:, 1:, 1]))  # the first 32 threads of a launch are not hit
+    across = float(np.mean(pairs[:, :-1, 1] == pairs[:, 1:, 0]))
     return within > _SHARE_OF_BUG and across < _SHARE_OF_CHANCE

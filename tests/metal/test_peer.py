@@ -77,10 +77,10 @@ def test_a_lane_bug_is_seen(machine: Machine, bug: str) -> None:
 
 
 def test_the_lane_bug_costs_what_was_reported(machine: Machine) -> None:
-    weight = decode_weight(64, 4096)
+    weight = decode_weight(256, 4096)
     norm = float((weight.astype(np.float64) ** 2).sum())
     text = LANE_BUGS["position in the grid for the lane"](peer.peer_text())
     for planted, expected in ((None, 0.094), (text, 0.1177)):
         codes, scales = peer.quantize(machine, weight, 16, 4, text=planted)
         back = peer.dequantize(machine, codes, scales, 16, 4).astype(np.float64)
-        assert ((back - weight) ** 2).sum() / norm == pytest.approx(expected**2, rel=0.02)
+        assert ((back - weight) ** 2).sum() / norm == pytest.approx(expected**2, rel=0.03)

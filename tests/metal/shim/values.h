@@ -44,7 +44,7 @@ extern "C" inline __attribute__((used, weak)) bfloat __truncsfbf2(float f) { ret
 struct bfloat {
   uint16_t raw;
   bfloat() = default;
-  template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
+  template <class T, class = std::enable_if_t<std::is_arithmetic_v<T> || std::is_same_v<T, half>>>
   explicit constexpr bfloat(T v) : raw(bfloat_bits(float(v))) {}
   constexpr operator float() const { return __builtin_bit_cast(float, uint32_t(raw) << 16); }
 };
