@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,24 @@ STATE_HELP = (
     "The format changed since: the numbers are those of the old one.",
     "Could not be quantized.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Totals: layers, weights, bytes before and after, layers to quantize and done, error (NaN before any is done)."""
+
+    layers: int
+    count: int
+    nbytes_in: int
+    nbytes_out: int
+    chosen: int
+    done: int
+    rel_err: float
+
+    @property
+    def bits(self) -> float:
+        """Bits per weight after."""
+        return 8 * self.nbytes_out / self.count if self.count else 0.0
 
 
 class LayerStore:
@@ -50,6 +69,7 @@ class LayerStore:
         unknown = np.full(len(layers), math.nan)
         self.rel_err, self.snr, self.peak, self.lost = (unknown.copy() for _ in range(4))
         self.bits = unknown.copy()
+        self.squares, self.errors = np.zeros(len(layers)), np.zeros(len(layers))
         self.results: list[core.LayerResult | None] = [None] * len(layers)
         self.problems: dict[int, str] = {}
         for i, choice in enumerate(choices):
@@ -64,6 +84,7 @@ class LayerStore:
         self.reasons[index] = choice.reason
         self.nbytes_out[index] = choice.nbytes
         self.bits[index] = 8 * choice.nbytes / choice.layer.count if choice.layer.count else math.nan
+        self.squares[index] = self.errors[index] = 0.0
         if choice.recipe is None:
             self.state[index] = KEPT
             self.rel_err[index] = self.snr[index] = self.lost[index] = math.nan
@@ -82,6 +103,7 @@ class LayerStore:
         if result.quantized:
             self.rel_err[index], self.snr[index] = result.rel_err, result.snr
             self.lost[index] = result.vanished_share
+            self.squares[index], self.errors[index] = result.sum_squares, result.sum_error
         statistics = result.statistics
         if statistics and statistics.sigma:
             self.peak[index] = statistics.max_abs / statistics.sigma
@@ -94,6 +116,22 @@ class LayerStore:
     def set_state(self, indices: Iterable[int], state: int) -> None:
         """Give layers another state."""
         self.state[list(indices)] = state
+
+    def figures(self) -> "Figures":
+        """The totals of the whole model as it is chosen now."""
+        squares = math.fsum(self.squares.tolist())
+        error = math.sqrt(math.fsum(self.errors.tolist()) / squares) if squares else math.nan
+        chosen = int((self.state != KEPT).sum())
+        done = int((self.state == DONE).sum())
+        before, after = int(self.nbytes_in.sum()), int(self.nbytes_out.sum())
+        return Figures(len(self), int(self.counts.sum()), before, after, chosen, done, error)
+
+    def shares(self) -> dict[str, int]:
+        """Bytes after per format, the largest first."""
+        found: dict[str, int] = {}
+        for name, nbytes in zip(self.formats, self.nbytes_out.tolist(), strict=True):
+            found[name] = found.get(name, 0) + nbytes
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def shown_results(self) -> list[core.LayerResult]:
         """The results that belong to the choices of now, in file order."""

@@ -1,0 +1,168 @@
+"""Activity: the run that is going on, in bytes, with its rate and the time left."""
+
+import time
+from dataclasses import dataclass, field
+
+from PySide6.QtCore import QSize, Signal
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
+
+from studio.gui.appearance import themed_icon
+from studio.gui.text import Elided, button, label, set_tone
+from studio.gui.theme import Theme
+
+STEADY_SECONDS = 10.0
+SHOWN_AFTER_SECONDS, SHOWN_AFTER_SHARE = 2.0, 0.03
+LARGEST_STEP = 0.2
+
+
+@dataclass
+class Estimate:
+    """Rate and time left of a run of `total` bytes: an average over the last seconds that never jumps."""
+
+    total: int
+    started: float = field(default_factory=time.monotonic)
+    done: int = 0
+    rate: float = 0.0
+    left: float | None = None
+    _last: float = 0.0
+    _waited: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._last = self.started
+
+    def update(self, done: int, now: float) -> None:
+        """`done` bytes are worked through at the moment `now`."""
+        span = now - self._last
+        if span <= 0:
+            self.done = max(self.done, done)
+            return
+        fresh = (done - self.done) / span
+        weight = min(span / STEADY_SECONDS, 1.0) if self.rate else 1.0
+        self.rate += weight * (fresh - self.rate)
+        self.done, self._last = done, now
+        self._estimate(now, span)
+
+    def _estimate(self, now: float, span: float) -> None:
+        long_enough = now - self.started > SHOWN_AFTER_SECONDS or self.done > SHOWN_AFTER_SHARE * self.total
+        if self.rate <= 0 or not long_enough:
+            return
+        wanted = (self.total - self.done) / self.rate
+        if self.left is None:
+            self.left = wanted
+            return
+        expected = max(self.left - span, 0.0)
+        room = LARGEST_STEP * max(expected, 1.0)
+        self.left = min(max(wanted, expected - room), expected + room)
+
+    def hold(self, now: float) -> None:
+        """The run waits: time does not count."""
+        self._last = now
+
+    @property
+    def share(self) -> float:
+        """Part that is done, 0 to 1."""
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
+    whole = int(seconds + 0.5)
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+    return f"{whole // 60}:{whole % 60:02}"
+
+
+class Activity(QWidget):
+    """A strip at the lower edge: what runs, how far it is, how long it takes, and what to do about it.
+
+    Signals:
+        pause_wanted(), stop_wanted(): a button was pressed.
+        worst_wanted(): show the layers above the warning line.
+    """
+
+    pause_wanted = Signal()
+    stop_wanted = Signal()
+    worst_wanted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Activity")
+        self.title, self.figures = label("", "bold"), label()
+        self.detail = Elided()
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(8)
+        self.bar.setAccessibleName("Progress")
+        self.above = button("", self.worst_wanted.emit, "flat", "Select them")
+        self.pause = button("Pause", self.pause_wanted.emit)
+        self.stop = button("Cancel", self.stop_wanted.emit)
+        self._arrange()
+        self.hide()
+
+    def _arrange(self) -> None:
+        top = QHBoxLayout()
+        top.setSpacing(12)
+        for part in (self.title, self.detail, self.figures, self.above, self.pause, self.stop):
+            top.addWidget(part, 1 if part is self.detail else 0)
+        rows = QVBoxLayout(self)
+        rows.setContentsMargins(10, 6, 10, 8)
+        rows.setSpacing(5)
+        rows.addLayout(top)
+        rows.addWidget(self.bar)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Draw with other colours."""
+        for made, name in ((self.pause, "pause"), (self.stop, "stop")):
+            made.setIcon(themed_icon(name, theme))
+            made.setIconSize(QSize(16, 16))
+
+    def begin(self, title: str) -> None:
+        """A run starts."""
+        self.title.setText(title)
+        set_tone(self.title, "")
+        self.detail.set_text("")
+        self.figures.setText("")
+        self.bar.setValue(0)
+        self.show_above(0)
+        self.show_paused(False)
+        self._show_buttons(True)
+        self.stop.setEnabled(True)
+        self.show()
+
+    def show_progress(self, estimate: Estimate, detail: str, size: str, rate: str) -> None:
+        """How far the run is; called at most ten times a second."""
+        self.bar.setValue(int(1000 * estimate.share))
+        left = f"{duration(estimate.left)} left" if estimate.left is not None else ""
+        self.figures.setText("  ·  ".join(part for part in (f"{estimate.share:.0%}", size, rate, left) if part))
+        self.detail.set_text(detail)
+
+    def show_above(self, count: int) -> None:
+        """How many layers are above the warning line."""
+        self.above.setText(f"▲ {count:,} above the line")
+        self.above.setVisible(count > 0)
+
+    def show_paused(self, paused: bool) -> None:
+        """The run waits, or goes on."""
+        self.pause.setText("Resume" if paused else "Pause")
+
+    def show_stopping(self) -> None:
+        """The user asked to stop: say so at once."""
+        self.title.setText("Stopping …")
+        self.stop.setEnabled(False)
+        self.pause.setEnabled(False)
+
+    def end(self, title: str, tone: str, figures: str = "") -> None:
+        """The run is over; the strip stays to say how it ended."""
+        self.title.setText(title)
+        set_tone(self.title, tone)
+        self.detail.set_text("")
+        self.figures.setText(figures)
+        self._show_buttons(False)
+        if tone == "good":
+            self.bar.setValue(1000)
+
+    def _show_buttons(self, shown: bool) -> None:
+        for made in (self.pause, self.stop):
+            made.setVisible(shown)
+            made.setEnabled(shown)

@@ -1,0 +1,192 @@
+"""Editing: what the user does to the plan and the selection: formats, presets, undo, copying, plans in files."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QWidget
+
+from studio import core
+from studio.gui.ask import ask_file, ask_folder, ask_save
+from studio.gui.cards import Message
+from studio.gui.document import Document
+from studio.gui.layer_table import COLUMNS
+from studio.gui.layers import FAILED
+from studio.gui.runs import message_of
+from studio.gui.workspace import Workspace
+
+
+class Editing(QObject):
+    """Acts on the document for the actions of the same names.
+
+    Signals:
+        told(Message): something to show.
+        report_wanted(Path): write a report into this folder.
+    """
+
+    told = Signal(object)
+    report_wanted = Signal(object)
+
+    def __init__(self, document: Document, workspace: Workspace, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._document, self._workspace = document, workspace
+
+    @property
+    def _window(self) -> QWidget:
+        return self._workspace.window()
+
+    # formats and plans
+
+    def set_format(self, name: str) -> None:
+        """Choose a format for the selection; say so where it does not fit."""
+        names = list(self._document.selection)
+        self._document.set_format(names, name)
+        store = self._document.store
+        misfits = [n for n in names if name != core.KEEP and store.formats[store.index[n]] != name]
+        if misfits:
+            reason = store.reasons[store.index[misfits[0]]]
+            shown = core.printable(misfits[0]) if len(misfits) == 1 else f"{len(misfits):,} layers stay as they are"
+            self.told.emit(Message("info", shown, reason))
+
+    def reset_format(self) -> None:
+        """What the plan says for the selection."""
+        self._document.reset_formats(self._document.selection)
+
+    def set_preset(self, name: str) -> None:
+        """Follow a preset, with the format of now."""
+        plan = core.preset(name).with_format(self._document.state.plan.format)
+        self._follow(plan.with_exponent(self._document.state.plan.exponent), f"preset {name}")
+
+    def set_plan_format(self, name: str) -> None:
+        """Another format for all layers that the plan quantizes."""
+        self._follow(self._document.state.plan.with_format(name), f"{name} for the plan")
+
+    def _follow(self, plan: core.Plan, text: str) -> None:
+        try:
+            self._document.set_plan(plan, text)
+        except core.StudioError as error:
+            self.told.emit(message_of(error, "This plan does not fit the checkpoint"))
+
+    def save_plan(self) -> None:
+        """Save the plan with all choices as JSON."""
+        model = self._document.model
+        assert model is not None
+        ask_save(self._window, "Save plan", "Plan (*.json)", self.write_plan, f"{model.name}-plan.json")
+
+    def write_plan(self, path: Path) -> None:
+        """Write the plan to `path`."""
+        try:
+            path.write_text(json.dumps(self._document.plan.to_json(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            self.told.emit(Message("error", "The plan could not be saved", str(error), "Choose another folder."))
+            return
+        self._document.undo.setClean()
+        self.told.emit(Message("good", f"Plan saved as {core.printable(path.name)}", f"Use it with --plan {path}"))
+
+    def load_plan(self) -> None:
+        """Choose as a saved plan says."""
+        ask_file(self._window, "Load plan", "Plan (*.json)", self.read_plan)
+
+    def read_plan(self, path: Path) -> None:
+        """Follow the plan in a file."""
+        try:
+            self._document.set_plan(core.load_plan(path), f"plan {path.name}")
+        except core.StudioError as error:
+            self.told.emit(message_of(error, "This plan can not be used"))
+            return
+        self.told.emit(Message("good", f"Plan {core.printable(path.name)} is in use", "Undo goes back."))
+
+    def report(self) -> None:
+        """Write HTML, CSV and JSON."""
+        ask_folder(self._window, "Folder for the report", self.report_wanted.emit)
+
+    # copying
+
+    def copy_rows(self) -> None:
+        """The selected layers as CSV, or all that are shown."""
+        store = self._document.store
+        chosen = [store.index[name] for name in self._document.selection] or self._workspace.layers.table.visible
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.title for column in COLUMNS])
+        for i in chosen:
+            writer.writerow([core.printable(store.names[i]), *(column.cell(store, i) for column in COLUMNS[1:])])
+        self._copy(text.getvalue(), f"{len(chosen):,} rows")
+
+    def copy_names(self) -> None:
+        """Names of the selected layers, one per line."""
+        self._copy("\n".join(map(core.printable, self._document.selection)), f"{len(self._document.selection):,} names")
+
+    def copy_command(self) -> None:
+        """The command line that does the same."""
+        text = self.command()
+        if text is None:
+            hint = "Save the plan (Ctrl+S), then: nvfp4-studio quantize SRC DST --plan FILE"
+            self.told.emit(Message("info", "Too many choices by hand for one command line", hint=hint))
+            return
+        self._copy(text, "the command")
+
+    def command(self, target: Path | None = None, layout: str = "") -> str | None:
+        """The command that measures, or with a target exports, the same."""
+        model, plan = self._document.model, self._document.state.plan
+        if model is None or plan.name not in core.preset_names():
+            return None
+        verb = "quantize" if target else "measure"
+        rules = self._document.hand_rules()
+        return core.command_line(verb, model.path, plan, rules, target=target, layout=layout)
+
+    def _copy(self, text: str, what: str) -> None:
+        QGuiApplication.clipboard().setText(text)
+        self.told.emit(Message("info", f"Copied {what}"))
+
+    # selecting
+
+    def select_all(self) -> None:
+        """Every layer that passes the filter."""
+        self._select(self._workspace.layers.table.visible)
+
+    def select_invert(self) -> None:
+        """The other layers that pass the filter."""
+        chosen = set(self._document.selection)
+        store = self._document.store
+        self._select([i for i in self._workspace.layers.table.visible if store.names[i] not in chosen])
+
+    def select_kind(self) -> None:
+        """All layers of the kinds that are selected."""
+        store = self._document.store
+        kinds = {store.kinds[store.index[name]] for name in self._document.selection}
+        self._select([i for i in range(len(store)) if store.kinds[i] in kinds])
+
+    def select_block(self) -> None:
+        """All layers of the blocks that are selected."""
+        store = self._document.store
+        groups = {int(store.group[store.index[name]]) for name in self._document.selection}
+        self._select([i for i in store.order.tolist() if int(store.group[i]) in groups])
+
+    def select_worst(self) -> None:
+        """Layers above the warning line."""
+        store = self._document.store
+        found = (store.rel_err > self._document.warning_line).nonzero()[0].tolist()
+        self._select(found)
+        if not found:
+            line = self._document.warning_line
+            self.told.emit(Message("good", f"No layer is above the warning line of {line:g}"))
+
+    def _select(self, indices: list[int]) -> None:
+        names = self._document.store.names
+        self._document.select([names[i] for i in indices])
+
+    def step_problem(self, step: int) -> None:
+        """The next or previous layer that failed or is above the line."""
+        store = self._document.store
+        bad = (store.rel_err > self._document.warning_line) | (store.state == FAILED)
+        order = [i for i in store.order.tolist() if bad[i]]
+        if not order:
+            self.told.emit(Message("good", "There are no problems"))
+            return
+        current = self._document.current
+        at = order.index(store.index[current]) if current and store.index[current] in order else (-1 if step > 0 else 0)
+        self._select([order[(at + step) % len(order)]])

@@ -1,0 +1,82 @@
+"""Labels and buttons that show plain text only, whatever a name from a checkpoint holds."""
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
+
+
+def label(text: str = "", look: str = "", *, wrap: bool = False) -> QLabel:
+    """A label of plain text. `look` is one of muted, small, title, hero, bold, or empty."""
+    made = QLabel()
+    made.setTextFormat(Qt.TextFormat.PlainText)
+    made.setText(text)
+    made.setWordWrap(wrap)
+    if look:
+        made.setProperty(look, True)
+    return made
+
+
+def button(text: str, clicked: Callable[[], object], look: str = "", help_text: str = "") -> QPushButton:
+    """A button. `look` is primary, flat or empty; `&` in `text` marks its mnemonic."""
+    made = QPushButton(text)
+    made.clicked.connect(lambda _checked=False: clicked())
+    made.setAutoDefault(False)
+    if look:
+        made.setProperty(look, True)
+    if help_text:
+        made.setToolTip(help_text)
+    return made
+
+
+def set_tone(widget: QWidget, tone: str) -> None:
+    """Give a widget the colour of good, warning, error or info; empty for none."""
+    if widget.property("tone") != tone:
+        widget.setProperty("tone", tone)
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
+
+
+def set_reason(made: QPushButton, reason: str, otherwise: str = "") -> None:
+    """Enable a button, or disable it and say why."""
+    made.setEnabled(not reason)
+    made.setToolTip(reason or otherwise)
+
+
+class Elided(QWidget):
+    """One line of plain text that shortens in its middle when there is little room."""
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._text = ""
+        self.set_text(text)
+
+    def text(self) -> str:
+        """The whole text."""
+        return self._text
+
+    def set_text(self, text: str) -> None:
+        """Show another text."""
+        if text != self._text:
+            self._text = text
+            self.setAccessibleName(text)
+            self.setToolTip(text if len(text) > 40 else "")
+            self.update()
+
+    def sizeHint(self) -> QSize:
+        """As wide as the text, one line high."""
+        return QSize(self.fontMetrics().horizontalAdvance(self._text) + 2, self.fontMetrics().height() + 2)
+
+    def minimumSizeHint(self) -> QSize:
+        """Any width."""
+        return QSize(20, self.fontMetrics().height() + 2)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw what fits."""
+        painter = QPainter(self)
+        shown = self.fontMetrics().elidedText(self._text, Qt.TextElideMode.ElideMiddle, self.width())
+        role = self.foregroundRole()
+        painter.setPen(self.palette().color(role))
+        painter.drawText(self.rect(), int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), shown)

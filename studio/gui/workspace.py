@@ -1,0 +1,202 @@
+"""Workspace: the page of an open checkpoint: summary, table of layers, views beside it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QVBoxLayout, QWidget
+
+from studio.gui import views
+from studio.gui.actions import Actions
+from studio.gui.document import Document
+from studio.gui.filter_bar import FilterBar
+from studio.gui.layer_view import LayerView
+from studio.gui.metadata import Metadata
+from studio.gui.placeholder import Placeholder
+from studio.gui.settings import Settings
+from studio.gui.summary import Summary
+from studio.gui.theme import Theme
+
+REFRESH_MS = 100
+WIDE = 760
+PAGES = ("overview", "inspect", "compare", "metadata")
+_PLOTS = (
+    ("RegimeView", "Scale regimes"),
+    ("HistogramView", "Outliers"),
+    ("TailView", "Tail"),
+    ("ScatterView", "Error × outliers"),
+)
+
+
+class Workspace(QWidget):
+    """Places the table and the views, and keeps them on one selection and one set of results."""
+
+    def __init__(self, document: Document, settings: Settings, actions: Actions, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.document, self.settings = document, settings
+        self.summary = Summary(document)
+        self.filter_bar = FilterBar()
+        self.layers = LayerView(document, settings)
+        self.layers.hide_extra_columns()
+        self.metadata = Metadata()
+        self.views: dict[str, Any] = {
+            name: _view(name) for name in ("ErrorView", *dict(_PLOTS), "InspectorView", "CompareView")
+        }
+        self._place()
+        actions.bind_local(self)
+        self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
+        self._refresh.timeout.connect(self.refresh)
+        self._connect()
+
+    def _place(self) -> None:
+        left = QWidget()
+        rows = QVBoxLayout(left)
+        rows.setContentsMargins(10, 0, 0, 6)
+        rows.setSpacing(6)
+        rows.addWidget(self.filter_bar)
+        rows.addWidget(self.layers, 1)
+        self.pages = QTabWidget()
+        self.pages.setDocumentMode(True)
+        self.pages.setAccessibleName("Views")
+        self.overview = Overview(self.views)
+        pages = (self.overview, self.views["InspectorView"], self.views["CompareView"], self.metadata)
+        for page, title in zip(pages, ("Overview", "Inspector", "Compare", "Metadata"), strict=True):
+            self.pages.addTab(page, title)
+        self.split = QSplitter(Qt.Orientation.Horizontal)
+        self.split.addWidget(left)
+        self.split.addWidget(self.pages)
+        self.split.setChildrenCollapsible(False)
+        left.setMinimumWidth(300)
+        self.pages.setMinimumWidth(320)
+        self.reset_layout()
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.setSpacing(0)
+        whole.addWidget(self.summary)
+        whole.addWidget(self.split, 1)
+
+    def reset_layout(self) -> None:
+        """Panes as they were at first."""
+        width = max(self.width(), 900)
+        self.split.setSizes([round(width * 0.47), round(width * 0.53)])
+        self.overview.reset_layout()
+
+    def _connect(self) -> None:
+        self.filter_bar.changed.connect(self.layers.set_filter)
+        self.filter_bar.left.connect(self.layers.setFocus)
+        self.layers.filtered.connect(self._show_count)
+        self.layers.activated_layer.connect(self.inspect)
+        self.document.opened.connect(self._show_model)
+        self.document.selected.connect(self._follow)
+        self.document.chosen.connect(lambda _: self.refresh_soon())
+        self.document.measured.connect(lambda _: self.refresh_soon())
+        for view in self.views.values():
+            view.layers_selected.connect(self.document.select)
+            view.layer_activated.connect(self.inspect)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Draw with other colours."""
+        for part in (self.summary, self.layers, *self.views.values()):
+            part.set_theme(theme)
+
+    def _show_model(self) -> None:
+        self.filter_bar.field.clear()
+        self.filter_bar.examples.show()
+        if self.document.model is not None:
+            self.metadata.show_model(self.document.model)
+            for view in self.views.values():
+                view.show_detail(None)
+                view.set_selection([])
+            self._show_count(len(self.document.store))
+            self.refresh()
+
+    def _show_count(self, shown: int) -> None:
+        self.filter_bar.show_count(shown, len(self.document.store))
+
+    def _follow(self, names: list[str]) -> None:
+        for view in self.views.values():
+            view.set_selection(names)
+
+    def refresh_soon(self) -> None:
+        """Draw figures and views again, at most ten times a second."""
+        if not self._refresh.isActive():
+            self._refresh.start()
+
+    def refresh(self) -> None:
+        """Draw figures and views again."""
+        if self.document.model is None:
+            return
+        self.summary.refresh()
+        results = self.document.store.shown_results()
+        for view in self.views.values():
+            view.show_results(results)
+
+    def show_page(self, page: str) -> None:
+        """Bring a page to the front."""
+        self.pages.setCurrentIndex(PAGES.index(page))
+
+    def inspect(self, name: str) -> None:
+        """Show one layer in the inspector."""
+        self.document.select([name])
+        self.show_page("inspect")
+
+    def plots(self) -> Iterator[Any]:
+        """All views that can be saved."""
+        yield from self.views.values()
+
+
+class Overview(QWidget):
+    """Error by layer above; below the other plots, in two groups beside each other where there is room."""
+
+    def __init__(self, made: dict[str, Any], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._plots = [(made[name], title) for name, title in _PLOTS]
+        self.first, self.second = QTabWidget(), QTabWidget()
+        for tabs in (self.first, self.second):
+            tabs.setDocumentMode(True)
+            tabs.setMinimumHeight(140)
+            tabs.setAccessibleName("Plots")
+        self.below = QSplitter(Qt.Orientation.Horizontal)
+        self.below.addWidget(self.first)
+        self.below.addWidget(self.second)
+        self.whole = QSplitter(Qt.Orientation.Vertical)
+        self.whole.addWidget(made["ErrorView"])
+        self.whole.addWidget(self.below)
+        self.whole.setChildrenCollapsible(False)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.whole)
+        self._wide: bool | None = None
+        self._arrange(wide=False)
+
+    def reset_layout(self) -> None:
+        """Panes as they were at first."""
+        self.whole.setSizes([450, 550])
+        self.below.setSizes([500, 500])
+
+    def _arrange(self, *, wide: bool) -> None:
+        if wide == self._wide:
+            return
+        self._wide = wide
+        shown = self.first.currentWidget()
+        for number, (view, title) in enumerate(self._plots):
+            (self.second if wide and number else self.first).addTab(view, title)
+        self.second.setVisible(wide)
+        if shown is not None and self.first.indexOf(shown) >= 0:
+            self.first.setCurrentWidget(shown)
+        else:
+            self.first.setCurrentIndex(0)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """One group of plots where it is narrow, two where it is wide."""
+        super().resizeEvent(event)
+        self._arrange(wide=self.width() >= WIDE)
+
+
+def _view(name: str) -> Any:
+    try:
+        make: Callable[[], Any] = getattr(views, name)
+    except ImportError:
+        return Placeholder("This view is not part of this version.")
+    return make()
