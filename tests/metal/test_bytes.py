@@ -13,6 +13,7 @@ from kernels.gpu import coding
 from kernels.gpu.library import Library
 from kernels.gpu.selftest import adversarial, self_test
 from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
+from tests.metal.delicate import delicate
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 MULTIPLIERS = (1e-5, 1.2e-38, 3e-30, 0.75, 2.0**40, 3e38)
@@ -71,6 +72,12 @@ def test_multipliers_of_every_size(metal: Library, dtype: str, g: float) -> None
     weight = any_bits(DTYPES[dtype], (2, 1088), 6)
     near = (np.random.default_rng(7).standard_normal((2, 1088)) * 448 * g).clip(-3e38, 3e38).astype(weight.dtype)
     assert_same(metal, np.concatenate([weight, near]), recipe("nvfp4-3t"), g)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_delicate_weights(metal: Library, dtype: str) -> None:
+    for weight, g in delicate(DTYPES[dtype]):
+        assert_same(metal, weight, recipe("nvfp4-3t"), g)
 
 
 @pytest.mark.parametrize("shape", [(1, 16), (3, 48), (2, 16 * 513), (65, 16)])

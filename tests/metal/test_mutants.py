@@ -1,0 +1,137 @@
+"""Mistakes planted in the kernels' text, each of which must turn a check red: a proof that the checks look."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from kernels import FORMATS, recipe, reference
+from kernels.gpu import coding, source
+from kernels.gpu.library import Library
+from kernels.gpu.selftest import adversarial
+from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
+from tests.metal.delicate import delicate
+from tests.metal.compiling import Compiler, HarnessError
+from tests.metal.harness import Machine, metal_on
+from tests.metal.test_bytes import bits
+
+MACHINES: tuple[dict[str, Any], ...] = ({}, {"order": 7, "sum_order": 1}, {"flush": True})
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake: `old` becomes `new` in the text called `text`; the format and the path that meet it."""
+
+    name: str
+    text: str
+    old: str
+    new: str
+    format: str = "nvfp4-3t"
+    measure: bool = False
+    dtype: Any = ml_dtypes.bfloat16
+    header: str = ""
+
+
+MUTANTS = (
+    Mutant("position in the grid for the lane", "nvfp4_measure", "first + thread_index_in_simdgroup", "first + thread_position_in_grid.x", measure=True),
+    Mutant("position in the grid decides who writes", "nvfp4_measure", "thread_index_in_simdgroup == 0u", "thread_position_in_grid.x == 0u", measure=True),
+    Mutant("index in the threadgroup for the lane", "nvfp4_measure", "first + thread_index_in_simdgroup", "first + thread_index_in_threadgroup", measure=True),
+    Mutant("maximum over 32 weights", "nvfp4_encode", "Words<N> block = next;", "Words<N> block = next; block.w[0] = larger(block.w[0], load_block<N>(w, i ^ 1).w[0]);"),
+    Mutant("maximum over the lanes of a simdgroup", "nvfp4.h", "uint peak = peak_of<KIND>(block);", "uint peak = as_type<uint>(simd_max(as_type<float>(peak_of<KIND>(block))));"),
+    Mutant("nibbles swapped", "nvfp4", "int i = 8 * half + k;", "int i = 8 * half + (k ^ 1);"),
+    Mutant("halves of a block swapped", "nvfp4_encode", "store8(codes, i, r.low, r.high);", "store8(codes, i, r.high, r.low);"),
+    Mutant("signs of neighbours swapped", "prelude_metal", "uint even = ((a >> 12)", "uint even = ((b >> 12)"),
+    Mutant("simd operation met by half the lanes", "nvfp4_measure", "float squares = simd_sum(sum.squares)", "float squares = thread_index_in_simdgroup < 16u ? simd_sum(sum.squares) : 0.0f", measure=True),
+    Mutant("write past the end", "nvfp4_encode", "for (; i < blocks; i += stride) {", "for (; i <= blocks; i += stride) {"),
+    Mutant("read past the end", "nvfp4_encode", "if (i + stride < blocks) next", "next"),
+    Mutant("last block not written", "nvfp4_encode", "scales[i] = uint8_t(r.scale);", "if (i + 1 < blocks) scales[i] = uint8_t(r.scale);"),
+    Mutant("double", "prelude_metal", "return 1.0f / x;", "return float(1.0 / double(x));"),
+    Mutant("attribute named in the header only", "nvfp4_decode", "threads_per_grid", "THREADS", header="#define THREADS threads_per_grid\n"),
+    Mutant("scale rounded half up", "numbers", "0x7ffffu + ((bits >> 20) & 1u)", "0x80000u"),
+    Mutant("code rounded down at ties", "numbers", "fused(saturated(magnitude * 0.5f), 4.0f, 0x1p23f)", "fused(saturated(magnitude * 0.5f), 3.999999f, 0x1p23f)"),
+    Mutant("reciprocal in place of the quotient", "nvfp4", "return fused(x, d.high, x * d.low);", "return x * d.high;", dtype=np.float32),
+    Mutant("divisor of all ones taken quickly", "nvfp4", "&& (bits & 0x7fffffu) != 0x7fffffu", ""),
+    Mutant("subnormals through float", "numbers", "return float(bits) * 0x1p-85f;", "return as_type<float>(bits) * 0x1p64f;", dtype=np.float32),
+    Mutant("subnormal factor not rounded", "nvfp4", "factor < 0x1p-62f ?", "false ?", dtype=np.float32),
+    Mutant("careful way never taken", "nvfp4", "if (s.by.quick) {", "if (true) {"),
+    Mutant("least scale forgotten", "nvfp4", "if (MIN_SCALE > 0) s.code", "if (false) s.code"),
+    Mutant("scale of a zero block forgotten", "nvfp4", "if (peak == 0u) return uint(ZERO_SCALE);", ""),
+    Mutant("scale of the next block", "nvfp4_decode", "scales[at >> 1]", "scales[at >> 2]"),
+    Mutant("tensor scale forgotten", "nvfp4_decode", "THREE ? g[0] : 1.0f", "1.0f"),
+    Mutant("vanished weights counted with zeros", "nvfp4", "if (holds_zero<KIND>(block))", "if (false)", measure=True),
+    Mutant("exponent rounded down", "mx", "+ uint((ratio & 0x7fffffu) != 0u)", "", "mxfp4"),
+    Mutant("exponent of tiny blocks", "mx", "ratio == 0u ? 127u :", "", "mxfp8", dtype=np.float32),
+    Mutant("edge of the range by float", "affine", "below > above", "low > high", "int4-g64"),
+    Mutant("bias forgotten", "affine", "product(float(code & ((1u << BITS) - 1u)), scale) + bias", "product(float(code & ((1u << BITS) - 1u)), scale)", "int8-g64"),
+)  # fmt: skip
+
+
+def planted(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, name = source._text, mutant.text.removesuffix(".h")
+
+    def text(asked: str) -> str:
+        found = real(asked)
+        if asked == "numbers":
+            found = mutant.header + found
+        return found.replace(mutant.old, mutant.new) if asked == name else found
+
+    assert mutant.old in real(name), "the text to change is gone: bring the list up to date"
+    monkeypatch.setattr(source, "_text", text)
+
+
+def weights(mutant: Mutant) -> list[tuple[np.ndarray, float]]:
+    three = FORMATS[mutant.format].tensor_scale
+    g = float(np.float32(0.02 / 2688)) if three else 1.0
+    made = [(adversarial(mutant.dtype), g)]
+    if three:
+        made += delicate(mutant.dtype)
+    return made
+
+
+def assert_right(lib: Library, mutant: Mutant, weight: np.ndarray, g: float) -> None:
+    chosen, scale = recipe(mutant.format), to_mlx(np.array([g], np.float32))
+    with np.errstate(all="ignore"):
+        right = reference.encode(weight, chosen, g)
+        decoded = reference.decode(right).astype(weight.dtype)
+    coded = coding.encode(lib, to_mlx(weight), chosen, scale, measure=mutant.measure)
+    assert np.array_equal(to_numpy(coded.codes).view(np.uint8), right.codes)
+    assert np.array_equal(bits(to_numpy(coded.scales)), bits(right.scales))
+    if mutant.measure:
+        sums = to_numpy(coded.sums)[4:6].astype(np.float64)
+        want = reference.fidelity(weight, right)
+        assert np.allclose(sums[..., 0].sum(axis=1), want.row_squares[4:6], rtol=1e-4)
+        assert np.allclose(sums[..., 1].sum(axis=1), want.row_error[4:6], rtol=1e-3)
+        assert to_numpy(coded.sums)[..., 3].sum() == want.vanished
+        return
+    back = to_numpy(coding.decode(lib, coded, chosen.format, mlx_dtype(weight.dtype), scale))
+    assert np.array_equal(bits(back), bits(decoded))
+
+
+def check(mutant: Mutant, compiler: Compiler) -> None:
+    programs: dict[str, Any] = {}
+    for behaviour in MACHINES:
+        with metal_on(Machine(compiler, programs=programs, **behaviour)):
+            lib = Library("metal")
+            for weight, g in weights(mutant)[: 1 if mutant.measure else None]:
+                assert_right(lib, mutant, weight, g)
+
+
+@pytest.fixture(autouse=True)
+def _no_device() -> None:
+    if mx.metal.is_available():
+        pytest.skip("mistakes are planted on the harness, not on a device")
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_the_text_as_it_is_passes(compiler: Compiler, measure: bool) -> None:
+    check(Mutant("none", "nvfp4", "", "", measure=measure), compiler)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_a_mistake_is_seen(mutant: Mutant, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(mutant, monkeypatch)
+    with pytest.raises((AssertionError, HarnessError)):
+        check(mutant, compiler)
