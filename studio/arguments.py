@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
     _add_machine_options(verify)
+    validate = command("validate", "compare a backend with the reference and with the original figures")
+    validate.add_argument("--quick", action="store_true", help="smaller matrices: seconds instead of a minute")
+    _add_backend_option(validate)
     demo = command("demo", "quantize the bundled demo checkpoint and show what there is to see")
     demo.add_argument("target", type=Path, nargs="?", default=Path("demo-nvfp4"), metavar="DST", help="folder to write")
     _add_machine_options(demo)
@@ -70,10 +73,15 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_machine_options(sub: argparse.ArgumentParser) -> None:
+def _add_backend_option(sub: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     group = sub.add_argument_group("machine")
     backends = ("auto", "cpu", "numpy", "reference", "metal", "cuda")
     group.add_argument("--backend", default="auto", choices=backends, help="default: auto")
+    return group
+
+
+def _add_machine_options(sub: argparse.ArgumentParser) -> None:
+    group = _add_backend_option(sub)
     group.add_argument("--threads", type=_positive, default=0, metavar="N", help="default: one per processor")
     group.add_argument("--max-memory", type=_size, default=0, metavar="SIZE", help="refuse to need more, e.g. 500M")
 

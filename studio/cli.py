@@ -154,6 +154,13 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _validate(options: argparse.Namespace, console: Console) -> int:
+    report = core.validate(options.backend, quick=options.quick)
+    console.say(report.text())
+    console.emit("validation", **json.loads(report.to_json()))
+    return 0 if report.passed else core.ThresholdExceeded.exit_code
+
+
 def _demo(options: argparse.Namespace, console: Console) -> int:
     from studio.demo import run_demo
 
@@ -215,5 +222,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "measure": _measure,
     "quantize": _quantize,
     "verify": _verify,
+    "validate": _validate,
     "demo": _demo,
 }

@@ -25,7 +25,7 @@ from studio.core.events import (
     Warned,
 )
 from studio.core.export import Export, prepare
-from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS
 from studio.core.model import Layer, Model
 from studio.core.names import printable
@@ -97,6 +97,7 @@ __all__ = [
     "start",
     "survey",
     "totals",
+    "validate",
     "verify",
     "write_reports",
 ]

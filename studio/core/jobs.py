@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernels.backend import choose
 from studio.core import export as exporting
@@ -17,6 +18,9 @@ from studio.core.pipeline import Engine, Sink, engine, nonfinite, run, work
 from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, slab_memory
 from studio.core.results import LayerResult, Outcome
+
+if TYPE_CHECKING:
+    from kernels.validation import Report
 
 BASE_MEMORY = 64 << 20
 """Bytes for the interpreter, numpy and the program itself."""
@@ -99,6 +103,16 @@ def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, 
 def export(started: Engine, job: Export) -> Iterator[Event]:
     """Run an export that `prepare` checked; see `studio.core.export.export`."""
     return exporting.export(started, job)
+
+
+def validate(backend: str = "auto", *, quick: bool = False) -> "Report":
+    """Run the validation harness on a backend; see `kernels.validation`. Raises BackendError when it is not here."""
+    from kernels.validation import run as run_validation
+
+    try:
+        return run_validation(backend, quick=quick)
+    except (ValueError, ImportError) as error:
+        raise BackendError(str(error), hint="--backend cpu validates the processor") from None
 
 
 def verify(started: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:

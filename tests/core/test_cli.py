@@ -164,3 +164,11 @@ def test_a_bug_ends_with_70_and_a_traceback(source: Path, capsys: pytest.Capture
         code = main(["measure", str(source)])
     assert code == core.BUG
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_validate_prints_its_tables_and_passes(studio: Studio) -> None:
+    pytest.importorskip("mlx.core", reason="the operations need mlx: pip install 'nvfp4-studio[gpu]'")
+    ran = studio("validate", "--quick", "--backend", "cpu")
+    assert ran.code == 0
+    assert "all passed" in ran.out
+    assert json.loads(studio("validate", "--quick", "--json").out)["passed"] is True
