@@ -2,7 +2,7 @@
 
 from kernels import FORMATS, __version__
 from studio.core.cache import ResultCache, ScaleGroups
-from studio.core.edits import command_line, hand_rules
+from studio.core.edits import command_line, hand_rules, start_command
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -95,6 +95,7 @@ __all__ = [
     "resources",
     "size_text",
     "start",
+    "start_command",
     "survey",
     "totals",
     "validate",

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from studio.core.plan import KEEP, Plan, Rule
+from studio.core.layouts import Layout
+from studio.core.plan import KEEP, Choice, Plan, Rule
 
 COMMAND_PATTERNS = 12
 
@@ -63,3 +64,13 @@ def command_line(
     words += ["--mx-exponent", plan.exponent] if plan.exponent != "ceil" else []
     words += ["--layout", layout] if layout else []
     return shlex.join([*words, *(word for option in options for word in option)])
+
+
+def start_command(layout: Layout, folder: Path, choices: Iterable[Choice]) -> str:
+    """The command that runs a model exported to `folder`."""
+    tiered = any(choice.recipe and choice.recipe.format.tensor_scale for choice in choices)
+    place = shlex.quote(str(folder))
+    if layout.name == "mlx":
+        trust = " --trust-remote-code" if tiered else ""
+        return f'mlx_lm.generate --model {place}{trust} --prompt "Hello"'
+    return f"vllm serve {place}"

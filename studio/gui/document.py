@@ -7,7 +7,7 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from studio import core
-from studio.gui.layers import QUEUED, RUNNING, LayerStore
+from studio.gui.layers import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 MERGE_MS = 800
 
@@ -190,6 +190,11 @@ class Document(QObject):
         indices = [self.store.index[name] for name in names]
         self.store.set_state(indices, state)
         self.measured.emit(indices)
+
+    def valid_result(self, name: str) -> core.LayerResult | None:
+        """The result of a layer that belongs to its choice of now, None while there is none."""
+        index = self.store.index[name]
+        return self.store.results[index] if self.store.state[index] in (DONE, KEPT) else None
 
     def outcome(self) -> core.Outcome:
         """The results that belong to the choices of now."""

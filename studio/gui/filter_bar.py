@@ -3,8 +3,8 @@
 from functools import partial
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
-from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtGui import QKeyEvent, QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from studio.gui.layer_filter import Filter, FilterError, parse_filter
 from studio.gui.text import button, label, set_tone
@@ -54,20 +54,32 @@ class FilterBar(QWidget):
         top.addWidget(self.field, 1)
         top.addWidget(self.count)
         self.examples = QWidget()
+        self.chips: list[QPushButton] = []
         chips = QHBoxLayout(self.examples)
         chips.setContentsMargins(0, 0, 0, 0)
         chips.setSpacing(2)
         chips.addWidget(label("Show:", "muted"))
         for title, term in EXAMPLES:
-            chips.addWidget(button(title, partial(self.toggle_example, term), "flat", term))
+            chip = button(title, partial(self.toggle_example, term), "flat", term)
+            chip.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+            self.chips.append(chip)
+            chips.addWidget(chip)
         chips.addStretch(1)
-        self.examples.setMinimumWidth(0)
+        self.examples.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(3)
         rows.addLayout(top)
         rows.addWidget(self.complaint)
         rows.addWidget(self.examples)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show the examples that fit."""
+        super().resizeEvent(event)
+        room = self.width() - self.fontMetrics().horizontalAdvance("Show:") - 8
+        for chip in self.chips:
+            room -= chip.sizeHint().width() + 2
+            chip.setVisible(room >= 0)
 
     def toggle_example(self, term: str) -> None:
         """Add an example, with the warning line of now, or take it out again."""

@@ -43,6 +43,18 @@ def _number(value: float, form: str) -> str:
     return "" if math.isnan(value) else ("∞" if math.isinf(value) else format(value, form))
 
 
+def _size(value: int) -> str:
+    return core.size_text(int(value))
+
+
+def _status(store: LayerStore, index: int) -> str:
+    return f"{SIGNS[store.state[index]]} {STATES[store.state[index]]}"
+
+
+def _states(store: LayerStore) -> NDArray[np.int8]:
+    return store.state
+
+
 def _count(value: int) -> str:
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
@@ -51,29 +63,29 @@ def _count(value: int) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("name", "Layer", "Name of the weight.", 26, lambda s, i: s.titles[i], lambda s: s.names, right=False),
-    Column("shape", "Shape", "Rows × columns of the weight.", 13, lambda s, i: s.shapes[i], lambda s: s.counts),
+    Column("name", "Layer", "Name of the weight.", 25, lambda s, i: s.titles[i], lambda s: s.names, right=False),
+    Column("format", "Format", "Keys 0-9 change it.", 10, lambda s, i: s.formats[i], lambda s: s.formats, right=False),
     Column(
-        "params",
-        "Weights",
-        "Number of weights.",
-        10,
-        lambda s, i: _count(int(s.counts[i])),
-        lambda s: s.counts,
-        hidden=True,
+        "err",
+        "Error",
+        "Relative error ‖W − Q‖ / ‖W‖; ▲ is above the warning line.",
+        9,
+        lambda s, i: _number(s.rel_err[i], ".4f"),
+        lambda s: s.rel_err,
     ),
+    Column("status", "Status", "What is known of the layer.", 11, lambda s, i: _status(s, i), _states, right=False),
+    Column("size", "Size", "Bytes after quantizing.", 9, lambda s, i: _size(s.nbytes_out[i]), lambda s: s.nbytes_out),
     Column(
-        "dtype", "Source", "How the weight is stored now.", 8, lambda s, i: s.dtypes[i], lambda s: s.dtypes, True, False
+        "peak",
+        "Max/σ",
+        "Largest weight in standard deviations: what outliers cost.",
+        7,
+        lambda s, i: _number(s.peak[i], ".1f"),
+        lambda s: s.peak,
     ),
-    Column(
-        "format",
-        "Format",
-        "Format chosen; keys 0-9 change it.",
-        12,
-        lambda s, i: s.formats[i],
-        lambda s: s.formats,
-        right=False,
-    ),
+    Column("shape", "Shape", "Rows × columns of the weight.", 12, lambda s, i: s.shapes[i], lambda s: s.counts),
+    Column("params", "Weights", "Number of weights.", 10, lambda s, i: _count(s.counts[i]), lambda s: s.counts, True),
+    Column("dtype", "Source", "How it is stored now.", 8, lambda s, i: s.dtypes[i], lambda s: s.dtypes, True, False),
     Column(
         "bits",
         "Bits/w",
@@ -82,22 +94,6 @@ COLUMNS: tuple[Column, ...] = (
         lambda s, i: _number(s.bits[i], ".2f"),
         lambda s: s.bits,
         True,
-    ),
-    Column(
-        "size",
-        "Size",
-        "Bytes after quantizing.",
-        10,
-        lambda s, i: core.size_text(int(s.nbytes_out[i])),
-        lambda s: s.nbytes_out,
-    ),
-    Column(
-        "err",
-        "Error",
-        "Relative error ‖W − Q‖ / ‖W‖; ▲ is above the warning line.",
-        11,
-        lambda s, i: _number(s.rel_err[i], ".4f"),
-        lambda s: s.rel_err,
     ),
     Column("snr", "SNR dB", "Signal-to-noise ratio.", 8, lambda s, i: _number(s.snr[i], ".1f"), lambda s: s.snr, True),
     Column(
@@ -108,23 +104,6 @@ COLUMNS: tuple[Column, ...] = (
         lambda s, i: _number(s.lost[i], ".2%"),
         lambda s: s.lost,
         True,
-    ),
-    Column(
-        "peak",
-        "Max/σ",
-        "Largest weight in standard deviations: what outliers cost.",
-        8,
-        lambda s, i: _number(s.peak[i], ".1f"),
-        lambda s: s.peak,
-    ),
-    Column(
-        "status",
-        "Status",
-        "What is known of the layer.",
-        11,
-        lambda s, i: f"{SIGNS[s.state[i]]} {STATES[s.state[i]]}",
-        lambda s: s.state,
-        right=False,
     ),
 )
 KEYS = [column.key for column in COLUMNS]

@@ -32,11 +32,17 @@ def exporting(machine: core.Machine, job: core.Export) -> Iterator[Any]:
 
 
 def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
-    """Check an export without writing; yields the prepared `core.Export`, or the error that stands in its way."""
+    """Check an export without writing.
+
+    Yields two things: layout -> why it can not store the plan, "" when it can; and the prepared `core.Export`, or the
+    error that is in its way.
+    """
+    model, choices = arguments["model"], arguments["choices"]
+    refusals = {name: "; ".join(layout.refusals(model, choices)[:2]) for name, layout in core.LAYOUTS.items()}
     try:
-        yield core.prepare(**arguments)
+        yield refusals, core.prepare(**arguments)
     except core.StudioError as error:
-        yield error.with_traceback(None)
+        yield refusals, error.with_traceback(None)
 
 
 def verifying(machine: core.Machine, folder: Path, source: core.Model | None) -> Iterator[Any]:

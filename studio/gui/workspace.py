@@ -197,6 +197,6 @@ class Overview(QWidget):
 def _view(name: str) -> Any:
     try:
         make: Callable[[], Any] = getattr(views, name)
-    except ImportError:
+    except (ImportError, AttributeError):
         return Placeholder("This view is not part of this version.")
     return make()

@@ -1,0 +1,93 @@
+"""The window as a program: one instance per user, a path to open, and a smoke run that needs no screen."""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from PySide6.QtCore import QTimer
+from PySide6.QtGui import QIcon
+from PySide6.QtWidgets import QApplication
+
+from studio.gui.appearance import icon_folder
+from studio.gui.cards import Message
+from studio.gui.commands import Commands
+from studio.gui.instance import Instance, send
+from studio.gui.main_window import PROGRAM
+from studio.gui.settings import Settings
+
+SWITCH_SECONDS = 0.0005
+SIGNAL_MS = 300
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Open the window; returns the exit code."""
+    options = _parse(arguments)
+    if options.smoke:
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    application = make_application()
+    if options.smoke:
+        from studio.gui.smoke import smoke
+
+        return smoke(application, options.screenshot)
+    if not options.new and send(options.path):
+        return 0
+    commands = Commands(Settings(), application)
+    sys.excepthook = _Excepthook(commands)
+    instance = Instance(commands.open_path, commands.window)
+    commands.ready.connect(instance.listen)
+    _end_on_signals(application, commands)
+    commands.start(options.path)
+    return application.exec()
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nvfp4-studio", description="Open the window.")
+    parser.add_argument("path", type=Path, nargs="?", help="a checkpoint folder or a .safetensors file")
+    parser.add_argument("--new", action="store_true", help="another window, even when one is open")
+    parser.add_argument("--smoke", action="store_true", help="open, quantize and export the demo unseen, and quit")
+    parser.add_argument("--screenshot", type=Path, metavar="FILE", help="with --smoke: save a picture of the window")
+    return parser.parse_args(arguments)
+
+
+def make_application() -> QApplication:
+    """The Qt application, with our style and icon."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    found = QApplication.instance()
+    application = found if isinstance(found, QApplication) else QApplication(["nvfp4-studio"])
+    application.setApplicationName("nvfp4-studio")
+    application.setApplicationDisplayName(PROGRAM)
+    application.setDesktopFileName("io.github.nvfp4_studio.NVFP4Studio")
+    application.setStyle("Fusion")
+    application.setWindowIcon(QIcon(str(icon_folder() / "nvfp4-studio.svg")))
+    return application
+
+
+def _end_on_signals(application: QApplication, commands: Commands) -> None:
+    """Let Ctrl-C and SIGTERM end the program in order; a timer lets Python see them."""
+    timer = QTimer(application, interval=SIGNAL_MS)
+    timer.timeout.connect(lambda: None)
+    timer.start()
+
+    def stop(_number: int, _frame: object) -> None:
+        commands.quit_now()
+
+    for name in ("SIGINT", "SIGTERM"):
+        signal.signal(getattr(signal, name), stop)
+
+
+class _Excepthook:
+    """Shows what nobody caught as a card; the window lives on."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        details = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(details)
+        hint = "This is a fault of the program. Copy it into a report; your files are unchanged."
+        self._commands.tell(Message("error", f"{kind.__name__}: {error}", hint=hint, details=details))

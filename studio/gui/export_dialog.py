@@ -1,0 +1,307 @@
+"""ExportDialog: where to, in which layout; checks run while the user types, and say what stands in the way."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QComboBox,
+    QDialog,
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QLineEdit,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio import core
+from studio.gui import tasks
+from studio.gui.ask import ask_folder
+from studio.gui.compute import Compute, Task
+from studio.gui.document import Document
+from studio.gui.editing import Editing
+from studio.gui.layers import KEPT
+from studio.gui.runs import for_window
+from studio.gui.text import button, label, set_reason, set_tone
+
+CHECK_MS = 150
+SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
+_SIGNS = {"good": "✓", "warning": "▲", "error": "✕", "": "⋯"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the checks: good, warning or error, what was found, what to do."""
+
+    tone: str
+    text: str
+    hint: str = ""
+    fixes: tuple[str, ...] = field(default=())
+
+
+class ExportDialog(QDialog):
+    """Asks for folder, layout and size of shards.
+
+    Signals:
+        export_wanted(Export): the user pressed Export, and every check passed.
+        worst_wanted(): show the layers above the warning line.
+    """
+
+    export_wanted = Signal(object)
+    worst_wanted = Signal()
+
+    def __init__(self, document: Document, compute: Compute, editing: Editing, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setMinimumWidth(640)
+        self._document, self._compute, self._editing = document, compute, editing
+        self._task: Task | None = None
+        self.job: core.Export | None = None
+        self._timer = QTimer(self, singleShot=True, interval=CHECK_MS)
+        self._timer.timeout.connect(self._check)
+        self._built = False
+        self._build()
+        self._built = True
+        compute.reported.connect(self._reported)
+        compute.ended.connect(self._ended)
+        self._check_soon()
+
+    # what it looks like
+
+    def _build(self) -> None:
+        rows = QVBoxLayout(self)
+        rows.setContentsMargins(18, 16, 18, 14)
+        rows.setSpacing(12)
+        rows.addWidget(label("Export packed safetensors", "title"))
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setSpacing(8)
+        form.addRow("&Folder", self._folder_row())
+        form.addRow("Layout", self._layout_rows())
+        form.addRow("&Shards up to", self._shard_row())
+        form.addRow("", self._option_rows())
+        rows.addLayout(form)
+        self.checks = QVBoxLayout()
+        self.checks.setSpacing(4)
+        card = QFrame()
+        card.setProperty("card", True)
+        inside = QVBoxLayout(card)
+        inside.addWidget(label("Checks", "bold"))
+        inside.addLayout(self.checks)
+        inside.addStretch(1)
+        card.setMinimumHeight(150)
+        rows.addWidget(card, 1)
+        rows.addLayout(self._button_row())
+
+    def _folder_row(self) -> QHBoxLayout:
+        model, plan = self._document.model, self._document.state.plan
+        assert model is not None
+        suggested = model.folder.resolve().parent / f"{model.name}-{plan.format}"
+        if str(suggested).startswith(str(core.resources())):
+            suggested = Path.home() / suggested.name
+        self.folder = QLineEdit(str(suggested))
+        self.folder.setAccessibleName("Folder to write")
+        self.folder.textChanged.connect(self._check_soon)
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(button("Choose…", lambda: ask_folder(self, "Folder to write", self._chosen)))
+        return row
+
+    def _chosen(self, path: Path) -> None:
+        self.folder.setText(str(path))
+
+    def _layout_rows(self) -> QVBoxLayout:
+        rows = QVBoxLayout()
+        rows.setSpacing(2)
+        self._group = QButtonGroup(self)
+        self.layouts: dict[str, QRadioButton] = {}
+        self.reasons: dict[str, Any] = {}
+        for name, layout in core.LAYOUTS.items():
+            choice = QRadioButton(layout.title)
+            choice.setAccessibleDescription(layout.runs)
+            choice.toggled.connect(self._check_soon)
+            self._group.addButton(choice)
+            about = label(f"Runs on: {layout.runs}", "small", wrap=True)
+            about.setContentsMargins(22, 0, 0, 4)
+            rows.addWidget(choice)
+            rows.addWidget(about)
+            self.layouts[name], self.reasons[name] = choice, about
+        next(iter(self.layouts.values())).setChecked(True)
+        return rows
+
+    def _shard_row(self) -> QComboBox:
+        self.shards = QComboBox()
+        self.shards.addItems(list(SHARDS))
+        self.shards.setCurrentText("5 GB")
+        self.shards.setAccessibleName("Largest shard")
+        self.shards.currentTextChanged.connect(self._check_soon)
+        return self.shards
+
+    def _option_rows(self) -> QVBoxLayout:
+        rows = QVBoxLayout()
+        self.replace = QCheckBox("&Replace what is in the folder")
+        self.discard = QCheckBox("&Discard what a stopped run left")
+        for box in (self.replace, self.discard):
+            box.toggled.connect(self._check_soon)
+            box.hide()
+            rows.addWidget(box)
+        return rows
+
+    def _button_row(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self.why = label("", "muted", wrap=True)
+        self.export = button("Export", self._export, "primary")
+        self.export.setDefault(True)
+        self.command = button("Copy as command", self._copy_command, "flat")
+        row.addWidget(self.command)
+        row.addWidget(self.why, 1)
+        row.addWidget(self.export)
+        row.addWidget(button("Cancel", self.reject))
+        return row
+
+    # what it asks
+
+    @property
+    def target(self) -> Path:
+        """The folder to write."""
+        return Path(self.folder.text().strip()).expanduser()
+
+    @property
+    def layout_name(self) -> str:
+        """The layout chosen."""
+        return next(name for name, choice in self.layouts.items() if choice.isChecked())
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "model": self._document.model,
+            "plan": self._document.plan,
+            "choices": list(self._document.choices),
+            "layout": core.LAYOUTS[self.layout_name],
+            "target": self.target,
+            "overwrite": self.replace.isChecked(),
+            "restart": self.discard.isChecked(),
+            "shard_nbytes": SHARDS[self.shards.currentText()],
+        }
+
+    def _copy_command(self) -> None:
+        text = self._editing.command(self.target, self.layout_name)
+        QGuiApplication.clipboard().setText(text or "")
+        self.why.setText("Copied." if text else "Too many choices by hand: save the plan and use --plan.")
+
+    # checks
+
+    def _check_soon(self) -> None:
+        self.job = None
+        if self._built:
+            set_reason(self.export, "Checks are running")
+        self._timer.start()
+
+    def _check(self) -> None:
+        if not self.folder.text().strip():
+            self._show([Check("error", "No folder is given", "Type one, or choose it.")], None)
+            return
+        arguments = self._arguments()
+        self._task = Task("export check", "Checking", lambda: tasks.checking_export(arguments), preview=True)
+        self._compute.submit(self._task)
+
+    def _reported(self, task: Task, found: list[Any]) -> None:
+        if task is self._task:
+            refusals, result = found[-1]
+            self._show_refusals(refusals)
+            self.job = result if isinstance(result, core.Export) else None
+            self._show(self._checks(result), self.job)
+
+    def _ended(self, task: Task, ending: str, error: object) -> None:
+        if task is self._task and ending == "failed":
+            self._show([Check("error", str(getattr(error, "what", error)))], None)
+
+    def _show_refusals(self, refusals: dict[str, str]) -> None:
+        for name, reason in refusals.items():
+            runs = core.LAYOUTS[name].runs
+            self.layouts[name].setEnabled(not reason or self.layouts[name].isChecked())
+            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else f"Runs on: {runs}")
+            set_tone(self.reasons[name], "warning" if reason else "")
+
+    def _checks(self, result: object) -> list[Check]:
+        found = []
+        if isinstance(result, core.Export):
+            count = len(result.shards)
+            files = f"{count} shard{'s' if count != 1 else ''}"
+            found.append(Check("good", f"{core.size_text(result.nbytes)} in {files}, and there is room for it"))
+            found.append(Check("good", "The folder can be written; it appears whole or not at all"))
+            found.append(Check("good", f"{result.layout.title} stores every format that is used"))
+            found.append(self._side_files(result))
+        elif isinstance(result, core.StudioError):
+            found.append(Check("error", str(result), for_window(result.hint)))
+        self._offer_options(result)
+        return [*found, *self._warnings()]
+
+    def _side_files(self, job: core.Export) -> Check:
+        names = [path.name for path in job.model.side_files]
+        if any("tokenizer" in name for name in names):
+            return Check("good", f"{len(names)} files beside the weights are copied, the tokenizer among them")
+        return Check("warning", "There is no tokenizer beside the weights", "Runtimes need one: add it to the folder.")
+
+    def _offer_options(self, result: object) -> None:
+        hint = result.hint if isinstance(result, core.StudioError) else ""
+        self.replace.setVisible(self.replace.isChecked() or "--overwrite" in hint)
+        self.discard.setVisible(self.discard.isChecked() or "--restart" in hint)
+
+    def _warnings(self) -> list[Check]:
+        store, line = self._document.store, self._document.warning_line
+        figures = store.figures()
+        found = []
+        if figures.done < figures.chosen:
+            left = figures.chosen - figures.done
+            found.append(
+                Check("warning", f"{left:,} layers are not measured yet", "The export quantizes them all the same.")
+            )
+        above = int((store.rel_err > line).sum())
+        if above:
+            hint = "Close this, press W to select them, and choose a finer format."
+            found.append(Check("warning", f"{above:,} layers are above the warning line of {line:g}", hint))
+        elif figures.done:
+            found.append(Check("good", f"No layer is above the warning line of {line:g}"))
+        if (store.state == KEPT).all():
+            found.append(Check("error", "Every layer is kept", "Choose a format first."))
+        return found
+
+    def _show(self, checks: list[Check], job: core.Export | None) -> None:
+        while (item := self.checks.takeAt(0)) is not None:
+            if (widget := item.widget()) is not None:
+                widget.deleteLater()
+        for check in checks:
+            self.checks.addWidget(_line(check))
+        wrong = next((check.text for check in checks if check.tone == "error"), "")
+        set_reason(self.export, wrong)
+        self.why.setText("")
+        self.export.setText(f"Export {core.size_text(job.nbytes)}" if job else "Export")
+
+    def _export(self) -> None:
+        if self.job is not None:
+            self.export_wanted.emit(self.job)
+            self.accept()
+
+
+def _line(check: Check) -> QWidget:
+    made = QWidget()
+    columns = QHBoxLayout(made)
+    columns.setContentsMargins(0, 0, 0, 0)
+    sign = label(_SIGNS[check.tone], "bold")
+    sign.setFixedWidth(18)
+    set_tone(sign, check.tone)
+    text = QVBoxLayout()
+    text.setSpacing(0)
+    text.addWidget(label(check.text, wrap=True))
+    if check.hint:
+        text.addWidget(label(check.hint, "muted", wrap=True))
+    columns.addWidget(sign, 0, Qt.AlignmentFlag.AlignTop)
+    columns.addLayout(text, 1)
+    return made
