@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 export QT_QPA_PLATFORM ?= $(if $(DISPLAY)$(WAYLAND_DISPLAY),,offscreen)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo
@@ -27,6 +27,9 @@ bench: .venv/.dev
 .venv/.dev: $(SOURCES)
 	@packaging/setup.sh dev
 	@touch .venv/.app
+
+package: .venv/.dev
+	@packaging/build.sh
 
 clean:
 	rm -rf .venv build *.egg-info kernels/cpu/*.so kernels/cpu/*.dylib
