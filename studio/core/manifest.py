@@ -64,7 +64,7 @@ def _layer(shard: Shard, item: Item, results: Mapping[str, LayerResult]) -> dict
     ]
     result = results[item.choice.layer.name].to_json()
     result.pop("statistics")
-    kept = _without_defaults(item.kept) if item.kept else None
+    kept = [_without_defaults(part) for part in item.kept]
     return {**result, "shard": shard.name, "matrices": matrices, "kept": kept}
 
 
@@ -90,7 +90,7 @@ class Manifest:
             self.tensors: dict[str, dict[str, str]] = data["tensors"]
             self.layers: list[dict[str, Any]] = data["layers"]
             self.matrices = {layer["name"]: _matrices(layer) for layer in self.layers}
-            self.kept = {layer["name"]: _part(layer["kept"]) if layer["kept"] else None for layer in self.layers}
+            self.kept = {layer["name"]: tuple(map(_part, layer["kept"])) for layer in self.layers}
             self.results = {layer["name"]: _result(layer) for layer in self.layers}
             self.shard_of = {layer["name"]: str(layer["shard"]) for layer in self.layers}
         except (KeyError, TypeError, ValueError, AttributeError) as error:

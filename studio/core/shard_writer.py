@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels import Quantized
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement
+from studio.core.layouts.placement import Placement, pieces
 from studio.core.model import Layer, Matrix
 from studio.core.pipeline import Sink
 from studio.core.plan import Choice
@@ -56,7 +56,8 @@ class ShardWriter(Sink):
 
     def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
         """See `Sink.write_kept`."""
-        self._write_part(self._kept[layer.name], offset, data)
+        for first, name, start, count in pieces(self._kept[layer.name], offset, data.size):
+            self._write(data[first : first + count].data, self._shard.tensors[name].start + start)
 
     def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -23,12 +23,12 @@ class Item:
 
     choice: Choice
     matrices: tuple[tuple[Matrix, tuple[Placement, ...]], ...] = ()
-    kept: Placement | None = None
+    kept: tuple[Placement, ...] = ()
 
     @property
     def placements(self) -> list[Placement]:
         """All placements of the layer."""
-        return [*([self.kept] if self.kept else []), *(part for _, parts in self.matrices for part in parts)]
+        return [*self.kept, *(part for _, parts in self.matrices for part in parts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def plan_shards(
 def _item(model: Model, choice: Choice, layout: Layout) -> Item:
     layer, recipe = choice.layer, choice.recipe
     if recipe is None:
-        return Item(choice, kept=layout.place_kept(model, layer))
+        return Item(choice, kept=tuple(layout.place_kept(model, layer)))
     row = recipe.format
     return Item(choice, tuple((m, tuple(layout.place(model, layer, m, row))) for m in layer.matrices))
 

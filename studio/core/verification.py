@@ -16,7 +16,7 @@ from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement
+from studio.core.layouts.placement import Placement, pieces
 from studio.core.manifest import SUMS, Manifest, read_sums
 from studio.core.model import Layer, Model
 from studio.core.names import printable
@@ -37,7 +37,7 @@ class Check:
 
     result: LayerResult
     matrices: tuple[StoredMatrix, ...]
-    kept: Placement | None
+    kept: tuple[Placement, ...]
     layer: Layer | None
 
     @property
@@ -69,13 +69,13 @@ class _Place:
 
 def _start(engine: Engine, tasks: Tasks, place: _Place, check: Check) -> list[Future[float]]:
     submit = tasks.submit
-    if check.kept is not None:
+    if check.kept:
         if check.layer is None:
             return []
         if check.layer.scale is not None:
             parts = [slab for matrix in check.layer.matrices for slab in slabs(check.layer, matrix, engine.slab_nbytes)]
             return [submit(_same_widened, place, check.kept, slab) for slab in parts]
-        pieces = chunks(check.kept.nbytes)
+        pieces = chunks(check.layer.kept_nbytes)
         return [submit(_same_bytes, place, check.kept, check.layer, *piece) for piece in pieces]
     futures = []
     sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
@@ -103,19 +103,21 @@ def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
         raise CheckpointError(what, file=file.path, tensor=result.name)
 
 
-def _same_bytes(place: _Place, kept: Placement, layer: Layer, offset: int, count: int) -> float:
-    there = place.file.read(place.header.tensors[kept.name].start + kept.offset + offset, count)
-    if there != layer.stored.file.read(layer.tensor.start + offset, count):
-        raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=kept.name)
-    return 0.0
+def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset: int, count: int) -> float:
+    return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
 
 
-def _same_widened(place: _Place, kept: Placement, slab: Slab) -> float:
+def _same_widened(place: _Place, kept: tuple[Placement, ...], slab: Slab) -> float:
     weight = read_slab(slab)
-    offset = kept.offset + (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize
-    there = place.file.read(place.header.tensors[kept.name].start + offset, weight.nbytes)
-    if bytes(there) != weight.tobytes():
-        raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=kept.name)
+    offset = (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize
+    return _same(place, kept, offset, bytearray(weight.tobytes()))
+
+
+def _same(place: _Place, kept: tuple[Placement, ...], offset: int, wanted: bytearray) -> float:
+    for first, name, start, count in pieces(kept, offset, len(wanted)):
+        there = place.file.read(place.header.tensors[name].start + start, count)
+        if there != wanted[first : first + count]:
+            raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=name)
     return 0.0
 
 
@@ -205,7 +207,7 @@ def _checks(
 
 def _check_parts(check: Check, header: Header, path: Path) -> None:
     """The stored tensors have the dtypes and shapes that the manifest promises, and the parts fit inside."""
-    for part in [*([check.kept] if check.kept else []), *(part for m in check.matrices for part in m.parts)]:
+    for part in [*check.kept, *(part for m in check.matrices for part in m.parts)]:
         tensor = header.tensors.get(part.name)
         if tensor is None or (tensor.dtype, tensor.shape) != (part.dtype, part.shape):
             raise CheckpointError("missing, or not of the dtype and shape promised", file=path, tensor=part.name)

@@ -47,7 +47,7 @@ class CompressedTensors:
         """See `Layout.place`."""
         return place_module(matrix, row, _NAMES, (1,))
 
-    def place_kept(self, model: Model, layer: Layer) -> Placement:
+    def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`."""
         return raw(layer)
 

@@ -64,13 +64,18 @@ class Mlx:
             parts.append(part("tensor_scale", "global_scale", "F32", (), 4))
         return parts
 
-    def place_kept(self, model: Model, layer: Layer) -> Placement:
-        """See `Layout.place_kept`: a kept expert goes into its stack, too."""
-        if len(layer.matrices) != 1 or layer.matrices[0].expert is None:
+    def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
+        """See `Layout.place_kept`: kept experts go into the stacks that mlx-lm has for them, too."""
+        if not layer.matrices or any(matrix.expert is None for matrix in layer.matrices):
             return raw(layer)
-        path, expert, count = _module(model, layer.matrices[0])
-        size = layer.kept_nbytes
-        return Placement("raw", f"{path}.weight", layer.dtype, (count, *layer.shape), size, (expert or 0) * size)
+        return [self._kept_expert(model, layer, matrix) for matrix in layer.matrices]
+
+    @staticmethod
+    def _kept_expert(model: Model, layer: Layer, matrix: Matrix) -> Placement:
+        path, expert, count = _module(model, matrix)
+        size = layer.kept_nbytes // layer.count * matrix.rows * matrix.columns
+        shape = (count, matrix.rows, matrix.columns)
+        return Placement("raw", f"{path}.weight", layer.dtype, shape, size, (expert or 0) * size)
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
@@ -99,7 +104,7 @@ def _stacks(choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choic
     for choice in choices:
         for matrix in choice.layer.matrices:
             name = EXPERT.match(matrix.name)
-            if name and matrix.expert is not None and (choice.recipe or len(choice.layer.matrices) == 1):
+            if name and matrix.expert is not None:
                 found[name["stack"], name["projection"]].append((choice, matrix))
     return found
 

@@ -36,7 +36,7 @@ class ModelOpt:
         """See `Layout.place`."""
         return place_module(matrix, row, _NAMES, ())
 
-    def place_kept(self, model: Model, layer: Layer) -> Placement:
+    def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`."""
         return raw(layer)
 

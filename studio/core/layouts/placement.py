@@ -1,6 +1,6 @@
 """Placement: where the parts of a matrix go; the words that all layouts share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -47,8 +47,8 @@ class Layout(Protocol):
         """Where the parts of a quantized matrix go."""
         ...
 
-    def place_kept(self, model: Model, layer: Layer) -> Placement:
-        """Where the bytes of a kept layer go."""
+    def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
+        """Where the bytes of a kept layer go: pieces in the order of those bytes."""
         ...
 
     def store_scale(self, g: float) -> np.float32:
@@ -70,9 +70,22 @@ def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
     return [f"layout {layout.name} can not store {name}" for name in sorted(used - set(layout.formats))]
 
 
-def raw(layer: Layer) -> Placement:
-    """A kept layer under its own name, FP8 widened."""
-    return Placement("raw", layer.tensor.name, layer.dtype, layer.shape, layer.kept_nbytes)
+def raw(layer: Layer) -> list[Placement]:
+    """A kept layer in one piece under its own name, FP8 widened."""
+    return [Placement("raw", layer.tensor.name, layer.dtype, layer.shape, layer.kept_nbytes)]
+
+
+def pieces(parts: Sequence[Placement], start: int, count: int) -> Iterator[tuple[int, str, int, int]]:
+    """Where bytes `start` .. `start + count` of a kept layer lie in its placements.
+
+    Yields (how far into those bytes, tensor name, byte offset in the tensor, number of bytes).
+    """
+    position = 0
+    for part in parts:
+        first, last = max(start, position), min(start + count, position + part.nbytes)
+        if first < last:
+            yield first - start, part.name, part.offset + first - position, last - first
+        position += part.nbytes
 
 
 def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
