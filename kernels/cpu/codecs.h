@@ -224,7 +224,11 @@ template <int WIDTH> struct Affine {
         Floats low = extremes<S>(weight, lanes, [](Floats x, Floats y) { return smaller(x, y); });
         Floats high = extremes<S>(weight, lanes, [](Floats x, Floats y) { return larger(x, y); });
         Integers low_is_edge = magnitude(low) > magnitude(high);
-        Floats scale = larger((high - low) / (float)((1 << WIDTH) - 1), splat(1e-7f));
+        const float steps_wanted = (float)((1 << WIDTH) - 1);
+        Floats range = high - low;
+        Floats scale = any(range > 0x1p100f) ? range / steps_wanted
+                                             : quotient<false>(range, splat(steps_wanted), splat(1.0f / steps_wanted));
+        scale = larger(scale, splat(1e-7f));
         scale = low_is_edge ? scale : -scale;
         Floats edge = low_is_edge ? low : high;
         Floats steps = __builtin_elementwise_roundeven(edge / scale);
