@@ -117,7 +117,7 @@ def _check_input(op: str, x: mx.array, width: int) -> None:
 
 
 def tensor_scale(weight: mx.array) -> mx.array:
-    """G = max|W| / 2688 of a weight [..., K], float32 [1], or [E] for a stack [E, O, K]; never subnormal, 1 for zeros."""
+    """g = max|W| / 2688 of a weight [O, K], float32 [1], or of a stack [E, O, K], [E]; normal, 1 for zeros."""
     wide = mx.abs(weight.astype(mx.float32))
     peak = mx.max(wide, axis=(-2, -1)).reshape(-1)
     g = mx.maximum(peak / TENSOR_SCALE_DIVISOR, mx.array(float(np.finfo(np.float32).tiny)))
@@ -156,7 +156,7 @@ def _quantize_matrix(weight: mx.array, chosen: Recipe, g: mx.array | None) -> Pa
 
 
 def dequantize(weight: Packed, dtype: Any = mx.bfloat16) -> mx.array:
-    """The weight [..., K] that `weight` stands for, rounded once from float32. Raises as the class says of its parts."""
+    """The weight [..., K] that `weight` stands for, rounded once from float32; errors as for `quantized_matmul`."""
     experts = weight.codes.shape[0] if weight.codes.ndim == 3 else None
     _check_packed("dequantize", weight, experts)
     if (lib := _kernels()) and (experts is None or weight.tensor_scale is None):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -29,6 +30,7 @@ TOLERANCE = 0.03
 """Share by which an error may differ from the one that the generator gives."""
 
 _SAMPLE_ROWS = 512
+_LAUNCHES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,9 @@ class Table:
         """The table in columns, with a line for its title."""
         cells = [self.columns, *(tuple(_cell(value) for value in row) for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines = [
+            "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
         return "\n".join([self.title, *(f"  {line}" for line in lines)])
 
 
@@ -176,25 +180,39 @@ class Bench:
         """A call that multiplies x [M, K] by the transpose of the weight, and waits for the result."""
         if not self.on_gpu:
             return lambda: x @ self.backend.decode(weight).T
+        from kernels.gpu.transfer import to_numpy
+
+        launch = self._launch(x, weight)
+        return lambda: to_numpy(launch()).astype(np.float32)
+
+    def _launch(self, x: Float32, weight: Quantized | Float32) -> Callable[[], Any]:
+        """A call that starts the product on the GPU in bfloat16; of two dense matrices when the weight is dense."""
         from kernels import ops
-        from kernels.gpu.transfer import to_mlx, to_numpy
+        from kernels.gpu.transfer import to_mlx
 
-        activations, packed = to_mlx(x.astype(ml_dtypes.bfloat16)), ops.Packed.of(weight)
-        return lambda: to_numpy(ops.quantized_matmul(activations, packed)).astype(np.float32)
+        activations = to_mlx(x.astype(ml_dtypes.bfloat16))
+        if isinstance(weight, Quantized):
+            packed = ops.Packed.of(weight)
+            return lambda: ops.quantized_matmul(activations, packed)
+        matrix = to_mlx(weight.astype(ml_dtypes.bfloat16))
+        return lambda: activations @ matrix.T
 
-    def dense(self, x: Float32, weight: Float32) -> Callable[[], NDArray[Any]]:
-        """The same with a dense weight: bfloat16 on a GPU, float32 on a processor."""
-        if not self.on_gpu:
-            return lambda: x @ weight.T
-        from kernels.gpu.transfer import to_mlx, to_numpy
+    def product_seconds(self, x: Float32, weight: Quantized | Float32) -> float:
+        """Time of one product: alone on a processor, in a row of launches on a GPU."""
+        if self.on_gpu:
+            import mlx.core as mx
 
-        activations, matrix = (to_mlx(part.astype(ml_dtypes.bfloat16)) for part in (x, weight))
-        return lambda: to_numpy(activations @ matrix.T).astype(np.float32)
+            launch = self._launch(x, weight)
+            return _seconds(lambda: mx.eval([launch() for _ in range(_LAUNCHES)])) / _LAUNCHES
+        dense = (lambda: x @ weight.T) if not isinstance(weight, Quantized) else self.product(x, weight)
+        return _seconds(dense)
 
 
 def _same(a: Quantized, b: Quantized) -> bool:
     pairs = ((a.codes, b.codes), (a.scales, b.scales), (a.biases, b.biases))
-    return all((x is None and y is None) or (x is not None and y is not None and x.tobytes() == y.tobytes()) for x, y in pairs)
+    return all(
+        (x is None and y is None) or (x is not None and y is not None and x.tobytes() == y.tobytes()) for x, y in pairs
+    )
 
 
 def pack_invariance(bench: Bench) -> Table:
@@ -318,11 +336,11 @@ def trade_off(bench: Bench, quick: bool) -> Table:
     weight = case.make(*_shape(case, quick)).astype(ml_dtypes.bfloat16)
     wide = weight.astype(np.float32)
     x = np.random.default_rng(2).standard_normal((1, case.shape[1]), np.float32)
-    dense = _seconds(bench.dense(x, wide))
+    dense = bench.product_seconds(x, wide)
     rows: list[Row] = [("fp16", 16.0, None, 0.0, dense * 1e3, 1.0, weight.nbytes / 2**20, None)]
     for name, original in _ORIGINAL_TRADE.items():
         packed = bench.encode(weight, name)
-        took, error = _seconds(bench.product(x, packed)), _relative(bench.backend.decode(packed), wide)
+        took, error = bench.product_seconds(x, packed), _relative(bench.backend.decode(packed), wide)
         bits = packed.format.bits_per_weight(weight.shape)
         judged = None if name in _NOT_REPRODUCED else abs(error / original - 1) < 0.1
         rows.append((name, bits, original, error, took * 1e3, dense / took, packed.nbytes / 2**20, judged))
@@ -337,18 +355,19 @@ def speed(bench: Bench, quick: bool) -> Table:
     for name in FORMATS:
         chosen, packed = recipe(name), bench.encode(weight, name)
         g = 1.0 if packed.tensor_scale is None else float(packed.tensor_scale)
-        times = [
-            _seconds(lambda c=chosen, s=g: bench.backend.encode(weight, c, s, measure=False), 2),
-            _seconds(lambda c=chosen, s=g: bench.backend.encode(weight, c, s), 2),
-            _seconds(lambda p=packed: bench.backend.decode(p, ml_dtypes.bfloat16), 2),
+        calls: list[Callable[[], object]] = [
+            partial(bench.backend.encode, weight, chosen, g, measure=False),
+            partial(bench.backend.encode, weight, chosen, g),
+            partial(bench.backend.decode, packed, ml_dtypes.bfloat16),
         ]
+        times = [_seconds(call, 2) for call in calls]
         rows.append((name, *(weight.size / took / 1e9 for took in times), None))
     columns = ("format", "encode G/s", "with error G/s", "decode G/s", "")
     return Table("7. Speed, copies to and from the backend included", columns, tuple(rows))
 
 
 def run(backend: str = "auto", *, quick: bool = False, timed: bool = True) -> Report:
-    """Validate `backend` (a name for `kernels.backend.choose`); `quick` takes fewer rows, `timed` the tables with times.
+    """Validate `backend` (a name for `kernels.backend.choose`); `quick` takes fewer rows; `timed` adds times.
 
     Raises ValueError when the backend does not exist here.
     """

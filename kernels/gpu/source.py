@@ -32,9 +32,9 @@ _AFFINE = ("numbers", "blocks", "affine")
 KERNELS: dict[str, Kernel] = {
     row.name: row
     for row in (
-        Kernel("nvfp4_encode", ("w", "g"), ("codes", "scales"), _NVFP4),
-        Kernel("nvfp4_measure", ("w", "g"), ("codes", "scales", "sums", "block_error"), _NVFP4),
-        Kernel("nvfp4_decode", ("codes", "scales", "g"), ("out",), _NVFP4),
+        Kernel("nvfp4_encode", ("w", "g"), ("codes", "scales"), _NVFP4, groups=32768),
+        Kernel("nvfp4_measure", ("w", "g"), ("codes", "scales", "sums", "block_error"), _NVFP4, 16384, 128),
+        Kernel("nvfp4_decode", ("codes", "scales", "g"), ("out",), _NVFP4, groups=16384),
         Kernel("nvfp4_round_trip", ("x", "g"), ("out",), _NVFP4),
         Kernel("mx_encode", ("w",), ("codes", "scales"), _MX),
         Kernel("mx_decode", ("codes", "scales"), ("out",), _MX),

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("mlx.core", reason="mlx is not installed: validation's operations are not tested")
 
-from kernels import reference, validation  # noqa: E402
-from kernels.formats import recipe  # noqa: E402
-from kernels.gpu.requirements import SWITCH  # noqa: E402
-from kernels.validation import Report, Table  # noqa: E402
+from kernels import reference, validation
+from kernels.formats import recipe
+from kernels.gpu.requirements import SWITCH
+from kernels.validation import Report, Table
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from kernels.gpu import coding, source
 from kernels.gpu.library import Library
 from kernels.gpu.selftest import adversarial
 from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
-from tests.metal.delicate import delicate
 from tests.metal.compiling import Compiler, HarnessError
+from tests.metal.delicate import delicate
 from tests.metal.harness import Machine, metal_on
 from tests.metal.test_bytes import bits
 
@@ -36,25 +36,94 @@ class Mutant:
 
 
 MUTANTS = (
-    Mutant("position in the grid for the lane", "nvfp4_measure", "first + thread_index_in_simdgroup", "first + thread_position_in_grid.x", measure=True),
-    Mutant("position in the grid decides who writes", "nvfp4_measure", "thread_index_in_simdgroup == 0u", "thread_position_in_grid.x == 0u", measure=True),
-    Mutant("index in the threadgroup for the lane", "nvfp4_measure", "first + thread_index_in_simdgroup", "first + thread_index_in_threadgroup", measure=True),
-    Mutant("maximum over 32 weights", "nvfp4_encode", "Words<N> block = next;", "Words<N> block = next; block.w[0] = larger(block.w[0], load_block<N>(w, i ^ 1).w[0]);"),
-    Mutant("maximum over the lanes of a simdgroup", "nvfp4.h", "uint peak = peak_of<KIND>(block);", "uint peak = as_type<uint>(simd_max(as_type<float>(peak_of<KIND>(block))));"),
+    Mutant(
+        "position in the grid for the lane",
+        "nvfp4_measure",
+        "first + thread_index_in_simdgroup",
+        "first + thread_position_in_grid.x",
+        measure=True,
+    ),
+    Mutant(
+        "position in the grid decides who writes",
+        "nvfp4_measure",
+        "thread_index_in_simdgroup == 0u",
+        "thread_position_in_grid.x == 0u",
+        measure=True,
+    ),
+    Mutant(
+        "index in the threadgroup for the lane",
+        "nvfp4_measure",
+        "first + thread_index_in_simdgroup",
+        "first + thread_index_in_threadgroup",
+        measure=True,
+    ),
+    Mutant(
+        "maximum over 32 weights",
+        "nvfp4_encode",
+        "Words<N> block = next;",
+        "Words<N> block = next; block.w[0] = larger(block.w[0], load_block<N>(w, i ^ 1).w[0]);",
+    ),
+    Mutant(
+        "maximum over the lanes of a simdgroup",
+        "nvfp4.h",
+        "uint peak = peak_of<KIND>(block);",
+        "uint peak = as_type<uint>(simd_max(as_type<float>(peak_of<KIND>(block))));",
+    ),
     Mutant("nibbles swapped", "nvfp4", "int i = 8 * half + k;", "int i = 8 * half + (k ^ 1);"),
-    Mutant("halves of a block swapped", "nvfp4_encode", "store8(codes, i, r.low, r.high);", "store8(codes, i, r.high, r.low);"),
+    Mutant(
+        "halves of a block swapped",
+        "nvfp4_encode",
+        "store8(codes, i, r.low, r.high);",
+        "store8(codes, i, r.high, r.low);",
+    ),
     Mutant("signs of neighbours swapped", "prelude_metal", "uint even = ((a >> 12)", "uint even = ((b >> 12)"),
-    Mutant("simd operation met by half the lanes", "nvfp4_measure", "float squares = simd_sum(sum.squares)", "float squares = thread_index_in_simdgroup < 16u ? simd_sum(sum.squares) : 0.0f", measure=True),
-    Mutant("write past the end", "nvfp4_encode", "for (; i < blocks; i += stride) {", "for (; i <= blocks; i += stride) {"),
+    Mutant(
+        "simd operation met by half the lanes",
+        "nvfp4_measure",
+        "float squares = simd_sum(sum.squares)",
+        "float squares = thread_index_in_simdgroup < 16u ? simd_sum(sum.squares) : 0.0f",
+        measure=True,
+    ),
+    Mutant(
+        "write past the end", "nvfp4_encode", "for (; i < blocks; i += stride) {", "for (; i <= blocks; i += stride) {"
+    ),
     Mutant("read past the end", "nvfp4_encode", "if (i + stride < blocks) next", "next"),
-    Mutant("last block not written", "nvfp4_encode", "scales[i] = uint8_t(r.scale);", "if (i + 1 < blocks) scales[i] = uint8_t(r.scale);"),
+    Mutant(
+        "last block not written",
+        "nvfp4_encode",
+        "scales[i] = uint8_t(r.scale);",
+        "if (i + 1 < blocks) scales[i] = uint8_t(r.scale);",
+    ),
     Mutant("double", "prelude_metal", "return 1.0f / x;", "return float(1.0 / double(x));"),
-    Mutant("attribute named in the header only", "nvfp4_decode", "threads_per_grid", "THREADS", header="#define THREADS threads_per_grid\n"),
+    Mutant(
+        "attribute named in the header only",
+        "nvfp4_decode",
+        "threads_per_grid",
+        "THREADS",
+        header="#define THREADS threads_per_grid\n",
+    ),
     Mutant("scale rounded half up", "numbers", "0x7ffffu + ((bits >> 20) & 1u)", "0x80000u"),
-    Mutant("code rounded down at ties", "numbers", "fused(saturated(magnitude * 0.5f), 4.0f, 0x1p23f)", "fused(saturated(magnitude * 0.5f), 3.999999f, 0x1p23f)"),
-    Mutant("reciprocal in place of the quotient", "nvfp4", "return fused(x, d.high, x * d.low);", "return x * d.high;", dtype=np.float32),
+    Mutant(
+        "code rounded down at ties",
+        "numbers",
+        "fused(saturated(magnitude * 0.5f), 4.0f, 0x1p23f)",
+        "fused(saturated(magnitude * 0.5f), 3.999999f, 0x1p23f)",
+    ),
+    Mutant(
+        "reciprocal in place of the quotient",
+        "nvfp4",
+        "return fused(x, d.high, x * d.low);",
+        "return x * d.high;",
+        dtype=np.float32,
+    ),
     Mutant("divisor of all ones taken quickly", "nvfp4", "&& (bits & 0x7fffffu) != 0x7fffffu", ""),
-    Mutant("subnormals through float", "numbers", "return float(bits) * 0x1p-85f;", "return as_type<float>(bits) * 0x1p64f;", dtype=np.float32),
+    Mutant(
+        "subnormals through float",
+        "numbers",
+        "return float(bits) * 0x1p-85f;",
+        "return as_type<float>(bits) * 0x1p64f;",
+        dtype=np.float32,
+    ),
     Mutant("subnormal factor not rounded", "nvfp4", "factor < 0x1p-62f ?", "false ?", dtype=np.float32),
     Mutant("careful way never taken", "nvfp4", "if (s.by.quick) {", "if (true) {"),
     Mutant("least scale forgotten", "nvfp4", "if (MIN_SCALE > 0) s.code", "if (false) s.code"),
@@ -65,8 +134,14 @@ MUTANTS = (
     Mutant("exponent rounded down", "mx", "+ uint((ratio & 0x7fffffu) != 0u)", "", "mxfp4"),
     Mutant("exponent of tiny blocks", "mx", "ratio == 0u ? 127u :", "", "mxfp8", dtype=np.float32),
     Mutant("edge of the range by float", "affine", "below > above", "low > high", "int4-g64"),
-    Mutant("bias forgotten", "affine", "product(float(code & ((1u << BITS) - 1u)), scale) + bias", "product(float(code & ((1u << BITS) - 1u)), scale)", "int8-g64"),
-)  # fmt: skip
+    Mutant(
+        "bias forgotten",
+        "affine",
+        "product(float(code & ((1u << BITS) - 1u)), scale) + bias",
+        "product(float(code & ((1u << BITS) - 1u)), scale)",
+        "int8-g64",
+    ),
+)
 
 
 def planted(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:

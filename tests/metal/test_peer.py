@@ -3,11 +3,11 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from kernels.validation import decode_weight
 
 from kernels import FORMATS, recipe, reference
 from kernels.formats import Recipe
 from kernels.gpu.requirements import has_lane_bug
+from kernels.validation import decode_weight
 from tests.metal import peer
 from tests.metal.compiling import Compiler
 from tests.metal.harness import Machine
