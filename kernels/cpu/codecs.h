@@ -251,9 +251,10 @@ template <int WIDTH> struct Affine {
                 splat(strip.stored_bias[j])};
     }
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
-        constexpr float largest = (float)((1 << WIDTH) - 1), magic = 0x1p23f;
+        constexpr float largest = (float)((1 << WIDTH) - 1), magic = 0x1.8p23f;
+        // Never below -1/2, as the bias is an end of the range; that rounds to 0 above this magic number.
         Floats scaled = quotient<CAREFUL>(weight - pair.bias, pair.scale, pair.inverse);
-        Floats sum = larger(smaller(scaled, splat(largest)), Floats{}) + magic;
+        Floats sum = smaller(scaled, splat(largest)) + magic;
         decoded = (sum - magic) * pair.stored_scale + pair.stored_bias;
         return bits(sum);
     }
