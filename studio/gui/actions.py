@@ -8,6 +8,7 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QWidget
 
 from studio.gui.appearance import themed_icon
+from studio.gui.text import tip
 from studio.gui.theme import Theme
 
 MENUS = ("File", "Edit", "Select", "Run", "Format", "View", "Help")
@@ -340,7 +341,7 @@ class Actions(QObject):
             action.setEnabled(not reason)
             keys = ", ".join(key.toString(QKeySequence.SequenceFormat.NativeText) for key in action.shortcuts())
             about = f"{spec.help}  ({keys})" if keys else spec.help
-            action.setToolTip(f"{about}\nNot now: {reason}" if reason else about)
+            action.setToolTip(tip(f"{about}\nNot now: {reason}" if reason else about))
             action.setStatusTip(reason or spec.help)
 
     def set_theme(self, theme: Theme) -> None:

@@ -124,6 +124,7 @@ class Activity(QWidget):
         self.detail.set_text("")
         self.figures.setText("")
         self.bar.setValue(0)
+        self.bar.show()
         self.show_above(0)
         self.show_paused(False)
         self._show_buttons(True)
@@ -159,8 +160,7 @@ class Activity(QWidget):
         self.detail.set_text("")
         self.figures.setText(figures)
         self._show_buttons(False)
-        if tone == "good":
-            self.bar.setValue(1000)
+        self.bar.hide()
 
     def _show_buttons(self, shown: bool) -> None:
         for made in (self.pause, self.stop):

@@ -212,7 +212,8 @@ class Cards(QObject):
         """Put the cards where they belong, the newest lowest."""
         bottom = self._host.height() - self._bottom() - 12
         for card in reversed(self.shown):
-            card.resize(card.width(), max(card.heightForWidth(card.width()), card.sizeHint().height()))
+            needed = card.heightForWidth(card.width())
+            card.resize(card.width(), needed if needed > 0 else card.sizeHint().height())
             card.move(self._host.width() - card.width() - 16, bottom - card.height())
             card.raise_()
             bottom -= card.height() + 8

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QFormLayout,
     QFrame,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
     QRadioButton,
     QVBoxLayout,
@@ -83,7 +84,10 @@ class ExportDialog(QDialog):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.setSpacing(8)
-        form.addRow("&Folder", self._folder_row())
+        row = self._folder_row()
+        folder = QLabel("&Folder")
+        folder.setBuddy(self.folder)
+        form.addRow(folder, row)
         form.addRow("Layout", self._layout_rows())
         form.addRow("&Shards up to", self._shard_row())
         form.addRow("", self._option_rows())

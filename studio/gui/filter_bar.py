@@ -7,7 +7,7 @@ from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from studio.gui.layer_filter import Filter, FilterError, parse_filter
-from studio.gui.text import button, label, set_tone
+from studio.gui.text import button, label, set_tone, tip
 
 EXAMPLES = (
     ("above the line", "err>{line:g}"),
@@ -40,7 +40,7 @@ class FilterBar(QWidget):
         self.field.setPlaceholderText("Filter:  down_proj  err>0.11  fmt:mxfp8  block:0-3   (Ctrl+F)")
         self.field.setClearButtonEnabled(True)
         self.field.setAccessibleName("Filter layers")
-        self.field.setToolTip(_HELP)
+        self.field.setToolTip(tip(_HELP))
         self.field.textChanged.connect(self._parse)
         self.field.installEventFilter(self)
         self.count = label("", "muted")

@@ -23,7 +23,7 @@ class KeyboardSheet(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Keyboard")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.resize(840, 620)
+        self.resize(900, min(760, parent.window().height()))
         groups = [(menu, _shortcuts(actions, menu)) for menu in MENUS]
         groups += [(title, list(lines)) for title, lines in _MORE]
         columns = QHBoxLayout()

@@ -14,6 +14,7 @@ from studio import core
 from studio.gui.document import Document
 from studio.gui.layer_filter import Filter
 from studio.gui.layers import DONE, FAILED, KEPT, RUNNING, SIGNS, STALE, STATE_HELP, STATES, LayerStore
+from studio.gui.text import tip
 from studio.gui.theme import LIGHT, Theme
 
 Index = QModelIndex | QPersistentModelIndex
@@ -63,27 +64,27 @@ def _count(value: int) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("name", "Layer", "Name of the weight.", 25, lambda s, i: s.titles[i], lambda s: s.names, right=False),
-    Column("format", "Format", "Keys 0-9 change it.", 10, lambda s, i: s.formats[i], lambda s: s.formats, right=False),
+    Column("name", "Layer", "Name of the weight.", 24, lambda s, i: s.titles[i], lambda s: s.names, right=False),
+    Column("format", "Format", "Keys 0-9 change it.", 9, lambda s, i: s.formats[i], lambda s: s.formats, right=False),
     Column(
         "err",
         "Error",
         "Relative error ‖W − Q‖ / ‖W‖; ▲ is above the warning line.",
-        9,
+        8,
         lambda s, i: _number(s.rel_err[i], ".4f"),
         lambda s: s.rel_err,
     ),
-    Column("status", "Status", "What is known of the layer.", 11, lambda s, i: _status(s, i), _states, right=False),
-    Column("size", "Size", "Bytes after quantizing.", 9, lambda s, i: _size(s.nbytes_out[i]), lambda s: s.nbytes_out),
+    Column("status", "Status", "What is known of the layer.", 9, lambda s, i: _status(s, i), _states, right=False),
+    Column("size", "Size", "Bytes after quantizing.", 8, lambda s, i: _size(s.nbytes_out[i]), lambda s: s.nbytes_out),
     Column(
         "peak",
         "Max/σ",
         "Largest weight in standard deviations: what outliers cost.",
-        7,
+        6,
         lambda s, i: _number(s.peak[i], ".1f"),
         lambda s: s.peak,
     ),
-    Column("shape", "Shape", "Rows × columns of the weight.", 12, lambda s, i: s.shapes[i], lambda s: s.counts),
+    Column("shape", "Shape", "Rows × columns of the weight.", 10, lambda s, i: s.shapes[i], lambda s: s.counts),
     Column("params", "Weights", "Number of weights.", 10, lambda s, i: _count(s.counts[i]), lambda s: s.counts, True),
     Column("dtype", "Source", "How it is stored now.", 8, lambda s, i: s.dtypes[i], lambda s: s.dtypes, True, False),
     Column(
@@ -292,8 +293,10 @@ class LayerTable(QAbstractTableModel):
             return self.bar(layer)
         if role == STRUCK:
             return column.key in ("err", "snr", "lost") and self.store.state[layer] == STALE
-        if role in (Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleDescriptionRole):
-            return self._tooltip(layer, column.key)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return tip(self._about(layer, column.key))
+        if role == Qt.ItemDataRole.AccessibleDescriptionRole:
+            return self._about(layer, column.key)
         return None
 
     def _head_style(self, role: int) -> Any:
@@ -357,7 +360,7 @@ class LayerTable(QAbstractTableModel):
             return QColor(theme.warning)
         return QColor(theme.muted) if state in (KEPT, STALE) and key != "name" else None
 
-    def _tooltip(self, layer: int, key: str) -> str:
+    def _about(self, layer: int, key: str) -> str:
         store = self.store
         name = core.printable(store.names[layer])
         state = int(store.state[layer])

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEvent
-from PySide6.QtWidgets import QLabel, QMainWindow, QMenu, QSizePolicy, QStackedWidget, QToolBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QMainWindow, QMenu, QSizePolicy, QStackedWidget, QToolBar, QVBoxLayout, QWidget
 
 from studio.gui.actions import MENUS, Actions, Spec
 from studio.gui.activity import Activity
 from studio.gui.cards import Cards, Message, Messages
 from studio.gui.message_list import MessageList
-from studio.gui.text import Elided, label
+from studio.gui.text import label
 from studio.gui.theme import Theme
 from studio.gui.welcome import Welcome
 
@@ -108,13 +108,11 @@ class MainWindow(QMainWindow):
     def _fill_status(self) -> None:
         self.machine = label("", "small")
         self.saved = label("", "small")
-        self.figures: QLabel = label("", "small")
-        self.hint = Elided()
         bar = self.statusBar()
+        bar.setContentsMargins(8, 0, 8, 0)
         bar.setSizeGripEnabled(False)
         bar.addWidget(self.machine)
         bar.addPermanentWidget(self.saved)
-        bar.addPermanentWidget(self.figures)
 
     def place_workspace(self, workspace: QWidget) -> None:
         """Take in the page for an open checkpoint."""

@@ -44,6 +44,7 @@ class MessageList(QWidget):
         rows.addLayout(top)
         rows.addWidget(self.view)
         self.setMinimumHeight(130)
+        self.setMaximumHeight(220)
 
     def _set_up(self) -> None:
         view = self.view
@@ -53,6 +54,7 @@ class MessageList(QWidget):
         view.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         view.setTextElideMode(Qt.TextElideMode.ElideRight)
         view.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        view.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         view.doubleClicked.connect(self._go)
 
     def set_theme(self, theme: Theme) -> None:

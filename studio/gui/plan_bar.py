@@ -5,7 +5,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
 
 from studio import core
 from studio.gui.document import Document
-from studio.gui.text import label
+from studio.gui.text import label, tip
 
 
 class PlanBar(QWidget):
@@ -28,6 +28,7 @@ class PlanBar(QWidget):
         for name, row in core.FORMATS.items():
             self.format.addItem(name, name)
             self.format.setItemData(self.format.count() - 1, row.title, 3)
+        self.format.setCurrentText(core.DEFAULT_FORMAT)
         self.preset.setAccessibleName("Preset: which layers are quantized")
         self.format.setAccessibleName("Format of the plan")
         self.preset.activated.connect(lambda _: self.preset_wanted.emit(self.preset.currentData()))
@@ -52,5 +53,5 @@ class PlanBar(QWidget):
         plan = self._document.state.plan
         self.preset.setCurrentIndex(self.preset.findData(plan.name))
         self.format.setCurrentIndex(self.format.findData(plan.format))
-        self.preset.setToolTip(plan.title)
+        self.preset.setToolTip(tip(plan.title))
         self.format.setToolTip(core.FORMATS[plan.format].title if plan.format in core.FORMATS else plan.format)

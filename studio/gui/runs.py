@@ -230,9 +230,9 @@ class Runs(QObject):
         total = self._estimate.total if self._estimate else 0
         rate = f" at {core.size_text(total / seconds)}/s" if seconds > 0 else ""
         figures = (
-            f"{core.size_text(total)} in {duration(seconds)}{rate}"
+            f"{core.size_text(total)} read in {duration(seconds)}{rate}"
             if seconds >= 1
-            else f"{core.size_text(total)} in {seconds:.1f} s"
+            else f"{core.size_text(total)} read in {seconds:.1f} s"
         )
         past = {"measure": "Quantized", "export": "Exported", "verify": "Verified"}[task.key]
         count, failed = self._counts["done"], self._counts["failed"]

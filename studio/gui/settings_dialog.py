@@ -53,7 +53,7 @@ class SettingsDialog(QDialog):
             field.setAccessibleDescription(option.help)
             self.fields[option.key] = field
             form.addRow("" if isinstance(field, QCheckBox) else option.title, field)
-            form.addRow("", label(option.help, "small", wrap=True))
+            form.addRow("", label(option.help, "small"))
         return box
 
     def _field(self, option: Option) -> QWidget:

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 from studio import core
 from studio.gui.document import Document
 from studio.gui.layers import Figures
-from studio.gui.text import Elided, label
+from studio.gui.text import Elided, label, tip
 from studio.gui.theme import LIGHT, Theme
 
 MEMORY_SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
@@ -22,7 +22,7 @@ class Summary(QWidget):
         super().__init__(parent)
         self._document = document
         self.name = label("", "title")
-        self.about = Elided()
+        self.about = Elided(mode=Qt.TextElideMode.ElideRight)
         self.sizes, self.bits, self.error = label("", "bold"), label(), label("", "bold")
         self.fits = label("", "muted")
         top = QHBoxLayout()
@@ -93,7 +93,7 @@ class FormatStrip(QWidget):
         total = sum(shares.values()) or 1
         said = ", ".join(f"{_word(name)} {nbytes / total:.0%}" for name, nbytes in shares.items())
         self.setAccessibleDescription(said)
-        self.setToolTip(said)
+        self.setToolTip(tip(said))
         self.update()
 
     def sizeHint(self) -> QSize:

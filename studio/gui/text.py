@@ -1,5 +1,6 @@
 """Labels and buttons that show plain text only, whatever a name from a checkpoint holds."""
 
+import html
 from collections.abc import Callable
 
 from PySide6.QtCore import QSize, Qt
@@ -18,6 +19,11 @@ def label(text: str = "", look: str = "", *, wrap: bool = False) -> QLabel:
     return made
 
 
+def tip(text: str) -> str:
+    """`text` as a tooltip that shows it letter for letter: Qt takes what looks like HTML for HTML."""
+    return f"<p style='white-space:pre-wrap'>{html.escape(text)}</p>" if "<" in text or "&" in text else text
+
+
 def button(text: str, clicked: Callable[[], object], look: str = "", help_text: str = "") -> QPushButton:
     """A button. `look` is primary, flat or empty; `&` in `text` marks its mnemonic."""
     made = QPushButton(text)
@@ -26,7 +32,7 @@ def button(text: str, clicked: Callable[[], object], look: str = "", help_text: 
     if look:
         made.setProperty(look, True)
     if help_text:
-        made.setToolTip(help_text)
+        made.setToolTip(tip(help_text))
     return made
 
 
@@ -41,14 +47,15 @@ def set_tone(widget: QWidget, tone: str) -> None:
 def set_reason(made: QPushButton, reason: str, otherwise: str = "") -> None:
     """Enable a button, or disable it and say why."""
     made.setEnabled(not reason)
-    made.setToolTip(reason or otherwise)
+    made.setToolTip(tip(reason or otherwise))
 
 
 class Elided(QWidget):
-    """One line of plain text that shortens in its middle when there is little room."""
+    """One line of plain text that shortens, in its middle unless `mode` says where, when there is little room."""
 
-    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, text: str = "", mode: Qt.TextElideMode = Qt.TextElideMode.ElideMiddle) -> None:
+        super().__init__()
+        self._mode = mode
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._text = ""
         self.set_text(text)
@@ -62,7 +69,7 @@ class Elided(QWidget):
         if text != self._text:
             self._text = text
             self.setAccessibleName(text)
-            self.setToolTip(text if len(text) > 40 else "")
+            self.setToolTip(tip(text) if len(text) > 40 else "")
             self.update()
 
     def sizeHint(self) -> QSize:
@@ -76,7 +83,7 @@ class Elided(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw what fits."""
         painter = QPainter(self)
-        shown = self.fontMetrics().elidedText(self._text, Qt.TextElideMode.ElideMiddle, self.width())
+        shown = self.fontMetrics().elidedText(self._text, self._mode, self.width())
         role = self.foregroundRole()
         painter.setPen(self.palette().color(role))
         painter.drawText(self.rect(), int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), shown)

@@ -56,7 +56,7 @@ LIGHT = Theme(
     good="#1a7346",
     roles={
         "linear": "#0072b2",
-        "expert": "#c75400",
+        "expert": "#b94e00",
         "embedding": "#00805d",
         "head": "#b34d86",
         "router": "#8a6d00",

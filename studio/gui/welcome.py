@@ -10,7 +10,7 @@ from studio.gui.appearance import themed_icon
 from studio.gui.text import Elided, button, label
 from studio.gui.theme import LIGHT, Theme
 
-MAIN_WIDTH = 640
+MAIN_WIDTH = 800
 
 
 class Welcome(QWidget):
@@ -39,14 +39,16 @@ class Welcome(QWidget):
         middle.addLayout(self.recents)
         middle.addStretch(3)
         across = QHBoxLayout(self)
+        column = QWidget()
+        column.setLayout(middle)
+        column.setMaximumWidth(MAIN_WIDTH)
         across.addStretch(1)
-        across.addLayout(middle, 6)
+        across.addWidget(column, 100)
         across.addStretch(1)
 
     def _drop_area(self) -> QFrame:
         self.drop = QFrame()
         self.drop.setProperty("drop", True)
-        self.drop.setMaximumWidth(MAIN_WIDTH + 200)
         rows = QVBoxLayout(self.drop)
         rows.setContentsMargins(32, 34, 32, 30)
         rows.setSpacing(10)

@@ -1,0 +1,193 @@
+"""Finding, sorting, folding and selecting layers."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PySide6.QtCore import QModelIndex, Qt
+from PySide6.QtTest import QAbstractItemModelTester
+from pytestqt.qtbot import QtBot
+
+from studio.gui.layer_filter import FilterError, parse_filter
+from studio.gui.layer_table import COLUMNS, KEYS, LayerTable
+from studio.gui.studio import Studio
+
+Names = Callable[[str], list[str]]
+
+
+def shown(studio: Studio) -> list[str]:
+    table = studio.workspace.layers.table
+    return [table.store.names[table.layers_of(row)[0]] for row in range(table.rowCount()) if not table.is_head(row)]
+
+
+def type_filter(studio: Studio, text: str) -> None:
+    studio.workspace.filter_bar.field.setText(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("down_proj", lambda name: "down_proj" in name),
+        ("layers.1 -mlp", lambda name: "layers.1" in name and "mlp" not in name),
+        ("block:0-1", lambda name: "layers.0." in name or "layers.1." in name),
+        ("block:3", lambda name: "layers.3." in name),
+        ("kind:mlp.up_proj", lambda name: name.endswith("mlp.up_proj")),
+        ("role:embedding", lambda name: "embed" in name),
+        ("fmt:keep norm", lambda name: "norm" in name),
+        ("size>2MB", lambda name: "embed" in name),
+        ("status:failed", lambda _: False),
+    ],
+)
+def test_a_filter_shows_the_layers_that_pass(studio: Studio, text: str, passes: Callable[[str], bool]) -> None:
+    type_filter(studio, text)
+    assert set(shown(studio)) == set(filter(passes, studio.document.store.names))
+
+
+@pytest.mark.parametrize("text", ["err>", "err>big", "colour:red", "block:x", "size<<3"])
+def test_a_filter_that_makes_no_sense_is_explained(text: str) -> None:
+    with pytest.raises(FilterError, match='"'):
+        parse_filter(text)
+
+
+def test_a_wrong_filter_is_marked_and_changes_nothing(studio: Studio) -> None:
+    type_filter(studio, "mlp")
+    before = shown(studio)
+    type_filter(studio, "mlp err>x")
+    bar = studio.workspace.filter_bar
+    assert shown(studio) == before
+    assert bar.field.property("wrong")
+    assert "err>0.11" in bar.complaint.text()
+
+
+def test_a_filter_on_errors_follows_the_results(quantized: Studio) -> None:
+    errors = quantized.document.store.rel_err
+    middle = float(np.nanmedian(errors))
+    type_filter(quantized, f"err>{middle}")
+    assert len(shown(quantized)) == int((errors > middle).sum())
+
+
+def test_sorting_goes_down_then_up_then_back(quantized: Studio) -> None:
+    table, column = quantized.workspace.layers.table, KEYS.index("err")
+    original = shown(quantized)
+    known = lambda: [e for n in shown(quantized) if not math.isnan(e := table.store.rel_err[table.store.index[n]])]  # noqa: E731
+    table.sort_by(column)
+    assert known() == sorted(known(), reverse=True)
+    table.sort_by(column)
+    assert known() == sorted(known())
+    table.sort_by(column)
+    assert shown(quantized) == original
+
+
+def test_blocks_fold_and_unfold(studio: Studio) -> None:
+    table = studio.workspace.layers.table
+    rows = table.rowCount()
+    studio.commands.perform("fold_all")
+    assert table.rowCount() == len(table.store.group_names)
+    assert all(table.is_head(row) for row in range(table.rowCount()))
+    studio.commands.perform("unfold_all")
+    assert table.rowCount() == rows
+
+
+def test_left_folds_the_block_of_the_current_row(studio: Studio, qtbot: QtBot, names: Names) -> None:
+    view = studio.workspace.layers
+    studio.document.select(names("layers.2.mlp.up_proj"))
+    rows = view.table.rowCount()
+    qtbot.keyClick(view, Qt.Key.Key_Left)
+    assert view.table.rowCount() == rows - len(names("layers.2."))
+    qtbot.keyClick(view, Qt.Key.Key_Right)
+    assert view.table.rowCount() == rows
+
+
+def test_a_selected_block_stands_for_its_visible_layers_only(studio: Studio, qtbot: QtBot) -> None:
+    type_filter(studio, "down_proj")
+    view = studio.workspace.layers
+    head = next(row for row in range(view.table.rowCount()) if view.table.is_head(row))
+    view.selectRow(head)
+    assert studio.document.selection == ["model.layers.0.mlp.down_proj"]
+    qtbot.keyClick(view, Qt.Key.Key_4)
+    changed = [
+        n for n, f in zip(studio.document.store.names, studio.document.store.formats, strict=True) if f == "mxfp8"
+    ]
+    assert changed == ["model.layers.0.mlp.down_proj"]
+
+
+def test_the_selection_survives_sorting_filtering_and_folding(studio: Studio, names: Names) -> None:
+    view, chosen = studio.workspace.layers, names("layers.1.mlp")
+    studio.document.select(chosen)
+    view.table.sort_by(KEYS.index("size"))
+    type_filter(studio, "layers.1")
+    view.fold(folded=True, everywhere=True)
+    assert studio.document.selection == chosen
+    type_filter(studio, "")
+    rows = {view.table.row_of(view.table.store.index[name]) for name in chosen}
+    assert {index.row() for index in view.selectionModel().selectedRows()} == rows
+
+
+def test_selecting_in_the_table_tells_every_view(studio: Studio) -> None:
+    told: list[list[str]] = []
+    studio.document.selected.connect(told.append)
+    view = studio.workspace.layers
+    view.selectRow(2)
+    assert told == [studio.document.selection]
+    assert len(told[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("select_kind", lambda name: name.endswith("mlp.up_proj")),
+        ("select_block", lambda name: "layers.2." in name),
+        ("select_invert", lambda name: not name.endswith("layers.2.mlp.up_proj")),
+        ("select_all", lambda _: True),
+    ],
+)
+def test_selections_grow(studio: Studio, names: Names, key: str, expected: Callable[[str], bool]) -> None:
+    studio.document.select(names("layers.2.mlp.up_proj"))
+    studio.commands.perform(key)
+    assert set(studio.document.selection) == set(filter(expected, studio.document.store.names))
+
+
+def test_the_model_of_the_table_keeps_the_rules_of_qt(quantized: Studio) -> None:
+    table = quantized.workspace.layers.table
+    tester = QAbstractItemModelTester(table, QAbstractItemModelTester.FailureReportingMode.Fatal)
+    type_filter(quantized, "mlp")
+    table.sort_by(KEYS.index("err"))
+    table.sort_by(-1)
+    table.fold([1], folded=True)
+    type_filter(quantized, "")
+    assert tester.model() is table
+
+
+def test_cells_speak_of_states_in_words(quantized: Studio) -> None:
+    table = quantized.workspace.layers.table
+    column = KEYS.index("status")
+    texts = {table.index(row, column).data() for row in range(table.rowCount())}
+    assert {"✓ done", "○ kept", "7/7 done"} <= texts
+
+
+def test_every_column_reads_in_every_row(quantized: Studio) -> None:
+    table = quantized.workspace.layers.table
+    for row in range(table.rowCount()):
+        for column in range(len(COLUMNS)):
+            assert isinstance(table.index(row, column).data(), str)
+            table.index(row, column).data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_layers_above_the_line_carry_a_sign(quantized: Studio) -> None:
+    quantized.commands.settings["warning_line"] = 0.01
+    table = quantized.workspace.layers.table
+    row = table.row_of(table.store.index["model.layers.0.mlp.up_proj"])
+    assert row is not None
+    assert table.index(row, KEYS.index("err")).data().startswith("▲ ")
+    quantized.commands.perform("select_worst")
+    assert len(quantized.document.selection) == 28
+
+
+@pytest.mark.usefixtures("qapp")
+def test_an_empty_table_is_no_trouble() -> None:
+    from studio.gui.document import Document
+
+    table = LayerTable(Document())
+    table.rearrange()
+    assert table.rowCount(QModelIndex()) == 0

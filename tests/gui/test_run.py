@@ -1,0 +1,187 @@
+"""Choosing formats, quantizing in the background, stopping, undoing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytestqt.qtbot import QtBot
+from safetensors.numpy import save_file
+
+from studio import core
+from studio.gui.layers import DONE, FAILED, KEPT, PENDING, QUEUED, RUNNING, STALE
+from studio.gui.studio import Studio
+
+Names = Callable[[str], list[str]]
+Wait = Callable[[], None]
+
+
+def states(studio: Studio, names: list[str]) -> set[int]:
+    store = studio.document.store
+    return {int(store.state[store.index[name]]) for name in names}
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A checkpoint that takes a while: 48 layers of 4 MB."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(1024, 2048)).astype(np.float16)
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": weight for i in range(48)}
+    folder = tmp_path / "large"
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"architectures": ["Test"]}')
+    return folder
+
+
+def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
+    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+        studio.commands.open_path(path)
+
+
+def test_quantizing_measures_every_chosen_layer(quantized: Studio) -> None:
+    store = quantized.document.store
+    figures = store.figures()
+    assert (figures.done, figures.chosen) == (28, 28)
+    assert set(store.state.tolist()) == {DONE, KEPT}
+    assert 0.05 < figures.rel_err < 0.2
+
+
+def test_results_are_those_of_the_command_line(quantized: Studio) -> None:
+    with core.open_model(core.demo_checkpoint()) as model, core.start(core.Machine(), model) as engine:
+        choices = core.resolve(core.preset("linear"), model)
+        outcome = next(e.outcome for e in core.measure(engine, model, choices) if isinstance(e, core.Finished))
+    store = quantized.document.store
+    for result in outcome.quantized:
+        assert store.rel_err[store.index[result.name]] == result.rel_err
+
+
+def test_a_format_changes_size_at_once_and_marks_the_error_as_outdated(quantized: Studio, names: Names) -> None:
+    chosen = names("layers.0.mlp.up_proj")
+    store = quantized.document.store
+    before = store.figures().nbytes_out
+    quantized.document.select(chosen)
+    quantized.commands.perform("format:mxfp8")
+    assert states(quantized, chosen) == {STALE}
+    assert store.figures().nbytes_out > before
+    assert states(quantized, names("layers.0.mlp.gate_proj")) == {STALE}, "it shared the tensor scale"
+    assert states(quantized, names("layers.1.mlp.up_proj")) == {DONE}
+
+
+def test_undo_brings_the_result_back_without_work(quantized: Studio, names: Names, wait: Wait) -> None:
+    chosen, document = names("layers.0.mlp.down_proj"), quantized.document
+    before = document.store.rel_err.copy()
+    document.select(chosen)
+    quantized.commands.perform("format:int8-g64")
+    quantized.commands.perform("quantize")
+    wait()
+    after = document.store.rel_err.copy()
+    quantized.commands.perform("undo")
+    np.testing.assert_array_equal(document.store.rel_err, before)
+    assert states(quantized, chosen) == {DONE}
+    quantized.commands.perform("redo")
+    np.testing.assert_array_equal(document.store.rel_err, after)
+    assert not quantized.runs.active
+
+
+def test_only_what_changed_is_quantized_again(quantized: Studio, names: Names) -> None:
+    quantized.document.select(names("layers.3.mlp.down_proj"))
+    quantized.commands.perform("format:mxfp4")
+    assert list(quantized.document.order().choices) == names("layers.3.mlp.down_proj")
+    quantized.document.select(names("layers.3.self_attn.q_proj"))
+    quantized.commands.perform("format:mxfp4")
+    left = set(quantized.document.order().choices)
+    expected = names("layers.3.mlp.down_proj") + [n for n in names("layers.3.self_attn") if "o_proj" not in n]
+    assert left == set(expected), "k and v had shared their scale with q"
+
+
+def test_keeping_a_layer_needs_no_work(quantized: Studio, names: Names) -> None:
+    chosen = names("layers.2.mlp.down_proj")
+    quantized.document.select(chosen)
+    quantized.commands.perform("format:keep")
+    assert states(quantized, chosen) == {KEPT}
+    assert not quantized.document.order().choices
+    quantized.commands.perform("reset_format")
+    assert states(quantized, chosen) == {DONE}
+
+
+def test_a_preset_is_one_step_of_undo(quantized: Studio) -> None:
+    before = list(quantized.document.store.formats)
+    quantized.editing.set_preset("mlp")
+    assert quantized.document.store.formats != before
+    quantized.commands.perform("undo")
+    assert quantized.document.store.formats == before
+    assert quantized.plan_bar.preset.currentData() == "linear"
+
+
+def test_a_format_that_does_not_fit_says_why(studio: Studio, names: Names) -> None:
+    studio.document.select(names("model.norm"))
+    studio.commands.perform("format:mxfp4")
+    assert states(studio, names("model.norm")) == {KEPT}
+    assert studio.commands.window.messages.items[-1].text
+
+
+def test_cancel_stops_soon_and_keeps_what_is_done(studio: Studio, large: Path, qtbot: QtBot, wait: Wait) -> None:
+    open_path(studio, large, qtbot)
+    studio.commands.perform("quantize")
+    store = studio.document.store
+    qtbot.waitUntil(lambda: bool((store.state == DONE).any()), timeout=10_000)
+    assert studio.commands.window.activity.isVisible()
+    studio.commands.perform("stop")
+    assert studio.commands.window.activity.title.text() == "Stopping …"
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
+    assert not {QUEUED, RUNNING} & set(store.state.tolist())
+    done = int((store.state == DONE).sum())
+    assert 0 < done < 48
+    studio.commands.perform("quantize")
+    wait()
+    assert int((store.state == DONE).sum()) == 48
+
+
+def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBot, wait: Wait) -> None:
+    open_path(studio, large, qtbot)
+    studio.commands.perform("quantize")
+    store = studio.document.store
+    qtbot.waitUntil(lambda: bool((store.state == DONE).any()), timeout=10_000)
+    studio.commands.perform("pause")
+    qtbot.wait(250)
+    held = int((store.state == DONE).sum())
+    qtbot.wait(250)
+    assert int((store.state == DONE).sum()) == held < 48
+    assert studio.commands.window.activity.pause.text() == "Resume"
+    studio.commands.perform("pause")
+    wait()
+    assert int((store.state == DONE).sum()) == 48
+
+
+def test_closing_while_work_runs_ends_it(studio: Studio, large: Path, qtbot: QtBot) -> None:
+    open_path(studio, large, qtbot)
+    studio.commands.perform("quantize")
+    qtbot.wait(50)
+    assert studio.commands.window.close()
+
+
+def test_a_damaged_layer_fails_alone(studio: Studio, tmp_path: Path, qtbot: QtBot, wait: Wait) -> None:
+    rng = np.random.default_rng(1)
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": rng.normal(size=(32, 64)).astype(np.float16) for i in range(3)}
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = np.inf
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    open_path(studio, folder, qtbot)
+    studio.commands.perform("quantize")
+    wait()
+    assert studio.document.store.state.tolist() == [DONE, FAILED, DONE]
+    message = studio.commands.window.messages.items[-1]
+    assert message.tone == "error"
+    assert "Inf" in message.text
+    assert message.hint
+    dict(message.fixes)["Keep it as it is"]()
+    assert studio.document.store.state.tolist() == [DONE, KEPT, DONE]
+
+
+def test_another_format_for_the_plan_leaves_hand_choices_to_undo(studio: Studio) -> None:
+    studio.editing.set_plan_format("mxfp4")
+    assert set(studio.document.store.formats) == {"mxfp4", "keep"}
+    assert states(studio, [n for n in studio.document.store.names if "proj" in n]) == {PENDING}

@@ -1,0 +1,404 @@
+"""Opening, exporting, settings, messages, actions: the window as a person meets it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QMimeData, QObject, QPoint, Qt, QUrl
+from PySide6.QtGui import QDropEvent, QGuiApplication, QKeySequence
+from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLabel, QLineEdit, QWidget
+from pytestqt.qtbot import QtBot
+
+from studio import core
+from studio.gui.actions import SPECS
+from studio.gui.activity import Estimate, duration
+from studio.gui.command_palette import CommandPalette
+from studio.gui.commands import Commands
+from studio.gui.settings import OPTIONS, Settings
+from studio.gui.settings_dialog import SettingsDialog
+from studio.gui.studio import Studio
+from studio.gui.theme import THEMES
+
+Wait = Callable[[], None]
+
+
+def test_none_keeps_its_references() -> None:
+    """PySide6 6.12.0 drops one reference to None per call on Python before 3.12, and the process dies of it."""
+    thing = QObject()
+    before = sys.getrefcount(None)
+    for _ in range(300):
+        thing.setObjectName("x")
+    assert sys.getrefcount(None) >= before - 50
+
+
+# opening
+
+
+def test_nothing_open_shows_what_to_do(commands: Commands) -> None:
+    window = commands.window
+    assert window.welcome.isVisible()
+    assert not window.actions_of["quantize"].isEnabled()
+    assert "open a checkpoint first" in window.actions_of["quantize"].toolTip()
+
+
+def test_the_demo_opens_and_is_remembered(studio: Studio) -> None:
+    window = studio.commands.window
+    assert studio.workspace.isVisible()
+    assert "demo-llama" in window.windowTitle()
+    assert studio.commands.session.recents == [str(core.demo_checkpoint())]
+    assert studio.commands.session.last == core.demo_checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "nowhere", ""),
+        (lambda folder: folder, "safetensors"),
+        (lambda folder: _written(folder / "model.safetensors", b"version https://git-lfs"), "git lfs pull"),
+        (lambda folder: _written(folder / "model.safetensors", b"\0" * 4), ""),
+    ],
+)
+def test_what_can_not_be_opened_is_explained_on_a_card(
+    commands: Commands, qtbot: QtBot, tmp_path: Path, make: Callable[[Path], Path], words: str
+) -> None:
+    (tmp_path / "bad").mkdir()
+    path = make(tmp_path / "bad")
+    with qtbot.waitSignal(commands.window.messages.added, timeout=10_000):
+        commands.open_path(path)
+    message = commands.window.messages.items[-1]
+    assert message.tone == "error"
+    assert words in message.text + message.hint
+    assert "Traceback" not in message.text + message.hint
+    assert commands.window.cards.shown
+    assert commands.window.welcome.isVisible()
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_what_fails_to_open_leaves_the_open_one_alone(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+    with qtbot.waitSignal(studio.commands.window.messages.added, timeout=10_000):
+        studio.commands.open_path(tmp_path / "nowhere")
+    assert studio.document.model is not None
+    assert studio.workspace.isVisible()
+
+
+def test_a_dropped_folder_opens(commands: Commands, qtbot: QtBot) -> None:
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(core.demo_checkpoint()))])
+    event = QDropEvent(
+        QPoint(10, 10), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    with qtbot.waitSignal(commands.opened, timeout=10_000):
+        commands.window.dropEvent(event)
+
+
+def test_closing_the_checkpoint_goes_back_to_the_welcome_page(studio: Studio) -> None:
+    studio.commands.perform("close")
+    assert studio.commands.window.welcome.isVisible()
+    assert not studio.commands.window.actions_of["export"].isEnabled()
+    assert studio.commands.session.last is None
+
+
+def test_the_last_checkpoint_opens_again(qapp: QApplication, settings: Settings, qtbot: QtBot) -> None:
+    settings.keep_texts("last", [str(core.demo_checkpoint())])
+    made = Commands(settings, qapp)
+    with qtbot.waitSignal(made.opened, timeout=20_000):
+        made.start()
+    made.window.close()
+    made.window.deleteLater()
+
+
+def test_names_from_a_checkpoint_are_plain_text_everywhere(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    hostile = "<img src=file:///etc/passwd><b>x</b>\u202e\nmodel.layers.0.mlp.up_proj"
+    folder = tmp_path / "<b>bold"
+    folder.mkdir()
+    save_file({f"{hostile}.weight": np.ones((32, 64), np.float16)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architectures": ["<table>" * 50], "model_type": "<h1>x"}))
+    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+        studio.commands.open_path(folder)
+    studio.document.select(studio.document.store.names)
+    studio.commands.window.grab()
+    for shown in studio.commands.window.findChildren(QLabel):
+        assert shown.textFormat() == Qt.TextFormat.PlainText or "<" not in shown.text()
+    table = studio.workspace.layers.table
+    cell = table.index(1, 0).data()
+    assert "\n" not in cell
+    assert "\u202e" not in cell
+    about = table.index(1, 0).data(Qt.ItemDataRole.ToolTipRole)
+    assert "&lt;img" in about
+    assert "<img" not in about
+
+
+# exporting
+
+
+def test_an_export_is_checked_written_and_verified(quantized: Studio, qtbot: QtBot, tmp_path: Path, wait: Wait) -> None:
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    target = tmp_path / "export"
+    dialog.folder.setText(str(target))
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    assert "MB" in dialog.export.text()
+    dialog.export.click()
+    wait()
+    message = quantized.commands.window.messages.items[-1]
+    assert message.title == "Exported and verified export"
+    assert f"--model {target}" in message.text
+    assert (target / "config.json").is_file()
+    quantized.runs.verify(target)
+    wait()
+    assert "is whole" in quantized.commands.window.messages.items[-1].title
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("source", "same folder as the source"), ("full", "not empty"), ("", "No folder is given")],
+)
+def test_an_export_that_can_not_be_written_says_why(
+    quantized: Studio, qtbot: QtBot, tmp_path: Path, place: str, words: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    places = {"source": str(core.demo_checkpoint()), "full": str(tmp_path / "full"), "": ""}
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    dialog.folder.setText(places[place])
+    qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=10_000)
+    assert not dialog.export.isEnabled()
+    assert dialog.replace.isVisibleTo(dialog) == (place == "full")
+    if place == "full":
+        dialog.replace.setChecked(True)
+        qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    dialog.reject()
+
+
+def test_layouts_that_can_not_store_the_plan_are_disabled_with_the_reason(quantized: Studio, qtbot: QtBot) -> None:
+    quantized.document.select([name for name in quantized.document.store.names if "proj" in name])
+    quantized.commands.perform("format:int4-g64")
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    qtbot.waitUntil(lambda: not dialog.layouts["modelopt"].isEnabled(), timeout=10_000)
+    assert "int4-g64" in dialog.reasons["modelopt"].text()
+    dialog.reject()
+
+
+def test_the_command_of_an_export_is_copied(quantized: Studio, names: Callable[[str], list[str]]) -> None:
+    quantized.document.select(names("down_proj"))
+    quantized.commands.perform("format:mxfp8")
+    quantized.commands.perform("copy_command")
+    text = QGuiApplication.clipboard().text()
+    assert text.startswith("nvfp4-studio measure ")
+    assert "--include '*.mlp.down_proj=mxfp8'" in text
+
+
+# plans and reports
+
+
+def test_a_plan_is_saved_and_loaded(studio: Studio, tmp_path: Path, names: Callable[[str], list[str]]) -> None:
+    studio.document.select(names("layers.1.mlp"))
+    studio.commands.perform("format:mxfp4")
+    wanted = list(studio.document.store.formats)
+    assert studio.commands.window.saved.text() == "plan not saved"
+    studio.editing.write_plan(tmp_path / "plan.json")
+    assert studio.commands.window.saved.text() == ""
+    studio.commands.perform("undo")
+    assert studio.document.store.formats != wanted
+    studio.editing.read_plan(tmp_path / "plan.json")
+    assert studio.document.store.formats == wanted
+
+
+def test_a_broken_plan_is_refused(studio: Studio, tmp_path: Path) -> None:
+    before = list(studio.document.store.formats)
+    (tmp_path / "plan.json").write_text('{"schema": 1, "rules": [{"names": ["nothing*"]}]}')
+    studio.editing.read_plan(tmp_path / "plan.json")
+    assert studio.commands.window.messages.items[-1].tone == "error"
+    assert studio.document.store.formats == before
+
+
+def test_a_report_is_written(quantized: Studio, tmp_path: Path, qtbot: QtBot) -> None:
+    with qtbot.waitSignal(quantized.commands.window.messages.added, timeout=10_000):
+        quantized.editing.report_wanted.emit(tmp_path / "report")
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_rows_are_copied_as_csv(quantized: Studio) -> None:
+    quantized.commands.perform("copy_rows")
+    lines = QGuiApplication.clipboard().text().splitlines()
+    assert lines[0].startswith("Layer,Format,Error")
+    assert len(lines) == 39
+
+
+# settings and looks
+
+
+def test_corrupt_settings_fall_back_to_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "settings.ini"
+    path.write_text(
+        "[options]\ntheme=purple\ntext_size=huge\nthreads=-3\ncompact=maybe\nunknown=1\n[lists]\nrecents=@Invalid()"
+    )
+    settings = Settings(path)
+    assert all(settings[key] == option.default for key, option in OPTIONS.items())
+    assert len(settings.faults) == 4
+    assert settings.texts("recents") == []
+
+
+def test_settings_take_effect_and_last(commands: Commands, tmp_path: Path) -> None:
+    commands.settings["text_size"] = 17
+    commands.settings["theme"] = "dark"
+    assert commands.theme.font_px == 17
+    assert commands.theme.dark
+    commands.settings.sync()
+    assert Settings(tmp_path / "settings.ini")["text_size"] == 17
+
+
+def test_the_settings_dialog_shows_and_changes_every_option(commands: Commands) -> None:
+    dialog = SettingsDialog(commands.settings, commands.window)
+    assert set(dialog.fields) == set(OPTIONS)
+    box = dialog.fields["compact"]
+    assert isinstance(box, QAbstractButton)
+    box.click()
+    assert commands.settings["compact"] is True
+    commands.settings.reset()
+    assert not box.isChecked()
+    dialog.deleteLater()
+
+
+@pytest.mark.parametrize("name", THEMES)
+def test_text_can_be_read_in_both_themes(name: str) -> None:
+    theme = THEMES[name]
+    for ground in (theme.window, theme.surface, theme.raised):
+        for ink in (theme.text, theme.muted, theme.accent, theme.warning, theme.error, theme.good):
+            assert _contrast(ink, ground) >= 4.5, (ink, ground)
+    for ink in (*theme.formats.values(), *theme.roles.values()):
+        assert _contrast(ink, theme.surface) >= 4.5, ink
+    assert _contrast(theme.selected_text, theme.selection) >= 4.5
+
+
+def _contrast(first: str, second: str) -> float:
+    light, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+# actions
+
+
+def test_no_shortcut_means_two_things(studio: Studio) -> None:
+    seen: dict[str, str] = {}
+    for key, action in studio.commands.window.actions_of.made.items():
+        for shortcut in action.shortcuts():
+            text = shortcut.toString(QKeySequence.SequenceFormat.PortableText)
+            assert text not in seen, f"{text}: {seen.get(text)} and {key}"
+            seen[text] = key
+
+
+def test_every_action_does_something_and_is_in_a_menu(studio: Studio) -> None:
+    actions = studio.commands.window.actions_of
+    handled = set(studio.handlers) | set(studio.commands.handlers)
+    assert set(actions.specs) == handled
+    shown = {action.objectName() for menu in studio.commands.window.menus.values() for action in menu.actions()}
+    assert set(actions.specs) <= shown
+
+
+def test_every_action_is_found_in_the_palette(studio: Studio) -> None:
+    palette = CommandPalette(studio.commands.window.actions_of, studio.commands.window)
+    assert palette.list.count() == len(studio.commands.window.actions_of.specs) - 1
+    palette.field.setText("export verify")
+    assert "Verify an export" in palette.list.item(0).text()
+    palette.deleteLater()
+
+
+def test_actions_that_do_not_work_now_say_why(studio: Studio) -> None:
+    actions = studio.commands.window.actions_of
+    for spec in SPECS:
+        if not actions[spec.key].isEnabled():
+            assert actions.reasons[spec.key]
+            assert "Not now: " in actions[spec.key].toolTip()
+
+
+def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
+    for widget in quantized.commands.window.findChildren(QWidget):
+        if isinstance(widget, QLineEdit | QComboBox) and not isinstance(widget.parent(), QComboBox):
+            assert widget.accessibleName() or widget.parent().accessibleName(), widget
+        if isinstance(widget, QAbstractButton) and widget.isVisible() and type(widget).__name__ == "QPushButton":
+            assert widget.accessibleName() or widget.text(), widget
+
+
+@pytest.mark.parametrize("key", ["palette", "keyboard", "settings", "formats"])
+def test_sheets_open_and_close(studio: Studio, qapp: QApplication, key: str) -> None:
+    studio.commands.perform(key)
+    (dialog,) = [w for w in qapp.topLevelWidgets() if w.isVisible() and w is not studio.commands.window]
+    assert not dialog.grab().isNull()
+    dialog.close()
+
+
+# progress, messages, start
+
+
+def test_the_time_left_never_jumps() -> None:
+    estimate = Estimate(1000, started=0.0)
+    shown = []
+    for step in range(1, 60):
+        estimate.update(10 * step if step < 30 else 300 + 2 * (step - 30), float(step))
+        shown.append(estimate.left)
+    known = [value for value in shown if value is not None]
+    assert len(known) > 50
+    for before, after in pairwise(known):
+        assert abs(after - (before - 1)) <= 0.2 * max(before, 1) + 1e-9
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (0.4, 61, 3700)] == ["0:00", "1:01", "1:01:40"]
+
+
+def test_an_exception_nobody_caught_becomes_a_card(commands: Commands) -> None:
+    from studio.gui.app import _Excepthook
+
+    with pytest.raises(ValueError, match="nowhere") as caught:
+        int("nowhere")
+    _Excepthook(commands)(ValueError, caught.value, caught.tb)
+    message = commands.window.messages.items[-1]
+    assert "nowhere" in message.title
+    assert "Traceback" in message.details
+    card = commands.window.cards.shown[-1]
+    card.close_card()
+    assert not commands.window.cards.shown
+
+
+def test_the_command_line_loads_no_qt() -> None:
+    code = "import sys; import studio.cli; assert not [m for m in sys.modules if m.startswith('PySide6')]"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_window_shows_before_numpy_is_loaded() -> None:
+    code = "import sys; import studio.gui.app; assert 'numpy' not in sys.modules and 'studio.core' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_smoke(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "studio", "--smoke", "--screenshot", str(tmp_path / "window.png")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "window.png").stat().st_size > 10_000
