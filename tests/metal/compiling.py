@@ -95,13 +95,31 @@ class Program:
 def compile_kernel(text: str, name: str, arguments: str, compiler: Compiler) -> Program:
     """Compile kernel `name` of a Metal text with template `arguments` ("<2, 1>" or ""). Raises HarnessError."""
     parameters = kernel_parameters(text, name)
-    shared = _SHARED.sub(r"\1SHIM_SHARED(\2, \3, \4);", _INSTANTIATION.sub("\n", text))
-    source = f'#include "host.h"\n#line 1 "kernel"\n{shared}\n{_launcher(name, arguments, parameters)}'
-    library = ctypes.CDLL(str(_built(source, compiler)))
+    library = ctypes.CDLL(str(_built(_source(text, name, arguments), compiler)))
     library.shim_allocate.restype = ctypes.c_void_p
     library.shim_allocate.argtypes = [ctypes.c_size_t, ctypes.c_int]
     library.shim_free.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     return Program(library, parameters)
+
+
+def _source(text: str, name: str, arguments: str) -> str:
+    shared = _SHARED.sub(r"\1SHIM_SHARED(\2, \3, \4);", _INSTANTIATION.sub("\n", text))
+    return f'#include "host.h"\n#line 1 "kernel"\n{shared}\n{_launcher(name, arguments, kernel_parameters(text, name))}'
+
+
+def check_spaces(text: str, name: str, arguments: str, compiler: Compiler) -> None:
+    """Compile kernel `name` with a compiler that knows address spaces, and drop the result. Raises HarnessError."""
+    flags = [flag for flag in compiler.flags if flag != "-shared"]
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "kernel.cpp"
+        written.write_text(_source(text, name, arguments))
+        _compile([*compiler.command, *flags, "-c", "-I", str(SHIM)], written, written.with_suffix(".o"))
+
+
+def _compile(command: list[str], source: Path, output: Path) -> None:
+    done = subprocess.run([*command, str(source), "-o", str(output)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HarnessError(f"does not compile: {done.stderr[:3000]}")
 
 
 @functools.cache
@@ -119,11 +137,7 @@ def _built(source: str, compiler: Compiler) -> Path:
         unfinished = folder / f"{key}.{os.getpid()}"
         written = unfinished.with_suffix(".cpp")
         written.write_text(source)
-        done = subprocess.run(
-            [*command, str(written), "-o", str(unfinished)], capture_output=True, text=True, check=False
-        )
+        _compile(command, written, unfinished)
         written.unlink()
-        if done.returncode:
-            raise HarnessError(f"does not compile: {done.stderr[:3000]}")
         unfinished.replace(built)
     return built
