@@ -136,7 +136,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             outcome = _follow(core.export(started, job), console)
         code = _finish(options, console, model, plan, outcome)
         console.say(f"\nWrote and verified {options.target}")
-        console.say(f"It runs on: {core.LAYOUTS[options.layout].runs}")
+        console.say(f"It runs on: {job.layout.runs}")
+        for sentence in job.cautions:
+            console.say(f"Note: {sentence}")
         return code
 
 

@@ -48,6 +48,11 @@ class Export:
     restart: bool = False
 
     @property
+    def cautions(self) -> list[str]:
+        """What users of the export must know before they load it."""
+        return self.layout.cautions(self.model, self.choices)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the export will hold, manifest and digests left out."""
         beside = sum(len(content) for content in self.documents.values())
@@ -222,7 +227,7 @@ class _Run:
             self._write(INDEX, json_document(_index(job.shards)))
         ordered = {choice.layer.name: self.results[choice.layer.name] for choice in job.choices}
         outcome = Outcome(tuple(ordered.values()), job.target.name)
-        self._write(CARD, model_card(job.model, job.plan, job.layout, outcome))
+        self._write(CARD, model_card(job.model, job.plan, job.layout, outcome, job.cautions))
         source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
         self._write(MANIFEST, manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered))
         documents = {name: content for name, content in job.documents.items() if name != CONFIG}

@@ -141,7 +141,7 @@ def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> l
     return [folder / name for name in contents]
 
 
-def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome) -> bytes:
+def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome, cautions: Sequence[str]) -> bytes:
     """README.md of an export: what it is, how to run it, what quantizing cost."""
     worst = outcome.worst
     lines = [
@@ -156,6 +156,7 @@ def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome) -> by
         f"- Runs on: {layout.runs}",
         f"- Relative error of the quantized weights: {outcome.rel_err:.4f}"
         + (f"; worst layer {_markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
+        *(f"- Note: {sentence}" for sentence in cautions),
         "",
         "| role | format | layers | weights | size | relative error |",
         "|---|---|---:|---:|---:|---:|",

@@ -43,6 +43,12 @@ class CompressedTensors:
         """See `Layout.refusals`."""
         return unsupported(self, choices) + module_refusals(model, choices, self.title)
 
+    def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+        """See `Layout.cautions`."""
+        tiers = any(c.recipe and c.recipe.format.tensor_scale and c.layer.role == "expert" for c in choices)
+        sentence = "transformers 5.23 drops the tensor scale of experts: load it with vLLM, or export two tiers for it"
+        return [sentence] if tiers else []
+
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
         return place_module(matrix, row, _NAMES, (1,))

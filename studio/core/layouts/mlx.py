@@ -29,7 +29,7 @@ class Mlx:
     formats = tuple(FORMATS)
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
-    runs = "mlx-lm; three tiers need its trust_remote_code option, which runs the model file of this export"
+    runs = "mlx-lm"
 
     def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.refusals`: experts of one stack must be complete and alike."""
@@ -41,6 +41,12 @@ class Mlx:
             if len({(choice.format, matrix.rows, matrix.columns) for choice, matrix in members}) > 1:
                 sentences.append(f"{stack}: the experts of {projection} must all have one format and shape")
         return sentences
+
+    def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+        """See `Layout.cautions`."""
+        tiers = any(choice.recipe and choice.recipe.format.tensor_scale for choice in choices)
+        sentence = "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
+        return [sentence] if tiers else []
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""

@@ -32,6 +32,10 @@ class ModelOpt:
         """See `Layout.refusals`."""
         return unsupported(self, choices) + module_refusals(model, choices, self.title)
 
+    def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+        """See `Layout.cautions`."""
+        return []
+
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
         return place_module(matrix, row, _NAMES, ())

@@ -43,6 +43,10 @@ class Layout(Protocol):
         """Why the plan can not be stored, one sentence each; empty when it can."""
         ...
 
+    def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+        """What users of the export must know before they load it, one sentence each."""
+        ...
+
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """Where the parts of a quantized matrix go."""
         ...
