@@ -1,8 +1,9 @@
 // How each format chooses the scales of a strip and encodes its weights.
 //
-// A codec holds what is computed once; its Strip the scales of one strip. `encode` gives codes, in their BITS low bits, and what they decode to: with its sign when SIGNED, and then
-// the difference to the weight may round in float32; else as magnitudes, whose difference is exact unless `careful`
-// says otherwise, because a weight and its code's value are within a factor of two or the value is 0.
+// A codec holds what is computed once, its Strip the scales of one strip. `encode` gives codes, in their BITS low bits, and
+// what they decode to: with its sign when SIGNED, and then the difference to the weight may round in float32; else as
+// magnitudes, whose difference is exact unless the strip is `careful`, because a weight and its code's value are within
+// a factor of two, or the value is 0.
 #pragma once
 
 #include "elements.h"
@@ -47,8 +48,8 @@ template <class S, bool ZEROS> INLINE Peaks find_peaks(const typename S::T* stri
     return peaks;
 }
 
-// x / divisor given the rounded inverse: the residual of the first guess is exact, so the second is right (Markstein). For
-// every divisor and every x around every midpoint of E2M1, E4M3 and 8-bit integers it was compared with division.
+// x / divisor given the rounded inverse: the residual of the first guess is exact, so the second is right (Markstein).
+// test_cpu_division.py compares it with division for every divisor, around every midpoint that decides a code.
 // CAREFUL, or no fused multiply-add: divide. Either way 0 where the divisor, and with it the inverse, is 0.
 template <bool CAREFUL> INLINE Floats quotient(Floats x, Floats divisor, Floats inverse) {
 #if defined(__FMA__) || defined(__aarch64__)

@@ -13,11 +13,14 @@ template <class S, class C> struct Slot {
     alignas(64) typename S::T padded[STRIP];
 };
 
-// Codes of a strip; with MEASURE also fills the workspace. DIFFERENCE: leave the subtraction to double precision.
-template <class S, class C, bool MEASURE, bool CAREFUL, bool DIFFERENCE>
-INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work, Totals& totals) {
-    const auto* source = slot.source;
+// How a strip is encoded: CAREFUL divides and leaves differences to double precision, TRACK looks for the largest error.
+enum Care { QUICK, TRACK, CAREFUL };
+
+template <class S, class C, bool MEASURE, Care CARE>
+INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work, Totals& kept) {
     constexpr int PER_STORE = 16 / C::BITS;  // pairs whose codes fill a vector
+    constexpr bool DIFFERENCE = CARE == CAREFUL || C::SIGNED;
+    Sums sums = kept.sums;
     Words nonzero = {};
 #pragma clang loop unroll(disable)
     for (int first = 0; first < PAIRS; first += PER_STORE) {
@@ -27,18 +30,15 @@ INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
             const int j = first + k;
             const auto pair = C::pair(codec, slot.strip, j);
             Floats weight[2], decoded[2];
-            S::load_pair(source + 32 * j, weight[0], weight[1]);
-            Words even = C::template encode<CAREFUL>(pair, weight[0], decoded[0]);
-            Words odd = C::template encode<CAREFUL>(pair, weight[1], decoded[1]);
+            S::load_pair(slot.source + 32 * j, weight[0], weight[1]);
+            Words even = C::template encode<CARE == CAREFUL>(pair, weight[0], decoded[0]);
+            Words odd = C::template encode<CARE == CAREFUL>(pair, weight[1], decoded[1]);
             Words both = select((1u << C::BITS) - 1, even, odd << C::BITS);
             packed = k == 0 ? both : select((1u << (2 * C::BITS * k)) - 1, packed, both << (2 * C::BITS * k));
             if constexpr (MEASURE) {
-                for (int i = 0; i < 2; i++) {
-                    Floats kept = C::SIGNED ? weight[i] : magnitude(weight[i]);
-                    store(work.weight + 32 * j + 16 * i, kept);
-                    store(work.other + 32 * j + 16 * i, DIFFERENCE ? decoded[i] : kept - decoded[i]);
-                    if constexpr (DIFFERENCE) totals.vanished -= (decoded[i] == 0.0f) & (kept != 0.0f);
-                }
+                if constexpr (!C::SIGNED)
+                    for (Floats& one : weight) one = magnitude(one);
+                measure_pair<DIFFERENCE, CARE == TRACK>(weight, decoded, work.error + 2 * j, sums);
             }
         }
         if constexpr (MEASURE && !DIFFERENCE) nonzero += nonzero_codes<C::BITS>(packed);
@@ -48,33 +48,32 @@ INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
             store(codes + 32 * first, ravel_shorts(packed));
     }
     if constexpr (MEASURE && !DIFFERENCE) {
-        totals.vanished += (Integers)(STRIP / LANES - sum_counters<C::BITS>(nonzero));
-        if (slot.strip.zero) totals.vanished -= (Integers)count_zeros<S>(source);
-        if (any(slot.strip.error_bound > totals.max_error)) totals.max_error = largest_error(work, totals.max_error);
+        sums.vanished += (Integers)(STRIP / LANES - sum_counters<C::BITS>(nonzero));
+        if (slot.strip.zero) sums.vanished -= (Integers)count_zeros<S>(slot.source);
     }
+    if constexpr (MEASURE) kept.sums = sums;
 }
 
-// Rare, so kept out of the way of what is common.
-template <class S, class C, bool MEASURE>
-__attribute__((noinline)) void encode_carefully(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work,
-                                                Totals& totals, bool blocks) {
-    encode_strip<S, C, MEASURE, true, true>(codec, slot, codes, work, totals);
-    if constexpr (MEASURE) measure_strip<true>(work, totals, blocks);
-}
-
-template <class S, class C, bool MEASURE>
-INLINE void encode_and_measure(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work, Totals& totals,
-                               bool blocks) {
-    if (slot.strip.careful) {
-        encode_carefully<S, C, MEASURE>(codec, slot, codes, work, totals, blocks);
-    } else {
-        encode_strip<S, C, MEASURE, false, C::SIGNED>(codec, slot, codes, work, totals);
-        if constexpr (MEASURE) measure_strip<C::SIGNED>(work, totals, blocks);
-    }
+// What is rare is kept out of the way of what is common.
+template <class S, class C, bool MEASURE, Care CARE>
+__attribute__((noinline)) void encode_apart(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work,
+                                            Totals& totals) {
+    encode_strip<S, C, MEASURE, CARE>(codec, slot, codes, work, totals);
+    totals.max_error = floats(splat(__builtin_reduce_max(bits(totals.sums.max_error))))[0];
 }
 
 template <class S, class C, bool MEASURE>
-INLINE void prepare(const C& codec, const EncodeTask& task, const typename S::T* weight, int64_t left, Slot<S, C>& slot) {
+INLINE void encode_slot(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work, Totals& totals) {
+    if (slot.strip.careful) return encode_apart<S, C, MEASURE, CAREFUL>(codec, slot, codes, work, totals);
+    if constexpr (MEASURE && !C::SIGNED)
+        if (any(slot.strip.error_bound > totals.max_error))
+            return encode_apart<S, C, MEASURE, TRACK>(codec, slot, codes, work, totals);
+    encode_strip<S, C, MEASURE, QUICK>(codec, slot, codes, work, totals);
+}
+
+template <class S, class C, bool MEASURE>
+INLINE void prepare(const C& codec, const EncodeTask& task, const typename S::T* weight, int64_t left,
+                    Slot<S, C>& slot) {
     using T = typename S::T;
     slot.source = weight;
     slot.size = left < STRIP ? (int)left : STRIP;
@@ -91,7 +90,6 @@ INLINE void prepare(const C& codec, const EncodeTask& task, const typename S::T*
 template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     // Blocks do not cross rows and rows are packed: without row sums to keep, all is one row.
     const int64_t rows = MEASURE ? task.rows : 1, width = MEASURE ? task.width : task.rows * task.width;
-    const bool keep_blocks = MEASURE && task.measure->block_error;
     const auto* ahead = (const typename S::T*)task.weight;
     const auto* end = ahead + rows * width;
     uint8_t* codes = task.codes;
@@ -112,14 +110,13 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     look_ahead(slots[0]);
     unsigned turn = 0;
     for (int64_t row = 0; row < rows; row++) {
-        memset(totals.squares, 0, sizeof totals.squares);
-        memset(totals.error, 0, sizeof totals.error);
+        totals.start_row();
         for (int64_t column = 0; column < width; turn ^= 1) {
             if (ahead < end) look_ahead(slots[turn ^ 1]);
             const Slot<S, C>& slot = slots[turn];
             const int nbytes = slot.size * C::BITS / 8, blocks = slot.size / task.layout.block;
             prefetch(codes + 2 * (STRIP * C::BITS / 8), STRIP * C::BITS / 8);
-            encode_and_measure<S, C, MEASURE>(codec, slot, slot.size < STRIP ? packed : codes, work, totals, keep_blocks);
+            encode_slot<S, C, MEASURE>(codec, slot, slot.size < STRIP ? packed : codes, work, totals);
             if (slot.size < STRIP) memcpy(codes, packed, (size_t)nbytes);
             C::template store_scales<S>(slot.strip, task, block, blocks);
             if constexpr (MEASURE) record_blocks(task, work, block, blocks);

@@ -101,6 +101,12 @@ template <typename V, typename Get, typename Op> INLINE void reduce_halves(Get g
     high = op(first_halves(c, d), second_halves(c, d));
 }
 
+INLINE Doubles widen_half_of(Floats x, int half) {
+    Octet low = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+    Octet high = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_convertvector(half ? high : low, Doubles);
+}
+
 // The sums of eight vectors of eight doubles, in order.
 INLINE Doubles sums_of_eight(const Doubles* x) {
     Doubles pair[4], four[2];
