@@ -42,19 +42,19 @@ def encode(
     g: mx.array | None = None,
     *,
     measure: bool = False,
-    moments: bool = True,
+    outliers: bool = True,
     blocks: bool = False,
 ) -> Coded:
     """Quantize a weight [rows, K]; `g` is the multiplier, float32 [1], for formats with a tensor scale.
 
-    `measure` sums the error in the same pass, with the fourth powers unless `moments` is off; `blocks` also keeps
-    the error per block. Raises TypeError for another dtype, ValueError for a shape that does not fit.
+    `measure` sums the error in the same pass, with the statistics of outliers unless `outliers` is off; `blocks`
+    also keeps the error per block. Raises TypeError for another dtype, ValueError for a shape that does not fit.
     """
     row = recipe.format
     check_weight("encode", weight, row)
     if row.scale == "e4m3":
         return (
-            _measure_nvfp4(lib, weight, recipe, g, moments, blocks)
+            _measure_nvfp4(lib, weight, recipe, g, outliers, blocks)
             if measure
             else _encode_nvfp4(lib, weight, recipe, g)
         )
@@ -89,13 +89,13 @@ def _encode_nvfp4(lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | 
 
 
 def _measure_nvfp4(
-    lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None, moments: bool, blocks: bool
+    lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None, outliers: bool, blocks: bool
 ) -> Coded:
     outputs = _nvfp4_outputs(weight, recipe.format)
     units = _units(*outputs[1][0])
     outputs += [(units, mx.float32), (outputs[1][0] if blocks else (1,), mx.float32)]
     parameters = _nvfp4_parameters(KINDS[weight.dtype], recipe)
-    parameters |= {"SEGMENT": SEGMENT, "MOMENTS": moments, "BLOCKS": blocks}
+    parameters |= {"SEGMENT": SEGMENT, "OUTLIERS": outliers, "BLOCKS": blocks}
     items = 32 * units[0] * units[1]
     codes, scales, sums, error = lib.launch("nvfp4_measure", [weight, _multiplier(g)], parameters, outputs, items)
     return Coded(codes, scales, None, sums, error if blocks else None)

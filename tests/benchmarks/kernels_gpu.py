@@ -45,7 +45,7 @@ def operations(lib: Library, weight: mx.array) -> dict[str, tuple[Callable[[], A
         "copy": (lambda: -weight, 2 * plain),
         "nvfp4-3t encode": (lambda: coding.encode(lib, weight, three, g).codes, plain + packed),
         "nvfp4-3t encode, error summed": (
-            lambda: coding.encode(lib, weight, three, g, measure=True, moments=False).codes,
+            lambda: coding.encode(lib, weight, three, g, measure=True, outliers=False).codes,
             plain + packed,
         ),
         "nvfp4-3t encode, error and outliers": (

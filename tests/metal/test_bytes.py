@@ -169,3 +169,13 @@ def test_a_weight_that_does_not_fit_is_refused(metal: Library) -> None:
         coding.encode(metal, mx.zeros((16,)), recipe("nvfp4-2t"))
     with pytest.raises(ValueError, match="multiple of the block"):
         coding.encode(metal, mx.zeros((2, 24)), recipe("nvfp4-2t"))
+
+
+def test_the_error_alone_has_the_same_bytes_and_sums(metal: Library) -> None:
+    weight, g = adversarial(ml_dtypes.bfloat16), to_mlx(np.array([0.02 / 2688], np.float32))
+    whole = coding.encode(metal, to_mlx(weight), recipe("nvfp4-3t"), g, measure=True)
+    alone = coding.encode(metal, to_mlx(weight), recipe("nvfp4-3t"), g, measure=True, outliers=False)
+    np.testing.assert_array_equal(to_numpy(alone.codes), to_numpy(whole.codes))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(to_numpy(alone.sums)[..., :2], to_numpy(whole.sums)[..., :2], rtol=1e-5)
+    assert not to_numpy(alone.sums)[..., 2:].any()

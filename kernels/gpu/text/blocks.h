@@ -78,12 +78,14 @@ inline Error no_error() {
   return e;
 }
 
-inline Error add_element(Error e, float magnitude, float missed, bool moments) {
+inline Error add_element(Error e, float magnitude, float missed, bool outliers) {
   float square = product(magnitude, magnitude);
-  e.squares = moments ? e.squares + square : fused(magnitude, magnitude, e.squares);
+  e.squares = outliers ? e.squares + square : fused(magnitude, magnitude, e.squares);
   e.error = fused(missed, missed, e.error);
-  e.largest = larger(e.largest, absolute(missed));
-  if (moments) e.fourth = fused(square, square, e.fourth);
+  if (outliers) {
+    e.largest = larger(e.largest, absolute(missed));
+    e.fourth = fused(square, square, e.fourth);
+  }
   return e;
 }
 

@@ -56,7 +56,7 @@ inline float e4m3_decode_any(uint byte) {  // with a sign, and NaN for 0x7F and 
   return as_type<float>(bits | ((byte & 0x80u) << 24));
 }
 
-// A magnitude rounded to E2M1, to nearest even: the code in the low 3 bits above a base, and the value.
+// A magnitude rounded to E2M1, to nearest even: the code in the low bits, and the value.
 struct E2m1 { uint bits; float value; };
 
 #define E2M1_BASE 0x4b000000u
@@ -68,14 +68,14 @@ inline uint e2m1_encode(float magnitude) {
   return as_type<uint>(middle + saturated(fused(magnitude, 0.5f, -2.0f))) - E2M1_BASE;
 }
 
-// Code and value for a magnitude below 7: one addition rounds to the step of the magnitude's binade. The sums that saturate
+// Code (in the low 23 bits) and value for a magnitude below 7: one addition rounds to the step of the magnitude's binade. The sums that saturate
 // are 1 from 2 and from 4 on, and the odd units put 0, 2 or 4, the code at the start of the binade, in the low bits.
 inline E2m1 e2m1_round(float magnitude) {
   float two = saturated(fused(magnitude, 0x1p23f, 1.0f - 0x1p24f)), four = saturated(fused(magnitude, 0x1p22f, 1.0f - 0x1p24f));
   float base = fused(four, 0x1p23f + 6.0f, fused(two, 0x1p22f + 2.0f, 0x1p22f));
   float sum = magnitude + base;
   E2m1 r;
-  r.bits = as_type<uint>(sum) & 7u;
+  r.bits = as_type<uint>(sum);
   r.value = sum - base;
   return r;
 }

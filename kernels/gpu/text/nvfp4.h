@@ -82,7 +82,7 @@ template <int KIND, bool QUICK> inline float scaled(Words<KIND == 0 ? 16 : 8> bl
   return QUICK ? quotient(as_type<float>(bits), s.by) : careful_quotient(bits, s.code, g);
 }
 
-template <int KIND, bool QUICK, bool CLAMP, bool MEASURE, bool MOMENTS>
+template <int KIND, bool QUICK, bool CLAMP, bool MEASURE, bool OUTLIERS>
 inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) {
   Encoded r;
   r.error = no_error();
@@ -95,17 +95,18 @@ inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) 
       if (MEASURE) {
         E2m1 rounded = e2m1_round(QUICK && !CLAMP ? q : smaller(q, 6.0f));
         float magnitude = as_type<float>(magnitude_bits<KIND>(block, i));
-        r.error = add_element(r.error, magnitude, fused(-rounded.value, s.by.value, magnitude), MOMENTS);
-        packed = packed * 16u + rounded.bits;
+        r.error = add_element(r.error, magnitude, fused(-rounded.value, s.by.value, magnitude), OUTLIERS);
+        packed = packed * 16u + (k < 3 ? rounded.bits & 7u : rounded.bits);  // exponents above are shifted out
       } else {
         packed = packed * 16u + e2m1_encode(q);
       }
     }
     codes[half] = packed;
   }
-  if (MEASURE) {
-    uint low = codes[0] | (codes[0] >> 1) | (codes[0] >> 2), high = codes[1] | (codes[1] >> 1) | (codes[1] >> 2);
-    uint kept = s.code == 0u ? 0u : ones(low & 0x11111111u) + ones(high & 0x11111111u);
+  if (MEASURE && OUTLIERS) {
+    uint low = (codes[0] | (codes[0] >> 1) | (codes[0] >> 2)) & 0x11111111u;
+    uint high = (codes[1] | (codes[1] >> 1) | (codes[1] >> 2)) & 0x11111111u;
+    uint kept = s.code == 0u ? 0u : ones(low + high * 2u);
     r.error.vanished = 16.0f - float(kept);
     if (holds_zero<KIND>(block)) r.error.vanished = r.error.vanished - float(zeros_of<KIND>(block));
   }
@@ -115,17 +116,17 @@ inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) 
   return r;
 }
 
-template <int KIND, bool THREE, int MIN_SCALE, int ZERO_SCALE, bool MEASURE, bool MOMENTS>
+template <int KIND, bool THREE, int MIN_SCALE, int ZERO_SCALE, bool MEASURE, bool OUTLIERS>
 inline Encoded encode_block(Words<KIND == 0 ? 16 : 8> block, Divisor g) {
   uint peak = peak_of<KIND>(block);
   Scale s = quick_scale<THREE, MIN_SCALE>(peak, g);
   Encoded r;
   if (s.by.quick) {
-    r = encode_scaled<KIND, true, (MIN_SCALE < 8), MEASURE, MOMENTS>(block, s, g.value);
+    r = encode_scaled<KIND, true, (MIN_SCALE < 8), MEASURE, OUTLIERS>(block, s, g.value);
   } else {
     s.code = careful_scale<THREE, MIN_SCALE, ZERO_SCALE>(peak, g.value);
     s.by.value = e4m3_decode(s.code) * g.value;
-    r = encode_scaled<KIND, false, true, MEASURE, MOMENTS>(block, s, g.value);
+    r = encode_scaled<KIND, false, true, MEASURE, OUTLIERS>(block, s, g.value);
   }
   r.error.peak = as_type<float>(peak);
   return r;

@@ -1,5 +1,6 @@
   // As nvfp4_encode, and per unit of at most SEGMENT blocks of one row its sums -> sums [units, 6]: squares, squared
-  // error, largest error, vanished, fourth powers, largest weight; with BLOCKS the squared error of each block.
+  // error, and with OUTLIERS (else zeros) largest error, vanished, fourth powers, largest weight; with BLOCKS the
+  // squared error of each block.
   // One simdgroup per unit, so every sum has one owner and the result does not depend on the launch.
   // Attributes: threadgroup_position_in_grid, threadgroups_per_grid, thread_index_in_simdgroup,
   //             simdgroup_index_in_threadgroup, simdgroups_per_threadgroup.
@@ -16,14 +17,20 @@
     for (uint at = first + thread_index_in_simdgroup; at < last; at += 32u) {
       size_t i = row + size_t(at);
       Words<N> block = load_block<N>(w, i);
-      Encoded r = encode_block<KIND, THREE, MIN_SCALE, ZERO_SCALE, true, MOMENTS>(block, by);
+      Encoded r = encode_block<KIND, THREE, MIN_SCALE, ZERO_SCALE, true, OUTLIERS>(block, by);
       store8(codes, i, r.low, r.high);
       scales[i] = uint8_t(r.scale);
       if (BLOCKS) block_error[i] = r.error.error;
       sum = add_block(sum, r.error);
     }
-    float squares = simd_sum(sum.squares), error = simd_sum(sum.error), vanished = simd_sum(sum.vanished);
-    float fourth = simd_sum(sum.fourth), largest = simd_max(sum.largest), peak = simd_max(sum.peak);
+    float squares = simd_sum(sum.squares), error = simd_sum(sum.error);
+    float vanished = 0.0f, fourth = 0.0f, largest = 0.0f, peak = 0.0f;
+    if (OUTLIERS) {
+      vanished = simd_sum(sum.vanished);
+      fourth = simd_sum(sum.fourth);
+      largest = simd_max(sum.largest);
+      peak = simd_max(sum.peak);
+    }
     if (thread_index_in_simdgroup == 0u) {
       size_t to = size_t(unit) * 6u;
       sums[to] = squares;
