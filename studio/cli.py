@@ -87,6 +87,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
+        model.check_plain()
         plan = _plan_of(options)
         choices = core.resolve(plan, model)
         if options.layout and (refusals := core.LAYOUTS[options.layout].refusals(model, choices)):
@@ -100,10 +101,9 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
+        model.check_plain()
         plan = _plan_of(options)
         choices = core.resolve(plan, model)
-        if model.quantized_by:
-            raise core.CheckpointError(f"already quantized: {model.quantized_by}", file=model.path)
         with core.start(_machine(options), model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
@@ -113,6 +113,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
+        model.check_plain()
         plan = _plan_of(options)
         choices = core.resolve(plan, model)
         with core.start(_machine(options), model) as started:

@@ -78,9 +78,7 @@ def prepare(
     shard_nbytes: int = SHARD_NBYTES,
 ) -> Export:
     """Check an export and lay it out. Raises CheckpointError, PlanError or ExportError."""
-    if model.quantized_by:
-        hint = "start from the checkpoint before it was quantized"
-        raise CheckpointError(f"already quantized: {model.quantized_by}", file=model.path, hint=hint)
+    model.check_plain()
     if refusals := layout.refusals(model, choices):
         raise PlanError(printable("; ".join(refusals[:3]), 400), hint=_layouts_for(choices))
     if not any(choice.recipe for choice in choices):

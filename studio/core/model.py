@@ -10,6 +10,7 @@ from typing import Any
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Tensor
+from studio.core.errors import CheckpointError
 from studio.core.roles import EXPERT, Role
 
 FP8 = "F8_E4M3"
@@ -146,6 +147,12 @@ class Model:
     def block_count(self) -> int:
         """Number of transformer blocks."""
         return len({layer.block for layer in self.layers if layer.block is not None})
+
+    def check_plain(self) -> None:
+        """Raise CheckpointError when the weights are quantized already (FP8 is read as plain)."""
+        if self.quantized_by:
+            hint = "start from the checkpoint before it was quantized"
+            raise CheckpointError(f"already quantized: {self.quantized_by}", file=self.path, hint=hint)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when a file was modified since it was opened."""

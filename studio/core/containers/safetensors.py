@@ -92,12 +92,14 @@ def _tensor(name: str, entry: Any, origin: int, data: int, path: Path) -> Tensor
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
         raise refuse(f"unknown dtype '{printable(dtype)}'")
+    if isinstance(shape, list) and len(shape) > MOST_DIMENSIONS:
+        raise refuse(f"impossible shape: {len(shape):,} dimensions")
     if not _whole_numbers(shape):
         raise refuse(f"malformed shape {printable(shape)}")
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise refuse(f"malformed data_offsets {printable(offsets)}")
     start, stop = offsets
-    if len(shape) > MOST_DIMENSIONS or math.prod(max(size, 1) for size in shape) * BITS[dtype] >= 8 * _LARGEST_SIZE:
+    if math.prod(max(size, 1) for size in shape) * BITS[dtype] >= 8 * _LARGEST_SIZE:
         raise refuse(f"impossible shape {printable(shape)}")
     bits = math.prod(shape) * BITS[dtype]
     if start > stop or bits != 8 * (stop - start):
