@@ -117,7 +117,7 @@ def _check_input(op: str, x: mx.array, width: int) -> None:
 
 
 def tensor_scale(weight: mx.array) -> mx.array:
-    """g = max|W| / 2688 of a weight [O, K], float32 [1], or of a stack [E, O, K], [E]; normal, 1 for zeros."""
+    """G = max|W| / 2688 of a weight [O, K], float32 [1], or of a stack [E, O, K], [E]; normal, 1 for zeros."""
     wide = mx.abs(weight.astype(mx.float32))
     peak = mx.max(wide, axis=(-2, -1)).reshape(-1)
     g = mx.maximum(peak / TENSOR_SCALE_DIVISOR, mx.array(float(np.finfo(np.float32).tiny)))

@@ -1,7 +1,7 @@
 """Everything to run on the first Mac, in one file to send back: `python -m tests.metal.first_mac [file]`.
 
-Runs the kernel tests on the real device, `validate`, and the benchmarks. Needs an Apple GPU, the extras gpu and test, and
-a few minutes; nothing is sent anywhere.
+Runs the kernel tests on the real device, `validate`, and the benchmarks. Needs an Apple GPU, the extras gpu and test,
+and a few minutes; nothing is sent anywhere.
 """
 
 import platform

@@ -33,7 +33,7 @@ def test_the_position_in_the_grid_is_no_lane(name: str) -> None:
     assert not re.search(r"thread_position_in_grid\.x\s*(?:%|&|<\s*(?:16|32))", plain(name))
 
 
-@pytest.mark.parametrize("name", [k for k in source.KERNELS])
+@pytest.mark.parametrize("name", list(source.KERNELS))
 def test_attributes_are_named_in_the_body(name: str) -> None:
     """mlx looks for them by substring in the body only, and a name that contains one adds it."""
     kernel = source.KERNELS[name]
