@@ -336,6 +336,8 @@ class Actions(QObject):
         """Enable what works now. `reasons` says for each condition why it does not hold, "" when it does."""
         for spec in self.specs.values():
             reason = reasons.get(spec.when, "")
+            if self.reasons.get(spec.key) == reason:
+                continue
             self.reasons[spec.key] = reason
             action = self.made[spec.key]
             action.setEnabled(not reason)

@@ -3,8 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
-from PySide6.QtCore import QSize, Signal
-from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from studio.gui.appearance import themed_icon
 from studio.gui.text import Elided, button, label, set_tone
@@ -72,6 +73,37 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02}"
 
 
+class ProgressLine(QWidget):
+    """How far a run is. `QProgressBar` paints at once with everything that waits to be painted; this one waits too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFixedHeight(8)
+        self.setAccessibleName("Progress")
+        self._share = 0.0
+        self._ink = self._ground = QColor()
+
+    def set_theme(self, theme: Theme) -> None:
+        """Draw with other colours."""
+        self._ink, self._ground = QColor(theme.accent), QColor(theme.raised)
+        self.update()
+
+    def show_share(self, share: float) -> None:
+        """Show `share`, 0 to 1."""
+        self._share = share
+        self.setAccessibleDescription(f"{share:.0%}")
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the line."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        for ink, width in ((self._ground, self.width()), (self._ink, round(self.width() * self._share))):
+            painter.setBrush(ink)
+            painter.drawRoundedRect(0, 0, width, self.height(), 4, 4)
+
+
 class Activity(QWidget):
     """A strip at the lower edge: what runs, how far it is, how long it takes, and what to do about it.
 
@@ -89,11 +121,7 @@ class Activity(QWidget):
         self.setAccessibleName("Activity")
         self.title, self.figures = label("", "bold"), label()
         self.detail = Elided()
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
-        self.bar.setTextVisible(False)
-        self.bar.setFixedHeight(8)
-        self.bar.setAccessibleName("Progress")
+        self.bar = ProgressLine()
         self.above = button("", self.worst_wanted.emit, "flat", "Select them")
         self.pause = button("Pause", self.pause_wanted.emit)
         self.stop = button("Cancel", self.stop_wanted.emit)
@@ -113,9 +141,17 @@ class Activity(QWidget):
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
+        self.bar.set_theme(theme)
         for made, name in ((self.pause, "pause"), (self.stop, "stop")):
             made.setIcon(themed_icon(name, theme))
             made.setIconSize(QSize(16, 16))
+
+    def show_ready(self, title: str, detail: str) -> None:
+        """Nothing runs: say what could."""
+        self.end(title, "")
+        self.detail.set_text(detail)
+        self.show_above(0)
+        self.show()
 
     def begin(self, title: str) -> None:
         """A run starts."""
@@ -123,7 +159,7 @@ class Activity(QWidget):
         set_tone(self.title, "")
         self.detail.set_text("")
         self.figures.setText("")
-        self.bar.setValue(0)
+        self.bar.show_share(0.0)
         self.bar.show()
         self.show_above(0)
         self.show_paused(False)
@@ -133,7 +169,7 @@ class Activity(QWidget):
 
     def show_progress(self, estimate: Estimate, detail: str, size: str, rate: str) -> None:
         """How far the run is; called at most ten times a second."""
-        self.bar.setValue(int(1000 * estimate.share))
+        self.bar.show_share(estimate.share)
         left = f"{duration(estimate.left)} left" if estimate.left is not None else ""
         self.figures.setText("  ·  ".join(part for part in (f"{estimate.share:.0%}", size, rate, left) if part))
         self.detail.set_text(detail)

@@ -1,14 +1,14 @@
 """LayerTable: the layers as a flat item model with a row that heads each block; order and filter are index arrays."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
-from PySide6.QtGui import QColor, QFont
+from PySide6.QtGui import QColor
 
 from studio import core
 from studio.gui.document import Document
@@ -18,12 +18,11 @@ from studio.gui.text import tip
 from studio.gui.theme import LIGHT, Theme
 
 Index = QModelIndex | QPersistentModelIndex
-BAR = Qt.ItemDataRole.UserRole + 1
-HEAD = Qt.ItemDataRole.UserRole + 2
-STRUCK = Qt.ItemDataRole.UserRole + 3
+PLAIN, BOLD, STRUCK = range(3)
+LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+_MEASURED = ("err", "snr", "lost")
 _NOWHERE = QModelIndex()
-_LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Column:
     sort: Callable[[LayerStore], Any]
     hidden: bool = False
     right: bool = True
+    long: bool = False
 
 
 def _number(value: float, form: str) -> str:
@@ -64,7 +64,9 @@ def _count(value: int) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("name", "Layer", "Name of the weight.", 24, lambda s, i: s.titles[i], lambda s: s.names, right=False),
+    Column(
+        "name", "Layer", "Name of the weight.", 24, lambda s, i: s.titles[i], lambda s: s.names, right=False, long=True
+    ),
     Column("format", "Format", "Keys 0-9 change it.", 9, lambda s, i: s.formats[i], lambda s: s.formats, right=False),
     Column(
         "err",
@@ -119,15 +121,14 @@ class LayerTable(QAbstractTableModel):
     def __init__(self, document: Document, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._document = document
-        self._theme = LIGHT
         self._filter = Filter()
         self._folded: set[int] = set()
         self.sort_column, self.descending = -1, True
         self._rows: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._row_of: dict[int, int] = {}
+        self._row_of = self._head_of = np.zeros(0, np.int64)
+        self._members: dict[int, NDArray[np.int64]] = {}
         self._visible: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._bold = QFont()
-        self._bold.setBold(True)
+        self._take_colors(LIGHT)
         document.opened.connect(self.reload)
 
     @property
@@ -145,9 +146,14 @@ class LayerTable(QAbstractTableModel):
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
-        self._theme = theme
-        self._bold.setPixelSize(theme.font_px)
+        self._take_colors(theme)
         self.touch_all()
+
+    def _take_colors(self, theme: Theme) -> None:
+        self._muted = QColor(theme.muted)
+        self._format_inks = {name: QColor(color) for name, color in theme.formats.items()}
+        tones = {DONE: theme.good, FAILED: theme.error, STALE: theme.warning, RUNNING: theme.accent}
+        self._state_inks = {state: QColor(color) for state, color in tones.items()}
 
     def set_filter(self, wanted: Filter) -> None:
         """Show the layers that pass."""
@@ -174,13 +180,22 @@ class LayerTable(QAbstractTableModel):
         """Work out the rows again: filter, order, folds."""
         self.beginResetModel()
         if self._document.model is None:
-            self._rows = self._visible = np.zeros(0, np.int64)
+            self._rows = self._visible = self._row_of = self._head_of = np.zeros(0, np.int64)
         else:
             passed = self._filter.mask(self.store)
             self._visible = self.store.order[passed[self.store.order]]
             self._rows = self._sorted() if self.sort_column >= 0 else self._grouped()
-        self._row_of = {index: row for row, index in enumerate(self._rows.tolist())}
+            self._number_rows()
         self.endResetModel()
+
+    def _number_rows(self) -> None:
+        """Where each layer and each head of a block is, -1 for those that are not shown."""
+        self._row_of = np.full(len(self.store), -1, np.int64)
+        self._head_of = np.full(len(self.store.group_names), -1, np.int64)
+        heads = self._rows < 0
+        numbers = np.arange(len(self._rows))
+        self._row_of[self._rows[~heads]] = numbers[~heads]
+        self._head_of[-1 - self._rows[heads]] = numbers[heads]
 
     def _sorted(self) -> NDArray[np.int64]:
         keys = COLUMNS[self.sort_column].sort(self.store)
@@ -193,9 +208,13 @@ class LayerTable(QAbstractTableModel):
         return self._visible[np.argsort(values, kind="stable")]
 
     def _grouped(self) -> NDArray[np.int64]:
+        self._members = {}
+        if not len(self._visible):
+            return self._visible
         groups = self.store.group[self._visible]
-        starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.zeros(0, np.int64)
+        starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
         heads = -1 - groups[starts].astype(np.int64)
+        self._members = dict(zip(groups[starts].tolist(), np.split(self._visible, starts[1:]), strict=True))
         rows = np.insert(self._visible, starts, heads)
         if not self._folded:
             return rows
@@ -209,11 +228,12 @@ class LayerTable(QAbstractTableModel):
         index = int(self._rows[row])
         if index >= 0:
             return [index]
-        return list(map(int, self._visible[self.store.group[self._visible] == -1 - index]))
+        return list(map(int, self._members[-1 - index]))
 
     def row_of(self, index: int) -> int | None:
         """The row of a layer, None when it is not shown."""
-        return self._row_of.get(index)
+        row = int(self._row_of[index]) if index < len(self._row_of) else -1
+        return row if row >= 0 else None
 
     def group_of(self, row: int) -> int:
         """The block that a row belongs to."""
@@ -230,19 +250,19 @@ class LayerTable(QAbstractTableModel):
 
     def head_row(self, group: int) -> int:
         """The row that heads a block."""
-        return self._row_of.get(-1 - group, 0)
+        return max(int(self._head_of[group]), 0)
 
     @property
     def visible(self) -> list[int]:
         """The layers that pass the filter, in the order of the checkpoint, folded ones too."""
         return list(map(int, self._visible))
 
-    def touch(self, indices: Iterable[int], first: int, last: int) -> None:
+    def touch(self, indices: Collection[int], first: int, last: int) -> None:
         """Tell the view that layers changed, for those among rows `first` .. `last`, and the heads above."""
-        rows = [row for row in map(self._row_of.get, indices) if row is not None and first <= row <= last]
-        heads = [row for row in range(first, min(last + 1, len(self._rows))) if self._rows[row] < 0]
-        if rows or heads:
-            low, high = min(rows + heads), max(rows + heads)
+        wanted = {-1 - int(self.store.group[index]) for index in indices}.union(indices)
+        rows = [row for row in range(first, min(last + 1, len(self._rows))) if int(self._rows[row]) in wanted]
+        if rows:
+            low, high = rows[0], rows[-1]
             self.dataChanged.emit(self.index(low, 0), self.index(high, len(COLUMNS) - 1))
 
     def touch_all(self) -> None:
@@ -271,7 +291,7 @@ class LayerTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return column.help
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return _RIGHT if column.right else _LEFT
+            return RIGHT if column.right else LEFT
         return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -282,28 +302,13 @@ class LayerTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._head_text(-1 - layer, column.key) if layer < 0 else self._text(layer, column)
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return _RIGHT if column.right else _LEFT
-        if role == Qt.ItemDataRole.ForegroundRole:
-            return self._ink(layer, column.key)
-        if role == HEAD:
-            return layer < 0
+            return RIGHT if column.right else LEFT
         if layer < 0:
-            return self._head_style(role)
-        if role == BAR and column.key == "err":
-            return self.bar(layer)
-        if role == STRUCK:
-            return column.key in ("err", "snr", "lost") and self.store.state[layer] == STALE
+            return None
         if role == Qt.ItemDataRole.ToolTipRole:
             return tip(self._about(layer, column.key))
         if role == Qt.ItemDataRole.AccessibleDescriptionRole:
             return self._about(layer, column.key)
-        return None
-
-    def _head_style(self, role: int) -> Any:
-        if role == Qt.ItemDataRole.FontRole:
-            return self._bold
-        if role == Qt.ItemDataRole.BackgroundRole:
-            return QColor(self._theme.raised)
         return None
 
     def _text(self, layer: int, column: Column) -> str:
@@ -318,7 +323,7 @@ class LayerTable(QAbstractTableModel):
 
     def _head_text(self, group: int, key: str) -> str:
         store = self.store
-        members = self._visible[store.group[self._visible] == group]
+        members = self._members[group]
         if key == "name":
             return f"{'▸' if group in self._folded else '▾'} {core.printable(store.group_names[group])}"
         if key == "shape":
@@ -342,23 +347,29 @@ class LayerTable(QAbstractTableModel):
         chosen = int((states != KEPT).sum())
         return f"{int((states == DONE).sum())}/{chosen} done" if chosen else f"{SIGNS[KEPT]} kept"
 
-    def bar(self, layer: int) -> float:
+    def cell(self, row: int, column: int) -> tuple[str, QColor | None, int]:
+        """Text, colour (None for that of text) and look (`PLAIN`, `BOLD`, `STRUCK`) of a cell, for painting."""
+        layer, found = int(self._rows[row]), COLUMNS[column]
+        if layer < 0:
+            return self._head_text(-1 - layer, found.key), self._muted if column else None, BOLD
+        struck = found.key in _MEASURED and self.store.state[layer] == STALE
+        return self._text(layer, found), self._ink(layer, found.key), STRUCK if struck else PLAIN
+
+    def bar_of(self, row: int) -> float:
         """Length of the bar below an error, 1 for twice the warning line; NaN without one."""
-        return float(self.store.rel_err[layer]) / (2 * self._document.warning_line or 1.0)
+        return float(self.store.rel_err[int(self._rows[row])]) / (2 * self._document.warning_line or 1.0)
 
     def _ink(self, layer: int, key: str) -> QColor | None:
-        theme = self._theme
-        if layer < 0:
-            return QColor(theme.muted) if key != "name" else None
-        state = self.store.state[layer]
+        if key == "name":
+            return None
+        state = int(self.store.state[layer])
         if key == "format":
-            return QColor(theme.format_color(self.store.formats[layer]))
+            return self._format_inks.get(self.store.formats[layer], self._muted)
         if key == "status":
-            tones = {DONE: theme.good, FAILED: theme.error, STALE: theme.warning, RUNNING: theme.accent}
-            return QColor(tones.get(int(state), theme.muted))
-        if key == "err" and self.store.rel_err[layer] > self._document.warning_line and state != STALE:
-            return QColor(theme.warning)
-        return QColor(theme.muted) if state in (KEPT, STALE) and key != "name" else None
+            return self._state_inks.get(state, self._muted)
+        if key == "err" and state != STALE and self.store.rel_err[layer] > self._document.warning_line:
+            return self._state_inks[STALE]
+        return self._muted if state in (KEPT, STALE) else None
 
     def _about(self, layer: int, key: str) -> str:
         store = self.store

@@ -1,6 +1,7 @@
 """LayerStore: all that the table and the filter know of each layer, as arrays; no Qt."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -128,9 +129,9 @@ class LayerStore:
 
     def shares(self) -> dict[str, int]:
         """Bytes after per format, the largest first."""
-        found: dict[str, int] = {}
+        found: dict[str, int] = defaultdict(int)
         for name, nbytes in zip(self.formats, self.nbytes_out.tolist(), strict=True):
-            found[name] = found.get(name, 0) + nbytes
+            found[name] += nbytes
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def shown_results(self) -> list[core.LayerResult]:

@@ -163,7 +163,7 @@ class Studio(QObject):
             self.document.set_formats(kept, "choices from before")
         self.commands.note_opened(path)
         window.show_workspace(True)
-        window.activity.hide()
+        self._show_ready()
         self._show_title()
         self.workspace.layers.setFocus()
         for warning in model.warnings[:3]:
@@ -190,6 +190,19 @@ class Studio(QObject):
         self.commands.window.machine.setText(
             f"{workers} thread{'s' if workers != 1 else ''}, {self.runs.machine.backend}"
         )
+
+    def _show_ready(self) -> None:
+        """What the strip says before anything runs."""
+        document = self.document
+        order, known = document.order(), document.store.figures().done
+        size = core.size_text(sum(choice.layer.nbytes for choice in order.choices.values()))
+        if order.choices:
+            title = f"{len(order.choices):,} layers to quantize, {size}"
+            detail = "Ctrl+Return quantizes them in memory and measures what each loses; nothing is written."
+            self.commands.window.activity.show_ready(title, detail)
+        else:
+            title = f"{known:,} layers are quantized already" if known else "Nothing to quantize"
+            self.commands.window.activity.show_ready(title, "" if known else "Every layer is kept as it is.")
 
     def _show_title(self, progress: str = "") -> None:
         model = self.document.model

@@ -1,0 +1,131 @@
+"""Figures of the window: start, memory, the event loop while work runs, the table at 10,000 rows, refreshing.
+
+    python -m tests.benchmarks.window [--large FOLDER]
+
+Wall times depend on what else the machine does; times of the table are processor time of the GUI thread.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
+
+START = """
+import time, os, sys
+began = time.monotonic()
+from studio.gui.app import make_application
+from studio.gui.commands import Commands
+from studio.gui.settings import Settings
+from pathlib import Path
+application = make_application()
+commands = Commands(Settings(Path(sys.argv[1])), application)
+commands.start()
+application.processEvents()
+shown = time.monotonic() - began
+status = Path("/proc/self/status")
+memory = status.read_text().split("VmRSS:")[1].split()[0] if status.exists() else "0"
+commands.ready.connect(lambda: (print(shown, time.monotonic() - began, memory), commands.window.close()))
+application.exec()
+"""
+
+
+def main() -> int:
+    """Print every figure with the bound that the window promises."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layers", type=int, default=10_000, help="rows of the large table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure_all(Path(folder), options.layers)
+    for name, value, bound, unit in figures:
+        print(f"{name:<58}{value:>9.1f} {unit:<3} {'ok' if value <= bound else 'OVER'} (at most {bound:g})")
+    return 0
+
+
+def measure_all(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
+    """(figure, value, bound, unit) of everything measured."""
+    return [*_start(folder), *_loop(folder), *_table(folder, layers)]
+
+
+def _start(folder: Path) -> list[tuple[str, float, float, str]]:
+    runs = []
+    for number in range(5):
+        command = [sys.executable, "-c", START, str(folder / f"start{number}.ini")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        runs.append([float(word) for word in done.stdout.split()])
+    shown, ready, memory = (min(column) for column in zip(*runs, strict=True))
+    return [
+        ("window visible, imports included", 1000 * shown, 300, "ms"),
+        ("plots and table ready", 1000 * ready, 800, "ms"),
+        ("memory of the empty window", memory / 1000, 100, "MB"),
+    ]
+
+
+def _loop(folder: Path) -> list[tuple[str, float, float, str]]:
+    """Gaps between ticks of a 5 ms timer while layers of 16 MB are quantized, five times."""
+    from tests.benchmarks.window_cases import Driver, heavy_checkpoint
+
+    driver = Driver(folder / "loop.ini")
+    try:
+        driver.open(heavy_checkpoint(folder / "heavy"))
+        gaps = driver.gaps_while("quantize")
+        for name in ("mxfp8", "nvfp4-2t", "int8-g64", "mxfp4"):
+            driver.studio.editing.set_plan_format(name)
+            driver.application.processEvents()
+            gaps += driver.gaps_while("quantize")
+    finally:
+        driver.close()
+    ordered = sorted(gaps)
+    return [
+        ("event-loop gap while quantizing, 99 % below", 1000 * ordered[int(0.99 * len(ordered))], 25, "ms"),
+        ("event-loop gap while quantizing, largest", 1000 * ordered[-1], 80, "ms"),
+    ]
+
+
+def _table(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
+    from studio.gui.layer_table import KEYS
+    from tests.benchmarks.window_cases import Driver, fill_results, wide_checkpoint
+
+    driver = Driver(folder / "table.ini")
+    try:
+        began = time.monotonic()
+        driver.open(wide_checkpoint(folder / "wide", layers))
+        opened = time.monotonic() - began
+        fill_results(driver.studio)
+        table, workspace = driver.studio.workspace.layers.table, driver.studio.workspace
+        column = KEYS.index("err")
+        field = workspace.filter_bar.field
+        words = iter(["d", "do", "down", "down_proj", "err>0.1", "block:8-15", ""] * 10)
+        return [
+            (f"open {layers:,} layers, headers to table (wall)", 1000 * opened, 1500, "ms"),
+            (f"sort {layers:,} rows by error", _processor(lambda: table.sort_by(column)), 25, "ms"),
+            (f"filter {layers:,} rows, one keystroke", _processor(lambda: field.setText(next(words))), 25, "ms"),
+            ("fold all blocks", _processor(lambda: driver.perform("fold_all")), 25, "ms"),
+            ("refresh of summary, table and views", _processor(driver.refresh), 15, "ms"),
+            ("one format for 1,000 layers", _processor(driver.change_formats, 4), 60, "ms"),
+        ]
+    finally:
+        driver.close()
+
+
+def _processor(work: Callable[[], object], rounds: int = 15) -> float:
+    """Median processor time of this thread in ms, painting included."""
+    from PySide6.QtWidgets import QApplication
+
+    times = []
+    for _ in range(rounds):
+        began = time.thread_time()
+        work()
+        QApplication.processEvents()
+        times.append(time.thread_time() - began)
+    return 1000 * sorted(times)[len(times) // 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What the window is measured on: checkpoints made for it, and a window that is driven."""
+
+import json
+import struct
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PySide6.QtCore import QEventLoop, Qt, QTimer
+
+from studio import core
+from studio.gui.app import make_application
+from studio.gui.commands import Commands
+from studio.gui.settings import Settings
+
+if TYPE_CHECKING:
+    from studio.gui.studio import Studio
+
+TICK_MS = 5
+KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj")
+LAYERS_PER_BLOCK = len(KINDS) + 1
+
+
+def heavy_checkpoint(folder: Path, layers: int = 40) -> Path:
+    """Layers of 16 MB, so that quantizing takes seconds."""
+    folder.mkdir()
+    weight = np.random.default_rng(5).normal(size=(2048, 4096)).astype(np.float16)
+    shapes = {f"model.layers.{i}.mlp.down_proj.weight": weight for i in range(layers)}
+    _write(folder, dict.fromkeys(shapes, (weight.shape, weight)))
+    return folder
+
+
+def wide_checkpoint(folder: Path, layers: int) -> Path:
+    """Many small layers."""
+    folder.mkdir()
+    weight = np.full((16, 64), 0.25, np.float16)
+    names = [f"model.layers.{i // 7}.{(*KINDS, 'mlp.down_proj')[i % 7]}.weight" for i in range(layers)]
+    _write(folder, dict.fromkeys(names, (weight.shape, weight)))
+    return folder
+
+
+def _write(folder: Path, tensors: dict[str, tuple[tuple[int, ...], np.ndarray]]) -> None:
+    header, offset = {}, 0
+    for name, (shape, data) in tensors.items():
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + data.nbytes]}
+        offset += data.nbytes
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for _, data in tensors.values():
+            file.write(data.data)
+    (folder / "config.json").write_text('{"architectures": ["BenchmarkForCausalLM"]}')
+
+
+def fill_results(studio: "Studio") -> None:
+    """Results for every layer, as if they had been measured."""
+    store, document = studio.document.store, studio.document
+    rng = np.random.default_rng(1)
+    order = document.order()
+    results = [
+        core.LayerResult(
+            name,
+            "linear",
+            int(store.blocks[i]),
+            "F16",
+            (16, 64),
+            store.formats[i],
+            "",
+            1024,
+            2048,
+            580,
+            1.0,
+            float(error),
+        )
+        for i, (name, error) in enumerate(zip(store.names, rng.normal(0.01, 0.001, len(store)), strict=True))
+    ]
+    document.take(order, results)
+
+
+class Driver:
+    """A window without a person."""
+
+    def __init__(self, settings: Path) -> None:
+        self.application = make_application()
+        self.commands = Commands(Settings(settings), self.application)
+        self.commands.start()
+        self.commands.window.resize(1600, 1000)
+        self.wait(lambda: self.commands.studio is not None)
+        assert self.commands.studio is not None
+        self.studio: Studio = self.commands.studio
+
+    def open(self, path: Path) -> None:
+        """Open a checkpoint and wait for it."""
+        self.commands.open_path(path)
+        self.wait(lambda: self.studio.document.model is not None)
+        self.application.processEvents()
+
+    def perform(self, key: str) -> None:
+        """Do an action."""
+        self.commands.perform(key)
+
+    def gaps_while(self, key: str) -> list[float]:
+        """Seconds between ticks of a timer until the run that `key` starts is over."""
+        ticks: list[float] = []
+        timer = QTimer(interval=TICK_MS, timerType=Qt.TimerType.PreciseTimer)
+        timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+        timer.start()
+        self.perform(key)
+        self.wait(lambda: not self.studio.runs.active)
+        timer.stop()
+        return [after - before for before, after in pairwise(ticks)]
+
+    def refresh(self) -> None:
+        """What happens ten times a second while layers are done."""
+        self.studio.document.measured.emit(list(range(10)))
+        self.studio.workspace.refresh()
+
+    def change_formats(self) -> None:
+        """Another format for a thousand layers."""
+        document = self.studio.document
+        names = document.store.names[:1000]
+        other = "mxfp8" if document.store.formats[0] != "mxfp8" else "mxfp4"
+        document.set_format(names, other)
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Run the event loop until `done`."""
+        loop, poll = QEventLoop(), QTimer(interval=20)
+        poll.timeout.connect(lambda: loop.quit() if done() else None)
+        poll.start()
+        loop.exec()
+        poll.stop()
+
+    def close(self) -> None:
+        """Close the window and its thread."""
+        self.commands.settings["confirm_quit"] = False
+        self.commands.window.close()
+        self.application.processEvents()
