@@ -127,7 +127,10 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
     Raises CheckpointError naming the file or tensor at fault.
     """
     expected = _expected_digests(folder)
+    with SourceFile(folder / MANIFEST) as file:
+        _check_digest(file, sha256(file), expected)
     manifest = Manifest(folder)
+    _check_shards_are_listed(manifest, expected, folder)
     if source is not None:
         _check_same_source(manifest, source, folder)
     with ExitStack() as stack:
@@ -142,8 +145,7 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
         tasks = stack.enter_context(Tasks(engine.pool))
         hashes = [(name, tasks.submit(sha256, file)) for name, file in files.items()]
         for name, future in hashes:
-            if future.result() != expected[name]:
-                raise CheckpointError("damaged: its SHA-256 is not the one in SHA256SUMS", file=folder / name)
+            _check_digest(files[name], future.result(), expected)
             done += files[name].size
             yield Progress("verify", done, name)
         for shard, header in shards.items():
@@ -168,6 +170,17 @@ def _expected_digests(folder: Path) -> dict[str, str]:
     if MANIFEST not in expected:
         raise CheckpointError(f"damaged: does not list {MANIFEST}", file=path)
     return expected
+
+
+def _check_digest(file: SourceFile, digest: str, expected: dict[str, str]) -> None:
+    if digest != expected[file.path.name]:
+        raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
+
+
+def _check_shards_are_listed(manifest: Manifest, expected: dict[str, str], folder: Path) -> None:
+    unlisted = sorted(set(manifest.shard_of.values()) - set(expected))
+    if unlisted:
+        raise CheckpointError(f"does not list {printable(unlisted[0])}, which the manifest names", file=folder / SUMS)
 
 
 def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
