@@ -1,6 +1,6 @@
 """The quick division of the kernels takes the side of every rounding boundary that true division takes.
 
-q = fma(w, high, w * low), where high is 1 / f to nearest and low is (1 - f * high) * high, is compared with w / f for weights
+q = fma(w, high, w * low), with high = 1 / f to nearest and low = (1 - f * high) * high, stands beside w / f for weights
 beside each boundary, over divisors with every pattern of leading and trailing mantissa bits. Walking all 2**23
 mantissas (939,523,984 quotients) found no difference except for the mantissa of ones, which the kernels exclude.
 """
