@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 export QT_QPA_PLATFORM ?= $(if $(DISPLAY)$(WAYLAND_DISPLAY),,offscreen)
 
-.PHONY: demo test lint bench package clean
+.PHONY: demo test lint bench mac-proof package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo
@@ -27,6 +27,9 @@ bench: .venv/.dev
 .venv/.dev: $(SOURCES)
 	@packaging/setup.sh dev
 	@touch .venv/.app
+
+mac-proof: .venv/.dev
+	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt
 
 package: .venv/.dev
 	@packaging/build.sh

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the steps, write the file; 1 when a step broke off."""
     given = sys.argv[1:] if argv is None else argv
     target = Path(given[0] if given else "mac-proof.txt")
+    target.parent.mkdir(parents=True, exist_ok=True)
     parts, broken = [], False
     for step in STEPS:
         sys.stderr.write(f"{step.__name__} ...\n")
