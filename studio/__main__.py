@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("inspect", "plan", "measure", "quantize", "verify", "demo")
+COMMANDS = ("inspect", "plan", "measure", "quantize", "verify", "validate", "demo")
 WINDOW_OPTIONS = ("--smoke", "--new", "--screenshot")
 NO_WINDOW = """\
 nvfp4-studio: the window needs PySide6, which is not installed
