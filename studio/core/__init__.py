@@ -1,7 +1,9 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
 from kernels import FORMATS, __version__
+from studio.core.block_inspection import BlockDetail, inspect_block
 from studio.core.cache import ResultCache, ScaleGroups
+from studio.core.comparison import Comparison, Pair, compare, exported_results
 from studio.core.edits import command_line, hand_rules, start_command
 from studio.core.errors import (
     BUG,
@@ -25,17 +27,20 @@ from studio.core.events import (
     Warned,
 )
 from studio.core.export import Export, prepare
+from studio.core.inspection import FormatDetail, LayerDetail, inspect_layer
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS
+from studio.core.microscope import ErrorMap, Place
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening import open_model
 from studio.core.pipeline import Engine
 from studio.core.plan import DEFAULT_FORMAT, KEEP, Choice, Plan, Rule, choose_format, plan_from_json, resolve
 from studio.core.presets import load_plan, preset, preset_names
+from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, estimate, no_tiers
 from studio.core.report import report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
-from studio.core.results import LayerResult, Outcome
+from studio.core.results import LayerResult, Outcome, histogram_edges
 from studio.core.roles import ROLES
 from studio.core.survey import LayerFailed, survey
 
@@ -47,15 +52,22 @@ __all__ = [
     "LAYOUTS",
     "ROLES",
     "STOPPED",
+    "ZONES",
+    "ZONE_STARTS",
     "BackendError",
+    "BlockDetail",
     "CheckpointError",
     "Choice",
+    "Comparison",
     "Engine",
+    "ErrorMap",
     "Event",
     "Export",
     "ExportError",
     "Finished",
+    "FormatDetail",
     "Layer",
+    "LayerDetail",
     "LayerDone",
     "LayerFailed",
     "LayerResult",
@@ -63,9 +75,12 @@ __all__ = [
     "MemoryLimitError",
     "Model",
     "Outcome",
+    "Pair",
+    "Place",
     "Plan",
     "PlanError",
     "Progress",
+    "Regime",
     "ResultCache",
     "Resumed",
     "Rule",
@@ -74,16 +89,24 @@ __all__ = [
     "Started",
     "StudioError",
     "ThresholdExceeded",
+    "Tiers",
     "Warned",
     "__version__",
     "choose_format",
     "command_line",
+    "compare",
     "demo_checkpoint",
+    "estimate",
     "export",
+    "exported_results",
     "hand_rules",
+    "histogram_edges",
+    "inspect_block",
+    "inspect_layer",
     "keep_nonfinite",
     "load_plan",
     "measure",
+    "no_tiers",
     "open_model",
     "plan_from_json",
     "prepare",

@@ -204,7 +204,7 @@ def statistics(census: Census) -> Statistics:
         nan=census.nan,
         infinite=census.infinite,
         quantiles=tuple(census.quantile(q) for q in (0.5, 0.99, 0.999, 0.9999)),
-        histogram=_histogram(census),
+        histogram=histogram(census, census.sigma),
     )
 
 
@@ -214,9 +214,10 @@ def histogram_edges() -> list[float]:
     return [2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range((high - low) * HISTOGRAM_STEPS_PER_OCTAVE + 1)]
 
 
-def _histogram(census: Census) -> tuple[int, ...]:
-    edges = np.array(histogram_edges()) * census.sigma
-    if not census.sigma:
+def histogram(census: Census, sigma: float) -> tuple[int, ...]:
+    """Weights that are not zero per bin of `histogram_edges`, |w| in units of `sigma`."""
+    edges = np.array(histogram_edges()) * sigma
+    if not sigma:
         return (0,) * (len(edges) - 1)
     values = (np.arange(INFINITY_BIN, dtype=np.uint32) << 16).view(np.float32)
     filled = np.flatnonzero(census.counts[1:INFINITY_BIN]) + 1
