@@ -1,12 +1,12 @@
 # Two commands: `make demo` shows the program, `make test` proves it. Both set up everything they need once.
 SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard kernels/cpu/*.cpp kernels/cpu/*.h kernels/cpu/build.py)
 BIN := .venv/bin
-export QT_QPA_PLATFORM ?= $(if $(DISPLAY)$(WAYLAND_DISPLAY),,offscreen)
+SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
 .PHONY: demo test lint bench mac-proof package clean
 
 demo: .venv/.app
-	@$(BIN)/nvfp4-studio demo build/demo
+	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _add_backend_option(validate)
     demo = command("demo", "quantize the bundled demo checkpoint and show what there is to see")
     demo.add_argument("target", type=Path, nargs="?", default=Path("demo-nvfp4"), metavar="DST", help="folder to write")
+    demo.add_argument("--window", action="store_true", help="open the window on the demo checkpoint afterwards")
     _add_machine_options(demo)
     return root
 

@@ -165,9 +165,12 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:
-    from studio.demo import run_demo
+    from studio.demo import open_window, run_demo
 
-    return run_demo(options.target, _machine(options), console, _follow)
+    code = run_demo(options.target, _machine(options), console, _follow)
+    if options.window:
+        open_window(console)
+    return code
 
 
 def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:

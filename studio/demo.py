@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,5 +69,10 @@ def _say_next(target: Path, console: Console) -> None:
     console.say("\nNext:")
     for command, text in commands.items():
         console.say(f"  {program} {command:<{width}}   {text}")
-    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        console.say("The window is not part of this version yet; the HTML report shows what it will show.")
+    console.say(f"  {program} {'':<{width}}   the window (without arguments, or with a FOLDER to open)")
+
+
+def open_window(console: Console) -> None:
+    """Open the window on the demo checkpoint, in a process of its own."""
+    console.say("\nOpening the window on the demo checkpoint.")
+    subprocess.Popen([sys.executable, "-m", "studio", str(core.demo_checkpoint())], start_new_session=True)  # noqa: S603
