@@ -266,5 +266,6 @@ def load(path: str | Path) -> tuple[Any, Any]:
 
         return build, arguments
 
-    model, config = lm_utils.load_model(Path(path), get_model_classes=classes)
+    own_layers = {"model_file": None}  # a stored model file is for mlx-lm alone, and its code is not run here
+    model, config = lm_utils.load_model(Path(path), model_config=own_layers, get_model_classes=classes)
     return model, lm_utils.load_tokenizer(Path(path), eos_token_ids=config.get("eos_token_id"))
