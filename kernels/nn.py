@@ -244,6 +244,11 @@ def _prepared(_: str, module: Any) -> Any:
     return made
 
 
+def _one_dimensional_scales(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """The tensor scales of single matrices, stored with shape () or (1,), as the layers hold them."""
+    return {n: w.reshape(-1) if n.endswith(".global_scale") else w for n, w in weights.items()}
+
+
 def load(path: str | Path) -> tuple[Any, Any]:
     """Model and tokenizer of an export in MLX's layout, two or three tiers, dense or experts, to run with mlx-lm.
 
@@ -262,6 +267,8 @@ def load(path: str | Path) -> tuple[Any, Any]:
         def build(args: Any) -> Any:
             model = model_class(args)
             _replace_leaves(model, _prepared)
+            sanitize = getattr(model, "sanitize", lambda weights: weights)
+            model.sanitize = lambda weights: _one_dimensional_scales(sanitize(weights))
             return model
 
         return build, arguments

@@ -121,7 +121,8 @@ def export(folder: Path, config: dict[str, Any], weights: dict[str, Any], format
         if packed.biases is not None:
             stored[f"{path}.biases"] = packed.biases
         if packed.tensor_scale is not None:
-            stored[f"{path}.global_scale"] = packed.tensor_scale * 2688
+            amax = packed.tensor_scale * 2688
+            stored[f"{path}.global_scale"] = amax.reshape(()) if path.endswith("q_proj") else amax
             overrides[path] = {**overrides[path], "global_scale": True}
     config["quantization"] = {"group_size": 16, "bits": 4, "mode": "nvfp4", **overrides}
     (folder / "config.json").write_text(json.dumps(config))
