@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PySide6.QtCore import QObject, QThread, QTimer, Signal
 
 RELAY_MS = 100
-NICENESS = 5
+NICENESS = 10
 
 Ending = Literal["finished", "stopped", "failed"]
 Steps = Iterator[Any]

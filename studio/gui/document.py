@@ -136,18 +136,23 @@ class Document(QObject):
 
     def order(self, names: Iterable[str] | None = None) -> Order:
         """What is left to quantize, among `names` and the layers that share a tensor scale with them."""
-        wanted = range(len(self.choices)) if names is None else sorted(self.store.index[name] for name in names)
-        left = [i for i in wanted if self.choices[i].recipe and self._unknown(i)]
-        whole = sorted(i for i in self._groups.affected(left) if i in left or self._joined(i))
-        chosen = [self.choices[i] for i in whole]
-        peers = {self.choices[i].layer.name: self._groups.peers(i, self.choices) for i in whole}
-        return Order({choice.layer.name: choice for choice in chosen}, peers)
+        return self.order_for(self.choices, names)
 
-    def _unknown(self, index: int) -> bool:
-        return self.cache.find(self.choices[index], self._groups.peers(index, self.choices)) is None
+    def order_for(self, choices: Sequence[core.Choice], names: Iterable[str] | None = None) -> Order:
+        """What is left to quantize for other choices for the same layers."""
+        wanted = range(len(choices)) if names is None else sorted(self.store.index[name] for name in names)
+        peers = {i: self._groups.peers(i, choices) for i in self._groups.affected(wanted)}
+        left = {i for i in wanted if choices[i].recipe and self.cache.find(choices[i], peers[i]) is None}
+        whole = sorted(i for i in self._groups.affected(left) if i in left or peers[i])
+        return Order(
+            {choices[i].layer.name: choices[i] for i in whole}, {choices[i].layer.name: peers[i] for i in whole}
+        )
 
-    def _joined(self, index: int) -> bool:
-        return bool(self._groups.peers(index, self.choices))
+    def results_for(self, choices: Sequence[core.Choice]) -> list[core.LayerResult]:
+        """What is known of other choices for the same layers; kept layers have a result without errors."""
+        found = (self.cache.find(choice, self._groups.peers(i, choices)) for i, choice in enumerate(choices))
+        both = zip(choices, found, strict=True)
+        return [result or _kept(choice) for choice, result in both if result is not None or choice.recipe is None]
 
     def begin(self, order: Order) -> None:
         """Mark the layers of `order` as queued."""
@@ -212,6 +217,22 @@ class Document(QObject):
     def current(self) -> str:
         """The layer that details are shown for, or an empty text."""
         return self.selection[-1] if self.selection else ""
+
+
+def _kept(choice: core.Choice) -> core.LayerResult:
+    layer = choice.layer
+    return core.LayerResult(
+        layer.name,
+        layer.role,
+        layer.block,
+        layer.tensor.dtype,
+        layer.shape,
+        core.KEEP,
+        choice.reason,
+        layer.count,
+        layer.nbytes,
+        choice.nbytes,
+    )
 
 
 class _Change(QUndoCommand):

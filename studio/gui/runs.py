@@ -70,14 +70,20 @@ class Runs(QObject):
 
     def quantize(self, names: Sequence[str] | None = None) -> None:
         """Quantize what is not done: of all layers, or of `names`."""
-        model = self._document.model
         order = self._document.order(names)
-        if model is None or not order.choices:
-            return
+        if order.choices:
+            self._document.begin(order)
+            self.survey(order, "Quantizing")
+
+    def survey(self, order: Order, title: str, done: Callable[[], None] | None = None) -> None:
+        """Quantize in memory what `order` says, and remember the results; `done` is called when nothing failed."""
+        model = self._document.model
+        assert model is not None
         choices, machine = list(order.choices.values()), self.machine
-        task = Task("measure", "Quantizing", lambda: tasks.surveying(machine, model, choices))
+        task = Task("measure", title, lambda: tasks.surveying(machine, model, choices))
         self._orders[task] = order
-        self._document.begin(order)
+        if done is not None:
+            self._ends[task] = done
         self._submit(task, self._take_event)
 
     def retry(self) -> None:

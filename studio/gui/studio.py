@@ -9,6 +9,7 @@ from studio import core
 from studio.gui import tasks
 from studio.gui.actions import format_specs
 from studio.gui.cards import Message
+from studio.gui.comparing import Comparing
 from studio.gui.compute import Task
 from studio.gui.details import Details
 from studio.gui.document import Document
@@ -45,6 +46,7 @@ class Studio(QObject):
         self.editing = Editing(self.document, self.workspace, self)
         self.details = Details(self.document, self.workspace, commands.compute, self.runs, self)
         self.exporting = Exporting(self.document, self.runs, self.editing, commands, self)
+        self.comparing = Comparing(self.document, self.runs, self.workspace.views["CompareView"], self)
         self.plan_bar = PlanBar(self.document, window)
         window.tools.addWidget(self.plan_bar)
         window.place_workspace(self.workspace)
@@ -59,7 +61,7 @@ class Studio(QObject):
         commands, document, window = self.commands, self.document, self.commands.window
         commands.compute.reported.connect(self._reported)
         commands.compute.ended.connect(self._ended)
-        for source in (self.runs, self.editing, self.details, self.exporting):
+        for source in (self.runs, self.editing, self.details, self.comparing, self.exporting):
             source.told.connect(commands.tell)
         for signal in (
             document.opened,
