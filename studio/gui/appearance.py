@@ -67,6 +67,7 @@ def palette(theme: Theme) -> QPalette:
 def style_sheet(theme: Theme) -> str:
     """What the palette can not say: spacing, borders, the few widgets that stand out."""
     small = max(theme.font_px - 2, 9)
+    check = (icon_folder() / f"check-{theme.name}.svg").as_posix()
     return f"""
     QToolTip {{ background: {theme.surface}; color: {theme.text}; border: 1px solid {theme.border}; padding: 4px; }}
     QToolBar {{ background: {theme.window}; border: 0; border-bottom: 1px solid {theme.border}; spacing: 4px;
@@ -98,6 +99,7 @@ def style_sheet(theme: Theme) -> str:
         border-color: {theme.accent}; font-weight: 600; }}
     QPushButton[flat="true"] {{ background: transparent; border-color: transparent; padding: 3px 8px;
         color: {theme.accent}; }}
+    QPushButton[flat="true"]:disabled {{ color: {theme.muted}; }}
     QPushButton[flat="true"]:hover, QPushButton[flat="true"]:focus {{ border-color: {theme.border}; }}
     QTabWidget::pane {{ border: 1px solid {theme.border}; background: {theme.surface}; top: -1px; }}
     QTabBar::tab {{ background: transparent; color: {theme.muted}; padding: 5px 12px; border: 0;
@@ -107,8 +109,13 @@ def style_sheet(theme: Theme) -> str:
     QTabBar:focus {{ color: {theme.accent}; }}
     QSplitter::handle {{ background: {theme.window}; }}
     QSplitter::handle:hover {{ background: {theme.selection}; }}
-    QProgressBar {{ background: {theme.raised}; border: 0; border-radius: 4px; text-align: center; }}
-    QProgressBar::chunk {{ background: {theme.accent}; border-radius: 4px; }}
+    QCheckBox::indicator, QRadioButton::indicator {{ width: 14px; height: 14px; border: 1px solid {theme.muted};
+        border-radius: 3px; background: {theme.surface}; }}
+    QRadioButton::indicator {{ border-radius: 8px; }}
+    QCheckBox::indicator:checked {{ background: {theme.accent}; border-color: {theme.accent}; image: url("{check}"); }}
+    QRadioButton::indicator:checked {{ width: 8px; height: 8px; border: 4px solid {theme.accent}; }}
+    QCheckBox::indicator:focus, QRadioButton::indicator:focus {{ border-color: {theme.accent}; }}
+    QRadioButton::indicator:disabled, QCheckBox::indicator:disabled {{ border-color: {theme.border}; }}
     QStatusBar {{ background: {theme.window}; color: {theme.muted}; border-top: 1px solid {theme.border}; }}
     QStatusBar::item {{ border: 0; }}
     QGroupBox {{ border: 1px solid {theme.border}; border-radius: 6px; margin-top: {theme.font_px}px; padding: 8px; }}

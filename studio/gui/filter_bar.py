@@ -21,6 +21,18 @@ _HELP = """Words are parts of names, all of which must be there; a minus in fron
 fmt:mxfp8  role:linear  kind:mlp.up_proj  status:failed  dtype:bf16  block:8-15,20
 err>0.11  size>50MB  bits<5  sigma>8  snr<20  lost>1%  params>1M"""
 
+_EDITING = (
+    Qt.Key.Key_A,
+    Qt.Key.Key_C,
+    Qt.Key.Key_V,
+    Qt.Key.Key_X,
+    Qt.Key.Key_Z,
+    Qt.Key.Key_Left,
+    Qt.Key.Key_Right,
+    Qt.Key.Key_Backspace,
+    Qt.Key.Key_Delete,
+)
+
 
 class FilterBar(QWidget):
     """The filter field with its count, its complaint, and examples to click.
@@ -119,8 +131,20 @@ class FilterBar(QWidget):
         except FilterError:
             return Filter()
 
+    def _override(self, event: QKeyEvent) -> bool:
+        """Decide whether a key belongs to the field (accepted) or to the window: Ctrl+E would go to the line's end."""
+        if event.key() == Qt.Key.Key_Escape:
+            event.accept()
+            return True
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier and event.key() not in _EDITING:
+            event.ignore()
+            return True
+        return False
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Escape clears, Down and Enter go to the table."""
+        """Escape clears, Down and Enter go to the table; shortcuts of the window work, but for those of editing."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride:
+            return self._override(event)
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             if event.key() == Qt.Key.Key_Escape:
                 self.field.clear()

@@ -11,7 +11,7 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPalette, QPen
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPalette, QPen, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -106,6 +106,7 @@ class LayerView(QTableView):
         self.table = LayerTable(document, self)
         self._delegate = LayerDelegate(self.table, self)
         self._following = False
+        self._widths = [0] * len(COLUMNS)
         self._touched: set[int] = set()
         self._touch_timer = QTimer(self, singleShot=True, interval=TOUCH_MS)
         self._touch_timer.timeout.connect(self._touch)
@@ -153,11 +154,24 @@ class LayerView(QTableView):
         self.setPalette(chosen)
         self._set_row_height(theme.font_px)
         wide = self.fontMetrics().horizontalAdvance("0")
-        for number, column in enumerate(COLUMNS):
-            self.setColumnWidth(
-                number, round(column.width * wide * (theme.font_px / max(self.font().pixelSize(), 1)) + 14)
-            )
+        self._widths = [
+            round(column.width * wide * theme.font_px / max(self.font().pixelSize(), 1)) + 14 for column in COLUMNS
+        ]
+        for number, width in enumerate(self._widths):
+            self.setColumnWidth(number, width)
+        self._fill_width()
         self.table.set_theme(theme)
+
+    def _fill_width(self) -> None:
+        """Give names the room that is left, unless the user made the columns wider."""
+        others = sum(self.columnWidth(number) for number in range(1, len(COLUMNS)))
+        room = self.viewport().width() - others
+        self.setColumnWidth(0, max(room, self._widths[0]))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Fill the width again."""
+        super().resizeEvent(event)
+        self._fill_width()
 
     def _set_row_height(self, font_px: int) -> None:
         self.verticalHeader().setDefaultSectionSize(font_px + (5 if self._settings["compact"] else 10))

@@ -19,7 +19,7 @@ from studio.gui.summary import Summary
 from studio.gui.theme import Theme
 
 REFRESH_MS = 100
-WIDE = 760
+WIDE, TALL = 760, 520
 PAGES = ("overview", "inspect", "compare", "metadata")
 _PLOTS = (
     ("RegimeView", "Scale regimes"),
@@ -147,10 +147,11 @@ class Workspace(QWidget):
 
 
 class Overview(QWidget):
-    """Error by layer above; below the other plots, in two groups beside each other where there is room."""
+    """The plots: where there is room, errors above and two groups below; where there is little, one group of tabs."""
 
     def __init__(self, made: dict[str, Any], parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._error = made["ErrorView"]
         self._plots = [(made[name], title) for name, title in _PLOTS]
         self.first, self.second = QTabWidget(), QTabWidget()
         for tabs in (self.first, self.second):
@@ -161,37 +162,40 @@ class Overview(QWidget):
         self.below.addWidget(self.first)
         self.below.addWidget(self.second)
         self.whole = QSplitter(Qt.Orientation.Vertical)
-        self.whole.addWidget(made["ErrorView"])
         self.whole.addWidget(self.below)
         self.whole.setChildrenCollapsible(False)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.whole)
-        self._wide: bool | None = None
-        self._arrange(wide=False)
+        self._shape: tuple[bool, bool] | None = None
+        self._arrange(wide=False, tall=True)
 
     def reset_layout(self) -> None:
         """Panes as they were at first."""
-        self.whole.setSizes([450, 550])
+        if self.whole.count() > 1:
+            self.whole.setSizes([450, 550])
         self.below.setSizes([500, 500])
 
-    def _arrange(self, *, wide: bool) -> None:
-        if wide == self._wide:
+    def _arrange(self, *, wide: bool, tall: bool) -> None:
+        if (wide, tall) == self._shape:
             return
-        self._wide = wide
+        self._shape = wide, tall
         shown = self.first.currentWidget()
+        if tall:
+            self.whole.insertWidget(0, self._error)
+            self._error.show()
+        else:
+            self.first.insertTab(0, self._error, "Error by layer")
         for number, (view, title) in enumerate(self._plots):
             (self.second if wide and number else self.first).addTab(view, title)
         self.second.setVisible(wide)
-        if shown is not None and self.first.indexOf(shown) >= 0:
-            self.first.setCurrentWidget(shown)
-        else:
-            self.first.setCurrentIndex(0)
+        self.first.setCurrentIndex(max(self.first.indexOf(shown), 0) if shown is not None and tall else 0)
+        self.reset_layout()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """One group of plots where it is narrow, two where it is wide."""
+        """Two groups of plots where it is wide, the errors above them where it is tall."""
         super().resizeEvent(event)
-        self._arrange(wide=self.width() >= WIDE)
+        self._arrange(wide=self.width() >= WIDE, tall=self.height() >= TALL)
 
 
 def _view(name: str) -> Any:

@@ -342,6 +342,21 @@ def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
             assert widget.accessibleName() or widget.text(), widget
 
 
+def test_shortcuts_of_the_window_work_from_the_filter_field(studio: Studio, qtbot: QtBot) -> None:
+    field = studio.workspace.filter_bar.field
+    studio.commands.window.activateWindow()
+    field.setFocus()
+    qtbot.keyClicks(field, "mlp")
+    qtbot.keyClick(field, Qt.Key.Key_J, Qt.KeyboardModifier.ControlModifier)
+    qtbot.keyClick(field, Qt.Key.Key_E, Qt.KeyboardModifier.ControlModifier)
+    assert studio.commands.window.message_list.isVisible()
+    dialog = studio.exporting.dialog
+    assert dialog is not None
+    dialog.reject()
+    qtbot.keyClick(field, Qt.Key.Key_Escape)
+    assert field.text() == ""
+
+
 @pytest.mark.parametrize("key", ["palette", "keyboard", "settings", "formats"])
 def test_sheets_open_and_close(studio: Studio, qapp: QApplication, key: str) -> None:
     studio.commands.perform(key)
