@@ -35,10 +35,12 @@ class _ThreeTiers(nn.Module):
         self.freeze()
 
     def to_quantized(self, **_: object) -> "_ThreeTiers":
+        """It is quantized already; mlx-lm asks all the same."""
         return self
 
     @property
     def multiplier(self) -> mx.array:
+        """The number that every weight is multiplied by; one per expert in a stack."""
         return self.global_scale / 2688.0
 
 
@@ -46,6 +48,7 @@ class Linear(_ThreeTiers):
     """The tensor scale is applied to the activations in float32, where it neither overflows nor vanishes."""
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Multiply `x` [..., inputs]."""
         scaled = x.astype(mx.float32) * self.multiplier
         y = mx.quantized_matmul(scaled, self.weight, scales=self.scales, transpose=True, **_NVFP4)
         return (y + self.bias if "bias" in self else y).astype(x.dtype)
@@ -55,6 +58,7 @@ class Embedding(_ThreeTiers):
     """Rows are decoded when they are looked up."""
 
     def __call__(self, indices: mx.array) -> mx.array:
+        """Rows of the embedding, in bfloat16."""
         rows = mx.dequantize(self.weight[indices], self.scales[indices], dtype=mx.float32, **_NVFP4)
         return (rows * self.multiplier).astype(mx.bfloat16)
 
@@ -65,6 +69,7 @@ class SwitchedLinear(_ThreeTiers):
     """Experts on a CPU, where `gather_qmm` takes no tensor scale; one multiplier per expert."""
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        """Multiply with the chosen experts; arguments as in mlx-lm's SwitchLinear."""
         y = mx.gather_qmm(
             x.astype(mx.float32),
             self.weight,
@@ -90,6 +95,7 @@ class Model(_architecture.Model):
     """The architecture of mlx-lm with layers that know a tensor scale."""
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Put the layers in place before mlx-lm loads the weights."""
         if hasattr(super(), "sanitize"):
             weights = super().sanitize(weights)
         found = [(path, _replacement(m)) for path, m in self.named_modules() if f"{path}.global_scale" in weights]
