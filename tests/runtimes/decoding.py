@@ -74,8 +74,13 @@ def _torch_weights(arrays: Arrays, codes: str, tensor_scale: str, multiplier: Ca
 
 
 def divided_weight(arrays: Arrays, module: str) -> np.ndarray:
-    """The float32 weight of a module in the order of compressed-tensors: code x (scale / divisor)."""
-    divisor = arrays[f"{module}.weight_global_scale"].reshape(-1)[0]
-    scale = e4m3_decode(arrays[f"{module}.weight_scale"]) / divisor
+    """The float32 weight of a module in the order of compressed-tensors: code x (scale / divisor).
+
+    A divisor without dimensions, as the package's own converter stores it, makes torch divide in bfloat16.
+    """
+    divisor = arrays[f"{module}.weight_global_scale"]
+    scale = e4m3_decode(arrays[f"{module}.weight_scale"]) / divisor.reshape(-1)[0]
+    if divisor.ndim == 0:
+        scale = scale.astype(ml_dtypes.bfloat16).astype(np.float32)
     values = e2m1_decode(unpack(arrays[f"{module}.weight_packed"]))
     return (values.reshape(*scale.shape, 16) * scale[..., None]).reshape(values.shape)

@@ -15,11 +15,11 @@ NVFP4 = ("nvfp4-2t", "nvfp4-3t")
 BF16_NOISE = 0.05
 
 
-def assert_agrees(answer):
-    """Weights equal in the runtime's own order, code x (scale / divisor); ours is at most one bf16 step away."""
+def assert_agrees(answer, share=0.01):
+    """Weights equal in the runtime's own order, code x (scale / divisor); a `share` of ours is one bf16 step away."""
     assert answer["differing"] == {}
     assert answer["steps"] <= 1
-    assert answer["elsewhere"] <= 0.01 * answer["count"]
+    assert answer["elsewhere"] <= share * answer["count"]
     assert answer["widened_difference"] < 0.01
     assert answer["difference"] < BF16_NOISE
     assert answer["argmax"] >= 0.85
@@ -68,22 +68,60 @@ def test_it_runs_without_being_dequantized_first(name, export, transformers):
     assert not any(name.endswith(("lm_head", "embed_tokens")) for name in answer["quantized"])
 
 
+def test_a_head_of_its_own_runs_quantized(export, transformers):
+    folder = export("llama", "compressed-tensors", "nvfp4-3t", rules=(("lm_head", "nvfp4-3t"),))
+    answer = transformers.ask("compare", folder=folder, tokens=TOKENS)
+    assert_agrees(answer)
+    assert "lm_head" in answer["modules"]
+    assert "lm_head" not in _section(folder)["ignore"]
+
+
+@pytest.mark.parametrize(("name", "routers"), [("demo", 0), ("llama", 0), ("moe", 2), ("stacked", 2)])
+def test_the_compressed_tensors_section_says_weights_only_and_names_every_kept_module(name, routers, export):
+    section = _section(export(name, "compressed-tensors", "nvfp4-3t"))
+    kept = section.pop("ignore")
+    assert {"lm_head", "model.embed_tokens"} <= set(kept)
+    assert len(kept) == 2 + routers
+    weights = {
+        "num_bits": 4,
+        "type": "float",
+        "symmetric": True,
+        "strategy": "tensor_group",
+        "group_size": 16,
+        "dynamic": False,
+        "scale_dtype": "torch.float8_e4m3fn",
+    }
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    assert section == {
+        "config_groups": {"group_0": {"format": "nvfp4-pack-quantized", **group}},
+        "format": "nvfp4-pack-quantized",
+        "global_compression_ratio": None,
+        "kv_cache_scheme": None,
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "version": "0.20.0",
+    }
+
+
+@pytest.mark.parametrize("name", ["demo", "moe"])
 @pytest.mark.parametrize("row", NVFP4)
-def test_the_converter_of_compressed_tensors_reads_the_modelopt_export(row, export, transformers, tmp_path):
-    source, target = export("demo", "modelopt", row), tmp_path / "converted"
+def test_the_converter_of_compressed_tensors_reads_the_modelopt_export(name, row, export, transformers, tmp_path):
+    source, target = export(name, "modelopt", row), tmp_path / "converted"
     assert transformers.ask("convert", folder=source, target=target, targets=TARGETS)
     converted = compressed_tensors_weights(read_arrays(target))
     ours = modelopt_weights(read_arrays(source))
     assert converted.keys() == ours.keys()
-    for name, weight in ours.items():
-        np.testing.assert_array_max_ulp(converted[name], weight, 2)
-    codes = {name: array for name, array in read_arrays(source).items() if array.dtype == np.uint8}
+    for key, weight in ours.items():
+        np.testing.assert_array_max_ulp(converted[key], weight, 2 if row == "nvfp4-3t" else 0)
+    codes = {key: array for key, array in read_arrays(source).items() if array.dtype == np.uint8}
     there = read_arrays(target)
-    for name, array in codes.items():
-        stored = there[name if name.endswith("_scale") else f"{name}_packed"]
+    for key, array in codes.items():
+        stored = there[key if key.endswith("_scale") else f"{key}_packed"]
         np.testing.assert_array_equal(stored, array)
-    answer = transformers.ask("compare", folder=target, tokens=TOKENS)
-    assert answer["difference"] < BF16_NOISE
+    if name == "demo" or row == "nvfp4-2t":
+        # the converter stores divisors without dimensions, and torch then divides block scales in bf16
+        share = 0.2 if row == "nvfp4-3t" else 0
+        assert_agrees(transformers.ask("compare", folder=target, tokens=TOKENS), share)
 
 
 def test_the_unchanged_converter_asks_for_activation_scales(export, transformers, tmp_path):
@@ -100,16 +138,19 @@ def test_the_unchanged_converter_asks_for_activation_scales(export, transformers
 @pytest.mark.parametrize("name", ["demo", "llama", "moe"])
 def test_both_modelopt_files_say_the_same(name, export):
     folder = export(name, "modelopt", "nvfp4-3t")
-    beside = json.loads((folder / "hf_quant_config.json").read_text())["quantization"]
-    section = json.loads((folder / "config.json").read_text())["quantization_config"]
-    assert beside["quant_algo"] == section["quant_algo"] == "W4A16_NVFP4"
-    assert beside["group_size"] == 16
-    assert beside["kv_cache_quant_algo"] is None
-    assert beside["exclude_modules"] == section["ignore"]
-    assert section["quant_method"] == "modelopt"
-    group = section["config_groups"]["group_0"]
-    assert group["weights"] == {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
-    assert "input_activations" not in group
+    beside = json.loads((folder / "hf_quant_config.json").read_text())
+    section = _section(folder)
+    weights = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
+    producer = {"name": "modelopt", "version": "0.47.0"}
+    assert section == {
+        "config_groups": {"group_0": {"weights": weights, "targets": ["Linear"]}},
+        "ignore": section["ignore"],
+        "quant_algo": "W4A16_NVFP4",
+        "producer": producer,
+        "quant_method": "modelopt",
+    }
+    quantization = {"quant_algo": "W4A16_NVFP4", "kv_cache_quant_algo": None, "group_size": 16}
+    assert beside == {"producer": producer, "quantization": {**quantization, "exclude_modules": section["ignore"]}}
     assert "lm_head" in section["ignore"]
     assert ("model.layers.0.mlp.gate" in section["ignore"]) == (name == "moe")
 
@@ -120,3 +161,7 @@ def test_two_tiers_carry_a_tensor_scale_of_one(layout, export):
     scales = [a for name, a in arrays.items() if name.endswith(("weight_scale_2", "weight_global_scale"))]
     assert scales
     assert all(float(scale.reshape(-1)[0]) == 1 for scale in scales)
+
+
+def _section(folder):
+    return json.loads((folder / "config.json").read_text())["quantization_config"]
