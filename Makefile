@@ -20,6 +20,7 @@ lint: .venv/.dev
 bench: .venv/.dev
 	@$(BIN)/python tests/benchmarks/kernels_cpu.py
 	@$(BIN)/python tests/benchmarks/end_to_end.py
+	@$(BIN)/python -m tests.benchmarks.window
 
 .venv/.app: $(SOURCES)
 	@packaging/setup.sh app

@@ -1,16 +1,18 @@
 """Start the program: the window without arguments or for a path, otherwise the command line."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 COMMANDS = ("inspect", "plan", "measure", "quantize", "verify", "validate", "demo")
 WINDOW_OPTIONS = ("--smoke", "--new", "--screenshot")
-NO_WINDOW = """\
-nvfp4-studio: the window needs PySide6, which is not installed
-  hint: pip install 'nvfp4-studio[gui]'; nvfp4-studio --help lists what works without it
-"""
+NOT_INSTALLED = """the window needs PySide6, which is not installed
+  hint: pip install 'nvfp4-studio[gui]'; nvfp4-studio --help lists what works without it"""
+NO_DISPLAY = """there is no display for the window
+  hint: nvfp4-studio --help lists what works without one; nvfp4-studio demo shows it all in the terminal"""
+SYSTEM_LIBRARIES = "on Debian: apt-get install libgl1 libegl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libxcb-cursor0"
 
 
 def main() -> int:
@@ -32,13 +34,25 @@ def wants_window(arguments: Sequence[str]) -> bool:
 
 
 def _window(arguments: Sequence[str]) -> int:
-    missing = [name for name in ("PySide6", "pyqtgraph") if importlib.util.find_spec(name) is None]
-    if missing:
-        sys.stderr.write(NO_WINDOW)
+    if problem := _obstacle(arguments):
+        sys.stderr.write(f"nvfp4-studio: {problem}\n")
         return 2
-    from studio.gui.app import run
-
+    try:
+        from studio.gui.app import run
+    except ImportError as error:
+        sys.stderr.write(f"nvfp4-studio: the window can not start: {error}\n  hint: {SYSTEM_LIBRARIES}\n")
+        return 2
     return run(arguments)
+
+
+def _obstacle(arguments: Sequence[str]) -> str:
+    """Why there can be no window here; empty when there can."""
+    if any(importlib.util.find_spec(name) is None for name in ("PySide6", "pyqtgraph")):
+        return NOT_INSTALLED
+    wanted = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not wanted and "--smoke" not in arguments:
+        return NO_DISPLAY
+    return ""
 
 
 if __name__ == "__main__":

@@ -5,9 +5,13 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QDir, QLockFile, QObject, Qt
 from PySide6.QtWidgets import QWidget
+
+if TYPE_CHECKING:
+    from PySide6.QtNetwork import QLocalServer
 
 WAIT_MS = 1000
 
@@ -55,6 +59,7 @@ class Instance(QObject):
         self._open, self._window = open_path, window
         self._held = _lock()
         self._first = self._held.tryLock(0)
+        self._server: QLocalServer | None = None
 
     def listen(self) -> None:
         """Take paths from later starts."""
@@ -68,7 +73,14 @@ class Instance(QObject):
         self._server.newConnection.connect(self._take)
         self._server.listen(_name())
 
+    def close(self) -> None:
+        """Make room for another first window."""
+        if self._server is not None:
+            self._server.close()
+        self._held.unlock()
+
     def _take(self) -> None:
+        assert self._server is not None
         socket = self._server.nextPendingConnection()
         socket.readyRead.connect(lambda: self._read(bytes(socket.readAll().data())))
         socket.disconnected.connect(socket.deleteLater)

@@ -1,6 +1,7 @@
 """Opening, exporting, settings, messages, actions: the window as a person meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLabel, 
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.__main__ import wants_window
 from studio.gui.actions import SPECS
 from studio.gui.activity import Estimate, duration
 from studio.gui.command_palette import CommandPalette
 from studio.gui.commands import Commands
+from studio.gui.instance import Instance
 from studio.gui.settings import OPTIONS, Settings
 from studio.gui.settings_dialog import SettingsDialog
 from studio.gui.studio import Studio
@@ -406,6 +409,43 @@ def test_the_command_line_loads_no_qt() -> None:
 def test_the_window_shows_before_numpy_is_loaded() -> None:
     code = "import sys; import studio.gui.app; assert 'numpy' not in sys.modules and 'studio.core' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "window"),
+    [
+        ([], True),
+        (["--smoke"], True),
+        ([str(Path(__file__).parent)], True),
+        (["inspect", "x"], False),
+        (["--help"], False),
+        (["nowhere/at/all"], False),
+    ],
+)
+def test_what_opens_the_window(arguments: list[str], window: bool) -> None:
+    assert wants_window(arguments) == window
+
+
+def test_without_a_display_there_is_a_sentence() -> None:
+    bare = {name: value for name, value in os.environ.items() if "DISPLAY" not in name and name != "QT_QPA_PLATFORM"}
+    done = subprocess.run([sys.executable, "-m", "studio"], env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no display" in done.stderr) == (2, True) or sys.platform != "linux"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("qapp")
+def test_a_second_start_hands_its_path_to_the_first(qtbot: QtBot, tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from studio.gui.instance import send; assert send(Path({str(tmp_path)!r}))"
+    opened: list[Path] = []
+    window = QWidget()
+    first = Instance(opened.append, window)
+    first.listen()
+    other = subprocess.Popen([sys.executable, "-c", code])
+    qtbot.waitUntil(lambda: opened == [tmp_path], timeout=10_000)
+    qtbot.waitUntil(lambda: other.poll() is not None, timeout=10_000)
+    assert other.returncode == 0
+    first.close()
+    window.deleteLater()
 
 
 def test_smoke(tmp_path: Path) -> None:
