@@ -1,0 +1,151 @@
+"""Plot: one pair of axes in the window's colours, where dragging selects and the wheel zooms."""
+
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from PySide6.QtCore import QPointF, QRectF, Qt, Signal
+from PySide6.QtGui import QFont, QPainter
+from PySide6.QtWidgets import QGraphicsView, QSizePolicy, QWidget
+
+from studio.gui.theme import Theme
+from studio.gui.views.axes import Ruler, Ticks, nice, style
+
+
+class SelectBox(pg.ViewBox):  # type: ignore[misc]
+    """The inside of a plot: left drag draws a rubber band, middle drag pans, right click asks for the menu.
+
+    Signals:
+        picked(QPointF, bool): a click in data coordinates; True with Ctrl or Shift held.
+        opened(QPointF): a double click.
+        banded(QRectF, bool): a rubber band in data coordinates.
+    """
+
+    picked = Signal(QPointF, bool)
+    opened = Signal(QPointF)
+    banded = Signal(QRectF, bool)
+
+    def __init__(self) -> None:
+        super().__init__(enableMenu=False)
+
+    def mouseDragEvent(self, ev: Any, axis: int | None = None) -> None:
+        """Draw the rubber band, and tell its rectangle when it is let go."""
+        if ev.button() != Qt.MouseButton.LeftButton or axis is not None:
+            super().mouseDragEvent(ev, axis)
+            return
+        ev.accept()
+        if not ev.isFinish():
+            self.updateScaleBox(ev.buttonDownPos(), ev.pos())
+            return
+        self.rbScaleBox.hide()
+        rect = self.childGroup.mapRectFromParent(QRectF(ev.buttonDownPos(), ev.pos()).normalized())
+        self.banded.emit(rect, _adds(ev))
+
+    def mouseClickEvent(self, ev: Any) -> None:
+        """Tell a click or a double click with the left button."""
+        if ev.button() != Qt.MouseButton.LeftButton:
+            return
+        ev.accept()
+        point = self.mapToView(ev.pos())
+        if ev.double():
+            self.opened.emit(point)
+        else:
+            self.picked.emit(point, _adds(ev))
+
+
+def _adds(ev: Any) -> bool:
+    held = ev.modifiers()
+    return bool(held & (Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier))
+
+
+class Plot(pg.PlotWidget):  # type: ignore[misc]
+    """A plot with a labelled bottom and left axis.
+
+    Signals:
+        hovered(QPointF): the mouse moved, in data coordinates.
+        left(): the mouse went away.
+    """
+
+    hovered = Signal(QPointF)
+    left = Signal()
+
+    def __init__(
+        self, x: str, y: str, x_ticks: Ticks = nice, y_ticks: Ticks = nice, parent: QWidget | None = None
+    ) -> None:
+        self.box = SelectBox()
+        self.x_axis, self.y_axis = Ruler("bottom", x_ticks, x), Ruler("left", y_ticks, y)
+        super().__init__(parent, viewBox=self.box, axisItems={"bottom": self.x_axis, "left": self.y_axis})
+        for axis in (self.x_axis, self.y_axis):
+            axis.setZValue(-1000)
+        self.box.setZValue(0)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setFrameShape(QGraphicsView.Shape.NoFrame)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
+        self.setMinimumSize(120, 90)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.box.disableAutoRange()
+        self.fitted = True
+        self.vertical_grid = True
+        self.box.sigRangeChangedManually.connect(self._zoomed)
+        self.scene().sigMouseMoved.connect(self._moved)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Colours and font of the axes and the ground."""
+        font = QFont(self.font())
+        font.setPixelSize(theme.font_px)
+        self.setBackground(theme.surface)
+        for axis in (self.x_axis, self.y_axis):
+            style(axis, theme.muted, theme.border, theme.grid, font)
+            axis.setGrid(255 if axis is self.y_axis or self.vertical_grid else False)
+        self.box.rbScaleBox.setPen(pg.mkPen(theme.accent, width=1))
+        fill = pg.mkColor(theme.accent)
+        fill.setAlpha(40)
+        self.box.rbScaleBox.setBrush(pg.mkBrush(fill))
+
+    def show_range(self, x: tuple[float, float], y: tuple[float, float]) -> None:
+        """Show exactly this part, which a later zoom is free to leave."""
+        self.fitted = True
+        self.box.setRange(xRange=x, yRange=y, padding=0, disableAutoRange=True)
+
+    def pixels(self) -> tuple[float, float]:
+        """How much of the data one pixel covers, per axis."""
+        rect, (width, height) = self.box.viewRect(), (self.box.width(), self.box.height())
+        return rect.width() / max(width, 1.0), rect.height() / max(height, 1.0)
+
+    def leaveEvent(self, event: Any) -> None:
+        """Tell that nothing is under the mouse."""
+        self.left.emit()
+        super().leaveEvent(event)
+
+    def _zoomed(self, *_: object) -> None:
+        self.fitted = False
+
+    def _moved(self, position: QPointF) -> None:
+        if self.box.sceneBoundingRect().contains(position):
+            self.hovered.emit(self.box.mapSceneToView(position))
+        else:
+            self.left.emit()
+
+
+class Cloud(pg.GraphicsObject):  # type: ignore[misc]
+    """Dots of one size and colour, ten thousand of them in the time of a frame."""
+
+    def __init__(self, points: NDArray[np.float64], size: int, color: str) -> None:
+        super().__init__()
+        self._polygon = pg.functions.arrayToQPolygonF(points[:, 0], points[:, 1])
+        self._pen = pg.mkPen(color, width=size)
+        self._pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+        low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(2), np.zeros(2))
+        self._bounds = QRectF(QPointF(*low.tolist()), QPointF(*high.tolist()))
+
+    def boundingRect(self) -> QRectF:
+        """All points, with room for their size."""
+        x, y = (abs(v) * 10 for v in (self.pixelWidth(), self.pixelHeight()))
+        return self._bounds.adjusted(-x, -y, x, y)
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        """Draw the dots."""
+        painter.setPen(self._pen)
+        painter.drawPoints(self._polygon)

@@ -1,0 +1,209 @@
+"""PointsView: a mark per quantized layer, picked by click, rubber band or arrow keys; ErrorView and ScatterView."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from studio import core
+from studio.gui.theme import Theme
+from studio.gui.views.axes import Ticks, nice
+from studio.gui.views.columns import SHAPES, Columns, entries
+from studio.gui.views.labels import Entry
+from studio.gui.views.plot import Cloud, Plot
+from studio.gui.views.view import View, nearest
+
+FADED = 0.3
+MANY = 2000
+"""From here on all marks are dots, which are cheaper to draw than shapes."""
+
+
+class PointsView(View):
+    """A mark per layer at [x, y]. A subclass overrides `positions`, `fit` and `summary_text`.
+
+    Signals: see `View`.
+    """
+
+    X, Y = "", ""
+    X_TICKS: Ticks = staticmethod(nice)
+    Y_TICKS: Ticks = staticmethod(nice)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.columns = Columns()
+        self.points: NDArray[np.float64] = np.zeros((0, 2))
+        self.color_by = "kind"
+        self.plot = Plot(self.X, self.Y, type(self).X_TICKS, type(self).Y_TICKS)
+        layout = QVBoxLayout(self.body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.plot)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._marks: list[pg.GraphicsObject] = []
+        self._rings: list[pg.GraphicsObject] = []
+        self._groups: list[tuple[Entry, NDArray[np.int64]]] = []
+        box = self.plot.box
+        box.picked.connect(self._picked)
+        box.opened.connect(self._opened)
+        box.banded.connect(self._banded)
+        self.plot.hovered.connect(lambda point: self.say(self.tip_at(point)))
+        self.plot.left.connect(lambda: self.say([]))
+
+    # What a subclass says
+
+    def positions(self) -> NDArray[np.float64]:
+        """[n, 2] places of the layers in `columns`."""
+        raise NotImplementedError
+
+    def summary_text(self) -> str:
+        """A line about all points."""
+        return ""
+
+    def place_marks(self, entry: Entry, chosen: NDArray[np.int64], *, ring: bool) -> pg.GraphicsObject:
+        """The marks of one colour; with a ring around them when they are the selected ones."""
+        if len(chosen) > MANY // 8 and len(self.columns) > MANY:
+            return Cloud(self.points[chosen], self.mark_size() + (1 if ring else 0), entry.color)
+        pen = pg.mkPen(self.theme.text, width=2) if ring else None
+        x, y = self.points[chosen].T if len(chosen) else ((), ())
+        return pg.ScatterPlotItem(
+            x, y, size=self.mark_size() + (3 if ring else 0), symbol=SHAPES[entry.shape], brush=entry.color, pen=pen
+        )
+
+    def mark_size(self) -> int:
+        """Pixels across a mark: smaller, the more there are."""
+        count = len(self.columns)
+        return 9 if count < 300 else 7 if count < 2000 else 5
+
+    # Drawing
+
+    def results_changed(self) -> None:
+        """Place all marks again, unless nothing changed."""
+        if self.columns.update(self.results):
+            self.redraw()
+
+    def theme_changed(self) -> None:
+        """Draw with `theme`."""
+        self.plot.set_theme(self.theme)
+        self.redraw()
+
+    def selection_changed(self) -> None:
+        """Ring the selected layers and fade the others."""
+        self._draw_selection()
+
+    def redraw(self) -> None:
+        """Place all marks again."""
+        if not len(self.columns):
+            self._clear(self._marks)
+            self._clear(self._rings)
+            self.show_empty(self.EMPTY)
+            return
+        self.points = self.positions()
+        self._clear(self._marks)
+        self._groups = self.groups()
+        for entry, chosen in self._groups:
+            self._add(self.place_marks(entry, chosen, ring=False), self._marks)
+        self._draw_selection()
+        self.decorate(self.theme)
+        self.show_filled(self.summary_text(), [entry for entry, _ in self._groups])
+        if self.plot.fitted:
+            self.fit()
+
+    def decorate(self, theme: Theme) -> None:
+        """Draw what is no mark."""
+
+    def groups(self) -> list[tuple[Entry, NDArray[np.int64]]]:
+        """Legend entries and the indices of their layers."""
+        names, which = (
+            (self.columns.kinds, self.columns.kind_of)
+            if self.color_by == "kind"
+            else (self.columns.formats, self.columns.format_of)
+        )
+        return [
+            (entry, np.flatnonzero(which == i)) for i, entry in enumerate(entries(names, self.color_by, self.theme))
+        ]
+
+    def _draw_selection(self) -> None:
+        self._clear(self._rings)
+        chosen = self.columns.indices(self.selection)
+        for item in self._marks:
+            item.setOpacity(FADED if len(chosen) else 1.0)
+        if not len(chosen) or not len(self.columns):
+            return
+        for entry, members in self._groups:
+            mine = np.intersect1d(members, chosen)
+            if len(mine):
+                self._add(self.place_marks(entry, mine, ring=True), self._rings)
+
+    def _add(self, item: pg.GraphicsObject, items: list[pg.GraphicsObject]) -> None:
+        item.setZValue(10 if items is self._rings else 5)
+        self.plot.addItem(item, ignoreBounds=True)
+        items.append(item)
+
+    def _clear(self, items: list[pg.GraphicsObject]) -> None:
+        for item in items:
+            self.plot.removeItem(item)
+        items.clear()
+
+    # The mouse and the keys
+
+    def layer_at(self, point: QPointF) -> int | None:
+        """Index of the layer whose mark is under a place in data coordinates."""
+        return nearest(self.points, point, self.plot.pixels()) if len(self.columns) else None
+
+    def tip_at(self, point: QPointF) -> list[str]:
+        """What a tooltip says at a place in data coordinates."""
+        found = self.layer_at(point)
+        return [] if found is None else self.columns.tip(found)
+
+    def _picked(self, point: QPointF, add: bool) -> None:
+        self.setFocus()
+        found = self.layer_at(point)
+        if found is not None:
+            self.pick([self.columns.names[found]], add)
+        elif not add:
+            self.pick([])
+
+    def _opened(self, point: QPointF) -> None:
+        found = self.layer_at(point)
+        if found is None:
+            self.fit()
+        else:
+            self.layer_activated.emit(self.columns.names[found])
+
+    def _banded(self, rect: QRectF, add: bool) -> None:
+        self.setFocus()
+        if not len(self.columns):
+            return
+        x, y = self.points.T
+        inside = (x >= rect.left()) & (x <= rect.right()) & (y >= rect.top()) & (y <= rect.bottom())
+        self.pick([self.columns.names[i] for i in np.flatnonzero(inside)], add)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Left and right go from mark to mark, Enter opens the layer."""
+        step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(Qt.Key(event.key()))
+        if step and len(self.columns):
+            self._step(step)
+        elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.selection and not event.modifiers():
+            self.layer_activated.emit(self.selection[0])
+        else:
+            super().keyPressEvent(event)
+
+    def _step(self, step: int) -> None:
+        order = np.lexsort((self.points[:, 1], self.points[:, 0]))
+        chosen = self.columns.indices(self.selection[:1])
+        at = int(np.flatnonzero(order == chosen[0])[0]) + step if len(chosen) else 0
+        name = self.columns.names[order[min(max(at, 0), len(order) - 1)]]
+        self.pick([name])
+
+
+def padded(values: Sequence[float] | NDArray[np.float64], share: float = 0.06) -> tuple[float, float]:
+    """A range that holds the values with some room, never of no width."""
+    low, high = float(min(values)), float(max(values))
+    room = (high - low) * share or abs(high) * 0.05 or 0.5
+    return low - room, high + room
+
+
+__all__ = ["FADED", "Columns", "PointsView", "core", "padded"]

@@ -1,0 +1,321 @@
+"""RegimeView: where the block scales fall with two tiers and with three, and why small weights need the third."""
+
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from PySide6.QtCore import QPointF, QRectF, Qt, QTimer
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QBoxLayout, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+from studio import core
+from studio.gui.theme import Theme
+from studio.gui.views.axes import Tick, nice
+from studio.gui.views.columns import short
+from studio.gui.views.error_bars import Bar, ErrorBars
+from studio.gui.views.figure import Figure
+from studio.gui.views.labels import Line
+from studio.gui.views.plot import Plot
+from studio.gui.views.view import View
+
+SLICE = 200
+"""Layers whose regimes are worked out between two looks at the mouse and the keys."""
+
+TIERS = ("nvfp4-2t", "nvfp4-3t")
+TITLES = ("Two tiers, {}: max|block| / 6", "Three tiers, {}: max|block| / 6 / g")
+_SPREAD = (8.0, *(3.0,) * 7, *(1.0,) * 118, 6.0)
+"""Width of each scale byte along the axis: the few of the small zones are drawn wider, to be seen."""
+
+PLACES = np.concatenate([[0.0], np.cumsum(_SPREAD)])
+STARTS = [float(PLACES[byte]) for byte in core.ZONE_STARTS]
+NARROW = 560
+LOW = 14
+"""Text heights: a plot that is lower names no zones, only their shares."""
+
+
+_MARKS = ((0, "0"), (8, "2⁻⁶"), (24, "2⁻⁴"), (40, "2⁻²"), (56, "1"), (72, "4"), (88, "16"), (104, "64"), (126, "448"))
+_FEW = ("0", "2⁻⁶", "1", "448")
+
+
+def scale_ticks(low: float, high: float, room: int) -> list[Tick]:
+    """Ticks at the values of scale bytes: all of them, or the borders of the zones."""
+    shown = [(byte, text) for byte, text in _MARKS if room >= len(_MARKS) or text in _FEW]
+    places = [((PLACES[byte] + PLACES[byte + 1]) / 2, text) for byte, text in shown]
+    return [(float(place), text) for place, text in places if low <= place <= high]
+
+
+class ScalePlot(Plot):
+    """Blocks by the E4M3 byte of their scale, over the zones of E4M3."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("block scale, E4M3", "blocks, %", scale_ticks, nice, parent)
+        self.x_axis.label_width = 2.6
+        self.vertical_grid = False
+        self.box.setMouseEnabled(x=False, y=False)
+        self.regime: core.Regime | None = None
+        self._shares: NDArray[np.float64] = np.zeros(len(PLACES) - 1)
+
+    def show_regime(self, regime: core.Regime, theme: Theme, color: str, top: float) -> None:
+        """Draw the blocks of a regime, on an axis up to `top` percent."""
+        self.regime = regime
+        self.plotItem.clear()
+        self._shares = 100 * regime.counts / max(regime.blocks, 1)
+        self._draw_zones(regime, theme, top)
+        filled = self._shares > 0
+        self.addItem(
+            pg.BarGraphItem(
+                x0=PLACES[:-1][filled],
+                x1=PLACES[1:][filled],
+                y0=0,
+                height=self._shares[filled],
+                brush=color,
+                pen=pg.mkPen(None),
+            ),
+            ignoreBounds=True,
+        )
+        self.show_range((PLACES[0], PLACES[-1] + 3), (0.0, top))
+
+    def _draw_zones(self, regime: core.Regime, theme: Theme, top: float) -> None:
+        tints = (theme.error, theme.warning, theme.good, theme.error)
+        for zone, tint, low, high in zip(core.ZONES, tints, STARTS, STARTS[1:], strict=False):
+            color = pg.mkColor(tint)
+            color.setAlpha(70 if zone != "normal" else 26)
+            region = pg.LinearRegionItem((low, high), movable=False, brush=color, pen=pg.mkPen(None))
+            region.setZValue(-50)
+            self.addItem(region, ignoreBounds=True)
+            share = _percent(regime.share(zone))
+            text = f"{zone} {share}" if self.height() > LOW * theme.font_px or zone == "normal" else share
+            self._label_zone(text, zone, ((low + high) / 2, top), theme)
+
+    def _label_zone(self, text: str, zone: str, place: tuple[float, float], theme: Theme) -> None:
+        upright = zone == "normal"
+        label = pg.TextItem(
+            text, color=theme.text, anchor=(0.5, 0) if upright else (1, 0.5), angle=0 if upright else 90
+        )
+        label.setFont(self.font())
+        label.setZValue(20)
+        self.addItem(label, ignoreBounds=True)
+        label.setPos(*place)
+
+    def tip_at(self, point: QPointF) -> list[str]:
+        """What a tooltip says at a place in data coordinates."""
+        if self.regime is None or not 0 <= point.x() < PLACES[-1]:
+            return []
+        byte = int(np.searchsorted(PLACES, point.x(), side="right")) - 1
+        place = int(np.searchsorted(core.ZONE_STARTS, byte, side="right")) - 1
+        zone = core.ZONES[place]
+        return [
+            f"scale {_value(byte)} (byte 0x{byte:02X}), {zone}",
+            f"{int(self.regime.counts[byte]):,} blocks, {self._shares[byte]:.2f}% of all",
+            f"{zone} in all: {_percent(self.regime.share(zone))}",
+        ]
+
+
+def _value(byte: int) -> str:
+    exponent, mantissa = divmod(byte, 8)
+    value = 2.0**-9 * mantissa if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7)
+    return f"{value:g}"
+
+
+def _percent(share: float) -> str:
+    if share == 0:
+        return "0%"
+    return f"{share:.0%}" if 0.01 <= share <= 0.99 or share == 1 else "<1%" if share < 0.5 else ">99%"
+
+
+class RegimeView(View):
+    """Scale histograms of both tiers side by side, their errors, the dead zone, and a sentence that explains them.
+
+    The selected layers, or all. What was run is measured; the other tier is estimated from the results, and predicted
+    exactly from the block maxima once the detail of a single layer is there. Dragging over scales selects the layers
+    that have blocks there.
+
+    Signals: see `View`.
+    """
+
+    TITLE = "Scale regimes"
+    EMPTY = (
+        "No layer in NVFP4 has been quantized yet.\n"
+        "Choose an NVFP4 format and quantize (Ctrl+Return): this shows whether the block scales still have precision."
+    )
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.tiers: core.Tiers = core.no_tiers()
+        self._exact = False
+        self._seen: dict[str, core.LayerResult] = {}
+        self._whole = core.no_tiers()
+        self._waiting: list[core.LayerResult] = []
+        self.sentence = QLabel()
+        self.sentence.setTextFormat(Qt.TextFormat.PlainText)
+        self.sentence.setWordWrap(True)
+        self.heads = (Line(bold=True), Line(bold=True))
+        self.plots = (ScalePlot(), ScalePlot())
+        self.bars = ErrorBars()
+        self.note = QLabel()
+        self.note.setTextFormat(Qt.TextFormat.PlainText)
+        self.note.setWordWrap(True)
+        self._grid = QGridLayout()
+        self._grid.setSpacing(4)
+        layout = QVBoxLayout(self.body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.setDirection(QBoxLayout.Direction.TopToBottom)
+        layout.addWidget(self.sentence)
+        layout.addLayout(self._grid, 1)
+        layout.addWidget(self.bars)
+        layout.addWidget(self.note)
+        self._narrow: bool | None = None
+        self._place(narrow=False)
+        for number, plot in enumerate(self.plots):
+            plot.hovered.connect(lambda point, plot=plot: self.say(plot.tip_at(point)))
+            plot.left.connect(lambda: self.say([]))
+            plot.box.banded.connect(lambda rect, add, number=number: self._banded(number, rect, add))
+        self._timer = QTimer(self, interval=0)
+        self._timer.timeout.connect(self._work)
+
+    def _place(self, *, narrow: bool) -> None:
+        if narrow == self._narrow:
+            return
+        self._narrow = narrow
+        for number, (head, plot) in enumerate(zip(self.heads, self.plots, strict=True)):
+            row, column = (2 * number, 0) if narrow else (0, number)
+            self._grid.addWidget(head, row, column)
+            self._grid.addWidget(plot, row + 1, column)
+        for row in range(4):
+            self._grid.setRowStretch(row, 1 if row in ((1, 3) if narrow else (1,)) else 0)
+        for column in range(2):
+            self._grid.setColumnStretch(column, 0 if narrow and column else 1)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Side by side, or one above the other where it is narrow and high."""
+        super().resizeEvent(event)
+        self._place(narrow=self.width() < NARROW and self.height() > 1.1 * self.width())
+        self.note.setVisible(self.height() > 26 * self.theme.font_px)
+
+    # Data
+
+    def results_changed(self) -> None:
+        """Take what is new, in slices."""
+        now = {result.name: result for result in self.results if result.format in TIERS and result.scale_counts}
+        if any(now.get(name) is not result for name, result in self._seen.items()):
+            self._seen, self._whole, self._waiting = {}, core.no_tiers(), []
+        self._waiting += [result for name, result in now.items() if name not in self._seen]
+        self._seen = now
+        if len(self._waiting) <= SLICE:
+            self._work()
+        else:
+            self._timer.start()
+        self.redraw()
+
+    def _work(self) -> None:
+        """Work out the next slice."""
+        chosen, self._waiting = self._waiting[:SLICE], self._waiting[SLICE:]
+        if chosen:
+            self._whole = self._whole + core.estimate(chosen)
+        if not self._waiting and self._timer.isActive():
+            self._timer.stop()
+            self.redraw()
+
+    def selection_changed(self) -> None:
+        """Show the selected layers, and ask for the block maxima of a single one."""
+        self.redraw()
+        chosen = self._chosen()
+        if len(chosen) == 1 and (self.detail is None or self.detail.name != chosen[0].name):
+            self.detail_wanted.emit(chosen[0].name)
+
+    def detail_changed(self) -> None:
+        """Take the prediction from block maxima instead of the estimate."""
+        self.redraw()
+
+    def theme_changed(self) -> None:
+        """Draw with `theme`."""
+        for part in (*self.plots, self.bars):
+            part.set_theme(self.theme)
+        for head in self.heads:
+            head.set_color(self.theme.text)
+        self.sentence.setStyleSheet(f"color: {self.theme.text}; padding: 2px 0")
+        self.note.setStyleSheet(f"color: {self.theme.muted}")
+        self.redraw()
+
+    def _chosen(self) -> list[core.LayerResult]:
+        return [self._seen[name] for name in self.selection if name in self._seen]
+
+    def _detail(self) -> core.LayerDetail | None:
+        """The detail, when it is about the one layer selected."""
+        detail = self.detail
+        if detail is None or detail.tiers is None or self.selection != [detail.name]:
+            return None
+        return detail
+
+    def redraw(self) -> None:
+        """Draw everything again."""
+        detail, chosen = self._detail(), self._chosen()
+        if detail is not None and detail.tiers is not None:
+            self.tiers = detail.tiers
+        elif chosen:
+            self.tiers = core.estimate(chosen[: 5 * SLICE])
+        else:
+            self.tiers = self._whole
+        if not self.tiers.two.blocks:
+            self.show_empty(self.EMPTY if not self._seen else "Working out the regimes…")
+            return
+        self.sentence.setText(self.tiers.sentence())
+        self._draw_plots()
+        self._draw_bars(detail)
+        self.show_filled(self._summary(chosen, detail))
+        self.setAccessibleDescription(self.tiers.sentence())
+
+    def _draw_plots(self) -> None:
+        regimes = (self.tiers.two, self.tiers.three)
+        tallest = max(100 * float(r.counts.max()) / max(r.blocks, 1) for r in regimes)
+        for plot, head, title, regime, form in zip(self.plots, self.heads, TITLES, regimes, TIERS, strict=True):
+            head.set_text(title.format("measured" if regime.measured is not None else _source(regime)))
+            plot.show_regime(regime, self.theme, self.theme.format_color(form), tallest * 1.35)
+
+    def _draw_bars(self, detail: core.LayerDetail | None) -> None:
+        found = []
+        for name, regime, form in zip(
+            ("two tiers", "three tiers"), (self.tiers.two, self.tiers.three), TIERS, strict=True
+        ):
+            found.append(Bar(name, self.theme.format_color(form), regime.predicted, regime.measured))
+        lost = [f"{regime.vanished_share:.1%}" for regime in (self.tiers.two, self.tiers.three)]
+        note = f"Weights that become zero: {lost[0]} with two tiers, {lost[1]} with three."
+        if detail is not None:
+            note = f"Dead zone: {detail.dead_share:.1%} of the weights are below 1/24 of their block's maximum. {note}"
+        self.bars.show_bars(found, note)
+        self.note.setText(note)
+
+    def _summary(self, chosen: list[core.LayerResult], detail: core.LayerDetail | None) -> str:
+        if detail is not None:
+            who = short(detail.name)
+        elif len(chosen) == 1:
+            who = short(chosen[0].name)
+        else:
+            who = f"{self.tiers.layers:,} {'selected ' if chosen else ''}layers"
+        return f"{who}, {self.tiers.two.blocks:,} blocks of 16, largest weight {self.tiers.max_abs:.3g}"
+
+    def _banded(self, number: int, rect: QRectF, add: bool) -> None:
+        """Take the layers that were run with these tiers and have blocks inside."""
+        inside = (PLACES[1:] > rect.left()) & (PLACES[:-1] < rect.right())
+        layers = [layer for layer in self._seen.values() if layer.format == TIERS[number]]
+        if layers:
+            counts = np.array([layer.scale_counts[: len(inside)] for layer in layers])
+            self.pick([layers[i].name for i in np.flatnonzero(counts[:, inside].sum(axis=1))], add)
+
+    def figure(self) -> Figure:
+        """Blocks by scale byte."""
+        pairs = zip(self.tiers.two.counts, self.tiers.three.counts, strict=True)
+        rows: list[Any] = [
+            (f"0x{byte:02X}", _value(byte), _zone(byte), int(a), int(b)) for byte, (a, b) in enumerate(pairs)
+        ]
+        return Figure(self.TITLE, ("byte", "scale", "zone", "blocks, two tiers", "blocks, three tiers"), rows)
+
+
+def _zone(byte: int) -> str:
+    return core.ZONES[int(np.searchsorted(core.ZONE_STARTS, byte, side="right")) - 1]
+
+
+def _source(regime: core.Regime) -> str:
+    return "predicted" if regime.exact else "estimated"

@@ -1,0 +1,310 @@
+"""View: what all views share - a head, a legend, the plot or its numbers, saving, and a word when there is nothing."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QPoint, QPointF, Qt, Signal
+from PySide6.QtGui import QAction, QContextMenuEvent, QCursor, QGuiApplication, QResizeEvent, QShowEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QSizePolicy,
+    QStackedWidget,
+    QTableView,
+    QToolButton,
+    QToolTip,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio import core
+from studio.gui.theme import LIGHT, Theme
+from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
+from studio.gui.views.labels import Entry, Legend, Line, tip
+
+ROOM_FOR_SUMMARY = 72
+"""Text heights across, from which on the summary stands beside the title."""
+
+
+class View(QWidget):
+    """A titled plot over layers. A subclass fills `body`, and overrides `results_changed`, `selection_changed`.
+
+    Signals:
+        layers_selected(list): names of layers that the user picked.
+        layer_activated(str): a layer that was double-clicked, or chosen with Enter.
+        detail_wanted(str): a layer of which `show_detail` could show more.
+        save_failed(str): a sentence about a file that could not be written.
+    """
+
+    layers_selected = Signal(list)
+    layer_activated = Signal(str)
+    detail_wanted = Signal(str)
+    save_failed = Signal(str)
+
+    TITLE = ""
+    EMPTY = ""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.theme: Theme = LIGHT
+        self.results: list[core.LayerResult] = []
+        self.selection: list[str] = []
+        self.detail: core.LayerDetail | None = None
+        self._late: set[str] = set()
+        self.setAccessibleName(self.TITLE)
+        self.setMinimumSize(240, 160)
+        self.head = Line(bold=True)
+        self.head.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        self.head.set_text(self.TITLE)
+        self.summary = Line()
+        self.legend = Legend()
+        self.legend.hide()
+        self.controls = QHBoxLayout()
+        self.controls.setSpacing(4)
+        self.body = QWidget()
+        self.table = _table(self.TITLE)
+        self.empty = _empty()
+        self.stack = QStackedWidget()
+        for page in (self.empty, self.body, self.table):
+            self.stack.addWidget(page)
+        self.menu = QMenu(self)
+        self.table_action = self._fill_menu()
+        self._arrange()
+        self._show_empty(self.EMPTY)
+
+    def _arrange(self) -> None:
+        self.more = more = QToolButton()
+        more.setText("⋯")
+        more.setToolTip("Save, copy, show as table")
+        more.setAccessibleName(f"Menu of {self.TITLE}")
+        more.setAutoRaise(True)
+        more.setMenu(self.menu)
+        more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self._top = QHBoxLayout()
+        self._top.setSpacing(10)
+        self._top.addWidget(self.head)
+        self._top.addStretch(0)
+        self._top.addLayout(self.controls)
+        self._top.addWidget(more)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 4, 8, 4)
+        column.setSpacing(2)
+        column.addLayout(self._top)
+        column.addWidget(self.summary)
+        column.addWidget(self.legend)
+        column.addWidget(self.stack, 1)
+
+    def _fill_menu(self) -> QAction:
+        for text, run in (
+            ("Copy image", self.copy_image),
+            ("Save as PNG…", lambda: self._ask_and_save(".png")),
+            ("Save as SVG…", lambda: self._ask_and_save(".svg")),
+            ("Save as CSV…", lambda: self._ask_and_save(".csv")),
+            ("Fit to data", self.fit),
+        ):
+            self.menu.addAction(text).triggered.connect(_quietly(run))
+        shown = self.menu.addAction("Show as table")
+        shown.setCheckable(True)
+        shown.toggled.connect(self.set_table_shown)
+        return shown
+
+    # What the window calls
+
+    def set_theme(self, theme: Theme) -> None:
+        """Draw with other colours and another text size."""
+        self.theme = theme
+        font = self.font()
+        font.setPixelSize(theme.font_px)
+        self.setFont(font)
+        self.head.set_color(theme.text)
+        self.summary.set_color(theme.muted)
+        no_arrow = "QToolButton::menu-indicator { image: none; width: 0 }"
+        self.more.setStyleSheet(f"QToolButton {{ color: {theme.text} }} {no_arrow}")
+        self.empty.setStyleSheet(f"color: {theme.muted}; background: {theme.surface}; padding: 12px")
+        self.theme_changed()
+
+    def show_results(self, results: Sequence[core.LayerResult]) -> None:
+        """Show the results of a run, in file order."""
+        self.results = list(results)
+        self._draw_later("results")
+
+    def show_detail(self, detail: core.LayerDetail | None) -> None:
+        """Show more of a layer."""
+        self.detail = detail
+        self._draw_later("detail")
+
+    def set_selection(self, names: Sequence[str]) -> None:
+        """Mark layers; emits nothing, except for the detail that is missing."""
+        self.selection = list(names)
+        self._draw_later("selection")
+
+    def set_table_shown(self, shown: bool) -> None:
+        """Show the numbers as a table, or the plot again."""
+        self.catch_up()
+        if self.table_action.isChecked() != shown:
+            self.table_action.setChecked(shown)
+            return
+        if self.stack.currentWidget() is not self.empty:
+            self._show_body()
+
+    def save(self, path: Path) -> None:
+        """Write the plot to a .png or .svg file, its numbers to .csv. Raises OSError, ValueError for another suffix."""
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"[save] the name must end in {', '.join(SUFFIXES)}, got {path.name!r}")
+        self.catch_up()
+        if path.suffix == ".csv":
+            path.write_text(self.figure().csv(), encoding="utf-8")
+        else:
+            write_picture(path, self.body, self.caption(), self.theme)
+
+    def copy_image(self) -> None:
+        """Put the plot on the clipboard."""
+        QGuiApplication.clipboard().setImage(picture(self.body, self.caption(), self.theme))
+
+    def caption(self) -> str:
+        """What stands above a saved picture."""
+        return " - ".join(part for part in (self.TITLE, self.summary.text()) if part)
+
+    # What a subclass says
+
+    def figure(self) -> Figure:
+        """The numbers shown."""
+        return Figure(self.TITLE, ("layer",), [])
+
+    def fit(self) -> None:
+        """Zoom out to all of the data."""
+
+    def results_changed(self) -> None:
+        """Draw `results`."""
+
+    def selection_changed(self) -> None:
+        """Draw `selection`."""
+
+    def detail_changed(self) -> None:
+        """Draw `detail`."""
+
+    def theme_changed(self) -> None:
+        """Draw with `theme`."""
+
+    # What a subclass uses
+
+    def show_empty(self, text: str) -> None:
+        """Say what comes next instead of a plot."""
+        self._show_empty(text)
+        self.summary.set_text("")
+        self.legend.set_entries((), self.theme.muted)
+
+    def show_filled(self, summary: str, legend: Sequence[Entry] = ()) -> None:
+        """Show the plot, or the table if that is chosen, under a summary."""
+        self.summary.set_text(summary)
+        self.setAccessibleDescription(summary)
+        self.legend.set_entries(legend, self.theme.muted)
+        if self.stack.currentWidget() is self.empty or self.table_action.isChecked():
+            self._show_body()
+
+    def say(self, lines: Sequence[str], where: QPoint | None = None) -> None:
+        """Show a tooltip at the mouse; no lines take it away."""
+        if lines:
+            QToolTip.showText(where or QCursor.pos(), tip(lines), self)
+        else:
+            QToolTip.hideText()
+
+    def pick(self, names: Sequence[str], add: bool = False) -> None:
+        """Select layers because the user did, and tell it; `add` keeps what is selected, and lets go of what was."""
+        chosen = list(names)
+        if add:
+            chosen = [name for name in self.selection if name not in set(names)]
+            chosen += [name for name in names if name not in set(self.selection)]
+        self.set_selection(chosen)
+        self.layers_selected.emit(chosen)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The summary stands beside the title where there is room, otherwise below it."""
+        super().resizeEvent(event)
+        layout, wide = self.layout(), self.width() > ROOM_FOR_SUMMARY * self.theme.font_px
+        if isinstance(layout, QVBoxLayout) and wide != (self._top.indexOf(self.summary) >= 0):
+            if wide:
+                self._top.insertWidget(1, self.summary, 1)
+            else:
+                layout.insertWidget(1, self.summary)
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        """Offer saving, copying and the table."""
+        self.menu.popup(event.globalPos())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Draw what changed while nobody looked."""
+        super().showEvent(event)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Draw what was put off because the view was hidden."""
+        late, self._late = self._late, set()
+        for what in ("results", "selection", "detail"):
+            if what in late:
+                getattr(self, f"{what}_changed")()
+
+    def _draw_later(self, what: str) -> None:
+        """Draw now, or, while hidden, once it is shown: a view that nobody sees costs nothing."""
+        self._late.add(what)
+        if self.isVisible():
+            self.catch_up()
+
+    def _show_empty(self, text: str) -> None:
+        self.empty.setText(text)
+        self.setAccessibleDescription(text)
+        self.stack.setCurrentWidget(self.empty)
+
+    def _show_body(self) -> None:
+        shown = self.table_action.isChecked()
+        if shown:
+            self.table.setModel(FigureModel(self.figure(), self))
+        self.stack.setCurrentWidget(self.table if shown else self.body)
+
+    def _ask_and_save(self, suffix: str) -> None:
+        name = f"{self.TITLE.lower().replace(' ', '-')}{suffix}"
+        chosen, _ = QFileDialog.getSaveFileName(self, f"Save {self.TITLE.lower()}", name, f"*{suffix}")
+        if not chosen:
+            return
+        path = Path(chosen)
+        try:
+            self.save(path if path.suffix == suffix else path.with_name(path.name + suffix))
+        except OSError as error:
+            self.save_failed.emit(f"{path.name} could not be written: {error.strerror or error}")
+
+
+def _quietly(run: Callable[[], None]) -> Callable[[Any], None]:
+    return lambda *_: run()
+
+
+def _table(title: str) -> QTableView:
+    table = QTableView()
+    table.setAccessibleName(f"{title} as table")
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.verticalHeader().hide()
+    table.horizontalHeader().setDefaultSectionSize(130)
+    table.horizontalHeader().setStretchLastSection(True)
+    table.setWordWrap(False)
+    return table
+
+
+def _empty() -> QLabel:
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+    label.setWordWrap(True)
+    return label
+
+
+def nearest(points: Any, at: QPointF, pixels: tuple[float, float], reach: float = 14.0) -> int | None:
+    """Index of the point [n, 2] nearest to `at` on the screen, None when none is within `reach` pixels."""
+    if not len(points):
+        return None
+    dx, dy = (points[:, 0] - at.x()) / pixels[0], (points[:, 1] - at.y()) / pixels[1]
+    distance = dx * dx + dy * dy
+    best = int(distance.argmin())
+    return best if distance[best] <= reach * reach else None
