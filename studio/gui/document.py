@@ -154,6 +154,10 @@ class Document(QObject):
         both = zip(choices, found, strict=True)
         return [result or _kept(choice) for choice, result in both if result is not None or choice.recipe is None]
 
+    def peers(self, name: str) -> tuple[str, ...]:
+        """Names of the layers that share the tensor scale of a layer now."""
+        return self._groups.peers(self.store.index[name], self.choices)
+
     def begin(self, order: Order) -> None:
         """Mark the layers of `order` as queued."""
         self._mark(order.choices, QUEUED)

@@ -1,5 +1,6 @@
 """Workspace: the page of an open checkpoint: summary, table of layers, views beside it."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from studio.gui.settings import Settings
 from studio.gui.summary import Summary
 from studio.gui.theme import Theme
 
-REFRESH_MS = 100
+REFRESH_MS, SLOWEST_MS = 100, 1500
 WIDE, TALL = 760, 520
 PAGES = ("overview", "inspect", "compare", "metadata")
 _PLOTS = (
@@ -45,8 +46,11 @@ class Workspace(QWidget):
         }
         self._place()
         actions.bind_local(self)
+        self._waiting: list[Any] = []
+        self._results: list[Any] = []
+        self._cost = 0.0
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
-        self._refresh.timeout.connect(self.refresh)
+        self._refresh.timeout.connect(self._refresh_in_steps)
         self._connect()
 
     def _place(self) -> None:
@@ -91,6 +95,8 @@ class Workspace(QWidget):
         self.document.selected.connect(self._follow)
         self.document.chosen.connect(lambda _: self.refresh_soon())
         self.document.measured.connect(lambda _: self.refresh_soon())
+        for tabs in (self.pages, self.overview.first, self.overview.second):
+            tabs.currentChanged.connect(lambda _: self.refresh_soon())
         for view in self.views.values():
             view.layers_selected.connect(self.document.select)
             view.layer_activated.connect(self.inspect)
@@ -119,18 +125,40 @@ class Workspace(QWidget):
             view.set_selection(names)
 
     def refresh_soon(self) -> None:
-        """Draw figures and views again, at most ten times a second."""
-        if not self._refresh.isActive():
-            self._refresh.start()
+        """Draw figures and views again, at most ten times a second, and at most a tenth of the time."""
+        if not self._refresh.isActive() and not self._waiting:
+            self._refresh.start(min(max(REFRESH_MS, round(10_000 * self._cost)), SLOWEST_MS))
 
-    def refresh(self) -> None:
-        """Draw figures and views again."""
+    def _refresh_in_steps(self) -> None:
+        """Figures now, then view after view, so that clicks have their turn in between."""
         if self.document.model is None:
             return
+        began = time.thread_time()
+        self.summary.refresh()
+        self._results = self.document.store.shown_results()
+        self._waiting = [view for view in self.views.values() if view.isVisible()]
+        self._cost = time.thread_time() - began
+        QTimer.singleShot(0, self, self._refresh_next)
+
+    def _refresh_next(self) -> None:
+        if not self._waiting or self.document.model is None:
+            self._waiting = []
+            return
+        began = time.thread_time()
+        self._waiting.pop(0).show_results(self._results)
+        self._cost += time.thread_time() - began
+        QTimer.singleShot(0, self, self._refresh_next)
+
+    def refresh(self) -> None:
+        """Draw figures and the views in sight again; the others follow when they come into sight."""
+        if self.document.model is None:
+            return
+        self._waiting = []
         self.summary.refresh()
         results = self.document.store.shown_results()
         for view in self.views.values():
-            view.show_results(results)
+            if view.isVisible():
+                view.show_results(results)
 
     def show_page(self, page: str) -> None:
         """Bring a page to the front."""
