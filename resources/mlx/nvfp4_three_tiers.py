@@ -14,7 +14,9 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models.switch_layers import SwitchLinear
 from mlx_lm.utils import MODEL_REMAPPING
 
-_TYPE = json.loads((Path(__file__).parent / "config.json").read_text(encoding="utf-8"))["model_type"]
+_CONFIG = json.loads((Path(__file__).parent / "config.json").read_text(encoding="utf-8"))
+_TYPE = _CONFIG["model_type"]
+_DTYPE = getattr(mx, str(_CONFIG.get("dtype") or _CONFIG.get("torch_dtype")), mx.bfloat16)
 _architecture = importlib.import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(_TYPE, _TYPE)}")
 _NVFP4 = {"group_size": 16, "bits": 4, "mode": "nvfp4"}
 
@@ -58,9 +60,9 @@ class Embedding(_ThreeTiers):
     """Rows are decoded when they are looked up."""
 
     def __call__(self, indices: mx.array) -> mx.array:
-        """Rows of the embedding, in bfloat16."""
+        """Rows of the embedding, in the dtype of the checkpoint."""
         rows = mx.dequantize(self.weight[indices], self.scales[indices], dtype=mx.float32, **_NVFP4)
-        return (rows * self.multiplier).astype(mx.bfloat16)
+        return (rows * self.multiplier).astype(_DTYPE)
 
     as_linear = Linear.__call__
 
