@@ -3,7 +3,7 @@
 // A codec holds what is computed once, its Strip the scales of one strip. `encode` gives codes, in their BITS low bits, and
 // what they decode to: with its sign when SIGNED, and then the difference to the weight may round in float32; else as
 // magnitudes, whose difference is exact unless the strip is `careful`, because a weight and its code's value are within
-// a factor of two, or the value is 0.
+// a factor of two, or the value is 0. A measured strip is careful, too, when float32 can not hold its squares.
 #pragma once
 
 #include "elements.h"
@@ -15,11 +15,28 @@ constexpr int STRIP = 512;  // weights handled at a time: 16 pairs of vectors, a
 constexpr int PAIRS = STRIP / 32;
 
 // What one look at a strip tells: largest magnitudes, lane j of the first vector for weights 32 j .. 32 j + 15, of the
-// second for the 16 after them; and, if asked, whether any weight is zero.
+// second for the 16 after them; and, if asked, whether any weight is zero (or so small that its square needs care).
 struct Peaks {
     Floats halves[2];
     bool zero;
 };
+
+// Squares of numbers up to 2**60 can be summed in float32, and those of the errors of blocks from 2**-38 are normal.
+INLINE bool squares_fit(Floats x, Floats y) {
+    const Words least = __builtin_elementwise_min(bits(x) - 1u, bits(y) - 1u);  // zeros are large
+    return !any((larger(x, y) > 0x1p60f) | (least < ((127u - 38) << 23) - 1u));
+}
+
+// Whether a weight other than zero is so small that its square may not be exact.
+template <class S> INLINE bool holds_tiny(const typename S::T* strip) {
+    if constexpr (S::SMALLEST > 1) {
+        Shorts least = Shorts{} + (uint16_t)0xFFFF;
+        for (int j = 0; j < PAIRS; j++)
+            least = __builtin_elementwise_min(least, (load<Shorts>(strip + 32 * j) & (uint16_t)0x7FFF) - (uint16_t)1);
+        return any(least < (uint16_t)(S::SMALLEST - 1));
+    }
+    return false;
+}
 
 template <class S, bool ZEROS> INLINE Peaks find_peaks(const typename S::T* strip) {
     Peaks peaks;
@@ -33,7 +50,7 @@ template <class S, bool ZEROS> INLINE Peaks find_peaks(const typename S::T* stri
         reduce_halves<Words>(get, [](Words x, Words y) { return larger_shorts(x, y); }, low, high);
         peaks.halves[0] = S::widen(larger(low & 0xFFFFu, low >> 16));
         peaks.halves[1] = S::widen(larger(high & 0xFFFFu, high >> 16));
-        peaks.zero = any((Shorts)least == 0);
+        peaks.zero = any((Shorts)least < (uint16_t)S::SMALLEST);
     } else {
         const auto get = [&](int j) {
             Words a = load<Words>(strip + 32 * j) & 0x7FFFFFFFu, b = load<Words>(strip + 32 * j + 16) & 0x7FFFFFFFu;
@@ -46,6 +63,10 @@ template <class S, bool ZEROS> INLINE Peaks find_peaks(const typename S::T* stri
         peaks.zero = any(least == 0);
     }
     return peaks;
+}
+
+template <class S> INLINE bool measures_wide(const Peaks& peaks, const typename S::T* strip) {
+    return !squares_fit(peaks.halves[0], peaks.halves[1]) || (peaks.zero && holds_tiny<S>(strip));
 }
 
 // x / divisor given the rounded inverse: the residual of the first guess is exact, so the second is right (Markstein).
@@ -114,6 +135,7 @@ struct Nvfp4 {
         // Only a saturated scale makes a weight more than twice its code's value.
         strip.careful = !self.fast || any(saturated);
         strip.zero = peaks.zero;
+        if constexpr (MEASURE) strip.careful |= measures_wide<S>(peaks, weight);
         store_bytes(strip.bytes, interleave_low(byte[0], byte[1]));
         store_bytes(strip.bytes + LANES, interleave_high(byte[0], byte[1]));
     }
@@ -134,6 +156,10 @@ struct Nvfp4 {
     template <class S> INLINE void store_scales(const Strip& strip, const EncodeTask& task, int64_t block, int count) {
         memcpy((uint8_t*)task.scales + block, strip.bytes, (size_t)count);
     }
+    INLINE void count_scales(const Strip& strip, int j, uint32_t (*counts)[256]) {
+        counts[0][strip.bytes[2 * j]]++;
+        counts[1][strip.bytes[2 * j + 1]]++;
+    }
 };
 
 template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx {
@@ -144,8 +170,7 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
         Floats error_bound;
         alignas(64) float factor[PAIRS], inverse[PAIRS];
         uint8_t bytes[PAIRS];
-        bool zero;
-        static constexpr bool careful = false;
+        bool careful, zero;
     };
 
     INLINE void prepare(Mx&, const EncodeTask&) {}
@@ -169,6 +194,7 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
         store_bytes(strip.bytes, byte);
         strip.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
         strip.zero = peaks.zero;
+        strip.careful = MEASURE && measures_wide<S>(peaks, weight);
     }
 
     struct Pair {
@@ -185,6 +211,7 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
     template <class S> INLINE void store_scales(const Strip& strip, const EncodeTask& task, int64_t block, int count) {
         memcpy((uint8_t*)task.scales + block, strip.bytes, (size_t)count);
     }
+    INLINE void count_scales(const Strip& strip, int j, uint32_t (*counts)[256]) { counts[j & 1][strip.bytes[j]]++; }
 };
 
 using Mxfp4 = Mx<E2M1, 4, 6, 2>;
@@ -202,6 +229,7 @@ template <int WIDTH> struct Affine {
     static constexpr bool SIGNED = true;
 
     struct Strip {
+        Floats error_bound;
         alignas(64) float scale[PAIRS], inverse[PAIRS], bias[PAIRS], stored_scale[PAIRS], stored_bias[PAIRS];
         bool careful;
     };
@@ -238,10 +266,18 @@ template <int WIDTH> struct Affine {
         store(strip.scale, scale);
         store(strip.bias, bias);
         store(strip.inverse, 1.0f / scale);
-        store(strip.stored_scale, S::rounded(scale));
-        store(strip.stored_bias, S::rounded(bias));
+        const Floats stored_scale = S::rounded(scale), stored_bias = S::rounded(bias);
+        store(strip.stored_scale, stored_scale);
+        store(strip.stored_bias, stored_bias);
         Floats size = magnitude(scale);
         strip.careful = any(size > 0x1p90f) || any(size < 1e-8f);
+        if constexpr (MEASURE) {
+            strip.careful |= !squares_fit(magnitude(low), magnitude(high));
+            // Half a step, what lies past the last code, and the rounding: of scale and bias to the dtype, of the sums.
+            Floats past = larger(range - size * steps_wanted, Floats{}), sums = (size + range) * steps_wanted;
+            Floats stored = magnitude(scale - stored_scale) * steps_wanted + magnitude(bias - stored_bias);
+            strip.error_bound = size * 0.51f + past + stored + (sums + magnitude(edge)) * 0x1p-20f;
+        }
     }
 
     struct Pair {
@@ -267,6 +303,7 @@ template <int WIDTH> struct Affine {
             ((T*)task.biases)[block + i] = S::narrow(strip.stored_bias[i * lanes]);
         }
     }
+    INLINE void count_scales(const Strip&, int, uint32_t (*)[256]) {}
 };
 
 }  // namespace VARIANT

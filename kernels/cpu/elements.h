@@ -102,8 +102,11 @@ INLINE Words count_zero_shorts(Words x) {
 
 // `rounded` is to the dtype, still in float32; `narrow` stores such a number.
 // Each dtype loads 32 weights as even and odd elements: lanes 0..7 are the first 16 weights, lanes 8..15 the others.
+// EXACT_SQUARES: in float32 the square of a weight is exact, unless its magnitude has bits below SMALLEST.
 struct BFloat16 {
     using T = uint16_t;
+    static constexpr bool EXACT_SQUARES = true;
+    static constexpr uint32_t SMALLEST = (127 - 64) << 7;  // 2**-64, as bits
     // Of 32 weights, how many are zero: 16-bit counters, two to a lane.
     INLINE Words zeros(const T* from) { return count_zero_shorts(load<Words>(from)); }
     INLINE void load_pair(const T* from, Floats& even, Floats& odd) {
@@ -131,6 +134,8 @@ struct BFloat16 {
 
 struct Float32 {
     using T = float;
+    static constexpr bool EXACT_SQUARES = false;
+    static constexpr uint32_t SMALLEST = 1;
     INLINE Words zeros(const T* from) {
         Words first = load<Words>(from) & 0x7FFFFFFFu, second = load<Words>(from + 16) & 0x7FFFFFFFu;
         return (first == 0u ? splat(1u) : Words{}) + (second == 0u ? splat(1u) : Words{});
@@ -151,6 +156,8 @@ struct Float32 {
 
 struct Float16 {
     using T = uint16_t;
+    static constexpr bool EXACT_SQUARES = true;
+    static constexpr uint32_t SMALLEST = 1;
     INLINE Words zeros(const T* from) { return count_zero_shorts(load<Words>(from)); }
 #if defined(__F16C__) || defined(__aarch64__)
     typedef _Float16 Native __attribute__((vector_size(32)));

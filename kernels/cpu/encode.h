@@ -13,14 +13,16 @@ template <class S, class C> struct Slot {
     alignas(64) typename S::T padded[STRIP];
 };
 
-// How a strip is encoded: CAREFUL divides and leaves differences to double precision, TRACK looks for the largest error.
+// How a strip is encoded: CAREFUL divides and measures in double precision, TRACK looks for the largest error.
 enum Care { QUICK, TRACK, CAREFUL };
 
 template <class S, class C, bool MEASURE, Care CARE>
-INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work, Totals& kept) {
+INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes, const Blocks& blocks, Totals& totals) {
     constexpr int PER_STORE = 16 / C::BITS;  // pairs whose codes fill a vector
-    constexpr bool DIFFERENCE = CARE == CAREFUL || C::SIGNED;
-    Sums sums = kept.sums;
+    constexpr bool COUNT_CODES = CARE != CAREFUL && !C::SIGNED;
+    Workspace work;
+    Tally tally = {};
+    Doubles squares[2] = {};
     Words nonzero = {};
 #pragma clang loop unroll(disable)
     for (int first = 0; first < PAIRS; first += PER_STORE) {
@@ -36,39 +38,51 @@ INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
             Words both = select((1u << C::BITS) - 1, even, odd << C::BITS);
             packed = k == 0 ? both : select((1u << (2 * C::BITS * k)) - 1, packed, both << (2 * C::BITS * k));
             if constexpr (MEASURE) {
+                C::count_scales(slot.strip, j, totals.scale_counts);
                 if constexpr (!C::SIGNED)
                     for (Floats& one : weight) one = magnitude(one);
-                measure_pair<DIFFERENCE, CARE == TRACK>(weight, decoded, work.error + 2 * j, sums);
+                if constexpr (CARE == CAREFUL) {
+                    measure_wide(weight, decoded, work.exact + 2 * j, squares, tally.max_square);
+                    count_vanished(weight, decoded, tally);
+                } else {
+                    work.error[j] = measure_pair<S, C::SIGNED, CARE == TRACK>(weight, decoded, tally);
+                }
             }
         }
-        if constexpr (MEASURE && !DIFFERENCE) nonzero += nonzero_codes<C::BITS>(packed);
+        if constexpr (MEASURE && COUNT_CODES) nonzero += nonzero_codes<C::BITS>(packed);
         if constexpr (C::BITS == 4)
             store(codes + 16 * first, ravel_bytes(packed));
         else
             store(codes + 32 * first, ravel_shorts(packed));
     }
-    if constexpr (MEASURE && !DIFFERENCE) {
-        sums.vanished += (Integers)(STRIP / LANES - sum_counters<C::BITS>(nonzero));
-        if (slot.strip.zero) sums.vanished -= (Integers)count_zeros<S>(slot.source);
+    if constexpr (MEASURE) {
+        if constexpr (COUNT_CODES) {
+            tally.vanished = (Integers)(STRIP / LANES - sum_counters<C::BITS>(nonzero));
+            if (slot.strip.zero) tally.vanished -= (Integers)count_zeros<S>(slot.source);
+        }
+        totals.vanished += tally.vanished;
+        if constexpr (CARE == CAREFUL)
+            record_wide(work, squares, blocks, totals);
+        else
+            record_strip(work, tally, blocks, totals);
+        if constexpr (CARE != QUICK) record_largest(tally, totals);
     }
-    if constexpr (MEASURE) kept.sums = sums;
 }
 
 // What is rare is kept out of the way of what is common.
 template <class S, class C, bool MEASURE, Care CARE>
-__attribute__((noinline)) void encode_apart(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work,
-                                            Totals& totals) {
-    encode_strip<S, C, MEASURE, CARE>(codec, slot, codes, work, totals);
-    totals.max_error = floats(splat(__builtin_reduce_max(bits(totals.sums.max_error))))[0];
+__attribute__((noinline)) void encode_apart(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
+                                            const Blocks& blocks, Totals& totals) {
+    encode_strip<S, C, MEASURE, CARE>(codec, slot, codes, blocks, totals);
 }
 
 template <class S, class C, bool MEASURE>
-INLINE void encode_slot(const C& codec, const Slot<S, C>& slot, uint8_t* codes, Workspace& work, Totals& totals) {
-    if (slot.strip.careful) return encode_apart<S, C, MEASURE, CAREFUL>(codec, slot, codes, work, totals);
-    if constexpr (MEASURE && !C::SIGNED)
-        if (any(slot.strip.error_bound > totals.max_error))
-            return encode_apart<S, C, MEASURE, TRACK>(codec, slot, codes, work, totals);
-    encode_strip<S, C, MEASURE, QUICK>(codec, slot, codes, work, totals);
+INLINE void encode_slot(const C& codec, const Slot<S, C>& slot, uint8_t* codes, const Blocks& blocks, Totals& totals) {
+    if (slot.strip.careful) return encode_apart<S, C, MEASURE, CAREFUL>(codec, slot, codes, blocks, totals);
+    if constexpr (MEASURE)
+        if (any(slot.strip.error_bound > totals.largest))
+            return encode_apart<S, C, MEASURE, TRACK>(codec, slot, codes, blocks, totals);
+    encode_strip<S, C, MEASURE, QUICK>(codec, slot, codes, blocks, totals);
 }
 
 template <class S, class C, bool MEASURE>
@@ -95,7 +109,7 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     uint8_t* codes = task.codes;
     int64_t block = 0, column_ahead = 0;
     Totals totals = {};
-    Workspace work;
+    float* errors = MEASURE ? task.measure->block_error : nullptr;
     uint8_t packed[STRIP];
     Slot<S, C> slots[2];
     C codec;
@@ -114,15 +128,18 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
         for (int64_t column = 0; column < width; turn ^= 1) {
             if (ahead < end) look_ahead(slots[turn ^ 1]);
             const Slot<S, C>& slot = slots[turn];
-            const int nbytes = slot.size * C::BITS / 8, blocks = slot.size / task.layout.block;
+            const int nbytes = slot.size * C::BITS / 8, count = slot.size / task.layout.block;
+            const Blocks blocks = {errors ? errors + block : nullptr, count, task.layout.block};
+            if (blocks.errors) prefetch(blocks.errors + 2 * count, count * (int64_t)sizeof(float));
             prefetch(codes + 2 * (STRIP * C::BITS / 8), STRIP * C::BITS / 8);
-            encode_slot<S, C, MEASURE>(codec, slot, slot.size < STRIP ? packed : codes, work, totals);
+            encode_slot<S, C, MEASURE>(codec, slot, slot.size < STRIP ? packed : codes, blocks, totals);
             if (slot.size < STRIP) memcpy(codes, packed, (size_t)nbytes);
-            C::template store_scales<S>(slot.strip, task, block, blocks);
-            if constexpr (MEASURE) record_blocks(task, work, block, blocks);
+            C::template store_scales<S>(slot.strip, task, block, count);
+            if constexpr (MEASURE && !C::SIGNED)
+                if (slot.size < STRIP) discount_scales(slot.strip.bytes + count, STRIP / task.layout.block - count, totals);
             column += slot.size;
             codes += nbytes;
-            block += blocks;
+            block += count;
         }
         if constexpr (MEASURE) finish_row(task, totals, row);
     }

@@ -1,35 +1,43 @@
 // What an encoded strip cost: sums, counts and the largest error, pair by pair while the weights are in registers.
+//
+// Sums of a strip are float32, in an order that no instruction set, slab or thread changes: squared errors as a tree over
+// the 16 weights of half a pair, squares lane by lane. A row adds them up in double. Only a strip that is `careful`,
+// whose squares could leave the range of float32, is summed in double throughout.
 #pragma once
 
 #include "codecs.h"
 
 namespace VARIANT {
 
-// Squared errors of a strip: eight partial sums for each sixteen weights.
-struct Workspace {
-    Doubles error[STRIP / 16];
+// Squared errors of a strip: sixteen lanes of float32 for each pair of vectors, or eight doubles for each half of it.
+union Workspace {
+    Floats error[PAIRS];
+    Doubles exact[2 * PAIRS];
 };
 
-// Sums of one row, and what is kept over all rows; copied to registers for each strip.
-struct Sums {
-    Doubles squares[4], error[2], max_square;
+// Sums of one row, and what is kept over all rows.
+struct Totals {
+    Doubles squares[2], error[2], max_square;
     Floats max_error;
     Integers vanished;
-};
-
-struct Totals {
-    Sums sums;
-    float max_error;  // of the lanes of sums.max_error, as it was last looked for
-    uint32_t scale_counts[4][256];  // four tables: runs of equal scales do not wait for each other
+    float largest;                  // at most the largest error so far, nearly it
+    uint32_t scale_counts[2][256];  // two tables: runs of equal scales do not wait for each other
 
     void start_row() {
-        for (Doubles& one : sums.squares) one = Doubles{};
-        for (Doubles& one : sums.error) one = Doubles{};
+        for (Doubles& one : squares) one = Doubles{};
+        for (Doubles& one : error) one = Doubles{};
     }
 };
 
-// sum + x * x for an x that is a float32: the square is exact, so fused or not the result is the same.
-INLINE Doubles add_exact_square(Doubles x, Doubles sum) {
+// What is summed over one strip, in registers.
+struct Tally {
+    Floats squares[2], max_error;
+    Doubles max_square;
+    Integers vanished;
+};
+
+// sum + x * x for an x whose square is exact, so fused or not the result is the same.
+template <typename V> INLINE V add_exact_square(V x, V sum) {
 #if defined(__FMA__) || defined(__aarch64__)
     return __builtin_elementwise_fma(x, x, sum);
 #else
@@ -56,81 +64,124 @@ template <class S> INLINE Words count_zeros(const typename S::T* strip) {
     return sum_counters<16>(zeros);
 }
 
-// Adds a pair of vectors, `weight` and what it decodes to. Sums in double: the square of a float32 is exact there, so
-// every variant gets the same. Several accumulators, or the additions would wait for one another. DIFFERENCE: a
-// float32 difference would round.
-template <bool DIFFERENCE, bool TRACK>
-INLINE void measure_pair(const Floats* weight, const Floats* decoded, Doubles* partial, Sums& sums) {
-    Floats error[2] = {weight[0] - decoded[0], weight[1] - decoded[1]};
+INLINE void count_vanished(const Floats* weight, const Floats* decoded, Tally& tally) {
+    for (int odd = 0; odd < 2; odd++) tally.vanished -= (decoded[odd] == 0.0f) & (weight[odd] != 0.0f);
+}
+
+// Squares and squared errors of a pair in double, where those of float32 numbers are exact; and the largest error.
+INLINE void measure_wide(const Floats* weight, const Floats* decoded, Doubles* partial, Doubles* squares,
+                         Doubles& max_square) {
 #pragma clang loop unroll(full)
     for (int half = 0; half < 2; half++) {
-        Doubles difference[2];
-#pragma clang loop unroll(full)
+        Doubles error[2];
         for (int odd = 0; odd < 2; odd++) {
-            Doubles wide = widen_half_of(weight[odd], half);
-            difference[odd] = DIFFERENCE ? wide - widen_half_of(decoded[odd], half) : widen_half_of(error[odd], half);
-            Doubles& squares = sums.squares[2 * half + odd];
-            squares = add_exact_square(wide, squares);
+            Doubles wide = widen_half_of(weight[odd], half), difference = wide - widen_half_of(decoded[odd], half);
+            squares[half] = add_exact_square(wide, squares[half]);
+            error[odd] = difference * difference;
         }
-        Doubles first = difference[0] * difference[0];
-        if constexpr (DIFFERENCE) {
-            Doubles second = difference[1] * difference[1];
-            sums.max_square = larger(sums.max_square, larger(first, second));
-            partial[half] = first + second;
-        } else {
-            partial[half] = add_exact_square(difference[1], first);
-        }
-        sums.error[half] += partial[half];
-    }
-    for (int odd = 0; odd < 2; odd++) {
-        if constexpr (DIFFERENCE) sums.vanished -= (decoded[odd] == 0.0f) & (weight[odd] != 0.0f);
-        if constexpr (TRACK && !DIFFERENCE) sums.max_error = larger(sums.max_error, magnitude(error[odd]));
+        max_square = larger(max_square, larger(error[0], error[1]));
+        partial[half] = error[0] + error[1];
     }
 }
 
-// Keep the errors of `count` blocks.
-INLINE void record_blocks(const EncodeTask& task, const Workspace& work, int64_t block, int count) {
-    float* errors = task.measure->block_error;
-    if (!errors) return;
+// Adds a pair of vectors, `weight` and what it decodes to; gives its squared errors. SIGNED: a float32 difference may
+// round, which the sums bear and the largest error does not.
+template <class S, bool SIGNED, bool TRACK>
+INLINE Floats measure_pair(const Floats* weight, const Floats* decoded, Tally& tally) {
+    Floats error[2] = {weight[0] - decoded[0], weight[1] - decoded[1]};
+    for (int odd = 0; odd < 2; odd++) {
+        Floats& squares = tally.squares[odd];
+        squares = S::EXACT_SQUARES && !SIGNED ? add_exact_square(weight[odd], squares)
+                                              : squares + weight[odd] * weight[odd];
+        if constexpr (TRACK && !SIGNED) tally.max_error = larger(tally.max_error, magnitude(error[odd]));
+    }
+    if constexpr (SIGNED) count_vanished(weight, decoded, tally);
+    if constexpr (TRACK && SIGNED) {
+        Doubles unused[2] = {}, partial[2];
+        measure_wide(weight, decoded, partial, unused, tally.max_square);
+    }
+    return error[0] * error[0] + error[1] * error[1];
+}
+
+// A strip's blocks: where their errors go, if anywhere, and how many there are.
+struct Blocks {
+    float* errors;
+    int count, block;
+};
+
+// Adds a strip's sums to its row and keeps the errors of its blocks.
+INLINE void record_strip(const Workspace& work, const Tally& tally, const Blocks& blocks, Totals& totals) {
+    Floats low, high;  // lane j: the first and the second half of pair j
+    const auto add = [](Floats x, Floats y) { return x + y; };
+    reduce_halves<Floats>([&](int j) { return work.error[j]; }, add, low, high);
+    const Floats squares = tally.squares[0] + tally.squares[1];
+#pragma clang loop unroll(full)
+    for (int half = 0; half < 2; half++) {
+        totals.squares[half] += widen_half_of(squares, half);
+        totals.error[half] += widen_half_of(low, half) + widen_half_of(high, half);
+    }
+    if (!blocks.errors) return;
+    if (blocks.count == STRIP / 16) {
+        store(blocks.errors, interleave_low(low, high));
+        store(blocks.errors + LANES, interleave_high(low, high));
+        return;
+    }
+    alignas(64) float sums[STRIP / 16];
+    int step = 1;
+    if (blocks.block == 16) {
+        store(sums, interleave_low(low, high));
+        store(sums + LANES, interleave_high(low, high));
+    } else {
+        step = blocks.block / 32;
+        store(sums, fold(low + high, step, add));
+    }
+    for (int i = 0; i < blocks.count; i++) blocks.errors[i] = sums[i * step];
+}
+
+// The same for a strip that was measured in double.
+INLINE void record_wide(const Workspace& work, const Doubles* squares, const Blocks& blocks, Totals& totals) {
     alignas(64) double sixteens[STRIP / 16];
-    for (int i = 0; i < STRIP / 16; i += 8) store(sixteens + i, sums_of_eight(work.error + i));
-    const int each = task.layout.block / 16;
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < STRIP / 16; i += 8) store(sixteens + i, sums_of_eight(work.exact + i));
+    for (int half = 0; half < 2; half++) totals.squares[half] += squares[half];
+    for (int i = 0; i < STRIP / 16; i += 8) totals.error[i / 8 & 1] += load<Doubles>(sixteens + i);
+    if (!blocks.errors) return;
+    const int each = blocks.block / 16;
+    for (int i = 0; i < blocks.count; i++) {
         double total = sixteens[i * each];
         for (int k = 1; k < each; k++) total += sixteens[i * each + k];
-        errors[block + i] = (float)total;
+        blocks.errors[i] = (float)total;
     }
 }
 
-INLINE void count_scales(const uint8_t* scales, int64_t count, Totals& totals) {
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        const uint64_t eight = load<uint64_t>(scales + i);
-#pragma clang loop unroll(full)
-        for (int k = 0; k < 8; k++) totals.scale_counts[k & 3][(eight >> (8 * k)) & 0xFF]++;
+INLINE double largest_error(const Totals& totals) {
+    double largest = floats(splat(__builtin_reduce_max(bits(totals.max_error))))[0];
+    for (int i = 0; i < 8; i++) {
+        const double error = __builtin_sqrt(totals.max_square[i]);
+        if (error > largest) largest = error;
     }
-    for (; i < count; i++) totals.scale_counts[0][scales[i]]++;
+    return largest;
 }
 
-INLINE void finish_row(const EncodeTask& task, Totals& totals, int64_t row) {
-    const int64_t blocks = task.width / task.layout.block;
-    if (task.layout.kind != AFFINE) count_scales((const uint8_t*)task.scales + row * blocks, blocks, totals);
-    const Doubles* squares = totals.sums.squares;
-    task.measure->row_squares[row] = sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
-    task.measure->row_error[row] = sum(totals.sums.error[0] + totals.sums.error[1]);
+INLINE void record_largest(const Tally& tally, Totals& totals) {
+    totals.max_error = larger(totals.max_error, tally.max_error);
+    totals.max_square = larger(totals.max_square, tally.max_square);
+    totals.largest = (float)largest_error(totals) * (1 - 0x1p-22f);
+}
+
+// The padding of a strip was counted with it.
+INLINE void discount_scales(const uint8_t* scales, int count, Totals& totals) {
+    for (int i = 0; i < count; i++) totals.scale_counts[0][scales[i]]--;
+}
+
+INLINE void finish_row(const EncodeTask& task, const Totals& totals, int64_t row) {
+    task.measure->row_squares[row] = sum(totals.squares[0] + totals.squares[1]);
+    task.measure->row_error[row] = sum(totals.error[0] + totals.error[1]);
 }
 
 INLINE void finish(Measure& measure, const Totals& totals) {
-    for (int i = 0; i < LANES; i++) {
-        measure.vanished += totals.sums.vanished[i];
-        if (totals.sums.max_error[i] > measure.max_error) measure.max_error = totals.sums.max_error[i];
-    }
-    for (int i = 0; i < 8; i++) {
-        const double error = __builtin_sqrt(totals.sums.max_square[i]);
-        if (error > measure.max_error) measure.max_error = error;
-    }
-    for (int i = 0; i < 256; i++)
-        for (int table = 0; table < 4; table++) measure.scale_counts[i] += totals.scale_counts[table][i];
+    for (int i = 0; i < LANES; i++) measure.vanished += totals.vanished[i];
+    measure.max_error = largest_error(totals) > measure.max_error ? largest_error(totals) : measure.max_error;
+    for (int i = 0; i < 256; i++) measure.scale_counts[i] += (uint32_t)(totals.scale_counts[0][i] + totals.scale_counts[1][i]);
 }
 
 }  // namespace VARIANT

