@@ -140,7 +140,8 @@ class Activity(QWidget):
         rows.addWidget(self.bar)
 
     def set_theme(self, theme: Theme) -> None:
-        """Draw with other colours."""
+        """Draw with other colours. One height in every state: otherwise all plots are painted again."""
+        self.setFixedHeight(2 * theme.font_px + 36)
         self.bar.set_theme(theme)
         for made, name in ((self.pause, "pause"), (self.stop, "stop")):
             made.setIcon(themed_icon(name, theme))

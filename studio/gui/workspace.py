@@ -19,7 +19,7 @@ from studio.gui.settings import Settings
 from studio.gui.summary import Summary
 from studio.gui.theme import Theme
 
-REFRESH_MS, SLOWEST_MS = 100, 1500
+REFRESH_MS, SLOWEST_MS, STEP_MS = 100, 1500, 20
 WIDE, TALL = 760, 520
 PAGES = ("overview", "inspect", "compare", "metadata")
 _PLOTS = (
@@ -48,7 +48,7 @@ class Workspace(QWidget):
         actions.bind_local(self)
         self._waiting: list[Any] = []
         self._results: list[Any] = []
-        self._cost = 0.0
+        self._began = self._cost = 0.0
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._refresh.timeout.connect(self._refresh_in_steps)
         self._connect()
@@ -133,21 +133,20 @@ class Workspace(QWidget):
         """Figures now, then view after view, so that clicks have their turn in between."""
         if self.document.model is None:
             return
-        began = time.thread_time()
+        self._began = time.thread_time()
         self.summary.refresh()
         self._results = self.document.store.shown_results()
         self._waiting = [view for view in self.views.values() if view.isVisible()]
-        self._cost = time.thread_time() - began
-        QTimer.singleShot(0, self, self._refresh_next)
+        QTimer.singleShot(STEP_MS, self, self._refresh_next)
 
     def _refresh_next(self) -> None:
         if not self._waiting or self.document.model is None:
             self._waiting = []
+            self._cost = time.thread_time() - self._began
             return
-        began = time.thread_time()
         self._waiting.pop(0).show_results(self._results)
-        self._cost += time.thread_time() - began
-        QTimer.singleShot(0, self, self._refresh_next)
+        self._cost = time.thread_time() - self._began  # what is painted in between included
+        QTimer.singleShot(STEP_MS, self, self._refresh_next)
 
     def refresh(self) -> None:
         """Draw figures and the views in sight again; the others follow when they come into sight."""
