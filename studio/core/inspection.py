@@ -35,7 +35,7 @@ class FormatDetail:
     histogram: decoded weights that are not zero, on the bins of `Statistics.histogram` and the source's sigma; zeros:
     those that are. levels, uses: the magnitudes (integer formats: the codes) that a weight can take before scaling, and
     how many weights take each; empty for 8 bits. row_error: float32 [rows], relative error by output row, matrices one
-    after the other. tensor_scales: the multiplier of each matrix, 1.0 in formats without one. worst: the blocks with
+    after the other; row_order: int64 [rows], the rows with the largest first. tensor_scales: the multiplier of each matrix, 1.0 in formats without one. worst: the blocks with
     the largest error, worst first.
     """
 
@@ -49,6 +49,7 @@ class FormatDetail:
     levels: tuple[float, ...]
     uses: tuple[int, ...]
     row_error: NDArray[np.float32]
+    row_order: NDArray[np.int64]
     error_map: ErrorMap
     worst: tuple[Place, ...]
     tensor_scales: tuple[float, ...]
@@ -295,6 +296,7 @@ class _SideSums:
             levels(self.recipe),
             tuple(int(n) for n in self.uses),
             by_row.astype(np.float32),
+            np.argsort(-by_row, kind="stable"),
             self.map.finish(),
             self.map.worst(),
             tuple(self.look.g(self.recipe, i) for i in range(matrices)),

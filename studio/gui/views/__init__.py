@@ -24,11 +24,12 @@ A; answer with show_block(core.BlockDetail | None). other_wanted(str, str): laye
 none); answer with show_detail.
 CompareView: set_sides([(key, title), ...]) fills both pickers, sides_wanted(str, str) asks for the keys of A and B;
 answer with show_comparison(core.Comparison | None) from core.compare. apply_wanted(dict): layer name -> format.
+folder_wanted(): the user wants an exported folder among the sides; ask for one, core.exported_results reads it.
 
 On the compute thread, with an engine from core.start:
 
-    core.inspect_layer(engine, choice, other=None, result=None) -> LayerDetail     reads the layer twice
-    core.inspect_block(engine, choice, matrix, row, block, result=None) -> BlockDetail   reads one block
+    core.inspect_layer(engine, choice, other=None, result=None) -> LayerDetail     reads the layer twice; other: Choice
+    core.inspect_block(engine, choice, matrix, row, block, result=None) -> BlockDetail   reads one block of `choice`
     core.compare(title_a, results_a, title_b, results_b) -> Comparison             arithmetic only
     core.exported_results(folder) -> list[LayerResult]                             reads the manifest of an export
 """

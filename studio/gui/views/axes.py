@@ -110,7 +110,7 @@ class Ruler(pg.AxisItem):  # type: ignore[misc]
         super().__init__(orientation, maxTickLength=4)
         self.enableAutoSIPrefix(False)
         self.ticks = ticks
-        self.label_width = 5.0
+        self.label_width, self.label_height = 5.0, 1.9
         self.setStyle(tickAlpha=255, autoExpandTextSpace=True, hideOverlappingLabels=False)
         self._texts: dict[float, str] = {}
         if label:
@@ -126,8 +126,9 @@ class Ruler(pg.AxisItem):  # type: ignore[misc]
         """One level of ticks, so that no label is smaller or fainter than another."""
         font = self.style["tickFont"]
         height = font.pixelSize() if font is not None else 13
-        room = size / (height * (self.label_width if self.orientation in ("top", "bottom") else 1.9))
-        self._texts = dict(self.ticks(minVal, maxVal, max(int(room), 1)))
+        room = size / (height * (self.label_width if self.orientation in ("top", "bottom") else self.label_height))
+        low, high = sorted((minVal, maxVal))
+        self._texts = dict(self.ticks(low, high, max(int(room), 1)))
         return [(1.0, list(self._texts))]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:

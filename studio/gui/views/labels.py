@@ -33,6 +33,7 @@ class Line(QWidget):
             self._text = text
             self.setToolTip(tip([text]) if text else "")
             self.setAccessibleName(text)
+            self.updateGeometry()
             self.update()
 
     def set_color(self, color: str) -> None:

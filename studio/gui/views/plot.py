@@ -78,7 +78,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         super().__init__(parent, viewBox=self.box, axisItems={"bottom": self.x_axis, "left": self.y_axis})
         for axis in (self.x_axis, self.y_axis):
             axis.setZValue(-1000)
-        self.box.setZValue(0)
+        self.box.setZValue(-100)  # an item below the box would be lifted above the others
         self.setMenuEnabled(False)
         self.hideButtons()
         self.setFrameShape(QGraphicsView.Shape.NoFrame)

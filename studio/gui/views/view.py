@@ -159,11 +159,11 @@ class View(QWidget):
         if path.suffix == ".csv":
             path.write_text(self.figure().csv(), encoding="utf-8")
         else:
-            write_picture(path, self.body, self.caption(), self.theme)
+            write_picture(path, self.canvas(), self.caption(), self.theme)
 
     def copy_image(self) -> None:
         """Put the plot on the clipboard."""
-        QGuiApplication.clipboard().setImage(picture(self.body, self.caption(), self.theme))
+        QGuiApplication.clipboard().setImage(picture(self.canvas(), self.caption(), self.theme))
 
     def caption(self) -> str:
         """What stands above a saved picture."""
@@ -174,6 +174,10 @@ class View(QWidget):
     def figure(self) -> Figure:
         """The numbers shown."""
         return Figure(self.TITLE, ("layer",), [])
+
+    def canvas(self) -> QWidget:
+        """What is saved as a picture."""
+        return self.body
 
     def fit(self) -> None:
         """Zoom out to all of the data."""
@@ -195,16 +199,20 @@ class View(QWidget):
     def show_empty(self, text: str) -> None:
         """Say what comes next instead of a plot."""
         self._show_empty(text)
-        self.summary.set_text("")
+        self._summarize("")
         self.legend.set_entries((), self.theme.muted)
 
     def show_filled(self, summary: str, legend: Sequence[Entry] = ()) -> None:
         """Show the plot, or the table if that is chosen, under a summary."""
-        self.summary.set_text(summary)
+        self._summarize(summary)
         self.setAccessibleDescription(summary)
         self.legend.set_entries(legend, self.theme.muted)
         if self.stack.currentWidget() is self.empty or self.table_action.isChecked():
             self._show_body()
+
+    def _summarize(self, text: str) -> None:
+        self.summary.set_text(text)
+        self.summary.setVisible(bool(text))
 
     def say(self, lines: Sequence[str], where: QPoint | None = None) -> None:
         """Show a tooltip at the mouse; no lines take it away."""

@@ -1,0 +1,231 @@
+"""CompareView: two formats, two plans or two exported folders, layer by layer, and the step from one to the other."""
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from studio import core
+from studio.gui.views.dumbbells import Dumbbells
+from studio.gui.views.figure import Figure
+from studio.gui.views.inspector_panels import side_colors
+from studio.gui.views.labels import Entry
+from studio.gui.views.view import View
+
+GAIN = 5.0
+_WIDEST = 16
+
+
+class CompareView(View):
+    """Sides A and B, a sentence that sums them up, a dumbbell per layer, a button that takes B where it is worth it.
+
+    Signals:
+        sides_wanted(str, str): the keys of A and B; answer with `show_comparison`.
+        folder_wanted(): an exported folder should become one of the sides.
+        apply_wanted(dict): layer name -> format of B, for the layers that gain more than the threshold.
+        and those of `View`.
+    """
+
+    sides_wanted = Signal(str, str)
+    folder_wanted = Signal()
+    apply_wanted = Signal(dict)
+
+    TITLE = "Compare"
+    EMPTY = "Nothing is compared yet.\nChoose A and B above: two formats, two plans, or folders exported before."
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.comparison: core.Comparison | None = None
+        self.a_box, self.b_box = self._picker("A"), self._picker("B")
+        self.swap_button = self._button("Swap", "Swap A and B (X)", self.swap)
+        self.folder_button = self._button("Folder…", "Compare with an exported folder", self.folder_wanted.emit)
+        self.sentence = QLabel()
+        self.sentence.setTextFormat(Qt.TextFormat.PlainText)
+        self.sentence.setWordWrap(True)
+        self.dumbbells = Dumbbells()
+        self.gain_box = QDoubleSpinBox()
+        self.gain_box.setRange(0.0, 99.0)
+        self.gain_box.setDecimals(1)
+        self.gain_box.setValue(GAIN)
+        self.gain_box.setSuffix(" %")
+        self.gain_box.setAccessibleName("Gain above which B is used")
+        self.gain_box.valueChanged.connect(lambda _: self._mark())
+        self.apply_button = QPushButton()
+        self.apply_button.clicked.connect(self._apply)
+        self._place()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.dumbbells.rows_picked.connect(lambda rows, add: self.pick([self._name(row) for row in rows], add))
+        self.dumbbells.row_opened.connect(lambda row: self.layer_activated.emit(self._name(row)))
+        self.dumbbells.pointed.connect(lambda row: self.say([] if row is None else self.tip(row)))
+
+    def _picker(self, letter: str) -> QComboBox:
+        box = QComboBox()
+        box.setAccessibleName(f"Side {letter}")
+        box.setToolTip(f"Side {letter}")
+        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        box.setMinimumContentsLength(_WIDEST // 2)
+        box.activated.connect(lambda _: self.ask())
+        self.controls.addWidget(QLabel(letter))
+        self.controls.addWidget(box)
+        return box
+
+    def _button(self, text: str, hint: str, run: object) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(hint)
+        button.clicked.connect(lambda: run())  # type: ignore[operator]
+        self.controls.addWidget(button)
+        return button
+
+    def _place(self) -> None:
+        below = QHBoxLayout()
+        below.addWidget(QLabel("Where the error shrinks by more than"))
+        below.addWidget(self.gain_box)
+        below.addWidget(self.apply_button)
+        below.addStretch(1)
+        layout = QVBoxLayout(self.body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self.sentence)
+        layout.addWidget(self.dumbbells, 1)
+        layout.addLayout(below)
+
+    # What the window calls
+
+    def set_sides(self, sides: Sequence[tuple[str, str]]) -> None:
+        """Fill both pickers with (key, title); what was chosen stays chosen."""
+        for place, box in enumerate((self.a_box, self.b_box)):
+            before = box.currentData()
+            box.blockSignals(True)
+            box.clear()
+            for key, title in sides:
+                box.addItem(core.printable(title, 60), key)
+            found = box.findData(before) if before is not None else -1
+            box.setCurrentIndex(found if found >= 0 else min(place, len(sides) - 1))
+            box.blockSignals(False)
+
+    def ask(self) -> None:
+        """Ask for the comparison of the chosen sides."""
+        a, b = self.a_box.currentData(), self.b_box.currentData()
+        if a is not None and b is not None:
+            self.busy(f"Comparing {self.a_box.currentText()} with {self.b_box.currentText()}…")
+            self.sides_wanted.emit(a, b)
+
+    def swap(self) -> None:
+        """Let A and B change places."""
+        a, b = self.a_box.currentIndex(), self.b_box.currentIndex()
+        self.a_box.setCurrentIndex(b)
+        self.b_box.setCurrentIndex(a)
+        self.ask()
+
+    def busy(self, text: str) -> None:
+        """Say what is being worked on; an empty text says that it is done."""
+        if self.comparison is None:
+            self.empty.setText(text or self.EMPTY)
+        else:
+            self.sentence.setText(text or self.comparison.sentence())
+
+    def show_comparison(self, comparison: core.Comparison | None) -> None:
+        """Show two sides, layer by layer."""
+        self.comparison = comparison
+        if comparison is None or not comparison.pairs:
+            self.show_empty(comparison.sentence() if comparison else self.EMPTY)
+            return
+        self.sentence.setText(comparison.sentence())
+        self.dumbbells.show_comparison(comparison)
+        self._mark()
+        self._fill(comparison)
+
+    def _fill(self, comparison: core.Comparison) -> None:
+        colors = side_colors(self.theme)
+        titles = [core.printable(title, 40) for title in (comparison.title_a, comparison.title_b)]
+        signs = [
+            Entry(f"{letter} {title}", color, "dot") for letter, title, color in zip("AB", titles, colors, strict=True)
+        ]
+        gains = [Entry("B is better", self.theme.good, "line"), Entry("B is worse", self.theme.error, "line")]
+        self.show_filled("", [*signs, *gains])
+        self.setAccessibleDescription(comparison.sentence())
+
+    # Drawing
+
+    def theme_changed(self) -> None:
+        """Draw with `theme`."""
+        self.dumbbells.set_theme(self.theme)
+        self.sentence.setStyleSheet(f"color: {self.theme.text}; padding: 2px 0")
+        if self.comparison is not None and self.comparison.pairs:
+            self._fill(self.comparison)
+
+    def selection_changed(self) -> None:
+        """Mark the selected layers."""
+        self._mark()
+
+    def _mark(self) -> None:
+        if self.comparison is None:
+            return
+        gain = self.gain_box.value() / 100
+        worth = self.comparison.worth(gain)
+        self.apply_button.setText(f"Use B for {len(worth):,} {'layer' if len(worth) == 1 else 'layers'}")
+        self.apply_button.setEnabled(bool(worth))
+        self.apply_button.setToolTip("" if worth else "No layer gains that much, or both sides use the same format")
+        chosen = set(self.selection)
+        rows = [row for row, pair in enumerate(self.comparison.pairs) if pair.name in chosen] if chosen else []
+        self.dumbbells.mark(rows, sum(pair.gain > gain for pair in self.comparison.pairs))
+
+    def fit(self) -> None:
+        """All errors, from the largest gain on."""
+        self.dumbbells.fit()
+
+    # What the user does
+
+    def _apply(self) -> None:
+        if self.comparison is not None:
+            self.apply_wanted.emit(self.comparison.worth(self.gain_box.value() / 100))
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """X swaps the sides."""
+        if event.key() == Qt.Key.Key_X and not event.modifiers():
+            self.swap()
+        else:
+            super().keyPressEvent(event)
+
+    # Words and numbers
+
+    def _name(self, row: int) -> str:
+        assert self.comparison is not None
+        return self.comparison.pairs[row].name
+
+    def tip(self, row: int) -> list[str]:
+        """What a tooltip says about a row."""
+        assert self.comparison is not None
+        pair = self.comparison.pairs[row]
+        change = f"{-pair.gain:+.1%}".replace("-", "−")
+        size = core.size_text(abs(pair.nbytes_b - pair.nbytes_a))
+        sign = "+" if pair.nbytes_b >= pair.nbytes_a else "−"
+        return [
+            core.printable(pair.name),
+            f"A {pair.format_a}: relative error {pair.error_a:.4f}",
+            f"B {pair.format_b}: relative error {pair.error_b:.4f} ({change})",
+            f"size {sign}{size}",
+        ]
+
+    def caption(self) -> str:
+        """The sentence above a saved picture."""
+        return self.comparison.sentence() if self.comparison else self.TITLE
+
+    def figure(self) -> Figure:
+        """Layer by layer, the largest gain first."""
+        heads = (
+            "layer",
+            "format A",
+            "format B",
+            "relative error A",
+            "relative error B",
+            "gain, %",
+            "bytes A",
+            "bytes B",
+        )
+        rows = [
+            (p.name, p.format_a, p.format_b, p.error_a, p.error_b, 100 * p.gain, p.nbytes_a, p.nbytes_b)
+            for p in (self.comparison.pairs if self.comparison else ())
+        ]
+        return Figure(self.TITLE, heads, rows)

@@ -1,0 +1,271 @@
+"""InspectorView: one layer from its tail down to a single block, in two formats beside each other."""
+
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QActionGroup, QKeyEvent
+from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
+
+from studio import core
+from studio.gui.views.block_panel import BlockPanel
+from studio.gui.views.columns import short
+from studio.gui.views.distributions import sigma_text
+from studio.gui.views.figure import Figure
+from studio.gui.views.inspector_panels import (
+    CodesPanel,
+    MapPanel,
+    RowsPanel,
+    TailPanel,
+    WithinPanel,
+    side_colors,
+    sides,
+)
+from studio.gui.views.labels import Entry
+from studio.gui.views.panel import PanelGrid
+from studio.gui.views.view import View
+
+NOTHING = "B: none"
+BRIGHTEST = 99.5
+"""Percentile of the cells that is drawn brightest, so that one bad block does not darken all others."""
+
+
+class InspectorView(View):
+    """A layer closely: A is its chosen format, B another one. Holding the backslash shows B in the place of A.
+
+    Signals:
+        block_wanted(str, int, int, int): layer, matrix, row and block of A to look at; answer with `show_block`.
+        other_wanted(str, str): layer, and the format to show as B, "" for none.
+        and those of `View`.
+    """
+
+    block_wanted = Signal(str, int, int, int)
+    other_wanted = Signal(str, str)
+
+    TITLE = "Inspector"
+    EMPTY = "Nothing to look at yet.\nSelect a layer and press Enter, or double-click it in any plot."
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.other_box = QComboBox()
+        self.other_box.addItem(NOTHING, "")
+        for name in core.FORMATS:
+            self.other_box.addItem(f"B: {name}", name)
+        self.other_box.setAccessibleName("Format to compare with")
+        self.other_box.activated.connect(self._choose_other)
+        self.controls.addWidget(self.other_box)
+        self.tail, self.within, self.codes, self.by_row = TailPanel(), WithinPanel(), CodesPanel(), RowsPanel()
+        self.map_a, self.map_b, self.block = MapPanel("A"), MapPanel("B"), BlockPanel()
+        self.grid = PanelGrid(
+            [self.map_a, self.map_b, self.block, self.codes, self.within, self.by_row, self.tail], self.body
+        )
+        layout = QVBoxLayout(self.body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.grid)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.flipped = False
+        self.numbers = "rows"
+        self._connect()
+
+    def _connect(self) -> None:
+        self.map_b.plot.box.setXLink(self.map_a.plot.box)
+        self.map_b.plot.box.setYLink(self.map_a.plot.box)
+        for panel in (self.map_a, self.map_b):
+            panel.block_picked.connect(self._want_block_at)
+        self.by_row.row_picked.connect(self.map_a.show_row)
+        self.block.place_wanted.connect(self._want_place)
+        self.menu.addSeparator()
+        group = QActionGroup(self)
+        for text, numbers in (("Rows", "rows"), ("Codes", "codes"), ("Block", "block"), ("Tail", "tail")):
+            action = group.addAction(f"Numbers of: {text.lower()}")
+            action.setCheckable(True)
+            action.setChecked(numbers == self.numbers)
+            action.triggered.connect(lambda _=False, numbers=numbers: self.set_numbers(numbers))
+            self.menu.addAction(action)
+
+    # Data
+
+    def selection_changed(self) -> None:
+        """Ask for the detail of the layer that is selected, the first of many."""
+        if self.selection and (self.detail is None or self.detail.name != self.selection[0]):
+            self.detail_wanted.emit(self.selection[0])
+
+    def results_changed(self) -> None:
+        """Ask again when the layer on show was chosen another format."""
+        result = next((r for r in self.results if self.detail and r.name == self.detail.name), None)
+        shown = self.detail.a.format if self.detail and self.detail.a else core.KEEP
+        if result is not None and result.format != shown:
+            self.detail_wanted.emit(result.name)
+
+    def busy(self, text: str) -> None:
+        """Say what is being worked on; an empty text says that it is done."""
+        if self.detail is None:
+            self.empty.setText(text or self.EMPTY)
+        else:
+            self.summary.set_text(text or self._summary(self.detail))
+
+    def theme_changed(self) -> None:
+        """Draw with `theme`."""
+        for panel in self.grid.panels:
+            panel.set_theme(self.theme)
+        self.grid.set_font_px(self.theme.font_px)
+        self.detail_changed()
+
+    def detail_changed(self) -> None:
+        """Draw everything again."""
+        detail = self.detail
+        if detail is None:
+            self.head.set_text(self.TITLE)
+            self.show_empty(self.EMPTY)
+            return
+        self.head.set_text(short(detail.name, 48))
+        same = detail.b.format if detail.b else ""
+        self.other_box.setCurrentIndex(max(self.other_box.findData(same), 0))
+        self._show_panels(detail)
+        self.show_filled(self._summary(detail), self._legend(detail))
+
+    def _show_panels(self, detail: core.LayerDetail) -> None:
+        whole_blocks = detail.tiers is not None
+        wanted = {
+            self.map_a: detail.a is not None,
+            self.map_b: detail.b is not None,
+            self.block: detail.a is not None,
+            self.codes: any(side.uses for _, side in sides(detail)),
+            self.within: whole_blocks,
+            self.by_row: bool(sides(detail)),
+            self.tail: True,
+        }
+        self.grid.show_panels([panel for panel, shown in wanted.items() if shown])
+        self.tail.show_detail(detail)
+        if whole_blocks:
+            self.within.show_detail(detail)
+        self.codes.show_detail(detail)
+        self.by_row.show_detail(detail)
+        self._show_maps()
+        if self.block.block is None or self.block.block.layer != detail.name:
+            self.block.show_worst(detail.a.worst if detail.a else ())
+
+    def _show_maps(self) -> None:
+        detail = self.detail
+        if detail is None:
+            return
+        cells = [side.error_map.cells.reshape(-1) for _, side in sides(detail)]
+        top = max((float(np.percentile(part, BRIGHTEST)) for part in cells if part.size), default=0.0)
+        first, second = (detail.b, detail.a) if self.flipped and detail.b else (detail.a, detail.b)
+        letters = "BA" if self.flipped and detail.b else "AB"
+        for panel, side, letter in zip((self.map_a, self.map_b), (first, second), letters, strict=True):
+            panel.show_side(detail, side, top, f"{letter}, {side.format}" if side else "")
+
+    def show_block(self, block: core.BlockDetail | None) -> None:
+        """Show one block of A."""
+        if block is None or self.detail is None or block.layer != self.detail.name:
+            return
+        self.block.show_block(block)
+        row = block.matrix * (self.detail.rows // self.detail.matrices) + block.row
+        for panel in (self.map_a, self.map_b):
+            panel.mark(row, block.column, len(block.source))
+        if self.table_action.isChecked() and self.numbers == "block":
+            self._show_body()
+
+    # What the user does
+
+    def _choose_other(self) -> None:
+        if self.detail is not None:
+            self.other_wanted.emit(self.detail.name, self.other_box.currentData())
+
+    def _want_block_at(self, row: int, column: int) -> None:
+        self.setFocus()
+        if self.detail and self.detail.a:
+            matrix, inside = divmod(row, self.detail.rows // self.detail.matrices)
+            self.block_wanted.emit(self.detail.name, matrix, inside, column // self.detail.a.block)
+
+    def _want_place(self, place: core.Place) -> None:
+        if self.detail:
+            self.block_wanted.emit(self.detail.name, place.matrix, place.row, place.block)
+
+    def set_numbers(self, numbers: str) -> None:
+        """Choose what the table and CSV hold: "rows", "codes", "block" or "tail"."""
+        self.numbers = numbers
+        if self.table_action.isChecked() and self.detail is not None:
+            self._show_body()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Holding the backslash shows B in the place of A."""
+        if event.key() == Qt.Key.Key_Backslash and not event.isAutoRepeat():
+            self._flip(True)
+        elif event.key() != Qt.Key.Key_Backslash:
+            super().keyPressEvent(event)
+
+    def keyReleaseEvent(self, event: QKeyEvent) -> None:
+        """Letting go of the backslash shows A again."""
+        if event.key() == Qt.Key.Key_Backslash and not event.isAutoRepeat():
+            self._flip(False)
+        elif event.key() != Qt.Key.Key_Backslash:
+            super().keyReleaseEvent(event)
+
+    def focusOutEvent(self, event: Any) -> None:
+        """A key that is let go elsewhere is let go."""
+        self._flip(False)
+        super().focusOutEvent(event)
+
+    def _flip(self, flipped: bool) -> None:
+        if flipped != self.flipped:
+            self.flipped = flipped
+            self._show_maps()
+
+    def fit(self) -> None:
+        """All panels show all of their data."""
+        for panel in self.grid.panels:
+            panel.fit()
+
+    def canvas(self) -> QWidget:
+        """All panels, also those scrolled out of sight."""
+        return self.grid.content
+
+    # Words and numbers
+
+    def _summary(self, detail: core.LayerDetail) -> str:
+        shape = "×".join(map(str, detail.shape))
+        reach = detail.max_abs / detail.sigma if detail.sigma else 0.0
+        facts = (
+            f"{shape} {detail.dtype}, σ {detail.sigma:.3g}, largest {sigma_text(reach)}, kurtosis {detail.kurtosis:.3g}"
+        )
+        errors = [f"{letter} {side.format} {side.rel_err:.4f}" for letter, side in sides(detail)]
+        if not detail.a:
+            errors.append("kept as it is")
+        if detail.a and detail.b and detail.a.rel_err:
+            errors[-1] += f" ({detail.b.rel_err / detail.a.rel_err - 1:+.0%})".replace("-", "−")
+        return ", ".join([*errors, facts])
+
+    def _legend(self, detail: core.LayerDetail) -> list[Entry]:
+        colors = dict(zip("AB", side_colors(self.theme), strict=True))
+        hint = ", hold \\ to flip" if detail.a and detail.b else ""
+        return [
+            Entry(f"{letter} {side.format}{hint if letter == 'B' else ''}", colors[letter])
+            for letter, side in sides(detail)
+        ]
+
+    def figure(self) -> Figure:
+        """The numbers chosen by `set_numbers`."""
+        detail = self.detail
+        if detail is None:
+            return super().figure()
+        if self.numbers == "block":
+            return self.block.figure()
+        if self.numbers == "tail":
+            return Figure("Tail", ("beyond, sigma", "share of weights"), list(zip(*detail.tail, strict=True)))
+        if self.numbers == "codes":
+            return _codes(detail)
+        heads = tuple(f"relative error {letter} {side.format}" for letter, side in sides(detail))
+        columns = [side.row_error.tolist() for _, side in sides(detail)]
+        return Figure("Rows", ("row", *heads), list(zip(range(detail.rows), *columns, strict=True)) if columns else [])
+
+
+def _codes(detail: core.LayerDetail) -> Figure:
+    shown = [(letter, side) for letter, side in sides(detail) if side.uses]
+    longest = max((side.levels for _, side in shown), key=len, default=())
+    heads = tuple(f"weights {letter} {side.format}" for letter, side in shown)
+    rows = [
+        (level, *(side.uses[i] if i < len(side.uses) else "" for _, side in shown)) for i, level in enumerate(longest)
+    ]
+    return Figure("Codes", ("code value", *heads), rows)
