@@ -103,7 +103,7 @@ class Studio(QObject):
             "pause": runs.toggle_pause,
             "stop": runs.stop,
             "retry": runs.retry,
-            "inspect": lambda: page("inspect"),
+            "inspect": self._inspect,
             "overview": lambda: page("overview"),
             "compare": lambda: page("compare"),
             "metadata": lambda: page("metadata"),
@@ -272,6 +272,11 @@ class Studio(QObject):
         if hasattr(error_view, "set_warning_line"):
             error_view.set_warning_line(value)
         self.workspace.layers.table.touch_all()
+
+    def _inspect(self) -> None:
+        if self.document.current:
+            self.workspace.inspect(self.document.current)
+        self.workspace.show_page("inspect")
 
     def _find(self) -> None:
         field = self.workspace.filter_bar.field

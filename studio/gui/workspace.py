@@ -49,6 +49,7 @@ class Workspace(QWidget):
         self._waiting: list[Any] = []
         self._results: list[Any] = []
         self._began = self._cost = 0.0
+        self._again = False
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._refresh.timeout.connect(self._refresh_in_steps)
         self._connect()
@@ -126,6 +127,7 @@ class Workspace(QWidget):
 
     def refresh_soon(self) -> None:
         """Draw figures and views again, at most ten times a second, and at most a tenth of the time."""
+        self._again = bool(self._waiting)
         if not self._refresh.isActive() and not self._waiting:
             self._refresh.start(min(max(REFRESH_MS, round(10_000 * self._cost)), SLOWEST_MS))
 
@@ -137,16 +139,19 @@ class Workspace(QWidget):
         self.summary.refresh()
         self._results = self.document.store.shown_results()
         self._waiting = [view for view in self.views.values() if view.isVisible()]
+        self._again = False
         QTimer.singleShot(STEP_MS, self, self._refresh_next)
 
     def _refresh_next(self) -> None:
         if not self._waiting or self.document.model is None:
             self._waiting = []
-            self._cost = time.thread_time() - self._began
             return
         self._waiting.pop(0).show_results(self._results)
         self._cost = time.thread_time() - self._began  # what is painted in between included
-        QTimer.singleShot(STEP_MS, self, self._refresh_next)
+        if self._waiting:
+            QTimer.singleShot(STEP_MS, self, self._refresh_next)
+        elif self._again:
+            self.refresh_soon()
 
     def refresh(self) -> None:
         """Draw figures and the views in sight again; the others follow when they come into sight."""

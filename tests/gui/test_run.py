@@ -185,3 +185,41 @@ def test_another_format_for_the_plan_leaves_hand_choices_to_undo(studio: Studio)
     studio.editing.set_plan_format("mxfp4")
     assert set(studio.document.store.formats) == {"mxfp4", "keep"}
     assert states(studio, [n for n in studio.document.store.names if "proj" in n]) == {PENDING}
+
+
+def test_the_summary_and_the_plots_show_the_last_result(quantized: Studio, qtbot: QtBot) -> None:
+    expected = f"error {quantized.document.store.figures().rel_err:.4f}"
+    qtbot.waitUntil(lambda: quantized.workspace.summary.error.text() == expected, timeout=5_000)
+
+
+def test_a_layer_is_looked_at_closely_in_the_background(quantized: Studio, qtbot: QtBot, names: Names) -> None:
+    shown: list[object] = []
+    inspector = quantized.workspace.views["InspectorView"]
+    quantized.document.select(names("layers.1.mlp.up_proj"))
+    show = inspector.show_detail
+    inspector.show_detail = lambda detail: (shown.append(detail), show(detail))
+    quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
+    qtbot.waitUntil(lambda: bool(shown), timeout=10_000)
+    quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
+    assert shown[0] is shown[1], "what was seen once is remembered"
+
+
+def test_two_formats_are_compared_after_quantizing_what_is_missing(quantized: Studio, qtbot: QtBot) -> None:
+    shown: list[core.Comparison] = []
+    quantized.comparing._view = _View(shown)
+    quantized.comparing.compare("plan", "format:mxfp8")
+    qtbot.waitUntil(lambda: bool(shown), timeout=10_000)
+    assert shown[0].better == 28
+    assert set(quantized.document.store.state.tolist()) == {DONE, KEPT}, "the plan itself is untouched"
+    quantized.comparing._apply(shown[0].worth(0.5))
+    assert quantized.document.store.formats.count("mxfp8") == 28
+    quantized.commands.perform("undo")
+    assert quantized.document.store.formats.count("mxfp8") == 0
+
+
+class _View:
+    def __init__(self, shown: list[core.Comparison]) -> None:
+        self.show_comparison = shown.append
+
+    def busy(self, text: str) -> None:
+        pass
