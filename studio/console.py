@@ -1,5 +1,6 @@
 """What the command line shows: tables, a progress bar, messages. Output that can not be written never stops a job."""
 
+import io
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
         self._progress: _Progress | None = None
+        for stream in (sys.stdout, sys.stderr):
+            _take_any_name(stream)
 
     def say(self, text: str = "") -> None:
         """A line of the result."""
@@ -158,6 +161,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")
     except ValueError:
         return False
+
+
+def _take_any_name(stream: TextIO | None) -> None:
+    """Let a stream of any encoding show what it can and escape the rest."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _drop(stream: TextIO) -> None:

@@ -1,7 +1,7 @@
 """export: from a model and a plan to a verified folder; stops anywhere, continues, and ends in the same bytes."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256 as sha256_of
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import kernels
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
-from studio.core.errors import CheckpointError, PlanError
+from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
 from studio.core.layouts import Layout
 from studio.core.layouts.documents import json_document
@@ -19,12 +19,12 @@ from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.pipeline import Engine, run, work
 from studio.core.plan import Choice, Plan
-from studio.core.readback import StoredMatrix, sha256
+from studio.core.readback import StoredMatrix, chunks, sha256
 from studio.core.report import model_card
 from studio.core.results import LayerResult, Outcome
 from studio.core.shard_writer import ShardWriter
 from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
-from studio.core.staging import MANIFEST, Staging, check_space, check_target
+from studio.core.staging import MANIFEST, NoSpaceError, Staging, check_space, check_target
 from studio.core.tasks import Tasks
 from studio.core.verification import Check, check_layers
 
@@ -83,11 +83,11 @@ def prepare(
         raise PlanError(printable("; ".join(refusals[:3]), 400), hint=_layouts_for(choices))
     if not any(choice.recipe for choice in choices):
         raise PlanError("the plan keeps every layer: there is nothing to quantize")
-    check_target(target, model.path, overwrite=overwrite)
+    place = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
-    export = Export(model, plan, tuple(choices), layout, target, shards, documents, overwrite, restart)
-    check_space(target, export.nbytes - _staged(target))
+    export = Export(model, plan, tuple(choices), layout, place, shards, documents, overwrite, restart)
+    check_space(place, export.nbytes)
     return export
 
 
@@ -97,11 +97,6 @@ def _layouts_for(choices: Sequence[Choice]) -> str:
     used = {choice.format for choice in choices if choice.recipe}
     able = [name for name, layout in LAYOUTS.items() if used <= set(layout.formats)]
     return f"layouts that store {', '.join(sorted(used))}: {', '.join(able)}"
-
-
-def _staged(target: Path) -> int:
-    folder = target.with_name(target.name + ".partial")
-    return sum(entry.stat().st_size for entry in folder.iterdir()) if folder.is_dir() else 0
 
 
 def export(engine: Engine, job: Export) -> Iterator[Event]:
@@ -115,9 +110,14 @@ def export(engine: Engine, job: Export) -> Iterator[Event]:
         staging.begin(_identity(job), restart=job.restart)
         yield Started("quantize", job.work, len(job.choices), job.target)
         yield from _Run(engine, job, staging).events()
-    except (CheckpointError, PlanError):
+    except CheckpointError as error:
+        if error.file is not None and Path(error.file).is_relative_to(staging.path):
+            hint = "the disk did not keep what was written; run the same command again"
+            raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
         staging.discard()
         raise
+    except NoSpaceError as error:
+        raise error.needing(job.nbytes) from None
     finally:
         staging.close()
 
@@ -220,25 +220,32 @@ class _Run:
         job = self.job
         for path in job.model.side_files:
             with SourceFile(path) as file:
-                self._write(path.name, bytes(file.read(0, file.size)))
+                self._write(path.name, (file.read(*piece) for piece in chunks(file.size)))
         if len(job.shards) > 1:
-            self._write(INDEX, json_document(_index(job.shards)))
+            self._write(INDEX, [json_document(_index(job.shards))])
         ordered = {choice.layer.name: self.results[choice.layer.name] for choice in job.choices}
         outcome = Outcome(tuple(ordered.values()), job.target.name)
-        self._write(CARD, model_card(job.model, job.plan, job.layout, outcome, job.cautions))
+        self._write(CARD, [model_card(job.model, job.plan, job.layout, outcome, job.cautions)])
         source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
-        self._write(MANIFEST, manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered))
+        self._write(MANIFEST, [manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered)])
         documents = {name: content for name, content in job.documents.items() if name != CONFIG}
         for name, content in documents.items():
-            self._write(name, content)
+            self._write(name, [content])
         config = job.documents[CONFIG]
         self.digests[CONFIG] = sha256_of(config).hexdigest()
-        self.staging.write_file(SUMS, sums(self.digests))
-        self.staging.write_file(CONFIG, config)
+        self.staging.write_file(SUMS, [sums(self.digests)])
+        self.staging.write_file(CONFIG, [config])
 
-    def _write(self, name: str, content: bytes) -> None:
-        self.staging.write_file(name, content)
-        self.digests[name] = sha256_of(content).hexdigest()
+    def _write(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
+        digest = sha256_of()
+
+        def hashed() -> Iterator[bytes | bytearray]:
+            for chunk in chunks:
+                digest.update(chunk)
+                yield chunk
+
+        self.staging.write_file(name, hashed())
+        self.digests[name] = digest.hexdigest()
 
 
 def _shard_work(shard: Shard) -> int:

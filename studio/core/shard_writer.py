@@ -1,6 +1,5 @@
 """Writes a shard: every part goes to its place in the file, in any order, from any thread."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,18 @@ from studio.core.pipeline import Sink
 from studio.core.plan import Choice
 from studio.core.reading import Slab
 from studio.core.shards import Shard
-from studio.core.staging import writing
+from studio.core.staging import StagedFile
 
 
-class ShardWriter(Sink):
-    """The file is there at its full size with its header from the start; use it as a context manager."""
+class ShardWriter(Sink, StagedFile):
+    """The file is there at its full size with its header from the start."""
 
     def __init__(self, path: Path, shard: Shard, layout: Layout) -> None:
-        self._path, self._shard, self._layout = path, shard, layout
+        super().__init__(path, shard.nbytes)
+        self._shard, self._layout = shard, layout
         self._parts = {matrix.name: parts for item in shard.items for matrix, parts in item.matrices}
         self._kept = {item.choice.layer.name: item.kept for item in shard.items if item.kept}
-        with writing(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            os.ftruncate(self._descriptor, shard.nbytes)
-        self._write(memoryview(shard.head), 0)
+        self.write(memoryview(shard.head), 0)
 
     def agreed_scale(self, g: float) -> float:
         """The multiplier that survives being stored and read, whatever the convention rounds."""
@@ -57,25 +54,8 @@ class ShardWriter(Sink):
     def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
         """See `Sink.write_kept`."""
         for first, name, start, count in pieces(self._kept[layer.name], offset, data.size):
-            self._write(data[first : first + count].data, self._shard.tensors[name].start + start)
+            self.write(data[first : first + count].data, self._shard.tensors[name].start + start)
 
     def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self._write(raw.data, self._shard.tensors[part.name].start + part.offset + offset)
-
-    def _write(self, data: memoryview, offset: int) -> None:
-        with writing(self._path):
-            while data:
-                count = os.pwrite(self._descriptor, data, offset)
-                data, offset = data[count:], offset + count
-
-    def flush(self) -> None:
-        """Flush the file to the disk; a failure ends the run."""
-        with writing(self._path):
-            os.fsync(self._descriptor)
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self.write(raw.data, self._shard.tensors[part.name].start + part.offset + offset)

@@ -10,19 +10,27 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from studio.core.containers.strict_json import read_object
-from studio.core.errors import CheckpointError, ExportError
+from studio.core.errors import ExportError
 from studio.core.names import printable
 
 SUFFIX = ".partial"
 JOURNAL = "journal.json"
 MANIFEST = "nvfp4_studio.json"
 _TEMPORARY = ".tmp"
+_RESUME = "free some disk space and run the same command again; finished shards are kept"
+
+
+class NoSpaceError(ExportError):
+    """The disk is full."""
+
+    def needing(self, nbytes: int) -> "NoSpaceError":
+        """The same error, saying how much the whole export needs."""
+        return NoSpaceError(f"{self.what}; the export needs {nbytes:,} bytes", file=self.file, hint=self.hint)
 
 
 @contextmanager
@@ -30,39 +38,64 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what the system says of a failed write into an ExportError."""
     try:
         yield
+    except RuntimeError as error:
+        raise ExportError(f"can not be written: {error}", file=path) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "free some disk space and run the same command again; finished shards are kept"
-            raise ExportError(f"no disk space left: {reason}", file=path, hint=hint) from None
+            raise NoSpaceError(f"no disk space left: {reason}", file=path, hint=_RESUME) from None
         raise ExportError(f"can not be written: {reason}", file=path) from None
 
 
-def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
-    """Raise ExportError when `target` can not become the export of `source`."""
+def staging_path(target: Path) -> Path:
+    """The folder beside `target` where its export grows."""
+    return target.with_name(target.name + SUFFIX)
+
+
+def check_target(target: Path, source: Path, *, overwrite: bool) -> Path:
+    """`target` as an absolute path; raises ExportError when it can not become the export of `source`."""
     with writing(target):
-        there, home = target.resolve(), source.resolve()
         if os.path.lexists(target) and not target.is_dir():
             raise ExportError("exists and is not a folder", file=target)
-        folder = home if home.is_dir() else home.parent
-        if there == folder or home == there or (home.is_dir() and there.is_relative_to(folder)):
-            what = "the same folder as the source, or inside it" if there != folder else "the same folder as the source"
-            raise ExportError(what, file=target, hint="choose another target")
-        if home.is_relative_to(there):
-            raise ExportError("the same folder as the source, or one that holds it", file=target)
+        there = target.resolve()
+        _check_apart(target, there, source.resolve())
         if target.is_symlink():
             raise ExportError("is a link; an export replaces folders, not links", file=target)
+        if there.is_mount():
+            what = "is a mount point, which can not appear by a rename"
+            raise ExportError(what, file=target, hint="choose a folder inside it")
         if target.is_dir() and any(target.iterdir()) and not overwrite:
             raise ExportError("exists and is not empty", file=target, hint="choose another target, or --overwrite")
+    return there
 
 
-def check_space(target: Path, needed: int) -> None:
-    """Raise ExportError when the disk of `target` has less than `needed` bytes free."""
-    parent = next(folder for folder in target.absolute().parents if folder.exists())
-    free = shutil.disk_usage(parent).free
+def _check_apart(target: Path, there: Path, source: Path) -> None:
+    """Neither the target nor its staging folder may be the source, lie in it or hold it."""
+    folder = source if source.is_dir() else source.parent
+    for place in (there, staging_path(there)) if there.name else (there,):
+        inside = source.is_dir() and place.is_relative_to(folder)
+        if place == folder or inside or source.is_relative_to(place):
+            what = "the same folder as the source, inside it, or one that holds it"
+            raise ExportError(what, file=target, hint="choose another target")
+
+
+def check_space(target: Path, nbytes: int) -> None:
+    """Raise ExportError when `nbytes` do not fit on the disk of `target` beside what a stopped run already wrote."""
+    with writing(target):
+        parent = next(folder for folder in target.absolute().parents if folder.exists())
+        free = shutil.disk_usage(parent).free
+    needed = nbytes - _staged(staging_path(target))
     if free < needed:
         what = f"not enough disk space: {needed:,} bytes are needed, {free:,} are free"
         raise ExportError(what, file=target, hint="free some space or choose another disk")
+
+
+def _staged(folder: Path) -> int:
+    """Bytes that the disk really holds for the files of a staging folder."""
+    try:
+        return sum(entry.lstat().st_blocks * 512 for entry in folder.iterdir())
+    except OSError:
+        return 0
 
 
 class Staging:
@@ -70,11 +103,11 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target.with_name(target.name + SUFFIX)
+        self.path = staging_path(target)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(exist_ok=True)
-            self._lock = os.open(self.path, os.O_RDONLY)
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if not self._is_mine():
             os.close(self._lock)
             raise ExportError("another export to this target is running", file=target)
@@ -103,7 +136,7 @@ class Staging:
             self.journal = {"identity": identity, "shards": {}}
             self.save_journal()
             return
-        changed = [key for key in identity if old.get("identity", {}).get(key) != identity[key]]
+        changed = [key for key in identity if old["identity"].get(key) != identity[key]]
         if changed:
             what = f"holds a stopped export with another {' and another '.join(changed)}"
             raise ExportError(what, file=self.path, hint="--restart discards it; the source or the plan changed since")
@@ -118,15 +151,16 @@ class Staging:
                 raise ExportError(what, file=self.path, hint="move it away or choose another target")
             return None
         try:
-            journal = read_object(self.path / JOURNAL)
-        except CheckpointError:
+            journal = json.loads((self.path / JOURNAL).read_bytes())
+        except (OSError, ValueError):
             return None
-        return journal if isinstance(journal.get("shards"), dict) else None
+        whole = isinstance(journal, dict) and isinstance(journal.get("shards"), dict)
+        return journal if whole and isinstance(journal.get("identity"), dict) else None
 
     def clear(self) -> None:
-        """Remove everything in the folder."""
+        """Remove everything in the folder; what marks it as ours goes last, so that a kill leaves it recognizable."""
         with writing(self.path):
-            for entry in self.path.iterdir():
+            for entry in sorted(self.path.iterdir(), key=lambda entry: (entry.name in (JOURNAL, MANIFEST), entry.name)):
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
@@ -134,24 +168,26 @@ class Staging:
 
     def discard(self) -> None:
         """Remove the folder; the lock stays until `close`."""
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self.path)
+        with contextlib.suppress(ExportError, OSError):
+            self.clear()
+            self.path.rmdir()
 
     def save_journal(self) -> None:
         """Write the journal durably."""
-        self.write_file(JOURNAL, json.dumps(self.journal).encode())
+        self.write_file(JOURNAL, [json.dumps(self.journal).encode()])
 
     def temporary(self, name: str) -> Path:
         """The path under which the file `name` is written before it is renamed."""
         return self.path / (name + _TEMPORARY)
 
-    def write_file(self, name: str, content: bytes) -> None:
-        """Write a small file aside, flush it, rename it."""
-        path = self.temporary(name)
-        with writing(path), path.open("wb") as file:
-            file.write(content)
+    def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
+        """Write a file aside piece by piece, flush it, rename it."""
+        with StagedFile(self.temporary(name)) as file:
+            position = 0
+            for chunk in chunks:
+                file.write(memoryview(chunk), position)
+                position += len(chunk)
             file.flush()
-            os.fsync(file.fileno())
         self.settle(name)
 
     def settle(self, name: str) -> None:
@@ -162,17 +198,61 @@ class Staging:
 
     def publish(self, *, overwrite: bool) -> None:
         """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so."""
-        replaced = self.target.with_name(self.target.name + ".replaced")
         with writing(self.target):
             (self.path / JOURNAL).unlink()
             os.fsync(self._lock)
-            if overwrite and self.target.is_dir() and any(self.target.iterdir()):
-                shutil.rmtree(replaced, ignore_errors=True)
-                self.target.rename(replaced)
-            self.path.rename(self.target)
+            replaced = self._move_away() if overwrite else None
+            try:
+                self.path.rename(self.target)
+            except OSError:
+                if replaced:
+                    replaced.rename(self.target)
+                raise
             sync_folder(self.target.parent)
-        if replaced.is_dir():
+        if replaced:
             shutil.rmtree(replaced, ignore_errors=True)
+
+    def _move_away(self) -> Path | None:
+        """Give the folder at the target another name, one that nothing has; None when there is nothing to replace."""
+        if not self.target.is_dir() or not any(self.target.iterdir()):
+            return None
+        names = (f"{self.target.name}.replaced{number or ''}" for number in range(1000))
+        replaced = next(path for name in names if not os.path.lexists(path := self.target.with_name(name)))
+        return self.target.rename(replaced)
+
+
+class StagedFile:
+    """A new file written at any offset, from any thread; use it as a context manager."""
+
+    def __init__(self, path: Path, nbytes: int = 0) -> None:
+        self.path = path
+        with writing(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            with writing(path):
+                os.ftruncate(self._descriptor, nbytes)
+        except ExportError:
+            os.close(self._descriptor)
+            raise
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        with writing(self.path):
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+
+    def flush(self) -> None:
+        """Flush the file to the disk; a failure ends the run."""
+        with writing(self.path):
+            os.fsync(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with writing(self.path):
+            os.close(self._descriptor)
 
 
 def sync_folder(path: Path) -> None:
