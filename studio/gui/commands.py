@@ -210,7 +210,8 @@ class Commands(QObject):
 
     def _setting_changed(self, key: str) -> None:
         if key in ("theme", "text_size"):
-            self.apply_theme()
+            if chosen_theme(self.settings["theme"], self.settings["text_size"]) != self.theme:
+                self.apply_theme()
         elif key == "recents":
             self._show_recents()
         if self.studio is not None:

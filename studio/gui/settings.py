@@ -85,6 +85,11 @@ class Settings(QObject):
         self.faults: list[str] = []
         self._values = {key: self._read(option) for key, option in OPTIONS.items()}
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._file.fileName())
+
     def _read(self, option: Option) -> bool | int | float | str:
         stored = self._file.value(f"options/{option.key}")
         if stored is None:

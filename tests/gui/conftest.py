@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +12,8 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6", reason="the window is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from PySide6.QtCore import QCoreApplication, QEvent, QtMsgType, qInstallMessageHandler
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QCoreApplication, QEvent, QEventLoop, QTimer, QtMsgType, qInstallMessageHandler
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from studio import core
@@ -23,6 +24,7 @@ from studio.gui.studio import Studio
 
 HARMLESS = ("propagateSizeHints",)
 PATIENCE = 20_000
+SHARED: list[QWidget] = []
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +47,23 @@ def clean(qapp: QApplication) -> Iterator[None]:
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     qapp.processEvents()
     qInstallMessageHandler(old)
-    left = [widget for widget in qapp.topLevelWidgets() if widget.isVisible()]
+    left = [widget for widget in qapp.topLevelWidgets() if widget.isVisible() and widget not in SHARED]
     for widget in left:
         widget.close()
     assert not said, said
     assert not left, f"windows left open: {left}"
-    assert not [thread for thread in threading.enumerate() if thread not in before and "Dummy" not in thread.name]
+    assert not _left_threads(before), "threads left running"
+
+
+def _left_threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    """Threads that are still there after a while; a look at a layer may just be ending."""
+    for _ in range(500):
+        left = [thread for thread in threading.enumerate() if thread not in before and "Dummy" not in thread.name]
+        if not left:
+            return []
+        QApplication.processEvents()
+        time.sleep(0.01)
+    return left
 
 
 @pytest.fixture
@@ -61,17 +74,50 @@ def settings(tmp_path: Path) -> Settings:
     return made
 
 
-@pytest.fixture
-def commands(qtbot: QtBot, qapp: QApplication, settings: Settings) -> Iterator[Commands]:
-    """A window whose parts are loaded, with nothing open."""
-    made = Commands(settings, qapp)
+@pytest.fixture(scope="session")
+def shared(qapp: QApplication, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """One window for all tests: making the plots of another takes a second."""
+    made = Commands(Settings(tmp_path_factory.mktemp("window") / "settings.ini"), qapp)
     made.start()
-    qtbot.waitUntil(lambda: made.studio is not None, timeout=PATIENCE)
+    wait_for(lambda: made.studio is not None)
+    SHARED.append(made.window)
     yield made
-    made.settings["confirm_quit"] = False
     made.window.close()
-    made.window.deleteLater()
-    made.deleteLater()
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    loop, poll = QEventLoop(), QTimer(interval=10)
+    poll.timeout.connect(lambda: loop.quit() if done() else None)
+    poll.start()
+    loop.exec()
+    poll.stop()
+
+
+@pytest.fixture
+def commands(shared: Commands) -> Iterator[Commands]:
+    """A window whose parts are loaded, with nothing open."""
+    yield shared
+    reset(shared)
+
+
+def reset(made: Commands) -> None:
+    """As the window was at first: nothing open, nothing known, nothing told, default settings."""
+    studio, window = made.studio, made.window
+    assert studio is not None
+    studio.runs.stop()
+    wait_for(lambda: not studio.runs.active)
+    made.perform("close")
+    studio.document.cache = core.ResultCache()
+    studio.workspace.filter_bar.field.clear()
+    studio.workspace.show_page("overview")
+    window.cards.clear()
+    window.messages.beginResetModel()
+    window.messages.items.clear()
+    window.messages.endResetModel()
+    window.message_list.hide()
+    made.settings.reset()
+    made.settings["theme"], made.settings["confirm_quit"] = "light", False
+    made.settings.keep_texts("recents", [])
 
 
 @pytest.fixture

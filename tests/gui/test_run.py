@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from safetensors.numpy import save_file
 
 from studio import core
+from studio.gui.commands import Commands
 from studio.gui.layers import DONE, FAILED, KEPT, PENDING, QUEUED, RUNNING, STALE
+from studio.gui.settings import Settings
 from studio.gui.studio import Studio
 
 Names = Callable[[str], list[str]]
@@ -154,11 +157,14 @@ def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBo
     assert int((store.state == DONE).sum()) == 48
 
 
-def test_closing_while_work_runs_ends_it(studio: Studio, large: Path, qtbot: QtBot) -> None:
-    open_path(studio, large, qtbot)
-    studio.commands.perform("quantize")
+def test_closing_while_work_runs_ends_it(settings: Settings, qapp: QApplication, large: Path, qtbot: QtBot) -> None:
+    made = Commands(settings, qapp)
+    with qtbot.waitSignal(made.opened, timeout=30_000):
+        made.start(large)
+    made.perform("quantize")
     qtbot.wait(50)
-    assert studio.commands.window.close()
+    assert made.window.close()
+    made.window.deleteLater()
 
 
 def test_a_damaged_layer_fails_alone(studio: Studio, tmp_path: Path, qtbot: QtBot, wait: Wait) -> None:
@@ -192,21 +198,25 @@ def test_the_summary_and_the_plots_show_the_last_result(quantized: Studio, qtbot
     qtbot.waitUntil(lambda: quantized.workspace.summary.error.text() == expected, timeout=5_000)
 
 
-def test_a_layer_is_looked_at_closely_in_the_background(quantized: Studio, qtbot: QtBot, names: Names) -> None:
+def test_a_layer_is_looked_at_closely_in_the_background(
+    quantized: Studio, qtbot: QtBot, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown: list[object] = []
     inspector = quantized.workspace.views["InspectorView"]
     quantized.document.select(names("layers.1.mlp.up_proj"))
     show = inspector.show_detail
-    inspector.show_detail = lambda detail: (shown.append(detail), show(detail))
+    monkeypatch.setattr(inspector, "show_detail", lambda detail: (shown.append(detail), show(detail)))
     quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
     qtbot.waitUntil(lambda: bool(shown), timeout=10_000)
     quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
     assert shown[0] is shown[1], "what was seen once is remembered"
 
 
-def test_two_formats_are_compared_after_quantizing_what_is_missing(quantized: Studio, qtbot: QtBot) -> None:
+def test_two_formats_are_compared_after_quantizing_what_is_missing(
+    quantized: Studio, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown: list[core.Comparison] = []
-    quantized.comparing._view = _View(shown)
+    monkeypatch.setattr(quantized.comparing, "_view", _View(shown))
     quantized.comparing.compare("plan", "format:mxfp8")
     qtbot.waitUntil(lambda: bool(shown), timeout=10_000)
     assert shown[0].better == 28

@@ -258,13 +258,13 @@ def test_corrupt_settings_fall_back_to_defaults(tmp_path: Path) -> None:
     assert settings.texts("recents") == []
 
 
-def test_settings_take_effect_and_last(commands: Commands, tmp_path: Path) -> None:
+def test_settings_take_effect_and_last(commands: Commands) -> None:
     commands.settings["text_size"] = 17
     commands.settings["theme"] = "dark"
     assert commands.theme.font_px == 17
     assert commands.theme.dark
     commands.settings.sync()
-    assert Settings(tmp_path / "settings.ini")["text_size"] == 17
+    assert Settings(commands.settings.path)["text_size"] == 17
 
 
 def test_the_settings_dialog_shows_and_changes_every_option(commands: Commands) -> None:
@@ -347,7 +347,11 @@ def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
 
 def test_shortcuts_of_the_window_work_from_the_filter_field(studio: Studio, qtbot: QtBot) -> None:
     field = studio.workspace.filter_bar.field
-    studio.commands.window.activateWindow()
+    window = studio.commands.window
+    window.hide()
+    with qtbot.waitActive(window):
+        window.show()
+        window.activateWindow()
     field.setFocus()
     qtbot.keyClicks(field, "mlp")
     qtbot.keyClick(field, Qt.Key.Key_J, Qt.KeyboardModifier.ControlModifier)
