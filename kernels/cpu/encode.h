@@ -13,13 +13,31 @@ template <class S, class C> struct Slot {
     alignas(64) typename S::T padded[STRIP];
 };
 
-// How a strip is encoded: CAREFUL divides and measures in double precision, TRACK looks for the largest error.
-enum Care { QUICK, TRACK, CAREFUL };
+// Looks for the strip's largest error, once more from its weights.
+template <class S, class C>
+__attribute__((noinline)) void find_largest(const C& codec, const Slot<S, C>& slot, Totals& totals) {
+    for (int j = 0; j < PAIRS; j++) {
+        const auto pair = C::pair(codec, slot.strip, j);
+        Floats weight[2], decoded[2];
+        S::load_pair(slot.source + 32 * j, weight[0], weight[1]);
+        for (int odd = 0; odd < 2; odd++) {
+            C::template encode<false>(pair, weight[odd], decoded[odd]);
+            if constexpr (C::SIGNED) continue;
+            totals.max_error = larger(totals.max_error, magnitude(magnitude(weight[odd]) - decoded[odd]));
+        }
+        if constexpr (C::SIGNED) {
+            Doubles partial[2], squares[2] = {};
+            measure_wide(weight, decoded, partial, squares, totals.max_square);
+        }
+    }
+    note_largest(totals);
+}
 
-template <class S, class C, bool MEASURE, Care CARE>
+// CAREFUL divides, and measures in double precision.
+template <class S, class C, bool MEASURE, bool CAREFUL>
 INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes, const Blocks& blocks, Totals& totals) {
     constexpr int PER_STORE = 16 / C::BITS;  // pairs whose codes fill a vector
-    constexpr bool COUNT_CODES = CARE != CAREFUL && !C::SIGNED;
+    constexpr bool COUNT_CODES = !CAREFUL && !C::SIGNED;
     Workspace work;
     Tally tally = {};
     Doubles squares[2] = {};
@@ -33,19 +51,19 @@ INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
             const auto pair = C::pair(codec, slot.strip, j);
             Floats weight[2], decoded[2];
             S::load_pair(slot.source + 32 * j, weight[0], weight[1]);
-            Words even = C::template encode<CARE == CAREFUL>(pair, weight[0], decoded[0]);
-            Words odd = C::template encode<CARE == CAREFUL>(pair, weight[1], decoded[1]);
+            Words even = C::template encode<CAREFUL>(pair, weight[0], decoded[0]);
+            Words odd = C::template encode<CAREFUL>(pair, weight[1], decoded[1]);
             Words both = select((1u << C::BITS) - 1, even, odd << C::BITS);
             packed = k == 0 ? both : select((1u << (2 * C::BITS * k)) - 1, packed, both << (2 * C::BITS * k));
             if constexpr (MEASURE) {
                 C::count_scales(slot.strip, j, totals.scale_counts);
                 if constexpr (!C::SIGNED)
                     for (Floats& one : weight) one = magnitude(one);
-                if constexpr (CARE == CAREFUL) {
-                    measure_wide(weight, decoded, work.exact + 2 * j, squares, tally.max_square);
+                if constexpr (CAREFUL) {
+                    measure_wide(weight, decoded, work.exact + 2 * j, squares, totals.max_square);
                     count_vanished(weight, decoded, tally);
                 } else {
-                    work.error[j] = measure_pair<S, C::SIGNED, CARE == TRACK>(weight, decoded, tally);
+                    work.error[j] = measure_pair<S, C::SIGNED>(weight, decoded, k & 1, tally);
                 }
             }
         }
@@ -61,28 +79,28 @@ INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
             if (slot.strip.zero) tally.vanished -= (Integers)count_zeros<S>(slot.source);
         }
         totals.vanished += tally.vanished;
-        if constexpr (CARE == CAREFUL)
+        if constexpr (CAREFUL) {
             record_wide(work, squares, blocks, totals);
-        else
-            record_strip(work, tally, blocks, totals);
-        if constexpr (CARE != QUICK) record_largest(tally, totals);
+            note_largest(totals);
+        } else {
+            const Floats errors = record_strip(work, tally, blocks, totals);
+            if (any(slot.strip.error_bound > totals.largest) && any(errors >= totals.largest * totals.largest))
+                find_largest<S, C>(codec, slot, totals);
+        }
     }
 }
 
 // What is rare is kept out of the way of what is common.
-template <class S, class C, bool MEASURE, Care CARE>
-__attribute__((noinline)) void encode_apart(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
-                                            const Blocks& blocks, Totals& totals) {
-    encode_strip<S, C, MEASURE, CARE>(codec, slot, codes, blocks, totals);
+template <class S, class C, bool MEASURE>
+__attribute__((noinline)) void encode_carefully(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
+                                                const Blocks& blocks, Totals& totals) {
+    encode_strip<S, C, MEASURE, true>(codec, slot, codes, blocks, totals);
 }
 
 template <class S, class C, bool MEASURE>
 INLINE void encode_slot(const C& codec, const Slot<S, C>& slot, uint8_t* codes, const Blocks& blocks, Totals& totals) {
-    if (slot.strip.careful) return encode_apart<S, C, MEASURE, CAREFUL>(codec, slot, codes, blocks, totals);
-    if constexpr (MEASURE)
-        if (any(slot.strip.error_bound > totals.largest))
-            return encode_apart<S, C, MEASURE, TRACK>(codec, slot, codes, blocks, totals);
-    encode_strip<S, C, MEASURE, QUICK>(codec, slot, codes, blocks, totals);
+    if (slot.strip.careful) return encode_carefully<S, C, MEASURE>(codec, slot, codes, blocks, totals);
+    encode_strip<S, C, MEASURE, false>(codec, slot, codes, blocks, totals);
 }
 
 template <class S, class C, bool MEASURE>
@@ -136,7 +154,7 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
             if (slot.size < STRIP) memcpy(codes, packed, (size_t)nbytes);
             C::template store_scales<S>(slot.strip, task, block, count);
             if constexpr (MEASURE && !C::SIGNED)
-                if (slot.size < STRIP) discount_scales(slot.strip.bytes + count, STRIP / task.layout.block - count, totals);
+                if (slot.size < STRIP) discount_scales(slot.strip.bytes, count, STRIP / task.layout.block, totals);
             column += slot.size;
             codes += nbytes;
             block += count;

@@ -1,8 +1,8 @@
 // What an encoded strip cost: sums, counts and the largest error, pair by pair while the weights are in registers.
 //
-// Sums of a strip are float32, in an order that no instruction set, slab or thread changes: squared errors as a tree over
-// the 16 weights of half a pair, squares lane by lane. A row adds them up in double. Only a strip that is `careful`,
-// whose squares could leave the range of float32, is summed in double throughout.
+// Sums of a strip are float32, in an order that no instruction set, slab or thread changes: squared errors as a tree
+// over the 16 weights of half a pair, squares lane by lane; eleven roundings at most. A row adds up, in double, eight
+// sums of each strip. Only a strip that is `careful`, as its squares may not fit in float32, is double throughout.
 #pragma once
 
 #include "codecs.h"
@@ -17,22 +17,20 @@ union Workspace {
 
 // Sums of one row, and what is kept over all rows.
 struct Totals {
-    Doubles squares[2], error[2], max_square;
+    Doubles squares, error, max_square;
     Floats max_error;
     Integers vanished;
     float largest;                  // at most the largest error so far, nearly it
     uint32_t scale_counts[2][256];  // two tables: runs of equal scales do not wait for each other
 
     void start_row() {
-        for (Doubles& one : squares) one = Doubles{};
-        for (Doubles& one : error) one = Doubles{};
+        squares = error = Doubles{};
     }
 };
 
 // What is summed over one strip, in registers.
 struct Tally {
-    Floats squares[2], max_error;
-    Doubles max_square;
+    Floats squares[4];  // more, and none is the sum of so many that roundings add up
     Integers vanished;
 };
 
@@ -86,20 +84,15 @@ INLINE void measure_wide(const Floats* weight, const Floats* decoded, Doubles* p
 
 // Adds a pair of vectors, `weight` and what it decodes to; gives its squared errors. SIGNED: a float32 difference may
 // round, which the sums bear and the largest error does not.
-template <class S, bool SIGNED, bool TRACK>
-INLINE Floats measure_pair(const Floats* weight, const Floats* decoded, Tally& tally) {
+template <class S, bool SIGNED>
+INLINE Floats measure_pair(const Floats* weight, const Floats* decoded, int turn, Tally& tally) {
     Floats error[2] = {weight[0] - decoded[0], weight[1] - decoded[1]};
     for (int odd = 0; odd < 2; odd++) {
-        Floats& squares = tally.squares[odd];
+        Floats& squares = tally.squares[2 * turn + odd];
         squares = S::EXACT_SQUARES && !SIGNED ? add_exact_square(weight[odd], squares)
                                               : squares + weight[odd] * weight[odd];
-        if constexpr (TRACK && !SIGNED) tally.max_error = larger(tally.max_error, magnitude(error[odd]));
     }
     if constexpr (SIGNED) count_vanished(weight, decoded, tally);
-    if constexpr (TRACK && SIGNED) {
-        Doubles unused[2] = {}, partial[2];
-        measure_wide(weight, decoded, partial, unused, tally.max_square);
-    }
     return error[0] * error[0] + error[1] * error[1];
 }
 
@@ -109,41 +102,45 @@ struct Blocks {
     int count, block;
 };
 
-// Adds a strip's sums to its row and keeps the errors of its blocks.
-INLINE void record_strip(const Workspace& work, const Tally& tally, const Blocks& blocks, Totals& totals) {
+// Sums of lanes eight apart, in double.
+INLINE Doubles widen_sum(Floats x) {
+    const Octet low = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+    const Octet high = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_convertvector(low + high, Doubles);
+}
+
+INLINE void keep_errors(Floats low, Floats high, const Blocks& blocks) {
+    alignas(64) float sums[STRIP / 16];
+    const int step = blocks.block < 32 ? 1 : blocks.block / 32;
+    if (blocks.block == 16) {
+        float* to = blocks.count == STRIP / 16 ? blocks.errors : sums;
+        store(to, interleave_low(low, high));
+        store(to + LANES, interleave_high(low, high));
+        if (to == blocks.errors) return;
+    } else {
+        store(sums, fold(low + high, step, [](Floats x, Floats y) { return x + y; }));
+    }
+    for (int i = 0; i < blocks.count; i++) blocks.errors[i] = sums[i * step];
+}
+
+// Adds a strip's sums to its row and keeps the errors of its blocks; gives numbers that bound its squared errors.
+INLINE Floats record_strip(const Workspace& work, const Tally& tally, const Blocks& blocks, Totals& totals) {
     Floats low, high;  // lane j: the first and the second half of pair j
     const auto add = [](Floats x, Floats y) { return x + y; };
     reduce_halves<Floats>([&](int j) { return work.error[j]; }, add, low, high);
-    const Floats squares = tally.squares[0] + tally.squares[1];
-#pragma clang loop unroll(full)
-    for (int half = 0; half < 2; half++) {
-        totals.squares[half] += widen_half_of(squares, half);
-        totals.error[half] += widen_half_of(low, half) + widen_half_of(high, half);
-    }
-    if (!blocks.errors) return;
-    if (blocks.count == STRIP / 16) {
-        store(blocks.errors, interleave_low(low, high));
-        store(blocks.errors + LANES, interleave_high(low, high));
-        return;
-    }
-    alignas(64) float sums[STRIP / 16];
-    int step = 1;
-    if (blocks.block == 16) {
-        store(sums, interleave_low(low, high));
-        store(sums + LANES, interleave_high(low, high));
-    } else {
-        step = blocks.block / 32;
-        store(sums, fold(low + high, step, add));
-    }
-    for (int i = 0; i < blocks.count; i++) blocks.errors[i] = sums[i * step];
+    const Floats* squares = tally.squares;
+    totals.squares += widen_sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
+    totals.error += widen_sum(low + high);
+    if (blocks.errors) keep_errors(low, high, blocks);
+    return larger(low, high);
 }
 
 // The same for a strip that was measured in double.
 INLINE void record_wide(const Workspace& work, const Doubles* squares, const Blocks& blocks, Totals& totals) {
     alignas(64) double sixteens[STRIP / 16];
     for (int i = 0; i < STRIP / 16; i += 8) store(sixteens + i, sums_of_eight(work.exact + i));
-    for (int half = 0; half < 2; half++) totals.squares[half] += squares[half];
-    for (int i = 0; i < STRIP / 16; i += 8) totals.error[i / 8 & 1] += load<Doubles>(sixteens + i);
+    totals.squares += squares[0] + squares[1];
+    for (int i = 0; i < STRIP / 16; i += 8) totals.error += load<Doubles>(sixteens + i);
     if (!blocks.errors) return;
     const int each = blocks.block / 16;
     for (int i = 0; i < blocks.count; i++) {
@@ -162,26 +159,24 @@ INLINE double largest_error(const Totals& totals) {
     return largest;
 }
 
-INLINE void record_largest(const Tally& tally, Totals& totals) {
-    totals.max_error = larger(totals.max_error, tally.max_error);
-    totals.max_square = larger(totals.max_square, tally.max_square);
-    totals.largest = (float)largest_error(totals) * (1 - 0x1p-22f);
-}
+// `largest` may be less than it is, never more.
+INLINE void note_largest(Totals& totals) { totals.largest = (float)largest_error(totals) * (1 - 0x1p-22f); }
 
-// The padding of a strip was counted with it.
-INLINE void discount_scales(const uint8_t* scales, int count, Totals& totals) {
-    for (int i = 0; i < count; i++) totals.scale_counts[0][scales[i]]--;
+// The blocks from `count` on, a strip's padding, were counted with it.
+INLINE void discount_scales(const uint8_t* scales, int count, int all, Totals& totals) {
+    for (int i = count; i < all; i++) totals.scale_counts[i & 1][scales[i]]--;
 }
 
 INLINE void finish_row(const EncodeTask& task, const Totals& totals, int64_t row) {
-    task.measure->row_squares[row] = sum(totals.squares[0] + totals.squares[1]);
-    task.measure->row_error[row] = sum(totals.error[0] + totals.error[1]);
+    task.measure->row_squares[row] = sum(totals.squares);
+    task.measure->row_error[row] = sum(totals.error);
 }
 
 INLINE void finish(Measure& measure, const Totals& totals) {
     for (int i = 0; i < LANES; i++) measure.vanished += totals.vanished[i];
     measure.max_error = largest_error(totals) > measure.max_error ? largest_error(totals) : measure.max_error;
-    for (int i = 0; i < 256; i++) measure.scale_counts[i] += (uint32_t)(totals.scale_counts[0][i] + totals.scale_counts[1][i]);
+    for (int i = 0; i < 256; i++)
+        for (const auto& table : totals.scale_counts) measure.scale_counts[i] += (uint64_t)table[i];
 }
 
 }  // namespace VARIANT
