@@ -118,6 +118,8 @@ class LayerView(QTableView):
         document.selected.connect(self.follow)
         document.chosen.connect(self.touch)
         document.measured.connect(self.touch)
+        document.opened.connect(self._touch_timer.stop)
+        document.opened.connect(lambda: self._touched.clear())
         self.doubleClicked.connect(self._activate)
         settings.changed.connect(self._setting_changed)
 
