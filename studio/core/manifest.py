@@ -1,10 +1,14 @@
 """The manifest of an export: what made it, from what, by which plan, and the digest and error of every tensor."""
 
+import builtins
 import re
+import types
+import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import kernels
 from studio.core.containers.strict_json import read_object
@@ -12,11 +16,14 @@ from studio.core.errors import CheckpointError
 from studio.core.layouts import LAYOUTS, Layout
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import Placement
+from studio.core.names import printable
 from studio.core.plan import Plan
 from studio.core.readback import StoredMatrix
 from studio.core.results import LayerResult
 from studio.core.shards import Item, Shard
 from studio.core.staging import MANIFEST
+
+Record = TypeVar("Record", Placement, StoredMatrix, LayerResult)
 
 SCHEMA = 1
 SUMS = "SHA256SUMS"
@@ -93,23 +100,46 @@ class Manifest:
             self.kept = {layer["name"]: tuple(map(_part, layer["kept"])) for layer in self.layers}
             self.results = {layer["name"]: _result(layer) for layer in self.layers}
             self.shard_of = {layer["name"]: str(layer["shard"]) for layer in self.layers}
+            self.stored_in = {shard: frozenset(names) for shard, names in self.tensors.items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"malformed manifest: {type(error).__name__} {error}", file=path) from None
 
 
 def _matrices(layer: dict[str, Any]) -> list[StoredMatrix]:
     return [
-        StoredMatrix(m["name"], m["rows"], m["columns"], layer["format"], tuple(_part(part) for part in m["parts"]))
+        _typed(StoredMatrix(m["name"], m["rows"], m["columns"], layer["format"], tuple(map(_part, m["parts"]))))
         for m in layer["matrices"]
     ]
 
 
 def _part(data: dict[str, Any]) -> Placement:
-    return Placement(**{**data, "shape": tuple(data["shape"])})
+    return _typed(Placement(**{**data, "shape": tuple(data["shape"])}))
 
 
 def _result(layer: dict[str, Any]) -> LayerResult:
-    return LayerResult.from_json({**layer, "statistics": None})
+    return _typed(LayerResult.from_json({**layer, "statistics": None}))
+
+
+def _typed(record: Record) -> Record:
+    """`record` of a dataclass; raises TypeError for a field that is not of its declared type, or below zero."""
+    for name, kind in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if not _fits(value, kind):
+            raise TypeError(f"{name} is {printable(value)}")
+    return record
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    match get_origin(kind):
+        case builtins.tuple:
+            return all(_fits(item, get_args(kind)[0]) for item in value)
+        case typing.Literal:
+            return value in get_args(kind)
+        case types.UnionType:
+            return any(_fits(value, choice) for choice in get_args(kind))
+    if kind in (int, float):
+        return type(value) in (int, kind) and value >= 0
+    return isinstance(value, kind)
 
 
 def sums(digests: Mapping[str, str]) -> bytes:
@@ -123,4 +153,7 @@ def read_sums(path: Path, text: bytes) -> dict[str, str]:
     found = [_SUM_LINE.fullmatch(line) for line in lines[:-1]]
     if lines[-1] or not found or not all(found):
         raise CheckpointError("damaged: every line must be a digest and a file name", file=path)
+    names = Counter(match[2] for match in found if match)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise CheckpointError(f"damaged: lists {printable(twice[0])} twice", file=path)
     return {match[2]: match[1] for match in found if match}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import FORMATS
-from studio.core.containers.dtypes import BITS
+from kernels import FORMATS, Format
+from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
@@ -29,6 +29,9 @@ from studio.core.tasks import Tasks
 
 TOLERANCE = 1e-5
 """Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
+
+_LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
+"""How the names of files end that a runtime takes from a folder, listed or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
         _check_same_source(manifest, source, folder)
     with ExitStack() as stack:
         files = {name: stack.enter_context(SourceFile(folder / name)) for name in sorted(expected)}
-        yield from (Warned(f"{printable(name)}: not part of the export") for name in _strangers(folder, expected))
+        yield from map(Warned, _strangers(folder, expected))
         shards = {name: read_header(files[name]) for name in sorted(set(manifest.shard_of.values()))}
         _check_tensors(manifest, shards, folder)
         checks = _checks(manifest, shards, source, folder)
@@ -184,7 +187,12 @@ def _check_shards_are_listed(manifest: Manifest, expected: dict[str, str], folde
 
 
 def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in expected and entry.name != SUMS)
+    """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in expected and entry.name != SUMS)
+    for name in names:
+        if name.endswith(_LOADED):
+            raise CheckpointError(f"is not listed in {SUMS}, but would be loaded", file=folder / name)
+    return [f"{printable(name)}: not part of the export" for name in names]
 
 
 def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:
@@ -193,16 +201,21 @@ def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:
         what = f"was not made from {printable(source.name)}: that has no layer {printable(missing[0])}"
         raise CheckpointError(what, file=folder)
     for name, result in manifest.results.items():
-        if result.shape != source.by_name[name].shape:
-            raise CheckpointError(f"was made from a source with another shape of {printable(name)}", file=folder)
+        layer = source.by_name[name]
+        if (result.shape, result.dtype) != (layer.shape, layer.tensor.dtype):
+            what = f"was made from a source with another shape or dtype of {printable(name)}"
+            raise CheckpointError(what, file=folder)
+        there = [(matrix.name, matrix.rows, matrix.columns) for matrix in manifest.matrices[name]]
+        here = [(matrix.name, matrix.rows, matrix.columns) for matrix in layer.matrices]
+        kept = sum(part.nbytes for part in manifest.kept[name])
+        if there != (here if there else []) or kept != (0 if there else layer.kept_nbytes):
+            raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
 
 
 def _check_tensors(manifest: Manifest, shards: dict[str, Header], folder: Path) -> None:
     for shard, header in shards.items():
-        listed = manifest.tensors.get(shard, {})
-        if set(listed) != set(header.tensors):
-            odd = sorted(set(listed) ^ set(header.tensors))[0]
-            raise CheckpointError("is not in both the shard and the manifest", file=folder / shard, tensor=odd)
+        if odd := sorted(manifest.stored_in.get(shard, frozenset()) ^ set(header.tensors)):
+            raise CheckpointError("is not in both the shard and the manifest", file=folder / shard, tensor=odd[0])
 
 
 def _checks(
@@ -227,5 +240,25 @@ def _check_parts(check: Check, header: Header, path: Path) -> None:
         if part.dtype not in BITS or part.offset + part.nbytes > tensor.nbytes:
             raise CheckpointError("smaller than the manifest says", file=path, tensor=part.name)
     for matrix in check.matrices:
-        if matrix.format not in FORMATS or FORMATS[matrix.format].misfit((matrix.rows, matrix.columns)):
-            raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
+        _check_matrix(matrix, path)
+
+
+def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
+    """The parts are those of the format, as large as the matrix needs, of dtypes that can be read."""
+    row = FORMATS.get(matrix.format)
+    if row is None or row.misfit((matrix.rows, matrix.columns)):
+        raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
+    found = {part.content for part in matrix.parts}
+    needed = {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
+    if not needed <= found <= needed | {"tensor_scale"} or not all(_fits(part, matrix, row) for part in matrix.parts):
+        raise CheckpointError(f"malformed manifest entry: no {row.name}", file=path, tensor=matrix.name)
+
+
+def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
+    count = matrix.rows * matrix.columns
+    if part.content == "codes":
+        return part.dtype in ("U8", "U32") and 8 * part.nbytes == count * row.bits
+    if part.content == "tensor_scale":
+        return (part.dtype, part.nbytes) == ("F32", 4)
+    dtypes = tuple(WEIGHT_DTYPES) if row.affine else ("U8", "F8_E4M3", "F8_E8M0")
+    return part.dtype in dtypes and 8 * part.nbytes == count // row.block * BITS[part.dtype]

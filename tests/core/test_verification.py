@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.core.checkpoints import checkpoint, gaussian, llama
 from tests.core.conftest import Studio
 
 FLIPS = 300
+CHANGES = 150
 
 
 @pytest.fixture
@@ -95,6 +97,74 @@ def test_an_error_that_was_prettied_up_is_found(studio: Studio, export: Path, so
     ran = studio("verify", export, "--source", source)
     assert ran.code == 2
     assert layer["name"] in ran.err
+
+
+def with_sums(export: Path, lines: list[str]) -> Path:
+    (export / "SHA256SUMS").write_text("".join(f"{line}\n" for line in lines))
+    return export
+
+
+def sum_lines(export: Path) -> list[str]:
+    return (export / "SHA256SUMS").read_text().splitlines()
+
+
+def test_a_digest_that_is_missing_or_given_twice_is_found(studio: Studio, export: Path) -> None:
+    lines = sum_lines(export)
+    loaded = [line for line in lines if line.endswith((".safetensors", "config.json", "index.json", "studio.json"))]
+    assert len(loaded) > 4
+    for line in loaded:
+        name = line.split("  ")[1]
+        ran = studio("verify", with_sums(export, [other for other in lines if other != line]))
+        assert ran.code == 2
+        assert name in ran.err
+        ran = studio("verify", with_sums(export, [*lines, f"{'0' * 64}  {name}"]))
+        assert ran.code == 2
+        assert "twice" in ran.err
+    assert studio("verify", with_sums(export, lines)).code == 0
+
+
+def test_a_stray_shard_that_a_runtime_would_load_is_refused(studio: Studio, export: Path) -> None:
+    shutil.copy(next(export.glob("*.safetensors")), export / "model-extra.safetensors")
+    ran = studio("verify", export)
+    assert ran.code == 2
+    assert "model-extra.safetensors" in ran.err
+
+
+def places(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """The paths to everything in a JSON value."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from places(item, (*path, key))
+
+
+ODD = [None, -1, 0, 10**18, 1.5, True, "", "keep", "mxfp4", "../x", [], [1], {}, {"a": 1}, [[]]]
+
+
+@pytest.mark.parametrize("layout", list(core.LAYOUTS))
+def test_a_hostile_manifest_is_refused_or_harmless(studio: Studio, source: Path, tmp_path: Path, layout: str) -> None:
+    export = tmp_path / layout
+    assert studio("quantize", source, export, "--layout", layout).code == 0
+    path, lines, chance = export / "nvfp4_studio.json", sum_lines(export), random.Random(3)  # noqa: S311
+    good = json.loads(path.read_text())
+    everything = list(places(good))
+    with core.open_model(source) as model, core.start(core.Machine(threads=1)) as engine:
+        for _ in range(CHANGES):
+            manifest = json.loads(json.dumps(good))
+            *parents, last = chance.choice(everything[1:])
+            place = manifest
+            for key in parents:
+                place = place[key]
+            place[last] = chance.choice(ODD)
+            path.write_text(json.dumps(manifest))
+            digest = sha256(path.read_bytes()).hexdigest()
+            with_sums(export, [f"{digest}  {path.name}" if line.endswith(path.name) else line for line in lines])
+            for origin in (None, model):
+                try:
+                    outcome = list(core.verify(engine, export, origin))[-1].outcome  # type: ignore[union-attr]
+                except core.CheckpointError:
+                    continue
+                json.dumps([outcome.summary(), *(layer.to_json() for layer in outcome.layers)])
 
 
 @pytest.mark.parametrize("kind", ["nothing", "source", "file"])
