@@ -19,7 +19,7 @@ from studio.core.names import printable
 from studio.core.pipeline import Engine
 from studio.core.plan import Choice
 from studio.core.reading import Slab, read_slab, slabs
-from studio.core.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Fit, Ratios, Tiers
+from studio.core.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Fit, Ratios, Tiers, block_sizes
 from studio.core.results import LayerResult, histogram
 from studio.core.tasks import Tasks
 
@@ -35,8 +35,8 @@ class FormatDetail:
     histogram: decoded weights that are not zero, on the bins of `Statistics.histogram` and the source's sigma; zeros:
     those that are. levels, uses: the magnitudes (integer formats: the codes) that a weight can take before scaling, and
     how many weights take each; empty for 8 bits. row_error: float32 [rows], relative error by output row, matrices one
-    after the other; row_order: int64 [rows], the rows with the largest first. tensor_scales: the multiplier of each matrix, 1.0 in formats without one. worst: the blocks with
-    the largest error, worst first.
+    after the other; row_order: int64 [rows], the rows with the largest first. tensor_scales: the multiplier of each
+    matrix, 1.0 in formats without one. worst: the blocks with the largest error, worst first.
     """
 
     format: str
@@ -108,7 +108,9 @@ def inspect_layer(
         censuses = [matrix_census(engine, tasks, choice, matrix) for matrix in range(len(layer.matrices))]
         census = sum(censuses, Census.empty())
         scales = multipliers(result, [float(tensor_scale(part.max_abs)) for part in censuses])
-        look = _Look(choice, census.sigma, scales, tuple(c.recipe if c else None for c in (choice, other)))
+        look = _Look(
+            choice, census.sigma, census.max_abs, scales, tuple(c.recipe if c else None for c in (choice, other))
+        )
         whole = _Sums(look)
         for part in _in_order(engine, tasks, look):
             whole.add(part)
@@ -127,6 +129,7 @@ class _Look:
 
     choice: Choice
     sigma: float
+    largest: float
     scales: tuple[float, ...]
     recipes: tuple[Recipe | None, ...]
 
@@ -195,10 +198,11 @@ def _look_at(engine: Engine, look: _Look, matrix: int, slab: Slab) -> _Part:
     if look.blocked:
         blocks = np.abs(weight.astype(np.float32)).reshape(-1, BLOCK)
         peaks = blocks.max(axis=1)
-        part.ratios.add(blocks, peaks)
+        sizes = block_sizes(peaks, look.largest)
+        part.ratios.add(blocks, peaks, sizes)
         part.dead = int(((blocks > 0) & (blocks <= peaks[:, None] * np.float32(DEAD_ZONE))).sum())
-        part.fits[0].add(peaks, TWO, 1.0)
-        part.fits[1].add(peaks, THREE, look.scales[matrix])
+        part.fits[0].add(peaks, sizes, TWO, 1.0)
+        part.fits[1].add(peaks, sizes, THREE, look.scales[matrix])
     return part
 
 
@@ -322,7 +326,7 @@ def _detail(look: _Look, whole: _Sums, census: Census) -> LayerDetail:
         outliers=census.outliers(),
         histogram=histogram(census, census.sigma),
         tail=_tail(census),
-        within=tuple(int(n) for n in whole.ratios.counts[1:]),
+        within=whole.ratios.total[1:],
         dead=whole.dead,
         tiers=_tiers(whole, census) if look.blocked else None,
         a=a,

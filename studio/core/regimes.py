@@ -6,7 +6,7 @@ numbers or at zero. The third tier divides by g = max|W| / 2688 first, which mov
 
 The error is predicted without encoding: with t = max|block| / 6 / scale, the expected squared error of a weight is
 max|block|**2 x F(t), F being the error of rounding r x 6t to E2M1, averaged over the layer's distribution of
-r = |w| / max|block|, in which a block counts by the square of its maximum.
+r = |w| / max|block|, in which a block counts by the square of its maximum, apart for blocks of each size.
 """
 
 import math
@@ -31,9 +31,12 @@ BLOCK = 16
 DEAD_ZONE = 1 / 24
 """A weight up to this share of its block's maximum rounds to zero even under an ideal scale: 0.25 / 6."""
 
-RATIO_BINS = 256
+RATIO_BINS, SIZES = 256, 24
+"""Blocks are kept apart by their maximum in half octaves: in larger ones the other weights are relatively smaller."""
+
 TWO, THREE = "nvfp4-2t", "nvfp4-3t"
 _STEPS_PER_OCTAVE, _OCTAVES = 32, 16
+_SAMPLES = 4
 _FITS = 2 * _OCTAVES * _STEPS_PER_OCTAVE
 _SHARE_WORTH_WORDS = 0.005
 
@@ -154,12 +157,12 @@ def no_tiers() -> Tiers:
 
 
 class Fit:
-    """Sums over blocks by how well their scale fits, from which the error follows once the distribution is known."""
+    """Sums over blocks by size and by how well their scale fits; the error follows once the ratios are known."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(SCALES, np.int64)
-        self.energy = np.zeros(_FITS + 1)
-        self.number = np.zeros(_FITS + 1)
+        self.energy = np.zeros((SIZES, _FITS + 1))
+        self.number = np.zeros((SIZES, _FITS + 1))
 
     def add_fit(self, other: "Fit") -> None:
         """Take in the sums over other blocks."""
@@ -167,24 +170,21 @@ class Fit:
         self.energy += other.energy
         self.number += other.number
 
-    def add(self, peaks: NDArray[np.float32], tiers: str, g: float) -> None:
-        """Count blocks with these maxima under the multiplier `g` (1.0 for two tiers)."""
+    def add(self, peaks: NDArray[np.float32], sizes: NDArray[np.int64], tiers: str, g: float) -> None:
+        """Count blocks with these maxima and sizes under the multiplier `g` (1.0 for two tiers)."""
         chosen = recipe(tiers)
         wanted = peaks / np.float32(6) / np.float32(g)
         scales = np.maximum(e4m3_encode(wanted), np.uint8(chosen.min_scale))
         scales[peaks == 0] = chosen.zero_scale
         self.counts += np.bincount(scales, minlength=SCALES)
-        self._add_fits(wanted.astype(np.float64), scales, peaks.astype(np.float64) ** 2)
-
-    def _add_fits(self, wanted: NDArray[np.float64], scales: NDArray[np.uint8], energy: NDArray[np.float64]) -> None:
-        places = fit_bins(wanted, E4M3_VALUES[scales].astype(np.float64))
-        self.energy += np.bincount(places, weights=energy, minlength=_FITS + 1)
-        self.number += np.bincount(places, minlength=_FITS + 1)
+        fits = fit_bins(wanted.astype(np.float64), E4M3_VALUES[scales].astype(np.float64))
+        self.energy += _tally(sizes, fits, _FITS + 1, peaks.astype(np.float64) ** 2)
+        self.number += _tally(sizes, fits, _FITS + 1)
 
     def regime(self, ratios: "Ratios", squares: float) -> Regime:
         """The regime, given the distribution of |w| / max|block|."""
-        cost, lost = rounding_table(ratios)
-        error, vanished = BLOCK * float(self.energy @ cost), BLOCK * float(self.number @ lost)
+        cost, lost = rounding_tables(ratios)
+        error, vanished = BLOCK * float((self.energy * cost).sum()), BLOCK * float((self.number * lost).sum())
         weights = BLOCK * int(self.counts.sum())
         return Regime(self.counts, True, error, squares, vanished, weights)
 
@@ -198,97 +198,144 @@ def fit_bins(wanted: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray
     return np.where((scale == 0) & (wanted > 0), _FITS, places)
 
 
-class Ratios:
-    """The distribution of r = |w| / max|block|: [0] zeros, [1 .. 256] bins of equal width, [257] the maxima themselves.
+def block_sizes(peaks: NDArray[np.float32], largest: float) -> NDArray[np.int64]:
+    """The size of each block, by its maximum: the last is within half an octave of `largest`."""
+    with np.errstate(divide="ignore"):
+        octave = np.log2(peaks.astype(np.float64) / (largest or 1.0))
+    places = np.floor(2 * np.maximum(octave, -SIZES)).astype(np.int64) + SIZES
+    sizes: NDArray[np.int64] = np.clip(places, 0, SIZES - 1)
+    return sizes
 
-    counts: weights per bin. energy: the same, each weighing as much as the square of its block's maximum.
+
+def _tally(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], width: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """[SIZES, width] sums of `weights`, or numbers of entries."""
+    found = np.bincount(rows * width + columns, weights=weights, minlength=SIZES * width)
+    return found.astype(np.float64).reshape(SIZES, width)
+
+
+class Ratios:
+    """The distribution of r = |w| / max|block| in blocks of each size.
+
+    counts: float64 [SIZES, 258], weights by r: [0] zeros, [1 .. 256] bins of equal width, [257] the maxima themselves.
+    energy: the same, each weighing as much as the square of its block's maximum.
     """
 
     def __init__(self) -> None:
-        self.counts = np.zeros(RATIO_BINS + 2, np.int64)
-        self.energy = np.zeros(RATIO_BINS + 2)
+        self.counts = np.zeros((SIZES, RATIO_BINS + 2))
+        self.energy = np.zeros((SIZES, RATIO_BINS + 2))
 
-    def add(self, magnitudes: NDArray[np.float32], peaks: NDArray[np.float32]) -> None:
-        """Count the weights of blocks [n, block] with these maxima."""
+    def add(self, magnitudes: NDArray[np.float32], peaks: NDArray[np.float32], sizes: NDArray[np.int64]) -> None:
+        """Count the weights of blocks [n, block] with these maxima and sizes."""
         ratios = magnitudes / np.where(peaks == 0, np.float32(1), peaks)[:, None]
-        places = np.minimum((ratios * RATIO_BINS).astype(np.uint16) + 1, RATIO_BINS)
+        places = np.minimum((ratios * RATIO_BINS).astype(np.int64) + 1, RATIO_BINS)
         places[ratios == 0] = 0
         places[ratios >= 1] = RATIO_BINS + 1
         weights = np.broadcast_to((peaks.astype(np.float64) ** 2)[:, None], places.shape)
-        self.counts += np.bincount(places.reshape(-1), minlength=RATIO_BINS + 2)
-        self.energy += np.bincount(places.reshape(-1), weights=weights.reshape(-1), minlength=RATIO_BINS + 2)
+        rows = np.broadcast_to(sizes[:, None], places.shape).reshape(-1)
+        self.counts += _tally(rows, places.reshape(-1), RATIO_BINS + 2)
+        self.energy += _tally(rows, places.reshape(-1), RATIO_BINS + 2, weights.reshape(-1))
 
     def add_ratios(self, other: "Ratios") -> None:
         """Take in the counts of other blocks."""
         self.counts += other.counts
         self.energy += other.energy
 
+    @property
+    def total(self) -> tuple[int, ...]:
+        """Weights by r in blocks of every size."""
+        return tuple(int(n) for n in self.counts.sum(axis=0))
 
-def rounding_table(ratios: Ratios) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(F, share of weights that vanish) per bin of t."""
+
+def rounding_tables(ratios: Ratios) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(F, share of weights that vanish), each [SIZES, bins of t]."""
     middles = np.concatenate([[0.0], (np.arange(RATIO_BINS) + 0.5) / RATIO_BINS, [1.0]])
-    share = ratios.counts / max(ratios.counts.sum(), 1)
-    weight = ratios.energy / (ratios.energy.sum() or 1.0)
+    share = ratios.counts / np.maximum(ratios.counts.sum(axis=1, keepdims=True), 1)
+    total = ratios.energy.sum(axis=1, keepdims=True)
+    weight = ratios.energy / np.where(total > 0, total, 1)
     octave = (np.arange(_FITS) + 0.5) / _STEPS_PER_OCTAVE - _OCTAVES
     t = 6 * np.exp2(octave)[:, None]
     levels = e2m1_decode(e2m1_encode((t * middles).astype(np.float32))).astype(np.float64)
-    cost = ((middles - levels / t) ** 2) @ weight
-    lost = ((levels == 0) & (middles > 0)) @ share
-    return np.append(cost, middles**2 @ weight), np.append(lost, share[1:].sum())
+    cost = weight @ ((middles - levels / t) ** 2).T
+    lost = share @ ((levels == 0) & (middles > 0)).T
+    gone, without = (weight @ middles**2)[:, None], share[:, 1:].sum(axis=1, keepdims=True)
+    return np.hstack([cost, gone]), np.hstack([lost, without])
 
 
 @lru_cache(maxsize=1)
-def _gaussian_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The table for blocks of 16 Gaussian weights."""
+def _gaussian_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """F and the share that vanishes, for blocks of 16 Gaussian weights of any size."""
     blocks = np.abs(np.random.default_rng(0).standard_normal((16384, BLOCK), np.float32))
     ratios = Ratios()
-    ratios.add(blocks, blocks.max(axis=1))
-    return rounding_table(ratios)
+    ratios.add(blocks, blocks.max(axis=1), np.zeros(len(blocks), np.int64))
+    cost, lost = rounding_tables(ratios)
+    return cost[0], lost[0]
 
 
 def estimate(results: Sequence[LayerResult]) -> Tiers:
     """Both regimes from results alone, without reading weights; layers in other formats are left out.
 
-    What was run is exact; the scales of the other format follow from those counted, so they are rounded twice, and
-    weights inside a block count as Gaussian.
+    The counts of what was run are exact; the scales of the other format follow from those counted, so they are rounded
+    twice, and errors are predicted as if the weights inside a block were Gaussian.
     """
     chosen = [layer for layer in results if layer.format in (TWO, THREE) and layer.scale_counts]
     if not chosen:
         return no_tiers()
     counted = np.array([layer.scale_counts[:SCALES] for layer in chosen], np.int64)
+    filled = np.flatnonzero(counted.any(axis=0))
     g = np.array([_multiplier(layer) for layer in chosen])
     three = np.array([layer.format == THREE for layer in chosen])
-    middles = np.append(E4M3_VALUES[0] + 2.0**-11, E4M3_VALUES[1:]).astype(np.float64)
-    peaks = 6 * middles * np.where(three, g, 1.0)[:, None]
-    largest = max(layer.statistics.max_abs if layer.statistics else 0.0 for layer in chosen)
-    of_two, of_three = (_estimated(chosen, counted, peaks, g, three, tiers) for tiers in (TWO, THREE))
+    spread = np.repeat(counted[:, filled], _SAMPLES, axis=1) / _SAMPLES
+    peaks = 6 * _inside(filled) * np.where(three, g, 1.0)[:, None]
+    tops = np.array([layer.statistics.max_abs if layer.statistics else np.inf for layer in chosen])
+    peaks = np.minimum(peaks, tops[:, None])
+    largest = float(max(tops[np.isfinite(tops)], default=0.0))
+    of_two, of_three = (
+        _estimated(chosen, spread, peaks, g, three == (tiers == THREE), tiers) for tiers in (TWO, THREE)
+    )
+    for regime, name in ((of_two, TWO), (of_three, THREE)):
+        ran = np.array([layer.format == name for layer in chosen])
+        regime.counts[:] += counted[ran].sum(axis=0)
     return Tiers(of_two, of_three, largest, len(chosen))
+
+
+def _inside(scales: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Values evenly spread over what rounds to each scale byte."""
+    middles = (E4M3_VALUES[1:].astype(np.float64) + E4M3_VALUES[:-1]) / 2
+    low, high = np.append(0.0, middles)[scales], np.append(middles, E4M3_VALUES[-1])[scales]
+    steps = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
+    spread: NDArray[np.float64] = low[:, None] + (high - low)[:, None] * steps
+    return spread.reshape(-1)
 
 
 def _estimated(
     layers: list[LayerResult],
-    counted: NDArray[np.int64],
+    counted: NDArray[np.float64],
     peaks: NDArray[np.float64],
     g: NDArray[np.float64],
-    three: NDArray[np.bool_],
+    ran: NDArray[np.bool_],
     tiers: str,
 ) -> Regime:
-    ran = three == (tiers == THREE)
+    """One regime of layers with blocks of these maxima; where it `ran`, its scales are left for the caller to count."""
     wanted = peaks / 6 / (g[:, None] if tiers == THREE else 1.0)
     scales = np.maximum(e4m3_encode(wanted.astype(np.float32)), np.uint8(recipe(tiers).min_scale))
-    scales = np.where(ran[:, None], np.arange(SCALES), scales)
     fits = fit_bins(wanted, E4M3_VALUES[scales].astype(np.float64))
-    cost, lost = _gaussian_table()
-    measured = [layer for layer, done in zip(layers, ran, strict=True) if done]
+    cost, lost = _gaussian_tables()
+    squares = np.array([layer.sum_squares for layer in layers])
+    energy = BLOCK * cost[-1] * (counted * peaks**2).sum(axis=1)
+    scaled = np.where(energy > 0, squares / np.where(energy > 0, energy, 1), 1.0)
+    errors = BLOCK * (counted * peaks**2 * cost[fits]).sum(axis=1) * scaled
+    guessed = np.bincount(scales[~ran].reshape(-1), weights=counted[~ran].reshape(-1), minlength=SCALES)
     return Regime(
-        np.bincount(scales.reshape(-1), weights=counted.reshape(-1), minlength=SCALES).astype(np.int64),
+        np.rint(guessed).astype(np.int64),
         bool(ran.all()),
-        BLOCK * float((counted * peaks**2 * cost[fits]).sum()),
-        math.fsum(layer.sum_squares for layer in layers),
+        float(errors.sum()),
+        float(squares.sum()),
         BLOCK * float((counted * lost[fits]).sum()),
-        BLOCK * int(counted.sum()),
-        math.fsum(layer.sum_error for layer in measured),
-        math.fsum(layer.sum_squares for layer in measured),
+        BLOCK * round(float(counted.sum())),
+        math.fsum(layer.sum_error for layer, done in zip(layers, ran, strict=True) if done),
+        float(squares[ran].sum()),
     )
 
 

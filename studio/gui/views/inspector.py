@@ -54,6 +54,14 @@ class InspectorView(View):
         self.other_box.setAccessibleName("Format to compare with")
         self.other_box.activated.connect(self._choose_other)
         self.controls.addWidget(self.other_box)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.built = self.flipped = False
+        self.numbers = "rows"
+        self._fill_numbers()
+
+    def _build(self) -> None:
+        """Make the panels once there is something to show in them: seven plots take a while."""
+        self.built = True
         self.tail, self.within, self.codes, self.by_row = TailPanel(), WithinPanel(), CodesPanel(), RowsPanel()
         self.map_a, self.map_b, self.block = MapPanel("A"), MapPanel("B"), BlockPanel()
         self.grid = PanelGrid(
@@ -62,10 +70,8 @@ class InspectorView(View):
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.grid)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.flipped = False
-        self.numbers = "rows"
         self._connect()
+        self._theme_panels()
 
     def _connect(self) -> None:
         self.map_b.plot.box.setXLink(self.map_a.plot.box)
@@ -74,6 +80,8 @@ class InspectorView(View):
             panel.block_picked.connect(self._want_block_at)
         self.by_row.row_picked.connect(self.map_a.show_row)
         self.block.place_wanted.connect(self._want_place)
+
+    def _fill_numbers(self) -> None:
         self.menu.addSeparator()
         group = QActionGroup(self)
         for text, numbers in (("Rows", "rows"), ("Codes", "codes"), ("Block", "block"), ("Tail", "tail")):
@@ -106,10 +114,14 @@ class InspectorView(View):
 
     def theme_changed(self) -> None:
         """Draw with `theme`."""
+        if self.built:
+            self._theme_panels()
+            self.detail_changed()
+
+    def _theme_panels(self) -> None:
         for panel in self.grid.panels:
             panel.set_theme(self.theme)
         self.grid.set_font_px(self.theme.font_px)
-        self.detail_changed()
 
     def detail_changed(self) -> None:
         """Draw everything again."""
@@ -118,6 +130,8 @@ class InspectorView(View):
             self.head.set_text(self.TITLE)
             self.show_empty(self.EMPTY)
             return
+        if not self.built:
+            self._build()
         self.head.set_text(short(detail.name, 48))
         same = detail.b.format if detail.b else ""
         self.other_box.setCurrentIndex(max(self.other_box.findData(same), 0))
@@ -142,7 +156,7 @@ class InspectorView(View):
         self.codes.show_detail(detail)
         self.by_row.show_detail(detail)
         self._show_maps()
-        if self.block.block is None or self.block.block.layer != detail.name:
+        if not self._shows(self.block.block):
             self.block.show_worst(detail.a.worst if detail.a else ())
 
     def _show_maps(self) -> None:
@@ -155,17 +169,29 @@ class InspectorView(View):
         letters = "BA" if self.flipped and detail.b else "AB"
         for panel, side, letter in zip((self.map_a, self.map_b), (first, second), letters, strict=True):
             panel.show_side(detail, side, top, f"{letter}, {side.format}" if side else "")
+        self._mark_block()
 
     def show_block(self, block: core.BlockDetail | None) -> None:
         """Show one block of A."""
-        if block is None or self.detail is None or block.layer != self.detail.name:
+        self.catch_up()
+        if block is None or self.detail is None or not self._shows(block):
             return
         self.block.show_block(block)
-        row = block.matrix * (self.detail.rows // self.detail.matrices) + block.row
-        for panel in (self.map_a, self.map_b):
-            panel.mark(row, block.column, len(block.source))
+        self._mark_block()
         if self.table_action.isChecked() and self.numbers == "block":
             self._show_body()
+
+    def _shows(self, block: core.BlockDetail | None) -> bool:
+        """True for a block of the layer and format on show."""
+        detail = self.detail
+        return bool(detail and detail.a and block and (block.layer, block.format) == (detail.name, detail.a.format))
+
+    def _mark_block(self) -> None:
+        block, detail = self.block.block, self.detail
+        if block is not None and detail is not None:
+            row = block.matrix * (detail.rows // detail.matrices) + block.row
+            for panel in (self.map_a, self.map_b):
+                panel.mark(row, block.column, len(block.source))
 
     # What the user does
 
@@ -209,18 +235,18 @@ class InspectorView(View):
         super().focusOutEvent(event)
 
     def _flip(self, flipped: bool) -> None:
-        if flipped != self.flipped:
+        if flipped != self.flipped and self.built:
             self.flipped = flipped
             self._show_maps()
 
     def fit(self) -> None:
         """All panels show all of their data."""
-        for panel in self.grid.panels:
+        for panel in self.grid.panels if self.built else ():
             panel.fit()
 
     def canvas(self) -> QWidget:
         """All panels, also those scrolled out of sight."""
-        return self.grid.content
+        return self.grid.content if self.built else self.body
 
     # Words and numbers
 

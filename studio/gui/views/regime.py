@@ -19,7 +19,7 @@ from studio.gui.views.labels import Line
 from studio.gui.views.plot import Plot
 from studio.gui.views.view import View
 
-SLICE = 200
+SLICE = 50
 """Layers whose regimes are worked out between two looks at the mouse and the keys."""
 
 TIERS = ("nvfp4-2t", "nvfp4-3t")
