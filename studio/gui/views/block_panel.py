@@ -14,6 +14,7 @@ from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors
 from studio.gui.views.labels import Line
 from studio.gui.views.panel import Panel
+from studio.gui.views.plot import Marks
 
 
 class BlockPanel(Panel):
@@ -71,8 +72,8 @@ class BlockPanel(Panel):
         stems = pg.PlotCurveItem(np.repeat(x, 2), ends, connect="pairs", pen=pg.mkPen(self.theme.error, width=2))
         self.add(stems, 1)
         ring = pg.mkPen(self.theme.text, width=2)
-        self.add(pg.ScatterPlotItem(x, np.array(block.decoded), size=8, brush=side_colors(self.theme)[0], pen=None), 2)
-        self.add(pg.ScatterPlotItem(x, np.array(block.source), size=9, brush=None, pen=ring), 3)
+        self.add(Marks(x, np.array(block.decoded), size=8, brush=side_colors(self.theme)[0], pen=None), 2)
+        self.add(Marks(x, np.array(block.source), size=9, brush=None, pen=ring), 3)
         self.fit()
 
     def set_theme(self, theme: Theme) -> None:

@@ -14,7 +14,7 @@ from studio.gui.theme import LIGHT, Theme
 from studio.gui.views.axes import Tick, nice, nice_stride, powers_of_ten
 from studio.gui.views.columns import above_zero, short
 from studio.gui.views.inspector_panels import side_colors
-from studio.gui.views.plot import Plot
+from studio.gui.views.plot import Marks, Plot
 
 ROW_HEIGHT = 1.7
 SPREAD_FOR_LOG = 20.0
@@ -120,7 +120,7 @@ class Dumbbells(QWidget):
             self._add(pg.PlotCurveItem(x, y, connect="pairs", pen=pg.mkPen(color, width=2)), 0)
         size = max(self.theme.font_px - 4, 7)
         for side, color in enumerate(side_colors(self.theme)):
-            self._add(pg.ScatterPlotItem(ends[:, side], rows, size=size, brush=color, pen=None), 2 + side)
+            self._add(Marks(ends[:, side], rows, size=size, brush=color, pen=None), 2 + side)
         if 0 < self._cut < len(ends):
             line = pg.InfiniteLine(
                 self._cut - 0.5, angle=0, pen=pg.mkPen(self.theme.warning, style=Qt.PenStyle.DashLine)

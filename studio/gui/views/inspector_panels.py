@@ -10,6 +10,7 @@ from studio.gui.theme import Theme
 from studio.gui.views.axes import marks, powers_of_ten, sigmas, whole
 from studio.gui.views.distributions import SIX_SIGMA, gaussian_beyond, sigma_text
 from studio.gui.views.panel import Panel
+from studio.gui.views.plot import Marks
 
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 DEAD = 1 / 24
@@ -127,7 +128,7 @@ class CodesPanel(Panel):
         self.clear()
         shown = [(letter, side) for letter, side in sides(detail) if side.uses]
         self._top = 1.0
-        for (letter, side), offset in zip(shown, (-0.2, 0.2) if len(shown) > 1 else (0.0,), strict=True):
+        for (letter, side), offset in zip(shown, (-0.2, 0.2) if len(shown) > 1 else (0.0,), strict=False):
             share = 100 * np.array(side.uses) / max(sum(side.uses), 1)
             self._top = max(self._top, float(share.max()))
             color = side_colors(self.theme)["AB".index(letter)]
@@ -263,7 +264,7 @@ class MapPanel(Panel):
         if self._frame is not None:
             self.plot.removeItem(self._frame)
         middle = ([column + width / 2], [row + 0.5])
-        self._frame = pg.ScatterPlotItem(*middle, size=16, symbol="s", brush=None, pen=pg.mkPen("#ffffff", width=2))
+        self._frame = Marks(*middle, size=16, symbol="s", brush=None, pen=pg.mkPen("#ffffff", width=2))
         self.add(self._frame, 10)
 
     def tip_at(self, point: QPointF) -> list[str]:

@@ -129,6 +129,14 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             self.left.emit()
 
 
+class Marks(pg.ScatterPlotItem):  # type: ignore[misc]
+    """Marks of a few colours and shapes; clicks go through them to the plot, which knows what they mean."""
+
+    def mouseClickEvent(self, ev: Any) -> None:
+        """Leave it to the plot."""
+        ev.ignore()
+
+
 class Cloud(pg.GraphicsObject):  # type: ignore[misc]
     """Dots of one size and colour, ten thousand of them in the time of a frame."""
 

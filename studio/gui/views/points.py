@@ -14,7 +14,7 @@ from studio.gui.theme import Theme
 from studio.gui.views.axes import Ticks, nice
 from studio.gui.views.columns import SHAPES, Columns, entries
 from studio.gui.views.labels import Entry
-from studio.gui.views.plot import Cloud, Plot
+from studio.gui.views.plot import Cloud, Marks, Plot
 from studio.gui.views.view import View, nearest
 
 FADED = 0.3
@@ -68,7 +68,7 @@ class PointsView(View):
             return Cloud(self.points[chosen], self.mark_size() + (1 if ring else 0), entry.color)
         pen = pg.mkPen(self.theme.text, width=2) if ring else None
         x, y = self.points[chosen].T if len(chosen) else ((), ())
-        return pg.ScatterPlotItem(
+        return Marks(
             x, y, size=self.mark_size() + (3 if ring else 0), symbol=SHAPES[entry.shape], brush=entry.color, pen=pen
         )
 
