@@ -4,6 +4,7 @@ Work is cut into slabs of rows. A scope is a set of layers that share tensor sca
 gives the tensor scales, pass 2 encodes. Pass 1 of the next scope runs while pass 2 of this one does.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -250,6 +251,9 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
     quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
     assert fidelity is not None
+    if not math.isfinite(fidelity.max_error):
+        what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
+        raise CheckpointError(what, tensor=slab.layer.tensor.name, hint="keep it, or choose another format for it")
     sink.write_slab(slab, quantized)
     return fidelity
 
@@ -278,7 +282,9 @@ def _warnings(result: LayerResult) -> list[Warned]:
         found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
     if result.vanished_share > VANISHED_WARNING:
         found.append(
-            Warned(f"{name}: {result.vanished_share:.0%} of its weights became zero; try three tiers or keep it")
+            Warned(
+                f"{name}: {result.vanished_share:.0%} of its non-zero weights became zero; try three tiers or keep it"
+            )
         )
     return found
 

@@ -93,4 +93,5 @@ def _widen(stored: NDArray[Any], slab: Slab) -> NDArray[Any]:
     grid = grid.astype(np.float32).reshape(-(-slab.layer.shape[0] // rows), -1)
     chosen = grid[np.arange(slab.start, slab.stop) // rows]
     factors = np.repeat(chosen, columns, axis=1)[:, : stored.shape[1]]
-    return (stored.astype(np.float32) * factors).astype(ml_dtypes.bfloat16)
+    with np.errstate(over="ignore", invalid="ignore"):  # Inf and NaN are counted and refused with their numbers
+        return (stored.astype(np.float32) * factors).astype(ml_dtypes.bfloat16)

@@ -92,8 +92,9 @@ class LayerResult:
 
     @property
     def vanished_share(self) -> float:
-        """Share of the weights that were not zero and became zero."""
-        return self.vanished / self.count if self.count else 0.0
+        """Share of the weights other than zero that became zero."""
+        others = self.count - (self.statistics.zeros if self.statistics else 0)
+        return self.vanished / others if others else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """All fields and the derived figures, as JSON values; infinities become null."""

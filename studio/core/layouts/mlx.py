@@ -18,6 +18,7 @@ from studio.core.roles import EXPERT
 
 MODEL_FILE = "nvfp4_three_tiers.py"
 _PROJECTIONS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+_SETTINGS = ("group_size", "bits", "mode")
 _HOISTED = ("rope_theta", "partial_rotary_factor")
 
 
@@ -32,8 +33,9 @@ class Mlx:
     runs = "mlx-lm"
 
     def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
-        """See `Layout.refusals`: experts of one stack must be complete and alike."""
-        sentences = []
+        """See `Layout.refusals`: experts of one stack must be complete and alike, names must not be settings."""
+        taken = (matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices)
+        sentences = [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
         for (stack, projection), members in _stacks(choices).items():
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):
