@@ -15,8 +15,13 @@ thread, then build views on the GUI thread). Every view is a `QWidget` made with
     layer_activated(str)      double click or Enter on a layer: open the inspector
     detail_wanted(str)        this view could show more of that layer: run core.inspect_layer, answer with show_detail
 
-    plots                     figures to save: save(path) by its suffix .png .svg .csv; copy_image(); fit();
-                              set_table_shown(bool): the same numbers as a table; figure() -> core-free rows for CSV
+    save_failed(str)          a sentence about a file that could not be written
+
+    save(path)                write the picture or the numbers, by the suffix .png .svg .csv
+    copy_image(), fit()       picture to the clipboard; zoom out to all of the data
+    set_table_shown(bool)     the same numbers as a table; `table_action` is the checkable action in `menu`
+
+A hidden view keeps what it is given and draws once it is shown, so it costs nothing.
 
 ErrorView also has set_warning_line(value) and the signal warning_changed(float), sent while the line is let go.
 InspectorView also has block_wanted(str, int, int, int): layer name, index of its matrix, row, block of the format of
@@ -24,7 +29,6 @@ A; answer with show_block(core.BlockDetail | None). other_wanted(str, str): laye
 none); answer with show_detail.
 CompareView: set_sides([(key, title), ...]) fills both pickers, sides_wanted(str, str) asks for the keys of A and B;
 answer with show_comparison(core.Comparison | None) from core.compare. apply_wanted(dict): layer name -> format.
-folder_wanted(): the user wants an exported folder among the sides; ask for one, core.exported_results reads it.
 
 On the compute thread, with an engine from core.start:
 

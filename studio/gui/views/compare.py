@@ -14,7 +14,7 @@ from studio.gui.views.labels import Entry
 from studio.gui.views.view import View
 
 GAIN = 5.0
-_WIDEST = 16
+_WIDEST, _NARROWEST = 20, 70
 
 
 class CompareView(View):
@@ -22,24 +22,22 @@ class CompareView(View):
 
     Signals:
         sides_wanted(str, str): the keys of A and B; answer with `show_comparison`.
-        folder_wanted(): an exported folder should become one of the sides.
         apply_wanted(dict): layer name -> format of B, for the layers that gain more than the threshold.
         and those of `View`.
     """
 
     sides_wanted = Signal(str, str)
-    folder_wanted = Signal()
     apply_wanted = Signal(dict)
 
     TITLE = "Compare"
-    EMPTY = "Nothing is compared yet.\nChoose A and B above: two formats, two plans, or folders exported before."
+    EMPTY = "Nothing is compared yet.\nChoose A and B above, formats, plans or exported folders, and press Compare."
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.comparison: core.Comparison | None = None
         self.a_box, self.b_box = self._picker("A"), self._picker("B")
         self.swap_button = self._button("Swap", "Swap A and B (X)", self.swap)
-        self.folder_button = self._button("Folder…", "Compare with an exported folder", self.folder_wanted.emit)
+        self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
         self.sentence.setWordWrap(True)
@@ -64,7 +62,8 @@ class CompareView(View):
         box.setAccessibleName(f"Side {letter}")
         box.setToolTip(f"Side {letter}")
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        box.setMinimumContentsLength(_WIDEST // 2)
+        box.setMinimumContentsLength(_WIDEST)
+        box.setMinimumWidth(_NARROWEST)
         box.activated.connect(lambda _: self.ask())
         self.controls.addWidget(QLabel(letter))
         self.controls.addWidget(box)

@@ -96,7 +96,11 @@ class Dumbbells(QWidget):
 
     def mark(self, selected: list[int], cut: int) -> None:
         """Mark the selected rows, and where the rows end that gain enough."""
+        fresh = selected != self._selected
         self._selected, self._cut = selected, cut
+        first = self.bar.value()
+        if fresh and len(selected) == 1 and not first <= selected[0] < first + self._rows_shown():
+            self.bar.setValue(selected[0] - self._rows_shown() // 2)
         self.redraw()
 
     # Drawing

@@ -12,7 +12,7 @@ from studio.gui.views.axes import Ticks, nice
 from studio.gui.views.labels import Line, tip
 from studio.gui.views.plot import Plot
 
-COLUMN_WIDTH = 32
+COLUMN_WIDTH = 28
 PANEL_HEIGHT = 19
 """Text heights that a panel takes at least, across and down."""
 

@@ -157,3 +157,13 @@ class Cloud(pg.GraphicsObject):  # type: ignore[misc]
         """Draw the dots."""
         painter.setPen(self._pen)
         painter.drawPoints(self._polygon)
+
+
+def nearest(points: Any, at: QPointF, pixels: tuple[float, float], reach: float = 14.0) -> int | None:
+    """Index of the point [n, 2] nearest to `at` on the screen, None when none is within `reach` pixels."""
+    if not len(points):
+        return None
+    dx, dy = (points[:, 0] - at.x()) / pixels[0], (points[:, 1] - at.y()) / pixels[1]
+    distance = dx * dx + dy * dy
+    best = int(distance.argmin())
+    return best if distance[best] <= reach * reach else None

@@ -14,8 +14,8 @@ from studio.gui.theme import Theme
 from studio.gui.views.axes import Ticks, nice
 from studio.gui.views.columns import SHAPES, Columns, entries
 from studio.gui.views.labels import Entry
-from studio.gui.views.plot import Cloud, Marks, Plot
-from studio.gui.views.view import View, nearest
+from studio.gui.views.plot import Cloud, Marks, Plot, nearest
+from studio.gui.views.view import View
 
 FADED = 0.3
 MANY = 2000

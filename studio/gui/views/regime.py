@@ -3,125 +3,24 @@
 from typing import Any
 
 import numpy as np
-import pyqtgraph as pg
-from numpy.typing import NDArray
-from PySide6.QtCore import QPointF, QRectF, Qt, QTimer
+from PySide6.QtCore import QRectF, Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from studio import core
-from studio.gui.theme import Theme
-from studio.gui.views.axes import Tick, nice
 from studio.gui.views.columns import short
 from studio.gui.views.error_bars import Bar, ErrorBars
 from studio.gui.views.figure import Figure
 from studio.gui.views.labels import Line
-from studio.gui.views.plot import Plot
+from studio.gui.views.scale_plot import PLACES, ScalePlot, value_text, zone_of
 from studio.gui.views.view import View
 
 SLICE = 50
 """Layers whose regimes are worked out between two looks at the mouse and the keys."""
 
+NARROW = 560
 TIERS = ("nvfp4-2t", "nvfp4-3t")
 TITLES = ("Two tiers, {}: max|block| / 6", "Three tiers, {}: max|block| / 6 / g")
-_SPREAD = (8.0, *(3.0,) * 7, *(1.0,) * 118, 6.0)
-"""Width of each scale byte along the axis: the few of the small zones are drawn wider, to be seen."""
-
-PLACES = np.concatenate([[0.0], np.cumsum(_SPREAD)])
-STARTS = [float(PLACES[byte]) for byte in core.ZONE_STARTS]
-NARROW = 560
-LOW = 14
-"""Text heights: a plot that is lower names no zones, only their shares."""
-
-
-_MARKS = ((0, "0"), (8, "2⁻⁶"), (24, "2⁻⁴"), (40, "2⁻²"), (56, "1"), (72, "4"), (88, "16"), (104, "64"), (126, "448"))
-_FEW = ("0", "2⁻⁶", "1", "448")
-
-
-def scale_ticks(low: float, high: float, room: int) -> list[Tick]:
-    """Ticks at the values of scale bytes: all of them, or the borders of the zones."""
-    shown = [(byte, text) for byte, text in _MARKS if room >= len(_MARKS) or text in _FEW]
-    places = [((PLACES[byte] + PLACES[byte + 1]) / 2, text) for byte, text in shown]
-    return [(float(place), text) for place, text in places if low <= place <= high]
-
-
-class ScalePlot(Plot):
-    """Blocks by the E4M3 byte of their scale, over the zones of E4M3."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("block scale, E4M3", "blocks, %", scale_ticks, nice, parent)
-        self.x_axis.label_width = 2.6
-        self.vertical_grid = False
-        self.box.setMouseEnabled(x=False, y=False)
-        self.regime: core.Regime | None = None
-        self._shares: NDArray[np.float64] = np.zeros(len(PLACES) - 1)
-
-    def show_regime(self, regime: core.Regime, theme: Theme, color: str, top: float) -> None:
-        """Draw the blocks of a regime, on an axis up to `top` percent."""
-        self.regime = regime
-        self.plotItem.clear()
-        self._shares = 100 * regime.counts / max(regime.blocks, 1)
-        self._draw_zones(regime, theme, top)
-        filled = self._shares > 0
-        self.addItem(
-            pg.BarGraphItem(
-                x0=PLACES[:-1][filled],
-                x1=PLACES[1:][filled],
-                y0=0,
-                height=self._shares[filled],
-                brush=color,
-                pen=pg.mkPen(None),
-            ),
-            ignoreBounds=True,
-        )
-        self.show_range((PLACES[0], PLACES[-1] + 3), (0.0, top))
-
-    def _draw_zones(self, regime: core.Regime, theme: Theme, top: float) -> None:
-        tints = (theme.error, theme.warning, theme.good, theme.error)
-        for zone, tint, low, high in zip(core.ZONES, tints, STARTS, STARTS[1:], strict=False):
-            color = pg.mkColor(tint)
-            color.setAlpha(70 if zone != "normal" else 26)
-            region = pg.LinearRegionItem((low, high), movable=False, brush=color, pen=pg.mkPen(None))
-            region.setZValue(-50)
-            self.addItem(region, ignoreBounds=True)
-            share = _percent(regime.share(zone))
-            text = f"{zone} {share}" if self.height() > LOW * theme.font_px or zone == "normal" else share
-            self._label_zone(text, zone, ((low + high) / 2, top), theme)
-
-    def _label_zone(self, text: str, zone: str, place: tuple[float, float], theme: Theme) -> None:
-        upright = zone == "normal"
-        label = pg.TextItem(
-            text, color=theme.text, anchor=(0.5, 0) if upright else (1, 0.5), angle=0 if upright else 90
-        )
-        label.setFont(self.font())
-        label.setZValue(20)
-        self.addItem(label, ignoreBounds=True)
-        label.setPos(*place)
-
-    def tip_at(self, point: QPointF) -> list[str]:
-        """What a tooltip says at a place in data coordinates."""
-        if self.regime is None or not 0 <= point.x() < PLACES[-1]:
-            return []
-        byte = int(np.searchsorted(PLACES, point.x(), side="right")) - 1
-        place = int(np.searchsorted(core.ZONE_STARTS, byte, side="right")) - 1
-        zone = core.ZONES[place]
-        return [
-            f"scale {_value(byte)} (byte 0x{byte:02X}), {zone}",
-            f"{int(self.regime.counts[byte]):,} blocks, {self._shares[byte]:.2f}% of all",
-            f"{zone} in all: {_percent(self.regime.share(zone))}",
-        ]
-
-
-def _value(byte: int) -> str:
-    exponent, mantissa = divmod(byte, 8)
-    value = 2.0**-9 * mantissa if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7)
-    return f"{value:g}"
-
-
-def _percent(share: float) -> str:
-    if share == 0:
-        return "0%"
-    return f"{share:.0%}" if 0.01 <= share <= 0.99 or share == 1 else "<1%" if share < 0.5 else ">99%"
 
 
 class RegimeView(View):
@@ -308,13 +207,9 @@ class RegimeView(View):
         """Blocks by scale byte."""
         pairs = zip(self.tiers.two.counts, self.tiers.three.counts, strict=True)
         rows: list[Any] = [
-            (f"0x{byte:02X}", _value(byte), _zone(byte), int(a), int(b)) for byte, (a, b) in enumerate(pairs)
+            (f"0x{byte:02X}", value_text(byte), zone_of(byte), int(a), int(b)) for byte, (a, b) in enumerate(pairs)
         ]
         return Figure(self.TITLE, ("byte", "scale", "zone", "blocks, two tiers", "blocks, three tiers"), rows)
-
-
-def _zone(byte: int) -> str:
-    return core.ZONES[int(np.searchsorted(core.ZONE_STARTS, byte, side="right")) - 1]
 
 
 def _source(regime: core.Regime) -> str:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QPoint, QPointF, Qt, Signal
+from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QAction, QContextMenuEvent, QCursor, QGuiApplication, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QMenu,
@@ -22,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from studio import core
+from studio.gui.ask import ask_save
 from studio.gui.theme import LIGHT, Theme
 from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
 from studio.gui.views.labels import Entry, Legend, Line, tip
@@ -275,14 +275,17 @@ class View(QWidget):
 
     def _ask_and_save(self, suffix: str) -> None:
         name = f"{self.TITLE.lower().replace(' ', '-')}{suffix}"
-        chosen, _ = QFileDialog.getSaveFileName(self, f"Save {self.TITLE.lower()}", name, f"*{suffix}")
-        if not chosen:
-            return
-        path = Path(chosen)
+        ask_save(self, f"Save {self.TITLE.lower()}", f"*{suffix}", self.save_or_tell, name)
+
+    def save_or_tell(self, path: Path) -> None:
+        """Save, and say so in the line under the title when that does not work."""
         try:
-            self.save(path if path.suffix == suffix else path.with_name(path.name + suffix))
-        except OSError as error:
-            self.save_failed.emit(f"{path.name} could not be written: {error.strerror or error}")
+            self.save(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            text = f"{core.printable(path.name)} could not be written: {reason}"
+            self._summarize(text)
+            self.save_failed.emit(text)
 
 
 def _quietly(run: Callable[[], None]) -> Callable[[Any], None]:
@@ -306,13 +309,3 @@ def _empty() -> QLabel:
     label.setAlignment(Qt.AlignmentFlag.AlignCenter)
     label.setWordWrap(True)
     return label
-
-
-def nearest(points: Any, at: QPointF, pixels: tuple[float, float], reach: float = 14.0) -> int | None:
-    """Index of the point [n, 2] nearest to `at` on the screen, None when none is within `reach` pixels."""
-    if not len(points):
-        return None
-    dx, dy = (points[:, 0] - at.x()) / pixels[0], (points[:, 1] - at.y()) / pixels[1]
-    distance = dx * dx + dy * dy
-    best = int(distance.argmin())
-    return best if distance[best] <= reach * reach else None

@@ -112,6 +112,14 @@ def test_other_files_are_refused(view: Any, tmp_path: Path) -> None:
         view.save(tmp_path / "nowhere" / "plot.png")
 
 
+def test_what_can_not_be_saved_is_said(view: Any, tmp_path: Path, qtbot: QtBot) -> None:
+    view.show_results(layers())
+    with qtbot.waitSignal(view.save_failed) as caught:
+        view.save_or_tell(tmp_path / "nowhere" / "plot.svg")
+    assert caught.args[0].startswith("plot.svg could not be written")
+    assert view.summary.text() == caught.args[0]
+
+
 def test_a_picture_goes_to_the_clipboard(view: Any, qapp: QApplication) -> None:
     view.show_results(layers())
     view.copy_image()

@@ -184,8 +184,8 @@ def test_sides_are_chosen_and_swapped(show: Show, qtbot: QtBot) -> None:
     assert caught.args == ["f:mxfp8", "now"]
     view.set_sides([("now", "this plan"), ("f:mxfp8", "all in mxfp8")])
     assert (view.a_box.currentData(), view.b_box.currentData()) == ("f:mxfp8", "now")
-    with qtbot.waitSignal(view.folder_wanted):
-        qtbot.mouseClick(view.folder_button, Qt.MouseButton.LeftButton)
+    with qtbot.waitSignal(view.sides_wanted):
+        qtbot.mouseClick(view.go_button, Qt.MouseButton.LeftButton)
 
 
 def test_a_sentence_sums_the_comparison_up(compare: Any) -> None:

@@ -237,7 +237,7 @@ def test_a_scale_tells_its_byte_its_zone_and_its_blocks(show: Show) -> None:
     view.show_results(layers())
     plot = view.plots[0]
     byte = int(plot.regime.counts.argmax())
-    from studio.gui.views.regime import PLACES
+    from studio.gui.views.scale_plot import PLACES
 
     lines = plot.tip_at(QPointF(float(PLACES[byte]) + 0.1, 1))
     assert f"0x{byte:02X}" in lines[0]
@@ -246,7 +246,7 @@ def test_a_scale_tells_its_byte_its_zone_and_its_blocks(show: Show) -> None:
 
 
 def test_dragging_over_scales_selects_the_layers_that_have_them(show: Show, qtbot: QtBot) -> None:
-    from studio.gui.views.regime import PLACES
+    from studio.gui.views.scale_plot import PLACES
 
     view = show("RegimeView")
     counts = [0] * 256
