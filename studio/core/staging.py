@@ -123,7 +123,8 @@ class Staging:
 
     def close(self) -> None:
         """Give the lock back."""
-        os.close(self._lock)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
 
     def begin(self, identity: dict[str, Any], *, restart: bool) -> None:
         """Take over what an earlier run of the same identity finished, or start empty.

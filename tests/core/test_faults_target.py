@@ -1,13 +1,11 @@
 """The target is whole or absent: refused before any work, stopped at any time, taken up again, never half there."""
 
-import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -275,81 +273,3 @@ def test_less_memory_makes_smaller_slabs_and_the_same_bytes(studio: Studio, tmp_
     assert studio("quantize", source, tmp_path / "a").code == 0
     assert studio("quantize", source, tmp_path / "b", "--max-memory", "72M").code == 0
     assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
-
-
-class Faulty:
-    """Replaces a system call: its n-th use on the target's side fails with an error number."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int, fault: int) -> None:
-        self.count, self._number, self._fault, self._real = 0, number, fault, getattr(os, name)
-        patch.setattr(os, name, self)
-
-    def __call__(self, *arguments: object, **named: object) -> object:
-        self.count += 1
-        if self.count == self._number:
-            raise OSError(self._fault, os.strerror(self._fault))
-        return self._real(*arguments, **named)
-
-
-@pytest.fixture
-def attempt(source: Path, tmp_path: Path) -> Iterator[Callable[[], list[core.Event]]]:
-    with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
-        yield lambda: list(core.export(engine, job(model, tmp_path / "out", shard_nbytes=40_000)))
-
-
-@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("call", ["pwrite", "fsync", "ftruncate", "rename"])
-def test_a_call_that_fails_ends_in_one_error_and_the_next_run_in_the_same_bytes(
-    attempt: Callable[[], list[core.Event]], tmp_path: Path, call: str, fault: int
-) -> None:
-    attempt()
-    clean = snapshot(tmp_path / "out")
-    with pytest.MonkeyPatch.context() as patch:
-        shutil.rmtree(tmp_path / "out")
-        counter = Faulty(patch, call, 0, fault)
-        attempt()
-    uses = range(1, counter.count + 1)
-    assert uses
-    for number in list(uses)[:: max(len(uses) // 12, 1)]:
-        shutil.rmtree(tmp_path / "out")
-        with pytest.MonkeyPatch.context() as patch:
-            Faulty(patch, call, number, fault)
-            with pytest.raises(core.ExportError) as error:
-                attempt()
-        assert error.value.exit_code == 4
-        assert ("disk space" in str(error.value)) == (fault == errno.ENOSPC)
-        if not (tmp_path / "out").exists():
-            attempt()
-        assert snapshot(tmp_path / "out") == clean
-
-
-def test_every_file_is_written_aside_flushed_renamed_and_the_config_comes_last(
-    attempt: Callable[[], list[core.Event]], tmp_path: Path
-) -> None:
-    calls: list[tuple[str, str]] = []
-    real_fsync, real_rename = os.fsync, os.rename
-
-    def fsync(descriptor: int) -> None:
-        calls.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
-        real_fsync(descriptor)
-
-    def rename(old: object, new: object, **named: object) -> None:
-        calls.append(("rename", f"{old} {new}"))
-        real_rename(old, new, **named)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        patch.setattr(os, "rename", rename)
-        attempt()
-    renames = [i for i, (call, _) in enumerate(calls) if call == "rename"]
-    partial, target = str(tmp_path / "out.partial"), str(tmp_path / "out")
-    for i in renames[:-1]:
-        old, new = calls[i][1].split()
-        assert old == f"{new}.tmp"
-        assert calls[i - 1] == ("fsync", old)
-        assert calls[i + 1] == ("fsync", partial)
-    assert calls[renames[-2]][1].endswith("config.json")
-    assert calls[renames[-1]][1] == f"{partial} {target}"
-    assert calls[-1] == ("fsync", str(tmp_path))
-    renamed = {calls[i][1].split()[1].rsplit("/", 1)[1] for i in renames[:-1]} - {"journal.json"}
-    assert renamed == {path.name for path in (tmp_path / "out").iterdir()}

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,8 @@ def _opened(path: Path) -> Iterator[int]:
             raise CheckpointError("not a regular file", file=path)
         yield descriptor
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # nothing was written, so nothing can be lost
+            os.close(descriptor)
 
 
 def _fingerprint(found: os.stat_result) -> Fingerprint:
