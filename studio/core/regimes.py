@@ -6,7 +6,7 @@ numbers or at zero. The third tier divides by g = max|W| / 2688 first, which mov
 
 The error is predicted without encoding: with t = max|block| / 6 / scale, the expected squared error of a weight is
 max|block|**2 x F(t), F being the error of rounding r x 6t to E2M1, averaged over the layer's distribution of
-r = |w| / max|block|, in which a block counts by the square of its maximum, apart for blocks of each size.
+r = |w| / max|block|, counted apart for blocks of each size.
 """
 
 import math
@@ -31,8 +31,8 @@ BLOCK = 16
 DEAD_ZONE = 1 / 24
 """A weight up to this share of its block's maximum rounds to zero even under an ideal scale: 0.25 / 6."""
 
-RATIO_BINS, SIZES = 256, 24
-"""Blocks are kept apart by their maximum in half octaves: in larger ones the other weights are relatively smaller."""
+RATIO_BINS, SIZES = 256, 48
+"""Blocks are kept apart by their maximum, in quarter octaves: in larger ones the other weights are relatively small."""
 
 TWO, THREE = "nvfp4-2t", "nvfp4-3t"
 _STEPS_PER_OCTAVE, _OCTAVES = 32, 16
@@ -199,10 +199,10 @@ def fit_bins(wanted: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray
 
 
 def block_sizes(peaks: NDArray[np.float32], largest: float) -> NDArray[np.int64]:
-    """The size of each block, by its maximum: the last is within half an octave of `largest`."""
+    """The size of each block, by its maximum: the last is within a quarter of an octave of `largest`."""
     with np.errstate(divide="ignore"):
         octave = np.log2(peaks.astype(np.float64) / (largest or 1.0))
-    places = np.floor(2 * np.maximum(octave, -SIZES)).astype(np.int64) + SIZES
+    places = np.floor(4 * np.maximum(octave, -SIZES)).astype(np.int64) + SIZES
     sizes: NDArray[np.int64] = np.clip(places, 0, SIZES - 1)
     return sizes
 
@@ -211,7 +211,7 @@ def _tally(
     rows: NDArray[np.int64], columns: NDArray[np.int64], width: int, weights: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """[SIZES, width] sums of `weights`, or numbers of entries."""
-    found = np.bincount(rows * width + columns, weights=weights, minlength=SIZES * width)
+    found = np.bincount((rows * width + columns).reshape(-1), weights=weights, minlength=SIZES * width)
     return found.astype(np.float64).reshape(SIZES, width)
 
 
@@ -219,28 +219,23 @@ class Ratios:
     """The distribution of r = |w| / max|block| in blocks of each size.
 
     counts: float64 [SIZES, 258], weights by r: [0] zeros, [1 .. 256] bins of equal width, [257] the maxima themselves.
-    energy: the same, each weighing as much as the square of its block's maximum.
     """
 
     def __init__(self) -> None:
         self.counts = np.zeros((SIZES, RATIO_BINS + 2))
-        self.energy = np.zeros((SIZES, RATIO_BINS + 2))
 
     def add(self, magnitudes: NDArray[np.float32], peaks: NDArray[np.float32], sizes: NDArray[np.int64]) -> None:
         """Count the weights of blocks [n, block] with these maxima and sizes."""
-        ratios = magnitudes / np.where(peaks == 0, np.float32(1), peaks)[:, None]
-        places = np.minimum((ratios * RATIO_BINS).astype(np.int64) + 1, RATIO_BINS)
-        places[ratios == 0] = 0
-        places[ratios >= 1] = RATIO_BINS + 1
-        weights = np.broadcast_to((peaks.astype(np.float64) ** 2)[:, None], places.shape)
-        rows = np.broadcast_to(sizes[:, None], places.shape).reshape(-1)
-        self.counts += _tally(rows, places.reshape(-1), RATIO_BINS + 2)
-        self.energy += _tally(rows, places.reshape(-1), RATIO_BINS + 2, weights.reshape(-1))
+        factors = np.float32(RATIO_BINS) / np.where(peaks == 0, np.float32(1), peaks)
+        places = np.minimum((magnitudes * factors[:, None]).astype(np.int64), RATIO_BINS - 1)
+        places += 1
+        places[magnitudes == 0] = 0
+        places[(magnitudes == peaks[:, None]) & (magnitudes > 0)] = RATIO_BINS + 1
+        self.counts += _tally(sizes[:, None], places, RATIO_BINS + 2)
 
     def add_ratios(self, other: "Ratios") -> None:
         """Take in the counts of other blocks."""
         self.counts += other.counts
-        self.energy += other.energy
 
     @property
     def total(self) -> tuple[int, ...]:
@@ -250,27 +245,34 @@ class Ratios:
 
 def rounding_tables(ratios: Ratios) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(F, share of weights that vanish), each [SIZES, bins of t]."""
-    middles = np.concatenate([[0.0], (np.arange(RATIO_BINS) + 0.5) / RATIO_BINS, [1.0]])
+    squares, lost = _rounding()
     share = ratios.counts / np.maximum(ratios.counts.sum(axis=1, keepdims=True), 1)
-    total = ratios.energy.sum(axis=1, keepdims=True)
-    weight = ratios.energy / np.where(total > 0, total, 1)
-    octave = (np.arange(_FITS) + 0.5) / _STEPS_PER_OCTAVE - _OCTAVES
-    t = 6 * np.exp2(octave)[:, None]
-    levels = e2m1_decode(e2m1_encode((t * middles).astype(np.float32))).astype(np.float64)
-    cost = weight @ ((middles - levels / t) ** 2).T
-    lost = share @ ((levels == 0) & (middles > 0)).T
-    gone, without = (weight @ middles**2)[:, None], share[:, 1:].sum(axis=1, keepdims=True)
-    return np.hstack([cost, gone]), np.hstack([lost, without])
+    return share @ squares, share @ lost
+
+
+@lru_cache(maxsize=1)
+def _rounding() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[ratio bins, bins of t]: squared error in units of the maximum squared, and 1 where a weight becomes zero."""
+    middles = np.concatenate([[0.0], (np.arange(RATIO_BINS) + 0.5) / RATIO_BINS, [1.0]])[:, None]
+    t = 6 * np.exp2((np.arange(_FITS) + 0.5) / _STEPS_PER_OCTAVE - _OCTAVES)
+    levels = e2m1_decode(e2m1_encode((middles * t).astype(np.float32))).astype(np.float64)
+    nonzero = middles > 0
+    squares = np.hstack([(middles - levels / t) ** 2, middles**2])
+    return squares, np.hstack([(levels == 0) & nonzero, nonzero]).astype(np.float64)
 
 
 @lru_cache(maxsize=1)
 def _gaussian_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """F and the share that vanishes, for blocks of 16 Gaussian weights of any size."""
     blocks = np.abs(np.random.default_rng(0).standard_normal((16384, BLOCK), np.float32))
+    peaks = blocks.max(axis=1)
+    sizes = block_sizes(peaks, float(peaks.max()))
     ratios = Ratios()
-    ratios.add(blocks, blocks.max(axis=1), np.zeros(len(blocks), np.int64))
+    ratios.add(blocks, peaks, sizes)
     cost, lost = rounding_tables(ratios)
-    return cost[0], lost[0]
+    energy = np.bincount(sizes, weights=peaks.astype(np.float64) ** 2, minlength=SIZES)
+    number = np.bincount(sizes, minlength=SIZES)
+    return energy @ cost / energy.sum(), number @ lost / number.sum()
 
 
 def estimate(results: Sequence[LayerResult]) -> Tiers:
