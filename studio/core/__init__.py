@@ -37,7 +37,8 @@ from studio.core.opening import open_model
 from studio.core.pipeline import Engine
 from studio.core.plan import DEFAULT_FORMAT, KEEP, Choice, Plan, Rule, choose_format, plan_from_json, resolve
 from studio.core.presets import load_plan, preset, preset_names
-from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, estimate, no_tiers
+from studio.core.regime_prediction import estimate
+from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.report import report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, Outcome, histogram_edges

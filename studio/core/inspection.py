@@ -19,7 +19,8 @@ from studio.core.names import printable
 from studio.core.pipeline import Engine
 from studio.core.plan import Choice
 from studio.core.reading import Slab, read_slab, slabs
-from studio.core.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Fit, Ratios, Tiers, block_sizes
+from studio.core.regime_prediction import Fit, Ratios, block_sizes
+from studio.core.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Tiers
 from studio.core.results import LayerResult, histogram
 from studio.core.tasks import Tasks
 
