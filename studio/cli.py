@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import threading
 import traceback
@@ -41,15 +42,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP stop a job as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP stop a job as Ctrl-C does, a second one at once; what nohup ignores stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [
+        number for number in (getattr(signal, name) for name in names) if signal.getsignal(number) != signal.SIG_IGN
+    ]
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in heard:
+            signal.signal(number, lambda *_: os._exit(core.STOPPED))
         raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), stop)
+    for number in heard:
+        signal.signal(number, stop)
 
 
 def _plan_of(options: argparse.Namespace) -> core.Plan:

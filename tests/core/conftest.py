@@ -31,7 +31,7 @@ Refused = Callable[..., str]
 @pytest.fixture
 def studio(capsys: pytest.CaptureFixture[str]) -> Iterator[Studio]:
     """Runs the command line in this process: `studio("quantize", source, target)`."""
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run(*arguments: object) -> Ran:
         capsys.readouterr()

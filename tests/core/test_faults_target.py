@@ -187,6 +187,34 @@ def test_a_signal_stops_the_run_and_the_same_command_resumes(tmp_path: Path, nam
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "clean")
 
 
+def started_export(tmp_path: Path, **options: object) -> subprocess.Popen[str]:
+    """An export in a process of its own that is under way."""
+    command = ("quantize", large_checkpoint(tmp_path / "model", 6), tmp_path / "out", "--shard-size", "10M")
+    process = start(*command, "--threads", "1", **options)
+    while not list(tmp_path.glob("out.partial/journal.json")) and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+def test_signals_on_each_others_heels_end_it_without_a_traceback(tmp_path: Path) -> None:
+    process = started_export(tmp_path)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(name)
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGTERM, -signal.SIGINT)
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    process = started_export(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "out" / "config.json").exists()
+
+
 def test_killed_at_any_moment_nothing_half_is_visible_and_the_bytes_end_equal(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", llama(6), shards=3)
     command = ("quantize", source, tmp_path / "out", "--shard-size", "60k", "--quiet")
