@@ -16,6 +16,9 @@ _INPUT_SCALES = ("input_scale", "activation_scale")
 _INPUT_FIRST = {"gpt_oss", "llama4", "llama4_text"}
 _FP8_BLOCK = 128
 
+LONGEST_ROW = 1 << 20
+"""Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""
+
 
 def layers_of(stored: Mapping[str, Stored], config: Mapping[str, Any], warnings: list[str]) -> tuple[Layer, ...]:
     """The layers in file order; adds to `warnings` what was left out.
@@ -57,6 +60,8 @@ def _layer(item: Stored, stored: Mapping[str, Stored], config: Mapping[str, Any]
     matrices: tuple[Matrix, ...] = ()
     if not obstacle:
         matrices, obstacle = _matrices(name, tensor, config)
+    if obstacle:
+        scale, block = None, (1, 1)
     return Layer(name, kind, block_index(tensor.name), item, matrices, obstacle, scale, block)
 
 
@@ -87,6 +92,8 @@ def _scale_block(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, 
 
 def _matrices(name: str, tensor: Tensor, config: Mapping[str, Any]) -> tuple[tuple[Matrix, ...], str]:
     shape = tensor.shape
+    if shape and shape[-1] > LONGEST_ROW:
+        return (), f"rows of more than {LONGEST_ROW:,} weights are copied as they are"
     if len(shape) == 2 and all(shape):
         expert = EXPERT.match(name)
         return (Matrix(name, shape[0], shape[1], expert=int(expert["expert"]) if expert else None),), ""

@@ -61,6 +61,18 @@ def test_fp8_that_can_not_be_read_keeps_its_scales_beside_it(studio: Studio, tmp
     assert {QUERY, f"{QUERY}_scale"} <= tensor_names(tmp_path / "out")
 
 
+@pytest.mark.parametrize("fp8", [False, True])
+def test_a_row_longer_than_a_slab_is_kept_so_that_memory_stays_bounded(
+    studio: Studio, tmp_path: Path, fp8: bool
+) -> None:
+    tensors = {**llama(1), "model.long.weight": gaussian(1, (1 << 20) + 16, dtype=FP8 if fp8 else np.float16)}
+    tensors |= {"model.long.weight_scale": np.ones(1, np.float32)} if fp8 else {}
+    source = checkpoint(tmp_path / "model", tensors)
+    assert "rows of more than" in studio("plan", source, "--include", "model.long").out
+    assert studio("quantize", source, tmp_path / "out").code == 0
+    assert studio("verify", tmp_path / "out", "--source", source).code == 0
+
+
 @pytest.mark.parametrize("name", ["bits.weight", "group_size.weight", "mode.weight"])
 def test_a_layer_named_like_a_setting_of_the_config_is_refused(refused: Refused, tmp_path: Path, name: str) -> None:
     refused(checkpoint(tmp_path / "model", {**llama(1), name: gaussian(16, 32)}), name.removesuffix(".weight"))

@@ -288,7 +288,8 @@ def test_memory_stays_under_150_mb_and_does_not_grow_with_the_model(tmp_path: Pa
     small = anonymous_peak(large_checkpoint(tmp_path / "small", 2), tmp_path / "a")
     large = anonymous_peak(large_checkpoint(tmp_path / "large", 12), tmp_path / "b")
     one = anonymous_peak(large_checkpoint(tmp_path / "one", 1, rows=49152), tmp_path / "c")
-    assert max(small, large, one) < 150_000
+    row = anonymous_peak(large_checkpoint(tmp_path / "row", 1, rows=16, columns=1 << 20), tmp_path / "d")
+    assert max(small, large, one, row) < 150_000
     assert max(large, one) < small + 20_000
 
 
