@@ -101,7 +101,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
             raise core.PlanError(core.printable("; ".join(refusals[:3]), 400))
         show_plan(plan, choices, console)
     if options.save:
-        options.save.write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
+        core.save_plan(plan, options.save)
         console.log(f"wrote {options.save}")
     return 0
 

@@ -36,7 +36,7 @@ from studio.core.names import printable
 from studio.core.opening import open_model
 from studio.core.pipeline import Engine
 from studio.core.plan import DEFAULT_FORMAT, KEEP, Choice, Plan, Rule, choose_format, plan_from_json, resolve
-from studio.core.presets import load_plan, preset, preset_names
+from studio.core.presets import load_plan, preset, preset_names, save_plan
 from studio.core.regime_prediction import estimate
 from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.report import report_json, size_text, totals, write_reports
@@ -117,6 +117,7 @@ __all__ = [
     "report_json",
     "resolve",
     "resources",
+    "save_plan",
     "size_text",
     "start",
     "start_command",

@@ -1,5 +1,6 @@
 """Presets: plans that come with the program."""
 
+import json
 from pathlib import Path
 
 from studio.core.containers.strict_json import read_object
@@ -7,6 +8,7 @@ from studio.core.errors import PlanError
 from studio.core.names import printable
 from studio.core.plan import Plan, plan_from_json
 from studio.core.resources import resources
+from studio.core.staging import writing
 
 
 def preset_names() -> tuple[str, ...]:
@@ -21,6 +23,12 @@ def preset(name: str) -> Plan:
         known = ", ".join(preset_names())
         raise PlanError(f"unknown preset {printable(name)!r}", hint=f"choose one of: {known}")
     return load_plan(resources() / "presets" / f"{name}.json")
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan as JSON that `load_plan` reads; raises ExportError when it can not be written."""
+    with writing(path):
+        path.write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 def load_plan(path: Path) -> Plan:

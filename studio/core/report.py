@@ -17,6 +17,7 @@ from studio.core.names import printable
 from studio.core.plan import Plan
 from studio.core.resources import resources
 from studio.core.results import LayerResult, Outcome
+from studio.core.staging import writing
 
 CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
     "name": lambda r: r.name,
@@ -129,15 +130,19 @@ def report_html(model: Model, plan: Plan, outcome: Outcome) -> str:
 
 
 def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> list[Path]:
-    """Write report.json, report.csv and report.html into `folder`, which is made when it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write report.json, report.csv and report.html into `folder`, which is made when it is missing.
+
+    Raises ExportError when it can not be written.
+    """
     contents = {
         "report.json": json.dumps(report_json(model, plan, outcome), ensure_ascii=False, indent=1) + "\n",
         "report.csv": report_csv(outcome),
         "report.html": report_html(model, plan, outcome),
     }
-    for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in contents]
 
 

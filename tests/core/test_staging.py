@@ -293,3 +293,21 @@ def test_a_narrow_encoding_of_the_terminal_escapes_what_it_can_not_show(tmp_path
     assert ran.returncode == 0
     assert "\\u4e2d\\u6587" in ran.stdout
     assert "Next:" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["measure", "quantize"])
+def test_a_report_that_can_not_be_written_is_one_error(
+    studio: Studio, source: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    target = [tmp_path / "out"] if command == "quantize" else []
+    ran = studio(command, source, *target, "--report", tmp_path / "file" / "report")
+    assert ran.code == 4
+    assert "report" in ran.err
+    assert not target or studio("verify", tmp_path / "out").code == 0
+
+
+def test_a_plan_that_can_not_be_saved_is_one_error(studio: Studio, source: Path, tmp_path: Path) -> None:
+    ran = studio("plan", source, "--save", tmp_path / "missing" / "plan.json")
+    assert ran.code == 4
+    assert "plan.json" in ran.err
