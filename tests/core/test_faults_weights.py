@@ -159,6 +159,7 @@ def test_no_code_of_a_checkpoint_runs_and_none_is_taken_along(studio: Studio, tm
     assert not list(tmp_path.rglob("RAN"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert not names & {"evil.py", "modeling_evil.py", "pytorch_model.bin"}
+    assert "auto_map" not in (tmp_path / "out" / "config.json").read_text()
     assert "model_file" not in (tmp_path / "out" / "config.json").read_text()
 
 

@@ -13,9 +13,9 @@ def json_document(data: Any) -> bytes:
 
 
 def config_without_quantization(model: Model) -> dict[str, Any]:
-    """The model's config, without what described the quantization of an FP8 source."""
+    """The model's config, without an FP8 quantization section and without references to code."""
     config = copy.deepcopy(dict(model.config))
-    for key in ("quantization", "quantization_config"):
+    for key in ("quantization", "quantization_config", "auto_map"):
         config.pop(key, None)
         if isinstance(config.get("text_config"), dict):
             config["text_config"].pop(key, None)
