@@ -281,11 +281,8 @@ def _warnings(result: LayerResult) -> list[Warned]:
     if statistics and (statistics.nan or statistics.infinite):
         found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
     if result.vanished_share > VANISHED_WARNING:
-        found.append(
-            Warned(
-                f"{name}: {result.vanished_share:.0%} of its non-zero weights became zero; try three tiers or keep it"
-            )
-        )
+        remedy = "try three tiers or keep it" if result.format == "nvfp4-2t" else "keep it, or choose a finer format"
+        found.append(Warned(f"{name}: {result.vanished_share:.0%} of its non-zero weights became zero; {remedy}"))
     return found
 
 

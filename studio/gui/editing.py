@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
@@ -79,9 +78,9 @@ class Editing(QObject):
     def write_plan(self, path: Path) -> None:
         """Write the plan to `path`."""
         try:
-            path.write_text(json.dumps(self._document.plan.to_json(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            self.told.emit(Message("error", "The plan could not be saved", str(error), "Choose another folder."))
+            core.save_plan(self._document.plan, path)
+        except core.StudioError as error:
+            self.told.emit(message_of(error, "The plan could not be saved"))
             return
         self._document.undo.setClean()
         self.told.emit(Message("good", f"Plan saved as {core.printable(path.name)}", f"Use it with --plan {path}"))

@@ -1,7 +1,7 @@
 """Workspace: the page of an open checkpoint: summary, table of layers, views beside it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer
@@ -14,7 +14,6 @@ from studio.gui.document import Document
 from studio.gui.filter_bar import FilterBar
 from studio.gui.layer_view import LayerView
 from studio.gui.metadata import Metadata
-from studio.gui.placeholder import Placeholder
 from studio.gui.settings import Settings
 from studio.gui.summary import Summary
 from studio.gui.theme import Theme
@@ -231,8 +230,4 @@ class Overview(QWidget):
 
 
 def _view(name: str) -> Any:
-    try:
-        make: Callable[[], Any] = getattr(views, name)
-    except (ImportError, AttributeError):
-        return Placeholder("This view is not part of this version.")
-    return make()
+    return getattr(views, name)()

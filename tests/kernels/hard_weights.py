@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, Fidelity, Quantized, Recipe, recipe, reference
+from kernels import FORMATS, Quantized, Recipe, recipe, reference
 
 DTYPES: dict[str, Any] = {"bf16": ml_dtypes.bfloat16, "f16": np.float16, "f32": np.float32}
 RECIPES: dict[str, Recipe] = {name: recipe(name) for name in FORMATS} | {
@@ -125,17 +125,3 @@ def difference(got: Quantized, expected: Quantized) -> str | None:
             near = slice(max(0, int(at[0]) - 8), int(at[0]) + 8)
             return f"{len(at)} bytes of {part} differ, first at {at[0]}: {one[near]} is not {other[near]}"
     return None
-
-
-def assert_measured(got: Fidelity, expected: Fidelity) -> None:
-    """Counts must be equal and sums agree to 1e-12, the largest error and each block's to what float32 can hold."""
-    np.testing.assert_allclose(got.row_squares, expected.row_squares, rtol=1e-12, atol=0)
-    np.testing.assert_allclose(got.row_error, expected.row_error, rtol=1e-12, atol=0)
-    np.testing.assert_allclose(got.max_error, expected.max_error, rtol=1e-15, atol=0)
-    assert got.vanished == expected.vanished
-    np.testing.assert_array_equal(got.scale_counts, expected.scale_counts)
-    if expected.block_error is None:
-        assert got.block_error is None
-    else:
-        assert got.block_error is not None
-        np.testing.assert_allclose(got.block_error, expected.block_error, rtol=2e-7, atol=1e-44)
