@@ -151,6 +151,18 @@ def wait(commands: Commands, qtbot: QtBot) -> Callable[[], None]:
     return until_idle
 
 
+def give_focus(qtbot: QtBot, widget: QWidget) -> None:
+    """Let keys reach `widget`: local shortcuts work in the widget that has the focus of the active window only."""
+    window = widget.window()
+    if not window.isActiveWindow():
+        window.hide()
+        with qtbot.waitActive(window):
+            window.show()
+            window.activateWindow()
+    widget.setFocus()
+    qtbot.waitUntil(widget.hasFocus)
+
+
 @pytest.fixture
 def names(studio: Studio) -> Callable[[str], list[str]]:
     """Names of the layers that hold a text."""

@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 from studio.gui.layer_filter import FilterError, parse_filter
 from studio.gui.layer_table import COLUMNS, KEYS, LayerTable
 from studio.gui.studio import Studio
+from tests.gui.conftest import give_focus
 
 Names = Callable[[str], list[str]]
 
@@ -105,6 +106,7 @@ def test_a_selected_block_stands_for_its_visible_layers_only(studio: Studio, qtb
     head = next(row for row in range(view.table.rowCount()) if view.table.is_head(row))
     view.selectRow(head)
     assert studio.document.selection == ["model.layers.0.mlp.down_proj"]
+    give_focus(qtbot, view)
     qtbot.keyClick(view, Qt.Key.Key_4)
     changed = [
         n for n, f in zip(studio.document.store.names, studio.document.store.formats, strict=True) if f == "mxfp8"

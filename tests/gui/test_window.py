@@ -25,6 +25,7 @@ from studio.gui.settings import OPTIONS, Settings
 from studio.gui.settings_dialog import SettingsDialog
 from studio.gui.studio import Studio
 from studio.gui.theme import THEMES
+from tests.gui.conftest import give_focus
 
 Wait = Callable[[], None]
 
@@ -347,12 +348,7 @@ def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
 
 def test_shortcuts_of_the_window_work_from_the_filter_field(studio: Studio, qtbot: QtBot) -> None:
     field = studio.workspace.filter_bar.field
-    window = studio.commands.window
-    window.hide()
-    with qtbot.waitActive(window):
-        window.show()
-        window.activateWindow()
-    field.setFocus()
+    give_focus(qtbot, field)
     qtbot.keyClicks(field, "mlp")
     qtbot.keyClick(field, Qt.Key.Key_J, Qt.KeyboardModifier.ControlModifier)
     qtbot.keyClick(field, Qt.Key.Key_E, Qt.KeyboardModifier.ControlModifier)
