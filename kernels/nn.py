@@ -13,15 +13,16 @@ from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 from mlx.utils import tree_map_with_path
 
-from kernels import ops
+from kernels import ops, stock_mlx
 from kernels.formats import FORMATS, TENSOR_SCALE_DIVISOR, Format
+from kernels.packed import Packed
 
 
 def format_of(group_size: int, bits: int, mode: str, global_scale: bool = False) -> Format:
     """The format that MLX describes with these; raises ValueError when there is none."""
     for row in FORMATS.values():
         if (
-            ops.mode_of(row) == {"group_size": group_size, "bits": bits, "mode": mode}
+            stock_mlx.mode_of(row) == {"group_size": group_size, "bits": bits, "mode": mode}
             and row.tensor_scale == global_scale
         ):
             return row
@@ -44,12 +45,12 @@ class _Quantized(Module):
             self.global_scale = mx.ones((shape[0] if len(shape) == 3 else 1,))
         self.freeze()
 
-    def packed(self) -> ops.Packed:
+    def packed(self) -> Packed:
         """The weight as `ops` takes it. Raises ValueError or TypeError when a loaded part does not fit."""
         g = self["global_scale"].reshape(-1) / TENSOR_SCALE_DIVISOR if "global_scale" in self else None
-        return ops.Packed(self._format, self["weight"], self["scales"], self.get("biases"), g)
+        return Packed(self._format, self["weight"], self["scales"], self.get("biases"), g)
 
-    def take(self, packed: ops.Packed) -> None:
+    def take(self, packed: Packed) -> None:
         """Make the parts of `packed` the state of this layer."""
         self.weight, self.scales = packed.codes, packed.scales
         if packed.biases is not None:
@@ -125,7 +126,7 @@ class QuantizedEmbedding(_Quantized):
         """Rows of the table, [..., K]."""
         whole, flat = self.packed(), indices.reshape(-1)
         biases = None if whole.biases is None else whole.biases[flat]
-        rows = ops.Packed(whole.format, whole.codes[flat], whole.scales[flat], biases, whole.tensor_scale)
+        rows = Packed(whole.format, whole.codes[flat], whole.scales[flat], biases, whole.tensor_scale)
         return ops.dequantize(rows, self._dtype).reshape(*indices.shape, whole.shape[-1])
 
     def as_linear(self, x: mx.array) -> mx.array:

@@ -13,7 +13,7 @@ from studio.core.containers.safetensors import read_header
 from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
 from studio.core.layouts import Layout
-from studio.core.layouts.documents import json_document
+from studio.core.layouts.documents import code_left_out, json_document
 from studio.core.manifest import SUMS, manifest, sums
 from studio.core.model import Model
 from studio.core.names import printable
@@ -50,7 +50,7 @@ class Export:
     @property
     def cautions(self) -> list[str]:
         """What users of the export must know before they load it."""
-        return self.layout.cautions(self.model, self.choices)
+        return [*self.layout.cautions(self.model, self.choices), *code_left_out(self.model)]
 
     @property
     def nbytes(self) -> int:

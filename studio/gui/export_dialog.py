@@ -242,7 +242,7 @@ class ExportDialog(QDialog):
             found.append(Check("good", "The folder can be written; it appears whole or not at all"))
             found.append(Check("good", f"{result.layout.title} stores every format that is used"))
             found.append(self._side_files(result))
-            found += [Check("warning", sentence) for sentence in result.layout.cautions(result.model, result.choices)]
+            found += [Check("warning", sentence) for sentence in result.cautions]
         elif isinstance(result, core.StudioError):
             found.append(Check("error", str(result), for_window(result.hint)))
         self._offer_options(result)

@@ -155,7 +155,10 @@ def test_no_code_of_a_checkpoint_runs_and_none_is_taken_along(studio: Studio, tm
     (source / "modeling_evil.py").write_text(EVIL)
     (source / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch RAN'\ntR.")
     (source / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}")
-    assert studio("quantize", source, tmp_path / "out", "--format", "nvfp4-2t").code == 0
+    ran = studio("quantize", source, tmp_path / "out", "--format", "nvfp4-2t")
+    assert ran.code == 0
+    assert "Python code (auto_map in config.json) is left out" in ran.out
+    assert "is left out" in (tmp_path / "out" / "README.md").read_text()
     assert not list(tmp_path.rglob("RAN"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert not names & {"evil.py", "modeling_evil.py", "pytorch_model.bin"}

@@ -11,7 +11,7 @@ mx = pytest.importorskip("mlx.core", reason="mlx is not installed: the layers ar
 import mlx.nn as nn  # noqa: E402
 
 from kernels import nn as quantized_nn  # noqa: E402
-from kernels import ops  # noqa: E402
+from kernels import ops, stock_mlx  # noqa: E402
 
 DEMO = Path(__file__).parents[2] / "resources" / "demo" / "demo-llama"
 
@@ -117,7 +117,7 @@ def export(folder: Path, config: dict[str, Any], weights: dict[str, Any], format
             continue
         packed = ops.quantize(stored.pop(f"{path}.weight"), name)
         stored |= {f"{path}.weight": packed.codes, f"{path}.scales": packed.scales}
-        overrides[path] = ops.mode_of(packed.format)
+        overrides[path] = stock_mlx.mode_of(packed.format)
         if packed.biases is not None:
             stored[f"{path}.biases"] = packed.biases
         if packed.tensor_scale is not None:

@@ -36,7 +36,7 @@ def test_stacks_keep_a_scale_per_expert(on_kernels: Library) -> None:  # noqa: A
     back = ops.dequantize(packed, mx.float32)
     assert back.shape == stack.shape
     for index in range(2):
-        alone = ops.dequantize(ops.expert(packed, index), mx.float32)
+        alone = ops.dequantize(packed.expert(index), mx.float32)
         np.testing.assert_array_equal(to_numpy(back[index]), to_numpy(alone))
 
 

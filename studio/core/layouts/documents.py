@@ -12,11 +12,29 @@ def json_document(data: Any) -> bytes:
     return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
 
 
+CODE = "auto_map"
+"""Names Python files of the checkpoint that transformers runs under trust_remote_code."""
+
+
+def code_left_out(model: Model) -> list[str]:
+    """What must be known of a model that comes with its own code: the export neither copies nor names it."""
+    if not any(CODE in section for section in _sections(dict(model.config))):
+        return []
+    return [
+        f"the checkpoint's own Python code ({CODE} in config.json) is left out; "
+        "a runtime that needs it wants those files and that entry from the original"
+    ]
+
+
 def config_without_quantization(model: Model) -> dict[str, Any]:
     """The model's config, without an FP8 quantization section and without references to code."""
     config = copy.deepcopy(dict(model.config))
-    for key in ("quantization", "quantization_config", "auto_map"):
-        config.pop(key, None)
-        if isinstance(config.get("text_config"), dict):
-            config["text_config"].pop(key, None)
+    for section in _sections(config):
+        for key in ("quantization", "quantization_config", CODE):
+            section.pop(key, None)
     return config
+
+
+def _sections(config: dict[str, Any]) -> list[dict[str, Any]]:
+    text = config.get("text_config")
+    return [config, text] if isinstance(text, dict) else [config]
