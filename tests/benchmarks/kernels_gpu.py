@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from kernels import recipe
+from kernels import ops, recipe
 from kernels.gpu import coding, source
 from kernels.gpu.library import Library
 from kernels.gpu.selftest import self_test
@@ -69,6 +69,19 @@ def operations(lib: Library, weight: mx.array) -> dict[str, tuple[Callable[[], A
     return made
 
 
+def products() -> None:
+    """Print the time of a product with a 14336 x 4096 weight, dense and packed, for one row and for many."""
+    dense = (mx.random.normal((14336, 4096)) * 0.02).astype(mx.bfloat16)
+    packed = {name: ops.quantize(dense, name) for name in ("nvfp4-2t", "nvfp4-3t")}
+    print("| rows | bfloat16 us | nvfp4-2t us | nvfp4-3t us |\n| --- | --- | --- | --- |")
+    for rows in (1, 8, 64, 512):
+        x = mx.random.normal((rows, 4096)).astype(mx.bfloat16)
+        mx.eval(x, dense)
+        calls: list[Callable[[], Any]] = [lambda x=x: x @ dense.T]
+        calls += [lambda x=x, weight=weight: ops.quantized_matmul(x, weight) for weight in packed.values()]
+        print(f"| {rows} | " + " | ".join(f"{seconds(call) * 1e6:.1f}" for call in calls) + " |", flush=True)
+
+
 def sweep(device: Any, weight: mx.array, name: str, operation: str) -> None:
     """Print the speed of one operation over launch sizes."""
     usual = source.KERNELS[name]
@@ -96,6 +109,7 @@ def main() -> None:
     for name, (operation, size) in operations(lib, weight).items():
         took = seconds(operation)
         print(f"| {name} | {took * 1e3:.3f} | {size / took / 1e12:.2f} |", flush=True)
+    products()
     if wanted.sweep:
         sweep(device, weight, "nvfp4_encode", "nvfp4-3t encode")
         sweep(device, weight, "nvfp4_measure", "nvfp4-3t encode, error summed")

@@ -1,4 +1,4 @@
-"""mlx's own Metal kernels for block floats, cut out of the headers in its wheel: an oracle beside the reference."""
+"""mlx's own Metal kernels, block floats and affine, cut out of the headers in its wheel: an oracle beside the reference."""
 
 import re
 from pathlib import Path
@@ -52,3 +52,27 @@ def dequantize(
     buffers = [codes.copy(), scales.copy(), np.array([amax or 1.0], np.float32), out]
     machine.run(program, buffers, (width * bits // 8, rows, 1), (min(width * bits // 8, 1024), 1, 1))
     return out
+
+
+def affine_text() -> str:
+    """affine_quantize and what it needs, as shipped."""
+    quantized = (HEADERS / "quantized.h").read_text()
+    limits = "template <typename U> struct Limits { static constexpr U max = INFINITY; };  // as in utils.h"
+    sizes = quantized[quantized.index("template <int bits, int wsize = 8>") :]
+    sizes = sizes[: sizes.index("template <typename T, typename U, int values_per_thread, int bits>")]
+    kernel = quantized[quantized.rindex("template <", 0, quantized.index("[[kernel]] void affine_quantize(")) :]
+    kernel = kernel[: kernel.index("[[kernel]] void affine_dequantize(")].rsplit("template <", 1)[0]
+    return _without_includes("\n".join([limits, sizes, kernel]))
+
+
+def affine_quantize(
+    machine: Machine, weight: np.ndarray, group: int, bits: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes, scales and biases of float32 weights [rows, K] by mlx's affine_quantize."""
+    program = compile_kernel(affine_text(), "affine_quantize", f"<float, {group}, {bits}, false>", machine.compiler)
+    rows, width = weight.shape
+    codes = np.full((rows, width * bits // 8), 0xA5, np.uint8)
+    scales, biases = (np.full((rows, width // group), np.nan, np.float32) for _ in range(2))
+    threads = width * 32 // group
+    machine.run(program, [weight.copy(), codes, scales, biases], (threads, rows, 1), (min(threads, 1024), 1, 1))
+    return codes, scales, biases

@@ -54,6 +54,27 @@ def test_mx_formats_are_mlxs(machine: Machine, name: str) -> None:
     np.testing.assert_array_equal(peer.dequantize(machine, codes, scales, 32, bits), reference.decode(right))
 
 
+@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.affine])
+def test_affine_codes_scales_and_biases_are_mlxs(machine: Machine, name: str) -> None:
+    row, weight = FORMATS[name], weights()
+    weight[:, 256:] = np.abs(weight[:, 256:])  # the whole group on one side of zero, too
+    right = reference.encode(weight, recipe(name))
+    codes, scales, biases = peer.affine_quantize(machine, weight, row.block, row.bits)
+    np.testing.assert_array_equal(scales, right.scales)
+    np.testing.assert_array_equal(biases, right.biases)
+    np.testing.assert_array_equal(codes, right.codes)
+
+
+def test_mlx_takes_zero_for_the_maximum_of_a_negative_group_on_metal(machine: Machine) -> None:
+    """There its kernel starts the maximum at 0 and spends codes on numbers that do not occur; its CPU does not."""
+    weight, row = -np.abs(weights()) - np.float32(1), FORMATS["int4-g32"]
+    right = reference.encode(weight, recipe("int4-g32"))
+    codes, scales, biases = peer.affine_quantize(machine, weight, row.block, row.bits)
+    theirs = reference.decode(reference.Quantized(row, codes, scales, biases))
+    assert not np.array_equal(scales, right.scales)
+    assert np.square(theirs - weight).sum() > 4 * np.square(reference.decode(right) - weight).sum()
+
+
 LANE_BUGS = {
     "position in the grid for the lane": lambda text: text.replace(
         LANE, "uint unused [[thread_index_in_simdgroup]]"
