@@ -1,4 +1,4 @@
-"""mlx's own Metal kernels, block floats and affine, cut out of the headers in its wheel: an oracle beside the reference."""
+"""mlx's own Metal kernels, cut out of the headers in its wheel: oracles beside the reference."""
 
 import re
 from pathlib import Path
