@@ -22,6 +22,9 @@ from kernels.gpu.transfer import to_numpy
 from kernels.packed import Packed, check_input, check_packed, check_tensor_scale
 from kernels.quantized import Quantized
 
+FEW_ROWS = 8
+"""Rows of activations that the product kernel takes: decoding tokens, not reading a prompt."""
+
 
 def device() -> str:
     """Where arrays are computed: "metal", "cuda" or "cpu". Raises ValueError for an mlx that has the lane bug."""
@@ -131,14 +134,36 @@ def quantized_matmul(x: mx.array, weight: Packed | Quantized, transpose: bool = 
     if packed.codes.ndim != 2:
         raise ValueError(f"[quantized_matmul] the weight must have 2 dimensions, got shape {packed.shape}")
     check_input("quantized_matmul", x, packed.shape[1 if transpose else 0])
-    if _kernels() is None:
-        matrix = dequantize(packed, mx.float32)
-        return (x.astype(mx.float32) @ (matrix.T if transpose else matrix)).astype(x.dtype)
+    lib = _kernels()
+    if lib is None:
+        return _dense_product(x, packed, transpose, mx.float32)
+    if packed.format.scale == "e4m3" and _own_is_faster(lib):
+        return _own_product(lib, x, packed, transpose)
     if packed.tensor_scale is None:
         return stock_mlx.quantized_matmul(x, packed, transpose)
     flat = _wide_enough(x).reshape(1, -1, x.shape[-1])
     y = stock_mlx.gather_qmm(flat, packed.stacked(), mx.zeros((1,), mx.uint32), None, transpose, sorted_indices=False)
     return y.reshape(*x.shape[:-1], -1).astype(x.dtype)
+
+
+def _dense_product(x: mx.array, weight: Packed, transpose: bool, dtype: Any) -> mx.array:
+    matrix = dequantize(weight, dtype)
+    return (x.astype(dtype) @ (matrix.T if transpose else matrix)).astype(x.dtype)
+
+
+def _own_is_faster(lib: Library) -> bool:
+    """On CUDA, mlx 0.32.4 takes ten times as long for one row as a dense product does; see the README of kernels."""
+    return lib.device == "cuda"
+
+
+def _own_product(lib: Library, x: mx.array, weight: Packed, transpose: bool) -> mx.array:
+    """A kernel of ours for few rows; for more, or the other way round, the weight is decoded first."""
+    rows = x.size // x.shape[-1]
+    if not transpose or rows > FEW_ROWS:
+        return _dense_product(x, weight, transpose, mx.bfloat16 if x.dtype == mx.bfloat16 else mx.float32)
+    g = None if weight.tensor_scale is None else weight.tensor_scale.reshape(1)
+    coded = coding.Coded(weight.codes, weight.scales)
+    return coding.product(lib, x.reshape(rows, -1), coded, weight.format, g).reshape(*x.shape[:-1], -1)
 
 
 def _wide_enough(x: mx.array) -> mx.array:

@@ -163,3 +163,16 @@ def round_trip(lib: Library, x: mx.array, recipe: Recipe, g: mx.array, extra: mx
     scales = mx.concatenate([g, _multiplier(extra)])
     items = x.shape[0] * x.shape[1] // recipe.format.block
     return lib.launch("nvfp4_round_trip", [x, scales], parameters, [(x.shape, x.dtype)], items)[0]
+
+
+def product(lib: Library, x: mx.array, coded: Coded, row: Format, g: mx.array | None = None) -> mx.array:
+    """X [M, K] times the transpose of an NVFP4 weight [O, K]: [M, O] in the dtype of x, sums in float32.
+
+    For few rows: each weight is read once, and all M rows are held in registers. `g` as in `encode`.
+    """
+    outputs = coded.codes.shape[0]
+    bits = _bits_dtype(x.dtype)
+    parameters: Parameters = {"KIND": KINDS[x.dtype], "THREE": row.tensor_scale, "ROWS": x.shape[0]}
+    inputs = [x, coded.codes.view(mx.uint8), coded.scales, _multiplier(g)]
+    y = lib.launch("nvfp4_product", inputs, parameters, [((x.shape[0], outputs), bits)], 32 * -(-outputs // 4))[0]
+    return y.view(x.dtype)

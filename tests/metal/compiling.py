@@ -134,8 +134,7 @@ def _built(source: str, compiler: Compiler) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     built = folder / f"{key}.so"
     if not built.exists():
-        unfinished = folder / f"{key}.{os.getpid()}"
-        written = unfinished.with_suffix(".cpp")
+        unfinished, written = (folder / f"{key}-{os.getpid()}{suffix}" for suffix in (".so", ".cpp"))
         written.write_text(source)
         _compile(command, written, unfinished)
         written.unlink()

@@ -25,10 +25,6 @@ template <int BITS> inline uint affine_code(float weight, Affine a) {
   return uint(smaller(larger(code, 0.0f), float((1 << BITS) - 1)));
 }
 
-template <int KIND> inline float element(Words<4> part, int j) {
-  return as_type<float>(magnitude_bits<KIND>(part, j) | (sign_bit<KIND>(part, j) << 31));
-}
-
 template <int KIND, int BITS> inline uint affine_decoded(uint code, float scale, float bias) {
   return narrow<KIND>(product(float(code & ((1u << BITS) - 1u)), scale) + bias);
 }

@@ -7,7 +7,7 @@
     for (int k = 0; k < PARTS; ++k) {
       Words<4> part = load_block<4>(w, i * PARTS + size_t(k));
       UNROLL for (int j = 0; j < PER_PART; ++j) {
-        int key = ordered(as_type<uint>(element<KIND>(part, j)));
+        int key = ordered(as_type<uint>(value_of<KIND>(part, j)));
         low = key < low ? key : low;
         high = key > high ? key : high;
       }
@@ -18,7 +18,7 @@
       Words<4> part = load_block<4>(w, i * PARTS + size_t(k));
       UNROLL for (int j = 0; j < PER_PART; ++j) {
         int at = k * PER_PART + j;
-        packed.w[at / PER_WORD] |= affine_code<BITS>(element<KIND>(part, j), a) << (BITS * (at % PER_WORD));
+        packed.w[at / PER_WORD] |= affine_code<BITS>(value_of<KIND>(part, j), a) << (BITS * (at % PER_WORD));
       }
     }
     store_block<GROUP * BITS / 32>(codes, i, packed);

@@ -15,6 +15,13 @@ template <int N, class P> inline Words<N> load_block(P from, size_t i) {
   return block;
 }
 
+// The same of a buffer that many threads read, so that caches shall keep it.
+template <int N, class P> inline Words<N> load_kept(P from, size_t i) {
+  Words<N> block = {};
+  UNROLL for (int k = 0; k < N / 4; ++k) block = put_words(block, load16_kept(from, i * (N / 4) + size_t(k)), 4 * k);
+  return block;
+}
+
 template <int N, class P> inline void store_block(P to, size_t i, Words<N> block) {
   UNROLL for (int k = 0; k < N / 4; ++k)
     store16(to, i * (N / 4) + size_t(k),
@@ -51,6 +58,13 @@ template <int KIND, int N> inline uint magnitude_bits(Words<N> block, int i) {  
 template <int KIND, int N> inline uint sign_bit(Words<N> block, int i) {  // 1 where element i has its sign set
   if (KIND == 0) return block.w[i] >> 31;
   return (block.w[i >> 1] >> ((i & 1) ? 31 : 15)) & 1u;
+}
+
+template <int KIND, int N> inline float value_of(Words<N> block, int i) {  // element i as float32
+  if (KIND == 0) return as_type<float>(block.w[i]);
+  uint pair = block.w[i >> 1];
+  if (KIND == 2) return as_type<float>((i & 1) ? pair & 0xffff0000u : low_half_up(pair));
+  return as_type<float>(float_of_half((i & 1) ? pair >> 16 : pair & 0xffffu));
 }
 
 template <int KIND, int N> inline uint eight_signs(Words<N> block, int first) {  // above nibbles of 8 codes

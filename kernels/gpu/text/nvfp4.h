@@ -170,19 +170,35 @@ template <int KIND> inline Words<KIND == 0 ? 8 : 4> careful_decode(uint codes, F
   return out;
 }
 
-// Eight codes times their factor. Bits of a code moved into those of a half are its value * 2**-14, signed.
-template <int KIND> inline Words<KIND == 0 ? 8 : 4> decode_eight(uint codes, Factor f) {
-  if (f.careful) return careful_decode<KIND>(codes, f);
-  float factor = f.value * 16384.0f, v[8];
+// Values of eight codes times 2**-14: bits of a code moved into those of a half, signed.
+inline Words<8> small_values(uint codes) {
+  Words<8> out = {};
   UNROLL for (int k = 0; k < 4; ++k) {
     uint size = k < 3 ? codes << (9 - 4 * k) : codes >> 3;
     uint sign = codes << (12 - 4 * k);
     Pair p = floats_of_halves((size & 0x0e000e00u) | (sign & 0x80008000u));
-    v[k] = p.low * factor;
-    v[k + 4] = p.high * factor;
+    out.w[k] = as_type<uint>(p.low);
+    out.w[k + 4] = as_type<uint>(p.high);
   }
+  return out;
+}
+
+// Eight codes times their factor.
+template <int KIND> inline Words<KIND == 0 ? 8 : 4> decode_eight(uint codes, Factor f) {
+  if (f.careful) return careful_decode<KIND>(codes, f);
+  float factor = f.value * 16384.0f, v[8];
+  Words<8> small = small_values(codes);
+  UNROLL for (int k = 0; k < 8; ++k) v[k] = as_type<float>(small.w[k]) * factor;
   Words<KIND == 0 ? 8 : 4> out = {};
   UNROLL for (int k = 0; k < (KIND == 0 ? 8 : 4); ++k)
     out.w[k] = KIND == 0 ? as_type<uint>(v[k]) : narrow_pair<KIND>(v[(2 * k) & 7], v[(2 * k + 1) & 7]);
   return out;
+}
+
+// Eight codes times eight elements of a block from `first` on, summed, times 2**-14.
+template <int KIND, int N> inline float dot_eight(uint codes, Words<N> block, int first) {
+  Words<8> small = small_values(codes);
+  float sum = 0.0f;
+  UNROLL for (int k = 0; k < 8; ++k) sum = fused(as_type<float>(small.w[k]), value_of<KIND>(block, first + k), sum);
+  return sum;
 }
