@@ -138,11 +138,18 @@ def quantized_matmul(x: mx.array, weight: Packed | Quantized, transpose: bool = 
     if lib is None:
         return _dense_product(x, packed, transpose, mx.float32)
     if packed.format.scale == "e4m3" and _own_is_faster(lib):
-        return _own_product(lib, x, packed, transpose)
-    if packed.tensor_scale is None:
-        return stock_mlx.quantized_matmul(x, packed, transpose)
+        if transpose and x.size // x.shape[-1] <= FEW_ROWS:
+            return _own_product(lib, x, packed)
+        if x.dtype == mx.bfloat16:
+            return _dense_product(x, packed, transpose, mx.bfloat16)
+    return _stock_product(x, packed, transpose)
+
+
+def _stock_product(x: mx.array, weight: Packed, transpose: bool) -> mx.array:
+    if weight.tensor_scale is None:
+        return stock_mlx.quantized_matmul(x, weight, transpose)
     flat = _wide_enough(x).reshape(1, -1, x.shape[-1])
-    y = stock_mlx.gather_qmm(flat, packed.stacked(), mx.zeros((1,), mx.uint32), None, transpose, sorted_indices=False)
+    y = stock_mlx.gather_qmm(flat, weight.stacked(), mx.zeros((1,), mx.uint32), None, transpose, sorted_indices=False)
     return y.reshape(*x.shape[:-1], -1).astype(x.dtype)
 
 
@@ -156,14 +163,11 @@ def _own_is_faster(lib: Library) -> bool:
     return lib.device == "cuda"
 
 
-def _own_product(lib: Library, x: mx.array, weight: Packed, transpose: bool) -> mx.array:
-    """A kernel of ours for few rows; for more, or the other way round, the weight is decoded first."""
-    rows = x.size // x.shape[-1]
-    if not transpose or rows > FEW_ROWS:
-        return _dense_product(x, weight, transpose, mx.bfloat16 if x.dtype == mx.bfloat16 else mx.float32)
+def _own_product(lib: Library, x: mx.array, weight: Packed) -> mx.array:
     g = None if weight.tensor_scale is None else weight.tensor_scale.reshape(1)
     coded = coding.Coded(weight.codes, weight.scales)
-    return coding.product(lib, x.reshape(rows, -1), coded, weight.format, g).reshape(*x.shape[:-1], -1)
+    y = coding.product(lib, x.reshape(-1, x.shape[-1]), coded, weight.format, g)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _wide_enough(x: mx.array) -> mx.array:

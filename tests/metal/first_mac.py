@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import mlx.core as mx
+
 TESTS = ("tests/metal", "tests/kernels/test_ops.py", "tests/kernels/test_nn.py")
 
 
@@ -21,8 +23,6 @@ def _run(*command: str) -> str:
 
 def machine() -> str:
     """Which Mac, macOS, Python and mlx."""
-    import mlx.core as mx
-
     facts = (platform.platform(), platform.machine(), platform.python_version(), mx.__version__, mx.device_info())
     return "\n".join(map(str, facts))
 
@@ -53,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     target = Path(given[0] if given else "mac-proof.txt")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if not mx.metal.is_available():
+        sys.stderr.write("There is no Apple GPU here: the kernel tests run on the harness, nothing can be measured.\n")
+        return int(not tests().startswith("exit 0"))
     parts, broken = [], False
     for step in STEPS:
         sys.stderr.write(f"{step.__name__} ...\n")
