@@ -5,7 +5,7 @@ reproduce the originals: normal numbers of deviation 0.02, some of them enlarged
 """
 
 from kernels.validation.bench import Bench
-from kernels.validation.checks import matmul_invariance, matmul_quality, pack_invariance, round_trip, smoke_test
+from kernels.validation.checks import layers, matmul_invariance, matmul_quality, pack_invariance, round_trip, smoke_test
 from kernels.validation.costs import speed, trade_off
 from kernels.validation.report import Report, Table
 from kernels.validation.weights import CASES, Case, decode_weight, with_lane_bug
@@ -31,7 +31,7 @@ def run(backend: str = "auto", *, quick: bool = False, timed: bool = True) -> Re
     """
     bench = Bench(backend)
     tables = [pack_invariance(bench), matmul_invariance(bench), smoke_test(bench)]
-    tables += [round_trip(bench, quick), matmul_quality(bench, quick)]
+    tables += [round_trip(bench, quick), matmul_quality(bench, quick), layers(bench)]
     if timed:
         tables += [trade_off(bench, quick), speed(bench, quick)]
     return Report(bench.backend.title, tuple(tables))

@@ -104,8 +104,8 @@ def _mlx_operations(weight: Float32, x: Float32) -> Iterator[tuple[str, Callable
     yield "ops.qqmm", lambda: to_numpy(ops.qqmm(a, packed, g))
 
 
-def _near(value: float, expected: float | None) -> bool | None:
-    return None if expected is None else abs(value / expected - 1) <= TOLERANCE
+def _near(value: float, expected: float | None, tolerance: float = TOLERANCE) -> bool | None:
+    return None if expected is None else abs(value / expected - 1) <= tolerance
 
 
 def shape_of(case: Case, quick: bool) -> tuple[int, int]:
@@ -146,3 +146,36 @@ def matmul_quality(bench: Bench, quick: bool) -> Table:
         rows.append((case.name, *case.original, *errors, bug, close))
     columns = ("weight", "original 2t", "3t", "bug", "2 tiers", "3 tiers", "lane bug", "passed")
     return Table("5. Products against the dense weight", columns, tuple(rows))
+
+
+def layers(bench: Bench) -> Table:
+    """Errors of what a model does with a three-tier weight besides a plain product; empty where mlx is missing."""
+    rows: list[Row] = []
+    for name, original, call, want in _layer_calls(bench):
+        error = relative_error(call(), want)
+        rows.append((name, original, error, _near(error, original, 0.1)))
+    return Table("6. Layers with a tensor scale", ("layer", "original", "rel_err", "passed"), tuple(rows))
+
+
+def _layer_calls(bench: Bench) -> Iterator[tuple[str, float, Callable[[], NDArray[Any]], Float32]]:
+    try:
+        from kernels import ops
+        from kernels.gpu.transfer import to_mlx, to_numpy
+        from kernels.packed import Packed
+    except ImportError:
+        return
+    table = small_weight(512, 256)
+    lookup = np.array([3, 500, 0, 3, 77, 250])
+    yield (
+        "embedding lookup",
+        0.097,
+        lambda: bench.backend.decode(bench.encode(table, "nvfp4-3t"))[lookup],
+        table[lookup],
+    )
+    weight = small_weight(4096, 4096, 1)
+    packed = Packed.of(bench.encode(weight, "nvfp4-3t"))
+    for rows in (1, 64):
+        x = np.random.default_rng(100 + rows).standard_normal((rows, 4096), np.float32)
+        a = to_mlx(x)
+        call = lambda a=a: to_numpy(ops.qqmm(a, packed, ops.tensor_scale(a)))  # noqa: E731
+        yield f"W4A4, {rows} row{'s' if rows > 1 else ''}", 0.136, call, x @ weight.T

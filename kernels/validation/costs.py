@@ -34,7 +34,7 @@ def trade_off(bench: Bench, quick: bool) -> Table:
         judged = None if name in _NOT_REPRODUCED else abs(error / original - 1) < 0.1
         rows.append((name, bits, original, error, took * 1e3, dense / took, packed.nbytes / 2**20, judged))
     columns = ("format", "bits", "original", "rel_err", "ms", "times fp16", "MiB", "passed")
-    return Table("6. What each format costs (product with one row)", columns, tuple(rows))
+    return Table("7. What each format costs (product with one row)", columns, tuple(rows))
 
 
 def speed(bench: Bench, quick: bool) -> Table:
@@ -52,4 +52,4 @@ def speed(bench: Bench, quick: bool) -> Table:
         times = [seconds(call, 2) for call in calls]
         rows.append((name, *(weight.size / took / 1e9 for took in times), None))
     columns = ("format", "encode G/s", "with error G/s", "decode G/s", "")
-    return Table("7. Speed, copies to and from the backend included", columns, tuple(rows))
+    return Table("8. Speed, copies to and from the backend included", columns, tuple(rows))
