@@ -1,6 +1,7 @@
 """Jobs: what a front end can ask for, each a generator of events; closing it stops the work."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ def start(machine: Machine, model: Model | None = None) -> Iterator[Engine]:
     try:
         backend = choose(machine.backend)
     except ValueError as error:
-        raise BackendError(str(error), hint="--backend auto takes the fastest one that works here") from None
+        raise BackendError(_plain(error), hint="--backend auto takes the fastest one that works here") from None
     threads, slab = fit_memory(machine, model)
     with engine(backend, threads, slab) as started:
         yield started
@@ -112,9 +113,14 @@ def validate(backend: str = "auto", *, quick: bool = False) -> "Report":
     try:
         return run_validation(backend, quick=quick)
     except (ValueError, ImportError) as error:
-        raise BackendError(str(error), hint="--backend cpu validates the processor") from None
+        raise BackendError(_plain(error), hint="--backend cpu validates the processor") from None
 
 
 def verify(started: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
     """Verify an export; see `studio.core.verification.verify`."""
     return verification.verify(started, folder, source)
+
+
+def _plain(error: Exception) -> str:
+    """What `kernels` said, without the name of the function in front of it."""
+    return re.sub(r"^\[[a-z_]+\] ", "", str(error))
