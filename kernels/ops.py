@@ -25,10 +25,18 @@ from kernels.quantized import Quantized
 FEW_ROWS = 8
 """Rows of activations that the product kernel takes: decoding tokens, not reading a prompt."""
 
+_LARGEST_BLOCK_OF_MANY_ROWS = 64
+
+
+@cache
+def _check_installed_mlx() -> None:
+    """Once a process: reading the version of a package takes longer than a product on a GPU."""
+    check_mlx(metadata.version("mlx"))
+
 
 def device() -> str:
     """Where arrays are computed: "metal", "cuda" or "cpu". Raises ValueError for an mlx that has the lane bug."""
-    check_mlx(metadata.version("mlx"))
+    _check_installed_mlx()
     if mx.default_device() != mx.Device(mx.gpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
@@ -142,15 +150,25 @@ def quantized_matmul(x: mx.array, weight: Packed | Quantized, transpose: bool = 
             return _own_product(lib, x, packed)
         if x.dtype == mx.bfloat16:
             return _dense_product(x, packed, transpose, mx.bfloat16)
-    return _stock_product(x, packed, transpose)
+    return _stock_product(lib, x, packed, transpose)
 
 
-def _stock_product(x: mx.array, weight: Packed, transpose: bool) -> mx.array:
+def _stock_product(lib: Library, x: mx.array, weight: Packed, transpose: bool) -> mx.array:
     if weight.tensor_scale is None:
+        if lib.device == "cuda" and x.dtype == mx.float32 and weight.format.block > _LARGEST_BLOCK_OF_MANY_ROWS:
+            return _in_slices(x, weight, transpose)
         return stock_mlx.quantized_matmul(x, weight, transpose)
     flat = _wide_enough(x).reshape(1, -1, x.shape[-1])
     y = stock_mlx.gather_qmm(flat, weight.stacked(), mx.zeros((1,), mx.uint32), None, transpose, sorted_indices=False)
     return y.reshape(*x.shape[:-1], -1).astype(x.dtype)
+
+
+def _in_slices(x: mx.array, weight: Packed, transpose: bool) -> mx.array:
+    """On CUDA, mlx 0.32.4 can not launch its product of 64 float32 rows with groups of 128; it can with 7."""
+    flat = x.reshape(-1, x.shape[-1])
+    slices = [flat[at : at + 7] for at in range(0, flat.shape[0], 7)]
+    y = mx.concatenate([stock_mlx.quantized_matmul(part, weight, transpose) for part in slices])
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _dense_product(x: mx.array, weight: Packed, transpose: bool, dtype: Any) -> mx.array:
@@ -159,7 +177,7 @@ def _dense_product(x: mx.array, weight: Packed, transpose: bool, dtype: Any) -> 
 
 
 def _own_is_faster(lib: Library) -> bool:
-    """On CUDA, mlx 0.32.4 takes ten times as long for one row as a dense product does; see the README of kernels."""
+    """On CUDA our kernel and the decoded product are ahead of mlx 0.32.4; see the README of kernels for by how much."""
     return lib.device == "cuda"
 
 

@@ -36,7 +36,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("nvfp4_measure", ("w", "g"), ("codes", "scales", "sums", "block_error"), _NVFP4, 16384, 128),
         Kernel("nvfp4_decode", ("codes", "scales", "g"), ("out",), _NVFP4, groups=16384),
         Kernel("nvfp4_round_trip", ("x", "g"), ("out",), _NVFP4),
-        Kernel("nvfp4_product", ("x", "codes", "scales", "g"), ("y",), _NVFP4),
+        Kernel("nvfp4_product", ("x", "codes", "scales", "g"), ("y",), _NVFP4, threads=128),
         Kernel("mx_encode", ("w",), ("codes", "scales"), _MX),
         Kernel("mx_decode", ("codes", "scales"), ("out",), _MX),
         Kernel("affine_encode", ("w",), ("codes", "scales", "biases"), _AFFINE),

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from kernels import ops, recipe
+from kernels import ops, recipe, stock_mlx
 from kernels.gpu import coding, source
 from kernels.gpu.library import Library
 from kernels.gpu.selftest import self_test
@@ -69,17 +69,42 @@ def operations(lib: Library, weight: mx.array) -> dict[str, tuple[Callable[[], A
     return made
 
 
-def products() -> None:
-    """Print the time of a product with a 14336 x 4096 weight, dense and packed, for one row and for many."""
+def products(lib: Library) -> None:
+    """Print the time of products with a 14336 x 4096 weight: dense, stock mlx, ours, and what `ops` chooses."""
     dense = (mx.random.normal((14336, 4096)) * 0.02).astype(mx.bfloat16)
-    packed = {name: ops.quantize(dense, name) for name in ("nvfp4-2t", "nvfp4-3t")}
-    print("| rows | bfloat16 us | nvfp4-2t us | nvfp4-3t us |\n| --- | --- | --- | --- |")
-    for rows in (1, 8, 64, 512):
+    two, three = (ops.quantize(dense, name) for name in ("nvfp4-2t", "nvfp4-3t"))
+    first, coded = mx.zeros((1,), mx.uint32), coding.Coded(three.codes, three.scales)
+    columns = ("bfloat16", "stock 2t", "ops 2t", "stock 3t", "ops 3t", "kernel 3t", "decode 3t + dense")
+    print(f"| rows | {' us | '.join(columns)} us |\n| --- |{' --- |' * len(columns)}")
+    for rows in (1, 2, 4, 8, 16, 32, 64, 512):
         x = mx.random.normal((rows, 4096)).astype(mx.bfloat16)
         mx.eval(x, dense)
-        calls: list[Callable[[], Any]] = [lambda x=x: x @ dense.T]
-        calls += [lambda x=x, weight=weight: ops.quantized_matmul(x, weight) for weight in packed.values()]
-        print(f"| {rows} | " + " | ".join(f"{seconds(call) * 1e6:.1f}" for call in calls) + " |", flush=True)
+        calls: list[Callable[[], Any]] = [
+            lambda x=x: x @ dense.T,
+            lambda x=x: stock_mlx.quantized_matmul(x, two, True),
+            lambda x=x: ops.quantized_matmul(x, two),
+            lambda x=x: stock_mlx.gather_qmm(x[None], three.stacked(), first, None, True, sorted_indices=False),
+            lambda x=x: ops.quantized_matmul(x, three),
+            lambda x=x: coding.product(lib, x, coded, three.format, three.tensor_scale),
+            lambda x=x: x @ ops.dequantize(three).T,
+        ]
+        shown = [seconds(call) * 1e6 for call in calls[:5]]
+        shown += [seconds(calls[5]) * 1e6 if rows <= ops.FEW_ROWS else float("nan"), seconds(calls[6]) * 1e6]
+        print(f"| {rows} | " + " | ".join(f"{took:.1f}" for took in shown) + " |", flush=True)
+
+
+def expert_products() -> None:
+    """Print the time of one token through 8 of 64 experts of 1408 x 2048, dense and packed, and of 512 tokens."""
+    dense = (mx.random.normal((64, 1408, 2048)) * 0.02).astype(mx.bfloat16)
+    packed = {name: ops.quantize(dense, name) for name in ("nvfp4-2t", "nvfp4-3t")}
+    print("| tokens | bfloat16 us | nvfp4-2t us | nvfp4-3t us |\n| --- | --- | --- | --- |")
+    for tokens in (1, 8, 512):
+        x = mx.random.normal((tokens, 1, 1, 2048)).astype(mx.bfloat16)
+        chosen = mx.random.randint(0, 64, (tokens, 8)).astype(mx.uint32)
+        mx.eval(x, chosen, dense)
+        calls: list[Callable[[], Any]] = [lambda x=x, i=chosen: mx.gather_mm(x, dense.swapaxes(-1, -2), rhs_indices=i)]
+        calls += [lambda x=x, i=chosen, w=weight: ops.gather_qmm(x, w, i) for weight in packed.values()]
+        print(f"| {tokens} | " + " | ".join(f"{seconds(call) * 1e6:.1f}" for call in calls) + " |", flush=True)
 
 
 def sweep(device: Any, weight: mx.array, name: str, operation: str) -> None:
@@ -98,10 +123,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="?", type=int, default=32768)
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--products", action="store_true", help="the products alone")
     wanted = parser.parse_args()
     device: Any = "metal" if mx.metal.is_available() else "cuda"
     lib = Library(device)
     print(f"self-test: {self_test(lib) or 'all bytes equal the reference'}")
+    if wanted.products:
+        products(lib)
+        expert_products()
+        return
     weight = (mx.random.normal((wanted.rows, wanted.rows)) * 0.02).astype(mx.bfloat16)
     mx.eval(weight)
     print(f"mlx {mx.__version__}, {mx.device_info()}, {wanted.rows} x {wanted.rows} bfloat16")
@@ -109,7 +139,8 @@ def main() -> None:
     for name, (operation, size) in operations(lib, weight).items():
         took = seconds(operation)
         print(f"| {name} | {took * 1e3:.3f} | {size / took / 1e12:.2f} |", flush=True)
-    products()
+    products(lib)
+    expert_products()
     if wanted.sweep:
         sweep(device, weight, "nvfp4_encode", "nvfp4-3t encode")
         sweep(device, weight, "nvfp4_measure", "nvfp4-3t encode, error summed")

@@ -8,6 +8,7 @@ import pytest
 mx = pytest.importorskip("mlx.core", reason="mlx is not installed: the operations are not tested")
 
 from kernels import FORMATS, ops, recipe, reference  # noqa: E402
+from kernels.gpu.library import Library  # noqa: E402
 from kernels.gpu.transfer import to_mlx, to_numpy  # noqa: E402
 
 NAMES = list(FORMATS)
@@ -53,6 +54,16 @@ def test_quantized_matmul_is_the_product_with_the_decoded_weight(name: str, rows
     assert error(ops.quantized_matmul(x, packed), exact(x, matrix)) < 1e-5
     back = weight(rows, 24, 1.0, 3)
     assert error(ops.quantized_matmul(back, packed.quantized(), transpose=False), exact(back, matrix.T)) < 1e-5
+
+
+def test_rows_that_stock_mlx_can_not_take_at_once_on_cuda_go_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, x = ops.quantize(weight(), "int8-g128"), weight(20, 256, 1.0, 2).reshape(4, 5, 256)
+    want = exact(x, reference.decode(packed.quantized()))
+    stock, taken = ops.stock_mlx.quantized_matmul, []
+    monkeypatch.setattr(ops.stock_mlx, "quantized_matmul", lambda x, *rest: taken.append(x.shape[0]) or stock(x, *rest))
+    monkeypatch.setattr(ops, "_kernels", lambda: Library("cuda"))
+    assert error(ops.quantized_matmul(x, packed), want) < 1e-5
+    assert taken == [7, 7, 6]
 
 
 @pytest.mark.parametrize("g", [1e-5, 1e-7])

@@ -59,10 +59,13 @@ def test_every_number_of_rows_is_served_without_stock_products(
 
 MISTAKES = {
     "scale of the next block": ("nvfp4_product", "uint(scales[i])", "uint(scales[i ^ 1])"),
-    "halves of a block swapped": ("nvfp4_product", "load4(codes, 2u * i);", "load4(codes, 2u * i + 1u);"),
+    "halves of a block swapped": ("nvfp4_product", "low[k] = both.x;", "low[k] = both.y;"),
     "tensor scale forgotten": ("nvfp4_product", "THREE ? g[0] : 1.0f", "1.0f"),
     "only the first row": ("nvfp4_product", "size_t(m) * size_t(per_row) + size_t(at)", "size_t(at)"),
-    "last rows past the end": ("nvfp4_product", "smaller(4u * quad + uint(r), outputs - 1u)", "(4u * quad + uint(r))"),
+    "last rows past the end": ("nvfp4_product", "outputs - 1u", "0x7fffffffu"),
+    "last blocks past the end": ("nvfp4_product", "per_row - 1u", "0x7fffffffu"),
+    "last blocks twice": ("nvfp4_product", "if (at >= per_row) break;", ""),
+    "a bit of the scale set": ("numbers", "((byte & 0x7fu) << 7)", "((byte & 0x7fu) << 7 | 0x400u)"),
     "written past the end": ("nvfp4_product", " && output < outputs", ""),
     "sum of one lane": ("nvfp4_product", "simd_sum(sum[k]) * multiplier", "sum[k] * multiplier"),
     "nibbles swapped": ("nvfp4", "out.w[k + 4] = as_type<uint>(p.high)", "out.w[k + 4] = as_type<uint>(p.low)"),

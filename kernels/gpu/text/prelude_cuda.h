@@ -23,6 +23,7 @@ struct grid_index { uint x; };
 
 template <class T> __device__ inline uint4 load16(const T* p, size_t i) { return __ldcs((const uint4*)p + i); }
 template <class T> __device__ inline uint4 load16_kept(const T* p, size_t i) { return __ldg((const uint4*)p + i); }
+template <class T> __device__ inline uint2 load8(const T* p, size_t i) { return __ldcs((const uint2*)p + i); }
 template <class T> __device__ inline uint load4(const T* p, size_t i) { return __ldcs((const uint*)p + i); }
 template <class T> __device__ inline void store16(T* p, size_t i, uint4 v) { __stcs((uint4*)p + i, v); }
 template <class T> __device__ inline void store4(T* p, size_t i, uint v) { __stcs((uint*)p + i, v); }

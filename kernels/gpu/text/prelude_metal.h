@@ -5,6 +5,7 @@
 // Buffers of at least 8 elements arrive in device memory; 16 bytes at a time, counted in units of the access.
 template <class T> inline uint4 load16(const device T* p, size_t i) { return ((const device uint4*)p)[i]; }
 template <class T> inline uint4 load16_kept(const device T* p, size_t i) { return load16(p, i); }
+template <class T> inline uint2 load8(const device T* p, size_t i) { return ((const device uint2*)p)[i]; }
 template <class T> inline uint load4(const device T* p, size_t i) { return ((const device uint*)p)[i]; }
 template <class T> inline void store16(device T* p, size_t i, uint4 v) { ((device uint4*)p)[i] = v; }
 template <class T> inline void store4(device T* p, size_t i, uint v) { ((device uint*)p)[i] = v; }
