@@ -143,7 +143,7 @@ class Model:
         """Number of weights."""
         return sum(layer.count for layer in self.layers)
 
-    @property
+    @cached_property
     def block_count(self) -> int:
         """Number of transformer blocks."""
         return len({layer.block for layer in self.layers if layer.block is not None})

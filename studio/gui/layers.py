@@ -46,7 +46,8 @@ class LayerStore:
     """One entry per layer, in file order; `order` is the order of the table, block by block.
 
     counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero):
-    float64, NaN where unknown. state: int8, see `STATES`. group: int32, index into `group_names`.
+    float64, NaN where unknown. state: int8, see `STATES`. group: int32, index into `group_names`. results: the
+    `core.LayerResult` of each layer, or None.
     """
 
     def __init__(self, model: core.Model, choices: Sequence[core.Choice]) -> None:
@@ -71,7 +72,8 @@ class LayerStore:
         self.rel_err, self.snr, self.peak, self.lost = (unknown.copy() for _ in range(4))
         self.bits = unknown.copy()
         self.squares, self.errors = np.zeros(len(layers)), np.zeros(len(layers))
-        self.results: list[core.LayerResult | None] = [None] * len(layers)
+        self.results = np.full(len(layers), None, object)
+        self._shares: dict[str, int] = {}
         self.problems: dict[int, str] = {}
         for i, choice in enumerate(choices):
             self.set_choice(i, choice)
@@ -82,6 +84,7 @@ class LayerStore:
     def set_choice(self, index: int, choice: core.Choice) -> None:
         """Take over what is chosen for a layer; its size follows at once."""
         self.formats[index] = choice.format
+        self._shares = {}
         self.reasons[index] = choice.reason
         self.nbytes_out[index] = choice.nbytes
         self.bits[index] = 8 * choice.nbytes / choice.layer.count if choice.layer.count else math.nan
@@ -120,8 +123,8 @@ class LayerStore:
 
     def figures(self) -> "Figures":
         """The totals of the whole model as it is chosen now."""
-        squares = math.fsum(self.squares.tolist())
-        error = math.sqrt(math.fsum(self.errors.tolist()) / squares) if squares else math.nan
+        squares = float(self.squares.sum())
+        error = math.sqrt(float(self.errors.sum()) / squares) if squares else math.nan
         chosen = int((self.state != KEPT).sum())
         done = int((self.state == DONE).sum())
         before, after = int(self.nbytes_in.sum()), int(self.nbytes_out.sum())
@@ -129,15 +132,17 @@ class LayerStore:
 
     def shares(self) -> dict[str, int]:
         """Bytes after per format, the largest first."""
-        found: dict[str, int] = defaultdict(int)
-        for name, nbytes in zip(self.formats, self.nbytes_out.tolist(), strict=True):
-            found[name] += nbytes
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        if not self._shares:
+            found: dict[str, int] = defaultdict(int)
+            for name, nbytes in zip(self.formats, self.nbytes_out.tolist(), strict=True):
+                found[name] += nbytes
+            self._shares = dict(sorted(found.items(), key=lambda item: -item[1]))
+        return self._shares
 
     def shown_results(self) -> list[core.LayerResult]:
         """The results that belong to the choices of now, in file order."""
-        valid = np.isin(self.state, (DONE, KEPT))
-        return [found for found, ok in zip(self.results, valid.tolist(), strict=True) if found is not None and ok]
+        valid = self.results[(self.state == DONE) | (self.state == KEPT)]
+        return list(filter(None, valid.tolist()))
 
 
 def _kind(name: str) -> str:

@@ -1,5 +1,6 @@
 """Columns: the figures of quantized layers as arrays, worked out once per result; and the kinds of layers."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -24,19 +25,23 @@ LARGEST_KINDS = 9
 OTHERS = "other"
 _TINY = 1e-9
 
-_Row = tuple[str, float, float, int, str, str]
-
 
 class Columns:
     """Arrays over the quantized layers of a list of results, in its order.
 
-    error: relative error. ratio: max|w| / sigma, 0 where it is not known. block: index or -1.
+    error: relative error. ratio: max|w| / sigma, 0 where it is not known. block: index or -1. Each layer that was ever
+    seen has a place in arrays behind these, so that taking over results costs what is new, and one gathering.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, tuple[core.LayerResult, _Row]] = {}
+        self._place_of: dict[str, int] = {}
+        self._held: list[core.LayerResult] = []
+        self._figures = np.zeros((0, 2))
+        self._marks = np.zeros((0, 3), np.int64)
+        self._kinds: dict[str, int] = {}
+        self._formats: dict[str, int] = {}
         self.layers: list[core.LayerResult] = []
-        self._fill([])
+        self._gather([])
 
     def update(self, results: Sequence[core.LayerResult]) -> bool:
         """Take other results; False when they are the same objects."""
@@ -44,35 +49,50 @@ class Columns:
         if len(layers) == len(self.layers) and all(map(_same, layers, self.layers)):
             return False
         self.layers = layers
-        kept = self._rows
-        self._rows = {}
-        for layer in layers:
-            found = kept.get(layer.name)
-            self._rows[layer.name] = found if found and found[0] is layer else (layer, _row(layer))
-        self._fill([self._rows[layer.name][1] for layer in layers])
+        places = list(map(self._place_of.get, [layer.name for layer in layers]))
+        for at, (place, layer) in enumerate(zip(places, layers, strict=True)):
+            if place is None or self._held[place] is not layer:
+                places[at] = self._hold(layer, place)
+        self._gather(places)
         return True
 
-    def _fill(self, rows: list[_Row]) -> None:
-        names, error, ratio, block, kind, form = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
-        self.names: tuple[str, ...] = names
-        self.places = {name: i for i, name in enumerate(names)}
-        self.error: NDArray[np.float64] = np.array(error, np.float64)
-        self.ratio: NDArray[np.float64] = np.array(ratio, np.float64)
-        self.block: NDArray[np.int64] = np.array(block, np.int64)
-        self.kinds, self.kind_of = self.numbered(_fewer(kind))
-        self.formats, self.format_of = self.numbered(form)
+    def _hold(self, layer: core.LayerResult, place: int | None) -> int:
+        if place is None:
+            place = self._place_of[layer.name] = len(self._held)
+            self._held.append(layer)
+            if place >= len(self._figures):
+                self._figures = np.resize(self._figures, (2 * place + 64, 2))
+                self._marks = np.resize(self._marks, (2 * place + 64, 3))
+        self._held[place] = layer
+        error = layer.rel_err
+        self._figures[place] = error if np.isfinite(error) else 1.0, _ratio(layer)
+        kind_number = self._kinds.setdefault(kind(layer), len(self._kinds))
+        format_number = self._formats.setdefault(layer.format, len(self._formats))
+        self._marks[place] = -1 if layer.block is None else layer.block, kind_number, format_number
+        return place
+
+    def _gather(self, places: Sequence[int | None]) -> None:
+        chosen = np.array(places, np.int64)
+        self.error, self.ratio = self._figures[chosen].T.copy()
+        self.block, kinds, formats = self._marks[chosen].T.copy()
+        self.kinds, self.kind_of = _numbered(list(self._kinds), _fewer(kinds), OTHERS)
+        self.formats, self.format_of = _numbered(list(self._formats), formats)
+        self.median = float(np.median(self.error)) if places else math.nan
+        self._index: dict[str, int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each layer."""
+        return [layer.name for layer in self.layers]
 
     def __len__(self) -> int:
         return len(self.layers)
 
-    def numbered(self, labels: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-        """The different labels in order of appearance, and which of them each layer has."""
-        order = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-        return list(order), np.array([order[label] for label in labels], np.int64)
-
     def indices(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Where the layers of these names are; names that are not there are left out."""
-        return np.array([self.places[name] for name in names if name in self.places], np.int64)
+        if names and not self._index:
+            self._index = {layer.name: i for i, layer in enumerate(self.layers)}
+        return np.array([self._index[name] for name in names if name in self._index], np.int64)
 
     def rank(self, index: int) -> int:
         """1 for the largest error."""
@@ -99,12 +119,9 @@ def _same(a: object, b: object) -> bool:
     return a is b
 
 
-def _row(layer: core.LayerResult) -> _Row:
+def _ratio(layer: core.LayerResult) -> float:
     statistics = layer.statistics
-    ratio = statistics.max_abs / statistics.sigma if statistics and statistics.sigma else 0.0
-    error = layer.rel_err
-    block = -1 if layer.block is None else layer.block
-    return layer.name, error if np.isfinite(error) else 1.0, ratio, block, kind(layer), layer.format
+    return statistics.max_abs / statistics.sigma if statistics and statistics.sigma else 0.0
 
 
 def kind(layer: core.LayerResult) -> str:
@@ -112,13 +129,22 @@ def kind(layer: core.LayerResult) -> str:
     return core.printable(layer.name.rpartition(".")[2] or layer.name, 24)
 
 
-def _fewer(kinds: Sequence[str]) -> tuple[str, ...]:
-    """The kinds, all but the most frequent ones called "other"."""
-    counted = Counter(kinds)
+def _fewer(kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The kinds, -1 for all but the most frequent ones; of equally frequent ones the first stay."""
+    counted = Counter(kinds.tolist())
     if len(counted) <= LARGEST_KINDS:
-        return tuple(kinds)
-    frequent = {name for name, _ in counted.most_common(LARGEST_KINDS - 1)}
-    return tuple(name if name in frequent else OTHERS for name in kinds)
+        return kinds
+    frequent = [number for number, _ in counted.most_common(LARGEST_KINDS - 1)]
+    return np.where(np.isin(kinds, frequent), kinds, -1)
+
+
+def _numbered(
+    labels: Sequence[str], which: NDArray[np.int64], otherwise: str = ""
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The labels that occur in `which`, in order of appearance, and which of them each entry has; -1 is `otherwise`."""
+    numbers, first, entries = np.unique(which, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return [labels[n] if n >= 0 else otherwise for n in numbers[order]], np.argsort(order)[entries]
 
 
 def short(name: str, length: int = 40) -> str:

@@ -19,6 +19,8 @@ from studio.gui.views.points import PointsView, padded
 
 SPREAD_FOR_LOG = 5.0
 WARNING = 0.12
+MOST_SECTIONS = 240
+"""Blocks or kinds that can have a name on the axis; of more, every second or third has one."""
 
 
 class ErrorView(PointsView):
@@ -100,7 +102,7 @@ class ErrorView(PointsView):
         """True when the error axis is logarithmic: by choice, or because a few layers tower over the others."""
         if self.scale != "auto" or not len(self.columns):
             return self.scale == "log"
-        return bool(self.columns.error.max() > SPREAD_FOR_LOG * max(float(np.median(self.columns.error)), 1e-9))
+        return bool(self.columns.error.max() > SPREAD_FOR_LOG * max(self.columns.median, 1e-9))
 
     def positions(self) -> NDArray[np.float64]:
         """x: place in the chosen order; y: error or its decimal logarithm."""
@@ -117,9 +119,14 @@ class ErrorView(PointsView):
         error = self.columns.error
         return np.column_stack([x, np.log10(above_zero(error)) if self.logarithmic else error])
 
+    @property
+    def dots(self) -> bool:
+        """Dots, or bars."""
+        return self.marks_box.currentIndex() == 0
+
     def place_marks(self, entry: Entry, chosen: NDArray[np.int64], *, ring: bool) -> pg.GraphicsObject:
         """Dots, or bars from the bottom of the plot."""
-        if self.marks_box.currentIndex() == 0:
+        if self.dots:
             return super().place_marks(entry, chosen, ring=ring)
         floor = -12.0 if self.logarithmic else 0.0
         pen = pg.mkPen(self.theme.text, width=2) if ring else pg.mkPen(None)
@@ -128,7 +135,7 @@ class ErrorView(PointsView):
 
     def layer_at(self, point: QPointF) -> int | None:
         """The dot near a place, or the bar over it."""
-        if self.marks_box.currentIndex() == 0 or not len(self.columns):
+        if self.dots or not len(self.columns):
             return super().layer_at(point)
         place = round(point.x())
         if not 0 <= place < len(self.columns):
@@ -141,10 +148,9 @@ class ErrorView(PointsView):
         if not len(self.columns):
             return
         x = padded((0, len(self.columns) - 1), 0.02)
-        values = [*self.points[:, 1]]
-        line = self._place_of(self.warning_line)
+        values = [float(self.points[:, 1].min()), float(self.points[:, 1].max())]
         if self.logarithmic or self.warning_line < 4 * self.columns.error.max():
-            values.append(line)
+            values.append(self._place_of(self.warning_line))
         low, high = padded(values, 0.1)
         if self.scale == "zero":
             low = 0.0
@@ -167,7 +173,7 @@ class ErrorView(PointsView):
             self.plot.removeItem(line)
         starts, labels = self._sections()
         self._separators = []
-        if len(starts) <= 120:
+        if len(starts) <= MOST_SECTIONS // 2:
             for start in starts[1:]:
                 line = pg.InfiniteLine(start - 0.5, pen=pg.mkPen(theme.grid, width=1))
                 line.setZValue(-5)
@@ -185,6 +191,7 @@ class ErrorView(PointsView):
         else:
             keys = np.where(self.columns.block >= 0, self.columns.block, -1 - self.columns.kind_of)
         starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1)).tolist()
+        starts = starts[:: -(-len(starts) // MOST_SECTIONS)]
         return starts, [self._section(int(self._order[start]), order) for start in starts]
 
     def _section(self, index: int, order: int) -> str:
@@ -231,7 +238,7 @@ class ErrorView(PointsView):
         self.warning_changed.emit(self.warning_line)
 
     def _banded(self, rect: QRectF, add: bool) -> None:
-        if self.marks_box.currentIndex() == 1:
+        if not self.dots:
             rect.setTop(-1e9)
         super()._banded(rect, add)
 
@@ -239,7 +246,7 @@ class ErrorView(PointsView):
 
     def above_line(self) -> list[str]:
         """Names of the layers above the warning line."""
-        return [self.columns.names[i] for i in np.flatnonzero(self.columns.error > self.warning_line)]
+        return [self.columns.layers[i].name for i in np.flatnonzero(self.columns.error > self.warning_line)]
 
     def summary_text(self) -> str:
         """Median, worst layer, and how many are above the line."""
@@ -248,8 +255,8 @@ class ErrorView(PointsView):
         above = int((error > self.warning_line).sum())
         tail = f", {above:,} above the line" if above else ", none above the line"
         count = f"{len(error):,} layers" if len(error) != 1 else "1 layer"
-        name = short(self.columns.names[worst])
-        return f"{count}, median {np.median(error):.4f}, worst {name} {error[worst]:.4f}{tail}"
+        name = short(self.columns.layers[worst].name)
+        return f"{count}, median {self.columns.median:.4f}, worst {name} {error[worst]:.4f}{tail}"
 
     def figure(self) -> Figure:
         """Layer by layer in the order shown."""

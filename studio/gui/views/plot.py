@@ -1,12 +1,13 @@
 """Plot: one pair of axes in the window's colours, where dragging selects and the wheel zooms."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QFont, QPainter
+from PySide6.QtGui import QColor, QFont, QImage, QPaintEngine, QPainter
 from PySide6.QtWidgets import QGraphicsView, QSizePolicy, QWidget
 
 from studio.gui.theme import Theme
@@ -138,13 +139,14 @@ class Marks(pg.ScatterPlotItem):  # type: ignore[misc]
 
 
 class Cloud(pg.GraphicsObject):  # type: ignore[misc]
-    """Dots of one size and colour, ten thousand of them in the time of a frame."""
+    """Dots of one size, each with its colour: ten thousand of them in a fraction of a frame.
 
-    def __init__(self, points: NDArray[np.float64], size: int, color: str) -> None:
+    They are stamped into one picture, rims first, because a painter takes a millisecond for a thousand round dots.
+    """
+
+    def __init__(self, points: NDArray[np.float64], size: int, colors: NDArray[np.uint32]) -> None:
         super().__init__()
-        self._polygon = pg.functions.arrayToQPolygonF(points[:, 0], points[:, 1])
-        self._pen = pg.mkPen(color, width=size)
-        self._pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+        self._points, self._size, self._colors = points, size, colors
         low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(2), np.zeros(2))
         self._bounds = QRectF(QPointF(*low.tolist()), QPointF(*high.tolist()))
 
@@ -155,8 +157,56 @@ class Cloud(pg.GraphicsObject):  # type: ignore[misc]
 
     def paint(self, painter: QPainter, *_: object) -> None:
         """Draw the dots."""
-        painter.setPen(self._pen)
-        painter.drawPoints(self._polygon)
+        engine = painter.paintEngine()
+        if engine is not None and engine.type() == QPaintEngine.Type.SVG:
+            self._draw_each(painter)
+            return
+        to_view = painter.worldTransform()
+        ratio = abs(painter.deviceTransform().m11() / to_view.m11())  # pixels of the device per unit of the view
+        area = to_view.mapRect(self.viewRect())
+        scale = np.array([to_view.m11(), to_view.m22()])
+        places = (self._points * scale + (to_view.dx() - area.left(), to_view.dy() - area.top())) * ratio
+        size = math.ceil(area.width() * ratio), math.ceil(area.height() * ratio)
+        image = _stamped(np.floor(places).astype(np.int64), self._colors, self._size * ratio / 2, *size)
+        image.setDevicePixelRatio(ratio)
+        painter.save()
+        painter.resetTransform()
+        painter.drawImage(area.topLeft(), image)
+        painter.restore()
+
+    def _draw_each(self, painter: QPainter) -> None:
+        """As shapes, for a file of shapes."""
+        for color in np.unique(self._colors).tolist():
+            pen = pg.mkPen(QColor.fromRgba(color), width=self._size)
+            pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+            painter.setPen(pen)
+            x, y = self._points[self._colors == color].T
+            painter.drawPoints(pg.functions.arrayToQPolygonF(x, y))
+
+
+def _stamped(centres: NDArray[np.int64], colors: NDArray[np.uint32], radius: float, width: int, height: int) -> QImage:
+    """A picture of round dots at pixels [n, 2]: first all rims, which shine through, then all that is inside."""
+    reach = math.ceil(radius)
+    picture = np.zeros((height + 2 * reach, width + 2 * reach), np.uint32)
+    x, y = centres.T
+    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    middle = (y[seen] + reach) * picture.shape[1] + x[seen] + reach
+    steps = np.arange(-reach, reach + 1)
+    cover = np.clip(radius + 0.5 - np.hypot(steps[:, None], steps[None, :]), 0.0, 1.0)
+    flat, solid = picture.reshape(-1), colors[seen]
+    for share in np.unique(cover[cover > 0]):
+        tint = _premultiplied(solid, float(share))
+        for down, right in np.argwhere(cover == share) - reach:
+            flat[middle + (down * picture.shape[1] + right)] = tint
+    inside = np.ascontiguousarray(picture[reach : reach + height, reach : reach + width])
+    return QImage(inside.data, width, height, 4 * width, QImage.Format.Format_ARGB32_Premultiplied).copy()
+
+
+def _premultiplied(colors: NDArray[np.uint32], share: float) -> NDArray[np.uint32]:
+    """Opaque 0xAARRGGBB made translucent."""
+    channels = np.rint(np.ascontiguousarray(colors).view(np.uint8) * share)
+    tint: NDArray[np.uint32] = channels.astype(np.uint8).view(np.uint32)
+    return tint
 
 
 def nearest(points: Any, at: QPointF, pixels: tuple[float, float], reach: float = 14.0) -> int | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtGui import QColor, QKeyEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from studio import core
@@ -64,13 +64,22 @@ class PointsView(View):
 
     def place_marks(self, entry: Entry, chosen: NDArray[np.int64], *, ring: bool) -> pg.GraphicsObject:
         """The marks of one colour; with a ring around them when they are the selected ones."""
-        if len(chosen) > MANY // 8 and len(self.columns) > MANY:
-            return Cloud(self.points[chosen], self.mark_size() + (1 if ring else 0), entry.color)
         pen = pg.mkPen(self.theme.text, width=2) if ring else None
         x, y = self.points[chosen].T if len(chosen) else ((), ())
         return Marks(
             x, y, size=self.mark_size() + (3 if ring else 0), symbol=SHAPES[entry.shape], brush=entry.color, pen=pen
         )
+
+    @property
+    def dots(self) -> bool:
+        """Whether layers are dots; a subclass may draw something else."""
+        return True
+
+    def _cloud(self, chosen: NDArray[np.int64], larger: int) -> Cloud:
+        colors = np.zeros(len(self.columns), np.uint32)
+        for entry, members in self._groups:
+            colors[members] = QColor(entry.color).rgba()
+        return Cloud(self.points[chosen], self.mark_size() + larger, colors[chosen])
 
     def mark_size(self) -> int:
         """Pixels across a mark: smaller, the more there are."""
@@ -103,8 +112,11 @@ class PointsView(View):
         self.points = self.positions()
         self._clear(self._marks)
         self._groups = self.groups()
-        for entry, chosen in self._groups:
-            self._add(self.place_marks(entry, chosen, ring=False), self._marks)
+        if len(self.columns) > MANY and self.dots:
+            self._add(self._cloud(np.arange(len(self.columns)), 0), self._marks)
+        else:
+            for entry, chosen in self._groups:
+                self._add(self.place_marks(entry, chosen, ring=False), self._marks)
         self._draw_selection()
         self.decorate(self.theme)
         self.show_filled(self.summary_text(), [entry for entry, _ in self._groups])
@@ -131,6 +143,9 @@ class PointsView(View):
         for item in self._marks:
             item.setOpacity(FADED if len(chosen) else 1.0)
         if not len(chosen) or not len(self.columns):
+            return
+        if len(chosen) > MANY // 8 and self.dots:
+            self._add(self._cloud(chosen, 1), self._rings)
             return
         for entry, members in self._groups:
             mine = np.intersect1d(members, chosen)

@@ -10,6 +10,8 @@ from PySide6.QtCore import QPoint, QPointF, QRectF, Qt
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.gui.views.columns import Columns
+from studio.gui.views.plot import _stamped
 from tests.gui.views.data import detail, layers, many, name_of
 
 Show = Callable[[str], Any]
@@ -264,3 +266,47 @@ def test_regimes_of_many_layers_are_worked_out_in_slices(show: Show, qtbot: QtBo
     assert view.tiers.layers < 400
     qtbot.waitUntil(lambda: view.tiers.layers == 400, timeout=10_000)
     assert core.estimate(many(400)).two.counts.tolist() == pytest.approx(view.tiers.two.counts.tolist(), abs=20)
+
+
+def test_thousands_of_dots_are_where_the_mouse_finds_them_in_their_colours(show: Show) -> None:
+    view = show("ErrorView")
+    view.show_results(many(3000))
+    view.grab()
+    picture = view.plot.grab().toImage()
+    shown = 0
+    for index in range(0, 3000, 50):
+        place = on_screen(view.plot, at(view, index))
+        wanted = {entry.color for entry, members in view._groups if index in members}
+        around = {picture.pixelColor(place.x() + dx, place.y() + dy).name() for dx in (-1, 0, 1) for dy in (-1, 0, 1)}
+        shown += bool(wanted & around)  # dots that lie below others show theirs
+    assert shown > 40, shown
+    view.set_selection([view.columns.names[i] for i in range(1000, 1400)])
+    faded = view.plot.grab().toImage()
+    assert faded != picture
+
+
+def test_dots_outside_the_picture_are_left_out_and_the_others_are_round() -> None:
+    centres = np.array([[5, 4], [-3, 4], [400, 4], [19, 9]])
+    image = _stamped(centres, np.array([0xFF0000FF, 0xFFFF0000, 0xFF00FF00, 0xFFFF0000], np.uint32), 2.0, 20, 10)
+    assert image.pixelColor(5, 4).name() == "#0000ff"
+    assert image.pixelColor(19, 9).name() == "#ff0000"
+    assert [image.pixelColor(x, 4).alpha() for x in (2, 3, 4, 6, 7, 8)] == [0, 128, 255, 255, 128, 0]
+    assert image.pixelColor(7, 6).alpha() == 0
+    assert image.pixelColor(0, 4).alpha() == 0
+
+
+def test_columns_take_what_is_new_and_forget_what_is_gone() -> None:
+    columns, results = Columns(), [*layers()]
+    half, changed = results[::2], replace(results[4], format="mxfp8", sum_error=results[4].sum_error * 4)
+    for now in (half, results, [changed if r is results[4] else r for r in results], results[:3], []):
+        assert columns.update(now)
+        assert not columns.update(list(now))
+        fresh = Columns()
+        fresh.update(now)
+        shown = [r for r in now if r.quantized]
+        assert columns.names == [r.name for r in shown]
+        assert columns.error.tolist() == [r.rel_err for r in shown] == fresh.error.tolist()
+        assert [columns.formats[i] for i in columns.format_of] == [r.format for r in shown]
+        assert columns.formats == list(dict.fromkeys(r.format for r in shown))
+        assert [columns.kinds[i] for i in columns.kind_of] == [fresh.kinds[i] for i in fresh.kind_of]
+        assert columns.indices([r.name for r in shown][-2:]).tolist() == list(range(len(shown)))[-2:]
