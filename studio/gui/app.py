@@ -61,7 +61,7 @@ def make_application() -> QApplication:
     application = found if isinstance(found, QApplication) else QApplication(["nvfp4-studio"])
     application.setApplicationName("nvfp4-studio")
     application.setApplicationDisplayName(PROGRAM)
-    application.setDesktopFileName("io.github.nvfp4_studio.NVFP4Studio")
+    application.setDesktopFileName("org.nvfp4studio.Studio")
     application.setStyle("Fusion")
     application.setWindowIcon(QIcon(str(icon_folder() / "nvfp4-studio.svg")))
     return application
