@@ -78,6 +78,7 @@ class Studio(QObject):
         window.activity.pause_wanted.connect(self.runs.toggle_pause)
         window.activity.stop_wanted.connect(self.runs.stop)
         window.activity.worst_wanted.connect(self.editing.select_worst)
+        self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
         self.workspace.layers.menu_wanted.connect(lambda at: show_row_menu(self.workspace.layers, self._actions, at))

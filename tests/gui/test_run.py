@@ -160,7 +160,7 @@ def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBo
 def test_closing_while_work_runs_ends_it(settings: Settings, qapp: QApplication, large: Path, qtbot: QtBot) -> None:
     made = Commands(settings, qapp)
     with qtbot.waitSignal(made.opened, timeout=30_000):
-        made.start(large)
+        made.start([large])
     made.perform("quantize")
     qtbot.wait(50)
     assert made.window.close()
