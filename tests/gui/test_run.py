@@ -42,6 +42,18 @@ def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
         studio.commands.open_path(path)
 
 
+def test_the_strip_says_what_is_left_after_each_choice(quantized: Studio, names: Names, qtbot: QtBot) -> None:
+    title = quantized.commands.window.activity.title
+    assert title.text() == "Quantized 28 layers"
+    quantized.document.set_format(names("layers.1.mlp.down"), "mxfp8")
+    qtbot.waitUntil(lambda: title.text().startswith("1 layer to quantize"))
+    quantized.document.set_format(names("layers.2.mlp.down"), "mxfp8")
+    qtbot.waitUntil(lambda: title.text().startswith("2 layers to quantize"))
+    quantized.commands.perform("undo")
+    quantized.commands.perform("undo")
+    qtbot.waitUntil(lambda: title.text() == "28 layers are quantized already")
+
+
 def test_quantizing_measures_every_chosen_layer(quantized: Studio) -> None:
     store = quantized.document.store
     figures = store.figures()

@@ -41,6 +41,7 @@ def choose_formats(person: Person, show: Show) -> None:
     filter_layers(person, "layers.0.self_attn.v_proj", "1 of 38")
     person.press("ctrl+a", "0")
     person.wait_to_see("keep", "Cell", "selected")
+    person.wait_to_see("27 layers to quantize*")
     filter_layers(person, "", "38 layers")
 
 
