@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench mac-proof package clean
+.PHONY: demo test lint bench mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -31,6 +31,9 @@ bench: .venv/.dev
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt
+
+pictures: .venv/.dev
+	@$(BIN)/python -m tests.gui.real_window.pictures packaging/pictures
 
 package: .venv/.dev
 	@packaging/build.sh

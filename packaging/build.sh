@@ -23,6 +23,10 @@ program=$out/nvfp4-studio/nvfp4-studio
 "$program" verify build/package-demo
 QT_QPA_PLATFORM=offscreen "$program" --smoke
 echo "works: command line, demo, verification, window offscreen"
+if command -v Xvfb >/dev/null; then
+    sh packaging/linux/on-screen.sh "$program" --smoke
+    echo "works: window on an X screen"
+fi
 
 command -v dpkg-deb >/dev/null || exit 0
 echo "3. Debian package"

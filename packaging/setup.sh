@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 window="libgl1 libegl1 libglib2.0-0 libxkbcommon0 libdbus-1-3 libfontconfig1 fonts-dejavu-core"
 screen="libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libxkbcommon-x11-0"
-testing="xvfb xdotool qemu-user g++"
+testing="xvfb openbox xdotool qemu-user g++ desktop-file-utils appstream"
 
 have_python() {
     for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do

@@ -29,10 +29,13 @@ Description: see every layer of a language model, quantize it, prove what it cos
  and writes packed safetensors that real runtimes load.
 CONTROL
 dpkg-deb --root-owner-group -Zxz --build "$tree" "$out/nvfp4-studio_${version}_$machine.deb" >/dev/null
-if command -v desktop-file-validate >/dev/null; then
-    desktop-file-validate "$tree/usr/share/applications/org.nvfp4studio.Studio.desktop"
-fi
-if command -v appstreamcli >/dev/null; then
-    appstreamcli validate --no-net "$tree/usr/share/metainfo/org.nvfp4studio.Studio.metainfo.xml"
-fi
+check() {
+    if command -v "$1" >/dev/null; then
+        "$@"
+    else
+        echo "not checked: $1 is not installed"
+    fi
+}
+check desktop-file-validate "$tree/usr/share/applications/org.nvfp4studio.Studio.desktop"
+check appstreamcli validate --no-net "$tree/usr/share/metainfo/org.nvfp4studio.Studio.metainfo.xml"
 ls -la "$out"/*.deb

@@ -26,7 +26,7 @@ SIGNAL_MS = 300
 
 def run(arguments: Sequence[str]) -> int:
     """Open the window; returns the exit code."""
-    options = _parse(arguments)
+    options = parse(arguments)
     if options.smoke:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     application = make_application()
@@ -34,20 +34,21 @@ def run(arguments: Sequence[str]) -> int:
         from studio.gui.smoke import smoke
 
         return smoke(application, options.screenshot)
-    if not options.new and send(options.path):
+    if not options.new and send(options.paths):
         return 0
     commands = Commands(Settings(), application)
     sys.excepthook = _Excepthook(commands)
-    instance = Instance(commands.open_path, commands.window)
+    instance = Instance(commands.open_paths, commands.window)
     commands.ready.connect(instance.listen)
     _end_on_signals(application, commands)
-    commands.start(options.path)
+    commands.start(options.paths)
     return application.exec()
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the window."""
     parser = argparse.ArgumentParser(prog="nvfp4-studio", description="Open the window.")
-    parser.add_argument("path", type=Path, nargs="?", help="a checkpoint folder or a .safetensors file")
+    parser.add_argument("paths", type=Path, nargs="*", help="a checkpoint folder or a .safetensors file")
     parser.add_argument("--new", action="store_true", help="another window, even when one is open")
     parser.add_argument("--smoke", action="store_true", help="open, quantize and export the demo unseen, and quit")
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="with --smoke: save a picture of the window")
@@ -61,7 +62,7 @@ def make_application() -> QApplication:
     application = found if isinstance(found, QApplication) else QApplication(["nvfp4-studio"])
     application.setApplicationName("nvfp4-studio")
     application.setApplicationDisplayName(PROGRAM)
-    application.setDesktopFileName("io.github.nvfp4_studio.NVFP4Studio")
+    application.setDesktopFileName("org.nvfp4studio.Studio")
     application.setStyle("Fusion")
     application.setWindowIcon(QIcon(str(icon_folder() / "nvfp4-studio.svg")))
     return application

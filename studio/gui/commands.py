@@ -2,7 +2,7 @@
 
 import importlib
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class Commands(QObject):
         self.compute = Compute(self)
         self.window = MainWindow(self.perform)
         self.studio: Studio | None = None
-        self._wanted: Path | None = None
+        self._wanted: list[Path] = []
         self._quitting = False
         own = ("open", "open_file", "demo", "quit", "larger", "smaller", "dark", "compact", "messages", "palette")
         self.handlers: Handlers = {name: getattr(self, name) for name in (*own, "keyboard", "diagnostics")}
@@ -61,7 +61,7 @@ class Commands(QObject):
         window.welcome.open_wanted.connect(self.open)
         window.welcome.demo_wanted.connect(self.demo)
         window.welcome.recent_wanted.connect(lambda path: self.open_path(Path(path)))
-        window.dropped.connect(self.open_path)
+        window.dropped.connect(self.open_paths)
         window.closing.connect(self._closing)
         window.message_list.layer_wanted.connect(self._show_layer)
         self.settings.changed.connect(self._setting_changed)
@@ -69,14 +69,15 @@ class Commands(QObject):
         hints = QGuiApplication.styleHints()
         hints.colorSchemeChanged.connect(self.apply_theme)
 
-    def start(self, path: Path | None = None) -> None:
-        """Show the window, load the rest in the background, and open `path` or what was open last."""
+    def start(self, paths: Sequence[Path] = ()) -> None:
+        """Show the window, load the rest in the background, and open `paths` or what was open last."""
         self.session.restore(self.window)
         self._show_recents()
         self.window.show()
-        self._wanted = path or self.session.last
-        if self._wanted is not None:
-            self.window.machine.setText(f"Opening {self._wanted.name} …")
+        last = self.session.last
+        self._wanted = list(paths) or ([last] if last else [])
+        if self._wanted:
+            self.window.machine.setText(f"Opening {self._wanted[0].name} …")
         self.compute.submit(Task("load", "Loading", _loading))
 
     def _task_ended(self, task: Task, ending: str, error: object) -> None:
@@ -99,8 +100,7 @@ class Commands(QObject):
         for fault in self.settings.faults:
             self.tell(Message("warning", "A setting made no sense", fault))
         self.ready.emit()
-        if self._wanted is not None:
-            self.studio.open(self._wanted)
+        self.open_paths(self._wanted)
 
     # what actions do
 
@@ -127,11 +127,23 @@ class Commands(QObject):
     def open_path(self, path: Path) -> None:
         """Open a checkpoint, or follow a plan that was dropped; wait for the rest to be loaded if need be."""
         if self.studio is None:
-            self._wanted = path
+            self._wanted = [path]
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
             self.studio.editing.read_plan(path)
         else:
             self.studio.open(path.parent if path.name.endswith(".index.json") else path)
+
+    def open_paths(self, paths: Sequence[Path]) -> None:
+        """Open the first of what was dropped or given, and say so when there is more."""
+        if self.studio is None:
+            self._wanted = list(paths)
+            return
+        for path in paths[:1]:
+            self.open_path(path)
+        if len(paths) > 1:
+            from studio.gui.several import about_several
+
+            self.tell(about_several(paths, self.studio.comparing.compare_exports))
 
     def demo(self) -> None:
         """Open the checkpoint that comes with the program."""

@@ -20,9 +20,11 @@ class Comparing(QObject):
 
     Signals:
         told(Message): something to show.
+        exports_shown(): the comparison of two exports is about to be shown.
     """
 
     told = Signal(object)
+    exports_shown = Signal()
 
     def __init__(self, document: Document, runs: Runs, view: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -76,10 +78,23 @@ class Comparing(QObject):
         except core.StudioError as error:
             self.told.emit(message_of(error, "This folder can not be compared"))
             return
+        key = self._offer_export(path)
+        both = (key, other) if place == 0 else (other, key)
+        self._view.choose_sides(*both)
+        self.compare(*both)
+
+    def _offer_export(self, path: Path) -> str:
         key = EXPORT + str(path)
         self._exports[key] = f"Export {core.printable(path.name)}"
         self.refresh_sides()
-        self.compare(*((key, other) if place == 0 else (other, key)))
+        return key
+
+    def compare_exports(self, first: Path, second: Path) -> None:
+        """Show the comparison of two exported folders."""
+        both = self._offer_export(first), self._offer_export(second)
+        self._view.choose_sides(*both)
+        self.exports_shown.emit()
+        self.compare(*both)
 
     def _missing(self, key: str) -> Order:
         return Order({}, {}) if key.startswith(EXPORT) else self._document.order_for(self._choices(key))

@@ -3,7 +3,7 @@
 import getpass
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PySide6.QtNetwork import QLocalServer
 
 WAIT_MS = 1000
+END = b"\0"
 
 
 def _name() -> str:
@@ -33,8 +34,8 @@ def _lock() -> QLockFile:
     return lock
 
 
-def send(path: Path | None) -> bool:
-    """Hand `path` to the window that is open; False when there is none."""
+def send(paths: Sequence[Path]) -> bool:
+    """Hand `paths` to the window that is open; False when there is none."""
     lock = _lock()
     if lock.tryLock(0):
         lock.unlock()
@@ -45,7 +46,7 @@ def send(path: Path | None) -> bool:
     socket.connectToServer(_name())
     if not socket.waitForConnected(WAIT_MS):
         return False
-    socket.write((str(path.absolute()) if path else "").encode() + b"\n")
+    socket.write(END.join(os.fsencode(path.absolute()) for path in paths) + END)
     socket.waitForBytesWritten(WAIT_MS)
     socket.disconnectFromServer()
     return True
@@ -54,9 +55,9 @@ def send(path: Path | None) -> bool:
 class Instance(QObject):
     """Holds the lock of the first window, and listens for paths once the window is up."""
 
-    def __init__(self, open_path: Callable[[Path], object], window: QWidget) -> None:
+    def __init__(self, open_paths: Callable[[Sequence[Path]], object], window: QWidget) -> None:
         super().__init__(window)
-        self._open, self._window = open_path, window
+        self._open, self._window = open_paths, window
         self._held = _lock()
         self._first = self._held.tryLock(0)
         self._server: QLocalServer | None = None
@@ -86,9 +87,7 @@ class Instance(QObject):
         socket.disconnected.connect(socket.deleteLater)
 
     def _read(self, data: bytes) -> None:
-        text = data.decode(errors="replace").strip()
-        if text:
-            self._open(Path(text))
+        self._open([Path(os.fsdecode(path)) for path in data.split(END) if path])
         self._window.setWindowState(self._window.windowState() & ~Qt.WindowState.WindowMinimized)
         self._window.raise_()
         self._window.activateWindow()

@@ -24,7 +24,7 @@ class MainWindow(QMainWindow):
     """The window. It shows the welcome page until a workspace is placed.
 
     Signals:
-        dropped(Path): something was dropped on the window.
+        dropped(list): files or folders were dropped on the window.
         closing(): the window is about to close; `keep_open` set meanwhile keeps it.
     """
 
@@ -141,7 +141,7 @@ class MainWindow(QMainWindow):
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Say that a local file or folder may be dropped."""
-        if _local_path(event) is not None:
+        if _local_paths(event):
             event.acceptProposedAction()
             self.welcome.set_hover(True)
 
@@ -152,9 +152,9 @@ class MainWindow(QMainWindow):
     def dropEvent(self, event: QDropEvent) -> None:
         """Open what was dropped."""
         self.welcome.set_hover(False)
-        if (path := _local_path(event)) is not None:
+        if paths := _local_paths(event):
             event.acceptProposedAction()
-            self.dropped.emit(path)
+            self.dropped.emit(paths)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Close, unless there is a reason to ask first."""
@@ -163,6 +163,5 @@ class MainWindow(QMainWindow):
         event.setAccepted(not self.keep_open)
 
 
-def _local_path(event: QDropEvent) -> Path | None:
-    urls = [url for url in event.mimeData().urls() if url.isLocalFile()]
-    return Path(urls[0].toLocalFile()) if urls else None
+def _local_paths(event: QDropEvent) -> list[Path]:
+    return [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QByteArray, QObject
+from PySide6.QtCore import QByteArray, QObject, QTimer
 
 from studio import core
 from studio.gui import tasks
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from studio.gui.commands import Commands
 
 DEFAULT_PRESET = "linear"
+READY_MS = 150
 
 
 class Studio(QObject):
@@ -52,6 +53,7 @@ class Studio(QObject):
         window.place_workspace(self.workspace)
         self.handlers = self._handlers()
         self._opening: dict[Task, tuple[Path, core.Plan]] = {}
+        self._ready_soon = QTimer(self, singleShot=True, interval=READY_MS)
         self._connect()
         self._set_warning_line(self.document.warning_line)
         if (state := commands.session.part("columns")) is not None:
@@ -75,9 +77,12 @@ class Studio(QObject):
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)
+        document.chosen.connect(lambda _: self._ready_soon.start())
+        self._ready_soon.timeout.connect(self._show_what_is_left)
         window.activity.pause_wanted.connect(self.runs.toggle_pause)
         window.activity.stop_wanted.connect(self.runs.stop)
         window.activity.worst_wanted.connect(self.editing.select_worst)
+        self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
         self.workspace.layers.menu_wanted.connect(lambda at: show_row_menu(self.workspace.layers, self._actions, at))
@@ -199,12 +204,17 @@ class Studio(QObject):
         order, known = document.order(), document.store.figures().done
         size = core.size_text(sum(choice.layer.nbytes for choice in order.choices.values()))
         if order.choices:
-            title = f"{len(order.choices):,} layers to quantize, {size}"
+            count = len(order.choices)
+            title = f"{count:,} layer{'s' if count != 1 else ''} to quantize, {size}"
             detail = "Ctrl+Return quantizes them in memory and measures what each loses; nothing is written."
             self.commands.window.activity.show_ready(title, detail)
         else:
             title = f"{known:,} layers are quantized already" if known else "Nothing to quantize"
             self.commands.window.activity.show_ready(title, "" if known else "Every layer is kept as it is.")
+
+    def _show_what_is_left(self) -> None:
+        if self.document.model is not None and not self.runs.active:
+            self._show_ready()
 
     def _show_title(self, progress: str = "") -> None:
         model = self.document.model

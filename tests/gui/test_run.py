@@ -42,6 +42,18 @@ def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
         studio.commands.open_path(path)
 
 
+def test_the_strip_says_what_is_left_after_each_choice(quantized: Studio, names: Names, qtbot: QtBot) -> None:
+    title = quantized.commands.window.activity.title
+    assert title.text() == "Quantized 28 layers"
+    quantized.document.set_format(names("layers.1.mlp.down"), "mxfp8")
+    qtbot.waitUntil(lambda: title.text().startswith("1 layer to quantize"))
+    quantized.document.set_format(names("layers.2.mlp.down"), "mxfp8")
+    qtbot.waitUntil(lambda: title.text().startswith("2 layers to quantize"))
+    quantized.commands.perform("undo")
+    quantized.commands.perform("undo")
+    qtbot.waitUntil(lambda: title.text() == "28 layers are quantized already")
+
+
 def test_quantizing_measures_every_chosen_layer(quantized: Studio) -> None:
     store = quantized.document.store
     figures = store.figures()
@@ -160,7 +172,7 @@ def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBo
 def test_closing_while_work_runs_ends_it(settings: Settings, qapp: QApplication, large: Path, qtbot: QtBot) -> None:
     made = Commands(settings, qapp)
     with qtbot.waitSignal(made.opened, timeout=30_000):
-        made.start(large)
+        made.start([large])
     made.perform("quantize")
     qtbot.wait(50)
     assert made.window.close()

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -434,14 +434,15 @@ def test_without_a_display_there_is_a_sentence() -> None:
 
 
 @pytest.mark.usefixtures("qapp")
-def test_a_second_start_hands_its_path_to_the_first(qtbot: QtBot, tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from studio.gui.instance import send; assert send(Path({str(tmp_path)!r}))"
-    opened: list[Path] = []
+def test_a_second_start_hands_its_paths_to_the_first(qtbot: QtBot, tmp_path: Path) -> None:
+    paths = [tmp_path, tmp_path / "two\nlines"]
+    code = f"from pathlib import *; from studio.gui.instance import send; assert send({paths!r})"
+    opened: list[Sequence[Path]] = []
     window = QWidget()
     first = Instance(opened.append, window)
     first.listen()
     other = subprocess.Popen([sys.executable, "-c", code])
-    qtbot.waitUntil(lambda: opened == [tmp_path], timeout=10_000)
+    qtbot.waitUntil(lambda: opened == [paths], timeout=10_000)
     qtbot.waitUntil(lambda: other.poll() is not None, timeout=10_000)
     assert other.returncode == 0
     first.close()

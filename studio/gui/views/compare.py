@@ -103,6 +103,11 @@ class CompareView(View):
             box.setCurrentIndex(found if found >= 0 else min(place, len(sides) - 1))
             box.blockSignals(False)
 
+    def choose_sides(self, first: str, second: str) -> None:
+        """Let both pickers show what is compared, by the keys of `set_sides`."""
+        for key, box in ((first, self.a_box), (second, self.b_box)):
+            box.setCurrentIndex(box.findData(key))
+
     def ask(self) -> None:
         """Ask for the comparison of the chosen sides."""
         a, b = self.a_box.currentData(), self.b_box.currentData()
