@@ -198,8 +198,12 @@ class Staging:
             os.fsync(self._lock)
 
     def publish(self, *, overwrite: bool) -> None:
-        """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so."""
+        """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.
+
+        A process whose current folder is replaced goes on in the new one: without a current folder, imports can fail.
+        """
         with writing(self.target):
+            current = self.target.is_dir() and self.target.samefile(os.curdir)
             (self.path / JOURNAL).unlink()
             os.fsync(self._lock)
             replaced = self._move_away() if overwrite else None
@@ -209,6 +213,8 @@ class Staging:
                 if replaced:
                     replaced.rename(self.target)
                 raise
+            if current:
+                os.chdir(self.target)
             sync_folder(self.target.parent)
         if replaced:
             shutil.rmtree(replaced, ignore_errors=True)

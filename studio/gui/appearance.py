@@ -23,12 +23,15 @@ def chosen_theme(name: str, font_px: int) -> Theme:
 
 
 def apply_theme(application: QApplication, theme: Theme) -> None:
-    """Draw the whole application with `theme`."""
+    """Draw the whole application with `theme`, unless it is: styling a full window again takes a tenth of a second."""
+    sheet = style_sheet(theme)
+    if sheet == application.styleSheet():
+        return
     font = QFont(application.font())
     font.setPixelSize(theme.font_px)
     application.setFont(font)
     application.setPalette(palette(theme))
-    application.setStyleSheet(style_sheet(theme))
+    application.setStyleSheet(sheet)
 
 
 def palette(theme: Theme) -> QPalette:

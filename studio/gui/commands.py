@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, QUrl, Signal
 from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QApplication
 
+from studio.gui import views
 from studio.gui.appearance import apply_theme, chosen_theme
 from studio.gui.ask import ask_file, ask_folder, confirm
 from studio.gui.cards import Message
@@ -21,12 +22,12 @@ from studio.gui.settings import Settings
 if TYPE_CHECKING:
     from studio.gui.studio import Studio
 
-HEAVY = "studio.gui.studio"
+STUDIO = "studio.gui.studio"
+HEAVY = (STUDIO, *views.MODULES.values())
 
 
 def _loading() -> Iterator[str]:
-    importlib.import_module(HEAVY)
-    yield HEAVY
+    yield from (module.__name__ for module in map(importlib.import_module, HEAVY))
 
 
 class Commands(QObject):
@@ -95,7 +96,7 @@ class Commands(QObject):
                 )
             )
             return
-        self.studio = importlib.import_module(HEAVY).Studio(self)
+        self.studio = importlib.import_module(STUDIO).Studio(self)
         self.apply_theme()
         for fault in self.settings.faults:
             self.tell(Message("warning", "A setting made no sense", fault))

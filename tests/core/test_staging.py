@@ -139,6 +139,8 @@ def test_the_current_folder_may_be_the_target(
     (tmp_path / "here" / "deep").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "deep")
     assert studio("quantize", source, ".").code == 0
+    assert Path.cwd() == tmp_path / "here" / "deep"
+    assert Path("config.json").is_file()
     monkeypatch.chdir(tmp_path)
     assert (tmp_path / "here" / "deep" / "config.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "model"]

@@ -52,11 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CompareView", "ErrorView", "HistogramView", "InspectorView", "RegimeView", "ScatterView", "TailView"]
 
-_MODULES = {name: f"{__name__}.{name.removesuffix('View').lower()}" for name in __all__}
+MODULES = {name: f"{__name__}.{name.removesuffix('View').lower()}" for name in __all__}
+"""Where each view is; they take a while to import."""
 
 
 def __getattr__(name: str) -> Any:
     """A view, imported when it is first asked for."""
-    if name not in _MODULES:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    return getattr(importlib.import_module(MODULES[name]), name)
