@@ -24,11 +24,16 @@ def chosen_theme(name: str, font_px: int) -> Theme:
 
 def apply_theme(application: QApplication, theme: Theme) -> None:
     """Draw the whole application with `theme`."""
-    font = QFont(application.font())
-    font.setPixelSize(theme.font_px)
-    application.setFont(font)
+    set_text_size(application, theme.font_px)
     application.setPalette(palette(theme))
     application.setStyleSheet(style_sheet(theme))
+
+
+def set_text_size(application: QApplication, pixels: int) -> None:
+    """Draw all text of the application in this height."""
+    font = QFont(application.font())
+    font.setPixelSize(pixels)
+    application.setFont(font)
 
 
 def palette(theme: Theme) -> QPalette:
