@@ -199,7 +199,7 @@ def _estimated(
     errors = BLOCK * (counted * peaks**2 * cost[fits]).sum(axis=1) * scaled
     guessed = np.bincount(scales[~ran].reshape(-1), weights=counted[~ran].reshape(-1), minlength=SCALES)
     return Regime(
-        np.rint(guessed).astype(np.int64),
+        np.diff(np.rint(np.cumsum(guessed)), prepend=0.0).astype(np.int64),  # no block is lost to rounding
         bool(ran.all()),
         float(errors.sum()),
         float(squares.sum()),

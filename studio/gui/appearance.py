@@ -27,11 +27,16 @@ def apply_theme(application: QApplication, theme: Theme) -> None:
     sheet = style_sheet(theme)
     if sheet == application.styleSheet():
         return
-    font = QFont(application.font())
-    font.setPixelSize(theme.font_px)
-    application.setFont(font)
+    set_text_size(application, theme.font_px)
     application.setPalette(palette(theme))
     application.setStyleSheet(sheet)
+
+
+def set_text_size(application: QApplication, pixels: int) -> None:
+    """Draw all text of the application in this height."""
+    font = QFont(application.font())
+    font.setPixelSize(pixels)
+    application.setFont(font)
 
 
 def palette(theme: Theme) -> QPalette:

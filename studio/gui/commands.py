@@ -11,7 +11,7 @@ from PySide6.QtGui import QDesktopServices, QGuiApplication
 from PySide6.QtWidgets import QApplication
 
 from studio.gui import views
-from studio.gui.appearance import apply_theme, chosen_theme
+from studio.gui.appearance import apply_theme, chosen_theme, set_text_size
 from studio.gui.ask import ask_file, ask_folder, confirm
 from studio.gui.cards import Message
 from studio.gui.compute import Compute, Task
@@ -46,6 +46,7 @@ class Commands(QObject):
         self.settings, self._application = settings, application
         self.session = Session(settings)
         self.compute = Compute(self)
+        set_text_size(application, settings["text_size"])  # before the window is made, or its text grows later
         self.window = MainWindow(self.perform)
         self.studio: Studio | None = None
         self._wanted: list[Path] = []

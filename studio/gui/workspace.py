@@ -47,6 +47,7 @@ class Workspace(QWidget):
         actions.bind_local(self)
         self._waiting: list[Any] = []
         self._results: list[Any] = []
+        self._fresh: set[Any] = set()  # views that show the results of now
         self._began = self._cost = 0.0
         self._again = False
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
@@ -96,7 +97,7 @@ class Workspace(QWidget):
         self.document.chosen.connect(lambda _: self.refresh_soon())
         self.document.measured.connect(lambda _: self.refresh_soon())
         for tabs in (self.pages, self.overview.first, self.overview.second):
-            tabs.currentChanged.connect(lambda _: self.refresh_soon())
+            tabs.currentChanged.connect(lambda _: self._show_what_came_into_sight())
         for view in self.views.values():
             view.layers_selected.connect(self.document.select)
             view.layer_activated.connect(self.inspect)
@@ -127,6 +128,7 @@ class Workspace(QWidget):
     def refresh_soon(self) -> None:
         """Draw figures and views again, at most ten times a second, and at most a tenth of the time."""
         self._again = bool(self._waiting)
+        self._fresh.clear()
         if not self._refresh.isActive() and not self._waiting:
             self._refresh.start(min(max(REFRESH_MS, round(10_000 * self._cost)), SLOWEST_MS))
 
@@ -145,7 +147,10 @@ class Workspace(QWidget):
         if not self._waiting or self.document.model is None:
             self._waiting = []
             return
-        self._waiting.pop(0).show_results(self._results)
+        view = self._waiting.pop(0)
+        view.show_results(self._results)
+        if not self._again:
+            self._fresh.add(view)
         self._cost = time.thread_time() - self._began  # what is painted in between included
         if self._waiting:
             QTimer.singleShot(STEP_MS, self, self._refresh_next)
@@ -157,11 +162,19 @@ class Workspace(QWidget):
         if self.document.model is None:
             return
         self._waiting = []
+        self._fresh.clear()
         self.summary.refresh()
+        self._show_what_came_into_sight()
+
+    def _show_what_came_into_sight(self) -> None:
+        """Draw the views in sight that do not show the results of now."""
+        stale = [view for view in self.views.values() if view.isVisible() and view not in self._fresh]
+        if not stale or self.document.model is None:
+            return
         results = self.document.store.shown_results()
-        for view in self.views.values():
-            if view.isVisible():
-                view.show_results(results)
+        for view in stale:
+            view.show_results(results)
+        self._fresh.update(stale)
 
     def show_page(self, page: str) -> None:
         """Bring a page to the front."""

@@ -250,6 +250,12 @@ def test_results_alone_estimate_the_other_tier(tmp_path: Path) -> None:
     assert core.estimate([]).two.blocks == 0
 
 
+@pytest.mark.parametrize("name", ["nvfp4-2t", "nvfp4-3t"])
+def test_an_estimate_loses_no_block_to_rounding(name: str) -> None:
+    tiers = core.estimate([one for one in results(core.demo_checkpoint(), name) if one.format == name])
+    assert tiers.two.blocks == tiers.three.blocks == 184_320
+
+
 def test_a_comparison_puts_the_largest_gain_first(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path)
     a, b = results(folder, "nvfp4-2t"), results(folder, "mxfp8")

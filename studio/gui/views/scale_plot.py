@@ -41,6 +41,9 @@ class ScalePlot(Plot):
         self.box.setMouseEnabled(x=False, y=False)
         self.regime: core.Regime | None = None
         self._shares: NDArray[np.float64] = np.zeros(len(PLACES) - 1)
+        self._labels: list[tuple[pg.TextItem, str, str]] = []
+        self._low = 0
+        self.box.sigResized.connect(lambda _: self._write_labels())
 
     def show_regime(self, regime: core.Regime, theme: Theme, color: str, top: float) -> None:
         """Draw the blocks of a regime, on an axis up to `top` percent."""
@@ -64,6 +67,7 @@ class ScalePlot(Plot):
         self.show_range((PLACES[0], PLACES[-1] + margin), (0.0, top))
 
     def _draw_zones(self, regime: core.Regime, theme: Theme, top: float) -> None:
+        self._labels, self._low = [], LOW * theme.font_px
         tints = (theme.error, theme.warning, theme.good, theme.error)
         for zone, tint, low, high in zip(core.ZONES, tints, STARTS, STARTS[1:], strict=False):
             color = pg.mkColor(tint)
@@ -71,19 +75,23 @@ class ScalePlot(Plot):
             region = pg.LinearRegionItem((low, high), movable=False, brush=color, pen=pg.mkPen(None))
             region.setZValue(-50)
             self.addItem(region, ignoreBounds=True)
-            share = _percent(regime.share(zone))
-            text = f"{zone} {share}" if self.height() > LOW * theme.font_px or zone == "normal" else share
-            self._label_zone(text, zone, ((low + high) / 2, top), theme)
+            self._label_zone(_percent(regime.share(zone)), zone, ((low + high) / 2, top), theme)
+        self._write_labels()
 
-    def _label_zone(self, text: str, zone: str, place: tuple[float, float], theme: Theme) -> None:
+    def _label_zone(self, share: str, zone: str, place: tuple[float, float], theme: Theme) -> None:
         upright = zone == "normal"
-        label = pg.TextItem(
-            text, color=theme.text, anchor=(0.5, 0) if upright else (1, 0.5), angle=0 if upright else 90
-        )
+        label = pg.TextItem(color=theme.text, anchor=(0.5, 0) if upright else (1, 0.5), angle=0 if upright else 90)
         label.setFont(self.font())
         label.setZValue(20)
         self.addItem(label, ignoreBounds=True)
         label.setPos(*place)
+        named = f"{zone} {share}"
+        self._labels.append((label, named, named if upright else share))
+
+    def _write_labels(self) -> None:
+        """Name the zones where there is room."""
+        for label, tall, low in self._labels:
+            label.setText(tall if self.height() > self._low else low)
 
     def tip_at(self, point: QPointF) -> list[str]:
         """What a tooltip says at a place in data coordinates."""

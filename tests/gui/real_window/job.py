@@ -67,6 +67,7 @@ def look_at_plots(person: Person, show: Show) -> None:
     for title in PLOTS:
         person.click(person.wait_to_see(title, "PageTab"))
         person.wait_to_see(title, "PageTab", "selected")
+        assert not person.sees("*yet.*"), "a plot comes into sight without results"
         show(title.lower())
 
 

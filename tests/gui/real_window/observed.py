@@ -1,6 +1,6 @@
 """The program with an observer inside: for each line on standard input it writes what assistive technology sees.
 
-One JSON list per line: role, name, value, place on the screen and state of everything that is visible.
+One JSON list per line: role, name, place on the screen and state of everything that is visible.
 """
 
 import json
@@ -49,7 +49,6 @@ def _described(one: QAccessibleInterface) -> dict[str, Any]:
     return {
         "role": one.role().name,
         "name": one.text(QAccessible.Text.Name),
-        "value": one.text(QAccessible.Text.Value),
         "place": (place.x(), place.y(), place.width(), place.height()),
         "states": [name for name in STATES if getattr(state, name)],
     }

@@ -18,6 +18,7 @@ from tests.gui.real_window.screen import Screen, end
 
 PATIENCE_SECONDS = 60
 LOOK_SECONDS, STILL_SECONDS = 0.03, 0.15
+SOURCES = Path(__file__).parents[3]
 PROGRAM = (sys.executable, "-m", "tests.gui.real_window.observed")
 SETTINGS = Path(".config") / "nvfp4-studio" / "window.ini"
 
@@ -27,7 +28,6 @@ class Item(NamedTuple):
 
     role: str
     name: str
-    value: str
     place: tuple[int, int, int, int]
     states: list[str]
 
@@ -47,6 +47,7 @@ class Person:
         with self._faults.open("w") as faults:
             self.program = subprocess.Popen(
                 PROGRAM,
+                cwd=SOURCES,
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -70,6 +71,7 @@ class Person:
 
     def look(self) -> list[Item]:
         """Everything that is visible."""
+        assert self.program.poll() is None, f"the program ended: {self.faults}"
         assert self.program.stdin
         assert self.program.stdout
         self.program.stdin.write("\n")

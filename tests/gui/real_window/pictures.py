@@ -11,7 +11,7 @@ from PySide6.QtGui import QImage
 
 from tests.gui.real_window import job
 from tests.gui.real_window.person import Person
-from tests.gui.real_window.screen import Screen, missing
+from tests.gui.real_window.screen import missing, own_screen
 
 WINDOWS = ("welcome", "quantized", "inspector", "compare", "exported")
 PLOTS = {"scale regimes": "Scale regimes"}
@@ -38,7 +38,7 @@ def _take(folder: Path, theme: str, target: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         home = Path(place, "home")
         home.mkdir()
-        with Screen(Path(place)) as screen, Person(screen, home, {"theme": theme}) as person:
+        with own_screen(Path(place)) as screen, Person(screen, home, {"theme": theme}) as person:
 
             def show(word: str) -> None:
                 if word in WINDOWS or word in PLOTS:

@@ -14,7 +14,7 @@ from studio import core
 from studio.gui.settings import Settings
 from tests.gui.real_window import job
 from tests.gui.real_window.person import SETTINGS, Person
-from tests.gui.real_window.screen import Screen, missing
+from tests.gui.real_window.screen import missing, own_screen
 
 ENTRY = Path(__file__).parents[3] / "packaging" / "linux" / "org.nvfp4studio.Studio.desktop"
 FEWEST_COLORS = 12
@@ -26,7 +26,7 @@ def test_a_person_does_the_whole_job(tmp_path: Path) -> None:
     home, target = tmp_path / "home", tmp_path / "export"
     home.mkdir()
     shown: list[QImage] = []
-    with Screen(tmp_path) as screen, Person(screen, home, {"theme": "light"}) as person:
+    with own_screen(tmp_path) as screen, Person(screen, home, {"theme": "light"}) as person:
 
         def show(word: str) -> None:
             shown.append(person.picture(unlike=shown[-1] if shown else None))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QPoint, QPointF, QRectF, Qt
 from pytestqt.qtbot import QtBot
@@ -12,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from studio import core
 from studio.gui.views.columns import Columns
 from studio.gui.views.plot import _stamped
+from studio.gui.views.scale_plot import ScalePlot
 from tests.gui.views.data import detail, layers, many, name_of
 
 Show = Callable[[str], Any]
@@ -214,6 +216,19 @@ def test_the_scatter_says_how_far_errors_follow_outliers(show: Show) -> None:
         rising.append(replace(layer, statistics=statistics, sum_error=layer.sum_squares * (0.09 + 0.001 * place) ** 2))
     view.show_results(rising)
     assert "+1.00: errors follow outliers" in view.summary.text()
+
+
+def test_zones_are_named_where_there_is_room(show: Show, qtbot: QtBot) -> None:
+    view = show("RegimeView")
+    view.show_results(layers())
+    plot = view.plots[0]
+    for height, names in ((900, 4), (320, 1), (900, 4)):
+        view.resize(700, height)
+        qtbot.waitUntil(lambda names=names: sum(text[:1].isalpha() for text in texts_of(plot)) == names)
+
+
+def texts_of(plot: ScalePlot) -> list[str]:
+    return [item.textItem.toPlainText() for item in plot.plotItem.items if isinstance(item, pg.TextItem)]
 
 
 def test_regimes_are_estimated_at_once_and_exact_with_the_detail(show: Show, qtbot: QtBot) -> None:
