@@ -58,7 +58,7 @@ def open_model(path: str | os.PathLike[str]) -> Model:
 
 def _open(place: Path) -> Model:
     if not place.exists():
-        raise CheckpointError("there is no such file or folder", file=place)
+        raise CheckpointError("there is no such file or folder", file=place, hint="check the spelling of the path")
     warnings: list[str] = []
     config: dict[str, Any] = {}
     side_files: tuple[Path, ...] = ()

@@ -80,6 +80,7 @@ def style_sheet(theme: Theme) -> str:
     QToolTip {{ background: {theme.surface}; color: {theme.text}; border: 1px solid {theme.border}; padding: 4px; }}
     QToolBar {{ background: {theme.window}; border: 0; border-bottom: 1px solid {theme.border}; spacing: 4px;
         padding: 4px 6px; }}
+    QToolBar::separator {{ background: {theme.border}; width: 1px; margin: 5px 7px; }}
     QToolButton {{ padding: 4px 8px; border: 1px solid transparent; border-radius: 5px; }}
     QToolButton:hover:enabled {{ background: {theme.raised}; border-color: {theme.border}; }}
     QToolButton:pressed, QToolButton:checked {{ background: {theme.selection}; color: {theme.selected_text}; }}
@@ -136,7 +137,8 @@ def style_sheet(theme: Theme) -> str:
     QLabel[tone="good"] {{ color: {theme.good}; }}
     QLabel[tone="warning"] {{ color: {theme.warning}; }}
     QLabel[tone="error"] {{ color: {theme.error}; }}
-    QFrame[card="true"] {{ background: {theme.surface}; border: 1px solid {theme.border}; border-radius: 8px; }}
+    QFrame[card="true"] {{ background: {theme.surface}; border: 1px solid {theme.border}; border-radius: 8px;
+        border-top-left-radius: 0; border-bottom-left-radius: 0; }}
     QFrame[card="true"][tone="error"] {{ border-left: 4px solid {theme.error}; }}
     QFrame[card="true"][tone="warning"] {{ border-left: 4px solid {theme.warning}; }}
     QFrame[card="true"][tone="good"] {{ border-left: 4px solid {theme.good}; }}

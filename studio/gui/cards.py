@@ -99,7 +99,7 @@ class Messages(QAbstractTableModel):
 
 
 def _one_line(message: Message) -> str:
-    return " ".join(part for part in (message.title, message.text) if part)
+    return ": ".join(part for part in (message.title, message.text) if part)
 
 
 class Card(QFrame):
@@ -209,12 +209,13 @@ class Cards(QObject):
             self.place()
 
     def place(self) -> None:
-        """Put the cards where they belong, the newest lowest."""
+        """Put the cards where they belong, the newest lowest; those without room wait, and stand in the log."""
         bottom = self._host.height() - self._bottom() - 12
         for card in reversed(self.shown):
             needed = card.heightForWidth(card.width())
             card.resize(card.width(), needed if needed > 0 else card.sizeHint().height())
             card.move(self._host.width() - card.width() - 16, bottom - card.height())
+            card.setVisible(card.y() >= 0 or card is self.shown[-1])
             card.raise_()
             bottom -= card.height() + 8
 

@@ -76,7 +76,7 @@ COLUMNS: tuple[Column, ...] = (
         lambda s, i: _number(s.rel_err[i], ".4f"),
         lambda s: s.rel_err,
     ),
-    Column("status", "Status", "What is known of the layer.", 9, lambda s, i: _status(s, i), _states, right=False),
+    Column("status", "Status", "What is known of the layer.", 10, lambda s, i: _status(s, i), _states, right=False),
     Column("size", "Size", "Bytes after quantizing.", 8, lambda s, i: _size(s.nbytes_out[i]), lambda s: s.nbytes_out),
     Column(
         "peak",

@@ -11,7 +11,18 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPalette, QPen, QResizeEvent
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QFontMetrics,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPalette,
+    QPen,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -30,8 +41,12 @@ from studio.gui.settings import Settings
 from studio.gui.theme import LIGHT, Theme
 
 ERROR_COLUMN = KEYS.index("err")
+ROOMY_COLUMN = KEYS.index("shape")
+"""Shown where there is room for it, unless the user said otherwise."""
 _SELECT = QItemSelectionModel.SelectionFlag
 _MORE_THAN_FITS = 40
+SHORTEST_NAME = 0.75
+NO_ROWS = "No layer passes the filter.\nEsc shows all layers again."
 TOUCH_MS = 100
 
 
@@ -106,6 +121,7 @@ class LayerView(QTableView):
         self.table = LayerTable(document, self)
         self._delegate = LayerDelegate(self.table, self)
         self._following = False
+        self._roomy = True
         self._widths = [0] * len(COLUMNS)
         self._touched: set[int] = set()
         self._touch_timer = QTimer(self, singleShot=True, interval=TOUCH_MS)
@@ -166,9 +182,13 @@ class LayerView(QTableView):
 
     def _fill_width(self) -> None:
         """Give names the room that is left, unless the user made the columns wider."""
-        others = sum(self.columnWidth(number) for number in range(1, len(COLUMNS)))
-        room = self.viewport().width() - others
-        self.setColumnWidth(0, max(room, self._widths[0]))
+        shown = [n for n in range(1, len(COLUMNS)) if n != ROOMY_COLUMN and not self.isColumnHidden(n)]
+        room = self.viewport().width() - sum(self.columnWidth(number) for number in shown)
+        if self._roomy:
+            self.setColumnHidden(ROOMY_COLUMN, room - self._widths[ROOMY_COLUMN] < self._widths[0])
+        if not self.isColumnHidden(ROOMY_COLUMN):
+            room -= self.columnWidth(ROOMY_COLUMN)
+        self.setColumnWidth(0, max(room, round(SHORTEST_NAME * self._widths[0])))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Fill the width again."""
@@ -194,8 +214,22 @@ class LayerView(QTableView):
             action = menu.addAction(column.title.replace("&", "&&"))
             action.setCheckable(True)
             action.setChecked(not self.isColumnHidden(number))
-            action.toggled.connect(lambda shown, number=number: self.setColumnHidden(number, not shown))
+            action.toggled.connect(lambda shown, number=number: self._show_column(number, shown))
         menu.popup(self.horizontalHeader().mapToGlobal(at))
+
+    def _show_column(self, number: int, shown: bool) -> None:
+        self._roomy = self._roomy and number != ROOMY_COLUMN
+        self.setColumnHidden(number, not shown)
+        self._fill_width()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The rows, or why there are none."""
+        super().paintEvent(event)
+        if self._document.model is not None and not self.table.rowCount():
+            painter = QPainter(self.viewport())
+            painter.setPen(QColor(self._delegate.theme.muted))
+            room = self.viewport().rect().adjusted(12, 12, -12, -12)
+            painter.drawText(room, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), NO_ROWS)
 
     # order, filter, folds
 

@@ -74,6 +74,7 @@ class Studio(QObject):
         ):
             signal.connect(lambda *_: commands.refresh())
         self.runs.changed.connect(commands.refresh)
+        self.runs.changed.connect(self.workspace.catch_up)
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)

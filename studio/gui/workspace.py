@@ -132,6 +132,12 @@ class Workspace(QWidget):
         if not self._refresh.isActive() and not self._waiting:
             self._refresh.start(min(max(REFRESH_MS, round(10_000 * self._cost)), SLOWEST_MS))
 
+    def catch_up(self) -> None:
+        """Do now what waits for its time: the run is over."""
+        self._cost = 0.0
+        if self._refresh.isActive():
+            self._refresh.start(0)
+
     def _refresh_in_steps(self) -> None:
         """Figures now, then view after view, so that clicks have their turn in between."""
         if self.document.model is None:

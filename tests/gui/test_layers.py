@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from studio.gui.layer_filter import FilterError, parse_filter
 from studio.gui.layer_table import COLUMNS, KEYS, LayerTable
+from studio.gui.layer_view import ROOMY_COLUMN
 from studio.gui.studio import Studio
 from tests.gui.conftest import give_focus
 
@@ -193,3 +194,24 @@ def test_an_empty_table_is_no_trouble() -> None:
     table = LayerTable(Document())
     table.rearrange()
     assert table.rowCount(QModelIndex()) == 0
+
+
+def test_an_empty_table_says_why_and_what_to_do(studio: Studio) -> None:
+    layers = studio.workspace.layers
+    type_filter(studio, "no such layer")
+    assert layers.table.rowCount() == 0
+    empty = layers.viewport().grab().toImage()
+    type_filter(studio, "")
+    colors = {empty.pixel(x, y) for x in range(empty.width()) for y in range(empty.height())}
+    assert len(colors) > 3  # words on the ground
+
+
+def test_the_shape_is_shown_where_there_is_room_and_the_name_takes_the_rest(studio: Studio) -> None:
+    layers = studio.workspace.layers
+    for width, shown in ((1200, True), (480, False), (1200, True)):
+        layers.resize(width, 400)
+        assert layers.isColumnHidden(ROOMY_COLUMN) is not shown
+    assert layers.horizontalHeader().length() == layers.viewport().width()
+    layers._show_column(ROOMY_COLUMN, False)
+    layers.resize(1300, 400)
+    assert layers.isColumnHidden(ROOMY_COLUMN)

@@ -50,12 +50,14 @@ class BlockPanel(Panel):
         return button
 
     def show_worst(self, worst: tuple[core.Place, ...]) -> None:
-        """Offer these blocks, and nothing until one is chosen."""
+        """Ask for the worst of these blocks, and offer the others."""
         self._worst, self._at, self.block = worst, -1, None
         self.clear()
         self.title.set_text("One block: click the map, or step through the worst")
         self.facts.set_text("")
         self._enable()
+        if worst:
+            self._step(1)
 
     def show_block(self, block: core.BlockDetail | None) -> None:
         """Draw a block."""

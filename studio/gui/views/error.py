@@ -152,8 +152,8 @@ class ErrorView(PointsView):
         if self.logarithmic or self.warning_line < 4 * self.columns.error.max():
             values.append(self._place_of(self.warning_line))
         low, high = padded(values, 0.1)
-        if self.scale == "zero":
-            low = 0.0
+        if self.scale == "zero" or not (self.dots or self.logarithmic):
+            low = 0.0  # the length of a bar is its value
         elif not self.logarithmic:
             low = max(low, 0.0)
         self.plot.show_range((min(x[0], -0.6), max(x[1], len(self.columns) - 0.4)), (low, high))

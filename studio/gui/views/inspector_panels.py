@@ -94,7 +94,7 @@ class WithinPanel(Panel):
         )
         for magnitude in MAGNITUDES[1:]:
             self.add(pg.InfiniteLine(magnitude / 6, pen=pg.mkPen(self.theme.warning, style=Qt.PenStyle.DotLine)))
-        self.title.set_text(f"Inside blocks: {detail.dead_share:.1%} in the dead zone (red), dotted the FP4 values")
+        self.title.set_text(f"Inside blocks: {detail.dead_share:.1%} in the dead zone (red)")
         self.fit()
 
     def fit(self) -> None:

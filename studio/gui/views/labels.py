@@ -20,17 +20,17 @@ class Line(QWidget):
 
     def __init__(self, parent: QWidget | None = None, *, bold: bool = False) -> None:
         super().__init__(parent)
-        self._text, self._color, self._bold = "", "#000000", bold
+        self._text, self._short, self._color, self._bold = "", "", "#000000", bold
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
     def text(self) -> str:
         """The whole text."""
         return self._text
 
-    def set_text(self, text: str) -> None:
-        """Show another text."""
+    def set_text(self, text: str, short: str = "") -> None:
+        """Show another text, and `short` where there is no room for it."""
         if text != self._text:
-            self._text = text
+            self._text, self._short = text, short
             self.setToolTip(tip([text]) if text else "")
             self.setAccessibleName(text)
             self.updateGeometry()
@@ -58,7 +58,9 @@ class Line(QWidget):
         font.setBold(self._bold)
         painter.setFont(font)
         painter.setPen(QColor(self._color))
-        shown = painter.fontMetrics().elidedText(self._text, Qt.TextElideMode.ElideRight, self.width())
+        metrics = painter.fontMetrics()
+        fits = not self._short or metrics.horizontalAdvance(self._text) <= self.width()
+        shown = metrics.elidedText(self._text if fits else self._short, Qt.TextElideMode.ElideRight, self.width())
         painter.drawText(self.rect(), Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, shown)
 
 

@@ -20,7 +20,7 @@ SLICE = 50
 
 NARROW = 560
 TIERS = ("nvfp4-2t", "nvfp4-3t")
-TITLES = ("Two tiers, {}: max|block| / 6", "Three tiers, {}: max|block| / 6 / g")
+TITLES = (("Two tiers, {}", "max|block| / 6"), ("Three tiers, {}", "max|block| / 6 / g"))
 
 
 class RegimeView(View):
@@ -169,8 +169,11 @@ class RegimeView(View):
     def _draw_plots(self) -> None:
         regimes = (self.tiers.two, self.tiers.three)
         tallest = max(100 * float(r.counts.max()) / max(r.blocks, 1) for r in regimes)
-        for plot, head, title, regime, form in zip(self.plots, self.heads, TITLES, regimes, TIERS, strict=True):
-            head.set_text(title.format("measured" if regime.measured is not None else _source(regime)))
+        for plot, head, (title, formula), regime, form in zip(
+            self.plots, self.heads, TITLES, regimes, TIERS, strict=True
+        ):
+            what = title.format("measured" if regime.measured is not None else _source(regime))
+            head.set_text(f"{what}: {formula}", what)
             plot.show_regime(regime, self.theme, self.theme.format_color(form), tallest * 1.35)
 
     def _draw_bars(self, detail: core.LayerDetail | None) -> None:

@@ -103,15 +103,19 @@ def test_a_click_on_the_map_asks_for_the_block_there(inspector: Any, qtbot: QtBo
     assert f"{block().decoded[1]:.6g}" in inspector.block.tip_at(QPointF(1, 0))[1]
 
 
-def test_the_worst_blocks_are_stepped_through(inspector: Any, qtbot: QtBot) -> None:
+def test_the_worst_block_is_shown_first_and_the_others_are_stepped_through(show: Show, qtbot: QtBot) -> None:
+    inspector, worst = show("InspectorView"), detail().a.worst
+    inspector.show_results(layers())
     with qtbot.waitSignal(inspector.block_wanted) as caught:
-        qtbot.mouseClick(inspector.block.next, Qt.MouseButton.LeftButton)
-    worst = detail().a.worst
+        inspector.show_detail(detail())
     assert caught.args == [name_of(0), worst[0].matrix, worst[0].row, worst[0].block]
+    assert not inspector.block.previous.isEnabled()
     with qtbot.waitSignal(inspector.block_wanted) as caught:
         qtbot.mouseClick(inspector.block.next, Qt.MouseButton.LeftButton)
     assert caught.args[2:] == [worst[1].row, worst[1].block]
-    assert inspector.block.previous.isEnabled()
+    with qtbot.waitSignal(inspector.block_wanted) as caught:
+        qtbot.mouseClick(inspector.block.previous, Qt.MouseButton.LeftButton)
+    assert caught.args[2:] == [worst[0].row, worst[0].block]
 
 
 def test_a_block_of_another_layer_or_format_is_not_shown(inspector: Any) -> None:

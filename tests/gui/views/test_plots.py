@@ -325,3 +325,11 @@ def test_columns_take_what_is_new_and_forget_what_is_gone() -> None:
         assert columns.formats == list(dict.fromkeys(r.format for r in shown))
         assert [columns.kinds[i] for i in columns.kind_of] == [fresh.kinds[i] for i in fresh.kind_of]
         assert columns.indices([r.name for r in shown][-2:]).tolist() == list(range(len(shown)))[-2:]
+
+
+def test_bars_stand_on_zero_so_that_their_lengths_can_be_compared(show: Show) -> None:
+    view = show("ErrorView")
+    view.show_results(many(50))
+    assert view.plot.box.viewRange()[1][0] > 0.05
+    view.marks_box.setCurrentIndex(1)
+    assert view.plot.box.viewRange()[1][0] == 0.0
