@@ -25,8 +25,9 @@ class Estimate:
     done: int = 0
     rate: float = 0.0
     left: float | None = None
+    waited: float = 0.0
     _last: float = 0.0
-    _waited: float = 0.0
+    _held: float | None = None
 
     def __post_init__(self) -> None:
         self._last = self.started
@@ -34,7 +35,7 @@ class Estimate:
     def update(self, done: int, now: float) -> None:
         """`done` bytes are worked through at the moment `now`."""
         span = now - self._last
-        if span <= 0:
+        if span <= 0 or self._held is not None:
             self.done = max(self.done, done)
             return
         fresh = (done - self.done) / span
@@ -44,7 +45,9 @@ class Estimate:
         self._estimate(now, span)
 
     def _estimate(self, now: float, span: float) -> None:
-        long_enough = now - self.started > SHOWN_AFTER_SECONDS or self.done > SHOWN_AFTER_SHARE * self.total
+        long_enough = (
+            now - self.started - self.waited > SHOWN_AFTER_SECONDS or self.done > SHOWN_AFTER_SHARE * self.total
+        )
         if self.rate <= 0 or not long_enough:
             return
         wanted = (self.total - self.done) / self.rate
@@ -57,7 +60,15 @@ class Estimate:
 
     def hold(self, now: float) -> None:
         """The run waits: time does not count."""
-        self._last = now
+        if self._held is None:
+            self._held = now
+
+    def go_on(self, now: float) -> None:
+        """The run goes on: time counts again."""
+        if self._held is not None:
+            waited, self._held = now - self._held, None
+            self.waited += waited
+            self._last += waited
 
     @property
     def share(self) -> float:
@@ -122,6 +133,7 @@ class Activity(QWidget):
         self.title, self.figures = label("", "bold"), label()
         self.detail = Elided()
         self.bar = ProgressLine()
+        self._what = ""
         self.above = button("", self.worst_wanted.emit, "flat", "Select them")
         self.pause = button("Pause", self.pause_wanted.emit)
         self.stop = button("Cancel", self.stop_wanted.emit)
@@ -156,7 +168,7 @@ class Activity(QWidget):
 
     def begin(self, title: str) -> None:
         """A run starts."""
-        self.title.setText(title)
+        self._what = title
         set_tone(self.title, "")
         self.detail.set_text("")
         self.figures.setText("")
@@ -182,6 +194,7 @@ class Activity(QWidget):
 
     def show_paused(self, paused: bool) -> None:
         """The run waits, or goes on."""
+        self.title.setText(f"{self._what}, paused" if paused else self._what)
         self.pause.setText("Resume" if paused else "Pause")
 
     def show_stopping(self) -> None:

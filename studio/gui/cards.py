@@ -1,6 +1,6 @@
 """Cards: what happened and what to do, at the lower right, never in the way; and the list of all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -10,13 +10,14 @@ from PySide6.QtCore import QAbstractTableModel, QEvent, QModelIndex, QObject, QP
 from PySide6.QtGui import QColor, QGuiApplication
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
-from studio.gui.text import button, label
+from studio.gui.text import button, label, set_tone, tip
 from studio.gui.theme import LIGHT, Theme
 
 SHOWN_MS = 6000
 MOST = 3
 WIDTH = 420
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
+SIGNS = {"info": "ⓘ", "good": "✓", "warning": "▲", "error": "✕"}
 _NOWHERE = QModelIndex()
 
 
@@ -88,7 +89,10 @@ class Messages(QAbstractTableModel):
         if not index.isValid():
             return None
         message = self.items[index.row()]
-        texts = (f"{message.time:%H:%M:%S}", _TONE_WORDS[message.tone], _one_line(message), message.hint)
+        word = f"{SIGNS[message.tone]} {_TONE_WORDS[message.tone]}"
+        texts = (f"{message.time:%H:%M:%S}", word, _one_line(message), message.hint)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return tip(message.plain())
         if role == Qt.ItemDataRole.DisplayRole:
             return texts[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column() == 1:
@@ -123,6 +127,10 @@ class Card(QFrame):
         rows.setContentsMargins(14, 10, 10, 10)
         rows.setSpacing(5)
         head = QHBoxLayout()
+        head.setSpacing(8)
+        sign = label(SIGNS[message.tone], "bold")
+        set_tone(sign, message.tone)
+        head.addWidget(sign, 0, Qt.AlignmentFlag.AlignTop)
         head.addWidget(label(message.title, "bold", wrap=True), 1)
         close = button("✕", self.close_card, "flat", "Close")
         close.setAccessibleName("Close message")
@@ -195,10 +203,11 @@ class Cards(QObject):
         card.show()
         self.place()
 
-    def clear(self) -> None:
-        """Close all cards."""
+    def clear(self, cards: Sequence[Card] | None = None) -> None:
+        """Close all cards, or those of `cards` that are still there."""
         for card in list(self.shown):
-            self._remove(card)
+            if cards is None or card in cards:
+                self._remove(card)
 
     def _remove(self, card: Card) -> None:
         if card in self.shown:

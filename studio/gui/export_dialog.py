@@ -33,6 +33,7 @@ from studio.gui.text import button, label, set_reason, set_tone
 
 CHECK_MS = 150
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
+SHARD = "5 GB"
 _SIGNS = {"good": "✓", "warning": "▲", "error": "✕", "": "⋯"}
 
 
@@ -143,7 +144,7 @@ class ExportDialog(QDialog):
     def _shard_row(self) -> QComboBox:
         self.shards = QComboBox()
         self.shards.addItems(list(SHARDS))
-        self.shards.setCurrentText("5 GB")
+        self.shards.setCurrentText(SHARD)
         self.shards.setAccessibleName("Largest shard")
         self.shards.currentTextChanged.connect(self._check_soon)
         return self.shards
@@ -195,9 +196,17 @@ class ExportDialog(QDialog):
         }
 
     def _copy_command(self) -> None:
-        text = self._editing.command(self.target, self.layout_name)
-        QGuiApplication.clipboard().setText(text or "")
-        self.why.setText("Copied." if text else "Too many choices by hand: save the plan and use --plan.")
+        shard = SHARDS[self.shards.currentText()]
+        options: dict[str, str | bool] = {
+            "layout": self.layout_name,
+            "shard-size": f"{shard // 10**9}G" if shard != SHARDS[SHARD] else "",
+            "overwrite": self.replace.isChecked(),
+            "restart": self.discard.isChecked(),
+        }
+        text = self._editing.command(self.target, options)
+        if text:
+            QGuiApplication.clipboard().setText(text)
+        self.why.setText("Copied." if text else "Too many choices by hand: save the plan (Ctrl+S), then copy again.")
 
     # checks
 

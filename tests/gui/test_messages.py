@@ -1,0 +1,44 @@
+"""What the window tells: progress, cards, and what to do about errors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from studio.gui.activity import Estimate
+from studio.gui.cards import Message
+from studio.gui.studio import Studio
+
+
+def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left() -> None:
+    estimate = Estimate(1000, started=0.0)
+    for step in range(1, 5):
+        estimate.update(10 * step, float(step))
+    estimate.hold(4.5)
+    estimate.update(45, 60.0)
+    estimate.go_on(104.5)
+    estimate.update(50, 105.0)
+    assert estimate.rate == pytest.approx(10, rel=0.1)
+    assert estimate.left == pytest.approx(95, rel=0.1)
+    assert estimate.waited == 100
+
+
+def test_cards_go_when_another_checkpoint_opens(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+    studio.commands.tell(Message("error", "About the former one"))
+    studio.commands.open_path(tmp_path / "nothing")
+    qtbot.waitUntil(lambda: len(studio.commands.window.cards.shown) == 2)
+    with qtbot.waitSignal(studio.commands.opened):
+        studio.commands.perform("demo")
+    assert not studio.commands.window.cards.shown
+
+
+def test_errors_say_what_to_do(studio: Studio, qtbot: QtBot, tmp_path: Path, wait: Callable[[], None]) -> None:
+    studio.commands.open_path(tmp_path / "nothing")
+    qtbot.waitUntil(lambda: bool(studio.commands.window.cards.shown))
+    (tmp_path / "empty").mkdir()
+    studio.runs.verify(tmp_path / "empty")
+    wait()
+    hints = [message.hint for message in studio.commands.window.messages.items]
+    assert len(hints) == 2
+    assert all(hints)
