@@ -17,7 +17,7 @@ SHOWN_MS = 6000
 MOST = 3
 WIDTH = 420
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
-SIGNS = {"info": "ⓘ", "good": "✓", "warning": "▲", "error": "✕"}
+SIGNS = {"info": "●", "good": "✓", "warning": "▲", "error": "✕"}
 _NOWHERE = QModelIndex()
 
 
@@ -130,8 +130,10 @@ class Card(QFrame):
         head.setSpacing(8)
         sign = label(SIGNS[message.tone], "bold")
         set_tone(sign, message.tone)
-        head.addWidget(sign, 0, Qt.AlignmentFlag.AlignTop)
-        head.addWidget(label(message.title, "bold", wrap=True), 1)
+        title = label(message.title, "bold", wrap=True)
+        for part in (sign, title):
+            part.setContentsMargins(0, 4, 0, 0)
+            head.addWidget(part, int(part is title), Qt.AlignmentFlag.AlignTop)
         close = button("✕", self.close_card, "flat", "Close")
         close.setAccessibleName("Close message")
         head.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)

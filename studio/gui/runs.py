@@ -132,7 +132,9 @@ class Runs(QObject):
         self.changed.emit()
 
     def toggle_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause, or go on; of no effect while nothing runs."""
+        if not self.active:
+            return
         paused = not self._compute.paused
         self._compute.pause(paused)
         self._activity.show_paused(paused)
@@ -229,6 +231,8 @@ class Runs(QObject):
         getattr(self, f"_end_{ending}")(task, seconds, error)
         if ending == "finished" and end is not None:
             end()
+        if not self.active:
+            self._compute.pause(False)
         self.progressed.emit(-1.0)
         self.changed.emit()
 

@@ -46,13 +46,19 @@ class SettingsDialog(QDialog):
     def _page(self, title: str, options: list[Option]) -> QGroupBox:
         box = QGroupBox(title)
         form = QFormLayout(box)
+        widest = max(
+            self.fontMetrics().horizontalAdvance(option.title) for option in OPTIONS.values() if _has_label(option)
+        )
         form.setVerticalSpacing(4)
         for option in options:
             field = self._field(option)
             field.setAccessibleName(option.title)
             field.setAccessibleDescription(option.help)
             self.fields[option.key] = field
-            form.addRow("" if isinstance(field, QCheckBox) else option.title, field)
+            name = label(option.title if _has_label(option) else "")
+            name.setMinimumWidth(widest)
+            name.setBuddy(field)
+            form.addRow(name, field)
             form.addRow("", label(option.help, "small"))
         return box
 
@@ -102,3 +108,8 @@ class SettingsDialog(QDialog):
         row.addStretch(1)
         row.addWidget(button("Close", self.accept, "primary"))
         return row
+
+
+def _has_label(option: Option) -> bool:
+    """A check box says itself what it is for."""
+    return not isinstance(option.default, bool)

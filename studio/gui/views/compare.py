@@ -7,7 +7,7 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from studio import core
-from studio.gui.views.dumbbells import Dumbbells
+from studio.gui.views.dumbbells import SIDE_SHAPES, Dumbbells
 from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors
 from studio.gui.views.labels import Entry
@@ -78,7 +78,7 @@ class CompareView(View):
 
     def _place(self) -> None:
         below = QHBoxLayout()
-        below.addWidget(QLabel("Where the error shrinks by more than"))
+        below.addWidget(QLabel("Error shrinks by over"))
         below.addWidget(self.gain_box)
         below.addWidget(self.apply_button)
         below.addStretch(1)
@@ -144,9 +144,10 @@ class CompareView(View):
         colors = side_colors(self.theme)
         titles = [core.printable(title, 40) for title in (comparison.title_a, comparison.title_b)]
         signs = [
-            Entry(f"{letter} {title}", color, "dot") for letter, title, color in zip("AB", titles, colors, strict=True)
+            Entry(f"{letter} {title}", color, shape)
+            for letter, title, color, shape in zip("AB", titles, colors, SIDE_SHAPES, strict=True)
         ]
-        gains = [Entry("B is better", self.theme.good, "line"), Entry("B is worse", self.theme.error, "line")]
+        gains = [Entry("B is better", self.theme.good, "line"), Entry("B is worse", self.theme.error, "dash")]
         self.show_filled("", [*signs, *gains])
         self.setAccessibleDescription(comparison.sentence())
 

@@ -212,7 +212,9 @@ class ErrorView(PointsView):
             for a, b, label in zip(starts, ends, labels, strict=True)
             if self._fits(a, b, label)
         ]
-        axis.set_ticks(marks(middles), 3.0 if self.group_box.currentIndex() == 0 else 7.0)
+        widest = max((self.fontMetrics().horizontalAdvance(label) for _, label in middles), default=0)
+        by_block = self.group_box.currentIndex() == 0
+        axis.set_ticks(marks(middles), 3.0 if by_block else widest / self.theme.font_px + 1.0)
         axis.setLabel("block" if self.group_box.currentIndex() == 0 else "kind of layer")
 
     def _fits(self, start: int, stop: int, label: str) -> bool:
