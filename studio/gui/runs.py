@@ -173,7 +173,7 @@ class Runs(QObject):
         if isinstance(event, str):
             self.backend_known.emit(event)
         elif isinstance(event, core.Started):
-            self._estimate = Estimate(event.total)
+            self._estimate = Estimate(event.total, started=self._began)
             self._counts["total"] = event.layers
         elif isinstance(event, core.LayerDone):
             self._counts["done"] += 1
@@ -209,7 +209,7 @@ class Runs(QObject):
         word = "verifying" if last.phase == "verify" and task.key == "export" else ""
         detail = " ".join(part for part in (word, core.printable(last.layer)) if part)
         done = f"{core.size_text(estimate.done)} of {core.size_text(estimate.total)} read"
-        rate = f"{core.size_text(estimate.rate)}/s" if estimate.rate else ""
+        rate = f"{core.size_text(estimate.rate)}/s" if estimate.left is not None else ""
         self._activity.show_progress(estimate, detail, done, rate)
         if task.key == "measure":
             self._activity.show_above(self.above_line())

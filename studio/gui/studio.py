@@ -75,6 +75,7 @@ class Studio(QObject):
         ):
             signal.connect(lambda *_: commands.refresh())
         self.runs.changed.connect(commands.refresh)
+        self.runs.changed.connect(self._show_paused)
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)
@@ -229,6 +230,12 @@ class Studio(QObject):
 
     def _show_progress(self, share: float) -> None:
         self._show_title(f"{share:.0%}" if share >= 0 else "")
+
+    def _show_paused(self) -> None:
+        paused, action = self.commands.compute.paused, self._actions["pause"]
+        action.setChecked(paused)
+        action.setText("&Resume" if paused else "&Pause")
+        action.setIconText("Resume" if paused else "Pause")
 
     def _show_saved(self) -> None:
         changed = self.document.model is not None and not self.document.undo.isClean()

@@ -24,6 +24,20 @@ def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left() -> None:
     assert estimate.waited == 100
 
 
+def test_no_rate_is_made_of_a_moment() -> None:
+    estimate = Estimate(1000, started=0.0)
+    estimate.update(100, 0.001)
+    estimate.update(100, 1.0)
+    assert estimate.rate == 100
+
+
+def test_a_pause_without_a_run_stops_nothing_later(studio: Studio, wait: Callable[[], None]) -> None:
+    studio.runs.toggle_pause()
+    studio.commands.perform("quantize")
+    wait()
+    assert studio.document.store.figures().done == 28
+
+
 def test_cards_go_when_another_checkpoint_opens(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
     studio.commands.tell(Message("error", "About the former one"))
     studio.commands.open_path(tmp_path / "nothing")

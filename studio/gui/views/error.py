@@ -113,7 +113,7 @@ class ErrorView(PointsView):
         elif order == "kind":
             self._order = np.argsort(self.columns.kind_of, kind="stable")
         else:
-            self._order = np.arange(count)
+            self._order = np.lexsort((self.columns.block, self.columns.stack))
         x = np.empty(count)
         x[self._order] = np.arange(count)
         error = self.columns.error
@@ -189,7 +189,9 @@ class ErrorView(PointsView):
         if order == 1:
             keys = self.columns.kind_of[self._order]
         else:
-            keys = np.where(self.columns.block >= 0, self.columns.block, -1 - self.columns.kind_of)
+            columns = self.columns
+            places = columns.stack * (int(columns.block.max()) + 1) + columns.block
+            keys = np.where(columns.block >= 0, places, -1 - columns.kind_of)[self._order]
         starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1)).tolist()
         starts = starts[:: -(-len(starts) // MOST_SECTIONS)]
         return starts, [self._section(int(self._order[start]), order) for start in starts]

@@ -98,6 +98,16 @@ def test_errors_are_ordered_by_block_by_kind_and_by_size(show: Show) -> None:
     assert errors == sorted(errors, reverse=True)
 
 
+def test_blocks_stand_in_the_order_of_their_numbers_stack_by_stack(show: Show) -> None:
+    one, view = layers()[0], show("ErrorView")
+    names = [f"{stack}.{block}.up_proj" for stack in ("text.layers", "vision.layers") for block in (0, 1, 10, 11, 2)]
+    blocks = [int(name.split(".")[2]) for name in names]
+    view.show_results([replace(one, name=name, block=block) for name, block in zip(names, blocks, strict=True)])
+    shown = [row[0] for row in view.figure().rows]
+    assert [name.split(".")[0] for name in shown] == ["text"] * 5 + ["vision"] * 5
+    assert [int(name.split(".")[2]) for name in shown] == [0, 1, 2, 10, 11] * 2
+
+
 def test_bars_are_found_under_the_mouse(show: Show) -> None:
     view = show("ErrorView")
     view.show_results(layers())
