@@ -105,6 +105,7 @@ def style_sheet(theme: Theme) -> str:
     QComboBox::drop-down {{ border: 0; width: 20px; }}
     QComboBox::down-arrow {{ image: url("{down}"); width: 14px; height: 14px; }}
     QComboBox QAbstractItemView {{ border-radius: 0; padding: 2px; }}
+    QAbstractSpinBox QLineEdit {{ border: 0; padding: 0 4px; background: transparent; }}
     QAbstractSpinBox::up-button, QAbstractSpinBox::down-button {{ border: 0; width: 18px; background: transparent; }}
     QAbstractSpinBox::up-arrow {{ image: url("{up}"); width: 11px; height: 11px; }}
     QAbstractSpinBox::down-arrow {{ image: url("{down}"); width: 11px; height: 11px; }}

@@ -15,7 +15,8 @@ from studio.gui.theme import LIGHT, Theme
 
 SHOWN_MS = 6000
 MOST = 3
-WIDTH = 420
+WIDTH = 27
+"""Text heights across."""
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
 SIGNS = {"info": "●", "good": "✓", "warning": "▲", "error": "✕"}
 _NOWHERE = QModelIndex()
@@ -120,7 +121,7 @@ class Card(QFrame):
         self.message = message
         self.setProperty("card", True)
         self.setProperty("tone", message.tone)
-        self.setFixedWidth(min(WIDTH, max(parent.width() - 32, 200)))
+        self.setFixedWidth(min(WIDTH * parent.fontMetrics().height(), max(parent.width() - 32, 200)))
         self.setAccessibleName(f"{_TONE_WORDS[message.tone]}: {message.title}")
         self.setAccessibleDescription(message.plain())
         rows = QVBoxLayout(self)

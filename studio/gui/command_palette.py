@@ -41,7 +41,8 @@ class CommandPalette(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Command palette")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.resize(560, 420)
+        height = self.fontMetrics().height()
+        self.resize(36 * height, 28 * height)
         self._actions = actions
         self.field = QLineEdit()
         self.field.setPlaceholderText("What do you want to do?")

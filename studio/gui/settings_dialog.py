@@ -21,6 +21,9 @@ from PySide6.QtWidgets import (
 from studio.gui.settings import OPTIONS, Option, Settings
 from studio.gui.text import button, label
 
+WIDTH = 36
+"""Text heights across, at least."""
+
 
 class SettingsDialog(QDialog):
     """One field per option, with its help below."""
@@ -29,7 +32,7 @@ class SettingsDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Settings")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(560)
+        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
         self._settings = settings
         self.fields: dict[str, QWidget] = {}
         self._show: dict[str, Callable[[Any], None]] = {}

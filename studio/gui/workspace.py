@@ -19,7 +19,8 @@ from studio.gui.summary import Summary
 from studio.gui.theme import Theme
 
 REFRESH_MS, SLOWEST_MS, STEP_MS = 100, 1500, 20
-WIDE, TALL = 760, 520
+WIDE, TALL = 48, 33
+"""Text heights across and down, from which on there is room for more plots beside and above each other."""
 PAGES = ("overview", "inspect", "compare", "metadata")
 _PLOTS = (
     ("RegimeView", "Scale regimes"),
@@ -106,6 +107,7 @@ class Workspace(QWidget):
         """Draw with other colours."""
         for part in (self.summary, self.layers, *self.views.values()):
             part.set_theme(theme)
+        self.overview.arrange()
 
     def _show_model(self) -> None:
         self.filter_bar.field.clear()
@@ -211,6 +213,8 @@ class Overview(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.whole)
+        self._arranging = QTimer(self, singleShot=True, interval=0)
+        self._arranging.timeout.connect(self.arrange)
         self._shape: tuple[bool, bool] | None = None
         self._arrange(wide=False, tall=True)
 
@@ -239,7 +243,12 @@ class Overview(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Two groups of plots where it is wide, the errors above them where it is tall."""
         super().resizeEvent(event)
-        self._arrange(wide=self.width() >= WIDE, tall=self.height() >= TALL)
+        self._arranging.start()  # not now: Qt resizes while it styles, and plots must not change places meanwhile
+
+    def arrange(self) -> None:
+        """As many groups as there is room for."""
+        height = self.fontMetrics().height()
+        self._arrange(wide=self.width() >= WIDE * height, tall=self.height() >= TALL * height)
 
 
 def _view(name: str) -> Any:

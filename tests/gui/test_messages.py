@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from studio.gui.activity import Estimate
@@ -45,6 +46,28 @@ def test_cards_go_when_another_checkpoint_opens(studio: Studio, qtbot: QtBot, tm
     with qtbot.waitSignal(studio.commands.opened):
         studio.commands.perform("demo")
     assert not studio.commands.window.cards.shown
+
+
+def _is_whole(shown: QLabel) -> bool:
+    needed = shown.heightForWidth(shown.width()) if shown.wordWrap() else shown.sizeHint().height()
+    return needed - shown.contentsMargins().bottom() <= shown.height()
+
+
+@pytest.mark.parametrize("pixels", [13, 24])
+def test_nothing_on_a_card_or_in_the_export_dialog_is_cut_off(studio: Studio, qtbot: QtBot, pixels: int) -> None:
+    studio.commands.settings["text_size"] = pixels
+    text = "A sentence about a layer, long enough to need more than one line of a card at the lower right."
+    studio.commands.tell(Message("error", text, text, text, fixes=(("Keep it as it is", int), ("Copy command", int))))
+    studio.commands.perform("export")
+    dialog = studio.exporting.dialog
+    assert dialog is not None
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    card = studio.commands.window.cards.shown[0]
+    labels = [shown for shown in (*dialog.findChildren(QLabel), *card.findChildren(QLabel)) if shown.isVisible()]
+    qtbot.waitUntil(lambda: all(_is_whole(shown) for shown in labels), timeout=5_000)
+    for made in card.findChildren(QPushButton):
+        assert made.sizeHint().width() <= made.width(), made.text()
+    dialog.reject()
 
 
 def test_errors_say_what_to_do(studio: Studio, qtbot: QtBot, tmp_path: Path, wait: Callable[[], None]) -> None:
