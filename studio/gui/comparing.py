@@ -38,7 +38,7 @@ class Comparing(QObject):
 
     def refresh_sides(self) -> None:
         """Offer what can be compared."""
-        sides = [(PLAN, "The plan as it is now")]
+        sides = [(PLAN, "The plan of now")]
         sides += [(FORMAT + name, f"Everything in {name}") for name in core.FORMATS]
         sides += [(PRESET + name, f"Preset {name}") for name in core.preset_names()]
         sides += list(self._exports.items())

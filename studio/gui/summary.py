@@ -69,8 +69,8 @@ class Summary(QWidget):
 def _about(model: core.Model, figures: Figures) -> str:
     weights = figures.count
     size = f"{weights / 1e9:.2f} B" if weights >= 1e9 else f"{weights / 1e6:.1f} M"
-    parts = [core.printable(model.architecture, 60), f"{model.block_count} blocks", f"{len(model.layers):,} layers"]
-    return " · ".join(part for part in (*parts, f"{size} weights") if part)
+    parts = [f"{size} weights", f"{len(model.layers):,} layers", f"{model.block_count} blocks"]
+    return " · ".join(part for part in (*parts, core.printable(model.architecture, 60)) if part)
 
 
 class FormatStrip(QWidget):

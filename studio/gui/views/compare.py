@@ -36,7 +36,7 @@ class CompareView(View):
         super().__init__(parent)
         self.comparison: core.Comparison | None = None
         self.a_box, self.b_box = self._picker("A"), self._picker("B")
-        self.swap_button = self._button("Swap", "Swap A and B (X)", self.swap)
+        self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
@@ -72,6 +72,7 @@ class CompareView(View):
     def _button(self, text: str, hint: str, run: object) -> QPushButton:
         button = QPushButton(text)
         button.setToolTip(hint)
+        button.setAccessibleName(hint)
         button.clicked.connect(lambda: run())  # type: ignore[operator]
         self.controls.addWidget(button)
         return button

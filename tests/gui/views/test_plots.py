@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QPoint, QPointF, QRectF, Qt
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
@@ -257,6 +259,19 @@ def test_regimes_are_estimated_at_once_and_exact_with_the_detail(show: Show, qtb
     assert "Dead zone" in view.note.text()
     bars = view.bars.bars
     assert [bar.measured for bar in bars] == pytest.approx([detail().b.rel_err, detail().a.rel_err])
+
+
+@pytest.mark.parametrize("width", [180, 300, 600])
+def test_labels_of_zones_do_not_lie_on_each_other(width: int, show: Show) -> None:
+    view = show("RegimeView")
+    view.show_results(layers())
+    plot = view.plots[0]
+    plot.setFixedSize(width, 220)
+    QApplication.processEvents()
+    shown = [label for label, _, _ in plot._labels if label.toPlainText()]
+    places = [label.sceneBoundingRect().adjusted(4, 4, -4, -4) for label in shown]  # without the margins
+    assert len(places) >= 2
+    assert not [1 for a, b in pairwise(places) if a.intersects(b)]
 
 
 def test_a_scale_tells_its_byte_its_zone_and_its_blocks(show: Show) -> None:
