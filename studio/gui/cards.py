@@ -196,7 +196,8 @@ class Cards(QObject):
         host.installEventFilter(self)
 
     def show(self, message: Message) -> None:
-        """Show a card; the oldest goes when there are too many."""
+        """Show a card in the place of one of the same title; the oldest goes when there are too many."""
+        self.clear([shown for shown in self.shown if shown.message.title == message.title])
         card = Card(message, self._host)
         card.closed.connect(self._remove)
         card.installEventFilter(self)

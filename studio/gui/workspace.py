@@ -65,6 +65,7 @@ class Workspace(QWidget):
         self.pages = QTabWidget()
         self.pages.setDocumentMode(True)
         self.pages.setAccessibleName("Views")
+        _shrinkable(self.pages)
         self.overview = Overview(self.views)
         pages = (self.overview, self.views["InspectorView"], self.views["CompareView"], self.metadata)
         for page, title in zip(pages, ("Overview", "Inspector", "Compare", "Metadata"), strict=True):
@@ -203,6 +204,7 @@ class Overview(QWidget):
         for tabs in (self.first, self.second):
             tabs.setDocumentMode(True)
             tabs.setMinimumHeight(140)
+            _shrinkable(tabs)
             tabs.setAccessibleName("Plots")
         self.below = QSplitter(Qt.Orientation.Horizontal)
         self.below.addWidget(self.first)
@@ -249,6 +251,12 @@ class Overview(QWidget):
         """As many groups as there is room for."""
         height = self.fontMetrics().height()
         self._arrange(wide=self.width() >= WIDE * height, tall=self.height() >= TALL * height)
+
+
+def _shrinkable(tabs: QTabWidget) -> None:
+    """Shorten the titles of tabs where there is little room, rather than hide some."""
+    tabs.setUsesScrollButtons(False)
+    tabs.setElideMode(Qt.TextElideMode.ElideRight)
 
 
 def _view(name: str) -> Any:

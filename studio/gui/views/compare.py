@@ -4,13 +4,22 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from studio import core
 from studio.gui.views.dumbbells import SIDE_SHAPES, Dumbbells
 from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors
-from studio.gui.views.labels import Entry
+from studio.gui.views.labels import Entry, Line
 from studio.gui.views.view import View
 
 GAIN = 5.0
@@ -79,7 +88,10 @@ class CompareView(View):
 
     def _place(self) -> None:
         below = QHBoxLayout()
-        below.addWidget(QLabel("Error shrinks by over"))
+        condition = Line()
+        condition.set_text("Error shrinks by over")
+        condition.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        below.addWidget(condition)
         below.addWidget(self.gain_box)
         below.addWidget(self.apply_button)
         below.addStretch(1)
@@ -157,6 +169,7 @@ class CompareView(View):
     def theme_changed(self) -> None:
         """Draw with `theme`."""
         self.dumbbells.set_theme(self.theme)
+        self.sentence.setIndent(0)
         self.sentence.setStyleSheet(f"color: {self.theme.text}; padding: 2px 0")
         if self.comparison is not None and self.comparison.pairs:
             self._fill(self.comparison)

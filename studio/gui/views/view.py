@@ -37,6 +37,9 @@ from studio.gui.theme import LIGHT, Theme
 from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
 from studio.gui.views.labels import Entry, Legend, Line, Paragraph, tip
 
+LOW = 15
+"""Text heights down to which a summary has a line of its own."""
+
 
 class View(QWidget):
     """A titled plot over layers. A subclass fills `body`, and overrides `results_changed`, `selection_changed`.
@@ -220,9 +223,7 @@ class View(QWidget):
 
     def _summarize(self, text: str) -> None:
         self.summary.set_text(text)
-        self.summary.setVisible(bool(text))
-        if not self._summary_fits():
-            self._place_summary(beside=False)
+        self._fit_lines()
 
     def say(self, lines: Sequence[str], where: QPoint | None = None) -> None:
         """Show a tooltip at the mouse; no lines take it away."""
@@ -243,7 +244,7 @@ class View(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The summary stands beside the title where there is room, otherwise below it."""
         super().resizeEvent(event)
-        self._place_summary(beside=self._summary_fits())
+        self._fit_lines()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """The ground, and a frame around the view that has the focus."""
@@ -252,6 +253,13 @@ class View(QWidget):
         if self.hasFocus():
             painter.setPen(QColor(self.theme.accent))
             painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
+
+    def _fit_lines(self) -> None:
+        """The summary stands where there is room for it; in a low view its room is the plot's."""
+        beside = self._summary_fits()
+        self._place_summary(beside=beside)
+        tall = self.height() > LOW * self.fontMetrics().height()
+        self.summary.setVisible(bool(self.summary.text()) and (beside or tall))
 
     def _summary_fits(self) -> bool:
         """Whether title, summary and controls have room beside each other."""
