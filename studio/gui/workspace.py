@@ -224,7 +224,7 @@ class Overview(QWidget):
         """Panes as they were at first."""
         if self.whole.count() > 1:
             self.whole.setSizes([450, 550])
-        self.below.setSizes([500, 500])
+        self.below.setSizes([560, 440])  # two plots in one view, and one in each of the others
 
     def _arrange(self, *, wide: bool, tall: bool) -> None:
         if (wide, tall) == self._shape:

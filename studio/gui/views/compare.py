@@ -19,7 +19,7 @@ from studio import core
 from studio.gui.views.dumbbells import SIDE_SHAPES, Dumbbells
 from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors
-from studio.gui.views.labels import Entry, Line
+from studio.gui.views.labels import Entry, Line, tip
 from studio.gui.views.view import View
 
 GAIN = 5.0
@@ -74,6 +74,7 @@ class CompareView(View):
         box.setMinimumContentsLength(_WIDEST)
         box.setMinimumWidth(_NARROWEST)
         box.activated.connect(lambda _: self.ask())
+        box.currentTextChanged.connect(lambda text: box.setToolTip(tip([f"Side {letter}", text])))
         self.controls.addWidget(QLabel(letter))
         self.controls.addWidget(box)
         return box
@@ -88,10 +89,10 @@ class CompareView(View):
 
     def _place(self) -> None:
         below = QHBoxLayout()
-        condition = Line()
-        condition.set_text("Error shrinks by over")
-        condition.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
-        below.addWidget(condition)
+        self.condition = Line()
+        self.condition.set_text("Error shrinks by over")
+        self.condition.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        below.addWidget(self.condition)
         below.addWidget(self.gain_box)
         below.addWidget(self.apply_button)
         below.addStretch(1)
@@ -170,6 +171,7 @@ class CompareView(View):
         """Draw with `theme`."""
         self.dumbbells.set_theme(self.theme)
         self.sentence.setIndent(0)
+        self.condition.set_color(self.theme.text)
         self.sentence.setStyleSheet(f"color: {self.theme.text}; padding: 2px 0")
         if self.comparison is not None and self.comparison.pairs:
             self._fill(self.comparison)

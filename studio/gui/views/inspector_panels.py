@@ -10,6 +10,7 @@ from studio.gui.theme import Theme
 from studio.gui.views.axes import marks, powers_of_ten, sigmas, whole
 from studio.gui.views.color_key import ColorKey
 from studio.gui.views.distributions import SIX_SIGMA, gaussian_beyond, sigma_text
+from studio.gui.views.labels import STROKES
 from studio.gui.views.panel import Panel
 from studio.gui.views.plot import Marks, upright_mark
 
@@ -184,7 +185,8 @@ class RowsPanel(Panel):
         self.clear()
         for letter, side in sides(detail):
             places = np.unique(np.linspace(0, len(side.row_order) - 1, _MOST_POINTS).astype(np.int64))
-            pen = pg.mkPen(side_colors(self.theme)["AB".index(letter)], width=2)
+            stroke = STROKES["line" if letter == "A" else "dash"]
+            pen = pg.mkPen(side_colors(self.theme)["AB".index(letter)], width=2, style=stroke)
             self.add(pg.PlotCurveItem(places, side.row_error[side.row_order[places]].astype(np.float64), pen=pen))
         self.fit()
 
