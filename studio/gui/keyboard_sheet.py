@@ -8,7 +8,7 @@ from studio.gui.actions import MENUS, Actions
 from studio.gui.text import button, label
 
 Group = tuple[str, list[tuple[str, str]]]
-COLUMN, THREE_COLUMNS, LINES = 30, 76, 54
+COLUMN, THREE_COLUMNS, LINES = 30, 76, 62
 """Text heights: width of a column, width of a window from which on there are three, height of two columns."""
 
 _MORE = (
