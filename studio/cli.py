@@ -59,7 +59,8 @@ def _stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def _plan_of(options: argparse.Namespace) -> core.Plan:
+def plan_of(options: argparse.Namespace) -> core.Plan:
+    """The plan that the options say."""
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
     if options.format:
         plan = plan.with_format(options.format)
@@ -95,7 +96,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 def _plan(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         model.check_plain()
-        plan = _plan_of(options)
+        plan = plan_of(options)
         choices = core.resolve(plan, model)
         if options.layout and (refusals := core.LAYOUTS[options.layout].refusals(model, choices)):
             raise core.PlanError(core.printable("; ".join(refusals[:3]), 400))
@@ -109,7 +110,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 def _measure(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         model.check_plain()
-        plan = _plan_of(options)
+        plan = plan_of(options)
         choices = core.resolve(plan, model)
         with core.start(_machine(options), model) as started:
             if options.skip_nonfinite:
@@ -121,7 +122,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         model.check_plain()
-        plan = _plan_of(options)
+        plan = plan_of(options)
         choices = core.resolve(plan, model)
         with core.start(_machine(options), model) as started:
             if options.skip_nonfinite:

@@ -46,24 +46,42 @@ def _suffix(name: str) -> str:
 
 
 def command_line(
-    verb: str, source: Path, plan: Plan, rules: Iterable[Rule] = (), *, target: Path | None = None, layout: str = ""
+    verb: str,
+    source: Path,
+    plan: Plan,
+    rules: Iterable[Rule] = (),
+    *,
+    plan_file: Path | None = None,
+    target: Path | None = None,
+    options: Mapping[str, str | bool] | None = None,
 ) -> str | None:
-    """The command that does the same as the window: a preset, its format and rules made by hand.
+    """The command that does the same as the window: a preset or a plan in a file, its format, and rules made by hand.
 
-    None when the rules are too many for a command line: then the plan belongs in a file.
+    `options` are further ones by name; those that are False or empty are left out. None when the rules are too many
+    for a command line: then the plan belongs in a file.
     """
-    options = [
-        ("--exclude", name) if rule.format == KEEP else ("--include", f"{name}={rule.format}")
+    patterns = [
+        ("exclude", name) if rule.format == KEEP else ("include", f"{name}={rule.format}")
         for rule in rules
         for name in rule.names
     ]
-    if len(options) > COMMAND_PATTERNS:
+    if len(patterns) > COMMAND_PATTERNS:
         return None
-    words = ["nvfp4-studio", verb, str(source), *([str(target)] if target else [])]
-    words += ["--preset", plan.name, "--format", plan.format]
-    words += ["--mx-exponent", plan.exponent] if plan.exponent != "ceil" else []
-    words += ["--layout", layout] if layout else []
-    return shlex.join([*words, *(word for option in options for word in option)])
+    words = ["nvfp4-studio", verb, *(str(path.absolute()) for path in (source, target) if path is not None)]
+    words += _option("plan", str(plan_file.absolute())) if plan_file else _option("preset", plan.name)
+    words += _option("format", plan.format)
+    words += _option("mx-exponent", plan.exponent) if plan.exponent != "ceil" else []
+    for name, value in [*(options or {}).items(), *patterns]:
+        words += _option(name, value)
+    return shlex.join(words)
+
+
+def _option(name: str, value: str | bool) -> list[str]:
+    if not value:
+        return []
+    if value is True:
+        return [f"--{name}"]
+    return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
 def start_command(layout: Layout, folder: Path, choices: Iterable[Choice]) -> str:

@@ -9,10 +9,11 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from studio.gui.appearance import themed_icon
 from studio.gui.text import Elided, button, label, set_tone
-from studio.gui.theme import Theme
+from studio.gui.theme import LIGHT, Theme
 
 STEADY_SECONDS = 10.0
 SHOWN_AFTER_SECONDS, SHOWN_AFTER_SHARE = 2.0, 0.03
+SHORTEST_SPAN = 0.05
 LARGEST_STEP = 0.2
 
 
@@ -25,8 +26,10 @@ class Estimate:
     done: int = 0
     rate: float = 0.0
     left: float | None = None
+    waited: float = 0.0
     _last: float = 0.0
-    _waited: float = 0.0
+    _counted: int = 0
+    _held: float | None = None
 
     def __post_init__(self) -> None:
         self._last = self.started
@@ -34,17 +37,20 @@ class Estimate:
     def update(self, done: int, now: float) -> None:
         """`done` bytes are worked through at the moment `now`."""
         span = now - self._last
-        if span <= 0:
+        if span < SHORTEST_SPAN or self._held is not None:
             self.done = max(self.done, done)
             return
-        fresh = (done - self.done) / span
+        fresh = (done - self._counted) / span
         weight = min(span / STEADY_SECONDS, 1.0) if self.rate else 1.0
         self.rate += weight * (fresh - self.rate)
-        self.done, self._last = done, now
+        self.done = self._counted = done
+        self._last = now
         self._estimate(now, span)
 
     def _estimate(self, now: float, span: float) -> None:
-        long_enough = now - self.started > SHOWN_AFTER_SECONDS or self.done > SHOWN_AFTER_SHARE * self.total
+        long_enough = (
+            now - self.started - self.waited > SHOWN_AFTER_SECONDS or self.done > SHOWN_AFTER_SHARE * self.total
+        )
         if self.rate <= 0 or not long_enough:
             return
         wanted = (self.total - self.done) / self.rate
@@ -57,7 +63,15 @@ class Estimate:
 
     def hold(self, now: float) -> None:
         """The run waits: time does not count."""
-        self._last = now
+        if self._held is None:
+            self._held = now
+
+    def go_on(self, now: float) -> None:
+        """The run goes on: time counts again."""
+        if self._held is not None:
+            waited, self._held = now - self._held, None
+            self.waited += waited
+            self._last += waited
 
     @property
     def share(self) -> float:
@@ -122,6 +136,8 @@ class Activity(QWidget):
         self.title, self.figures = label("", "bold"), label()
         self.detail = Elided()
         self.bar = ProgressLine()
+        self._what = ""
+        self._theme = LIGHT
         self.above = button("", self.worst_wanted.emit, "flat", "Select them")
         self.pause = button("Pause", self.pause_wanted.emit)
         self.stop = button("Cancel", self.stop_wanted.emit)
@@ -142,6 +158,7 @@ class Activity(QWidget):
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours. One height in every state: otherwise all plots are painted again."""
         self.setFixedHeight(2 * theme.font_px + 36)
+        self._theme = theme
         self.bar.set_theme(theme)
         for made, name in ((self.pause, "pause"), (self.stop, "stop")):
             made.setIcon(themed_icon(name, theme))
@@ -156,7 +173,7 @@ class Activity(QWidget):
 
     def begin(self, title: str) -> None:
         """A run starts."""
-        self.title.setText(title)
+        self._what = title
         set_tone(self.title, "")
         self.detail.set_text("")
         self.figures.setText("")
@@ -182,7 +199,9 @@ class Activity(QWidget):
 
     def show_paused(self, paused: bool) -> None:
         """The run waits, or goes on."""
+        self.title.setText(f"{self._what}, paused" if paused else self._what)
         self.pause.setText("Resume" if paused else "Pause")
+        self.pause.setIcon(themed_icon("quantize" if paused else "pause", self._theme))
 
     def show_stopping(self) -> None:
         """The user asked to stop: say so at once."""

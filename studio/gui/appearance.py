@@ -75,7 +75,9 @@ def palette(theme: Theme) -> QPalette:
 def style_sheet(theme: Theme) -> str:
     """What the palette can not say: spacing, borders, the few widgets that stand out."""
     small = max(theme.font_px - 2, 9)
-    check = (icon_folder() / f"check-{theme.name}.svg").as_posix()
+    icons = icon_folder()
+    check = (icons / f"check-{theme.name}.svg").as_posix()
+    down, up = ((icons / f"chevron-{way}-{theme.name}.svg").as_posix() for way in ("down", "up"))
     return f"""
     QToolTip {{ background: {theme.surface}; color: {theme.text}; border: 1px solid {theme.border}; padding: 4px; }}
     QToolBar {{ background: {theme.window}; border: 0; border-bottom: 1px solid {theme.border}; spacing: 4px;
@@ -97,7 +99,29 @@ def style_sheet(theme: Theme) -> str:
     QTableView {{ background: {theme.surface}; border: 1px solid {theme.border}; outline: 0; }}
     QLineEdit, QPlainTextEdit, QListView {{ background: {theme.surface}; border: 1px solid {theme.border};
         border-radius: 5px; padding: 4px 6px; }}
-    QLineEdit:focus, QPlainTextEdit:focus, QListView:focus, QTableView:focus {{ border-color: {theme.accent}; }}
+    QComboBox, QAbstractSpinBox {{ background: {theme.surface}; border: 1px solid {theme.border};
+        border-radius: 5px; padding: 3px 6px; }}
+    QComboBox:hover, QAbstractSpinBox:hover {{ border-color: {theme.muted}; }}
+    QComboBox:disabled, QAbstractSpinBox:disabled {{ background: {theme.window}; color: {theme.muted}; }}
+    QComboBox::drop-down {{ border: 0; width: 20px; }}
+    QComboBox::down-arrow {{ image: url("{down}"); width: 14px; height: 14px; }}
+    QComboBox QAbstractItemView {{ border-radius: 0; padding: 2px; }}
+    QAbstractSpinBox QLineEdit {{ border: 0; padding: 0 4px; background: transparent; }}
+    QAbstractSpinBox::up-button, QAbstractSpinBox::down-button {{ border: 0; width: 18px; background: transparent; }}
+    QAbstractSpinBox::up-arrow {{ image: url("{up}"); width: 11px; height: 11px; }}
+    QAbstractSpinBox::down-arrow {{ image: url("{down}"); width: 11px; height: 11px; }}
+    QLineEdit:focus, QPlainTextEdit:focus, QListView:focus, QTableView:focus, QComboBox:focus, QAbstractSpinBox:focus
+        {{ border-color: {theme.accent}; }}
+    QScrollBar {{ background: transparent; border: 0; }}
+    QScrollBar:vertical {{ width: 12px; }}
+    QScrollBar:horizontal {{ height: 12px; }}
+    QScrollBar::handle {{ background: {theme.border}; border-radius: 4px; margin: 2px; }}
+    QScrollBar::handle:vertical {{ min-height: 28px; }}
+    QScrollBar::handle:horizontal {{ min-width: 28px; }}
+    QScrollBar::handle:hover, QScrollBar::handle:pressed {{ background: {theme.muted}; }}
+    QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
+    QAbstractScrollArea::corner {{ background: transparent; border: 0; }}
+    QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
     QLineEdit[wrong="true"] {{ border-color: {theme.error}; }}
     QPushButton {{ background: {theme.raised}; border: 1px solid {theme.border}; border-radius: 5px;
         padding: 5px 14px; }}
@@ -106,16 +130,18 @@ def style_sheet(theme: Theme) -> str:
     QPushButton:disabled {{ color: {theme.muted}; background: {theme.window}; }}
     QPushButton[primary="true"]:enabled {{ background: {theme.accent}; color: {theme.surface};
         border-color: {theme.accent}; font-weight: 600; }}
+    QPushButton[primary="true"]:focus {{ border-color: {theme.text}; }}
     QPushButton[flat="true"] {{ background: transparent; border-color: transparent; padding: 3px 8px;
         color: {theme.accent}; }}
     QPushButton[flat="true"]:disabled {{ color: {theme.muted}; }}
-    QPushButton[flat="true"]:hover, QPushButton[flat="true"]:focus {{ border-color: {theme.border}; }}
+    QPushButton[flat="true"]:hover {{ border-color: {theme.border}; }}
+    QPushButton[flat="true"]:focus {{ border-color: {theme.accent}; }}
     QTabWidget::pane {{ border: 1px solid {theme.border}; background: {theme.surface}; top: -1px; }}
     QTabBar::tab {{ background: transparent; color: {theme.muted}; padding: 5px 12px; border: 0;
         border-bottom: 2px solid transparent; }}
     QTabBar::tab:selected {{ color: {theme.text}; border-bottom: 2px solid {theme.accent}; }}
     QTabBar::tab:hover {{ color: {theme.text}; }}
-    QTabBar:focus {{ color: {theme.accent}; }}
+    QTabBar::tab:selected:focus {{ background: {theme.selection}; color: {theme.selected_text}; }}
     QSplitter::handle {{ background: {theme.window}; }}
     QSplitter::handle:hover {{ background: {theme.selection}; }}
     QCheckBox::indicator, QRadioButton::indicator {{ width: 14px; height: 14px; border: 1px solid {theme.muted};
@@ -137,12 +163,12 @@ def style_sheet(theme: Theme) -> str:
     QLabel[tone="good"] {{ color: {theme.good}; }}
     QLabel[tone="warning"] {{ color: {theme.warning}; }}
     QLabel[tone="error"] {{ color: {theme.error}; }}
-    QFrame[card="true"] {{ background: {theme.surface}; border: 1px solid {theme.border}; border-radius: 8px;
-        border-top-left-radius: 0; border-bottom-left-radius: 0; }}
-    QFrame[card="true"][tone="error"] {{ border-left: 4px solid {theme.error}; }}
-    QFrame[card="true"][tone="warning"] {{ border-left: 4px solid {theme.warning}; }}
-    QFrame[card="true"][tone="good"] {{ border-left: 4px solid {theme.good}; }}
-    QFrame[card="true"][tone="info"] {{ border-left: 4px solid {theme.accent}; }}
+    QLabel[tone="info"] {{ color: {theme.accent}; }}
+    QFrame[card="true"] {{ background: {theme.surface}; border: 1px solid {theme.border}; border-radius: 8px; }}
+    QFrame[card="true"][tone="error"] {{ border-color: {theme.error}; }}
+    QFrame[card="true"][tone="warning"] {{ border-color: {theme.warning}; }}
+    QFrame[card="true"][tone="good"] {{ border-color: {theme.good}; }}
+    QFrame[card="true"][tone="info"] {{ border-color: {theme.accent}; }}
     QFrame[drop="true"] {{ background: {theme.surface}; border: 2px dashed {theme.border}; border-radius: 14px; }}
     QFrame[drop="true"][hover="true"] {{ border-color: {theme.accent}; background: {theme.raised}; }}
     """

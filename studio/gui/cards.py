@@ -1,6 +1,6 @@
 """Cards: what happened and what to do, at the lower right, never in the way; and the list of all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -10,13 +10,15 @@ from PySide6.QtCore import QAbstractTableModel, QEvent, QModelIndex, QObject, QP
 from PySide6.QtGui import QColor, QGuiApplication
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
-from studio.gui.text import button, label
+from studio.gui.text import button, label, set_tone, tip
 from studio.gui.theme import LIGHT, Theme
 
 SHOWN_MS = 6000
 MOST = 3
-WIDTH = 420
+WIDTH = 27
+"""Text heights across."""
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
+SIGNS = {"info": "●", "good": "✓", "warning": "▲", "error": "✕"}
 _NOWHERE = QModelIndex()
 
 
@@ -88,7 +90,10 @@ class Messages(QAbstractTableModel):
         if not index.isValid():
             return None
         message = self.items[index.row()]
-        texts = (f"{message.time:%H:%M:%S}", _TONE_WORDS[message.tone], _one_line(message), message.hint)
+        word = f"{SIGNS[message.tone]} {_TONE_WORDS[message.tone]}"
+        texts = (f"{message.time:%H:%M:%S}", word, _one_line(message), message.hint)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return tip(message.plain())
         if role == Qt.ItemDataRole.DisplayRole:
             return texts[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and index.column() == 1:
@@ -116,14 +121,20 @@ class Card(QFrame):
         self.message = message
         self.setProperty("card", True)
         self.setProperty("tone", message.tone)
-        self.setFixedWidth(min(WIDTH, max(parent.width() - 32, 200)))
+        self.setFixedWidth(min(WIDTH * parent.fontMetrics().height(), max(parent.width() - 32, 200)))
         self.setAccessibleName(f"{_TONE_WORDS[message.tone]}: {message.title}")
         self.setAccessibleDescription(message.plain())
         rows = QVBoxLayout(self)
         rows.setContentsMargins(14, 10, 10, 10)
         rows.setSpacing(5)
         head = QHBoxLayout()
-        head.addWidget(label(message.title, "bold", wrap=True), 1)
+        head.setSpacing(8)
+        sign = label(SIGNS[message.tone], "bold")
+        set_tone(sign, message.tone)
+        title = label(message.title, "bold", wrap=True)
+        for part in (sign, title):
+            part.setContentsMargins(0, 4, 0, 0)
+            head.addWidget(part, int(part is title), Qt.AlignmentFlag.AlignTop)
         close = button("✕", self.close_card, "flat", "Close")
         close.setAccessibleName("Close message")
         head.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
@@ -185,7 +196,8 @@ class Cards(QObject):
         host.installEventFilter(self)
 
     def show(self, message: Message) -> None:
-        """Show a card; the oldest goes when there are too many."""
+        """Show a card in the place of one of the same title; the oldest goes when there are too many."""
+        self.clear([shown for shown in self.shown if shown.message.title == message.title])
         card = Card(message, self._host)
         card.closed.connect(self._remove)
         card.installEventFilter(self)
@@ -195,10 +207,11 @@ class Cards(QObject):
         card.show()
         self.place()
 
-    def clear(self) -> None:
-        """Close all cards."""
+    def clear(self, cards: Sequence[Card] | None = None) -> None:
+        """Close all cards, or those of `cards` that are still there."""
         for card in list(self.shown):
-            self._remove(card)
+            if cards is None or card in cards:
+                self._remove(card)
 
     def _remove(self, card: Card) -> None:
         if card in self.shown:

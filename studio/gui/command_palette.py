@@ -1,12 +1,37 @@
 """CommandPalette: every action, found by typing; those that do not work now say why."""
 
-from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QKeyEvent, QKeySequence
-from PySide6.QtWidgets import QDialog, QLineEdit, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, QSize, Qt
+from PySide6.QtGui import QKeyEvent, QKeySequence, QPainter, QPalette
+from PySide6.QtWidgets import (
+    QDialog,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from studio.gui.actions import Actions, Spec
 
-_KEY = Qt.ItemDataRole.UserRole
+_KEY, _ASIDE = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
+
+
+class _Row(QStyledItemDelegate):
+    """An action, and at the right its shortcut, or why it does not work now."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        painter.setPen(option.palette.color(QPalette.ColorRole.PlaceholderText))
+        right = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        painter.drawText(option.rect.adjusted(0, 0, -6, 0), right, index.data(_ASIDE))
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        """Some room between the lines."""
+        return super().sizeHint(option, index) + QSize(0, 4)
 
 
 class CommandPalette(QDialog):
@@ -16,13 +41,15 @@ class CommandPalette(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Command palette")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.resize(560, 420)
+        height = self.fontMetrics().height()
+        self.resize(36 * height, 28 * height)
         self._actions = actions
         self.field = QLineEdit()
         self.field.setPlaceholderText("What do you want to do?")
         self.field.setAccessibleName("Find an action")
         self.list = QListWidget()
         self.list.setAccessibleName("Actions")
+        self.list.setItemDelegate(_Row(self.list))
         self.field.textChanged.connect(self._fill)
         self.field.installEventFilter(self)
         self.list.itemActivated.connect(self._run)
@@ -44,9 +71,9 @@ class CommandPalette(QDialog):
         action = self._actions[spec.key]
         keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
         reason = self._actions.reasons.get(spec.key, "")
-        tail = f"   —  not now: {reason}" if reason else (f"   {keys}" if keys else "")
-        item = QListWidgetItem(f"{spec.menu}: {spec.shown.rstrip('…')}{tail}")
+        item = QListWidgetItem(f"{spec.menu}: {spec.shown.rstrip('…')}")
         item.setData(_KEY, spec.key)
+        item.setData(_ASIDE, f"not now: {reason}" if reason else keys)
         item.setToolTip(spec.help)
         if reason:
             item.setForeground(self.palette().placeholderText())

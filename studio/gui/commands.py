@@ -178,7 +178,10 @@ class Commands(QObject):
 
     def messages(self) -> None:
         """Show or hide the list of messages."""
-        self.window.message_list.setVisible(not self.window.message_list.isVisible())
+        shown = not self.window.message_list.isVisible()
+        self.window.message_list.setVisible(shown)
+        if shown:
+            self.window.cards.clear()  # the list holds what they say
         self.window.cards.place()
 
     def palette(self) -> None:

@@ -38,7 +38,7 @@ class Comparing(QObject):
 
     def refresh_sides(self) -> None:
         """Offer what can be compared."""
-        sides = [(PLAN, "The plan as it is now")]
+        sides = [(PLAN, "The plan of now")]
         sides += [(FORMAT + name, f"Everything in {name}") for name in core.FORMATS]
         sides += [(PRESET + name, f"Preset {name}") for name in core.preset_names()]
         sides += list(self._exports.items())
@@ -76,7 +76,8 @@ class Comparing(QObject):
         try:
             core.exported_results(path)
         except core.StudioError as error:
-            self.told.emit(message_of(error, "This folder can not be compared"))
+            hint = "Choose a folder that this program exported: it holds nvfp4_studio.json."
+            self.told.emit(message_of(error, "This folder can not be compared", hint))
             return
         key = self._offer_export(path)
         both = (key, other) if place == 0 else (other, key)

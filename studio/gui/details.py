@@ -99,4 +99,4 @@ class Details(QObject):
     def _ended(self, task: Task, ending: str, error: object) -> None:
         if self._answers.pop(task, None) is not None and ending == "failed":
             self._workspace.views["InspectorView"].busy("")
-            self.told.emit(message_of(error, "This layer can not be inspected"))
+            self.told.emit(message_of(error, "This layer can not be inspected", "Read the checkpoint again (Ctrl+R)."))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
@@ -15,6 +16,7 @@ from studio.gui.document import Document
 from studio.gui.layer_table import COLUMNS
 from studio.gui.layers import FAILED
 from studio.gui.runs import message_of
+from studio.gui.settings import Settings
 from studio.gui.workspace import Workspace
 
 
@@ -32,6 +34,7 @@ class Editing(QObject):
     def __init__(self, document: Document, workspace: Workspace, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._document, self._workspace = document, workspace
+        self._files: dict[Path, core.Plan] = {}
 
     @property
     def _window(self) -> QWidget:
@@ -82,6 +85,7 @@ class Editing(QObject):
         except core.StudioError as error:
             self.told.emit(message_of(error, "The plan could not be saved"))
             return
+        self._files[path] = self._document.plan
         self._document.undo.setClean()
         self.told.emit(Message("good", f"Plan saved as {core.printable(path.name)}", f"Use it with --plan {path}"))
 
@@ -92,10 +96,12 @@ class Editing(QObject):
     def read_plan(self, path: Path) -> None:
         """Follow the plan in a file."""
         try:
-            self._document.set_plan(core.load_plan(path), f"plan {path.name}")
+            plan = core.load_plan(path)
+            self._document.set_plan(plan, f"plan {path.name}")
         except core.StudioError as error:
             self.told.emit(message_of(error, "This plan can not be used"))
             return
+        self._files[path] = plan
         self.told.emit(Message("good", f"Plan {core.printable(path.name)} is in use", "Undo goes back."))
 
     def report(self) -> None:
@@ -123,19 +129,28 @@ class Editing(QObject):
         """The command line that does the same."""
         text = self.command()
         if text is None:
-            hint = "Save the plan (Ctrl+S), then: nvfp4-studio quantize SRC DST --plan FILE"
-            self.told.emit(Message("info", "Too many choices by hand for one command line", hint=hint))
+            hint = "Save the plan (Ctrl+S), then copy again: the command names the file."
+            self.told.emit(Message("warning", "Too many choices by hand for one command line", hint=hint))
             return
         self._copy(text, "the command")
 
-    def command(self, target: Path | None = None, layout: str = "") -> str | None:
-        """The command that measures, or with a target exports, the same."""
-        model, plan = self._document.model, self._document.state.plan
-        if model is None or plan.name not in core.preset_names():
+    def command(self, target: Path | None = None, options: Mapping[str, str | bool] | None = None) -> str | None:
+        """The command that measures, or with a target exports, the same; None when only a saved plan could say it."""
+        model, plan, rules = self._document.model, self._document.state.plan, self._document.hand_rules()
+        whole = self._file_of(self._document.plan)
+        file = whole or self._file_of(plan)
+        if model is None or not (file or _is_preset(plan)):
             return None
+        more = {**(options or {}), **_machine_options(self._workspace.settings)}
         verb = "quantize" if target else "measure"
-        rules = self._document.hand_rules()
-        return core.command_line(verb, model.path, plan, rules, target=target, layout=layout)
+        return core.command_line(
+            verb, model.path, plan, () if whole else rules, plan_file=file, target=target, options=more
+        )
+
+    def _file_of(self, plan: core.Plan) -> Path | None:
+        """The file that holds a plan, but for its format and scale rule, which have options of their own."""
+        same = (file for file, saved in self._files.items() if _adapted(saved, plan) == plan and file.is_file())
+        return next(same, None)
 
     def _copy(self, text: str, what: str) -> None:
         QGuiApplication.clipboard().setText(text)
@@ -189,3 +204,20 @@ class Editing(QObject):
         current = self._document.current
         at = order.index(store.index[current]) if current and store.index[current] in order else (-1 if step > 0 else 0)
         self._select([order[(at + step) % len(order)]])
+
+
+def _adapted(plan: core.Plan, to: core.Plan) -> core.Plan:
+    return plan.with_format(to.format).with_exponent(to.exponent)
+
+
+def _is_preset(plan: core.Plan) -> bool:
+    return plan.name in core.preset_names() and _adapted(core.preset(plan.name), plan) == plan
+
+
+def _machine_options(settings: Settings) -> dict[str, str | bool]:
+    backend, threads, limit = settings["backend"], settings["threads"], settings["memory_limit"]
+    return {
+        "backend": "" if backend == "auto" else backend,
+        "threads": str(threads) if threads else "",
+        "max-memory": f"{limit}M" if limit else "",
+    }

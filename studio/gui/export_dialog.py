@@ -11,8 +11,8 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDialog,
-    QFormLayout,
     QFrame,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -32,7 +32,10 @@ from studio.gui.runs import for_window
 from studio.gui.text import button, label, set_reason, set_tone
 
 CHECK_MS = 150
+WIDTH = 42
+"""Text heights across, at least."""
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
+SHARD = "5 GB"
 _SIGNS = {"good": "✓", "warning": "▲", "error": "✕", "": "⋯"}
 
 
@@ -61,12 +64,14 @@ class ExportDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Export")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(640)
+        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
         self._document, self._compute, self._editing = document, compute, editing
         self._task: Task | None = None
         self.job: core.Export | None = None
         self._timer = QTimer(self, singleShot=True, interval=CHECK_MS)
         self._timer.timeout.connect(self._check)
+        self._growing = QTimer(self, singleShot=True, interval=0)
+        self._growing.timeout.connect(self._grow)
         self._built = False
         self._build()
         self._built = True
@@ -81,16 +86,17 @@ class ExportDialog(QDialog):
         rows.setContentsMargins(18, 16, 18, 14)
         rows.setSpacing(12)
         rows.addWidget(label("Export packed safetensors", "title"))
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = QGridLayout()
         form.setSpacing(8)
-        row = self._folder_row()
-        folder = QLabel("&Folder")
-        folder.setBuddy(self.folder)
-        form.addRow(folder, row)
-        form.addRow("Layout", self._layout_rows())
-        form.addRow("&Shards up to", self._shard_row())
-        form.addRow("", self._option_rows())
+        form.setColumnStretch(1, 1)
+        fields = (self._folder_row(), self._layout_rows(), self._shard_row(), self._option_rows())
+        buddies = ("&Folder", self.folder), ("Layout", None), ("&Shards up to", self.shards), ("", None)
+        for row, (content, (name, buddy)) in enumerate(zip(fields, buddies, strict=True)):
+            head = QLabel(name)
+            if buddy is not None:
+                head.setBuddy(buddy)
+            form.addWidget(head, row, 0, Qt.AlignmentFlag.AlignTop)
+            form.addLayout(content, row, 1)
         rows.addLayout(form)
         self.checks = QVBoxLayout()
         self.checks.setSpacing(4)
@@ -140,13 +146,16 @@ class ExportDialog(QDialog):
         next(iter(self.layouts.values())).setChecked(True)
         return rows
 
-    def _shard_row(self) -> QComboBox:
+    def _shard_row(self) -> QHBoxLayout:
         self.shards = QComboBox()
         self.shards.addItems(list(SHARDS))
-        self.shards.setCurrentText("5 GB")
+        self.shards.setCurrentText(SHARD)
         self.shards.setAccessibleName("Largest shard")
         self.shards.currentTextChanged.connect(self._check_soon)
-        return self.shards
+        row = QHBoxLayout()
+        row.addWidget(self.shards)
+        row.addStretch(1)
+        return row
 
     def _option_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
@@ -195,9 +204,17 @@ class ExportDialog(QDialog):
         }
 
     def _copy_command(self) -> None:
-        text = self._editing.command(self.target, self.layout_name)
-        QGuiApplication.clipboard().setText(text or "")
-        self.why.setText("Copied." if text else "Too many choices by hand: save the plan and use --plan.")
+        shard = SHARDS[self.shards.currentText()]
+        options: dict[str, str | bool] = {
+            "layout": self.layout_name,
+            "shard-size": f"{shard // 10**9}G" if shard != SHARDS[SHARD] else "",
+            "overwrite": self.replace.isChecked(),
+            "restart": self.discard.isChecked(),
+        }
+        text = self._editing.command(self.target, options)
+        if text:
+            QGuiApplication.clipboard().setText(text)
+        self.why.setText("Copied." if text else "Too many choices by hand: save the plan (Ctrl+S), then copy again.")
 
     # checks
 
@@ -242,7 +259,7 @@ class ExportDialog(QDialog):
             found.append(Check("good", "The folder can be written; it appears whole or not at all"))
             found.append(Check("good", f"{result.layout.title} stores every format that is used"))
             found.append(self._side_files(result))
-            found += [Check("warning", sentence) for sentence in result.cautions]
+            found += [Check("warning", sentence[:1].upper() + sentence[1:]) for sentence in result.cautions]
         elif isinstance(result, core.StudioError):
             found.append(Check("error", str(result), for_window(result.hint)))
         self._offer_options(result)
@@ -288,6 +305,12 @@ class ExportDialog(QDialog):
         set_reason(self.export, wrong)
         self.why.setText("")
         self.export.setText(f"Export {core.size_text(job.nbytes)}" if job else "Export")
+        self._growing.start()  # once the new lines have their fonts
+
+    def _grow(self) -> None:
+        """Take the height that all lines need at this width."""
+        if (layout := self.layout()) is not None:
+            self.resize(self.width(), max(self.height(), layout.totalHeightForWidth(self.width())))
 
     def _export(self) -> None:
         if self.job is not None:

@@ -49,7 +49,7 @@ class FilterBar(QWidget):
         super().__init__(parent)
         self.line = 0.12
         self.field = QLineEdit()
-        self.field.setPlaceholderText("Filter:  down_proj  err>0.11  fmt:mxfp8  block:0-3   (Ctrl+F)")
+        self.field.setPlaceholderText("Filter (Ctrl+F):  down_proj  err>0.11  fmt:mxfp8  block:0-3")
         self.field.setClearButtonEnabled(True)
         self.field.setAccessibleName("Filter layers")
         self.field.setToolTip(tip(_HELP))

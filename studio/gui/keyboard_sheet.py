@@ -7,6 +7,10 @@ from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QScrollArea, QV
 from studio.gui.actions import MENUS, Actions
 from studio.gui.text import button, label
 
+Group = tuple[str, list[tuple[str, str]]]
+COLUMN, THREE_COLUMNS, LINES = 30, 76, 62
+"""Text heights: width of a column, width of a window from which on there are three, height of two columns."""
+
 _MORE = (
     (
         "In the table",
@@ -17,18 +21,20 @@ _MORE = (
 
 
 class KeyboardSheet(QDialog):
-    """The shortcuts, by menu, in two columns."""
+    """The shortcuts, by menu, in two columns, or in three where the window is wide."""
 
     def __init__(self, actions: Actions, parent: QWidget) -> None:
         super().__init__(parent)
         self.setWindowTitle("Keyboard")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.resize(900, min(760, parent.window().height()))
+        room, height = parent.window().size(), self.fontMetrics().height()
+        count = 3 if room.width() > THREE_COLUMNS * height else 2
+        self.resize(min(count * COLUMN * height, room.width()), min(LINES * height * 2 // count, room.height()))
         groups = [(menu, _shortcuts(actions, menu)) for menu in MENUS]
         groups += [(title, list(lines)) for title, lines in _MORE]
         columns = QHBoxLayout()
         columns.setSpacing(36)
-        for part in _balanced([group for group in groups if group[1]]):
+        for part in _balanced([group for group in groups if group[1]], count):
             columns.addLayout(_column(part), 1)
         page = QWidget()
         page.setLayout(columns)
@@ -52,15 +58,18 @@ def _shortcuts(actions: Actions, menu: str) -> list[tuple[str, str]]:
     ]
 
 
-def _balanced(groups: list[tuple[str, list[tuple[str, str]]]]) -> list[list[tuple[str, list[tuple[str, str]]]]]:
-    whole, taken, first = sum(len(lines) + 2 for _, lines in groups), 0, 0
-    while first < len(groups) and taken + len(groups[first][1]) / 2 < whole / 2:
-        taken += len(groups[first][1]) + 2
-        first += 1
-    return [groups[:first], groups[first:]]
+def _balanced(groups: list[Group], count: int) -> list[list[Group]]:
+    """The groups in order, over so many columns of about the same height."""
+    whole, before = sum(len(lines) + 2 for _, lines in groups), 0.0
+    columns: list[list[Group]] = [[] for _ in range(count)]
+    for title, lines in groups:
+        middle = before + (len(lines) + 2) / 2
+        columns[min(int(count * middle / whole), count - 1)].append((title, lines))
+        before += len(lines) + 2
+    return columns
 
 
-def _column(groups: list[tuple[str, list[tuple[str, str]]]]) -> QGridLayout:
+def _column(groups: list[Group]) -> QGridLayout:
     grid = QGridLayout()
     grid.setVerticalSpacing(3)
     grid.setHorizontalSpacing(14)

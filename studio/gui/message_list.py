@@ -61,7 +61,7 @@ class MessageList(QWidget):
         """Draw with other colours."""
         self._messages.set_theme(theme)
         wide = theme.font_px
-        for column, width in ((0, 6 * wide), (1, 6 * wide), (3, 26 * wide)):
+        for column, width in ((0, 6 * wide), (1, 7 * wide), (3, 34 * wide)):
             self.view.setColumnWidth(column, width)
         self.view.verticalHeader().setDefaultSectionSize(theme.font_px + 9)
 

@@ -132,10 +132,14 @@ class Runs(QObject):
         self.changed.emit()
 
     def toggle_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause, or go on; of no effect while nothing runs."""
+        if not self.active:
+            return
         paused = not self._compute.paused
         self._compute.pause(paused)
         self._activity.show_paused(paused)
+        if self._estimate is not None:
+            (self._estimate.hold if paused else self._estimate.go_on)(time.monotonic())
         self.changed.emit()
 
     def stop(self) -> None:
@@ -169,7 +173,7 @@ class Runs(QObject):
         if isinstance(event, str):
             self.backend_known.emit(event)
         elif isinstance(event, core.Started):
-            self._estimate = Estimate(event.total)
+            self._estimate = Estimate(event.total, started=self._began)
             self._counts["total"] = event.layers
         elif isinstance(event, core.LayerDone):
             self._counts["done"] += 1
@@ -199,15 +203,13 @@ class Runs(QObject):
         estimate = self._estimate
         if last is None or estimate is None:
             return
-        if self._compute.paused:
-            estimate.hold(time.monotonic())
         estimate.update(last.done, time.monotonic())
         if task in self._orders and last.layer in self._document.store.index:
             self._document.take_running(last.layer)
         word = "verifying" if last.phase == "verify" and task.key == "export" else ""
         detail = " ".join(part for part in (word, core.printable(last.layer)) if part)
         done = f"{core.size_text(estimate.done)} of {core.size_text(estimate.total)} read"
-        rate = f"{core.size_text(estimate.rate)}/s" if estimate.rate else ""
+        rate = f"{core.size_text(estimate.rate)}/s" if estimate.left is not None else ""
         self._activity.show_progress(estimate, detail, done, rate)
         if task.key == "measure":
             self._activity.show_above(self.above_line())
@@ -225,10 +227,12 @@ class Runs(QObject):
         end = self._ends.pop(task, None)
         if (order := self._orders.pop(task, None)) is not None:
             self._document.end(order)
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._began - (self._estimate.waited if self._estimate else 0.0)
         getattr(self, f"_end_{ending}")(task, seconds, error)
         if ending == "finished" and end is not None:
             end()
+        if not self.active:
+            self._compute.pause(False)
         self.progressed.emit(-1.0)
         self.changed.emit()
 
@@ -253,13 +257,20 @@ class Runs(QObject):
 
     def _end_failed(self, task: Task, seconds: float, error: object) -> None:
         self._activity.end(f"{task.title} failed", "error")
-        self.told.emit(message_of(error, f"{task.title} failed"))
+        self.told.emit(message_of(error, f"{task.title} failed", _REMEDIES[task.key]))
 
 
-def message_of(error: object, title: str) -> Message:
-    """The card for an error: what happened, what to do, and for a bug what to report."""
+_REMEDIES = {
+    "measure": "What is done is kept: mend the cause and quantize again (Ctrl+Return).",
+    "export": "The target is as it was. Mend the cause and export again (Ctrl+E): finished shards are taken over.",
+    "verify": "Do not use this export: write it again (Ctrl+E).",
+}
+
+
+def message_of(error: object, title: str, otherwise: str = "") -> Message:
+    """The card for an error: what happened and what to do (`otherwise`, where it does not say), or to report a bug."""
     if isinstance(error, core.StudioError):
-        return Message("error", title, str(error), for_window(error.hint))
+        return Message("error", title, str(error), for_window(error.hint) or otherwise)
     if isinstance(error, Bug):
         hint = "This is a fault of the program. Copy it into a report; your checkpoint is unchanged."
         return Message("error", title, error.what, hint, error.details)

@@ -21,6 +21,9 @@ from PySide6.QtWidgets import (
 from studio.gui.settings import OPTIONS, Option, Settings
 from studio.gui.text import button, label
 
+WIDTH = 36
+"""Text heights across, at least."""
+
 
 class SettingsDialog(QDialog):
     """One field per option, with its help below."""
@@ -29,7 +32,7 @@ class SettingsDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Settings")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(560)
+        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
         self._settings = settings
         self.fields: dict[str, QWidget] = {}
         self._show: dict[str, Callable[[Any], None]] = {}
@@ -46,13 +49,19 @@ class SettingsDialog(QDialog):
     def _page(self, title: str, options: list[Option]) -> QGroupBox:
         box = QGroupBox(title)
         form = QFormLayout(box)
+        widest = max(
+            self.fontMetrics().horizontalAdvance(option.title) for option in OPTIONS.values() if _has_label(option)
+        )
         form.setVerticalSpacing(4)
         for option in options:
             field = self._field(option)
             field.setAccessibleName(option.title)
             field.setAccessibleDescription(option.help)
             self.fields[option.key] = field
-            form.addRow("" if isinstance(field, QCheckBox) else option.title, field)
+            name = label(option.title if _has_label(option) else "")
+            name.setMinimumWidth(widest)
+            name.setBuddy(field)
+            form.addRow(name, field)
             form.addRow("", label(option.help, "small"))
         return box
 
@@ -102,3 +111,8 @@ class SettingsDialog(QDialog):
         row.addStretch(1)
         row.addWidget(button("Close", self.accept, "primary"))
         return row
+
+
+def _has_label(option: Option) -> bool:
+    """A check box says itself what it is for."""
+    return not isinstance(option.default, bool)

@@ -8,7 +8,7 @@ from PySide6.QtCore import QByteArray, QObject, QTimer
 from studio import core
 from studio.gui import tasks
 from studio.gui.actions import format_specs
-from studio.gui.cards import Message
+from studio.gui.cards import Card, Message
 from studio.gui.comparing import Comparing
 from studio.gui.compute import Task
 from studio.gui.details import Details
@@ -53,6 +53,7 @@ class Studio(QObject):
         window.place_workspace(self.workspace)
         self.handlers = self._handlers()
         self._opening: dict[Task, tuple[Path, core.Plan]] = {}
+        self._former: list[Card] = []
         self._ready_soon = QTimer(self, singleShot=True, interval=READY_MS)
         self._connect()
         self._set_warning_line(self.document.warning_line)
@@ -75,6 +76,7 @@ class Studio(QObject):
             signal.connect(lambda *_: commands.refresh())
         self.runs.changed.connect(commands.refresh)
         self.runs.changed.connect(self.workspace.catch_up)
+        self.runs.changed.connect(self._show_paused)
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)
@@ -138,6 +140,7 @@ class Studio(QObject):
         plan = core.preset(DEFAULT_PRESET)
         task = Task("open", "Opening", lambda: tasks.opening(path, plan))
         self._opening[task] = path, plan
+        self._former = list(self.commands.window.cards.shown)
         self.commands.window.machine.setText(f"Opening {core.printable(path.name)} …")
         self.commands.compute.submit(task)
 
@@ -154,6 +157,7 @@ class Studio(QObject):
         self.document.close_model()
         self.document.opened.emit()
         self.commands.session.note_closed()
+        self.commands.window.cards.clear()
         self.commands.window.show_workspace(False)
         self.commands.window.setWindowTitle(PROGRAM)
         self.commands.window.activity.hide()
@@ -170,6 +174,7 @@ class Studio(QObject):
         if kept:
             self.document.set_formats(kept, "choices from before")
         self.commands.note_opened(path)
+        window.cards.clear(self._former)
         window.show_workspace(True)
         self._show_ready()
         self._show_title()
@@ -190,7 +195,8 @@ class Studio(QObject):
             return
         self._show_machine()
         if ending == "failed":
-            self.commands.tell(message_of(error, "This can not be opened"))
+            hint = "Choose a folder with config.json and .safetensors, or one .safetensors file, downloaded in full."
+            self.commands.tell(message_of(error, "This can not be opened", hint))
         self.commands.refresh()
 
     def _show_machine(self) -> None:
@@ -225,6 +231,12 @@ class Studio(QObject):
 
     def _show_progress(self, share: float) -> None:
         self._show_title(f"{share:.0%}" if share >= 0 else "")
+
+    def _show_paused(self) -> None:
+        paused, action = self.commands.compute.paused, self._actions["pause"]
+        action.setChecked(paused)
+        action.setText("&Resume" if paused else "&Pause")
+        action.setIconText("Resume" if paused else "Pause")
 
     def _show_saved(self) -> None:
         changed = self.document.model is not None and not self.document.undo.isClean()

@@ -12,6 +12,8 @@ from studio.gui.layers import Figures
 from studio.gui.text import Elided, label, tip
 from studio.gui.theme import LIGHT, Theme
 
+ROOM_FOR_FIT = 66
+"""Text heights across, from which on the size of memory is shown."""
 MEMORY_SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 
 
@@ -61,14 +63,14 @@ class Summary(QWidget):
         room = next((size for size in MEMORY_SIZES if figures.nbytes_out * 1.2 <= size * 1e9), None)
         self.fits.setText(f"fits in {room} GB" if room else "")
         self.fits.setToolTip("Memory for the weights, with a fifth for the rest of a runtime.")
-        self.fits.setVisible(bool(room) and self.width() > 900)
+        self.fits.setVisible(bool(room) and self.width() > ROOM_FOR_FIT * self.fontMetrics().height())
 
 
 def _about(model: core.Model, figures: Figures) -> str:
     weights = figures.count
     size = f"{weights / 1e9:.2f} B" if weights >= 1e9 else f"{weights / 1e6:.1f} M"
-    parts = [core.printable(model.architecture, 60), f"{model.block_count} blocks", f"{len(model.layers):,} layers"]
-    return " · ".join(part for part in (*parts, f"{size} weights") if part)
+    parts = [f"{size} weights", f"{len(model.layers):,} layers", f"{model.block_count} blocks"]
+    return " · ".join(part for part in (*parts, core.printable(model.architecture, 60)) if part)
 
 
 class FormatStrip(QWidget):

@@ -19,7 +19,8 @@ from studio.gui.summary import Summary
 from studio.gui.theme import Theme
 
 REFRESH_MS, SLOWEST_MS, STEP_MS = 100, 1500, 20
-WIDE, TALL = 760, 520
+WIDE, TALL = 48, 33
+"""Text heights across and down, from which on there is room for more plots beside and above each other."""
 PAGES = ("overview", "inspect", "compare", "metadata")
 _PLOTS = (
     ("RegimeView", "Scale regimes"),
@@ -64,6 +65,7 @@ class Workspace(QWidget):
         self.pages = QTabWidget()
         self.pages.setDocumentMode(True)
         self.pages.setAccessibleName("Views")
+        _shrinkable(self.pages)
         self.overview = Overview(self.views)
         pages = (self.overview, self.views["InspectorView"], self.views["CompareView"], self.metadata)
         for page, title in zip(pages, ("Overview", "Inspector", "Compare", "Metadata"), strict=True):
@@ -106,6 +108,7 @@ class Workspace(QWidget):
         """Draw with other colours."""
         for part in (self.summary, self.layers, *self.views.values()):
             part.set_theme(theme)
+        self.overview.arrange()
 
     def _show_model(self) -> None:
         self.filter_bar.field.clear()
@@ -207,6 +210,7 @@ class Overview(QWidget):
         for tabs in (self.first, self.second):
             tabs.setDocumentMode(True)
             tabs.setMinimumHeight(140)
+            _shrinkable(tabs)
             tabs.setAccessibleName("Plots")
         self.below = QSplitter(Qt.Orientation.Horizontal)
         self.below.addWidget(self.first)
@@ -217,6 +221,8 @@ class Overview(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.whole)
+        self._arranging = QTimer(self, singleShot=True, interval=0)
+        self._arranging.timeout.connect(self.arrange)
         self._shape: tuple[bool, bool] | None = None
         self._arrange(wide=False, tall=True)
 
@@ -224,7 +230,7 @@ class Overview(QWidget):
         """Panes as they were at first."""
         if self.whole.count() > 1:
             self.whole.setSizes([450, 550])
-        self.below.setSizes([500, 500])
+        self.below.setSizes([560, 440])  # two plots in one view, and one in each of the others
 
     def _arrange(self, *, wide: bool, tall: bool) -> None:
         if (wide, tall) == self._shape:
@@ -245,7 +251,18 @@ class Overview(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Two groups of plots where it is wide, the errors above them where it is tall."""
         super().resizeEvent(event)
-        self._arrange(wide=self.width() >= WIDE, tall=self.height() >= TALL)
+        self._arranging.start()  # not now: Qt resizes while it styles, and plots must not change places meanwhile
+
+    def arrange(self) -> None:
+        """As many groups as there is room for."""
+        height = self.fontMetrics().height()
+        self._arrange(wide=self.width() >= WIDE * height, tall=self.height() >= TALL * height)
+
+
+def _shrinkable(tabs: QTabWidget) -> None:
+    """Shorten the titles of tabs where there is little room, rather than hide some."""
+    tabs.setUsesScrollButtons(False)
+    tabs.setElideMode(Qt.TextElideMode.ElideRight)
 
 
 def _view(name: str) -> Any:

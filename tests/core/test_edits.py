@@ -43,7 +43,9 @@ def test_names_with_wildcards_stay_themselves() -> None:
 
 def test_the_command_line_names_the_same_choices(tmp_path: Path) -> None:
     rules = core.hand_rules({"a.b": "mxfp8", "c.d": "keep"}, ["a.b", "c.d", "e.f"])
-    text = core.command_line("quantize", tmp_path, core.preset("linear"), rules, target=tmp_path / "x y", layout="mlx")
+    text = core.command_line(
+        "quantize", tmp_path, core.preset("linear"), rules, target=tmp_path / "x y", options={"layout": "mlx"}
+    )
     assert text is not None
     assert text.startswith(f"nvfp4-studio quantize {tmp_path} '{tmp_path}/x y' --preset linear --format nvfp4-3t")
     assert "--include a.b=mxfp8" in text

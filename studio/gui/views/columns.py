@@ -29,17 +29,19 @@ _TINY = 1e-9
 class Columns:
     """Arrays over the quantized layers of a list of results, in its order.
 
-    error: relative error. ratio: max|w| / sigma, 0 where it is not known. block: index or -1. Each layer that was ever
-    seen has a place in arrays behind these, so that taking over results costs what is new, and one gathering.
+    error: relative error. ratio: max|w| / sigma, 0 where it is not known. block: index or -1. stack: which row of
+    blocks it is in, by name: a model with a vision tower has two. Each layer that was ever seen has a place in arrays
+    behind these, so that taking over results costs what is new, and one gathering.
     """
 
     def __init__(self) -> None:
         self._place_of: dict[str, int] = {}
         self._held: list[core.LayerResult] = []
         self._figures = np.zeros((0, 2))
-        self._marks = np.zeros((0, 3), np.int64)
+        self._marks = np.zeros((0, 4), np.int64)
         self._kinds: dict[str, int] = {}
         self._formats: dict[str, int] = {}
+        self._stacks: dict[str, int] = {}
         self.layers: list[core.LayerResult] = []
         self._gather([])
 
@@ -62,19 +64,22 @@ class Columns:
             self._held.append(layer)
             if place >= len(self._figures):
                 self._figures = np.resize(self._figures, (2 * place + 64, 2))
-                self._marks = np.resize(self._marks, (2 * place + 64, 3))
+                self._marks = np.resize(self._marks, (2 * place + 64, 4))
         self._held[place] = layer
         error = layer.rel_err
         self._figures[place] = error if np.isfinite(error) else 1.0, _ratio(layer)
         kind_number = self._kinds.setdefault(kind(layer), len(self._kinds))
         format_number = self._formats.setdefault(layer.format, len(self._formats))
-        self._marks[place] = -1 if layer.block is None else layer.block, kind_number, format_number
+        stack = "" if layer.block is None else layer.name.partition(f".{layer.block}.")[0]
+        stack_number = self._stacks.setdefault(stack, len(self._stacks))
+        block = -1 if layer.block is None else layer.block
+        self._marks[place] = block, kind_number, format_number, stack_number
         return place
 
     def _gather(self, places: Sequence[int | None]) -> None:
         chosen = np.array(places, np.int64)
         self.error, self.ratio = self._figures[chosen].T.copy()
-        self.block, kinds, formats = self._marks[chosen].T.copy()
+        self.block, kinds, formats, self.stack = self._marks[chosen].T.copy()
         self.kinds, self.kind_of = _numbered(list(self._kinds), _fewer(kinds), OTHERS)
         self.formats, self.format_of = _numbered(list(self._formats), formats)
         self.median = float(np.median(self.error)) if places else math.nan

@@ -4,13 +4,22 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from studio import core
-from studio.gui.views.dumbbells import Dumbbells
+from studio.gui.views.dumbbells import SIDE_SHAPES, Dumbbells
 from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors
-from studio.gui.views.labels import Entry
+from studio.gui.views.labels import Entry, Line, tip
 from studio.gui.views.view import View
 
 GAIN = 5.0
@@ -36,7 +45,7 @@ class CompareView(View):
         super().__init__(parent)
         self.comparison: core.Comparison | None = None
         self.a_box, self.b_box = self._picker("A"), self._picker("B")
-        self.swap_button = self._button("Swap", "Swap A and B (X)", self.swap)
+        self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
@@ -65,6 +74,7 @@ class CompareView(View):
         box.setMinimumContentsLength(_WIDEST)
         box.setMinimumWidth(_NARROWEST)
         box.activated.connect(lambda _: self.ask())
+        box.currentTextChanged.connect(lambda text: box.setToolTip(tip([f"Side {letter}", text])))
         self.controls.addWidget(QLabel(letter))
         self.controls.addWidget(box)
         return box
@@ -72,13 +82,17 @@ class CompareView(View):
     def _button(self, text: str, hint: str, run: object) -> QPushButton:
         button = QPushButton(text)
         button.setToolTip(hint)
+        button.setAccessibleName(hint)
         button.clicked.connect(lambda: run())  # type: ignore[operator]
         self.controls.addWidget(button)
         return button
 
     def _place(self) -> None:
         below = QHBoxLayout()
-        below.addWidget(QLabel("Where the error shrinks by more than"))
+        self.condition = Line()
+        self.condition.set_text("Error shrinks by over")
+        self.condition.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        below.addWidget(self.condition)
         below.addWidget(self.gain_box)
         below.addWidget(self.apply_button)
         below.addStretch(1)
@@ -144,9 +158,10 @@ class CompareView(View):
         colors = side_colors(self.theme)
         titles = [core.printable(title, 40) for title in (comparison.title_a, comparison.title_b)]
         signs = [
-            Entry(f"{letter} {title}", color, "dot") for letter, title, color in zip("AB", titles, colors, strict=True)
+            Entry(f"{letter} {title}", color, shape)
+            for letter, title, color, shape in zip("AB", titles, colors, SIDE_SHAPES, strict=True)
         ]
-        gains = [Entry("B is better", self.theme.good, "line"), Entry("B is worse", self.theme.error, "line")]
+        gains = [Entry("B is better", self.theme.good, "line"), Entry("B is worse", self.theme.error, "dash")]
         self.show_filled("", [*signs, *gains])
         self.setAccessibleDescription(comparison.sentence())
 
@@ -155,6 +170,8 @@ class CompareView(View):
     def theme_changed(self) -> None:
         """Draw with `theme`."""
         self.dumbbells.set_theme(self.theme)
+        self.sentence.setIndent(0)
+        self.condition.set_color(self.theme.text)
         self.sentence.setStyleSheet(f"color: {self.theme.text}; padding: 2px 0")
         if self.comparison is not None and self.comparison.pairs:
             self._fill(self.comparison)

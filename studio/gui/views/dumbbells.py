@@ -12,13 +12,16 @@ from PySide6.QtWidgets import QHBoxLayout, QScrollBar, QWidget
 from studio import core
 from studio.gui.theme import LIGHT, Theme
 from studio.gui.views.axes import Tick, nice, nice_stride, powers_of_ten
-from studio.gui.views.columns import above_zero, short
+from studio.gui.views.columns import SHAPES, above_zero, short
 from studio.gui.views.inspector_panels import side_colors
+from studio.gui.views.labels import STROKES
 from studio.gui.views.plot import Marks, Plot
 
 ROW_HEIGHT = 1.7
 SPREAD_FOR_LOG = 20.0
 NAME_LENGTH = 28
+SIDE_SHAPES = ("square", "dot")
+"""Of A and B."""
 
 
 class RowPlot(Plot):
@@ -121,10 +124,13 @@ class Dumbbells(QWidget):
         for better, color in ((True, self.theme.good), (False, self.theme.error)):
             chosen = (ends[:, 1] <= ends[:, 0]) == better
             x, y = ends[chosen].reshape(-1), np.repeat(rows[chosen], 2)
-            self._add(pg.PlotCurveItem(x, y, connect="pairs", pen=pg.mkPen(color, width=2)), 0)
+            stroke = STROKES["line" if better else "dash"]
+            self._add(pg.PlotCurveItem(x, y, connect="pairs", pen=pg.mkPen(color, width=2, style=stroke)), 0)
         size = max(self.theme.font_px - 4, 7)
-        for side, color in enumerate(side_colors(self.theme)):
-            self._add(Marks(ends[:, side], rows, size=size, brush=color, pen=None), 2 + side)
+        for side, (color, shape) in enumerate(zip(side_colors(self.theme), SIDE_SHAPES, strict=True)):
+            larger = 4 if side == 0 else 0  # seen around B where both are the same
+            marks = Marks(ends[:, side], rows, size=size + larger, symbol=SHAPES[shape], brush=color, pen=None)
+            self._add(marks, 2 + side)
         if 0 < self._cut < len(ends):
             line = pg.InfiniteLine(
                 self._cut - 0.5, angle=0, pen=pg.mkPen(self.theme.warning, style=Qt.PenStyle.DashLine)

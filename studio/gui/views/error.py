@@ -113,7 +113,7 @@ class ErrorView(PointsView):
         elif order == "kind":
             self._order = np.argsort(self.columns.kind_of, kind="stable")
         else:
-            self._order = np.arange(count)
+            self._order = np.lexsort((self.columns.block, self.columns.stack))
         x = np.empty(count)
         x[self._order] = np.arange(count)
         error = self.columns.error
@@ -166,6 +166,9 @@ class ErrorView(PointsView):
         self._line.setPen(pg.mkPen(theme.warning, width=1, style=Qt.PenStyle.DashLine))
         self._line.setHoverPen(pg.mkPen(theme.warning, width=3))
         self._line.label.setColor(theme.warning)
+        ground = pg.mkColor(theme.surface)
+        ground.setAlpha(210)
+        self._line.label.fill = pg.mkBrush(ground)
         self._line.label.setFont(self.font())
         self._line.setValue(self._place_of(self.warning_line))
         self._label_line(self.warning_line)
@@ -189,7 +192,9 @@ class ErrorView(PointsView):
         if order == 1:
             keys = self.columns.kind_of[self._order]
         else:
-            keys = np.where(self.columns.block >= 0, self.columns.block, -1 - self.columns.kind_of)
+            columns = self.columns
+            places = columns.stack * (int(columns.block.max()) + 1) + columns.block
+            keys = np.where(columns.block >= 0, places, -1 - columns.kind_of)[self._order]
         starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1)).tolist()
         starts = starts[:: -(-len(starts) // MOST_SECTIONS)]
         return starts, [self._section(int(self._order[start]), order) for start in starts]
@@ -212,7 +217,9 @@ class ErrorView(PointsView):
             for a, b, label in zip(starts, ends, labels, strict=True)
             if self._fits(a, b, label)
         ]
-        axis.set_ticks(marks(middles), 3.0 if self.group_box.currentIndex() == 0 else 7.0)
+        widest = max((self.fontMetrics().horizontalAdvance(label) for _, label in middles), default=0)
+        by_block = self.group_box.currentIndex() == 0
+        axis.set_ticks(marks(middles), 3.0 if by_block else widest / self.theme.font_px + 1.0)
         axis.setLabel("block" if self.group_box.currentIndex() == 0 else "kind of layer")
 
     def _fits(self, start: int, stop: int, label: str) -> bool:

@@ -11,7 +11,7 @@ from studio.gui.views.columns import short
 from studio.gui.views.distributions import EDGES, PLACES, SIX_SIGMA, Distributions, gaussian_bins, rows, sigma_text
 from studio.gui.views.figure import Figure
 from studio.gui.views.labels import Entry
-from studio.gui.views.plot import Plot
+from studio.gui.views.plot import Plot, upright_mark
 from studio.gui.views.view import View
 
 FLOOR = -0.35
@@ -103,13 +103,7 @@ class HistogramView(View):
             self._steps(self.after)
         if self._zeros:
             self._draw_zeros(*self._zeros, grey)
-        mark = pg.InfiniteLine(
-            SIX_SIGMA,
-            pen=pg.mkPen(self.theme.warning, width=1, style=Qt.PenStyle.DashLine),
-            label="6 σ",
-            labelOpts={"position": 0.94, "color": self.theme.warning, "anchors": [(-0.1, 0.5), (1.1, 0.5)]},
-        )
-        mark.label.setFont(self.font())
+        mark = upright_mark(SIX_SIGMA, "6 σ", self.theme, self.font())
         self.plot.addItem(mark, ignoreBounds=True)
 
     def _bars(
@@ -181,7 +175,7 @@ class HistogramView(View):
     # Words and numbers
 
     def _legend(self, form: str) -> list[Entry]:
-        found = [Entry("source", self.theme.muted), Entry("a Gaussian", self.theme.text, "dash")]
+        found = [Entry("source", self.theme.muted), Entry("a Gaussian", self.theme.text, "dotted")]
         if form:
             found.insert(1, Entry(f"after {form}", self.theme.format_color(form), "line"))
         return found

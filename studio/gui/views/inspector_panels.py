@@ -8,12 +8,15 @@ from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from studio import core
 from studio.gui.theme import Theme
 from studio.gui.views.axes import marks, powers_of_ten, sigmas, whole
+from studio.gui.views.color_key import ColorKey
 from studio.gui.views.distributions import SIX_SIGMA, gaussian_beyond, sigma_text
+from studio.gui.views.labels import STROKES
 from studio.gui.views.panel import Panel
-from studio.gui.views.plot import Marks
+from studio.gui.views.plot import Marks, upright_mark
 
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 DEAD = 1 / 24
+COLORS = "viridis"
 _BINS = 64
 _MOST_POINTS = 2000
 
@@ -46,8 +49,8 @@ class TailPanel(Panel):
         dotted = pg.mkPen(self.theme.text, style=Qt.PenStyle.DotLine)
         self.add(pg.PlotCurveItem(gaussian, np.log10(np.maximum(gaussian_beyond(2**gaussian), 1e-300)), pen=dotted))
         self.add(pg.PlotCurveItem(self._x, self._y, pen=pg.mkPen(self.theme.accent, width=2)))
-        self.add(pg.InfiniteLine(SIX_SIGMA, pen=pg.mkPen(self.theme.warning, style=Qt.PenStyle.DashLine)))
-        self.title.set_text(f"Tail: {detail.outliers:,} weights beyond 6 σ, dotted a Gaussian")
+        self.add(upright_mark(SIX_SIGMA, "6 σ", self.theme, self.plot.x_axis.label.font()))
+        self.title.set_text(f"Tail: {detail.outliers:,} beyond 6 σ, dotted a Gaussian")
         self.fit()
 
     def fit(self) -> None:
@@ -182,7 +185,8 @@ class RowsPanel(Panel):
         self.clear()
         for letter, side in sides(detail):
             places = np.unique(np.linspace(0, len(side.row_order) - 1, _MOST_POINTS).astype(np.int64))
-            pen = pg.mkPen(side_colors(self.theme)["AB".index(letter)], width=2)
+            stroke = STROKES["line" if letter == "A" else "dash"]
+            pen = pg.mkPen(side_colors(self.theme)["AB".index(letter)], width=2, style=stroke)
             self.add(pg.PlotCurveItem(places, side.row_error[side.row_order[places]].astype(np.float64), pen=pen))
         self.fit()
 
@@ -230,7 +234,14 @@ class MapPanel(Panel):
         self._side: core.FormatDetail | None = None
         self._detail: core.LayerDetail | None = None
         self._frame: pg.GraphicsObject | None = None
+        self.key = ColorKey(COLORS)
+        self.head.addWidget(self.key)
         self.plot.box.picked.connect(self._picked)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Draw with other colours."""
+        super().set_theme(theme)
+        self.key.set_color(theme.muted)
 
     def show_side(self, detail: core.LayerDetail, side: core.FormatDetail | None, top: float, note: str) -> None:
         """Draw one side; colours run from 0 to `top`, in units of sigma."""
@@ -242,11 +253,12 @@ class MapPanel(Panel):
             return
         cells = side.error_map.cells
         image = pg.ImageItem(cells, axisOrder="row-major", levels=(0, top or 1.0), autoDownsample=True)
-        image.setColorMap(pg.colormap.get("viridis"))
+        image.setColorMap(pg.colormap.get(COLORS))
         height, width = cells.shape
         image.setRect(QRectF(0, 0, width * side.error_map.columns, height * side.error_map.rows))
         self.add(image, -10)
-        self.title.set_text(f"Block error {note}: dark 0, yellow {top:.2g} σ")
+        self.title.set_text(f"Block error {note}")
+        self.key.show_ends("0", f"{top:.2g} σ", "Root mean square error of a block")
         if fresh:
             self.fit()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPen, QPolygonF, QResizeEvent
-from PySide6.QtWidgets import QSizePolicy, QWidget
+from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
 
 def tip(lines: Sequence[str]) -> str:
@@ -64,9 +64,44 @@ class Line(QWidget):
         painter.drawText(self.rect(), Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, shown)
 
 
+class Paragraph(QLabel):
+    """Plain text that takes as many lines as it needs, and any width."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setWordWrap(True)
+        wanted = self.sizePolicy()
+        wanted.setHorizontalPolicy(QSizePolicy.Policy.Ignored)
+        self.setSizePolicy(wanted)
+
+    def set_text(self, text: str) -> None:
+        """Show another text."""
+        if text != self.text():
+            self.setText(text)
+
+    def set_color(self, color: str) -> None:
+        """Show it in another colour."""
+        self.setStyleSheet(f"color: {color}")
+
+    def line_width(self) -> int:
+        """Room that the text needs to stand in one line."""
+        return self.fontMetrics().horizontalAdvance(self.text()) + 8
+
+
+STROKES = {
+    "line": Qt.PenStyle.SolidLine,
+    "dash": Qt.PenStyle.DashLine,
+    "dash-dot": Qt.PenStyle.DashDotLine,
+    "dash-dot-dot": Qt.PenStyle.DashDotDotLine,
+    "dotted": Qt.PenStyle.DotLine,
+}
+"""The shapes of a legend's entry that are lines."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a legend, its colour, and its shape: dot, square, up, diamond, down, pentagon, line, dash."""
+    """A name in a legend, its colour, and its shape: dot, square, up, diamond, down, pentagon, or one of `STROKES`."""
 
     name: str
     color: str
@@ -74,9 +109,9 @@ class Entry:
 
 
 class Legend(QWidget):
-    """Names with their colours and shapes, flowing over as many lines as they need, at most two."""
+    """Names with their colours and shapes, flowing over as many lines as they need, at most three."""
 
-    LINES = 2
+    LINES = 3
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -149,15 +184,14 @@ _POLYGONS = {
 
 
 def _width(entry: Entry) -> float:
-    return 2.2 if entry.shape in ("line", "dash") else 1.0
+    return 3.0 if entry.shape in STROKES else 1.0
 
 
 def draw_sign(painter: QPainter, entry: Entry, place: QRectF) -> None:
     """Draw the sign of a legend's entry."""
     color = QColor(entry.color)
-    if entry.shape in ("line", "dash"):
-        style = Qt.PenStyle.DashLine if entry.shape == "dash" else Qt.PenStyle.SolidLine
-        painter.setPen(QPen(color, 2, style))
+    if entry.shape in STROKES:
+        painter.setPen(QPen(color, 2, STROKES[entry.shape]))
         middle = place.center().y()
         painter.drawLine(QPointF(place.left(), middle), QPointF(place.right(), middle))
         return

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QCursor, QResizeEvent
-from PySide6.QtWidgets import QFrame, QGridLayout, QScrollArea, QToolTip, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QScrollArea, QToolTip, QVBoxLayout, QWidget
 
 from studio.gui.theme import LIGHT, Theme
 from studio.gui.views.axes import Ticks, nice
 from studio.gui.views.labels import Line, tip
 from studio.gui.views.plot import Plot
 
-COLUMN_WIDTH = 28
+COLUMN_WIDTH = 24
 PANEL_HEIGHT = 19
 """Text heights that a panel takes at least, across and down."""
 
@@ -33,7 +33,9 @@ class Panel(QWidget):
         self.rows = QVBoxLayout(self)
         self.rows.setContentsMargins(0, 0, 0, 0)
         self.rows.setSpacing(2)
-        self.rows.addWidget(self.title)
+        self.head = QHBoxLayout()
+        self.head.addWidget(self.title, 1)
+        self.rows.addLayout(self.head)
         self.rows.addWidget(self.plot, 1)
         self.plot.hovered.connect(lambda point: self._say(self.tip_at(point)))
         self.plot.left.connect(lambda: self._say([]))
@@ -91,6 +93,8 @@ class PanelGrid(QScrollArea):
         self.setWidget(self.content)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
+        for ground in (self.viewport(), self.content):
+            ground.setAutoFillBackground(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._font_px = LIGHT.font_px
         self._placed: tuple[int, tuple[Panel, ...]] | None = None

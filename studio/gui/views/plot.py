@@ -130,6 +130,18 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             self.left.emit()
 
 
+def upright_mark(place: float, text: str, theme: Theme, font: QFont) -> pg.InfiniteLine:
+    """A dashed line across a plot, named at its upper end."""
+    mark = pg.InfiniteLine(
+        place,
+        pen=pg.mkPen(theme.warning, width=1, style=Qt.PenStyle.DashLine),
+        label=text,
+        labelOpts={"position": 0.94, "color": theme.warning, "anchors": [(-0.1, 0.5), (1.1, 0.5)]},
+    )
+    mark.label.setFont(font)
+    return mark
+
+
 class Marks(pg.ScatterPlotItem):  # type: ignore[misc]
     """Marks of a few colours and shapes; clicks go through them to the plot, which knows what they mean."""
 

@@ -67,7 +67,7 @@ class PointsView(View):
         pen = pg.mkPen(self.theme.text, width=2) if ring else None
         x, y = self.points[chosen].T if len(chosen) else ((), ())
         return Marks(
-            x, y, size=self.mark_size() + (3 if ring else 0), symbol=SHAPES[entry.shape], brush=entry.color, pen=pen
+            x, y, size=self.mark_size() + (5 if ring else 0), symbol=SHAPES[entry.shape], brush=entry.color, pen=pen
         )
 
     @property

@@ -134,6 +134,7 @@ class RegimeView(View):
             part.set_theme(self.theme)
         for head in self.heads:
             head.set_color(self.theme.text)
+        self.sentence.setIndent(0)
         self.sentence.setStyleSheet(f"color: {self.theme.text}; padding: 2px 0")
         self.note.setStyleSheet(f"color: {self.theme.muted}")
         self.redraw()

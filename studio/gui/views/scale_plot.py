@@ -3,7 +3,8 @@
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QPointF
+from PySide6.QtCore import QPointF, QRectF
+from PySide6.QtGui import QFontMetrics
 from PySide6.QtWidgets import QWidget
 
 from studio import core
@@ -16,6 +17,8 @@ _SPREAD = (8.0, *(3.0,) * 7, *(1.0,) * 118, 6.0)
 
 PLACES = np.concatenate([[0.0], np.cumsum(_SPREAD)])
 STARTS = [float(PLACES[byte]) for byte in core.ZONE_STARTS]
+_RANK = {zone: rank for rank, zone in enumerate((core.ZONES[1], core.ZONES[0], core.ZONES[3], core.ZONES[2]))}
+"""Whose label is placed first."""
 LOW = 14
 """Text heights: a plot that is lower names no zones, only their shares."""
 
@@ -43,7 +46,8 @@ class ScalePlot(Plot):
         self._shares: NDArray[np.float64] = np.zeros(len(PLACES) - 1)
         self._labels: list[tuple[pg.TextItem, str, str]] = []
         self._low = 0
-        self.box.sigResized.connect(lambda _: self._write_labels())
+        self._top = 1.0
+        self.box.sigResized.connect(lambda _: self._fit())
 
     def show_regime(self, regime: core.Regime, theme: Theme, color: str, top: float) -> None:
         """Draw the blocks of a regime, on an axis up to `top` percent."""
@@ -63,8 +67,15 @@ class ScalePlot(Plot):
             ),
             ignoreBounds=True,
         )
-        margin = 3 + 1000 / max(self.width(), 100)  # room for half of the last label
-        self.show_range((PLACES[0], PLACES[-1] + margin), (0.0, top))
+        self._top = top
+        self._fit()
+
+    def _fit(self) -> None:
+        """All scales, with room for half of the last label, and names of the zones where there is room."""
+        half = 0.5 * self.fontMetrics().horizontalAdvance("448") + 2
+        margin = half * float(PLACES[-1]) / max(self.box.width() - half, 4 * half)
+        self.show_range((PLACES[0], PLACES[-1] + margin), (0.0, self._top))
+        self._write_labels()
 
     def _draw_zones(self, regime: core.Regime, theme: Theme, top: float) -> None:
         self._labels, self._low = [], LOW * theme.font_px
@@ -76,7 +87,6 @@ class ScalePlot(Plot):
             region.setZValue(-50)
             self.addItem(region, ignoreBounds=True)
             self._label_zone(_percent(regime.share(zone)), zone, ((low + high) / 2, top), theme)
-        self._write_labels()
 
     def _label_zone(self, share: str, zone: str, place: tuple[float, float], theme: Theme) -> None:
         upright = zone == "normal"
@@ -85,13 +95,27 @@ class ScalePlot(Plot):
         label.setZValue(20)
         self.addItem(label, ignoreBounds=True)
         label.setPos(*place)
-        named = f"{zone} {share}"
-        self._labels.append((label, named, named if upright else share))
+        self._labels.append((label, f"{zone} {share}", share))
 
     def _write_labels(self) -> None:
-        """Name the zones where there is room."""
-        for label, tall, low in self._labels:
-            label.setText(tall if self.height() > self._low else low)
+        """Name the zones where there is room: a text that would lie on another is shortened, or left out."""
+        taken: list[QRectF] = []
+        for label, named, share in sorted(self._labels, key=lambda one: _RANK[one[1].partition(" ")[0]]):
+            tall = self.height() > self._low or not label.angle
+            for text in (named, share, "") if tall else (share, ""):
+                label.setText(text)
+                place = self._place_of(label, text)
+                if not text or not any(place.intersects(other) for other in taken):
+                    break
+            if label.toPlainText():
+                taken.append(place)
+
+    def _place_of(self, label: pg.TextItem, text: str) -> QRectF:
+        """Pixels that a label takes with a text."""
+        metrics = QFontMetrics(self.font())
+        length, height = metrics.horizontalAdvance(text) + 10.0, metrics.height() + 4.0
+        width, down = (height, length) if label.angle else (length, height)
+        return QRectF(label.pos().x() / self.pixels()[0] - width / 2, 0, width, down)
 
     def tip_at(self, point: QPointF) -> list[str]:
         """What a tooltip says at a place in data coordinates."""

@@ -22,11 +22,12 @@ from studio.gui.views.distributions import (
     sigma_text,
 )
 from studio.gui.views.figure import Figure
-from studio.gui.views.labels import Entry
-from studio.gui.views.plot import Plot
+from studio.gui.views.labels import STROKES, Entry
+from studio.gui.views.plot import Plot, upright_mark
 from studio.gui.views.view import View
 
-LINES = 8
+MOST = 8
+CYCLE = ("line", "dash", "dash-dot", "dash-dot-dot")
 HEAVIEST = 3
 _FROM = -2.0
 
@@ -55,7 +56,7 @@ class TailView(View):
         super().__init__(parent)
         self.distributions = Distributions()
         self.curves: list[Curve] = []
-        self.plot = Plot("|w| in multiples of σ", "share of weights beyond", sigmas, powers_of_ten)
+        self.plot = Plot("|w| in multiples of σ", "share beyond", sigmas, powers_of_ten)
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.plot)
@@ -98,9 +99,10 @@ class TailView(View):
         for curve, entry in zip(self.curves, self._entries(), strict=False):
             width = 2 if curve.name else 3
             self.plot.addItem(
-                pg.PlotCurveItem(curve.x, curve.y, pen=pg.mkPen(entry.color, width=width)), ignoreBounds=True
+                pg.PlotCurveItem(curve.x, curve.y, pen=pg.mkPen(entry.color, width=width, style=STROKES[entry.shape])),
+                ignoreBounds=True,
             )
-        mark = pg.InfiniteLine(SIX_SIGMA, pen=pg.mkPen(self.theme.warning, width=1, style=Qt.PenStyle.DashLine))
+        mark = upright_mark(SIX_SIGMA, "6 σ", self.theme, self.font())
         self.plot.addItem(mark, ignoreBounds=True)
         self.show_filled(self._summary(), self._entries())
         if self.plot.fitted:
@@ -109,7 +111,7 @@ class TailView(View):
     def _choose(self) -> list[Curve]:
         chosen = self.distributions.chosen(self.selection)
         if chosen:
-            return [self._curve(layer) for layer in chosen[:LINES]]
+            return [self._curve(layer) for layer in chosen[:MOST]]
         layers = self.distributions.layers()
         heavy = sorted(layers, key=_reach, reverse=True)[:HEAVIEST] if len(layers) > 1 else layers
         counts = self.distributions.counts([])
@@ -128,8 +130,9 @@ class TailView(View):
         found = []
         for number, curve in enumerate(self.curves):
             name = short(curve.name, 32) if curve.name else "all layers"
-            found.append(Entry(name, self.theme.muted if not curve.name else colors[number % len(colors)], "line"))
-        return [*found, Entry("a Gaussian", self.theme.text, "dash")]
+            color = colors[number % len(colors)] if curve.name else self.theme.muted
+            found.append(Entry(name, color, CYCLE[number % len(CYCLE)]))
+        return [*found, Entry("a Gaussian", self.theme.text, "dotted")]
 
     def fit(self) -> None:
         """All curves, down to a tenth of the rarest weight."""
@@ -141,8 +144,8 @@ class TailView(View):
 
     def _summary(self) -> str:
         chosen = self.distributions.chosen(self.selection)
-        if len(chosen) > LINES:
-            return f"the first {LINES} of {len(chosen):,} selected layers"
+        if len(chosen) > MOST:
+            return f"the first {MOST} of {len(chosen):,} selected layers"
         layers = chosen or self.distributions.layers()
         worst = max(layers, key=_reach)
         return (

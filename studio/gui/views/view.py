@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, Signal
-from PySide6.QtGui import QAction, QContextMenuEvent, QCursor, QGuiApplication, QResizeEvent, QShowEvent
+from PySide6.QtGui import (
+    QAction,
+    QColor,
+    QContextMenuEvent,
+    QCursor,
+    QGuiApplication,
+    QPainter,
+    QPaintEvent,
+    QResizeEvent,
+    QShowEvent,
+)
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QMenu,
     QSizePolicy,
@@ -24,10 +35,10 @@ from studio import core
 from studio.gui.ask import ask_save
 from studio.gui.theme import LIGHT, Theme
 from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
-from studio.gui.views.labels import Entry, Legend, Line, tip
+from studio.gui.views.labels import Entry, Legend, Line, Paragraph, tip
 
-ROOM_FOR_SUMMARY = 72
-"""Text heights across, from which on the summary stands beside the title."""
+LOW = 15
+"""Text heights down to which a summary has a line of its own."""
 
 
 class View(QWidget):
@@ -60,7 +71,7 @@ class View(QWidget):
         self.head = Line(bold=True)
         self.head.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.head.set_text(self.TITLE)
-        self.summary = Line()
+        self.summary = Paragraph()
         self.legend = Legend()
         self.legend.hide()
         self.controls = QHBoxLayout()
@@ -212,7 +223,7 @@ class View(QWidget):
 
     def _summarize(self, text: str) -> None:
         self.summary.set_text(text)
-        self.summary.setVisible(bool(text))
+        self._fit_lines()
 
     def say(self, lines: Sequence[str], where: QPoint | None = None) -> None:
         """Show a tooltip at the mouse; no lines take it away."""
@@ -233,9 +244,32 @@ class View(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The summary stands beside the title where there is room, otherwise below it."""
         super().resizeEvent(event)
-        layout, wide = self.layout(), self.width() > ROOM_FOR_SUMMARY * self.theme.font_px
-        if isinstance(layout, QVBoxLayout) and wide != (self._top.indexOf(self.summary) >= 0):
-            if wide:
+        self._fit_lines()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The ground, and a frame around the view that has the focus."""
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor(self.theme.surface))
+        if self.hasFocus():
+            painter.setPen(QColor(self.theme.accent))
+            painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
+
+    def _fit_lines(self) -> None:
+        """The summary stands where there is room for it; in a low view its room is the plot's."""
+        beside = self._summary_fits()
+        self._place_summary(beside=beside)
+        tall = self.height() > LOW * self.fontMetrics().height()
+        self.summary.setVisible(bool(self.summary.text()) and (beside or tall))
+
+    def _summary_fits(self) -> bool:
+        """Whether title, summary and controls have room beside each other."""
+        others = self.head.sizeHint().width() + self.controls.sizeHint().width() + self.more.sizeHint().width()
+        return others + self.summary.line_width() + 60 < self.width()
+
+    def _place_summary(self, *, beside: bool) -> None:
+        layout = self.layout()
+        if isinstance(layout, QVBoxLayout) and beside != (self._top.indexOf(self.summary) >= 0):
+            if beside:
                 self._top.insertWidget(1, self.summary, 1)
             else:
                 layout.insertWidget(1, self.summary)
@@ -270,8 +304,15 @@ class View(QWidget):
     def _show_body(self) -> None:
         shown = self.table_action.isChecked()
         if shown:
-            self.table.setModel(FigureModel(self.figure(), self))
+            self._fill_table(self.figure())
         self.stack.setCurrentWidget(self.table if shown else self.body)
+
+    def _fill_table(self, figure: Figure) -> None:
+        self.table.setModel(FigureModel(figure, self))
+        self.table.verticalHeader().setDefaultSectionSize(self.theme.font_px + 9)
+        for column, head in enumerate(figure.heads):
+            least = (24 if head == "layer" else 8) * self.theme.font_px
+            self.table.setColumnWidth(column, max(self.fontMetrics().horizontalAdvance(head) + 24, least))
 
     def _ask_and_save(self, suffix: str) -> None:
         name = f"{self.TITLE.lower().replace(' ', '-')}{suffix}"
@@ -297,7 +338,9 @@ def _table(title: str) -> QTableView:
     table.setAccessibleName(f"{title} as table")
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     table.verticalHeader().hide()
-    table.horizontalHeader().setDefaultSectionSize(130)
+    table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    table.setShowGrid(False)
+    table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
     table.horizontalHeader().setStretchLastSection(True)
     table.setWordWrap(False)
     return table

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QPoint, QPointF, QRectF, Qt
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
@@ -96,6 +98,16 @@ def test_errors_are_ordered_by_block_by_kind_and_by_size(show: Show) -> None:
     view.group_box.setCurrentIndex(2)
     errors = [row[5] for row in view.figure().rows]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_blocks_stand_in_the_order_of_their_numbers_stack_by_stack(show: Show) -> None:
+    one, view = layers()[0], show("ErrorView")
+    names = [f"{stack}.{block}.up_proj" for stack in ("text.layers", "vision.layers") for block in (0, 1, 10, 11, 2)]
+    blocks = [int(name.split(".")[2]) for name in names]
+    view.show_results([replace(one, name=name, block=block) for name, block in zip(names, blocks, strict=True)])
+    shown = [row[0] for row in view.figure().rows]
+    assert [name.split(".")[0] for name in shown] == ["text"] * 5 + ["vision"] * 5
+    assert [int(name.split(".")[2]) for name in shown] == [0, 1, 2, 10, 11] * 2
 
 
 def test_bars_are_found_under_the_mouse(show: Show) -> None:
@@ -247,6 +259,19 @@ def test_regimes_are_estimated_at_once_and_exact_with_the_detail(show: Show, qtb
     assert "Dead zone" in view.note.text()
     bars = view.bars.bars
     assert [bar.measured for bar in bars] == pytest.approx([detail().b.rel_err, detail().a.rel_err])
+
+
+@pytest.mark.parametrize("width", [180, 300, 600])
+def test_labels_of_zones_do_not_lie_on_each_other(width: int, show: Show) -> None:
+    view = show("RegimeView")
+    view.show_results(layers())
+    plot = view.plots[0]
+    plot.setFixedSize(width, 220)
+    QApplication.processEvents()
+    shown = [label for label, _, _ in plot._labels if label.toPlainText()]
+    places = [label.sceneBoundingRect().adjusted(4, 4, -4, -4) for label in shown]  # without the margins
+    assert len(places) >= 2
+    assert not [1 for a, b in pairwise(places) if a.intersects(b)]
 
 
 def test_a_scale_tells_its_byte_its_zone_and_its_blocks(show: Show) -> None:
