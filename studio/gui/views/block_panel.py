@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Signal
-from PySide6.QtWidgets import QHBoxLayout, QToolButton
+from PySide6.QtWidgets import QToolButton
 
 from studio import core
 from studio.gui.theme import Theme
@@ -33,12 +33,10 @@ class BlockPanel(Panel):
         self._at = -1
         self.facts = Line()
         self.plot.vertical_grid = False
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.facts, 1)
         self.previous, self.next = (self._button(text, step, name) for text, step, name in _STEPS)
-        buttons.addWidget(self.previous)
-        buttons.addWidget(self.next)
-        self.rows.insertLayout(1, buttons)
+        self.head.addWidget(self.previous)
+        self.head.addWidget(self.next)
+        self.rows.insertWidget(1, self.facts)
 
     def _button(self, text: str, step: int, name: str) -> QToolButton:
         button = QToolButton()
@@ -131,7 +129,7 @@ class BlockPanel(Panel):
         self.next.setEnabled(self._at + 1 < len(self._worst))
 
 
-_STEPS = (("◀ worse", -1, "The next worse block"), ("next worst ▶", 1, "The next of the worst blocks"))
+_STEPS = (("◀", -1, "The next worse block"), ("▶", 1, "The next of the worst blocks"))
 
 
 def facts(block: core.BlockDetail) -> str:
