@@ -75,7 +75,7 @@ class Studio(QObject):
         ):
             signal.connect(lambda *_: commands.refresh())
         self.runs.changed.connect(commands.refresh)
-        self.runs.changed.connect(self.workspace.catch_up)
+        self.runs.changed.connect(self._catch_up)
         self.runs.changed.connect(self._show_paused)
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
@@ -93,6 +93,10 @@ class Studio(QObject):
         error_view = self.workspace.views["ErrorView"]
         if hasattr(error_view, "warning_changed"):
             error_view.warning_changed.connect(self._change_warning_line)
+
+    def _catch_up(self) -> None:
+        if not self.runs.active:
+            self.workspace.catch_up()
 
     def _handlers(self) -> dict[str, Any]:
         runs, editing, page = self.runs, self.editing, self.workspace.show_page
