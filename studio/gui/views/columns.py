@@ -35,6 +35,11 @@ class Columns:
     """
 
     def __init__(self) -> None:
+        self._forget()
+        self.layers: list[core.LayerResult] = []
+        self._gather([])
+
+    def _forget(self) -> None:
         self._place_of: dict[str, int] = {}
         self._held: list[core.LayerResult] = []
         self._figures = np.zeros((0, 2))
@@ -42,14 +47,14 @@ class Columns:
         self._kinds: dict[str, int] = {}
         self._formats: dict[str, int] = {}
         self._stacks: dict[str, int] = {}
-        self.layers: list[core.LayerResult] = []
-        self._gather([])
 
     def update(self, results: Sequence[core.LayerResult]) -> bool:
         """Take other results; False when they are the same objects."""
         layers = [result for result in results if result.quantized]
         if len(layers) == len(self.layers) and all(map(_same, layers, self.layers)):
             return False
+        if not layers:  # another checkpoint: nothing of the former one is held
+            self._forget()
         self.layers = layers
         places = list(map(self._place_of.get, [layer.name for layer in layers]))
         for at, (place, layer) in enumerate(zip(places, layers, strict=True)):
