@@ -1,6 +1,7 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
 from kernels import FORMATS, __version__
+from studio.core.architectures import ROLES
 from studio.core.block_inspection import BlockDetail, inspect_block
 from studio.core.cache import ResultCache, ScaleGroups
 from studio.core.comparison import Comparison, Pair, compare, exported_results
@@ -42,7 +43,6 @@ from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.report import report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, Outcome, histogram_edges
-from studio.core.roles import ROLES
 from studio.core.survey import LayerFailed, survey
 
 __all__ = [

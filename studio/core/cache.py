@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from studio.core.model import Layer, Model
+from studio.core.model import Model
 from studio.core.plan import Choice
 from studio.core.results import LayerResult
-from studio.core.roles import fused_group
 
 Key = tuple[Any, ...]
 
@@ -47,8 +46,8 @@ class ScaleGroups:
     def __init__(self, model: Model) -> None:
         members: dict[str, list[int]] = defaultdict(list)
         for index, layer in enumerate(model.layers):
-            if group := _group(layer):
-                members[group].append(index)
+            if layer.group:
+                members[layer.group].append(index)
         self._members = {index: group for group in members.values() if len(group) > 1 for index in group}
 
     def peers(self, index: int, choices: Sequence[Choice]) -> tuple[str, ...]:
@@ -63,10 +62,6 @@ class ScaleGroups:
 
     def _others(self, index: int) -> Iterator[int]:
         return (other for other in self._members.get(index, ()) if other != index)
-
-
-def _group(layer: Layer) -> str | None:
-    return fused_group(layer.name) if layer.matrices else None
 
 
 def _tiered(choice: Choice) -> bool:

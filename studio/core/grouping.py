@@ -4,30 +4,31 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from studio.core.architectures import Family, base_name, block_count, block_index, role
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
+from studio.core.matrices import matrices_of
 from studio.core.model import FP8, Layer, Matrix, Stored
 from studio.core.names import printable
-from studio.core.roles import EXPERT, STACKED, base_name, block_index, role
 
 _SCALES = ("weight_scale_inv", "weight_scale")
 _INPUT_SCALES = ("input_scale", "activation_scale")
-_INPUT_FIRST = {"gpt_oss", "llama4", "llama4_text"}
 _FP8_BLOCK = 128
 
-LONGEST_ROW = 1 << 20
-"""Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""
 
-
-def layers_of(stored: Mapping[str, Stored], config: Mapping[str, Any], warnings: list[str]) -> tuple[Layer, ...]:
-    """The layers in file order; adds to `warnings` what was left out.
+def layers_of(
+    stored: Mapping[str, Stored], config: Mapping[str, Any], family: Family, warnings: list[str]
+) -> tuple[Layer, ...]:
+    """The layers in file order, read by the rules of `family`; adds to `warnings` what was left out.
 
     Raises CheckpointError when two tensors are named like one layer.
     """
     files = {id(item.file): position for position, item in enumerate(stored.values())}
     ordered = sorted(stored.values(), key=lambda item: (files[id(item.file)], item.tensor.start))
-    layers = [_layer(item, stored, config) for item in ordered]
+    shapes = {base_name(name): item.tensor.shape for name, item in stored.items()}
+    blocks = block_count(config)
+    layers = [_layer(item, stored, family, blocks, config, shapes) for item in ordered]
     joined = _joined(layers, stored, warnings)
     kept = tuple(layer for layer in layers if layer.tensor.name not in joined)
     names = {layer.name: layer.tensor.name for layer in kept}
@@ -48,10 +49,17 @@ def _joined(layers: Sequence[Layer], stored: Mapping[str, Stored], warnings: lis
     return scales | inputs
 
 
-def _layer(item: Stored, stored: Mapping[str, Stored], config: Mapping[str, Any]) -> Layer:
+def _layer(
+    item: Stored,
+    stored: Mapping[str, Stored],
+    family: Family,
+    blocks: int,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[int]],
+) -> Layer:
     tensor = item.tensor
     name = base_name(tensor.name)
-    kind = role(tensor.name, tensor.shape)
+    kind = role(tensor.name, tensor.shape, family, blocks)
     scale, block, obstacle = None, (1, 1), ""
     if tensor.dtype == FP8:
         scale, block, obstacle = _fp8_scale(name, tensor, stored)
@@ -59,7 +67,7 @@ def _layer(item: Stored, stored: Mapping[str, Stored], config: Mapping[str, Any]
         obstacle = f"{tensor.dtype} is copied as it is"
     matrices: tuple[Matrix, ...] = ()
     if not obstacle:
-        matrices, obstacle = _matrices(name, tensor, config)
+        matrices, obstacle = matrices_of(name, tensor.shape, family, config, shapes)
     if obstacle:
         scale, block = None, (1, 1)
     return Layer(name, kind, block_index(tensor.name), item, matrices, obstacle, scale, block)
@@ -88,40 +96,3 @@ def _scale_block(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, 
     if scales == (math.ceil(rows / _FP8_BLOCK), math.ceil(columns / _FP8_BLOCK)):
         return _FP8_BLOCK, _FP8_BLOCK
     return None
-
-
-def _matrices(name: str, tensor: Tensor, config: Mapping[str, Any]) -> tuple[tuple[Matrix, ...], str]:
-    shape = tensor.shape
-    if shape and shape[-1] > LONGEST_ROW:
-        return (), f"rows of more than {LONGEST_ROW:,} weights are copied as they are"
-    if len(shape) == 2 and all(shape):
-        expert = EXPERT.match(name)
-        return (Matrix(name, shape[0], shape[1], expert=int(expert["expert"]) if expert else None),), ""
-    stack = STACKED.match(name)
-    if len(shape) != 3 or not stack or not all(shape):
-        dimensions = f"{len(shape)}-dimensional" if all(shape) else "empty"
-        return (), f"{dimensions} tensors are copied as they are"
-    if _is_input_first(stack["projection"], shape, config):
-        return (), "its experts are stored input-first, which no layout here can quantize"
-    return tuple(_stack(stack["stack"], stack["projection"], shape)), ""
-
-
-def _is_input_first(projection: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> bool:
-    """True when a stack is [experts, in, out], so that its rows are not outputs."""
-    text = config.get("text_config")
-    hidden = config.get("hidden_size", text.get("hidden_size") if isinstance(text, dict) else None)
-    _, rows, columns = shape
-    if rows != columns and hidden in (rows, columns):
-        return bool((hidden == rows) != (projection == "down_proj"))
-    return str(config.get("model_type")) in _INPUT_FIRST
-
-
-def _stack(stack: str, projection: str, shape: tuple[int, ...]) -> list[Matrix]:
-    experts, rows, columns = shape
-    parts = ("gate_proj", "up_proj") if projection == "gate_up_proj" and rows % 2 == 0 else (projection,)
-    height = rows // len(parts)
-    return [
-        Matrix(f"{stack}.experts.{expert}.{part}", height, columns, (expert * rows + i * height) * columns, expert)
-        for expert in range(experts)
-        for i, part in enumerate(parts)
-    ]

@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from studio.core.architectures import Family, Role, sections
+from studio.core.architectures.generic import GENERIC
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
-from studio.core.roles import EXPERT, Role
 
 FP8 = "F8_E4M3"
 
@@ -26,16 +27,29 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The unit of quantization: [rows, columns] of a stored tensor, contiguous from `first` elements on.
+    """The unit of quantization: [rows, columns] = [outputs, inputs] of a stored tensor.
 
-    `name` is the module name that runtimes use for this matrix alone; `expert` its place in a stack of experts.
+    Element (r, c) is element first + r * row_step + c * column_step of the tensor; row_step 0 means rows that follow
+    each other. `name` is the module name that runtimes use for this matrix alone. `group` is equal for matrices that
+    runtimes join, which share a tensor scale; "" for one that stands alone. For an expert: `stack` is the module that
+    holds the experts, `expert` its place there, `projection` what it is in it.
     """
 
     name: str
     rows: int
     columns: int
     first: int = 0
+    row_step: int = 0
+    column_step: int = 1
+    group: str = ""
+    stack: str = ""
     expert: int | None = None
+    projection: str = ""
+
+    @property
+    def is_contiguous(self) -> bool:
+        """True when its elements follow each other in the tensor, row by row."""
+        return self.column_step == 1 and self.row_step in (0, self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,11 @@ class Layer:
     obstacle: str = ""
     scale: Stored | None = None
     scale_block: tuple[int, int] = (1, 1)
+
+    @property
+    def group(self) -> str:
+        """What layers have in common whose matrices runtimes join; "" for one that stands alone."""
+        return self.matrices[0].group if self.matrices else ""
 
     @property
     def tensor(self) -> Tensor:
@@ -76,6 +95,11 @@ class Layer:
         return "BF16" if self.scale is not None else self.tensor.dtype
 
     @property
+    def kept_dtype(self) -> str:
+        """Dtype that the weight has where it is kept."""
+        return self.dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes read from disk for this layer."""
         return self.tensor.nbytes + (self.scale.tensor.nbytes if self.scale else 0)
@@ -91,6 +115,7 @@ class Model:
     """A checkpoint, opened: its layers in file order, its configuration, and what was odd about it.
 
     `side_files` are copied to an export as they are. `quantized_by` names the method when it is quantized already.
+    `family` is the row of the table of architectures that it was read by; `known` is False when that is a guess.
     Close it, or use it as a context manager.
     """
 
@@ -101,6 +126,8 @@ class Model:
     side_files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
     quantized_by: str = ""
+    family: Family = GENERIC
+    known: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, Layer]:
@@ -113,8 +140,8 @@ class Model:
         heights: dict[tuple[str, str], int] = defaultdict(int)
         for layer in self.layers:
             for matrix in layer.matrices:
-                if name := EXPERT.match(matrix.name):
-                    heights[name["stack"], name["projection"]] += 1
+                if matrix.expert is not None:
+                    heights[matrix.stack, matrix.projection] += 1
         return heights
 
     @property
@@ -142,6 +169,19 @@ class Model:
     def count(self) -> int:
         """Number of weights."""
         return sum(layer.count for layer in self.layers)
+
+    @property
+    def generates(self) -> bool:
+        """True for a model that config.json says predicts tokens, with a head of its own or the embedding as one."""
+        return self.architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+
+    @cached_property
+    def is_tied(self) -> bool:
+        """True when the output head is the embedding: none is stored, or config.json says that it is not used."""
+        if not any(layer.role == "head" for layer in self.layers):
+            return True
+        said = (section.get("tie_word_embeddings") for section in reversed(sections(self.config)))
+        return bool(next((value for value in said if value is not None), False))
 
     @cached_property
     def block_count(self) -> int:

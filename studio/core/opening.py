@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from studio.core.architectures import family_of, is_known
 from studio.core.containers.files import SourceFile, unreadable
 from studio.core.containers.safetensors import read_header
 from studio.core.containers.strict_json import read_object
@@ -71,9 +72,10 @@ def _open(place: Path) -> Model:
     else:
         what = "neither a folder nor a .safetensors file"
         raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
-    layers = layers_of(stored, config, warnings)
+    family, known = family_of(config), is_known(config)
+    layers = layers_of(stored, config, family, warnings)
     method = quantization_method(stored, config)
-    return Model(place, tuple(files.values()), layers, config, side_files, tuple(warnings), method)
+    return Model(place, tuple(files.values()), layers, config, side_files, tuple(warnings), method, family, known)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from studio.core.names import printable
 from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, Scratch, Slab, read_slab, slabs
 from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
-from studio.core.roles import fused_group
 from studio.core.tasks import Tasks
 
 T = TypeVar("T")
@@ -79,7 +78,7 @@ def scopes(choices: Sequence[Choice]) -> list[list[Choice]]:
     """The choices in order, those that share a tensor scale together."""
     found: dict[str, list[Choice]] = {}
     for choice in choices:
-        group = fused_group(choice.layer.name) if choice.recipe and choice.recipe.format.tensor_scale else None
+        group = choice.layer.group if choice.recipe and choice.recipe.format.tensor_scale else ""
         found.setdefault(group or f"={choice.layer.name}", []).append(choice)
     return list(found.values())
 
@@ -221,7 +220,7 @@ def _multipliers(scope: list[Choice], peaks: dict[str, float], sink: Sink) -> di
     """The multiplier of each matrix with three tiers: one for all matrices of a fused group."""
     tiered = [choice for choice in scope if choice.recipe and choice.recipe.format.tensor_scale]
     groups: dict[str, float] = defaultdict(float)
-    members = [(matrix.name, fused_group(matrix.name) or matrix.name) for c in tiered for matrix in c.layer.matrices]
+    members = [(matrix.name, matrix.group or matrix.name) for c in tiered for matrix in c.layer.matrices]
     for name, group in members:
         groups[group] = max(groups[group], peaks[name])
     return {name: sink.agreed_scale(float(tensor_scale(groups[group]))) for name, group in members}

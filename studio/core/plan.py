@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from kernels import FORMATS, Recipe, recipe
+from studio.core.architectures import ROLES
 from studio.core.errors import PlanError
 from studio.core.model import Layer, Model
 from studio.core.names import printable
-from studio.core.roles import ROLES
 
 SCHEMA = 1
 KEEP = "keep"
@@ -23,7 +23,7 @@ EXPONENTS = ("ceil", "floor")
 class Rule:
     """What to do with the layers that match every condition given; a condition left empty matches all.
 
-    names: globs, or regular expressions after "re:", on layer names. roles: see `roles.Role`. blocks: "0-3,7".
+    names: globs, or regular expressions after "re:", on layer names. roles: see `architectures.Role`. blocks: "0-3,7".
     format: a format name, "keep", or "" for the plan's own format. reason: why, shown where the layer is kept.
     optional: it may match nothing, as the rules of a preset may; otherwise that is an error.
     """
@@ -194,7 +194,8 @@ def _choose(plan: Plan, matchers: Sequence[Callable[[Layer], bool]], layer: Laye
     if index < 0:
         return Choice(layer, None, layer.obstacle or "no rule of the plan matches it")
     rule = plan.rules[index]
-    reason = rule.reason or f"rule {index + 1} keeps it"
+    told = (layer.obstacle, rule.reason) if layer.role == "other" else (rule.reason, layer.obstacle)
+    reason = next(filter(None, told), f"rule {index + 1} keeps it")
     return choose_format(layer, rule.format or plan.format, plan.exponent, reason=reason, rule=index)
 
 

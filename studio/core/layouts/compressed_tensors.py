@@ -6,9 +6,11 @@ from types import MappingProxyType
 import numpy as np
 
 from kernels import Format
-from studio.core.layouts.documents import config_without_quantization, json_document
-from studio.core.layouts.placement import Content, Placement, raw, unsupported
-from studio.core.layouts.torch_names import NVFP4, kept_modules, module_refusals, place_module
+from studio.core.layouts.completion import exported_config
+from studio.core.layouts.documents import json_document
+from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, with_format
+from studio.core.layouts.placement import Content, Placement, raw, rows, unsupported
+from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_patterns, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 
@@ -37,17 +39,31 @@ class CompressedTensors:
     formats: tuple[str, ...] = NVFP4
     metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_global_scale = 1 / g = 2688 / max|W| (divisor)"
-    runs = "transformers with compressed-tensors, vLLM, llama.cpp after conversion, ollama"
+    readers: tuple[str, ...] = ("transformers", "vllm", "mlx-vlm", "llama.cpp")
+
+    def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
+        """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
+        names = model.family.transformers
+        fitted = tuple(choices)
+        if reader == "transformers":
+            fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in fitted)
+            dropped = "two tiers, since transformers drops the tensor scale of experts"
+            fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
+        return whole_groups(fitted, "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.refusals`."""
-        return unsupported(self, choices) + module_refusals(model, choices, self.title)
+        sentences = unsupported(self, choices) + module_refusals(model, choices, self.title)
+        return sentences + mixed_groups(choices, "vLLM")
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.cautions`."""
-        tiers = any(c.recipe and c.recipe.format.tensor_scale and c.layer.role == "expert" for c in choices)
-        sentence = "transformers 5.23 drops the tensor scale of experts: load it with vLLM, or export two tiers for it"
-        return [sentence] if tiers else []
+        found = []
+        if any(map(_is_tiered_expert, choices)):
+            found.append("transformers 5.23 drops the tensor scale of these experts: load this export with vLLM")
+        if model.family.transformers.dequantized:
+            found.append("transformers 5.23 loads this architecture with CompressedTensorsConfig(dequantize=True) only")
+        return found
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
@@ -55,7 +71,8 @@ class CompressedTensors:
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`."""
-        return raw(layer)
+        single = model.family.transformers.split and any(matrix.expert is not None for matrix in layer.matrices)
+        return rows(layer) if single else raw(layer)
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`; kept below infinity for the smallest g."""
@@ -67,22 +84,27 @@ class CompressedTensors:
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json with the section that compressed-tensors reads."""
+        heads = any(choice.recipe and choice.layer.role == "head" for choice in choices)
         group = {
             "format": _FORMAT,
-            "targets": ["Linear"],
+            "targets": ["Linear", "re:.*lm_head$"] if heads else ["Linear"],
             "weights": _WEIGHTS,
             "input_activations": None,
             "output_activations": None,
         }
-        config = config_without_quantization(model)
+        config = exported_config(model)
         config["quantization_config"] = {
             "config_groups": {"group_0": group},
             "format": _FORMAT,
             "global_compression_ratio": None,
-            "ignore": kept_modules(model, choices),
+            "ignore": [*kept_modules(choices), *(f"re:{text}" for text in kept_patterns(model, choices))],
             "kv_cache_scheme": None,
             "quant_method": "compressed-tensors",
             "quantization_status": "compressed",
             "version": "0.20.0",
         }
         return {"config.json": json_document(config)}
+
+
+def _is_tiered_expert(choice: Choice) -> bool:
+    return choice.recipe is not None and choice.recipe.format.tensor_scale and choice.layer.role == "expert"

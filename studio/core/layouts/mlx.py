@@ -1,6 +1,6 @@
 """MLX and mlx-lm: uint32 codes, tensor scale stored as A = max|W|, experts stacked, overrides in the config."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -9,17 +9,19 @@ import numpy as np
 
 from kernels import FORMATS, Format
 from kernels.formats import TENSOR_SCALE_DIVISOR
-from studio.core.layouts.documents import config_without_quantization, json_document
-from studio.core.layouts.placement import Content, Placement, raw, text_section
+from studio.core.architectures import base_name, renamed
+from studio.core.architectures.family import pattern
+from studio.core.layouts.completion import exported_config
+from studio.core.layouts.documents import json_document
+from studio.core.layouts.fitting import kept, named, with_format
+from studio.core.layouts.placement import Content, Placement
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 from studio.core.resources import resources
-from studio.core.roles import EXPERT
 
 MODEL_FILE = "nvfp4_three_tiers.py"
-_PROJECTIONS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 _SETTINGS = ("group_size", "bits", "mode")
-_HOISTED = ("rope_theta", "partial_rotary_factor")
+_TWO_TIERS = "nvfp4-2t"
 
 
 class Mlx:
@@ -30,13 +32,26 @@ class Mlx:
     formats = tuple(FORMATS)
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
-    runs = "mlx-lm"
+    readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
+
+    def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
+        """See `Layout.fit`: what mlx-lm takes apart stays plain, what it joins has two tiers."""
+        names = model.family.mlx
+        plain = "mlx-lm takes it apart while loading, which it can do with plain weights only"
+        joined = "mlx-lm joins it with others, which then can not have a tensor scale each"
+        fitted = (kept(choice, plain) if named(choice, names.keep) else choice for choice in choices)
+        return tuple(
+            with_format(choice, _TWO_TIERS, joined) if named(choice, names.two_tiers) and _has_scale(choice) else choice
+            for choice in fitted
+        )
 
     def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.refusals`: experts of one stack must be complete and alike, names must not be settings."""
+        if model.family.mlx.refused and any(choice.recipe for choice in choices):
+            return [model.family.mlx.refused]
         taken = (matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices)
         sentences = [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
-        for (stack, projection), members in _stacks(choices).items():
+        for (stack, projection), members in _stacks(model, choices).items():
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):
                 sentences.append(f"{stack}: experts are missing, the stack of {projection} can not be written")
@@ -46,15 +61,14 @@ class Mlx:
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.cautions`."""
-        tiers = any(choice.recipe and choice.recipe.format.tensor_scale for choice in choices)
         sentence = "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
-        return [sentence] if tiers else []
+        return [sentence] if any(map(_has_scale, choices)) else []
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
         path, expert, count = _module(model, matrix)
         rows, columns = matrix.rows, matrix.columns
-        scale_dtype = layer.dtype if row.affine else "U8"
+        scale_dtype = layer.kept_dtype if row.affine else "U8"
         scale_size = {"F32": 4, "U8": 1}.get(scale_dtype, 2)
 
         def part(content: Content, name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> Placement:
@@ -74,16 +88,19 @@ class Mlx:
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`: kept experts go into the stacks that mlx-lm has for them, too."""
-        if not layer.matrices or any(matrix.expert is None for matrix in layer.matrices):
-            return raw(layer)
-        return [self._kept_expert(model, layer, matrix) for matrix in layer.matrices]
-
-    @staticmethod
-    def _kept_expert(model: Model, layer: Layer, matrix: Matrix) -> Placement:
-        path, expert, count = _module(model, matrix)
-        size = layer.kept_nbytes // layer.count * matrix.rows * matrix.columns
-        shape = (count, matrix.rows, matrix.columns)
-        return Placement("raw", f"{path}.weight", layer.dtype, shape, size, (expert or 0) * size)
+        matrices = layer.matrices
+        if matrices and (matrices[0].expert is not None or not matrices[0].is_contiguous):
+            return [_kept_matrix(model, layer, matrix) for matrix in matrices]
+        names, base = model.family.mlx, base_name(layer.tensor.name)
+        for text, projections in names.bias:
+            if found := pattern(text).search(base):
+                return _split_biases(model, layer, found[1], projections)
+        content: Content = "plus_one" if names.plus_one and pattern(names.plus_one).search(base) else "raw"
+        shape = layer.shape
+        if names.moved and pattern(names.moved).search(base) and len(shape) == 3 and shape[1] == 1:
+            shape = (shape[0], shape[2], 1)
+        name = renamed(base, names.stored) + layer.tensor.name[len(base) :]
+        return [Placement(content, name, layer.kept_dtype, shape, layer.kept_nbytes)]
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
@@ -95,66 +112,78 @@ class Mlx:
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json with its overrides and, for three tiers, the model file that mlx-lm runs."""
-        config = config_without_quantization(model)
-        text = text_section(config)
-        _hoist(config, text)
+        config = exported_config(model)
         quantization = _quantization(model, choices)
         files = {}
-        if any(choice.recipe and choice.recipe.format.tensor_scale for choice in choices):
+        if any(map(_has_scale, choices)):
             config["model_file"] = MODEL_FILE
             files[MODEL_FILE] = (resources() / "mlx" / MODEL_FILE).read_bytes()
         config |= {"quantization": quantization, "quantization_config": quantization}
         return {**files, "config.json": json_document(config)}
 
 
-def _stacks(choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:
+def _has_scale(choice: Choice) -> bool:
+    return choice.recipe is not None and choice.recipe.format.tensor_scale
+
+
+def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:
     found: dict[tuple[str, str], list[tuple[Choice, Matrix]]] = defaultdict(list)
-    for choice in choices:
+    for choice in choices if model.family.mlx.stack else ():
         for matrix in choice.layer.matrices:
-            name = EXPERT.match(matrix.name)
-            if name and matrix.expert is not None:
-                found[name["stack"], name["projection"]].append((choice, matrix))
+            if matrix.expert is not None:
+                found[matrix.stack, matrix.projection].append((choice, matrix))
     return found
 
 
 def _module(model: Model, matrix: Matrix) -> tuple[str, int | None, int]:
-    """(module path in mlx-lm, place in its stack or None, height of the stack) of a matrix."""
-    name = EXPERT.match(matrix.name)
-    if not name or matrix.expert is None:
-        return matrix.name, None, 1
-    count = model.stack_heights[name["stack"], name["projection"]]
-    projection = _PROJECTIONS.get(name["projection"], name["projection"])
-    return f"{name['stack']}.switch_mlp.{projection}", matrix.expert, count
+    """(module path as stored, place in its stack or None, height of the stack) of a matrix."""
+    names = model.family.mlx
+    if matrix.expert is None or not names.stack:
+        return renamed(matrix.name, names.stored), None, 1
+    path = _stacked(model, matrix.stack, matrix.projection)
+    return path, matrix.expert, model.stack_heights[matrix.stack, matrix.projection]
 
 
-def _hoist(config: dict[str, Any], text: Any) -> None:
-    """Put values where mlx-lm looks for them: transformers 5 nests the rotary ones and renames the expert count."""
-    rope = text.get("rope_parameters")
-    if isinstance(rope, dict):
-        for key in _HOISTED:
-            if key in rope:
-                text.setdefault(key, rope[key])
-        if rope.get("rope_type", "default") != "default":
-            text.setdefault("rope_scaling", dict(rope))
-    if "num_local_experts" in text:
-        text.setdefault("num_experts", text["num_local_experts"])
-    config.pop("model_file", None)
+def _stacked(model: Model, stack: str, projection: str) -> str:
+    names = model.family.mlx
+    inside = dict(names.projections).get(projection, projection)
+    return renamed(names.stack.format(stack=stack, projection=inside), names.stored)
+
+
+def _kept_matrix(model: Model, layer: Layer, matrix: Matrix) -> Placement:
+    path, expert, count = _module(model, matrix)
+    size = layer.kept_nbytes // layer.count * matrix.rows * matrix.columns
+    shape = (matrix.rows, matrix.columns)
+    stacked = shape if expert is None else (count, *shape)
+    return Placement("rows", f"{path}.weight", layer.kept_dtype, stacked, size, (expert or 0) * size)
+
+
+def _split_biases(model: Model, layer: Layer, stack: str, projections: Sequence[str]) -> list[Placement]:
+    """The biases [experts, outputs] of the projections of a stack; outputs of two alternate."""
+    contents: tuple[Content, ...] = ("raw",) if len(projections) == 1 else ("even", "odd")
+    experts, outputs = layer.shape
+    shape, nbytes = (experts, outputs // len(projections)), layer.kept_nbytes // len(projections)
+    return [
+        Placement(content, f"{_stacked(model, stack, projection)}.bias", layer.kept_dtype, shape, nbytes)
+        for content, projection in zip(contents, projections, strict=True)
+    ]
 
 
 def _parameters(row: Format) -> dict[str, Any]:
     mode = "affine" if row.affine else row.name.split("-")[0]
-    found: dict[str, Any] = {"group_size": row.block, "bits": row.bits, "mode": mode}
-    return {**found, "global_scale": True} if row.tensor_scale else found
+    return {"group_size": row.block, "bits": row.bits, "mode": mode}
 
 
 def _quantization(model: Model, choices: Sequence[Choice]) -> dict[str, Any]:
-    used = [choice.recipe.format for choice in choices if choice.recipe]
-    common = max(FORMATS.values(), key=lambda row: used.count(row)) if used else FORMATS["nvfp4-2t"]
-    section = {key: value for key, value in _parameters(common).items() if key != "global_scale"}
+    """The settings of most layers, and an override for every other one under the name that each reader gives it."""
+    used = Counter(choice.recipe.format for choice in choices if choice.recipe)
+    common = _parameters(max(used, key=lambda row: used[row], default=FORMATS[_TWO_TIERS]))
+    section = dict(common)
     for choice in choices:
         for matrix in choice.layer.matrices if choice.recipe else ():
             assert choice.recipe is not None
-            row = choice.recipe.format
-            if row != common or row.tensor_scale:
-                section[_module(model, matrix)[0]] = _parameters(row)
+            parameters = _parameters(choice.recipe.format)
+            if parameters != common:
+                path = _module(model, matrix)[0]
+                section |= dict.fromkeys((path, renamed(path, model.family.mlx.module)), parameters)
     return section

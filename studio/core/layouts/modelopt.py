@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from kernels import Format
-from studio.core.layouts.documents import config_without_quantization, json_document
+from studio.core.layouts.completion import exported_config
+from studio.core.layouts.documents import json_document
+from studio.core.layouts.fitting import mixed_groups, whole_groups
 from studio.core.layouts.placement import Content, Placement, raw, unsupported
-from studio.core.layouts.torch_names import NVFP4, kept_modules, module_refusals, place_module
+from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 
@@ -26,11 +28,16 @@ class ModelOpt:
     formats: tuple[str, ...] = NVFP4
     metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_scale_2 = g = max|W| / 2688 (multiplier)"
-    runs = "vLLM (Marlin, weight only), TensorRT-LLM, llama.cpp after conversion, ollama"
+    readers: tuple[str, ...] = ("vllm", "mlx-vlm", "llama.cpp")
+
+    def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
+        """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept."""
+        return whole_groups(choices, "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.refusals`."""
-        return unsupported(self, choices) + module_refusals(model, choices, self.title)
+        sentences = unsupported(self, choices) + module_refusals(model, choices, self.title)
+        return sentences + mixed_groups(choices, "vLLM")
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.cautions`."""
@@ -54,8 +61,8 @@ class ModelOpt:
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json and hf_quant_config.json; readers look at one or the other."""
-        kept = kept_modules(model, choices)
-        config = config_without_quantization(model)
+        kept = [*kept_modules(choices), *kept_wildcards(model, choices)]
+        config = exported_config(model)
         config["quantization_config"] = {
             "config_groups": {"group_0": {"weights": _WEIGHTS, "targets": ["Linear"]}},
             "ignore": kept,

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels import Format
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 
-Content = Literal["codes", "scales", "biases", "tensor_scale", "raw"]
+Content = Literal["codes", "scales", "biases", "tensor_scale", "raw", "rows", "plus_one", "even", "odd"]
+"""What of a layer goes somewhere. Of a kept one: raw, its stored bytes; rows, the weights of its matrices, one after
+the other; plus_one, 1 added to each value; even and odd, every other value of the last axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ class Placement:
 class Layout(Protocol):
     """A convention: names and dtypes of the stored parts, the meaning of the tensor scale, the config section.
 
-    formats: what it can store. metadata: safetensors metadata. runs: where the result runs, for people.
-    scale_convention: the stored tensor scale in terms of g = max|W| / 2688 and A = max|W|.
+    formats: what it can store. metadata: safetensors metadata. readers: names of the runtimes that load it, the one
+    that it is written for first. scale_convention: the stored tensor scale by g = max|W| / 2688 and A = max|W|.
     """
 
     name: str
@@ -37,7 +40,11 @@ class Layout(Protocol):
     formats: tuple[str, ...]
     metadata: Mapping[str, str]
     scale_convention: str
-    runs: str
+    readers: tuple[str, ...]
+
+    def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
+        """The choices as `reader` can load them: what it can not is kept or given another format, with the reason."""
+        ...
 
     def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """Why the plan can not be stored, one sentence each; empty when it can."""
@@ -76,7 +83,7 @@ def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
 
 def raw(layer: Layer) -> list[Placement]:
     """A kept layer in one piece under its own name, FP8 widened."""
-    return [Placement("raw", layer.tensor.name, layer.dtype, layer.shape, layer.kept_nbytes)]
+    return [Placement("raw", layer.tensor.name, layer.kept_dtype, layer.shape, layer.kept_nbytes)]
 
 
 def pieces(parts: Sequence[Placement], start: int, count: int) -> Iterator[tuple[int, str, int, int]]:
@@ -92,12 +99,24 @@ def pieces(parts: Sequence[Placement], start: int, count: int) -> Iterator[tuple
         position += part.nbytes
 
 
-def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config that describes the language model: the whole, or `text_config` of a multimodal one."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
+def rows(layer: Layer) -> list[Placement]:
+    """A kept layer cut into its matrices, each a module of its own with its outputs as rows."""
+    return [
+        Placement("rows", f"{m.name}.weight", layer.kept_dtype, (m.rows, m.columns), m.rows * m.columns * size)
+        for size in [layer.kept_nbytes // layer.count]
+        for m in layer.matrices
+    ]
 
 
-def is_tied(config: Mapping[str, Any]) -> bool:
-    """True when the output head is the embedding."""
-    return bool(config.get("tie_word_embeddings", text_section(config).get("tie_word_embeddings", False)))
+def edited(content: Content, values: NDArray[Any]) -> NDArray[Any]:
+    """What is written of the stored `values` of a kept layer, flat; raises ValueError for another kind of content."""
+    match content:
+        case "raw":
+            return values
+        case "plus_one":
+            return (values.astype(np.float32) + np.float32(1)).astype(values.dtype)
+        case "even":
+            return values[0::2]
+        case "odd":
+            return values[1::2]
+    raise ValueError(f"[edited] {content} is no edit of stored values")

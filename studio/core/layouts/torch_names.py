@@ -1,13 +1,29 @@
 """What the layouts of the PyTorch world share: a module per matrix, uint8 codes, E4M3 scales, an exclusion list."""
 
+import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 
 from kernels import Format
-from studio.core.layouts.placement import Content, Placement, is_tied, text_section
+from studio.core.architectures import MATRIX_ROLES
+from studio.core.architectures.generic import BLOCK, PARTS
+from studio.core.architectures.naming import part_of
+from studio.core.layouts.placement import Content, Placement
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
 
 NVFP4 = ("nvfp4-2t", "nvfp4-3t")
+_ANYWHERE = r"(.*\.)?"
+_BLOCK = re.compile(BLOCK)
+_NUMBER = re.compile(r"\b\d+\b")
+_OTHER_NAMES = {
+    "head": _ANYWHERE + r"(lm_head|embed_out)$",
+    "router": _ANYWHERE + r"(router|gate)(\.\w+)?$",
+    "vision": r".*(vision|visual|image)",
+    "audio": r".*(audio|speech|sound)",
+    "projector": r".*(projector|projection|connector|resampler|merger|embed_vision|embed_audio)",
+}
+"""Names that runtimes give to modules of a role, whatever the checkpoint calls them."""
 
 
 def place_module(
@@ -32,18 +48,70 @@ def module_refusals(model: Model, choices: Sequence[Choice], title: str) -> list
     for choice in choices:
         if choice.recipe and choice.layer.role == "embedding":
             sentences.append(f"{title} stores linear layers only, and {choice.layer.name} is an embedding")
-        if choice.recipe and choice.layer.role == "head" and is_tied(model.config):
+        if choice.recipe and choice.layer.role == "head" and model.is_tied:
             sentences.append(f"{choice.layer.name} is tied to the embedding, which {title} can not quantize")
     return sentences
 
 
-def kept_modules(model: Model, choices: Sequence[Choice]) -> list[str]:
-    """Names of the modules that stay as they are, in file order, for the exclusion list of a config."""
-    roles = ("linear", "expert", "head", "embedding", "router")
-    names = [name for c in choices if c.recipe is None and c.layer.role in roles for name in _modules(c.layer)]
-    if is_tied(model.config) or is_tied(text_section(model.config)):
+def kept_modules(choices: Sequence[Choice]) -> list[str]:
+    """Names of the modules that stay as they are, as the checkpoint spells them, in file order."""
+    names = [name for choice in _kept(choices) for name in _modules(choice.layer)]
+    if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
         names.append("lm_head")
     return list(dict.fromkeys(names))
+
+
+def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
+    """Regular expressions that match the kept modules under the names of any runtime, and no quantized one.
+
+    Runtimes move prefixes (`model.language_model.`, `language_model.model.`) and rename heads, routers and towers, so
+    what counts is where a module stands in its block, or the part of the model that it belongs to.
+    """
+    quantized = [matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices]
+    tails = {_tail(name) for name in quantized}
+    kinds = {_NUMBER.sub("0", name) for name in (*quantized, *tails)}
+    tail_kinds = {_NUMBER.sub("0", tail) for tail in tails}
+    wanted: dict[str, None] = {}
+    for choice in _kept(choices):
+        layer = choice.layer
+        if layer.role in _OTHER_NAMES:
+            wanted.setdefault(_OTHER_NAMES[layer.role])
+        for name in _modules(layer):
+            tail = _tail(name)
+            if layer.role in PARTS:
+                wanted.setdefault(_part_pattern(model, name))
+            elif _NUMBER.sub("0", tail) not in tail_kinds:
+                wanted.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(tail)) + "$")
+            elif tail not in tails:
+                wanted.setdefault(_ANYWHERE + re.escape(tail) + "$")
+    if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
+        wanted.setdefault(_OTHER_NAMES["head"])
+    return [text for text in wanted if not any(map(re.compile(text).match, kinds))]
+
+
+def kept_wildcards(model: Model, choices: Sequence[Choice]) -> list[str]:
+    """Wildcards for the parts of the model that are kept whole, whatever their prefix in a runtime."""
+    quantized = [matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices]
+    parts = (part_of(choice.layer.name, model.family) for choice in _kept(choices) if choice.layer.role in PARTS)
+    wanted = dict.fromkeys(f"*{part}*" for part in parts if part)
+    kinds = {_NUMBER.sub("0", name) for name in quantized}
+    return [text for text in wanted if not fnmatch.filter(kinds, text)]
+
+
+def _part_pattern(model: Model, name: str) -> str:
+    if component := part_of(name, model.family):
+        return rf"{_ANYWHERE}{re.escape(component)}(\..*)?$"
+    return f"{_ANYWHERE}{re.escape('.'.join(_tail(name).split('.')[:2]))}\\..*"
+
+
+def _tail(name: str) -> str:
+    """What is left of a name from its last numbered block on, or its last part."""
+    found = _BLOCK.search(name)
+    return name[found.start() :].removeprefix(".") if found else name.rpartition(".")[2]
+
+
+def _kept(choices: Sequence[Choice]) -> list[Choice]:
+    return [c for c in choices if c.recipe is None and c.layer.role in MATRIX_ROLES and len(c.layer.shape) > 1]
 
 
 def _modules(layer: Layer) -> list[str]:

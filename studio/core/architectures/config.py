@@ -1,0 +1,71 @@
+"""What config.json says about the architecture; it may lack anything, and nothing in it is believed blindly."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from studio.core.architectures.families import FAMILIES
+from studio.core.architectures.family import Family
+from studio.core.architectures.generic import GENERIC
+
+_TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "llm")
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks")
+_HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
+
+
+def sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The sections that describe the language model, innermost first, the whole config last."""
+    found = [config]
+    while inner := next((found[0][key] for key in _TEXT if isinstance(found[0].get(key), dict)), None):
+        found.insert(0, inner)
+    return found
+
+
+def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that describes the language model: the whole, or a section of a multimodal one."""
+    return sections(config)[0]
+
+
+def model_types(config: Mapping[str, Any]) -> list[str]:
+    """Model types from the whole to the text section."""
+    return [str(section["model_type"]) for section in reversed(sections(config)) if section.get("model_type")]
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The row of the table for a config: that of the whole model before that of its text section."""
+    for kind in model_types(config):
+        for family in FAMILIES:
+            if kind in family.model_types or kind.removesuffix("_text") in family.model_types:
+                return family
+    return GENERIC
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
+    """True when the table knows a model type of the config."""
+    kinds = {kind for name in model_types(config) for kind in (name, name.removesuffix("_text"))}
+    return any(kinds & family.model_types for family in FAMILIES)
+
+
+def block_count(config: Mapping[str, Any]) -> int:
+    """Number of blocks of the language model that the config states, or 0."""
+    return _integer(config, _BLOCKS)
+
+
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Width of the language model that the config states, or 0."""
+    return _integer(config, _HIDDEN)
+
+
+def number(config: Mapping[str, Any], dotted: str) -> int:
+    """The whole number under a dotted key of the text section, or 0."""
+    value: Any = text_section(config)
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _integer(config: Mapping[str, Any], keys: tuple[str, ...]) -> int:
+    for section in sections(config):
+        for key in keys:
+            if isinstance(section.get(key), int) and section[key] > 0:
+                return int(section[key])
+    return 0

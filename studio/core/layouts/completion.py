@@ -1,0 +1,61 @@
+"""config.json as readers take it: values where each of them looks, one truth about the head, no former quantization."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from studio.core.architectures import sections
+from studio.core.layouts.documents import config_without_quantization
+from studio.core.model import Model
+
+_FROM_ROPE = ("rope_theta", "partial_rotary_factor")
+
+_TIE = "tie_word_embeddings"
+
+
+def exported_config(model: Model) -> dict[str, Any]:
+    """The config of an export: the model's own, completed for readers older than what wrote it."""
+    config = config_without_quantization(model)
+    config.pop("model_file", None)
+    written_by_5 = str(config.get("transformers_version", "")).startswith("5")
+    for section in sections(config):
+        assert isinstance(section, dict)
+        _complete_rope(section)
+        if written_by_5:
+            _complete(section)
+    if model.generates:
+        _say_whether_tied(config, model.is_tied)
+    return config
+
+
+def _complete_rope(section: MutableMapping[str, Any]) -> None:
+    """Transformers 5 nests what older readers expect beside the other values, per kind of attention if they differ."""
+    rope = section.get("rope_parameters")
+    if not isinstance(rope, dict):
+        return
+    local = rope.get("sliding_attention")
+    whole = rope.get("full_attention", rope)
+    if not isinstance(whole, dict):
+        return
+    for key in _FROM_ROPE:
+        if key in whole:
+            section.setdefault(key, whole[key])
+    if isinstance(local, dict) and "rope_theta" in local:
+        section.setdefault("rope_local_base_freq", local["rope_theta"])
+    scaled = whole.get("rope_type", "default") != "default"
+    section.setdefault("rope_scaling", dict(whole) if scaled else None)
+
+
+def _complete(section: MutableMapping[str, Any]) -> None:
+    """Transformers 5 leaves out what its classes derive, and renames the number of experts."""
+    if "num_local_experts" in section:
+        section.setdefault("num_experts", section["num_local_experts"])
+    hidden, heads = section.get("hidden_size", 0), section.get("num_attention_heads", 0)
+    if section.get("head_dim") is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
+        section["head_dim"] = hidden // heads
+
+
+def _say_whether_tied(config: dict[str, Any], tied: bool) -> None:
+    config[_TIE] = tied
+    for section in sections(config):
+        if _TIE in section and isinstance(section, dict):
+            section[_TIE] = tied

@@ -1,0 +1,72 @@
+"""Fitting: choices changed to what the readers of a layout can load, each with the reason."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kernels import recipe
+from studio.core.architectures.family import pattern
+from studio.core.plan import Choice
+
+
+def named(choice: Choice, text: str) -> bool:
+    """True when a quantized layer, or one of its matrices, matches the regular expression `text`."""
+    if not text or choice.recipe is None:
+        return False
+    found = pattern(text)
+    return bool(found.search(choice.layer.name) or any(found.search(m.name) for m in choice.layer.matrices[:1]))
+
+
+def kept(choice: Choice, reason: str) -> Choice:
+    """The choice with its layer kept, because of `reason`."""
+    return replace(choice, recipe=None, reason=reason)
+
+
+def with_format(choice: Choice, name: str, reason: str) -> Choice:
+    """The choice with another format, because of `reason`."""
+    return replace(choice, recipe=recipe(name), reason=reason)
+
+
+def whole_groups(choices: Sequence[Choice], title: str) -> tuple[Choice, ...]:
+    """The choices with no fused group and no set of experts quantized in part: the rest of it is kept, too."""
+    fitted = tuple(choices)
+    while broken := _broken_groups(fitted):
+        fitted = tuple(
+            kept(choice, f"{title} loads it as one with {other}, which is kept")
+            if choice.recipe and (other := next(filter(None, map(broken.get, _keys(choice))), None))
+            else choice
+            for choice in fitted
+        )
+    return fitted
+
+
+def _broken_groups(choices: Sequence[Choice]) -> dict[str, str]:
+    """The groups that are quantized in part, each with the name of a member that is kept."""
+    kept_member: dict[str, str] = {}
+    quantized: set[str] = set()
+    for choice in choices:
+        for key in _keys(choice):
+            if choice.recipe is None:
+                kept_member.setdefault(key, choice.layer.name)
+            else:
+                quantized.add(key)
+    return {key: name for key, name in kept_member.items() if key in quantized}
+
+
+def mixed_groups(choices: Sequence[Choice], title: str) -> list[str]:
+    """A sentence per fused group or set of experts whose members have different formats."""
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for choice in choices:
+        for key in _keys(choice) if choice.recipe else ():
+            groups[key].setdefault(choice.format, choice.layer.name)
+    return [
+        f"{title} loads {' and '.join(found.values())} as one, which {' and '.join(found)} can not be"
+        for found in groups.values()
+        if len(found) > 1
+    ]
+
+
+def _keys(choice: Choice) -> list[str]:
+    layer = choice.layer
+    stacks = {matrix.stack for matrix in layer.matrices[:1] if matrix.expert is not None}
+    return [*([f"group {layer.group}"] if layer.group else []), *(f"experts of {stack}" for stack in stacks)]
