@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
         _add_machine_options(sub)
         _add_result_options(sub)
     plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
-    plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="check that this layout can store it")
+    plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
+    _add_reader(plan)
     _add_export_options(quantize)
     verify = command("verify", "check every byte and every weight of an export")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
@@ -100,11 +101,22 @@ def _add_result_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_export_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("export")
-    group.add_argument("--layout", default="mlx", choices=sorted(core.LAYOUTS), help="default: mlx")
+    group.add_argument("--layout", choices=sorted(core.LAYOUTS), help="default: that of --for, or mlx")
+    _add_reader(group)
     group.add_argument("--overwrite", action="store_true", help="replace DST when it is a folder that is not empty")
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
+
+
+def _add_reader(group: "argparse._ActionsContainer") -> None:
+    group.add_argument(
+        "--for",
+        dest="reader",
+        default="",
+        choices=core.readers(),
+        help="write what this runtime loads; default: the first that the layout is for",
+    )
 
 
 def _positive(text: str) -> int:

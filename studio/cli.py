@@ -13,7 +13,7 @@ from types import FrameType
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
-from studio.rendering import show_inspection, show_outcome, show_plan
+from studio.rendering import show_claims, show_inspection, show_outcome, show_plan
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -98,13 +98,26 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
-        if options.layout and (refusals := core.LAYOUTS[options.layout].refusals(model, choices)):
-            raise core.PlanError(core.printable("; ".join(refusals[:3]), 400))
-        show_plan(plan, choices, console)
+        if options.layout or options.reader:
+            choices = _fitted(options, console, model, choices)
+        show_plan(model, plan, choices, console)
     if options.save:
         core.save_plan(plan, options.save)
         console.log(f"wrote {options.save}")
     return 0
+
+
+def _fitted(
+    options: argparse.Namespace, console: Console, model: core.Model, choices: tuple[core.Choice, ...]
+) -> tuple[core.Choice, ...]:
+    """The choices as an export in the layout asked for would hold them; what differs is said."""
+    layout, reader = core.layout_for(options.layout or "", options.reader)
+    fitted = layout.fit(model, choices, reader)
+    for sentence in core.changes(choices, fitted):
+        console.log(f"note: {sentence}")
+    if refusals := layout.refusals(model, fitted):
+        raise core.PlanError(core.printable("; ".join(refusals[:3]), 400))
+    return fitted
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
@@ -124,6 +137,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
+        layout, reader = core.layout_for(options.layout or "", options.reader)
         with core.start(_machine(options), model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
@@ -131,21 +145,24 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 model,
                 plan,
                 choices,
-                core.LAYOUTS[options.layout],
+                layout,
                 options.target,
                 overwrite=options.overwrite,
                 restart=options.restart,
+                reader=reader,
                 shard_nbytes=options.shard_size,
             )
+            for sentence in job.changes:
+                console.log(f"note: {sentence}")
             if options.dry_run:
-                show_plan(plan, choices, console)
+                show_plan(model, plan, job.choices, console)
                 files = ", ".join(f"{shard.name} {core.size_text(shard.nbytes)}" for shard in job.shards)
                 console.say(f"\nWould write {core.size_text(job.nbytes)} to {options.target}: {files}")
                 return 0
             outcome = _follow(core.export(started, job), console)
         code = _finish(options, console, model, plan, outcome)
         console.say(f"\nWrote and verified {options.target}")
-        console.say(f"It runs on: {job.layout.runs}")
+        show_claims(job.claims, console)
         for sentence in job.cautions:
             console.say(f"Note: {sentence}")
         return code

@@ -30,7 +30,8 @@ from studio.core.events import (
 from studio.core.export import Export, prepare
 from studio.core.inspection import FormatDetail, LayerDetail, inspect_layer
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
-from studio.core.layouts import LAYOUTS
+from studio.core.layouts import LAYOUTS, Layout, layout_for, readers
+from studio.core.layouts.fitting import changes
 from studio.core.microscope import ErrorMap, Place
 from studio.core.model import Layer, Model
 from studio.core.names import printable
@@ -43,6 +44,7 @@ from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.report import report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, Outcome, histogram_edges
+from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.survey import LayerFailed, survey
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "KEEP",
     "LAYOUTS",
     "ROLES",
+    "RUNTIMES",
     "STOPPED",
     "ZONES",
     "ZONE_STARTS",
@@ -59,6 +62,7 @@ __all__ = [
     "BlockDetail",
     "CheckpointError",
     "Choice",
+    "Claim",
     "Comparison",
     "Engine",
     "ErrorMap",
@@ -72,6 +76,7 @@ __all__ = [
     "LayerDone",
     "LayerFailed",
     "LayerResult",
+    "Layout",
     "Machine",
     "MemoryLimitError",
     "Model",
@@ -93,7 +98,10 @@ __all__ = [
     "Tiers",
     "Warned",
     "__version__",
+    "changes",
     "choose_format",
+    "claim_sentences",
+    "claims",
     "command_line",
     "compare",
     "demo_checkpoint",
@@ -105,6 +113,7 @@ __all__ = [
     "inspect_block",
     "inspect_layer",
     "keep_nonfinite",
+    "layout_for",
     "load_plan",
     "measure",
     "no_tiers",
@@ -114,6 +123,7 @@ __all__ = [
     "preset",
     "preset_names",
     "printable",
+    "readers",
     "report_json",
     "resolve",
     "resources",

@@ -12,8 +12,9 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
 from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
-from studio.core.layouts import Layout
+from studio.core.layouts import Layout, layout_for
 from studio.core.layouts.documents import code_left_out, json_document
+from studio.core.layouts.fitting import changes
 from studio.core.manifest import SUMS, manifest, sums
 from studio.core.model import Model
 from studio.core.names import printable
@@ -22,6 +23,7 @@ from studio.core.plan import Choice, Plan
 from studio.core.readback import StoredMatrix, chunks, sha256
 from studio.core.report import model_card
 from studio.core.results import LayerResult, Outcome
+from studio.core.runtimes import Claim, claims
 from studio.core.shard_writer import ShardWriter
 from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
 from studio.core.staging import MANIFEST, NoSpaceError, Staging, check_space, check_target
@@ -44,6 +46,8 @@ class Export:
     target: Path
     shards: tuple[Shard, ...]
     documents: Mapping[str, bytes]
+    reader: str = ""
+    changes: tuple[str, ...] = ()
     overwrite: bool = False
     restart: bool = False
 
@@ -51,6 +55,11 @@ class Export:
     def cautions(self) -> list[str]:
         """What users of the export must know before they load it."""
         return [*self.layout.cautions(self.model, self.choices), *code_left_out(self.model)]
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What is known of this export in each runtime."""
+        return claims(self.model, self.choices, self.layout)
 
     @property
     def nbytes(self) -> int:
@@ -75,18 +84,25 @@ def prepare(
     *,
     overwrite: bool = False,
     restart: bool = False,
+    reader: str = "",
     shard_nbytes: int = SHARD_NBYTES,
 ) -> Export:
-    """Check an export and lay it out. Raises CheckpointError, PlanError or ExportError."""
+    """Check an export for `reader`, by default the first that the layout names, and lay it out.
+
+    Raises CheckpointError, PlanError or ExportError.
+    """
     model.check_plain()
+    layout, reader = layout_for(layout.name, reader)
+    asked, choices = choices, layout.fit(model, choices, reader)
+    told = tuple(changes(asked, choices))
     if refusals := layout.refusals(model, choices):
         raise PlanError(printable("; ".join(refusals[:3]), 400), hint=_layouts_for(choices))
     if not any(choice.recipe for choice in choices):
-        raise PlanError("the plan keeps every layer: there is nothing to quantize")
+        raise PlanError("the plan keeps every layer: there is nothing to quantize", hint="; ".join(told[:2]))
     place = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
-    export = Export(model, plan, tuple(choices), layout, place, shards, documents, overwrite, restart)
+    export = Export(model, plan, choices, layout, place, shards, documents, reader, told, overwrite, restart)
     check_space(place, export.nbytes)
     return export
 
@@ -225,7 +241,9 @@ class _Run:
             self._write(INDEX, [json_document(_index(job.shards))])
         ordered = {choice.layer.name: self.results[choice.layer.name] for choice in job.choices}
         outcome = Outcome(tuple(ordered.values()), job.target.name)
-        self._write(CARD, [model_card(job.model, job.plan, job.layout, outcome, job.cautions)])
+        self._write(
+            CARD, [model_card(job.model, job.plan, job.layout, outcome, [*job.changes, *job.cautions], job.claims)]
+        )
         source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
         self._write(MANIFEST, [manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered)])
         documents = {name: content for name, content in job.documents.items() if name != CONFIG}

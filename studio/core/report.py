@@ -17,6 +17,7 @@ from studio.core.names import printable
 from studio.core.plan import Plan
 from studio.core.resources import resources
 from studio.core.results import LayerResult, Outcome
+from studio.core.runtimes import Claim, claim_sentences
 from studio.core.staging import writing
 
 CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
@@ -146,8 +147,10 @@ def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> l
     return [folder / name for name in contents]
 
 
-def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome, cautions: Sequence[str]) -> bytes:
-    """README.md of an export: what it is, how to run it, what quantizing cost."""
+def model_card(
+    model: Model, plan: Plan, layout: Layout, outcome: Outcome, notes: Sequence[str], claims: Sequence[Claim]
+) -> bytes:
+    """README.md of an export: what it is, where it runs by what evidence, what quantizing cost."""
     worst = outcome.worst
     lines = [
         f"# {_markdown(model.name)}, quantized",
@@ -158,10 +161,13 @@ def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome, cauti
         "",
         f"- Plan: {_markdown(plan.title or plan.name or 'custom')}",
         f"- Layout: {layout.title}; {layout.scale_convention}",
-        f"- Runs on: {layout.runs}",
         f"- Relative error of the quantized weights: {outcome.rel_err:.4f}"
         + (f"; worst layer {_markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
-        *(f"- Note: {sentence}" for sentence in cautions),
+        *(f"- Note: {_markdown(sentence)}" for sentence in notes),
+        "",
+        "## Where it runs",
+        "",
+        *(f"- {_markdown(sentence)}" for sentence in claim_sentences(claims)),
         "",
         "| role | format | layers | weights | size | relative error |",
         "|---|---|---:|---:|---:|---:|",

@@ -135,10 +135,10 @@ class ExportDialog(QDialog):
         self.reasons: dict[str, Any] = {}
         for name, layout in core.LAYOUTS.items():
             choice = QRadioButton(layout.title)
-            choice.setAccessibleDescription(layout.runs)
+            choice.setAccessibleDescription(_read_by(layout))
             choice.toggled.connect(self._check_soon)
             self._group.addButton(choice)
-            about = label(f"Runs on: {layout.runs}", "small", wrap=True)
+            about = label(_read_by(layout), "small", wrap=True)
             about.setContentsMargins(22, 0, 0, 4)
             rows.addWidget(choice)
             rows.addWidget(about)
@@ -245,9 +245,8 @@ class ExportDialog(QDialog):
 
     def _show_refusals(self, refusals: dict[str, str]) -> None:
         for name, reason in refusals.items():
-            runs = core.LAYOUTS[name].runs
             self.layouts[name].setEnabled(not reason or self.layouts[name].isChecked())
-            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else f"Runs on: {runs}")
+            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else _read_by(core.LAYOUTS[name]))
             set_tone(self.reasons[name], "warning" if reason else "")
 
     def _checks(self, result: object) -> list[Check]:
@@ -259,7 +258,9 @@ class ExportDialog(QDialog):
             found.append(Check("good", "The folder can be written; it appears whole or not at all"))
             found.append(Check("good", f"{result.layout.title} stores every format that is used"))
             found.append(self._side_files(result))
-            found += [Check("warning", sentence[:1].upper() + sentence[1:]) for sentence in result.cautions]
+            told = [*result.changes, *result.cautions]
+            found += [Check("warning", sentence[:1].upper() + sentence[1:]) for sentence in told]
+            found += [_claim_check(claim) for claim in result.claims]
         elif isinstance(result, core.StudioError):
             found.append(Check("error", str(result), for_window(result.hint)))
         self._offer_options(result)
@@ -316,6 +317,16 @@ class ExportDialog(QDialog):
         if self.job is not None:
             self.export_wanted.emit(self.job)
             self.accept()
+
+
+def _read_by(layout: "core.Layout") -> str:
+    return f"Read by {', '.join(core.RUNTIMES[name].title for name in layout.readers)}"
+
+
+def _claim_check(claim: core.Claim) -> Check:
+    tone = "good" if claim.verdict == "runs" else "warning"
+    text = f"{claim.runtime}: {'runs' if tone == 'good' else claim.reason}"
+    return Check(tone, text, claim.evidence or for_window(claim.change))
 
 
 def _line(check: Check) -> QWidget:
