@@ -112,10 +112,10 @@ def _fitted(
 ) -> tuple[core.Choice, ...]:
     """The choices as an export in the layout asked for would hold them; what differs is said."""
     layout, reader = core.layout_for(options.layout or "", options.reader)
-    fitted = layout.fit(model, choices, reader)
+    fitted, refusals = core.fitted(layout, reader, model, choices)
     for sentence in core.changes(choices, fitted):
         console.log(f"note: {sentence}")
-    if refusals := layout.refusals(model, fitted):
+    if refusals:
         raise core.PlanError(core.printable("; ".join(refusals[:3]), 400))
     return fitted
 

@@ -30,7 +30,7 @@ from studio.core.events import (
 from studio.core.export import Export, prepare
 from studio.core.inspection import FormatDetail, LayerDetail, inspect_layer
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
-from studio.core.layouts import LAYOUTS, Layout, layout_for, readers
+from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
 from studio.core.microscope import ErrorMap, Place
 from studio.core.model import Layer, Model
@@ -108,6 +108,7 @@ __all__ = [
     "estimate",
     "export",
     "exported_results",
+    "fitted",
     "hand_rules",
     "histogram_edges",
     "inspect_block",

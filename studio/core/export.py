@@ -12,7 +12,7 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
 from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
-from studio.core.layouts import Layout, layout_for
+from studio.core.layouts import Layout, fitted, layout_for
 from studio.core.layouts.documents import code_left_out, json_document
 from studio.core.layouts.fitting import changes
 from studio.core.manifest import SUMS, manifest, sums
@@ -93,9 +93,9 @@ def prepare(
     """
     model.check_plain()
     layout, reader = layout_for(layout.name, reader)
-    asked, choices = choices, layout.fit(model, choices, reader)
+    asked, (choices, refusals) = choices, fitted(layout, reader, model, choices)
     told = tuple(changes(asked, choices))
-    if refusals := layout.refusals(model, choices):
+    if refusals:
         raise PlanError(printable("; ".join(refusals[:3]), 400), hint=_layouts_for(choices))
     if not any(choice.recipe for choice in choices):
         raise PlanError("the plan keeps every layer: there is nothing to quantize", hint="; ".join(told[:2]))
