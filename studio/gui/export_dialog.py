@@ -89,8 +89,20 @@ class ExportDialog(QDialog):
         form = QGridLayout()
         form.setSpacing(8)
         form.setColumnStretch(1, 1)
-        fields = (self._folder_row(), self._layout_rows(), self._shard_row(), self._option_rows())
-        buddies = ("&Folder", self.folder), ("Layout", None), ("&Shards up to", self.shards), ("", None)
+        fields = (
+            self._folder_row(),
+            self._layout_rows(),
+            self._reader_row(),
+            self._shard_row(),
+            self._option_rows(),
+        )
+        buddies = (
+            ("&Folder", self.folder),
+            ("Layout", None),
+            ("&Written for", self.reader),
+            ("&Shards up to", self.shards),
+            ("", None),
+        )
         for row, (content, (name, buddy)) in enumerate(zip(fields, buddies, strict=True)):
             head = QLabel(name)
             if buddy is not None:
@@ -146,6 +158,24 @@ class ExportDialog(QDialog):
         next(iter(self.layouts.values())).setChecked(True)
         return rows
 
+    def _reader_row(self) -> QHBoxLayout:
+        self.reader = QComboBox()
+        self.reader.setAccessibleName("Runtime that it is written for")
+        self.reader.setToolTip("What this runtime can not load is kept or stored otherwise; the checks say what.")
+        self.reader.currentTextChanged.connect(self._check_soon)
+        self._group.buttonToggled.connect(lambda _button, on: self._offer_readers() if on else None)
+        self._offer_readers()
+        row = QHBoxLayout()
+        row.addWidget(self.reader)
+        row.addStretch(1)
+        return row
+
+    def _offer_readers(self) -> None:
+        """The runtimes of the layout that is chosen, the one that it is for first."""
+        self.reader.clear()
+        for name in core.LAYOUTS[self.layout_name].readers:
+            self.reader.addItem(core.RUNTIMES[name].title, name)
+
     def _shard_row(self) -> QHBoxLayout:
         self.shards = QComboBox()
         self.shards.addItems(list(SHARDS))
@@ -200,6 +230,7 @@ class ExportDialog(QDialog):
             "target": self.target,
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
+            "reader": self.reader.currentData() or "",
             "shard_nbytes": SHARDS[self.shards.currentText()],
         }
 
@@ -207,6 +238,7 @@ class ExportDialog(QDialog):
         shard = SHARDS[self.shards.currentText()]
         options: dict[str, str | bool] = {
             "layout": self.layout_name,
+            "for": self.reader.currentData() if self.reader.currentIndex() > 0 else "",
             "shard-size": f"{shard // 10**9}G" if shard != SHARDS[SHARD] else "",
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
