@@ -1,4 +1,4 @@
-"""Claims: which runtimes run an export, computed from what is in it, with evidence or with what would have to change."""
+"""Claims: which runtimes run an export, computed from what is in it, with evidence or what would have to change."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
