@@ -218,9 +218,9 @@ class _Run:
 
     def _write_documents(self) -> None:
         job = self.job
-        for path in job.model.side_files:
+        for name, path in zip(job.model.side_names, job.model.side_files, strict=True):
             with SourceFile(path) as file:
-                self._write(path.name, (file.read(*piece) for piece in chunks(file.size)))
+                self._write(name, (file.read(*piece) for piece in chunks(file.size)))
         if len(job.shards) > 1:
             self._write(INDEX, [json_document(_index(job.shards))])
         ordered = {choice.layer.name: self.results[choice.layer.name] for choice in job.choices}

@@ -21,7 +21,7 @@ from studio.core.names import printable
 SUFFIX = ".partial"
 JOURNAL = "journal.json"
 MANIFEST = "nvfp4_studio.json"
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 _RESUME = "free some disk space and run the same command again; finished shards are kept"
 
 
@@ -146,7 +146,7 @@ class Staging:
     def _read_journal(self) -> dict[str, Any] | None:
         if not (self.path / JOURNAL).exists():
             names = {entry.name for entry in self.path.iterdir()}
-            strangers = names and MANIFEST not in names and names != {JOURNAL + _TEMPORARY}
+            strangers = names and MANIFEST not in names and names != {JOURNAL + TEMPORARY}
             if strangers:
                 what = f"exists and was not made by this program: it holds {printable(min(names))}"
                 raise ExportError(what, file=self.path, hint="move it away or choose another target")
@@ -179,10 +179,13 @@ class Staging:
 
     def temporary(self, name: str) -> Path:
         """The path under which the file `name` is written before it is renamed."""
-        return self.path / (name + _TEMPORARY)
+        return self.path / (name + TEMPORARY)
 
     def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
-        """Write a file aside piece by piece, flush it, rename it."""
+        """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
+        if "/" in name:
+            with writing(self.path / name):
+                self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
         with StagedFile(self.temporary(name)) as file:
             position = 0
             for chunk in chunks:
@@ -196,6 +199,8 @@ class Staging:
         with writing(self.path / name):
             self.temporary(name).rename(self.path / name)
             os.fsync(self._lock)
+            for folder in Path(name).parents[:-1]:
+                sync_folder(self.path / folder)
 
     def publish(self, *, overwrite: bool) -> None:
         """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.
