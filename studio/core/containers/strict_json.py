@@ -1,4 +1,4 @@
-"""JSON from a stranger: UTF-8 objects only, no duplicate keys, no bombs, no NaN unless asked for; one message a fault."""
+"""JSON from a stranger: UTF-8 objects only, no duplicate keys, no bombs, no NaN unless asked for; one message each."""
 
 import json
 import math
