@@ -47,6 +47,32 @@ def writing(path: Path) -> Iterator[None]:
         raise ExportError(f"can not be written: {reason}", file=path) from None
 
 
+def check_writable(folder: Path, names: Iterable[str]) -> None:
+    """Raise ExportError when files of these names can not be written into `folder`; leaves everything as it was."""
+    with writing(folder):
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in names:
+                _check_file(folder / name)
+        finally:
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _check_file(path: Path) -> None:
+    there = os.path.lexists(path)
+    if there and not path.is_file():
+        raise ExportError("exists and is not a regular file", file=path)
+    with writing(path), path.open("ab"):
+        pass
+    if not there:
+        path.unlink()
+
+
 def staging_path(target: Path) -> Path:
     """The folder beside `target` where its export grows."""
     return target.with_name(target.name + SUFFIX)

@@ -101,7 +101,7 @@ def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop
 
 
 def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
-    if abs(found - result.sum_error) > TOLERANCE * max(found, result.sum_error):
+    if not abs(found - result.sum_error) <= TOLERANCE * max(found, result.sum_error):  # NaN is no agreement
         what = f"its squared error is {found:.9g}, the report says {result.sum_error:.9g}"
         raise CheckpointError(what, file=file.path, tensor=result.name)
 

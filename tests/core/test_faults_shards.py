@@ -210,9 +210,9 @@ def test_the_same_tensor_in_two_shards_without_an_index_is_refused_with_both_nam
 
 def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path, refused: Refused) -> None:
     write_json(tmp_path / "model" / "config.json", CONFIG)
-    refused(with_header(tmp_path / "model", {}), "matches no layer")
+    refused(with_header(tmp_path / "model", {}), "nothing to quantize", "holds no tensors")
 
 
 def test_a_file_that_holds_nothing_to_quantize_is_refused(tmp_path: Path, refused: Refused) -> None:
     folder = checkpoint(tmp_path / "model", {"model.norm.weight": np.ones(64, BF16)})
-    refused(folder, "matches no layer")
+    refused(folder, "nothing to quantize", "keeps every layer", "norms")
