@@ -1,11 +1,13 @@
 """The arguments of the command line: every command and option, its default and its help."""
 
 import argparse
+import math
 from pathlib import Path
 
 from studio import core
 
 PROGRAM = "nvfp4-studio"
+DEFAULT_LAYOUT = "mlx"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -92,7 +94,7 @@ def _add_result_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("result")
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html, report.csv and report.json")
     group.add_argument(
-        "--max-rel-err", type=float, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
+        "--max-rel-err", type=_threshold, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
     )
     group.add_argument(
         "--skip-nonfinite", action="store_true", help="keep layers that hold NaN or Inf instead of refusing"
@@ -123,6 +125,16 @@ def _positive(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1024:
         raise argparse.ArgumentTypeError("must be between 1 and 1024")
+    return value
+
+
+def _threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError("must be a number from zero on, for example 0.1")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from studio import core
 from studio.console import Console
@@ -76,8 +77,17 @@ def show_claims(found: Sequence[core.Claim], console: Console) -> None:
         console.emit("claim", **asdict(claim))
 
 
-def show_plan(model: core.Model, plan: core.Plan, choices: Sequence[core.Choice], console: Console) -> None:
-    """What a plan does: a line per layer, and how much of the model it covers."""
+def show_changes(sentences: Sequence[str], console: Console) -> None:
+    """What an export stores otherwise than the plan says, and why."""
+    for sentence in sentences:
+        console.log(f"note: {sentence}")
+        console.emit("note", message=sentence)
+
+
+def show_plan(
+    model: core.Model, plan: core.Plan, choices: Sequence[core.Choice], layout: core.Layout, console: Console
+) -> None:
+    """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
     for choice in choices:
         console.emit("choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason)
     rows = [
@@ -95,16 +105,52 @@ def show_plan(model: core.Model, plan: core.Plan, choices: Sequence[core.Choice]
     console.table(("layer", "role", ">shape", "format", ">before", ">after", "why it is kept"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
+    why = core.nothing_chosen(choices)
     share = sum(c.layer.count for c in chosen) / max(sum(c.layer.count for c in choices), 1)
     _show_shares(choices, console)
     title = plan.title or plan.name or "custom plan"
     console.say(f"\n{core.printable(title)}")
     console.say(
         f"{len(chosen)} of {len(choices)} layers, {share:.1%} of the weights: "
-        f"{core.size_text(before)} becomes {core.size_text(after)}"
+        f"{core.size_text(before)} becomes {core.size_text(after)} ({after:,} bytes)"
     )
     console.say(_read_by(model))
-    console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after)
+    if why:
+        console.say(f"Nothing will be quantized: {why}")
+    console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after, layout=layout.name, nothing=why)
+
+
+def show_backend(started: core.Engine, console: Console) -> None:
+    """What computes."""
+    console.log(f"backend: {started.backend.title}")
+    console.emit("backend", name=started.backend.name, title=started.backend.title)
+
+
+def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bool = False) -> None:
+    """What an export will write and what its users must know, before it begins; for people only when it will not."""
+    shards = [{"name": shard.name, "nbytes": shard.nbytes, "layers": len(shard.items)} for shard in job.shards]
+    console.emit(
+        "export",
+        target=str(target),
+        layout=job.layout.name,
+        reader=job.reader,
+        nbytes=job.nbytes,
+        shards=shards,
+        side_files=list(job.model.side_names),
+        cautions=job.cautions,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        files = ", ".join(f"{shard.name} {core.size_text(shard.nbytes)}" for shard in job.shards)
+        console.say(f"\nWould write {core.size_text(job.nbytes)} to {target}: {files}")
+        show_claims(job.claims, console)
+        show_cautions(job, console)
+
+
+def show_cautions(job: core.Export, console: Console) -> None:
+    """What users of an export must know before they load it."""
+    for sentence in job.cautions:
+        console.say(f"Note: {sentence}")
 
 
 def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, worst: int = 5) -> None:

@@ -37,6 +37,7 @@ WIDTH = 42
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
 SHARD = "5 GB"
 _SIGNS = {"good": "✓", "warning": "▲", "error": "✕", "": "⋯"}
+_TOKENIZERS = ("tokenizer", "tekken", "tiktoken", "vocab", "spiece", "sentencepiece")
 
 
 @dataclass(frozen=True)
@@ -299,8 +300,8 @@ class ExportDialog(QDialog):
         return [*found, *self._warnings()]
 
     def _side_files(self, job: core.Export) -> Check:
-        names = [path.name for path in job.model.side_files]
-        if any("tokenizer" in name for name in names):
+        names = job.model.side_names
+        if any(word in name for name in names for word in _TOKENIZERS):
             return Check("good", f"{len(names)} files beside the weights are copied, the tokenizer among them")
         return Check("warning", "There is no tokenizer beside the weights", "Runtimes need one: add it to the folder.")
 
