@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from studio.core.containers.files import SourceFile, unreadable
 from studio.core.containers.safetensors import read_header
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
-from studio.core.grouping import layers_of
-from studio.core.layouts.detect import quantization_method
+from studio.core.grouping import layers_of, stored_input_first
+from studio.core.layouts.detect import leftovers, quantization_method
 from studio.core.model import Model, Stored
 from studio.core.names import printable
+from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.recognition import recognize
 
 SIDE_FILES = (
     "added_tokens.json",
@@ -71,8 +74,11 @@ def _open(place: Path) -> Model:
     else:
         what = "neither a folder nor a .safetensors file"
         raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
-    layers = layers_of(stored, config, warnings)
-    method = quantization_method(stored, config)
+    declared = _declared(place, config, warnings)
+    found = recognize(stored, declared, partial(stored_input_first, config))
+    layers = layers_of(stored, config, found, warnings)
+    method = quantization_method(stored, declared, found)
+    warnings += leftovers(declared, found, method)
     return Model(place, tuple(files.values()), layers, config, side_files, tuple(warnings), method)
 
 
@@ -82,6 +88,18 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}
     _check_link(path, folder)
     return read_object(path, LARGEST_CONFIG)
+
+
+def _declared(place: Path, config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:
+    """What the config and the file beside it say of a quantization; tensors decide, so a broken file is left out."""
+    path, beside = place / BESIDE, {}
+    if place.is_dir() and os.path.lexists(path):
+        try:
+            _check_link(path, place)
+            beside = read_object(path, LARGEST_CONFIG)
+        except CheckpointError as error:
+            warnings.append(f"{BESIDE}: {error.what}, left out")
+    return sections(config, beside)
 
 
 def _open_folder(folder: Path, warnings: list[str]) -> tuple[dict[str, SourceFile], dict[str, Stored]]:

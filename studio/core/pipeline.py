@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,16 @@ from kernels import Census, Fidelity, Quantized, Recipe
 from kernels.backend import Backend
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.encoding import encode
 from studio.core.errors import CheckpointError
 from studio.core.events import LayerDone, Progress, Warned
 from studio.core.model import Layer, Matrix
 from studio.core.names import printable
 from studio.core.plan import Choice
-from studio.core.reading import SLAB_NBYTES, Scratch, Slab, read_slab, slabs
+from studio.core.reading import SLAB_NBYTES, Slab, kept_bytes, read_slab, slabs
 from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
 from studio.core.roles import fused_group
+from studio.core.scratch import Scratch
 from studio.core.tasks import Tasks
 
 T = TypeVar("T")
@@ -145,7 +147,7 @@ class _FirstPass:
 
     def _start(self, engine: Engine, choice: Choice, sink: Sink) -> list["_Task[Census]"]:
         layer = choice.layer
-        if choice.recipe is None and layer.scale is None:
+        if choice.recipe is None and not layer.widened:
             chunks = _chunks(layer, engine.slab_nbytes)
             return [
                 _Task(layer.name, "", size, self._submit(_copy, engine, layer, start, size, sink))
@@ -154,7 +156,7 @@ class _FirstPass:
         job = _count if choice.recipe else _copy_widened
         return [
             _Task(layer.name, matrix.name, slab.nbytes, self._submit(job, engine, slab, sink))
-            for matrix in layer.matrices
+            for matrix in (layer.matrices if choice.recipe else [layer.whole])
             for slab in slabs(layer, matrix, engine.slab_nbytes)
         ]
 
@@ -233,9 +235,7 @@ def _count(engine: Engine, slab: Slab, sink: Sink) -> Census:  # noqa: ARG001 - 
 
 def _copy_widened(engine: Engine, slab: Slab, sink: Sink) -> Census:
     weight = read_slab(slab, engine.scratch)
-    sink.write_kept(
-        slab.layer, (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize, _bytes(weight)
-    )
+    sink.write_kept(slab.layer, *kept_bytes(slab, weight))
     return engine.backend.census(weight)
 
 
@@ -249,8 +249,7 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
-    quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
-    assert fidelity is not None
+    quantized, fidelity = encode(engine.backend, slab.layer, read_slab(slab, engine.scratch), recipe, g)
     if not math.isfinite(fidelity.max_error):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
         raise CheckpointError(what, tensor=slab.layer.tensor.name, hint="keep it, or choose another format for it")
@@ -261,10 +260,6 @@ def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) ->
 def _chunks(layer: Layer, nbytes: int) -> list[tuple[int, int]]:
     size = layer.tensor.nbytes
     return [(start, min(nbytes, size - start)) for start in range(0, size, nbytes)]
-
-
-def _bytes(weight: NDArray[Any]) -> NDArray[np.uint8]:
-    return weight.reshape(-1).view(np.uint8)
 
 
 def _check_finite(layer: Layer, census: Census) -> None:

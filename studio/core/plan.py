@@ -111,7 +111,7 @@ class Choice:
         """Exact bytes that the layer's weight takes, tensor scales included."""
         if self.recipe is None:
             return self.layer.kept_nbytes
-        itemsize = 4 if self.layer.dtype == "F32" else 2
+        itemsize = 4 if self.layer.kept_dtype == "F32" else 2
         return sum(self.recipe.format.nbytes((m.rows, m.columns), itemsize) for m in self.layer.matrices)
 
 

@@ -54,7 +54,7 @@ class Mlx:
         """See `Layout.place`."""
         path, expert, count = _module(model, matrix)
         rows, columns = matrix.rows, matrix.columns
-        scale_dtype = layer.dtype if row.affine else "U8"
+        scale_dtype = layer.kept_dtype if row.affine else "U8"
         scale_size = {"F32": 4, "U8": 1}.get(scale_dtype, 2)
 
         def part(content: Content, name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> Placement:
@@ -83,7 +83,7 @@ class Mlx:
         path, expert, count = _module(model, matrix)
         size = layer.kept_nbytes // layer.count * matrix.rows * matrix.columns
         shape = (count, matrix.rows, matrix.columns)
-        return Placement("raw", f"{path}.weight", layer.dtype, shape, size, (expert or 0) * size)
+        return Placement("raw", f"{path}.weight", layer.kept_dtype, shape, size, (expert or 0) * size)
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
