@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from kernels import Quantized
 from kernels.fidelity import relative_error
 from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
+from studio.core.encoding import encode
 from studio.core.errors import PlanError
 from studio.core.inspection import matrix_census
 from studio.core.names import printable
@@ -66,7 +67,7 @@ def inspect_block(
     g = _block_multiplier(engine, choice, matrix, result) if recipe.format.tensor_scale else 1.0
     whole = read_slab(Slab(layer, shape, row, row + 1))
     weight = np.ascontiguousarray(whole[:, block * size : (block + 1) * size])
-    quantized = engine.backend.encode(weight, recipe, g, measure=False).quantized
+    quantized, _ = encode(engine.backend, layer, weight, recipe, g)
     return _block_detail(layer.name, (matrix, row, block), weight.astype(np.float32), quantized, g)
 
 

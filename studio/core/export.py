@@ -152,7 +152,9 @@ def _identity(job: Export) -> dict[str, Any]:
     }
     return {
         "source": source,
-        "plan": sha256_of(repr([(c.layer.name, c.recipe) for c in job.choices]).encode()).hexdigest(),
+        "plan": sha256_of(
+            repr([(c.layer.name, c.recipe, c.layer.source.meaning) for c in job.choices]).encode()
+        ).hexdigest(),
         "layout": job.layout.name,
         "division into shards": [[shard.name, sha256_of(shard.head).hexdigest()] for shard in job.shards],
         "version": kernels.__version__,

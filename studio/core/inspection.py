@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernels import Census, Quantized, Recipe
 from kernels.fidelity import relative_error
 from kernels.reference import E2M1_VALUES, tensor_scale
+from studio.core.encoding import encode
 from studio.core.errors import PlanError
 from studio.core.microscope import ErrorMap, MapBuilder, Place
 from studio.core.names import printable
@@ -208,8 +209,8 @@ def _look_at(engine: Engine, look: _Look, matrix: int, slab: Slab) -> _Part:
 
 
 def _side(engine: Engine, look: _Look, weight: NDArray[np.float32], recipe: Recipe, matrix: int) -> _Side:
-    quantized, fidelity = engine.backend.encode(weight, recipe, look.g(recipe, matrix), blocks=True)
-    assert fidelity is not None
+    layer = look.choice.layer
+    quantized, fidelity = encode(engine.backend, layer, weight, recipe, look.g(recipe, matrix), blocks=True)
     assert fidelity.block_error is not None
     census = engine.backend.census(engine.backend.decode(quantized))
     return _Side(
@@ -314,7 +315,7 @@ def _detail(look: _Look, whole: _Sums, census: Census) -> LayerDetail:
     return LayerDetail(
         name=layer.name,
         role=layer.role,
-        dtype=layer.dtype,
+        dtype=layer.tensor.dtype,
         shape=layer.shape,
         rows=sum(matrix.rows for matrix in layer.matrices),
         columns=layer.matrices[0].columns,

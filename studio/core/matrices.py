@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studio.core.architectures import Family, fused_group
+from studio.core.architectures import Family, base_name, fused_group
 from studio.core.architectures.config import hidden_size, number
 from studio.core.architectures.family import Stack, pattern
 from studio.core.architectures.naming import expert_of, stack_of
-from studio.core.model import Matrix
-
-LONGEST_ROW = 1 << 20
-"""Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""
+from studio.core.model import LONGEST_ROW, Matrix
 
 
 def matrices_of(
@@ -34,7 +31,18 @@ def matrices_of(
     if found := expert_of(name, family):
         parent, expert, projection = found
         return _checked([_expert(family, parent, expert, projection, rows, columns, name=name)])
-    return _checked([Matrix(name, rows, columns, group=fused_group(name, family))])
+    return _checked([Matrix(name, rows, columns, row_step=columns, group=fused_group(name, family))])
+
+
+def stored_input_first(
+    family: Family, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], tensor: str, shape: Sequence[int]
+) -> bool:
+    """True when a tensor is a stack of experts [experts, in, out]."""
+    found = stack_of(base_name(tensor), shape, family)
+    if found is None or found[0].experts:
+        return False
+    row, parent, parts = found
+    return bool(_is_input_first(parent, parts, shape, row, config, shapes))
 
 
 def _checked(matrices: Sequence[Matrix]) -> tuple[tuple[Matrix, ...], str]:
@@ -45,6 +53,7 @@ def _checked(matrices: Sequence[Matrix]) -> tuple[tuple[Matrix, ...], str]:
 
 def _expert(family: Family, parent: str, expert: int, projection: str, rows: int, columns: int, **place: Any) -> Matrix:
     name = place.pop("name", f"{parent}.experts.{expert}.{projection}")
+    place.setdefault("row_step", columns)
     group = fused_group(f"{parent}.experts.{expert}.{projection}", family)
     return Matrix(name, rows, columns, expert=expert, stack=parent, projection=projection, group=group, **place)
 
@@ -63,9 +72,7 @@ def _stack(
         if not count or shape[0] % count:
             return (), "a stack of experts whose number config.json does not tell"
         shape = (count, shape[0] // count, shape[1])
-    input_first = row.input_first
-    if input_first is None:
-        input_first = _is_input_first(parent, parts, shape, row, config, shapes)
+    input_first = _is_input_first(parent, parts, shape, row, config, shapes)
     if input_first is None:
         return (), "a stack of experts of which neither shapes nor config.json tell the inputs from the outputs"
     experts, outputs, inputs = (shape[0], shape[2], shape[1]) if input_first else shape
@@ -101,7 +108,9 @@ def _is_input_first(
     config: Mapping[str, Any],
     shapes: Mapping[str, Sequence[int]],
 ) -> bool | None:
-    """Told by the other stack of the block, then by the width of the model, then by the architecture, else None."""
+    """Told by the architecture, the other stack of the block, the width of the model, or by none of them."""
+    if row.input_first is not None:
+        return row.input_first
     _, rows, columns = shape
     joined, down = (shapes.get(f"{parent}.experts.{name}", ()) for name in ("gate_up_proj", "down_proj"))
     if len(joined) == 3 and len(down) == 3:

@@ -5,7 +5,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from studio.core.architectures import Family, Role, sections
 from studio.core.architectures.generic import GENERIC
@@ -14,8 +16,10 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.links import checkpoint_name
 from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
+from studio.core.scratch import Scratch
 
-FP8 = "F8_E4M3"
+LONGEST_ROW = 1 << 20
+"""Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +57,70 @@ class Matrix:
         return self.column_step == 1 and self.row_step in (0, self.columns)
 
 
+class Source(Protocol):
+    """Where the weights of a layer come from, and how stored values become numbers; see `studio.core.sources`."""
+
+    @property
+    def stored(self) -> Stored:
+        """The tensor of the weights themselves."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the arrays that `rows` gives, in which weights are counted and quantized."""
+        ...
+
+    @property
+    def kept_dtype(self) -> str:
+        """Dtype on disk when the layer is kept; another than that of `stored` when it is not copied byte for byte."""
+        ...
+
+    @property
+    def bits(self) -> int:
+        """Bits stored per weight, scales left out."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors that are read."""
+        ...
+
+    @property
+    def meaning(self) -> str:
+        """How stored values become weights: for people, and to tell two readings of the same bytes apart."""
+        ...
+
+    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
+        """Rows `start` .. `stop` of a matrix, [rows, columns] of `dtype`, in `scratch` where there is one.
+
+        Raises CheckpointError for what can not be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One weight with its role.
 
-    `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be copied, `obstacle` says why.
-    `scale` holds the scales of an FP8 source, [ceil(rows / r), ceil(columns / c)] for blocks of `scale_block` = (r, c).
+    `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be kept, `obstacle` says why.
     """
 
     name: str
     role: Role
     block: int | None
-    stored: Stored
+    source: Source
     matrices: tuple[Matrix, ...] = ()
     obstacle: str = ""
-    scale: Stored | None = None
-    scale_block: tuple[int, int] = (1, 1)
+
+    @property
+    def stored(self) -> Stored:
+        """The tensor of the weights, and its file."""
+        return self.source.stored
 
     @property
     def group(self) -> str:
@@ -77,13 +129,13 @@ class Layer:
 
     @property
     def tensor(self) -> Tensor:
-        """The stored weight."""
-        return self.stored.tensor
+        """The tensor of the weights as it is stored."""
+        return self.source.stored.tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the stored weight."""
-        return self.tensor.shape
+        """Shape of the weight."""
+        return self.source.shape
 
     @property
     def count(self) -> int:
@@ -92,23 +144,34 @@ class Layer:
 
     @property
     def dtype(self) -> str:
-        """Dtype that the weight has once read: FP8 with scales is widened to BF16."""
-        return "BF16" if self.scale is not None else self.tensor.dtype
+        """Dtype in which the weights are counted and quantized."""
+        return self.source.dtype
 
     @property
     def kept_dtype(self) -> str:
-        """Dtype that the weight has where it is kept."""
-        return self.dtype
+        """Dtype on disk when the layer is kept; also that of the scales that an affine format gives it."""
+        return self.source.kept_dtype
+
+    @property
+    def widened(self) -> bool:
+        """True when a kept layer is decoded and written anew instead of copied byte for byte."""
+        return self.kept_dtype != self.tensor.dtype
+
+    @property
+    def whole(self) -> Matrix:
+        """All weights as one matrix in stored order, to keep them."""
+        columns = self.shape[-1] if self.shape else 1
+        return Matrix(self.name, self.count // columns if columns else 0, columns)
 
     @property
     def nbytes(self) -> int:
         """Bytes read from disk for this layer."""
-        return self.tensor.nbytes + (self.scale.tensor.nbytes if self.scale else 0)
+        return self.source.nbytes
 
     @property
     def kept_nbytes(self) -> int:
         """Bytes written when the layer is kept."""
-        return self.count * WEIGHT_DTYPES[self.dtype].itemsize if self.scale else self.tensor.nbytes
+        return self.count * WEIGHT_DTYPES[self.kept_dtype].itemsize if self.widened else self.tensor.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +258,7 @@ class Model:
         return len({layer.block for layer in self.layers if layer.block is not None})
 
     def check_plain(self) -> None:
-        """Raise CheckpointError when the weights are quantized already (FP8 is read as plain)."""
+        """Raise CheckpointError when the weights are quantized already in a way that is not read (FP8 is)."""
         if self.quantized_by:
             hint = "start from the checkpoint before it was quantized"
             raise CheckpointError(f"already quantized: {self.quantized_by}", file=self.path, hint=hint)

@@ -1,6 +1,7 @@
 """open_model: from a path to a Model. Reads headers, index and config, believes none of them, and says what is odd."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ from studio.core.containers.files import unreadable
 from studio.core.containers.links import check_link, in_snapshot, is_blob
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
-from studio.core.grouping import layers_of
-from studio.core.layouts.detect import quantization_method
+from studio.core.grouping import layers_of, shapes_of
+from studio.core.layouts.detect import leftovers, quantization_method
+from studio.core.matrices import stored_input_first
 from studio.core.model import Model
 from studio.core.side_files import side_files
 from studio.core.source_shards import open_file, open_folder
+from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.recognition import recognize
 
 LARGEST_CONFIG = 16 << 20
 
@@ -45,9 +49,13 @@ def _open(path: Path) -> Model:
     config = _config(folder)
     beside = side_files(folder, warnings) if config or place.is_dir() else ()
     family, known = family_of(config), is_known(config)
-    layers = layers_of(opened.stored, config, family, warnings)
-    method = quantization_method(opened.stored, config)
-    return Model(place, tuple(opened.files.values()), layers, config, beside, tuple(warnings), method, family, known)
+    stored, declared = opened.stored, _declared(folder, config, warnings)
+    found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
+    layers = layers_of(stored, config, family, found, warnings)
+    method = quantization_method(stored, declared, found)
+    warnings += leftovers(declared, found, method)
+    files = tuple(opened.files.values())
+    return Model(place, files, layers, config, beside, tuple(warnings), method, family, known)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -56,3 +64,15 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}
     check_link(path, folder)
     return read_object(path, LARGEST_CONFIG, constants=True)
+
+
+def _declared(folder: Path, config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:
+    """What the config and the file beside it say of a quantization; tensors decide, so a broken file is left out."""
+    path, beside = folder / BESIDE, {}
+    if os.path.lexists(path):
+        try:
+            check_link(path, folder)
+            beside = read_object(path, LARGEST_CONFIG, constants=True)
+        except CheckpointError as error:
+            warnings.append(f"{BESIDE}: {error.what}, left out")
+    return sections(config, beside)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,21 @@ from kernels import Census, Fidelity, Quantized, Recipe
 from kernels.backend import Backend
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.encoding import encode
 from studio.core.errors import CheckpointError
 from studio.core.events import LayerDone, Progress, Warned
 from studio.core.model import Layer, Matrix
 from studio.core.names import printable
 from studio.core.plan import Choice
-from studio.core.reading import SLAB_NBYTES, Scratch, Slab, read_slab, slabs
+from studio.core.reading import SLAB_NBYTES, Slab, kept_bytes, kept_slabs, read_slab, slabs
 from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
+from studio.core.scratch import Scratch
 from studio.core.tasks import Tasks
 
 T = TypeVar("T")
+
+KeptForm = Literal["bytes", "rows", "whole"]
+"""How a kept layer is handed on: its bytes in pieces, the rows of its matrices, or all bytes at once."""
 
 PipelineEvent = Progress | LayerDone | Warned
 READ_AHEAD_NBYTES = 256 << 20
@@ -49,6 +54,10 @@ class Sink:
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """Take the multiplier of a matrix; called for every quantized matrix, 1.0 for formats without one."""
+
+    def kept_form(self, layer: Layer) -> KeptForm:
+        """In what form it wants a kept layer."""
+        return "bytes"
 
     def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
         """Take bytes of a kept layer, from byte `offset` of its output on; called from worker threads."""
@@ -144,17 +153,24 @@ class _FirstPass:
 
     def _start(self, engine: Engine, choice: Choice, sink: Sink) -> list["_Task[Census]"]:
         layer = choice.layer
-        if choice.recipe is None and layer.scale is None:
-            chunks = _chunks(layer, engine.slab_nbytes)
-            return [
-                _Task(layer.name, "", size, self._submit(_copy, engine, layer, start, size, sink))
-                for start, size in chunks
-            ]
-        job = _count if choice.recipe else _copy_widened
+        if choice.recipe is None:
+            return self._keep(engine, layer, sink, sink.kept_form(layer))
         return [
-            _Task(layer.name, matrix.name, slab.nbytes, self._submit(job, engine, slab, sink))
+            _Task(layer.name, matrix.name, slab.nbytes, self._submit(_count, engine, slab))
             for matrix in layer.matrices
             for slab in slabs(layer, matrix, engine.slab_nbytes)
+        ]
+
+    def _keep(self, engine: Engine, layer: Layer, sink: Sink, form: KeptForm) -> list["_Task[Census]"]:
+        if form == "rows" or layer.widened:
+            parts = kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes)
+            return [
+                _Task(layer.name, "", slab.nbytes, self._submit(_copy_rows, engine, slab, before, sink))
+                for slab, before in parts
+            ]
+        chunks = _chunks(layer, layer.tensor.nbytes if form == "whole" else engine.slab_nbytes)
+        return [
+            _Task(layer.name, "", size, self._submit(_copy, engine, layer, start, size, sink)) for start, size in chunks
         ]
 
     def gather(self) -> Iterator[tuple[str, int]]:
@@ -226,15 +242,14 @@ def _multipliers(scope: list[Choice], peaks: dict[str, float], sink: Sink) -> di
     return {name: sink.agreed_scale(float(tensor_scale(groups[group]))) for name, group in members}
 
 
-def _count(engine: Engine, slab: Slab, sink: Sink) -> Census:  # noqa: ARG001 - one signature for all first passes
+def _count(engine: Engine, slab: Slab) -> Census:
     return engine.backend.census(read_slab(slab, engine.scratch))
 
 
-def _copy_widened(engine: Engine, slab: Slab, sink: Sink) -> Census:
+def _copy_rows(engine: Engine, slab: Slab, before: int, sink: Sink) -> Census:
     weight = read_slab(slab, engine.scratch)
-    sink.write_kept(
-        slab.layer, (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize, _bytes(weight)
-    )
+    itemsize = WEIGHT_DTYPES[slab.layer.kept_dtype].itemsize
+    sink.write_kept(slab.layer, before * itemsize, kept_bytes(slab, weight))
     return engine.backend.census(weight)
 
 
@@ -248,8 +263,7 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
-    quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
-    assert fidelity is not None
+    quantized, fidelity = encode(engine.backend, slab.layer, read_slab(slab, engine.scratch), recipe, g)
     if not math.isfinite(fidelity.max_error) or not _has_finite_scales(quantized):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
         hint = "keep it, or choose another format for it"
@@ -267,10 +281,6 @@ def _has_finite_scales(quantized: Quantized) -> bool:
 def _chunks(layer: Layer, nbytes: int) -> list[tuple[int, int]]:
     size = layer.tensor.nbytes
     return [(start, min(nbytes, size - start)) for start in range(0, size, nbytes)]
-
-
-def _bytes(weight: NDArray[Any]) -> NDArray[np.uint8]:
-    return weight.reshape(-1).view(np.uint8)
 
 
 def _check_finite(layer: Layer, census: Census) -> None:
@@ -298,7 +308,7 @@ def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:
     with Tasks(engine.pool) as tasks:
         for choice in choices:
             parts = [slab for m in choice.layer.matrices for slab in slabs(choice.layer, m, engine.slab_nbytes)]
-            futures = [tasks.submit(_count, engine, slab, Sink()) for slab in parts] if choice.recipe else []
+            futures = [tasks.submit(_count, engine, slab) for slab in parts] if choice.recipe else []
             for future in futures:
                 census = future.result()
                 found[choice.layer.name] += census.nan + census.infinite

@@ -115,7 +115,7 @@ class Choice:
         """Exact bytes that the layer's weight takes, tensor scales and what is `beside` included."""
         if self.recipe is None:
             return self.layer.kept_nbytes + self.beside
-        itemsize = 4 if self.layer.dtype == "F32" else 2
+        itemsize = 4 if self.layer.kept_dtype == "F32" else 2
         packed = sum(self.recipe.format.nbytes((m.rows, m.columns), itemsize) for m in self.layer.matrices)
         return packed + self.beside
 

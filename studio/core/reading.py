@@ -1,16 +1,15 @@
-"""Reading weights: slabs of rows as arrays, FP8 widened, nothing larger than a slab in memory."""
+"""Reading weights: slabs of rows as arrays, nothing larger than a slab in memory."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.containers.dtypes import ARRAY_DTYPES, WEIGHT_DTYPES
-from studio.core.model import Layer, Matrix, Stored
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.model import Layer, Matrix
+from studio.core.scratch import Scratch
 
 SLAB_NBYTES = 4 << 20
 """Bytes of weights that one task works on: large enough to hide the overhead of a task, small enough for a cache."""
@@ -27,71 +26,53 @@ class Slab:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
-        return (self.stop - self.start) * self.matrix.columns * _itemsize(self.layer)
+        """Bytes on disk, scales left out."""
+        return (self.stop - self.start) * self.matrix.columns * self.layer.source.bits // 8
 
 
 def slabs(layer: Layer, matrix: Matrix, nbytes: int = SLAB_NBYTES) -> Iterator[Slab]:
-    """The matrix cut into slabs of about `nbytes`, whole blocks of an FP8 source."""
-    unit = layer.scale_block[0] if layer.scale_block[0] < matrix.rows else 1
-    height = max(nbytes // (matrix.columns * _itemsize(layer)) // unit, 1) * unit
+    """The matrix cut into slabs of about `nbytes` once read."""
+    height = slab_height(layer, matrix, nbytes)
     for start in range(0, matrix.rows, height):
         yield Slab(layer, matrix, start, min(start + height, matrix.rows))
 
 
+def slab_height(layer: Layer, matrix: Matrix, nbytes: int) -> int:
+    """Rows of a slab of about `nbytes` once read; one at least."""
+    taken = matrix.row_step + 1 if matrix.column_step != 1 else 1  # what is stored between the rows is read, too
+    return max(nbytes // (max(matrix.columns, 1) * WEIGHT_DTYPES[layer.dtype].itemsize * taken), 1)
+
+
 def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES) -> int:
     """Upper bound in bytes of the memory that one task needs for a slab of `layer`: input, wide copies, output."""
-    rows = [next(slabs(layer, matrix, nbytes)) for matrix in layer.matrices]
-    widest = max((slab.nbytes for slab in rows), default=nbytes)
-    return widest * (10 if layer.scale is not None else 3)
-
-
-class Scratch(threading.local):
-    """One buffer per thread, used again for every slab: memory that is new costs more than the read itself."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
-
-    def take(self, nbytes: int) -> NDArray[np.uint8]:
-        """`nbytes` of this thread's buffer, valid until it is taken again."""
-        if self._buffer.size < nbytes:
-            self._buffer = np.empty(nbytes, np.uint8)
-        return self._buffer[:nbytes]
+    matrices = [layer.whole] if layer.widened else layer.matrices
+    itemsize = WEIGHT_DTYPES[layer.dtype].itemsize if matrices else 1
+    tallest = (min(matrix.rows, slab_height(layer, matrix, nbytes)) * matrix.columns for matrix in matrices)
+    return max((weights * itemsize for weights in tallest), default=nbytes) * (4 if layer.widened else 3)
 
 
 def read_slab(slab: Slab, scratch: Scratch | None = None) -> NDArray[Any]:
-    """The weights of a slab [rows, columns] in bf16, fp16 or fp32; an FP8 source becomes bf16.
+    """The weights of a slab [rows, columns] in bf16, fp16 or fp32.
 
-    With `scratch` the array lives in the thread's buffer and is valid until the next slab is read there.
+    With `scratch` the array lives in the thread's buffers and is valid until the next slab is read there.
     """
-    layer, matrix = slab.layer, slab.matrix
-    shape = (slab.stop - slab.start, matrix.columns)
-    first = matrix.first + slab.start * matrix.columns
-    stored = read_elements(layer.stored, first, shape[0] * shape[1], scratch).reshape(shape)
-    return stored if layer.scale is None else _widen(stored, slab)
+    return slab.layer.source.rows(slab.matrix, slab.start, slab.stop, scratch)
 
 
-def read_elements(stored: Stored, first: int, count: int, scratch: Scratch | None = None) -> NDArray[Any]:
-    """`count` elements of a stored tensor from element `first` on, flat."""
-    dtype = ARRAY_DTYPES[stored.tensor.dtype]
-    nbytes = count * dtype.itemsize
-    raw = scratch.take(nbytes) if scratch else np.empty(nbytes, np.uint8)
-    stored.file.read_into(raw.data, stored.tensor.start + first * dtype.itemsize)
-    return raw.view(dtype)
+def kept_slabs(layer: Layer, *, by_matrix: bool, nbytes: int = SLAB_NBYTES) -> Iterator[tuple[Slab, int]]:
+    """The slabs of a kept layer that is not copied byte for byte, each with the number of weights written before it.
+
+    by_matrix: its matrices follow each other, otherwise the weights keep their stored order.
+    """
+    before = 0
+    for matrix in layer.matrices if by_matrix else [layer.whole]:
+        for slab in slabs(layer, matrix, nbytes):
+            yield slab, before + slab.start * matrix.columns
+        before += matrix.rows * matrix.columns
 
 
-def _itemsize(layer: Layer) -> int:
-    return ARRAY_DTYPES[layer.tensor.dtype].itemsize
-
-
-def _widen(stored: NDArray[Any], slab: Slab) -> NDArray[Any]:
-    """FP8 x scale in float32, rounded to bf16; the scale of a weight is that of its block."""
-    assert slab.layer.scale is not None
-    rows, columns = slab.layer.scale_block
-    scale = slab.layer.scale
-    grid = read_elements(scale, 0, scale.tensor.nbytes // WEIGHT_DTYPES[scale.tensor.dtype].itemsize)
-    grid = grid.astype(np.float32).reshape(-(-slab.layer.shape[0] // rows), -1)
-    chosen = grid[np.arange(slab.start, slab.stop) // rows]
-    factors = np.repeat(chosen, columns, axis=1)[:, : stored.shape[1]]
-    with np.errstate(over="ignore", invalid="ignore"):  # Inf and NaN are counted and refused with their numbers
-        return (stored.astype(np.float32) * factors).astype(ml_dtypes.bfloat16)
+def kept_bytes(slab: Slab, weights: NDArray[Any]) -> NDArray[np.uint8]:
+    """What is written of the `weights` of a slab of a layer that is kept; each is rounded once."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what was Inf or NaN stays so, and is warned of
+        rounded = weights.astype(WEIGHT_DTYPES[slab.layer.kept_dtype], copy=False)
+    return rounded.reshape(-1).view(np.uint8)

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Quantized
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement, pieces
+from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer, Matrix
-from studio.core.pipeline import Sink
+from studio.core.pipeline import KeptForm, Sink
 from studio.core.plan import Choice
 from studio.core.reading import Slab
 from studio.core.shards import Shard
@@ -51,8 +52,17 @@ class ShardWriter(Sink, StagedFile):
             if part.content == "tensor_scale":
                 self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
 
+    def kept_form(self, layer: Layer) -> KeptForm:
+        """See `Sink.kept_form`."""
+        return kept_form(self._kept[layer.name]) if layer.name in self._kept else "bytes"
+
     def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
         """See `Sink.write_kept`."""
+        if self.kept_form(layer) == "whole":
+            values = data.view(WEIGHT_DTYPES[layer.kept_dtype])
+            for part in self._kept[layer.name]:
+                self._write_part(part, 0, edited(part.content, values))
+            return
         for first, name, start, count in pieces(self._kept[layer.name], offset, data.size):
             self.write(data[first : first + count].data, self._shard.tensors[name].start + start)
 

@@ -16,13 +16,13 @@ from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement, pieces
+from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.manifest import SUMS, Manifest, read_sums
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.pipeline import Engine
 from studio.core.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
-from studio.core.reading import Slab, read_slab, slabs
+from studio.core.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.results import LayerResult, Outcome
 from studio.core.staging import MANIFEST
 from studio.core.tasks import Tasks
@@ -75,15 +75,20 @@ def _start(engine: Engine, tasks: Tasks, place: _Place, check: Check) -> list[Fu
     if check.kept:
         if check.layer is None:
             return []
-        if check.layer.scale is not None:
-            parts = [slab for matrix in check.layer.matrices for slab in slabs(check.layer, matrix, engine.slab_nbytes)]
-            return [submit(_same_widened, place, check.kept, slab) for slab in parts]
+        form = kept_form(check.kept)
+        if form == "whole":
+            return [submit(_same_edited, place, check.kept, check.layer)]
+        if form == "rows" or check.layer.widened:
+            parts = kept_slabs(check.layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes)
+            return [submit(_same_rows, engine, place, check.kept, slab, before) for slab, before in parts]
         pieces = chunks(check.layer.kept_nbytes)
         return [submit(_same_bytes, place, check.kept, check.layer, *piece) for piece in pieces]
     futures = []
     sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
     for matrix, source in zip(check.matrices, sources, strict=True):
         height = max(engine.slab_nbytes // (2 * matrix.columns), 1)
+        if check.layer and source:
+            height = min(height, slab_height(check.layer, source, engine.slab_nbytes))
         for start in range(0, matrix.rows, height):
             stop = min(start + height, matrix.rows)
             slab = Slab(check.layer, source, start, stop) if check.layer and source else None
@@ -110,10 +115,18 @@ def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset
     return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
 
 
-def _same_widened(place: _Place, kept: tuple[Placement, ...], slab: Slab) -> float:
-    weight = read_slab(slab)
-    offset = (slab.matrix.first + slab.start * slab.matrix.columns) * weight.itemsize
-    return _same(place, kept, offset, bytearray(weight.tobytes()))
+def _same_rows(engine: Engine, place: _Place, kept: tuple[Placement, ...], slab: Slab, before: int) -> float:
+    wanted = kept_bytes(slab, read_slab(slab, engine.scratch))
+    itemsize = WEIGHT_DTYPES[slab.layer.kept_dtype].itemsize
+    return _same(place, kept, before * itemsize, bytearray(wanted.data))
+
+
+def _same_edited(place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
+    stored = layer.stored.file.read(layer.tensor.start, layer.tensor.nbytes)
+    values = np.frombuffer(stored, WEIGHT_DTYPES[layer.kept_dtype])
+    for part in kept:
+        _same(place, (part,), 0, bytearray(edited(part.content, values).tobytes()))
+    return 0.0
 
 
 def _same(place: _Place, kept: tuple[Placement, ...], offset: int, wanted: bytearray) -> float:

@@ -22,9 +22,12 @@ Tensors = Mapping[str, NDArray[Any]]
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
+E8M0 = np.dtype(ml_dtypes.float8_e8m0fnu)
 DISK_NAMES = {
     BF16: "BF16",
     FP8: "F8_E4M3",
+    E8M0: "F8_E8M0",
+    np.dtype(ml_dtypes.float8_e5m2): "F8_E5M2",
     np.dtype(np.float16): "F16",
     np.dtype(np.float32): "F32",
     np.dtype(np.float64): "F64",

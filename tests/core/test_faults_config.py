@@ -120,9 +120,9 @@ def test_a_width_that_is_no_multiple_of_16_is_kept_and_said_so(studio: Studio, t
     assert "not a multiple of the block of 16" in line
 
 
-@pytest.mark.parametrize("dtype", ["F4", "F8_E8M0", "F8_E5M2", "F6_E2M3", "U64", "C64", "I16"])
+@pytest.mark.parametrize("dtype", ["U64", "C64", "I16"])
 def test_a_dtype_that_is_not_quantized_is_kept_byte_for_byte(studio: Studio, tmp_path: Path, dtype: str) -> None:
-    bits = {"F4": 4, "F6_E2M3": 6, "F8_E8M0": 8, "F8_E5M2": 8, "U64": 64, "C64": 64, "I16": 16}[dtype]
+    bits = {"U64": 64, "C64": 64, "I16": 16}[dtype]
     tensors = {"model.layers.0.mlp.up_proj.weight": gaussian(16, 32)}
     header = header_of(tensors)
     start = 16 * 32 * 2

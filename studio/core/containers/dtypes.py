@@ -43,6 +43,7 @@ ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E8M0": np.dtype(np.uint8),
     "F64": np.dtype(np.float64),
+    "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "U32": np.dtype(np.uint32),
 }

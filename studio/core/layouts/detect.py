@@ -1,44 +1,74 @@
-"""Which quantization a checkpoint already carries, told by its tensor names, dtypes and config."""
+"""Which quantization a checkpoint has that is not read here, told by names, dtypes and shapes of its tensors."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from studio.core.model import FP8, Stored
+from studio.core.model import Stored
 from studio.core.names import printable
+from studio.core.sources.declared import Section
+from studio.core.sources.recognition import Recognized
+from studio.core.sources.scale_names import scale_names
 
 _BY_SUFFIX = (
     (".weight_packed", "compressed-tensors"),
     (".weight_scale_2", "ModelOpt NVFP4"),
     (".qweight", "GPTQ or AWQ"),
     (".weight.absmax", "bitsandbytes"),
+    (".SCB", "bitsandbytes LLM.int8"),
     ("._weight_qdata", "torchao"),
 )
+_INTEGERS = ("I8", "U8", "I32", "U32")
+_CODES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0")
+"""Dtypes that only codes and their scales have."""
+
+_MLX_SCALES = ("U8", "BF16", "F16", "F32")
 
 
-def quantization_method(stored: Mapping[str, Stored], config: Mapping[str, Any]) -> str:
-    """The method that quantized a checkpoint, or "" for plain weights and for FP8 weights, which are read as plain."""
+def quantization_method(stored: Mapping[str, Stored], sections: Sequence[Section], found: Recognized) -> str:
+    """The method that quantized a checkpoint, or "" for plain weights and for codes that are read."""
+    if any(_is_mlx(name, item, stored) for name, item in stored.items()):
+        return _mlx_mode(sections)
+    declared = next((section.method for section in sections if section.method), "")
+    if method := next(filter(None, (_by_name(name, item, stored) for name, item in stored.items())), ""):
+        return declared or method
+    codes = next((item.tensor for name, item in stored.items() if _is_code(name, item, stored, found)), None)
+    if codes is None:
+        return found.refusal
+    evidence = f"{printable(codes.name)} is {codes.dtype}"
+    return f"{declared}: {evidence}" if declared else evidence
+
+
+def leftovers(sections: Sequence[Section], found: Recognized, method: str) -> list[str]:
+    """A sentence that names the sections of the config which speak of a quantization that no tensor has."""
+    if method or found.sources or not sections:
+        return []
+    places = ", ".join(printable(section.place) for section in sections)
+    methods = ", ".join(dict.fromkeys(section.method for section in sections if section.method))
+    return [f"left over from an earlier quantization, left out: {places}{f' ({methods})' if methods else ''}"]
+
+
+def _is_mlx(name: str, item: Stored, stored: Mapping[str, Stored]) -> bool:
+    packed = stored.get(f"{name.removesuffix('.scales')}.weight") if name.endswith(".scales") else None
+    return packed is not None and packed.tensor.dtype == "U32" and item.tensor.dtype in _MLX_SCALES
+
+
+def _mlx_mode(sections: Sequence[Section]) -> str:
+    section = next((section.content for section in sections if section.place == "quantization"), None)
+    return f"MLX ({printable(section.get('mode', 'affine'))})" if section else "MLX"
+
+
+def _by_name(name: str, item: Stored, stored: Mapping[str, Stored]) -> str:
     for suffix, method in _BY_SUFFIX:
-        if any(name.endswith(suffix) for name in stored):
-            return _declared(config) or method
-    for name, item in stored.items():
-        base = name.removesuffix(".scales")
-        packed = stored.get(f"{base}.weight") if base != name else None
-        if packed is not None and packed.tensor.dtype == "U32" and item.tensor.dtype in ("U8", "BF16", "F16", "F32"):
-            return _mlx_mode(config)
-    declared = _declared(config)
-    fp8 = any(item.tensor.dtype == FP8 for item in stored.values())
-    return "" if declared == "fp8" or (fp8 and declared.startswith("compressed-tensors")) else declared
+        if name.endswith(suffix):
+            return method
+    blocks = item.tensor.dtype == "U8" and name.endswith("_blocks")
+    scales = stored.get(f"{name.removesuffix('_blocks')}_scales") if blocks else None
+    return "MXFP4" if scales is not None and scales.tensor.dtype == "U8" else ""
 
 
-def _declared(config: Mapping[str, Any]) -> str:
-    section = config.get("quantization_config")
-    if not isinstance(section, dict) or not section.get("quant_method"):
-        return ""
-    detail = section.get("format") or section.get("quant_algo")
-    return printable(section["quant_method"]) + (f" ({printable(detail)})" if detail else "")
-
-
-def _mlx_mode(config: Mapping[str, Any]) -> str:
-    section = config.get("quantization")
-    mode = section.get("mode", "affine") if isinstance(section, dict) else "affine"
-    return f"MLX ({printable(mode)})"
+def _is_code(name: str, item: Stored, stored: Mapping[str, Stored], found: Recognized) -> bool:
+    """True for integers that stand for weights, and for dtypes that nothing else has, unless they are read."""
+    dtype, known = item.tensor.dtype, name in found.sources or name in found.scales
+    if known or dtype not in (*_INTEGERS, *_CODES):
+        return False
+    matrix = name.rpartition(".")[2] == "weight" and len(item.tensor.shape) > 1
+    return dtype in _CODES or matrix or any(other in stored for other in scale_names(name))

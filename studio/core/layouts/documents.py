@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from studio.core.model import Model
+from studio.core.sources.declared import KEYS
 
 FLOAT = "__float__"
 """The key under which transformers 5 (`PreTrainedConfig`) and mlx-lm (`load_config`) read numbers that JSON lacks."""
@@ -33,6 +34,8 @@ def _tagged(value: Any) -> Any:
     return value
 
 
+_DTYPES = ("dtype", "torch_dtype")
+
 CODE = "auto_map"
 """Names Python files of the checkpoint that transformers runs under trust_remote_code."""
 
@@ -48,14 +51,16 @@ def code_left_out(model: Model) -> list[str]:
 
 
 def config_without_quantization(model: Model) -> dict[str, Any]:
-    """The model's config, without an FP8 quantization section and without references to code."""
+    """The model's config, without what it says of a quantization and without references to code."""
     config = copy.deepcopy(dict(model.config))
     for section in _sections(config):
-        for key in ("quantization", "quantization_config", CODE):
+        for key in (*KEYS, CODE):
             section.pop(key, None)
+        for key in _DTYPES:
+            if str(section.get(key)).removeprefix("torch.").startswith("float8"):
+                section[key] = "bfloat16"
     return config
 
 
 def _sections(config: dict[str, Any]) -> list[dict[str, Any]]:
-    text = config.get("text_config")
-    return [config, text] if isinstance(text, dict) else [config]
+    return [config, *(value for value in config.values() if isinstance(value, dict))]

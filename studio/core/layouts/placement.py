@@ -82,7 +82,7 @@ def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
 
 
 def raw(layer: Layer) -> list[Placement]:
-    """A kept layer in one piece under its own name, FP8 widened."""
+    """A kept layer in one piece under its own name, codes widened."""
     return [Placement("raw", layer.tensor.name, layer.kept_dtype, layer.shape, layer.kept_nbytes)]
 
 
@@ -106,6 +106,12 @@ def rows(layer: Layer) -> list[Placement]:
         for size in [layer.kept_nbytes // layer.count]
         for m in layer.matrices
     ]
+
+
+def kept_form(parts: Sequence[Placement]) -> Literal["bytes", "rows", "whole"]:
+    """In what form a kept layer must come to fill its placements."""
+    contents = {part.content for part in parts}
+    return "bytes" if contents == {"raw"} else "rows" if contents == {"rows"} else "whole"
 
 
 def edited(content: Content, values: NDArray[Any]) -> NDArray[Any]:

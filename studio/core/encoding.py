@@ -1,0 +1,68 @@
+"""Encoding the weights of a layer: by the backend, and affine scales in the dtype that a runtime computes in."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Recipe
+from kernels.backend import Backend
+from kernels.fidelity import Fidelity, concatenate
+from kernels.quantized import Quantized
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.model import Layer
+
+_MEASURED_AT_ONCE = 1 << 16
+
+
+def encode(
+    backend: Backend, layer: Layer, weights: NDArray[Any], recipe: Recipe, g: float, *, blocks: bool = False
+) -> tuple[Quantized, Fidelity]:
+    """Quantize weights [rows, columns] of a layer and measure the result; see `Backend.encode`.
+
+    Codes come from the weights as they were read. Affine scales and biases are then rounded to the layer's
+    `kept_dtype`: those in float32 would make mlx-lm compute in float32.
+    """
+    quantized, fidelity = backend.encode(weights, recipe, g, blocks=blocks)
+    dtype = WEIGHT_DTYPES[layer.kept_dtype]
+    if recipe.format.affine and quantized.scales.dtype != dtype:
+        quantized = _rounded(quantized, dtype)
+        fidelity = _measured(backend, weights, quantized, blocks=blocks)
+    assert fidelity is not None
+    return quantized, fidelity
+
+
+def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
+    assert quantized.biases is not None
+    with np.errstate(over="ignore"):  # a scale beyond the dtype makes an infinite error, which is refused
+        return replace(quantized, scales=quantized.scales.astype(dtype), biases=quantized.biases.astype(dtype))
+
+
+def _measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool) -> Fidelity:
+    """`kernels.reference.fidelity`, a few rows at a time: float64 takes many times the memory of the weights."""
+    assert quantized.biases is not None
+    height = max(_MEASURED_AT_ONCE // weights.shape[1], 1)
+    parts = []
+    for start in range(0, len(weights), height):
+        rows = slice(start, start + height)
+        scales, biases = quantized.scales[rows], quantized.biases[rows]
+        piece = replace(quantized, codes=quantized.codes[rows], scales=scales, biases=biases)
+        parts.append(_compared(weights[rows], backend.decode(piece), quantized.format.block if blocks else 0))
+    return concatenate(parts)
+
+
+def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], block: int) -> Fidelity:
+    """The fidelity of decoded weights [rows, columns]; errors are summed by block where `block` is not zero."""
+    wide = weights.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite error is refused
+        errors = wide - decoded
+        squares = errors * errors
+    return Fidelity(
+        width=weights.shape[1],
+        row_squares=np.einsum("ij,ij->i", wide, wide),
+        row_error=squares.sum(axis=1),
+        max_error=float(np.abs(errors).max()),
+        vanished=int(((decoded == 0) & (weights != 0)).sum()),
+        block_error=squares.reshape(len(weights), -1, block).sum(axis=2).astype(np.float32) if block else None,
+    )

@@ -1,0 +1,95 @@
+"""Plain: weights stored as the numbers they are; and the one place that knows where the rows of a matrix lie."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio.core.containers.dtypes import ARRAY_DTYPES, BITS
+from studio.core.model import Matrix, Stored
+from studio.core.scratch import Scratch, memory
+
+
+def read_rows(stored: Stored, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
+    """Rows `start` .. `stop` of a matrix, as they are stored."""
+    if matrix.column_step != 1:
+        return _read_turned(stored, matrix, start, stop, scratch)
+    shape = (stop - start, matrix.columns)
+    if matrix.is_contiguous:
+        return read_elements(stored, matrix.first + start * matrix.columns, shape[0] * shape[1], scratch).reshape(shape)
+    rows = memory(shape[0] * shape[1] * dtype_of(stored).itemsize, scratch).view(dtype_of(stored)).reshape(shape)
+    for row in range(start, stop):
+        _read_into(stored, matrix.first + row * matrix.row_step, rows[row - start])
+    return rows
+
+
+def _read_turned(stored: Stored, matrix: Matrix, start: int, stop: int, scratch: Scratch | None) -> NDArray[Any]:
+    """Rows of a matrix that is stored [inputs, outputs]: a piece of each stored row, turned."""
+    dtype = dtype_of(stored)
+    width = (stop - start - 1) * matrix.row_step + 1
+    pieces = memory(matrix.columns * width * dtype.itemsize, scratch, 1).view(dtype).reshape(matrix.columns, width)
+    for column in range(matrix.columns):
+        _read_into(stored, matrix.first + start * matrix.row_step + column * matrix.column_step, pieces[column])
+    rows = memory((stop - start) * matrix.columns * dtype.itemsize, scratch).view(dtype)
+    turned = rows.reshape(stop - start, matrix.columns)
+    np.copyto(turned, pieces[:, :: matrix.row_step].T)
+    return turned
+
+
+def _read_into(stored: Stored, first: int, out: NDArray[Any]) -> None:
+    stored.file.read_into(out.view(np.uint8).data, stored.tensor.start + first * out.itemsize)
+
+
+def dtype_of(stored: Stored) -> np.dtype[Any]:
+    """The numpy dtype of a stored tensor."""
+    return ARRAY_DTYPES[stored.tensor.dtype]
+
+
+def read_elements(stored: Stored, first: int, count: int, scratch: Scratch | None = None) -> NDArray[Any]:
+    """`count` elements of a stored tensor from element `first` on, flat."""
+    dtype = dtype_of(stored)
+    raw = memory(count * dtype.itemsize, scratch)
+    stored.file.read_into(raw.data, stored.tensor.start + first * dtype.itemsize)
+    return raw.view(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A tensor of any dtype, see `Source`; rows are read of the dtypes that can be quantized."""
+
+    stored: Stored
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Source`."""
+        return self.stored.tensor.shape
+
+    @property
+    def dtype(self) -> str:
+        """See `Source`."""
+        return self.stored.tensor.dtype
+
+    @property
+    def kept_dtype(self) -> str:
+        """See `Source`."""
+        return self.stored.tensor.dtype
+
+    @property
+    def bits(self) -> int:
+        """See `Source`."""
+        return BITS[self.stored.tensor.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """See `Source`."""
+        return self.stored.tensor.nbytes
+
+    @property
+    def meaning(self) -> str:
+        """See `Source`."""
+        return self.stored.tensor.dtype
+
+    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
+        """See `Source.rows`."""
+        return read_rows(self.stored, matrix, start, stop, scratch)
