@@ -73,8 +73,6 @@ def show_claims(found: Sequence[core.Claim], console: Console) -> None:
     console.say("Where it runs:")
     for sentence in core.claim_sentences(found):
         console.say(f"  {sentence}")
-    for claim in found:
-        console.emit("claim", **asdict(claim))
 
 
 def show_changes(sentences: Sequence[str], console: Console) -> None:
@@ -138,6 +136,7 @@ def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bo
         shards=shards,
         side_files=list(job.model.side_names),
         cautions=job.cautions,
+        claims=[asdict(claim) for claim in job.claims],
         dry_run=dry_run,
     )
     if dry_run:

@@ -25,7 +25,7 @@ _KINDS: dict[str, re.Pattern[str]] = {
     "hidden or temporary": re.compile(rf"\..*|.*~|.*({re.escape(TEMPORARY)}|\.(partial|incomplete|lock|bak|swp))"),
     "the card of the source": re.compile(r"readme(\..*)?|model[_-]?card(\..*)?"),
     "left from a quantization": re.compile(
-        r"(hf_)?quant(ize|ization)?_config\.json|quant_log\.csv|recipe\.ya?ml|smash_config\.json|measurement\.json"
+        r"quant(ize|ization)?_config\.json|quant_log\.csv|recipe\.ya?ml|smash_config\.json|measurement\.json"
         rf"|job_new\.json|imatrix\..*|{re.escape(MANIFEST)}|{re.escape(JOURNAL)}|{SUMS.lower()}.*"
     ),
     "code": re.compile(

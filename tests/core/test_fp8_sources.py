@@ -256,8 +256,8 @@ def test_llama_4_stores_experts_input_first_with_a_scale_per_output(tmp_path: Pa
     up = tensors[f"{EXPERTS}.gate_up_proj"].astype(np.float32) * tensors[f"{EXPERTS}.gate_up_proj_scale"]
     down = tensors[f"{EXPERTS}.down_proj"].astype(np.float32)
     down = down * tensors[f"{EXPERTS}.down_proj_scale"].transpose(0, 2, 1)
-    np.testing.assert_array_equal(found["gate_up_proj"].reshape(up.shape), up)
-    np.testing.assert_array_equal(found["down_proj"].reshape(down.shape), down)
+    np.testing.assert_array_equal(found["gate_up_proj"], up.transpose(0, 2, 1).reshape(-1, hidden))
+    np.testing.assert_array_equal(found["down_proj"], down.transpose(0, 2, 1).reshape(-1, inner))
 
 
 @pytest.mark.parametrize("shape", [(24, 48), (2, 24, 48)])

@@ -188,7 +188,7 @@ def test_a_run_lends_its_tensor_scales(tmp_path: Path) -> None:
 
 def test_experts_follow_one_another(tmp_path: Path) -> None:
     stack = np.stack([gaussian(32, 64, seed=i, sigma=0.01 * (i + 1)) for i in range(3)])
-    path = write_safetensors(tmp_path / "model.safetensors", {"model.layers.0.mlp.experts.down_proj": stack})
+    path = write_safetensors(tmp_path / "model.safetensors", {"model.layers.0.mlp.switch_mlp.down_proj.weight": stack})
     with core.open_model(path) as model, core.start(core.Machine("reference", 1), model) as engine:
         layer = model.layers[0]
         choice = core.choose_format(layer, "nvfp4-3t")

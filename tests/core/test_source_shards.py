@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from studio.core import open_model
-from studio.core.reading import read_elements
+from studio.core.sources.plain import read_elements
 from tests.core.checkpoints import BF16, INDEX, checkpoint, gaussian, llama, shard_name, write_json, write_safetensors
 from tests.core.conftest import Refused, Studio
 
