@@ -249,7 +249,8 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
-    quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
     assert fidelity is not None
     if not math.isfinite(fidelity.max_error) or not _has_finite_scales(quantized):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
