@@ -263,7 +263,8 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
-    quantized, fidelity = encode(engine.backend, slab.layer, read_slab(slab, engine.scratch), recipe, g)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        quantized, fidelity = encode(engine.backend, slab.layer, read_slab(slab, engine.scratch), recipe, g)
     if not math.isfinite(fidelity.max_error) or not _has_finite_scales(quantized):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
         hint = "keep it, or choose another format for it"

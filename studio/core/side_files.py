@@ -11,6 +11,7 @@ from studio.core.containers.links import leads_out
 from studio.core.errors import CheckpointError
 from studio.core.manifest import SUMS
 from studio.core.names import is_plain_path, printable, some_of
+from studio.core.sources.declared import BESIDE
 from studio.core.staging import JOURNAL, MANIFEST, TEMPORARY
 
 LARGEST_SIDE_FILE = 1 << 30
@@ -74,8 +75,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and _READ_FOLDERS.fullmatch(path.name) and not leads_out(path, folder):
             yield from sorted(path.iterdir())
-        elif path.name != "config.json" and not path.name.endswith((".safetensors", ".safetensors.index.json")):
-            yield path  # the config is no side file, and the weights are told of where they are found
+        elif path.name not in ("config.json", BESIDE) and not path.name.endswith((".safetensors", ".safetensors.index.json")):
+            yield path  # configs are no side files, and the weights are told of where they are found
 
 
 def _folded(name: str) -> str:
