@@ -20,7 +20,22 @@ _MULTIPLIER = {
     "compressed-tensors": lambda stored: np.float32(1) / stored,
     "modelopt": lambda stored: stored,
 }
-_BESIDE = ("embed", "wte", "wpe", "lm_head", "norm", "conv", "router", "mlp.gate.", "moe.gate.", "feed_forward.gate.")
+_BESIDE = (
+    "visual",
+    "vision",
+    "audio",
+    "projector",
+    "embed",
+    "wte",
+    "wpe",
+    "lm_head",
+    "norm",
+    "conv",
+    "router",
+    "mlp.gate.",
+    "moe.gate.",
+    "feed_forward.gate.",
+)
 
 
 def read_manifest(export: Path) -> dict[str, Any]:
@@ -29,17 +44,20 @@ def read_manifest(export: Path) -> dict[str, Any]:
 
 
 def decoded_source(source: Path, export: Path) -> tuple[Arrays, dict[str, float]]:
-    """Float32 tensors by the names of the source, and the relative error of each quantized layer."""
+    """The tensors of the source with float32 decoded weights in place of quantized ones, and the error of each layer.
+
+    Kept tensors stay as they are stored, since a runtime may compute with them, and round, before they become float32.
+    """
     manifest = read_manifest(export)
     arrays = read_arrays(export)
-    tensors = {name: array.astype(np.float32) for name, array in load_file(source / "model.safetensors").items()}
+    tensors = load_file(source / "model.safetensors")
     errors = {}
     with core.open_model(source) as model:
         for layer in manifest["layers"]:
             if not layer["matrices"]:
                 continue
             name = model.by_name[layer["name"]].tensor.name
-            original = tensors[name]
+            original = tensors[name].astype(np.float32)
             tensors[name] = _decoded(layer, original, manifest["layout"], arrays, model.by_name[layer["name"]])
             errors[layer["name"]] = float(np.linalg.norm(tensors[name] - original) / np.linalg.norm(original))
     return tensors, errors

@@ -32,6 +32,7 @@ LAYER_ROPE = {
     "full_attention": {"rope_type": "default", "rope_theta": 50000.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
 }
+LOCAL = ["sliding_attention"] * 3
 THIRDS = ["sliding_attention", "sliding_attention", "full_attention"] * 2
 SIX_LAYERS = {"num_hidden_layers": 6, "sliding_window": 8}
 MLA = {"kv_lora_rank": 64, "q_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32}
@@ -62,7 +63,7 @@ DENSE: dict[str, dict[str, Any]] = {
         "model_type": "gemma3n_text",
         "hidden_size_per_layer_input": 32,
         "vocab_size_per_layer_input": 384,
-        "num_kv_shared_layers": 3,
+        "num_kv_shared_layers": 0,
         "laurel_rank": 32,
         "activation_sparsity_pattern": [0.0] * 6,
         "layer_types": THIRDS,
@@ -90,7 +91,12 @@ DENSE: dict[str, dict[str, Any]] = {
     "ernie4_5": {"tie_word_embeddings": True},
     "seed_oss": {"attention_bias": True, "attention_out_bias": False, "tie_word_embeddings": False},
     "smollm3": {"num_hidden_layers": 4, "no_rope_layer_interval": 4, "tie_word_embeddings": True},
-    "exaone4": {"num_hidden_layers": 4, "sliding_window": 8, "sliding_window_pattern": "LLLG"},
+    "exaone4": {
+        "num_hidden_layers": 4,
+        "sliding_window": 8,
+        "layer_types": [*LOCAL, "full_attention"],
+        "sliding_window_pattern": "LLLG",
+    },
     "gpt2": GPT,
     "gpt2-hub": GPT,
     "gpt_neox": {"intermediate_size": 512, "rope_parameters": PARTIAL, "tie_word_embeddings": False},

@@ -44,7 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 def hub_config(name: str, config: PreTrainedConfig, saved: Mapping[str, Any]) -> dict[str, Any]:
     """`saved` completed: the values of fields left at their defaults, other names of fields, the rotary base."""
-    data = {**_complete(config), **{key: value for key, value in saved.items() if not isinstance(value, dict)}}
+    data = {**saved, **_complete(config)}
     for section in ("text_config", "vision_config", "audio_config"):
         if inner := getattr(config, section, None):
             is_text = section == "text_config"

@@ -122,7 +122,7 @@ class Judge:
 
     def _in_transformers(self, decoded: Path, export: Path, stock: Answer) -> Verdict:
         expected = decoded / "expected.npy"
-        self._torch.ask("dense_logits", folder=decoded, file=expected)
+        self._torch.ask("dense_logits", folder=decoded, file=expected, rounded=True)
         plain = self._loaded(export, expected, decoded / "found.npy", stock, dequantize=False)
         if plain.fine:
             return plain

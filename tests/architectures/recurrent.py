@@ -105,7 +105,14 @@ RECURRENT: dict[str, dict[str, Any]] = {
         "rope_parameters": PARTIAL,
     },
     "olmo_hybrid": {**LINEAR, "layer_types": ["linear_attention", "full_attention"] * 2},
-    "bailing_hybrid": {**EXPERTS, **MLA, "first_k_dense_replace": 1, "num_hidden_layers": 4, "num_key_value_heads": 4, "layer_group_size": 2},
+    "bailing_hybrid": {
+        **EXPERTS,
+        **MLA,
+        "first_k_dense_replace": 1,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 4,
+        "layer_group_size": 2,
+    },
     "kimi_linear": {
         **ONE_DENSE,
         **MLA,

@@ -32,6 +32,7 @@ def model_type(name: str) -> str:
     """The `model_type` in the config.json of a row."""
     return str(ROWS[name].get("model_type", name.partition("-")[0]))
 
+
 SUBSET = (
     "llama",
     "qwen2",

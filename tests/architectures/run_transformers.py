@@ -29,10 +29,10 @@ def logits(folder: str, file: str, dequantize: bool = False) -> dict[str, list[s
     return report
 
 
-def dense_logits(folder: str, file: str) -> dict[str, list[str]]:
-    """Write logits of a checkpoint of float32 weights."""
-    model, report = _load(folder, torch.float32, {})
-    _write(model, file)
+def dense_logits(folder: str, file: str, rounded: bool = False) -> dict[str, list[str]]:
+    """Write float32 logits of a checkpoint, whose weights are `rounded` to bfloat16 as those of exports are."""
+    model, report = _load(folder, torch.bfloat16 if rounded else torch.float32, {})
+    _write(model.float(), file)
     return report
 
 
