@@ -20,6 +20,10 @@ from tests.architectures.rows import ROWS, SIZES, model_type
 from tests.architectures.variants import VARIANTS
 
 _STRUCTURED = ("A_log", ".D", "decay", "slopes", "inv_freq", "dt_bias", "dt_proj.bias", "recurrent_param")
+"""Parts of names of parameters whose values follow a rule; they are only moved a little."""
+
+_LEGACY = ("global_head_dim", "num_global_key_value_heads", "layer_types", "head_dim")
+"""Arguments that configurations take though they are no fields of theirs."""
 
 
 def build(name: str, folder: str) -> None:
@@ -66,9 +70,6 @@ def _sized(known: PreTrainedConfig, arguments: Mapping[str, Any]) -> dict[str, A
         own.pop("rope_parameters")
     given = {key: value for key, value in arguments.items() if key in fields or key in _LEGACY}
     return {**own, **given, "model_type": known.model_type}
-
-
-_LEGACY = ("global_head_dim", "num_global_key_value_heads", "layer_types", "head_dim")
 
 
 def model_class(config: PreTrainedConfig) -> Any:

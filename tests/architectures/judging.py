@@ -18,6 +18,7 @@ from tests.architectures.verdicts import (
     CAUTIONED,
     COLUMNS,
     FAILED,
+    HARNESS,
     LOAD,
     LOST,
     ONLY_DEQUANTIZED,
@@ -34,7 +35,18 @@ from tests.runtimes.worker import RuntimeFailedError, Worker
 _TOLERANCE = {"mlx": 5e-3, "compressed-tensors": 2e-2}
 _REQUANTIZED = 0.15
 _LARGEST_ERROR = 0.2
-_BUILDERS = ("dense", "mixtures", "recurrent", "multimodal", "rows", "variants", "hub_config", "building")
+_BUILDERS = (
+    "dense",
+    "mixtures",
+    "recurrent",
+    "multimodal",
+    "rows",
+    "variants",
+    "hub_config",
+    "building",
+    "run_mlx",
+    "run_transformers",
+)
 
 Answer = dict[str, Any]
 
@@ -56,9 +68,18 @@ class Judge:
     def judge(self, name: str, columns: Sequence[str]) -> Row:
         """Judge a row in `columns`; its checkpoint is built, and run in both runtimes, when that is not done yet."""
         place = self._folder / name
-        self._prepare(name, place)
+        try:
+            self._prepare(name, place)
+        except Exception as error:  # a row must not cost the others
+            return Row(name, {}, dict.fromkeys(columns, Verdict(HARNESS, _sentence(error))))
         baseline = json.loads((place / "baseline.json").read_text(encoding="utf-8"))
-        return Row(name, baseline, {column: self._verdict(place, baseline, column) for column in columns})
+        return Row(name, baseline, {column: self._guarded(place, baseline, column) for column in columns})
+
+    def _guarded(self, place: Path, baseline: Answer, column: str) -> Verdict:
+        try:
+            return self._verdict(place, baseline, column)
+        except Exception as error:  # nor a column
+            return Verdict(HARNESS, _sentence(error))
 
     def _prepare(self, name: str, place: Path) -> None:
         stamp = place / "built-by"
@@ -111,13 +132,14 @@ class Judge:
         write_decoded(place / "hub", decoded, tensors)
         if COLUMNS[column][0] == "mlx":
             is_split = any(name.endswith("kv_b_proj") for name in errors)
-            return self._in_mlx(decoded, export, "kv_b_proj" if is_split else "")
+            trust = COLUMNS[column][1] == "nvfp4-3t"
+            return self._in_mlx(decoded, export, "kv_b_proj" if is_split else "", trust)
         return self._in_transformers(decoded, export, baseline["torch"])
 
-    def _in_mlx(self, decoded: Path, export: Path, reason: str) -> Verdict:
+    def _in_mlx(self, decoded: Path, export: Path, reason: str, trust: bool) -> Verdict:
         expected, found = decoded / "expected.npy", decoded / "found.npy"
         self._mlx.ask("logits", folder=decoded, file=expected)
-        answer = _answer(self._mlx, "logits", export, found, trust=True)
+        answer = _answer(self._mlx, "logits", export, found, trust=trust)
         return _judged(answer, found, expected, _TOLERANCE["mlx"], reason)
 
     def _in_transformers(self, decoded: Path, export: Path, stock: Answer) -> Verdict:
@@ -164,7 +186,13 @@ def _answer(worker: Worker, do: str, folder: Path, file: Path, **how: bool) -> A
     try:
         return worker.ask(do, folder=folder, file=file, **how)
     except (RuntimeFailedError, AssertionError) as error:
-        return {"error": " ".join(str(error).split())[:400]}
+        return {"error": _sentence(error)}
+
+
+def _sentence(error: Exception) -> str:
+    """One line; what a runtime raised carries its own type."""
+    kind = "" if isinstance(error, RuntimeFailedError) else f"{type(error).__name__}: "
+    return (kind + " ".join(str(error).split()))[:400]
 
 
 def _recipe() -> str:

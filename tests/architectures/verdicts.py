@@ -25,6 +25,7 @@ LOST = "weights lost"
 LOAD = "load error"
 RUN = "run error"
 FAILED = "product failed"
+HARNESS = "harness failed"
 
 FINE = (RIGHT, BROKEN, REFUSED, CAUTIONED, REQUANTIZED, AS_SOURCE)
 """No fault of the export: it is right, says what it is not, or the runtime can not do better with the source."""
