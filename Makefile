@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench mac-proof pictures package clean
+.PHONY: demo test lint bench architectures mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -21,6 +21,9 @@ bench: .venv/.dev
 	@$(BIN)/python tests/benchmarks/kernels_cpu.py
 	@$(BIN)/python tests/benchmarks/end_to_end.py
 	@$(BIN)/python -m tests.benchmarks.window
+
+architectures: .venv/.dev
+	@$(BIN)/python -m tests.architectures --table build/architectures/table.md
 
 .venv/.app: $(SOURCES)
 	@packaging/setup.sh app
