@@ -36,8 +36,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "image encoder",
         _types(
-            "siglip_vision_model siglip2_vision_model clip_vision_model dinov2 dinov2_with_registers dinov3_vit vit ijepa"
-            " pixtral_vision_model"
+            "siglip_vision_model siglip2_vision_model clip_vision_model dinov2 dinov2_with_registers dinov3_vit vit"
+            " ijepa pixtral_vision_model"
         ),
         part="vision",
     ),
@@ -45,13 +45,23 @@ FAMILIES: tuple[Family, ...] = (
         "speech encoder",
         _types("whisper moonshine kimi_audio granite_speech cohere_asr parakeet_ctc speech_to_text lasr_ctc"),
         roles=(
-            ("audio", r"^(?:model\.)?(?:encoder|mimo_layers)\."),
+            ("audio", r"^(?:model\.)?(?:encoder|mimo_layers|mimo_norm)(?:\.|$)"),
             ("head", named(r"mimo_output log_softmax\.mlp\.layer\d")),
         ),
     ),
-    Family("SigLIP", _types("siglip siglip2"), roles=(("projector", r"^text_model\.head$"),)),
+    Family(
+        "SpeechT5",
+        _types("speecht5"),
+        roles=(("audio", r"\.encoder\.prenet\.(?!embed_tokens)|\.decoder\.prenet\.(?:layers|final_layer|speaker)"),),
+    ),
+    Family("SigLIP", _types("clip siglip siglip2"), roles=(("projector", r"^text_model\.head$"),)),
     Family("AIMv2 tower", _types("dots_ocr ovis"), fused=(("fc1", "fc3"),)),
-    Family("GLM-4V", _types("chatglm"), fused=(("linear_proj.gate_proj", "linear_proj.dense_h_to_4h"),)),
+    Family(
+        "GLM-4V",
+        _types("chatglm"),
+        roles=(("projector", r"\.vision\.conv(?:\.|$)"),),
+        fused=(("linear_proj.gate_proj", "linear_proj.dense_h_to_4h"),),
+    ),
     Family(
         "Cosmos 3",
         _types("cosmos3_omni"),
@@ -141,7 +151,12 @@ FAMILIES: tuple[Family, ...] = (
         roles=(("gate", named("[if]gate_preact")),),
         fused=(("q",), ("k",), ("v",)),
     ),
-    Family("Klear", _types("Klear"), roles=(("gate", named("coefficient")),), mlx=MlxNames(stack="{stack}.experts.{projection}")),
+    Family(
+        "Klear",
+        _types("Klear"),
+        roles=(("gate", named("coefficient")),),
+        mlx=MlxNames(stack="{stack}.experts.{projection}"),
+    ),
     Family("XLNet", _types("xlnet"), roles=(("linear", named(r"rel_attn\.[qkvor]")),)),
     Family("CTRL", _types("ctrl"), roles=(("embedding", r"^transformer\.w$"),)),
     Family(
@@ -278,7 +293,12 @@ FAMILIES: tuple[Family, ...] = (
         mlx=MlxNames(stack=""),
         transformers=_ONE_PIECE,
     ),
-    Family("Step 3.5", _types("step3p5 step3p7"), roles=(("gate", named("g_proj")),), mlx=MlxNames(stack="{stack}.{projection}")),
+    Family(
+        "Step 3.5",
+        _types("step3p5 step3p7"),
+        roles=(("gate", named("g_proj")),),
+        mlx=MlxNames(stack="{stack}.{projection}"),
+    ),
     Family(
         "Muse Spark",
         _types("muse_spark"),
@@ -294,6 +314,13 @@ FAMILIES: tuple[Family, ...] = (
         ),
         transformers=TransformersNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
     ),
+    Family(
+        "Conv1D",
+        _types("openai-gpt imagegpt decision_transformer"),
+        input_first=r"\.(c_attn|q_attn|c_proj|c_fc)$",
+        transformers=TransformersNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
+    ),
+    Family("ERNIE VL", _types("ernie4_5_moe_vl ernie4_5_vl_moe"), input_first=r"\.gate(\.weight_1)?$"),
     Family(
         "GPT-NeoX",
         _types("gpt_neox"),
@@ -326,7 +353,8 @@ FAMILIES: tuple[Family, ...] = (
         "OLMo hybrid",
         _types("olmo_hybrid"),
         fused=(("linear_attn.q_proj", "linear_attn.k_proj", "linear_attn.v_proj", "linear_attn.g_proj"),),
-        transformers=TransformersNames(refused=_BY_NAME)),
+        transformers=TransformersNames(refused=_BY_NAME),
+    ),
     Family(
         "initialized by name",
         _types("mamba mamba2 falcon_mamba gpt_bigcode nanochat recurrent_gemma"),

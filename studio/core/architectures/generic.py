@@ -27,29 +27,30 @@ _PROJECTOR_INSIDE = "|".join(
 """Projectors that lie inside a tower, or are named like one."""
 
 _VISION = below(
-    r"vision visual vit vpm vit_model vit_pos_embed image_encoder image_(?:tower|model|vit|embed) img_processor vqmodel"
-    r" \w*vision_(?:tower|model|encoder|backbone|embedder|transformer|expert)\w* vision_embed_tokens sam_model siglip\w*"
-    r" visual_(?:encoder|model|tower|tokenizer) patch_embed\w* clip_vision\w* video_(?:tower|encoder) radio_model"
-    r" deepstack_merger_list"
+    r"vision visual vit vpm vit_model vit_pos_embed \w*vision_(?:tower|model|encoder|backbone|embedder|expert)\w*"
+    r" vision_transformer vision_embed_tokens visual_(?:encoder|model|tower|tokenizer) video_(?:tower|encoder)"
+    r" image_(?:tower|encoder|model|vit|embed) img_processor clip_vision\w* siglip\w* sam_model radio_model vqmodel"
+    r" patch_embed\w* embed_patches deepstack_merger_list"
 )
 
 _AUDIO = below(
-    r"audio apm audio_(?:tower|encoder|model|decoder|embed|tokenizer)\w* sound_(?:encoder|tower) whisper_encoder mimi"
-    r" speech_(?:encoder|tower|model|decoder|tokenizer|embeddings)\w* talker code_predictor speaker_encoder"
-    r" depth_decoder code2wav token2wav vocoder codec_model tts\w* t2u_model (?:acoustic|semantic)_tokenizer\w*"
-    r" wav2vec2 hubert wavlm feature_projection feature_extractor"
+    r"audio audio_(?:tower|encoder|model|decoder|embed|tokenizer)\w* apm sound_(?:encoder|tower) speech_embeddings"
+    r" speech_(?:encoder|tower|model|decoder|tokenizer)\w* (?:acoustic|semantic)_tokenizer\w* whisper_encoder"
+    r" wav2vec2 hubert wavlm mimi feature_projection feature_extractor tts\w* talker(?!\.codec_head$) code_predictor"
+    r" speaker_encoder depth_decoder code2wav token2wav vocoder codec_model t2u_model"
 )
 
 _PROJECTOR = "|".join(
     (
         below(
-            r"projector mm_projector \w*multi_?modal_projector modality_projection pre_mm_projector_norm"
-            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_(?:proj|projection|projector|adapter|adaptor"
-            r"|resampler|connector|bridge)\w* (?:vision|visual|image)_language_adapter image_to_text_projection"
-            r" language_projection resampler resampler_model perceiver_\w+ qformer query_tokens abstractor connector"
-            r" aligner gen_aligner merger patch_merger patch_merge_mlp vit_downsampler vit_large_projector mlp_AR"
-            r" vq_adaptor encoder_decoder_proj embed_(?:vision|audio) audio_avg_pooler\w* image_newline view_sep[ae]rator"
-            r" image_pos_embed visual_temporal_embed vte high_res_vision_alpha"
+            r"projector mm_projector \w*multi_?modal_projector modality_projection pre_mm_projector_norm mlp_AR"
+            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_(?:proj|projection|projector)\w*"
+            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_(?:adapt[eo]r|resampler|connector|bridge)\w*"
+            r" high_res_vision_\w+ (?:vision|visual|image)_language_adapter image_to_text_projection language_projection"
+            r" resampler resampler_model perceiver_\w+ qformer query_tokens abstractor connector \w*aligner merger"
+            r" patch_merger patch_merge_mlp vit_downsampler\d* vit_large_projector vq_adaptor encoder_decoder_proj"
+            r" embed_(?:vision|audio) audio_avg_pooler\w* image_newline view_sep[ae]rator image_pos_embed"
+            r" visual_temporal_embed vte vae2llm llm2vae"
         ),
         r"^mlp1\.",
     )

@@ -49,12 +49,11 @@ def _named_role(name: str, family: Family) -> Role | None:
 
 @lru_cache(maxsize=64)
 def _patterns(family: Family) -> tuple[tuple[Role, "re.Pattern[str]"], ...]:
-    own, found = [*family.roles, *([("expert", family.experts)] if family.experts else [])], []
-    for rows in (own, generic.ROLE_PATTERNS):
-        found += [row for row in rows if row[0] in generic.PARTS]
-    for rows in (own, generic.ROLE_PATTERNS):
-        found += [row for row in rows if row[0] not in generic.PARTS]
-    return tuple((kind, pattern(text)) for kind, text in (("other", generic.KEPT), *found))
+    """In their order: adapters, whole parts of the model, then kinds of layers; the row of the family first in each."""
+    experts: tuple[tuple[Role, str], ...] = (("expert", family.experts),) if family.experts else ()
+    rows = (*family.roles, *experts, *generic.ROLE_PATTERNS)
+    ordered = sorted(rows, key=lambda row: row[0] not in generic.PARTS)
+    return tuple((kind, pattern(text)) for kind, text in (("other", generic.KEPT), *ordered))
 
 
 def part_of(name: str, family: Family) -> str:
