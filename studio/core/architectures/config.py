@@ -31,7 +31,10 @@ def model_types(config: Mapping[str, Any]) -> list[str]:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The row of the table for a config: that of its architectures, of the whole model, of its text section."""
+    """The row of the table for a config: that of its architectures, of the whole model, of its text section.
+
+    One that says something wins over one that says that nothing is special.
+    """
     return _row(config) or GENERIC
 
 
@@ -46,11 +49,9 @@ def _row(config: Mapping[str, Any]) -> Family | None:
     for family in FAMILIES:
         if family.architectures and any(pattern(family.architectures).search(name) for name in names):
             return family
-    for kind in model_types(config):
-        for family in FAMILIES:
-            if kind in family.model_types or kind.removesuffix("_text") in family.model_types:
-                return family
-    return None
+    kinds = [kind for name in model_types(config) for kind in (name, name.removesuffix("_text"))]
+    rows = [family for kind in kinds for family in FAMILIES if kind in family.model_types]
+    return next((row for row in rows if row is not GENERIC), rows[0] if rows else None)
 
 
 def block_count(config: Mapping[str, Any]) -> int:

@@ -25,7 +25,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "draft model",
         _types("eagle eagle3 medusa mlp_speculator speculators"),
-        architectures=r"Eagle|Medusa|Speculator|MTPModel",
+        architectures=r"ForCausalLMEagle|^Eagle(3[A-Z]|Mistral|DeepSeek|MiniCPM)|Medusa|Speculator|MTPModel|DraftModel",
         part="draft",
     ),
     Family(
@@ -122,7 +122,7 @@ FAMILIES: tuple[Family, ...] = (
         "Nomic",
         _types("nomic_bert"),
         stacks=(
-            Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1)$", experts="num_experts"),
+            Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1)$", input_first=False, experts="num_experts"),
             Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w2)$", input_first=True, experts="num_experts"),
         ),
     ),
@@ -163,8 +163,14 @@ FAMILIES: tuple[Family, ...] = (
         "latent attention",
         _types(
             "deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 joyai_llm_flash glm4_moe_lite glm_moe_dsa longcat_flash "
-            "longcat_flash_ngram bailing_moe_v3"
+            "longcat_flash_ngram"
         ),
+        mlx=MlxNames(keep=_KV_B),
+    ),
+    Family(
+        "Ling 3",
+        _types("bailing_moe_v3"),
+        fused=(("q_proj", "k_proj", "v_proj", "b_proj"),),
         mlx=MlxNames(keep=_KV_B),
     ),
     Family("Mistral 4", _types("mistral4"), mlx=MlxNames(keep=_KV_B), transformers=_ONE_PIECE),
@@ -282,7 +288,11 @@ FAMILIES: tuple[Family, ...] = (
         "DBRX",
         _types("dbrx"),
         stacks=(
-            Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1|v1)$", experts="ffn_config.moe_num_experts"),
+            Stack(
+                r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1|v1)$",
+                input_first=False,
+                experts="ffn_config.moe_num_experts",
+            ),
             Stack(
                 r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w2)$",
                 input_first=True,

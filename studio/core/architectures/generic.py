@@ -11,7 +11,8 @@ KEPT = "|".join(
 """Adapters and buffers."""
 
 _DRAFT = below(
-    r"mtp mtp_\w+ eagle\d* eagle_\w+ medusa\w* draft_\w+ speculator\w* nextn\w* eh_proj enorm hnorm shared_head"
+    r"mtp mtp_\w+ eagle\d* eagle_(?!model)\w+ medusa\w* draft_\w+ speculator\w* nextn\w* eh_proj enorm hnorm"
+    r" shared_head"
 )
 
 _PROJECTOR_INSIDE = "|".join(
@@ -44,9 +45,9 @@ _PROJECTOR = "|".join(
     (
         below(
             r"projector mm_projector \w*multi_?modal_projector modality_projection pre_mm_projector_norm mlp_AR"
-            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_(?:proj|projection|projector)\w*"
-            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_(?:adapt[eo]r|resampler|connector|bridge)\w*"
-            r" high_res_vision_\w+ (?:vision|visual|image)_language_adapter image_to_text_projection language_projection"
+            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_proj(?:ection|ector)?(?:_\w+)?"
+            r" (?:vision|visual|image|audio|sound|speech)_(?:language_)?(?:adapt[eo]r|resampler|connector|bridge)\w*"
+            r" high_res_vision_\w+ image_to_text_projection language_projection"
             r" resampler resampler_model perceiver_\w+ qformer query_tokens abstractor connector \w*aligner merger"
             r" patch_merger patch_merge_mlp vit_downsampler\d* vit_large_projector vq_adaptor encoder_decoder_proj"
             r" embed_(?:vision|audio) audio_avg_pooler\w* image_newline view_sep[ae]rator image_pos_embed"
