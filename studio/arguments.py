@@ -1,11 +1,13 @@
 """The arguments of the command line: every command and option, its default and its help."""
 
 import argparse
+import math
 from pathlib import Path
 
 from studio import core
 
 PROGRAM = "nvfp4-studio"
+DEFAULT_LAYOUT = "mlx"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -38,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
         _add_machine_options(sub)
         _add_result_options(sub)
     plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
-    plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="check that this layout can store it")
+    plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
+    _add_reader(plan)
     _add_export_options(quantize)
     verify = command("verify", "check every byte and every weight of an export")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
@@ -91,7 +94,7 @@ def _add_result_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("result")
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html, report.csv and report.json")
     group.add_argument(
-        "--max-rel-err", type=float, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
+        "--max-rel-err", type=_threshold, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
     )
     group.add_argument(
         "--skip-nonfinite", action="store_true", help="keep layers that hold NaN or Inf instead of refusing"
@@ -100,17 +103,38 @@ def _add_result_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_export_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("export")
-    group.add_argument("--layout", default="mlx", choices=sorted(core.LAYOUTS), help="default: mlx")
+    group.add_argument("--layout", choices=sorted(core.LAYOUTS), help="default: that of --for, or mlx")
+    _add_reader(group)
     group.add_argument("--overwrite", action="store_true", help="replace DST when it is a folder that is not empty")
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
 
+def _add_reader(group: "argparse._ActionsContainer") -> None:
+    group.add_argument(
+        "--for",
+        dest="reader",
+        default="",
+        choices=core.readers(),
+        help="write what this runtime loads; default: the first that the layout is for",
+    )
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1024:
         raise argparse.ArgumentTypeError("must be between 1 and 1024")
+    return value
+
+
+def _threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError("must be a number from zero on, for example 0.1")
     return value
 
 

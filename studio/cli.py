@@ -7,13 +7,23 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
-from studio.rendering import show_inspection, show_outcome, show_plan
+from studio.rendering import (
+    show_backend,
+    show_cautions,
+    show_changes,
+    show_claims,
+    show_export,
+    show_inspection,
+    show_outcome,
+    show_plan,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,10 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.stop_progress()
         console.log("stopped; what is finished is kept: run the same command to resume")
+        console.emit("stopped", exit_code=core.STOPPED)
         return core.STOPPED
     except Exception:
         console.stop_progress()
         console.log(f"{traceback.format_exc()}This is a bug in NVFP4 Studio; nothing at the target was changed.")
+        console.emit("error", message="a bug in NVFP4 Studio", hint="", exit_code=core.BUG)
         return core.BUG
     finally:
         console.stop_progress()
@@ -70,9 +82,7 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
         core.Rule(names=(pattern,), format=core.KEEP, reason="excluded on the command line")
         for pattern in options.exclude
     ]
-    for text in options.include:
-        pattern, _, name = text.rpartition("=") if "=" in text else (text, "", "")
-        rules.append(core.Rule(names=(pattern,), format=name or plan.format))
+    rules += [core.include_rule(text, plan.format) for text in options.include]
     return plan.preceded_by(rules)
 
 
@@ -80,10 +90,19 @@ def _machine(options: argparse.Namespace) -> core.Machine:
     return core.Machine(options.backend, options.threads, options.max_memory)
 
 
+@contextmanager
+def _start(options: argparse.Namespace, console: Console, model: core.Model | None) -> Iterator[core.Engine]:
+    """An engine as the options want it; says what computes."""
+    with core.start(_machine(options), model) as started:
+        show_backend(started, console)
+        yield started
+
+
 def _open(path: Path, console: Console) -> core.Model:
     model = core.open_model(path)
     for warning in model.warnings:
         console.log(f"warning: {warning}")
+        console.emit("warning", message=warning)
     return model
 
 
@@ -98,9 +117,18 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
-        if options.layout and (refusals := core.LAYOUTS[options.layout].refusals(model, choices)):
-            raise core.PlanError(core.printable("; ".join(refusals[:3]), 400))
-        show_plan(plan, choices, console)
+        layout, reader = core.layout_for(options.layout or "", options.reader)
+        asked, (choices, refusals) = choices, core.fitted(layout, reader, model, choices)
+        if refusals and (options.layout or options.reader):
+            core.refuse(model, asked, layout, refusals)
+        show_changes(core.changes(asked, choices), console)
+        show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
+        if refusals:
+            console.say(
+                f"Note: {layout.name}, the default layout, can not store it: {core.printable(refusals[0], 400)}"
+            )
+        elif not options.layout:
+            console.say(f"Sizes are those of the layout {layout.name}; --layout names another.")
     if options.save:
         core.save_plan(plan, options.save)
         console.log(f"wrote {options.save}")
@@ -108,11 +136,12 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
+    _check_report(options)
     with _open(options.source, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
-        with core.start(_machine(options), model) as started:
+        with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             outcome = _follow(core.measure(started, model, choices), console)
@@ -120,41 +149,44 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
+    _check_report(options)
     with _open(options.source, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
-        with core.start(_machine(options), model) as started:
+        layout, reader = core.layout_for(options.layout or "", options.reader)
+        with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             job = core.prepare(
                 model,
                 plan,
                 choices,
-                core.LAYOUTS[options.layout],
+                layout,
                 options.target,
                 overwrite=options.overwrite,
                 restart=options.restart,
+                reader=reader,
                 shard_nbytes=options.shard_size,
             )
+            show_changes(job.changes, console)
             if options.dry_run:
-                show_plan(plan, choices, console)
-                files = ", ".join(f"{shard.name} {core.size_text(shard.nbytes)}" for shard in job.shards)
-                console.say(f"\nWould write {core.size_text(job.nbytes)} to {options.target}: {files}")
+                show_plan(model, plan, job.choices, job.layout, console)
+                show_export(job, options.target, console, dry_run=True)
                 return 0
+            show_export(job, options.target, console)
             outcome = _follow(core.export(started, job), console)
         code = _finish(options, console, model, plan, outcome)
         console.say(f"\nWrote and verified {options.target}")
-        console.say(f"It runs on: {job.layout.runs}")
-        for sentence in job.cautions:
-            console.say(f"Note: {sentence}")
+        show_claims(job.claims, console)
+        show_cautions(job, console)
         return code
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
     source = _open(options.source, console) if options.source else None
     try:
-        with core.start(_machine(options), source) as started:
+        with _start(options, console, source) as started:
             outcome = _follow(core.verify(started, options.target, source), console)
     finally:
         if source:
@@ -212,18 +244,28 @@ def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
     return outcome
 
 
+def _check_report(options: argparse.Namespace) -> None:
+    """Refuse reports that could not be written before the work that they are about."""
+    if options.report:
+        core.check_reports(options.report)
+
+
 def _finish(
     options: argparse.Namespace, console: Console, model: core.Model, plan: core.Plan, outcome: core.Outcome
 ) -> int:
     """Show the outcome, write the reports, apply the threshold; returns the exit code."""
     show_outcome(model, outcome, console)
-    console.emit("finished", **outcome.summary(), seconds=outcome.seconds)
-    if options.report:
-        paths = core.write_reports(options.report, model, plan, outcome)
+    paths = core.write_reports(options.report, model, plan, outcome) if options.report else []
+    if paths:
         console.log(f"wrote {', '.join(map(str, paths))}")
-    worse = [r for r in outcome.quantized if options.max_rel_err is not None and r.rel_err > options.max_rel_err]
+    report = core.report_json(model, plan, outcome)
+    report.pop("layers")  # an event each
+    console.emit("report", paths=list(map(str, paths)), **report)
+    console.emit("finished", **outcome.summary(), seconds=outcome.seconds)
+    limit = options.max_rel_err
+    worse = [r for r in outcome.quantized if limit is not None and not r.rel_err <= limit]  # NaN is within no limit
     if worse:
-        name = core.printable(max(worse, key=lambda r: r.rel_err).name)
+        name = core.printable(max(worse, key=lambda r: (r.rel_err != r.rel_err, r.rel_err)).name)
         what = f"{len(worse)} layers exceed a relative error of {options.max_rel_err:g}, the worst is {name}"
         console.fail(core.ThresholdExceeded(what, hint="exclude them, or choose a finer format for them"))
         return core.ThresholdExceeded.exit_code

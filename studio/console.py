@@ -15,13 +15,17 @@ _LINE_EVERY = 5.0
 
 
 class Console:
-    """Results go to stdout, everything else to stderr; `as_json` makes stdout a stream of JSON lines."""
+    """Results go to stdout, everything else to stderr; `as_json` makes stdout a stream of JSON lines in UTF-8."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
         self._progress: _Progress | None = None
         for stream in (sys.stdout, sys.stderr):
             _take_any_name(stream)
+        if as_json and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                encoding="utf-8", errors="backslashreplace"
+            )  # as JSON must be; half a surrogate pair becomes its escape
 
     def say(self, text: str = "") -> None:
         """A line of the result."""

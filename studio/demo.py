@@ -20,6 +20,7 @@ def run_demo(target: Path, machine: core.Machine, console: Console, follow: Foll
     with core.open_model(core.demo_checkpoint()) as model, core.start(machine, model) as started:
         console.say(f"1. {model.name}: {model.architecture}, {model.count:,} weights, {core.size_text(model.nbytes)}")
         console.say(f"   backend: {started.backend.title}\n")
+        console.emit("backend", name=started.backend.name, title=started.backend.title)
         job = core.prepare(
             model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], target, overwrite=_is_ours(target)
         )

@@ -1,6 +1,8 @@
 """Tables and sentences about models, plans and outcomes, for the command line."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from studio import core
 from studio.console import Console
@@ -31,18 +33,61 @@ def show_inspection(model: core.Model, console: Console) -> None:
         for layer in model.layers
     ]
     console.table(("layer", "role", "dtype", ">shape", ">size", "note"), rows)
-    kind = core.printable(model.architecture) or "unknown architecture"
+    kind = core.printable(model.architecture) or "no architecture named"
     facts = f"{len(model.layers)} layers, {model.count:,} weights, {core.size_text(model.nbytes)}"
     console.say(f"\n{core.printable(model.name)}: {kind}, {facts}")
+    console.say(_read_by(model))
     if model.quantized_by:
         console.say(f"It is already quantized: {model.quantized_by}")
     else:
         console.say("Next: nvfp4-studio measure SRC shows what each layer loses; plan SRC what would be done.")
-    console.emit("model", name=model.name, architecture=model.architecture, quantized_by=model.quantized_by)
+    row = {"family": model.family.name, "known": model.known}
+    console.emit("model", name=model.name, architecture=model.architecture, quantized_by=model.quantized_by, **row)
 
 
-def show_plan(plan: core.Plan, choices: Sequence[core.Choice], console: Console) -> None:
-    """What a plan does: a line per layer, and how much of the model it covers."""
+def _read_by(model: core.Model) -> str:
+    """Which row of the table of architectures the roles come from."""
+    kind = core.printable(model.config.get("model_type", ""))
+    if model.known:
+        return f"Roles by the row {model.family.name!r} of the table of architectures ({kind})."
+    told = f"model type {kind!r} is unknown" if kind else "no config.json names a model type"
+    return f"Roles by the row {model.family.name!r}: {told}, so check them before you trust an export."
+
+
+def _show_shares(choices: Sequence[core.Choice], console: Console) -> None:
+    """What share of the bytes of every role is quantized."""
+    rows = []
+    for role in core.ROLES:
+        mine = [choice for choice in choices if choice.layer.role == role]
+        total = sum(choice.layer.nbytes for choice in mine)
+        done = sum(choice.layer.nbytes for choice in mine if choice.recipe)
+        if total:
+            rows.append((role, f"{len(mine):,}", core.size_text(total), f"{done / total:.1%}"))
+            console.emit("role", role=role, layers=len(mine), nbytes=total, quantized=done / total)
+    console.say()
+    console.table(("role", ">layers", ">before", ">quantized"), rows)
+
+
+def show_claims(found: Sequence[core.Claim], console: Console) -> None:
+    """Where an export runs, and by what evidence."""
+    console.say("Where it runs:")
+    for sentence in core.claim_sentences(found):
+        console.say(f"  {sentence}")
+    for claim in found:
+        console.emit("claim", **asdict(claim))
+
+
+def show_changes(sentences: Sequence[str], console: Console) -> None:
+    """What an export stores otherwise than the plan says, and why."""
+    for sentence in sentences:
+        console.log(f"note: {sentence}")
+        console.emit("note", message=sentence)
+
+
+def show_plan(
+    model: core.Model, plan: core.Plan, choices: Sequence[core.Choice], layout: core.Layout, console: Console
+) -> None:
+    """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
     for choice in choices:
         console.emit("choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason)
     rows = [
@@ -60,14 +105,52 @@ def show_plan(plan: core.Plan, choices: Sequence[core.Choice], console: Console)
     console.table(("layer", "role", ">shape", "format", ">before", ">after", "why it is kept"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
+    why = core.nothing_chosen(choices)
     share = sum(c.layer.count for c in chosen) / max(sum(c.layer.count for c in choices), 1)
+    _show_shares(choices, console)
     title = plan.title or plan.name or "custom plan"
     console.say(f"\n{core.printable(title)}")
     console.say(
         f"{len(chosen)} of {len(choices)} layers, {share:.1%} of the weights: "
-        f"{core.size_text(before)} becomes {core.size_text(after)}"
+        f"{core.size_text(before)} becomes {core.size_text(after)} ({after:,} bytes)"
     )
-    console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after)
+    console.say(_read_by(model))
+    if why:
+        console.say(f"Nothing will be quantized: {why}")
+    console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after, layout=layout.name, nothing=why)
+
+
+def show_backend(started: core.Engine, console: Console) -> None:
+    """What computes."""
+    console.log(f"backend: {started.backend.title}")
+    console.emit("backend", name=started.backend.name, title=started.backend.title)
+
+
+def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bool = False) -> None:
+    """What an export will write and what its users must know, before it begins; for people only when it will not."""
+    shards = [{"name": shard.name, "nbytes": shard.nbytes, "layers": len(shard.items)} for shard in job.shards]
+    console.emit(
+        "export",
+        target=str(target),
+        layout=job.layout.name,
+        reader=job.reader,
+        nbytes=job.nbytes,
+        shards=shards,
+        side_files=list(job.model.side_names),
+        cautions=job.cautions,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        files = ", ".join(f"{shard.name} {core.size_text(shard.nbytes)}" for shard in job.shards)
+        console.say(f"\nWould write {core.size_text(job.nbytes)} to {target}: {files}")
+        show_claims(job.claims, console)
+        show_cautions(job, console)
+
+
+def show_cautions(job: core.Export, console: Console) -> None:
+    """What users of an export must know before they load it."""
+    for sentence in job.cautions:
+        console.say(f"Note: {sentence}")
 
 
 def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, worst: int = 5) -> None:

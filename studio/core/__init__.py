@@ -5,7 +5,7 @@ from studio.core.architectures import ROLES
 from studio.core.block_inspection import BlockDetail, inspect_block
 from studio.core.cache import ResultCache, ScaleGroups
 from studio.core.comparison import Comparison, Pair, compare, exported_results
-from studio.core.edits import command_line, hand_rules, start_command
+from studio.core.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -27,22 +27,35 @@ from studio.core.events import (
     Started,
     Warned,
 )
-from studio.core.export import Export, prepare
+from studio.core.export import Export, prepare, refuse
 from studio.core.inspection import FormatDetail, LayerDetail, inspect_layer
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
-from studio.core.layouts import LAYOUTS
+from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
+from studio.core.layouts.fitting import changes
 from studio.core.microscope import ErrorMap, Place
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening import open_model
 from studio.core.pipeline import Engine
-from studio.core.plan import DEFAULT_FORMAT, KEEP, Choice, Plan, Rule, choose_format, plan_from_json, resolve
+from studio.core.plan import (
+    DEFAULT_FORMAT,
+    KEEP,
+    Choice,
+    Plan,
+    Rule,
+    choose_format,
+    nothing_chosen,
+    plan_from_json,
+    resolve,
+)
 from studio.core.presets import load_plan, preset, preset_names, save_plan
 from studio.core.regime_prediction import estimate
 from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.report import report_json, size_text, totals, write_reports
+from studio.core.report import check_reports, report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, Outcome, histogram_edges
+from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
+from studio.core.shards import sized
 from studio.core.survey import LayerFailed, survey
 
 __all__ = [
@@ -52,6 +65,7 @@ __all__ = [
     "KEEP",
     "LAYOUTS",
     "ROLES",
+    "RUNTIMES",
     "STOPPED",
     "ZONES",
     "ZONE_STARTS",
@@ -59,6 +73,7 @@ __all__ = [
     "BlockDetail",
     "CheckpointError",
     "Choice",
+    "Claim",
     "Comparison",
     "Engine",
     "ErrorMap",
@@ -72,6 +87,7 @@ __all__ = [
     "LayerDone",
     "LayerFailed",
     "LayerResult",
+    "Layout",
     "Machine",
     "MemoryLimitError",
     "Model",
@@ -93,32 +109,43 @@ __all__ = [
     "Tiers",
     "Warned",
     "__version__",
+    "changes",
+    "check_reports",
     "choose_format",
+    "claim_sentences",
+    "claims",
     "command_line",
     "compare",
     "demo_checkpoint",
     "estimate",
     "export",
     "exported_results",
+    "fitted",
     "hand_rules",
     "histogram_edges",
+    "include_rule",
     "inspect_block",
     "inspect_layer",
     "keep_nonfinite",
+    "layout_for",
     "load_plan",
     "measure",
     "no_tiers",
+    "nothing_chosen",
     "open_model",
     "plan_from_json",
     "prepare",
     "preset",
     "preset_names",
     "printable",
+    "readers",
+    "refuse",
     "report_json",
     "resolve",
     "resources",
     "save_plan",
     "size_text",
+    "sized",
     "start",
     "start_command",
     "survey",

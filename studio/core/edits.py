@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from kernels import FORMATS
 from studio.core.layouts import Layout
-from studio.core.plan import KEEP, Choice, Plan, Rule
+from studio.core.plan import KEEP, Choice, Plan, Rule, check_format
 
 COMMAND_PATTERNS = 12
 
@@ -37,6 +38,20 @@ def _patterns(edits: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple
             if format_ := edits.get(name):
                 found[format_].append(f"*.{glob.escape(suffix)}" if whole else glob.escape(name))
     return {format_: tuple(patterns) for format_, patterns in sorted(found.items())}
+
+
+def include_rule(text: str, default: str) -> Rule:
+    """The rule of `--include PATTERN[=NAME]`; without a name layers get the format `default`.
+
+    Only what follows the last "=" and is a format splits: regular expressions hold "=" of their own. Raises PlanError
+    for a glob that ends in something else.
+    """
+    pattern, sign, name = text.rpartition("=")
+    if sign and (name in FORMATS or name == KEEP):
+        return Rule(names=(pattern,), format=name)
+    if sign and not text.startswith("re:"):
+        check_format(name)
+    return Rule(names=(text,), format=default)
 
 
 def _suffix(name: str) -> str:

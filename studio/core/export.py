@@ -5,23 +5,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256 as sha256_of
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import kernels
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
 from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
-from studio.core.layouts import Layout
+from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
 from studio.core.layouts.documents import code_left_out, json_document
+from studio.core.layouts.fitting import changes
 from studio.core.manifest import SUMS, manifest, sums
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.pipeline import Engine, run, work
-from studio.core.plan import Choice, Plan
+from studio.core.plan import Choice, Plan, nothing_chosen
 from studio.core.readback import StoredMatrix, chunks, sha256
 from studio.core.report import model_card
 from studio.core.results import LayerResult, Outcome
+from studio.core.runtimes import Claim, claims
 from studio.core.shard_writer import ShardWriter
 from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
 from studio.core.staging import MANIFEST, NoSpaceError, Staging, check_space, check_target
@@ -44,6 +46,8 @@ class Export:
     target: Path
     shards: tuple[Shard, ...]
     documents: Mapping[str, bytes]
+    reader: str = ""
+    changes: tuple[str, ...] = ()
     overwrite: bool = False
     restart: bool = False
 
@@ -51,6 +55,11 @@ class Export:
     def cautions(self) -> list[str]:
         """What users of the export must know before they load it."""
         return [*self.layout.cautions(self.model, self.choices), *code_left_out(self.model)]
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What is known of this export in each runtime."""
+        return claims(self.model, self.choices, self.layout)
 
     @property
     def nbytes(self) -> int:
@@ -75,28 +84,41 @@ def prepare(
     *,
     overwrite: bool = False,
     restart: bool = False,
+    reader: str = "",
     shard_nbytes: int = SHARD_NBYTES,
 ) -> Export:
-    """Check an export and lay it out. Raises CheckpointError, PlanError or ExportError."""
+    """Check an export for `reader`, by default the first that the layout names, and lay it out.
+
+    Raises CheckpointError, PlanError or ExportError.
+    """
     model.check_plain()
-    if refusals := layout.refusals(model, choices):
-        raise PlanError(printable("; ".join(refusals[:3]), 400), hint=_layouts_for(choices))
-    if not any(choice.recipe for choice in choices):
-        raise PlanError("the plan keeps every layer: there is nothing to quantize")
+    layout, reader = layout_for(layout.name, reader)
+    asked, (choices, refusals) = choices, fitted(layout, reader, model, choices)
+    told = tuple(changes(asked, choices))
+    if refusals:
+        refuse(model, asked, layout, refusals)
+    if why := nothing_chosen(choices):
+        raise PlanError(f"there is nothing to quantize: {why}")
     place = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
-    export = Export(model, plan, tuple(choices), layout, place, shards, documents, overwrite, restart)
+    by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
+    exact = tuple(by_name[choice.layer.name] for choice in choices)
+    export = Export(model, plan, exact, layout, place, shards, documents, reader, told, overwrite, restart)
     check_space(place, export.nbytes)
     return export
 
 
-def _layouts_for(choices: Sequence[Choice]) -> str:
-    from studio.core.layouts import LAYOUTS
-
-    used = {choice.format for choice in choices if choice.recipe}
-    able = [name for name, layout in LAYOUTS.items() if used <= set(layout.formats)]
-    return f"layouts that store {', '.join(sorted(used))}: {', '.join(able)}"
+def refuse(model: Model, choices: Sequence[Choice], layout: Layout, refusals: Sequence[str]) -> NoReturn:
+    """Raise PlanError with `refusals`, naming the layouts that can store the choices."""
+    others = [other for other in LAYOUTS.values() if other.name != layout.name]
+    able = [other.name for other in others if not fitted(other, other.readers[0], model, choices)[1]]
+    hint = (
+        f"layouts that store this plan: {', '.join(able)}"
+        if able
+        else "no layout stores this plan: change or keep them"
+    )
+    raise PlanError(printable("; ".join(refusals[:3]), 400), hint=hint)
 
 
 def export(engine: Engine, job: Export) -> Iterator[Event]:
@@ -162,7 +184,8 @@ class _Run:
         self._write_documents()
         self.staging.publish(overwrite=self.job.overwrite)
         ordered = tuple(self.results[choice.layer.name] for choice in self.job.choices)
-        yield Finished(Outcome(ordered, str(self.job.target), self.seconds))
+        job, backend = self.job, self.engine.backend.title
+        yield Finished(Outcome(ordered, str(job.target), self.seconds, backend, job.layout.name, tuple(job.cautions)))
 
     def _timed(self, phase: str, events: Iterator[Event]) -> Iterator[Event]:
         started = time.monotonic()
@@ -218,14 +241,16 @@ class _Run:
 
     def _write_documents(self) -> None:
         job = self.job
-        for path in job.model.side_files:
+        for name, path in zip(job.model.side_names, job.model.side_files, strict=True):
             with SourceFile(path) as file:
-                self._write(path.name, (file.read(*piece) for piece in chunks(file.size)))
+                self._write(name, (file.read(*piece) for piece in chunks(file.size)))
         if len(job.shards) > 1:
             self._write(INDEX, [json_document(_index(job.shards))])
         ordered = {choice.layer.name: self.results[choice.layer.name] for choice in job.choices}
         outcome = Outcome(tuple(ordered.values()), job.target.name)
-        self._write(CARD, [model_card(job.model, job.plan, job.layout, outcome, job.cautions)])
+        self._write(
+            CARD, [model_card(job.model, job.plan, job.layout, outcome, [*job.changes, *job.cautions], job.claims)]
+        )
         source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
         self._write(MANIFEST, [manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered)])
         documents = {name: content for name, content in job.documents.items() if name != CONFIG}

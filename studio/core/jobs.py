@@ -41,7 +41,9 @@ class Machine:
     @property
     def workers(self) -> int:
         """Number of worker threads."""
-        return self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.threads:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -87,7 +89,8 @@ def measure(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterato
             results[event.result.name] = event.result
         yield event
     model.check_unchanged()
-    yield Finished(Outcome(tuple(results[choice.layer.name] for choice in choices)))
+    ordered = tuple(results[choice.layer.name] for choice in choices)
+    yield Finished(Outcome(ordered, backend=started.backend.title))
 
 
 def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, ...]:

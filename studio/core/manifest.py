@@ -16,7 +16,7 @@ from studio.core.errors import CheckpointError
 from studio.core.layouts import LAYOUTS, Layout
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import Placement
-from studio.core.names import printable
+from studio.core.names import is_plain_path, printable
 from studio.core.plan import Plan
 from studio.core.readback import StoredMatrix
 from studio.core.results import LayerResult
@@ -27,7 +27,7 @@ Record = TypeVar("Record", Placement, StoredMatrix, LayerResult)
 
 SCHEMA = 1
 SUMS = "SHA256SUMS"
-_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n]+)")
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
 
 
 def manifest(
@@ -154,6 +154,8 @@ def read_sums(path: Path, text: bytes) -> dict[str, str]:
     if lines[-1] or not found or not all(found):
         raise CheckpointError("damaged: every line must be a digest and a file name", file=path)
     names = Counter(match[2] for match in found if match)
+    if unsafe := [name for name in names if not is_plain_path(name)]:
+        raise CheckpointError(f"damaged: an unsafe name, {printable(unsafe[0])}", file=path)
     if twice := [name for name, count in names.items() if count > 1]:
         raise CheckpointError(f"damaged: lists {printable(twice[0])} twice", file=path)
     return {match[2]: match[1] for match in found if match}

@@ -11,6 +11,7 @@ from studio.core.architectures import Family, Role, sections
 from studio.core.architectures.generic import GENERIC
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
+from studio.core.containers.links import checkpoint_name
 from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
 
@@ -114,9 +115,9 @@ class Layer:
 class Model:
     """A checkpoint, opened: its layers in file order, its configuration, and what was odd about it.
 
-    `side_files` are copied to an export as they are. `quantized_by` names the method when it is quantized already.
-    `family` is the row of the table of architectures that it was read by; `known` is False when that is a guess.
-    Close it, or use it as a context manager.
+    `side_files` are copied to an export as they are, under `side_names`. `quantized_by` names the method when it is
+    quantized already. `family` is the row of the table of architectures that it was read by; `known` is False when that
+    is a guess. Close it, or use it as a context manager.
     """
 
     path: Path
@@ -151,8 +152,13 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The name of the checkpoint, for people."""
-        return self.path.resolve().name.removesuffix(".safetensors")
+        """The name of the checkpoint, for people; that of its repository in a cache."""
+        return checkpoint_name(self.path)
+
+    @property
+    def side_names(self) -> tuple[str, ...]:
+        """The names of `side_files` in an export, "/" between folder and file."""
+        return tuple(path.relative_to(self.folder).as_posix() for path in self.side_files)
 
     @property
     def architecture(self) -> str:

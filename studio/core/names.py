@@ -1,6 +1,7 @@
-"""Names from a checkpoint made safe to show: escaped, on one line, cut to a length."""
+"""Names from a checkpoint made safe: to show, escaped, on one line, cut to a length; to open, without a way out."""
 
 SHOWN = 120
+_LONGEST_NAME = 255
 
 
 def printable(name: object, limit: int = SHOWN) -> str:
@@ -12,3 +13,19 @@ def printable(name: object, limit: int = SHOWN) -> str:
 
 def _escape(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+def some_of(names: list[str], shown: int = 3) -> str:
+    """The first names, and how many there are besides."""
+    text = ", ".join(printable(name) for name in names[:shown])
+    return f"{text} and {len(names) - shown:,} more" if len(names) > shown else text
+
+
+def is_plain_name(name: str) -> bool:
+    """True for a name of a file in a folder, on any system: nothing in it leads elsewhere."""
+    return 0 < len(name) <= _LONGEST_NAME and name not in (".", "..") and not any(bad in name for bad in "/\\\0:")
+
+
+def is_plain_path(path: str) -> bool:
+    """True for plain names joined by "/": a file in a folder or below it."""
+    return all(map(is_plain_name, path.split("/")))

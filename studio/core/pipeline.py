@@ -250,11 +250,18 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
     quantized, fidelity = engine.backend.encode(read_slab(slab, engine.scratch), recipe, g)
     assert fidelity is not None
-    if not math.isfinite(fidelity.max_error):
+    if not math.isfinite(fidelity.max_error) or not _has_finite_scales(quantized):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
-        raise CheckpointError(what, tensor=slab.layer.tensor.name, hint="keep it, or choose another format for it")
+        hint = "keep it, or choose another format for it"
+        raise CheckpointError(what, file=slab.layer.stored.file.path.name, tensor=slab.layer.tensor.name, hint=hint)
     sink.write_slab(slab, quantized)
     return fidelity
+
+
+def _has_finite_scales(quantized: Quantized) -> bool:
+    """False where the range of an affine block is larger than its dtype holds."""
+    parts = (quantized.scales, quantized.biases) if quantized.format.affine else ()
+    return all(np.isfinite(part.astype(np.float32)).all() for part in parts if part is not None)
 
 
 def _chunks(layer: Layer, nbytes: int) -> list[tuple[int, int]]:

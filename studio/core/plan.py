@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ SCHEMA = 1
 KEEP = "keep"
 DEFAULT_FORMAT = "nvfp4-3t"
 EXPONENTS = ("ceil", "floor")
+_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,15 @@ class Plan:
 class Choice:
     """The resolved plan for one layer: the recipe, or None when it is kept, with the reason.
 
-    `rule` is the index of the rule that decided, -1 when none matched.
+    `rule` is the index of the rule that decided, -1 when none matched. `beside`: bytes that a layout stores with the
+    weight although the format has no use for them; known once the layout is (`shards.sized`).
     """
 
     layer: Layer
     recipe: Recipe | None
     reason: str = ""
     rule: int = field(default=-1, compare=False)
+    beside: int = field(default=0, compare=False)
 
     @property
     def format(self) -> str:
@@ -108,11 +112,12 @@ class Choice:
 
     @property
     def nbytes(self) -> int:
-        """Exact bytes that the layer's weight takes, tensor scales included."""
+        """Exact bytes that the layer's weight takes, tensor scales and what is `beside` included."""
         if self.recipe is None:
-            return self.layer.kept_nbytes
+            return self.layer.kept_nbytes + self.beside
         itemsize = 4 if self.layer.dtype == "F32" else 2
-        return sum(self.recipe.format.nbytes((m.rows, m.columns), itemsize) for m in self.layer.matrices)
+        packed = sum(self.recipe.format.nbytes((m.rows, m.columns), itemsize) for m in self.layer.matrices)
+        return packed + self.beside
 
 
 def plan_from_json(data: dict[str, Any]) -> Plan:
@@ -178,15 +183,30 @@ def check_format(name: str) -> None:
 
 
 def resolve(plan: Plan, model: Model) -> tuple[Choice, ...]:
-    """The choice for every layer of `model`, in its order. Raises PlanError for a rule that matches nothing."""
+    """The choice for every layer of `model`, in its order.
+
+    Raises PlanError for a rule that matches nothing and is not optional, as those of presets are.
+    """
     check_plan(plan)
     matchers = [rule.matcher() for rule in plan.rules]
     choices = tuple(_choose(plan, matchers, layer) for layer in model.layers)
     used = {choice.rule for choice in choices}
     for index, rule in enumerate(plan.rules):
         if not rule.optional and index not in used and not any(map(matchers[index], model.layers)):
-            raise PlanError(f"the rule for {rule} matches no layer", hint="list the names with: nvfp4-studio inspect")
+            what = f"the rule for {rule} matches no layer" + ("" if model.layers else ": there are none")
+            raise PlanError(what, hint="list the names with: nvfp4-studio inspect")
     return choices
+
+
+def nothing_chosen(choices: Sequence[Choice]) -> str:
+    """Why nothing will be quantized, with the usual reasons first; empty when something will be."""
+    if any(choice.recipe for choice in choices):
+        return ""
+    if not choices:
+        return "the checkpoint holds no tensors"
+    reasons = Counter(choice.reason for choice in choices).most_common(_REASONS)
+    said = "; ".join(f"{count:,} x {printable(reason)}" for reason, count in reasons)
+    return f"the plan keeps every layer: {said}"
 
 
 def _choose(plan: Plan, matchers: Sequence[Callable[[Layer], bool]], layer: Layer) -> Choice:

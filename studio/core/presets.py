@@ -1,6 +1,7 @@
 """Presets: plans that come with the program."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from studio.core.containers.strict_json import read_object
@@ -18,11 +19,12 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset(name: str) -> Plan:
-    """The preset called `name`; raises PlanError for an unknown one."""
+    """The preset called `name`, whose rules may all match nothing; raises PlanError for an unknown one."""
     if name not in preset_names():
         known = ", ".join(preset_names())
         raise PlanError(f"unknown preset {printable(name)!r}", hint=f"choose one of: {known}")
-    return load_plan(resources() / "presets" / f"{name}.json")
+    plan = load_plan(resources() / "presets" / f"{name}.json")
+    return replace(plan, rules=tuple(replace(rule, optional=True) for rule in plan.rules))
 
 
 def save_plan(plan: Plan, path: Path) -> None:

@@ -17,7 +17,8 @@ from studio.core.names import printable
 from studio.core.plan import Plan
 from studio.core.resources import resources
 from studio.core.results import LayerResult, Outcome
-from studio.core.staging import writing
+from studio.core.runtimes import Claim, claim_sentences
+from studio.core.staging import check_writable, writing
 
 CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
     "name": lambda r: r.name,
@@ -59,7 +60,12 @@ def report_json(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "program": {"name": "nvfp4-studio", "version": kernels.__version__},
         "model": {"name": model.name, "architecture": model.architecture, "warnings": list(model.warnings)},
         "plan": plan.to_json(),
+        "backend": outcome.backend,
+        "target": outcome.target,
+        "layout": outcome.layout,
+        "cautions": list(outcome.cautions),
         "summary": outcome.summary(),
+        "totals": [{**row, "worst": row["worst"].name if row["worst"] else None} for row in totals(outcome.layers)],
         "seconds": outcome.seconds,
         "warnings": outcome.warnings(),
         "layers": [layer.to_json() for layer in outcome.layers],
@@ -129,16 +135,25 @@ def report_html(model: Model, plan: Plan, outcome: Outcome) -> str:
     )
 
 
+REPORTS = ("report.json", "report.csv", "report.html")
+
+
+def check_reports(folder: Path) -> None:
+    """Raise ExportError when `write_reports` could not write into `folder`; leaves everything as it was."""
+    check_writable(folder, REPORTS)
+
+
 def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> list[Path]:
-    """Write report.json, report.csv and report.html into `folder`, which is made when it is missing.
+    """Write the files `REPORTS` into `folder`, which is made when it is missing.
 
     Raises ExportError when it can not be written.
     """
-    contents = {
-        "report.json": json.dumps(report_json(model, plan, outcome), ensure_ascii=False, indent=1) + "\n",
-        "report.csv": report_csv(outcome),
-        "report.html": report_html(model, plan, outcome),
-    }
+    texts = (
+        json.dumps(report_json(model, plan, outcome), ensure_ascii=False, indent=1) + "\n",
+        report_csv(outcome),
+        report_html(model, plan, outcome),
+    )
+    contents = dict(zip(REPORTS, texts, strict=True))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -146,8 +161,10 @@ def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> l
     return [folder / name for name in contents]
 
 
-def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome, cautions: Sequence[str]) -> bytes:
-    """README.md of an export: what it is, how to run it, what quantizing cost."""
+def model_card(
+    model: Model, plan: Plan, layout: Layout, outcome: Outcome, notes: Sequence[str], claims: Sequence[Claim]
+) -> bytes:
+    """README.md of an export: what it is, where it runs by what evidence, what quantizing cost."""
     worst = outcome.worst
     lines = [
         f"# {_markdown(model.name)}, quantized",
@@ -158,10 +175,13 @@ def model_card(model: Model, plan: Plan, layout: Layout, outcome: Outcome, cauti
         "",
         f"- Plan: {_markdown(plan.title or plan.name or 'custom')}",
         f"- Layout: {layout.title}; {layout.scale_convention}",
-        f"- Runs on: {layout.runs}",
         f"- Relative error of the quantized weights: {outcome.rel_err:.4f}"
         + (f"; worst layer {_markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
-        *(f"- Note: {sentence}" for sentence in cautions),
+        *(f"- Note: {_markdown(sentence)}" for sentence in notes),
+        "",
+        "## Where it runs",
+        "",
+        *(f"- {_markdown(sentence)}" for sentence in claim_sentences(claims)),
         "",
         "| role | format | layers | weights | size | relative error |",
         "|---|---|---:|---:|---:|---:|",

@@ -125,11 +125,17 @@ def _finite(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a whole run. Seconds are wall time of the phases; they are no part of an export's bytes."""
+    """The result of a whole run. Seconds are wall time of the phases; they are no part of an export's bytes.
+
+    backend: what computed it. layout, cautions: of an export, and what its users must know before they load it.
+    """
 
     layers: tuple[LayerResult, ...]
     target: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    backend: str = ""
+    layout: str = ""
+    cautions: tuple[str, ...] = ()
 
     @property
     def quantized(self) -> list[LayerResult]:

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studio.core.containers.dtypes import BITS
 from studio.core.containers.safetensors import Tensor, place
@@ -19,7 +19,10 @@ SHARD_NBYTES = 5_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A layer on its way: its choice, and where the parts of each matrix go; `kept` for a layer that is copied."""
+    """A layer on its way: its choice, sized for the layout, and where the parts of each matrix go.
+
+    `kept` for a layer that is copied.
+    """
 
     choice: Choice
     matrices: tuple[tuple[Matrix, tuple[Placement, ...]], ...] = ()
@@ -66,12 +69,20 @@ def plan_shards(
     return tuple(_shard(name, group, layout) for name, group in zip(names, groups, strict=True))
 
 
+def sized(model: Model, choices: Sequence[Choice], layout: Layout) -> tuple[Choice, ...]:
+    """The choices with the exact bytes that `layout`, which must be able to store them, takes for each."""
+    return tuple(_item(model, choice, layout).choice for choice in choices)
+
+
 def _item(model: Model, choice: Choice, layout: Layout) -> Item:
     layer, recipe = choice.layer, choice.recipe
     if recipe is None:
-        return Item(choice, kept=tuple(layout.place_kept(model, layer)))
-    row = recipe.format
-    return Item(choice, tuple((m, tuple(layout.place(model, layer, m, row))) for m in layer.matrices))
+        item = Item(choice, kept=tuple(layout.place_kept(model, layer)))
+    else:
+        row = recipe.format
+        item = Item(choice, tuple((m, tuple(layout.place(model, layer, m, row))) for m in layer.matrices))
+    stored = sum(part.nbytes for part in item.placements)
+    return replace(item, choice=replace(choice, beside=choice.beside + stored - choice.nbytes))
 
 
 def _shard_name(index: int, count: int) -> str:

@@ -21,7 +21,7 @@ from studio.core.names import printable
 SUFFIX = ".partial"
 JOURNAL = "journal.json"
 MANIFEST = "nvfp4_studio.json"
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 _RESUME = "free some disk space and run the same command again; finished shards are kept"
 
 
@@ -45,6 +45,32 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(f"no disk space left: {reason}", file=path, hint=_RESUME) from None
         raise ExportError(f"can not be written: {reason}", file=path) from None
+
+
+def check_writable(folder: Path, names: Iterable[str]) -> None:
+    """Raise ExportError when files of these names can not be written into `folder`; leaves everything as it was."""
+    with writing(folder):
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in names:
+                _check_file(folder / name)
+        finally:
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _check_file(path: Path) -> None:
+    there = os.path.lexists(path)
+    if there and not path.is_file():
+        raise ExportError("exists and is not a regular file", file=path)
+    with writing(path), path.open("ab"):
+        pass
+    if not there:
+        path.unlink()
 
 
 def staging_path(target: Path) -> Path:
@@ -146,7 +172,7 @@ class Staging:
     def _read_journal(self) -> dict[str, Any] | None:
         if not (self.path / JOURNAL).exists():
             names = {entry.name for entry in self.path.iterdir()}
-            strangers = names and MANIFEST not in names and names != {JOURNAL + _TEMPORARY}
+            strangers = names and MANIFEST not in names and names != {JOURNAL + TEMPORARY}
             if strangers:
                 what = f"exists and was not made by this program: it holds {printable(min(names))}"
                 raise ExportError(what, file=self.path, hint="move it away or choose another target")
@@ -179,10 +205,13 @@ class Staging:
 
     def temporary(self, name: str) -> Path:
         """The path under which the file `name` is written before it is renamed."""
-        return self.path / (name + _TEMPORARY)
+        return self.path / (name + TEMPORARY)
 
     def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
-        """Write a file aside piece by piece, flush it, rename it."""
+        """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
+        if "/" in name:
+            with writing(self.path / name):
+                self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
         with StagedFile(self.temporary(name)) as file:
             position = 0
             for chunk in chunks:
@@ -196,6 +225,8 @@ class Staging:
         with writing(self.path / name):
             self.temporary(name).rename(self.path / name)
             os.fsync(self._lock)
+            for folder in Path(name).parents[:-1]:
+                sync_folder(self.path / folder)
 
     def publish(self, *, overwrite: bool) -> None:
         """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.

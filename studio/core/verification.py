@@ -101,7 +101,7 @@ def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop
 
 
 def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
-    if abs(found - result.sum_error) > TOLERANCE * max(found, result.sum_error):
+    if not abs(found - result.sum_error) <= TOLERANCE * max(found, result.sum_error):  # NaN is no agreement
         what = f"its squared error is {found:.9g}, the report says {result.sum_error:.9g}"
         raise CheckpointError(what, file=file.path, tensor=result.name)
 
@@ -131,7 +131,7 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
     """
     expected = _expected_digests(folder)
     with SourceFile(folder / MANIFEST) as file:
-        _check_digest(file, sha256(file), expected)
+        _check_digest(file, sha256(file), expected[MANIFEST])
     manifest = Manifest(folder)
     _check_shards_are_listed(manifest, expected, folder)
     if source is not None:
@@ -148,7 +148,7 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
         tasks = stack.enter_context(Tasks(engine.pool))
         hashes = [(name, tasks.submit(sha256, file)) for name, file in files.items()]
         for name, future in hashes:
-            _check_digest(files[name], future.result(), expected)
+            _check_digest(files[name], future.result(), expected[name])
             done += files[name].size
             yield Progress("verify", done, name)
         for shard, header in shards.items():
@@ -175,8 +175,8 @@ def _expected_digests(folder: Path) -> dict[str, str]:
     return expected
 
 
-def _check_digest(file: SourceFile, digest: str, expected: dict[str, str]) -> None:
-    if digest != expected[file.path.name]:
+def _check_digest(file: SourceFile, digest: str, expected: str) -> None:
+    if digest != expected:
         raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
 
 
@@ -188,11 +188,14 @@ def _check_shards_are_listed(manifest: Manifest, expected: dict[str, str], folde
 
 def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
     """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in expected and entry.name != SUMS)
-    for name in names:
-        if name.endswith(_LOADED):
-            raise CheckpointError(f"is not listed in {SUMS}, but would be loaded", file=folder / name)
-    return [f"{printable(name)}: not part of the export" for name in names]
+    ours = {parent for name in expected for parent in Path(name).parents}
+    found = [path.relative_to(folder) for place in sorted(ours) for path in sorted((folder / place).iterdir())]
+    listed = {*expected, SUMS}
+    strangers = [path for path in found if path not in ours and path.as_posix() not in listed]
+    for path in strangers:
+        if path.name.endswith(_LOADED):
+            raise CheckpointError(f"is not listed in {SUMS}, but would be loaded", file=folder / path)
+    return [f"{printable(path.as_posix())}: not part of the export" for path in strangers]
 
 
 def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:

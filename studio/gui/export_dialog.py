@@ -37,6 +37,7 @@ WIDTH = 42
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
 SHARD = "5 GB"
 _SIGNS = {"good": "✓", "warning": "▲", "error": "✕", "": "⋯"}
+_TOKENIZERS = ("tokenizer", "tekken", "tiktoken", "vocab", "spiece", "sentencepiece")
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,20 @@ class ExportDialog(QDialog):
         form = QGridLayout()
         form.setSpacing(8)
         form.setColumnStretch(1, 1)
-        fields = (self._folder_row(), self._layout_rows(), self._shard_row(), self._option_rows())
-        buddies = ("&Folder", self.folder), ("Layout", None), ("&Shards up to", self.shards), ("", None)
+        fields = (
+            self._folder_row(),
+            self._layout_rows(),
+            self._reader_row(),
+            self._shard_row(),
+            self._option_rows(),
+        )
+        buddies = (
+            ("&Folder", self.folder),
+            ("Layout", None),
+            ("&Written for", self.reader),
+            ("&Shards up to", self.shards),
+            ("", None),
+        )
         for row, (content, (name, buddy)) in enumerate(zip(fields, buddies, strict=True)):
             head = QLabel(name)
             if buddy is not None:
@@ -135,16 +148,34 @@ class ExportDialog(QDialog):
         self.reasons: dict[str, Any] = {}
         for name, layout in core.LAYOUTS.items():
             choice = QRadioButton(layout.title)
-            choice.setAccessibleDescription(layout.runs)
+            choice.setAccessibleDescription(_read_by(layout))
             choice.toggled.connect(self._check_soon)
             self._group.addButton(choice)
-            about = label(f"Runs on: {layout.runs}", "small", wrap=True)
+            about = label(_read_by(layout), "small", wrap=True)
             about.setContentsMargins(22, 0, 0, 4)
             rows.addWidget(choice)
             rows.addWidget(about)
             self.layouts[name], self.reasons[name] = choice, about
         next(iter(self.layouts.values())).setChecked(True)
         return rows
+
+    def _reader_row(self) -> QHBoxLayout:
+        self.reader = QComboBox()
+        self.reader.setAccessibleName("Runtime that it is written for")
+        self.reader.setToolTip("What this runtime can not load is kept or stored otherwise; the checks say what.")
+        self.reader.currentTextChanged.connect(self._check_soon)
+        self._group.buttonToggled.connect(lambda _button, on: self._offer_readers() if on else None)
+        self._offer_readers()
+        row = QHBoxLayout()
+        row.addWidget(self.reader)
+        row.addStretch(1)
+        return row
+
+    def _offer_readers(self) -> None:
+        """The runtimes of the layout that is chosen, the one that it is for first."""
+        self.reader.clear()
+        for name in core.LAYOUTS[self.layout_name].readers:
+            self.reader.addItem(core.RUNTIMES[name].title, name)
 
     def _shard_row(self) -> QHBoxLayout:
         self.shards = QComboBox()
@@ -200,6 +231,7 @@ class ExportDialog(QDialog):
             "target": self.target,
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
+            "reader": self.reader.currentData() or "",
             "shard_nbytes": SHARDS[self.shards.currentText()],
         }
 
@@ -207,6 +239,7 @@ class ExportDialog(QDialog):
         shard = SHARDS[self.shards.currentText()]
         options: dict[str, str | bool] = {
             "layout": self.layout_name,
+            "for": self.reader.currentData() if self.reader.currentIndex() > 0 else "",
             "shard-size": f"{shard // 10**9}G" if shard != SHARDS[SHARD] else "",
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
@@ -245,9 +278,8 @@ class ExportDialog(QDialog):
 
     def _show_refusals(self, refusals: dict[str, str]) -> None:
         for name, reason in refusals.items():
-            runs = core.LAYOUTS[name].runs
             self.layouts[name].setEnabled(not reason or self.layouts[name].isChecked())
-            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else f"Runs on: {runs}")
+            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else _read_by(core.LAYOUTS[name]))
             set_tone(self.reasons[name], "warning" if reason else "")
 
     def _checks(self, result: object) -> list[Check]:
@@ -259,15 +291,17 @@ class ExportDialog(QDialog):
             found.append(Check("good", "The folder can be written; it appears whole or not at all"))
             found.append(Check("good", f"{result.layout.title} stores every format that is used"))
             found.append(self._side_files(result))
-            found += [Check("warning", sentence[:1].upper() + sentence[1:]) for sentence in result.cautions]
+            told = [*result.changes, *result.cautions]
+            found += [Check("warning", sentence[:1].upper() + sentence[1:]) for sentence in told]
+            found += [_claim_check(claim) for claim in result.claims]
         elif isinstance(result, core.StudioError):
             found.append(Check("error", str(result), for_window(result.hint)))
         self._offer_options(result)
         return [*found, *self._warnings()]
 
     def _side_files(self, job: core.Export) -> Check:
-        names = [path.name for path in job.model.side_files]
-        if any("tokenizer" in name for name in names):
+        names = job.model.side_names
+        if any(word in name for name in names for word in _TOKENIZERS):
             return Check("good", f"{len(names)} files beside the weights are copied, the tokenizer among them")
         return Check("warning", "There is no tokenizer beside the weights", "Runtimes need one: add it to the folder.")
 
@@ -316,6 +350,16 @@ class ExportDialog(QDialog):
         if self.job is not None:
             self.export_wanted.emit(self.job)
             self.accept()
+
+
+def _read_by(layout: "core.Layout") -> str:
+    return f"Read by {', '.join(core.RUNTIMES[name].title for name in layout.readers)}"
+
+
+def _claim_check(claim: core.Claim) -> Check:
+    tone = "good" if claim.verdict == "runs" else "warning"
+    text = f"{claim.runtime}: {'runs' if tone == 'good' else claim.reason}"
+    return Check(tone, text, claim.evidence or for_window(claim.change))
 
 
 def _line(check: Check) -> QWidget:

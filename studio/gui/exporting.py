@@ -51,7 +51,7 @@ class Exporting(QObject):
         folder = str(job.target)
         text = (
             f"{core.size_text(job.nbytes)} in {folder}. Every byte was read back and every weight decoded.\n"
-            f"Runs on: {job.layout.runs}.\n{command}"
+            f"{_where(job)}\n{command}"
         )
         from studio.gui.commands import open_folder
 
@@ -61,3 +61,8 @@ class Exporting(QObject):
             ("Verify again", lambda: self._runs.verify(Path(folder))),
         )
         self.told.emit(Message("good", f"Exported and verified {core.printable(job.target.name)}", text, fixes=fixes))
+
+
+def _where(job: core.Export) -> str:
+    runs = [claim.runtime for claim in job.claims if claim.verdict == "runs"]
+    return f"Runs on {', '.join(runs)}." if runs else "No runtime was tried with this architecture and layout."

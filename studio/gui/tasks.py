@@ -38,7 +38,10 @@ def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
     error that is in its way.
     """
     model, choices = arguments["model"], arguments["choices"]
-    refusals = {name: "; ".join(layout.refusals(model, choices)[:2]) for name, layout in core.LAYOUTS.items()}
+    refusals = {
+        name: "; ".join(core.fitted(layout, layout.readers[0], model, choices)[1][:2])
+        for name, layout in core.LAYOUTS.items()
+    }
     try:
         yield refusals, core.prepare(**arguments)
     except core.StudioError as error:

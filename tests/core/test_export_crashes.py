@@ -12,6 +12,7 @@ from studio import core
 from tests.core.checkpoints import checkpoint, llama, snapshot
 
 CALLS = ("open", "close", "ftruncate", "pwrite", "preadv", "fsync", "rename", "mkdir", "unlink")
+TEMPLATES = "additional_chat_templates"
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 
@@ -53,7 +54,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(place: Path) -> Iterator[core.Model]:
-    with core.open_model(checkpoint(place / "model", llama(1), shards=2)) as opened:
+    folder = checkpoint(place / "model", llama(1), shards=2)
+    (folder / TEMPLATES).mkdir()
+    (folder / TEMPLATES / "tool.jinja").write_text("{{ tools }}")
+    with core.open_model(folder) as opened:
         yield opened
 
 
@@ -130,4 +134,4 @@ def test_every_file_is_written_aside_flushed_renamed_and_the_folder_flushed(call
             assert "fsync" in before[last_written:], where
             assert calls[place + 1] == ("fsync", folder), where
     names = {Path(where).name for name, where in calls if name == "open" and where != folder}
-    assert all(name.endswith((".tmp", "out")) for name in names if not name.startswith("model-"))
+    assert all(name.endswith((".tmp", "out", TEMPLATES)) for name in names if not name.startswith("model-"))

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from studio.core import CheckpointError
+from studio.core.layouts.documents import json_document
+from studio.core.manifest import Manifest
 from tests.core.checkpoints import CONFIG, QUERY, checkpoint, entry, gaussian, header_of, llama, write_json, write_raw
 from tests.core.conftest import Refused, Studio
 
@@ -20,9 +23,6 @@ BOMBS = {
     "deeper than anyone needs": b'{"a":' * 100 + b"1" + b"}" * 100,
     "unclosed": b'{"a": [',
     "5000 digits": b'{"num_hidden_layers": ' + b"9" * 5000 + b"}",
-    "huge exponent": b'{"rope_theta": 1e999}',
-    "NaN": b'{"rope_theta": NaN}',
-    "Infinity": b'{"rope_theta": -Infinity}',
     "UTF-16": '{"model_type": "llama"}'.encode("utf-16"),
     "byte order mark": b'\xef\xbb\xbf{"model_type": "llama"}',
     "Latin-1": '{"model_type": "\u00e9"}'.encode("latin-1"),
@@ -42,6 +42,47 @@ def test_a_config_that_is_no_plain_object_is_refused(refused: Refused, tmp_path:
     assert ("duplicate" in said) == bomb.startswith("duplicate")
 
 
+NUMBERS = {
+    "Infinity": {"__float__": "Infinity"},
+    "-Infinity": {"__float__": "-Infinity"},
+    "NaN": {"__float__": "NaN"},
+    "1e999": {"__float__": "Infinity"},
+    '{"__float__": "Infinity"}': {"__float__": "Infinity"},
+    "1e308": 1e308,
+}
+
+
+@pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
+def test_numbers_that_json_lacks_are_read_as_python_does_and_written_as_runtimes_read_them(
+    studio: Studio, tmp_path: Path, layout: str
+) -> None:
+    source = checkpoint(tmp_path / "model", llama(1))
+    numbers = ", ".join(f'"n{number}": [0.0, {text}]' for number, text in enumerate(NUMBERS))
+    write_json(source / "config.json", f'{{"model_type": "llama", {numbers}}}')
+    ran = studio("quantize", source, tmp_path / "out", "--layout", layout)
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "out" / "config.json").read_text()
+    config = json.loads(text, parse_constant=lambda word: pytest.fail(f"bare {word}"))
+    assert [config[f"n{number}"] for number in range(len(NUMBERS))] == [[0.0, value] for value in NUMBERS.values()]
+
+
+def test_the_tagged_numbers_are_those_that_the_runtimes_write() -> None:
+    utils = pytest.importorskip("mlx_lm.utils", reason="needs mlx-lm: pip install 'nvfp4-studio[lm]'")
+    numbers = {"a": [float("inf"), -float("inf"), 1.0, {"b": float("nan")}]}
+    written = json.loads(json_document(numbers))
+    assert written == utils._encode_tagged_floats(numbers)
+    assert str(utils._decode_tagged_floats(written)) == str(numbers)
+
+
+def test_headers_and_manifests_hold_no_such_numbers(studio: Studio, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", llama(1))
+    assert studio("quantize", source, tmp_path / "made").code == 0
+    manifest = tmp_path / "made" / "nvfp4_studio.json"
+    manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": NaN', 1))
+    with pytest.raises(CheckpointError, match="not usable JSON: the number NaN"):
+        Manifest(tmp_path / "made")
+
+
 def test_a_tokenizer_is_copied_and_never_parsed(studio: Studio, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -51,7 +92,7 @@ def test_a_tokenizer_is_copied_and_never_parsed(studio: Studio, tmp_path: Path) 
         assert (tmp_path / "out" / name).read_bytes() == BOMBS["deep lists"]
 
 
-ANYTHING = [None, True, 0, -1, 10**18, 0.5, "", "x", [], [[]], {}, {"a": {}}]
+ANYTHING = [None, True, 0, -1, 10**18, 0.5, float("inf"), float("nan"), "", "x", [], [[]], {}, {"a": {}}]
 
 
 @pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])

@@ -113,7 +113,7 @@ def test_a_malformed_index_is_refused(folder: Path, refused: Refused, index: str
 
 def test_an_index_of_nothing_is_refused(folder: Path, refused: Refused) -> None:
     write_json(folder / INDEX, '{"weight_map": {}}')
-    refused(folder, "matches no layer")
+    refused(folder, "nothing to quantize", "holds no tensors")
 
 
 def test_two_indexes_of_unknown_relation_are_refused(folder: Path, refused: Refused) -> None:

@@ -198,18 +198,21 @@ def test_one_bad_file_named_by_its_path_is_refused_too(tmp_path: Path, refused: 
     refused(path, "weights.safetensors", "truncated")
 
 
-def test_the_same_tensor_in_two_shards_is_refused_with_both_names(tmp_path: Path, refused: Refused) -> None:
+def test_the_same_tensor_in_two_shards_without_an_index_is_refused_with_both_names(
+    tmp_path: Path, refused: Refused
+) -> None:
     folder = checkpoint(tmp_path / "model", shards=2)
     both = {QUERY: gaussian(64, 64), "extra.weight": gaussian(64, 64)}
     write_raw(folder / "model-00002-of-00002.safetensors", header_of(both), data_of(both))
-    refused(folder, QUERY, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").unlink()
+    refused(folder, "stored twice", QUERY, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
 def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path, refused: Refused) -> None:
     write_json(tmp_path / "model" / "config.json", CONFIG)
-    refused(with_header(tmp_path / "model", {}), "matches no layer")
+    refused(with_header(tmp_path / "model", {}), "nothing to quantize", "holds no tensors")
 
 
 def test_a_file_that_holds_nothing_to_quantize_is_refused(tmp_path: Path, refused: Refused) -> None:
     folder = checkpoint(tmp_path / "model", {"model.norm.weight": np.ones(64, BF16)})
-    refused(folder, "matches no layer")
+    refused(folder, "nothing to quantize", "keeps every layer", "norms")

@@ -1,4 +1,4 @@
-"""JSON from a stranger: UTF-8 objects only, no duplicate keys, no NaN, no bombs; every fault is one message."""
+"""JSON from a stranger: UTF-8 objects only, no duplicate keys, no bombs, no NaN unless asked for; one message each."""
 
 import json
 import math
@@ -18,16 +18,20 @@ class _RefusedError(ValueError):
     pass
 
 
-def parse_object(text: bytes, *, file: Path) -> dict[str, Any]:
-    """The JSON object in `text`; raises CheckpointError naming `file` for anything else."""
+def parse_object(text: bytes, *, file: Path, constants: bool = False) -> dict[str, Any]:
+    """The JSON object in `text`; raises CheckpointError naming `file` for anything else.
+
+    With `constants` NaN, Infinity, -Infinity and numbers too large are taken as Python's json takes them: the configs
+    of models hold them, although JSON has no such numbers.
+    """
     try:
         decoded = text.decode("utf-8")
         value = json.loads(
             decoded,
             object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse_constant,
+            parse_constant=float if constants else _refuse_constant,
             parse_int=_bounded_int,
-            parse_float=_finite_float,
+            parse_float=float if constants else _finite_float,
         )
         _check_depth(value)
         if "\\u" in decoded:
@@ -41,9 +45,9 @@ def parse_object(text: bytes, *, file: Path) -> dict[str, Any]:
     return value
 
 
-def read_object(path: Path, limit: int = LARGEST_FILE) -> dict[str, Any]:
-    """The JSON object in the regular file `path`, of at most `limit` bytes."""
-    return parse_object(read_small(path, limit), file=path)
+def read_object(path: Path, limit: int = LARGEST_FILE, *, constants: bool = False) -> dict[str, Any]:
+    """The JSON object in the regular file `path`, of at most `limit` bytes; `constants` as in `parse_object`."""
+    return parse_object(read_small(path, limit), file=path, constants=constants)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

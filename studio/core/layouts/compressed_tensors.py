@@ -51,9 +51,11 @@ class CompressedTensors:
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
         return whole_groups(fitted, "vLLM")
 
-    def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+    def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""
-        sentences = unsupported(self, choices) + module_refusals(model, choices, self.title)
+        refused = model.family.transformers.refused if reader == "transformers" else ""
+        sentences = [f"{refused}; --for vllm writes what vLLM loads"] if refused else []
+        sentences += unsupported(self, choices) + module_refusals(model, choices, self.title)
         return sentences + mixed_groups(choices, "vLLM")
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:

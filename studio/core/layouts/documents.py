@@ -2,14 +2,35 @@
 
 import copy
 import json
+import math
 from typing import Any
 
 from studio.core.model import Model
 
+FLOAT = "__float__"
+"""The key under which transformers 5 (`PreTrainedConfig`) and mlx-lm (`load_config`) read numbers that JSON lacks."""
+
 
 def json_document(data: Any) -> bytes:
-    """`data` as indented UTF-8 JSON with a final newline; the same bytes for the same data."""
-    return (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode()
+    """`data` as indented UTF-8 JSON with a final newline; the same bytes for the same data.
+
+    Infinity and NaN, which JSON lacks, become {"__float__": "Infinity"}, "-Infinity" or "NaN".
+    """
+    try:
+        text = json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_tagged(data), ensure_ascii=False, indent=2, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tagged(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_tagged(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {FLOAT: "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    return value
 
 
 CODE = "auto_map"

@@ -6,7 +6,24 @@ from dataclasses import replace
 
 from kernels import recipe
 from studio.core.architectures.family import pattern
-from studio.core.plan import Choice
+from studio.core.names import printable
+from studio.core.plan import KEEP, Choice
+
+
+def changes(before: Sequence[Choice], after: Sequence[Choice]) -> list[str]:
+    """A sentence per reason for which choices were changed, with their number and an example."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for old, new in zip(before, after, strict=True):
+        if old.format != new.format:
+            found[new.format, new.reason].append(printable(new.layer.name))
+    return [
+        f"{_layers(names)} {'kept' if name == KEEP else f'stored as {name}'}: {reason}"
+        for (name, reason), names in found.items()
+    ]
+
+
+def _layers(names: Sequence[str]) -> str:
+    return f"{names[0]} is" if len(names) == 1 else f"{len(names):,} layers like {names[0]} are"
 
 
 def named(choice: Choice, text: str) -> bool:

@@ -45,7 +45,7 @@ class Mlx:
             for choice in fitted
         )
 
-    def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+    def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`: experts of one stack must be complete and alike, names must not be settings."""
         if model.family.mlx.refused and any(choice.recipe for choice in choices):
             return [model.family.mlx.refused]

@@ -9,7 +9,7 @@ import numpy as np
 from kernels import Format
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.fitting import mixed_groups, whole_groups
+from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups
 from studio.core.layouts.placement import Content, Placement, raw, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
@@ -32,9 +32,10 @@ class ModelOpt:
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept."""
-        return whole_groups(choices, "vLLM")
+        turned = "vLLM turns this weight while loading, which it can do with plain weights only"
+        return whole_groups([kept(c, turned) if named(c, model.family.input_first) else c for c in choices], "vLLM")
 
-    def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
+    def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""
         sentences = unsupported(self, choices) + module_refusals(model, choices, self.title)
         return sentences + mixed_groups(choices, "vLLM")
@@ -61,11 +62,11 @@ class ModelOpt:
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json and hf_quant_config.json; readers look at one or the other."""
-        kept = [*kept_modules(choices), *kept_wildcards(model, choices)]
+        plain = [*kept_modules(choices), *kept_wildcards(model, choices)]
         config = exported_config(model)
         config["quantization_config"] = {
             "config_groups": {"group_0": {"weights": _WEIGHTS, "targets": ["Linear"]}},
-            "ignore": kept,
+            "ignore": plain,
             "quant_algo": "W4A16_NVFP4",
             "producer": _PRODUCER,
             "quant_method": "modelopt",
@@ -74,7 +75,7 @@ class ModelOpt:
             "quant_algo": "W4A16_NVFP4",
             "kv_cache_quant_algo": None,
             "group_size": 16,
-            "exclude_modules": kept,
+            "exclude_modules": plain,
         }
         beside = {"producer": _PRODUCER, "quantization": quantization}
         return {"hf_quant_config.json": json_document(beside), "config.json": json_document(config)}

@@ -46,8 +46,8 @@ class Layout(Protocol):
         """The choices as `reader` can load them: what it can not is kept or given another format, with the reason."""
         ...
 
-    def refusals(self, model: Model, choices: Sequence[Choice]) -> list[str]:
-        """Why the plan can not be stored, one sentence each; empty when it can."""
+    def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
+        """Why the plan can not be stored for `reader`, one sentence each; empty when it can."""
         ...
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
