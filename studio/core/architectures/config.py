@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from studio.core.architectures.families import FAMILIES
-from studio.core.architectures.family import Family
+from studio.core.architectures.family import Family, pattern
 from studio.core.architectures.generic import GENERIC
 
 _TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "llm")
@@ -31,18 +31,27 @@ def model_types(config: Mapping[str, Any]) -> list[str]:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The row of the table for a config: that of the whole model before that of its text section."""
-    for kind in model_types(config):
-        for family in FAMILIES:
-            if kind in family.model_types or kind.removesuffix("_text") in family.model_types:
-                return family
-    return GENERIC
+    """The row of the table for a config: that of its architectures, of the whole model, of its text section.
+
+    One that says something wins over one that says that nothing is special.
+    """
+    return _row(config) or GENERIC
 
 
 def is_known(config: Mapping[str, Any]) -> bool:
     """True when the table knows a model type of the config."""
-    kinds = {kind for name in model_types(config) for kind in (name, name.removesuffix("_text"))}
-    return any(kinds & family.model_types for family in FAMILIES)
+    return _row(config) is not None
+
+
+def _row(config: Mapping[str, Any]) -> Family | None:
+    found = config.get("architectures")
+    names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    for family in FAMILIES:
+        if family.architectures and any(pattern(family.architectures).search(name) for name in names):
+            return family
+    kinds = [kind for name in model_types(config) for kind in (name, name.removesuffix("_text"))]
+    rows = [family for kind in kinds for family in FAMILIES if kind in family.model_types]
+    return next((row for row in rows if row is not GENERIC), rows[0] if rows else None)
 
 
 def block_count(config: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """The table: a row per family whose names or loaders differ from the generic row, which comes last."""
 
-from studio.core.architectures.family import Family, MlxNames, Rename, Stack, TransformersNames
+from studio.core.architectures.family import Family, MlxNames, Rename, Stack, TransformersNames, named
 from studio.core.architectures.generic import GENERIC
 
 _KV_B = r"\.kv_b_proj$"
@@ -23,29 +23,176 @@ def _types(text: str) -> frozenset[str]:
 
 FAMILIES: tuple[Family, ...] = (
     Family(
+        "draft model",
+        _types("eagle eagle3 medusa mlp_speculator speculators"),
+        architectures=r"ForCausalLMEagle|^Eagle(3[A-Z]|Mistral|DeepSeek|MiniCPM)|Medusa|Speculator|MTPModel|DraftModel",
+        part="draft",
+    ),
+    Family(
+        "codec",
+        _types("mimi encodec dac vits parakeet_encoder hifigan xcodec xcodec2 snac univnet speecht5_hifigan"),
+        part="audio",
+    ),
+    Family(
+        "image encoder",
+        _types(
+            "siglip_vision_model siglip2_vision_model clip_vision_model dinov2 dinov2_with_registers dinov3_vit vit"
+            " ijepa pixtral_vision_model"
+        ),
+        part="vision",
+    ),
+    Family(
+        "speech encoder",
+        _types("whisper moonshine kimi_audio granite_speech cohere_asr parakeet_ctc speech_to_text lasr_ctc"),
+        roles=(
+            ("audio", r"^(?:model\.)?(?:encoder|mimo_layers|mimo_norm)(?:\.|$)"),
+            ("head", named(r"mimo_output log_softmax\.mlp\.layer\d")),
+        ),
+    ),
+    Family(
+        "SpeechT5",
+        _types("speecht5"),
+        roles=(("audio", r"\.encoder\.prenet\.(?!embed_tokens)|\.decoder\.prenet\.(?:layers|final_layer|speaker)"),),
+    ),
+    Family("SigLIP", _types("clip siglip siglip2"), roles=(("projector", r"^text_model\.head$"),)),
+    Family("AIMv2 tower", _types("dots_ocr ovis"), fused=(("fc1", "fc3"),)),
+    Family(
+        "GLM-4V",
+        _types("chatglm"),
+        roles=(("projector", r"\.vision\.conv(?:\.|$)"),),
+        fused=(("linear_proj.gate_proj", "linear_proj.dense_h_to_4h"),),
+    ),
+    Family(
+        "Cosmos 3",
+        _types("cosmos3_omni"),
+        roles=(("vision", r"^(?:blocks|merger|deepstack_merger_list|patch_embed|pos_embed)\."),),
+    ),
+    Family(
+        "Moondream",
+        _types("moondream1 moondream3"),
+        roles=(("other", r"(?:^|\.)region\."), ("gate", r"\.tau\.w\w$")),
+        stacks=(Stack(r"^(?P<stack>.+\.mlp)\.(?P<projection>fc1|fc2)$", input_first=False),),
+    ),
+    Family(
+        "Inkling",
+        _types("inkling_mm_model inkling2"),
+        roles=(("gate", named(r"rel_logits_proj\.proj")),),
+        fused=(("wq_du", "wk_dv", "wv_dv", "wr_du"),),
+        stacks=(
+            Stack(
+                r"^(?P<stack>.+\.(?:shared_)?experts)\.(?:shared_)?w13_weight$",
+                ("gate_proj", "up_proj"),
+                interleaved=True,
+                input_first=False,
+            ),
+            Stack(r"^(?P<stack>.+\.(?:shared_)?experts)\.(?:shared_)?(?P<projection>w2)_weight$", input_first=False),
+        ),
+    ),
+    Family(
+        "Aria",
+        _types("aria aria_text"),
+        stacks=(
+            Stack(r"^(?P<stack>.+)\.experts\.fc1$", ("gate_proj", "up_proj"), input_first=True),
+            Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>fc2)$", input_first=True),
+        ),
+    ),
+    Family(
+        "Grok 1",
+        _types("grok-1"),
+        experts=r"^(?P<stack>.+\.moe)\.(?P<expert>\d{1,9})\.(?P<projection>linear|linear_v|linear_1)$",
+        fused=(("linear", "linear_v"),),
+    ),
+    Family("SmallThinker", _types("smallthinker"), fused=(("gate", "up"),)),
+    Family(
+        "GroveMoE",
+        _types("grovemoe"),
+        experts=r"^(?P<stack>.+\.chunk_experts)\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$",
+    ),
+    Family(
+        "Switch",
+        _types("switch_transformers nllb-moe"),
+        experts=r"^(?P<stack>.+)\.experts\.expert_(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$",
+    ),
+    Family(
+        "JetMoE",
+        _types("jetmoe"),
+        stacks=(Stack(r"^(?P<stack>.+\.self_attention)\.experts\.(?P<projection>\w+_linear)$", input_first=False),),
+    ),
+    Family(
+        "Nomic",
+        _types("nomic_bert"),
+        stacks=(
+            Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1)$", input_first=False, experts="num_experts"),
+            Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w2)$", input_first=True, experts="num_experts"),
+        ),
+    ),
+    Family("Qwen 1", _types("qwen"), fused=(("w2", "w1"),)),
+    Family(
+        "DeepSeek V4",
+        _types("deepseek_v4 deepseek_v41"),
+        roles=(
+            ("gate", named(r"hc_\w+_fn compressor\.(?:wkv|wgate)")),
+            ("embedding", named(r"compressor\.ape")),
+        ),
+        fused=(("compressor.wkv", "compressor.wgate"), ("wq_a", "wkv")),
+    ),
+    Family(
+        "RWKV",
+        _types("rwkv rwkv5 rwkv6 rwkv7"),
+        roles=(
+            ("linear", named(r"attention\.gate")),
+            ("gate", named(r"time_(?:maa|decay)_w[12] [wavgk]_lora\.lora\.\d+")),
+        ),
+        fused=(("key",), ("value",), ("k_proj",), ("v_proj",)),
+    ),
+    Family(
+        "xLSTM",
+        _types("xlstm"),
+        roles=(("gate", named("[if]gate_preact")),),
+        fused=(("q",), ("k",), ("v",)),
+    ),
+    Family(
+        "Klear",
+        _types("Klear"),
+        roles=(("gate", named("coefficient")),),
+        mlx=MlxNames(stack="{stack}.experts.{projection}"),
+    ),
+    Family("XLNet", _types("xlnet"), roles=(("linear", named(r"rel_attn\.[qkvor]")),)),
+    Family("CTRL", _types("ctrl"), roles=(("embedding", r"^transformer\.w$"),)),
+    Family(
         "latent attention",
         _types(
             "deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 joyai_llm_flash glm4_moe_lite glm_moe_dsa longcat_flash "
-            "longcat_flash_ngram bailing_moe_v3"
+            "longcat_flash_ngram"
         ),
+        mlx=MlxNames(keep=_KV_B),
+    ),
+    Family(
+        "Ling 3",
+        _types("bailing_moe_v3"),
+        fused=(("q_proj", "k_proj", "v_proj", "b_proj"),),
         mlx=MlxNames(keep=_KV_B),
     ),
     Family("Mistral 4", _types("mistral4"), mlx=MlxNames(keep=_KV_B), transformers=_ONE_PIECE),
     Family(
         "Ling hybrid",
         _types("bailing_hybrid"),
+        roles=(("gate", named("f_proj")),),
+        fused=(("q_proj", "k_proj", "v_proj", "b_proj"),),
         mlx=MlxNames(keep=_KV_B),
         transformers=TransformersNames(refused=_BY_NAME),
     ),
     Family(
         "Kimi Linear",
         _types("kimi_linear"),
+        fused=(("q_proj", "k_proj", "v_proj", "b_proj", "f_a_proj"),),
         mlx=MlxNames(keep=_KV_B, stored=((r"\.block_sparse_moe\b(?!\.gate\.e_score)", ".mlp"),)),
         transformers=TransformersNames(refused=_BY_NAME),
     ),
     Family(
         "Kimi K3",
         _types("kimi_k3"),
+        fused=(("q_proj", "k_proj", "v_proj", "b_proj", "f_a_proj"),),
         mlx=MlxNames(
             keep=_KV_B,
             two_tiers=r"\.self_attn\.[qkv]_proj$",
@@ -81,6 +228,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gpt-oss",
         _types("gpt_oss"),
+        roles=(("expert", named(r"experts\.(?:gate_up|down)_proj_blocks")),),
         stacks=(
             Stack(
                 r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), interleaved=True, input_first=True
@@ -97,6 +245,14 @@ FAMILIES: tuple[Family, ...] = (
         transformers=_ONE_PIECE,
     ),
     Family(
+        "privacy filter",
+        _types("openai_privacy_filter"),
+        stacks=(
+            Stack(r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), input_first=True),
+            Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>down_proj)$", input_first=True),
+        ),
+    ),
+    Family(
         "Llama 4",
         _types("llama4 llama4_text"),
         stacks=(
@@ -106,7 +262,7 @@ FAMILIES: tuple[Family, ...] = (
         mlx=MlxNames(stack="{stack}.experts.{projection}"),
         transformers=TransformersNames(split=True),
     ),
-    Family("experts as a module", _types("dots1 afmoe Klear"), mlx=MlxNames(stack="{stack}.experts.{projection}")),
+    Family("experts as a module", _types("dots1 afmoe"), mlx=MlxNames(stack="{stack}.experts.{projection}")),
     Family(
         "Nemotron-H",
         _types("nemotron_h"),
@@ -132,7 +288,11 @@ FAMILIES: tuple[Family, ...] = (
         "DBRX",
         _types("dbrx"),
         stacks=(
-            Stack(r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1|v1)$", experts="ffn_config.moe_num_experts"),
+            Stack(
+                r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w1|v1)$",
+                input_first=False,
+                experts="ffn_config.moe_num_experts",
+            ),
             Stack(
                 r"^(?P<stack>.+)\.experts\.mlp\.(?P<projection>w2)$",
                 input_first=True,
@@ -143,7 +303,12 @@ FAMILIES: tuple[Family, ...] = (
         mlx=MlxNames(stack=""),
         transformers=_ONE_PIECE,
     ),
-    Family("Step 3.5", _types("step3p5"), mlx=MlxNames(stack="{stack}.{projection}")),
+    Family(
+        "Step 3.5",
+        _types("step3p5 step3p7"),
+        roles=(("gate", named("g_proj")),),
+        mlx=MlxNames(stack="{stack}.{projection}"),
+    ),
     Family(
         "Muse Spark",
         _types("muse_spark"),
@@ -159,6 +324,13 @@ FAMILIES: tuple[Family, ...] = (
         ),
         transformers=TransformersNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
     ),
+    Family(
+        "Conv1D",
+        _types("openai-gpt imagegpt decision_transformer"),
+        input_first=r"\.(c_attn|q_attn|c_proj|c_fc)$",
+        transformers=TransformersNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
+    ),
+    Family("ERNIE VL", _types("ernie4_5_moe_vl ernie4_5_vl_moe"), input_first=r"\.gate(\.weight_1)?$"),
     Family(
         "GPT-NeoX",
         _types("gpt_neox"),
@@ -178,11 +350,21 @@ FAMILIES: tuple[Family, ...] = (
     Family("Hunyuan", _types("hunyuan"), mlx=MlxNames(two_tiers=r"\.(qkv_proj|gate_and_up_proj)$")),
     Family(
         "Phixtral",
-        _types("phixtral"),
+        _types("phixtral phi-msft"),
         experts=r"^(?P<stack>.+\.moe)\.mlp\.(?P<expert>\d{1,9})\.(?P<projection>fc1|fc2)$",
     ),
-    Family("MiniMax M3", _types("minimax_m3_vl"), transformers=TransformersNames(refused=_BY_NAME)),
-    Family("OLMo hybrid", _types("olmo_hybrid"), transformers=TransformersNames(refused=_BY_NAME)),
+    Family(
+        "MiniMax M3",
+        _types("minimax_m3_vl minimax_m3"),
+        fused=(("q_proj", "k_proj", "v_proj", "index_q_proj", "index_k_proj"),),
+        transformers=TransformersNames(refused=_BY_NAME),
+    ),
+    Family(
+        "OLMo hybrid",
+        _types("olmo_hybrid"),
+        fused=(("linear_attn.q_proj", "linear_attn.k_proj", "linear_attn.v_proj", "linear_attn.g_proj"),),
+        transformers=TransformersNames(refused=_BY_NAME),
+    ),
     Family(
         "initialized by name",
         _types("mamba mamba2 falcon_mamba gpt_bigcode nanochat recurrent_gemma"),

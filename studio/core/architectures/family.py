@@ -88,18 +88,22 @@ class TransformersNames:
     dequantized: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """A row of the table.
 
-    model_types: of config.json, its text section included. roles: (role, regular expression on the name without
-    `.weight`), tried before the generic ones. fused: sets of leaf names that runtimes join into one matrix. experts:
+    model_types: of config.json, its text section included; architectures: regular expression on its architectures that
+    takes precedence. part: the role of everything, for a checkpoint that is no language model. roles: (role, regular
+    expression on the name without `.weight`), tried before the generic ones. fused: sets of ends of names that runtimes
+    join into one matrix, tried before the generic ones; a set of one is joined with nothing. experts:
     regular expression of the name of a single expert's matrix, with groups stack, expert and projection. input_first:
     regular expression of modules whose weights are stored [in, out].
     """
 
     name: str
     model_types: frozenset[str]
+    architectures: str = ""
+    part: Role | None = None
     roles: tuple[tuple[Role, str], ...] = ()
     fused: tuple[tuple[str, ...], ...] = ()
     stacks: tuple[Stack, ...] = ()
@@ -107,6 +111,16 @@ class Family:
     input_first: str = ""
     mlx: MlxNames = MlxNames()
     transformers: TransformersNames = TransformersNames()
+
+
+def below(words: str) -> str:
+    """A regular expression for the names of modules called by one of `words`, and of all that lies in them."""
+    return rf"(?:^|\.)(?:{'|'.join(words.split())})(?:\.|$)"
+
+
+def named(words: str) -> str:
+    """A regular expression for the names of modules called by one of `words`."""
+    return rf"(?:^|\.)(?:{'|'.join(words.split())})$"
 
 
 @lru_cache(maxsize=4096)

@@ -1,66 +1,120 @@
 """The generic row: names that mean the same nearly everywhere, so that a new architecture works on its first day."""
 
-from studio.core.architectures.family import Family, Role, Stack
+from studio.core.architectures.family import Family, Role, Stack, below, named
 
-_ADAPTERS = r"(^|[._])lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)"
+KEPT = "|".join(
+    (
+        below(r"lora_(?:A|B|embedding_A|embedding_B|magnitude_vector) \w+_lora_(?:A|B) \w+_adapter_list"),
+        named("position_ids inv_freq masked_bias tid2eid num_batches_tracked"),
+    )
+)
+"""Adapters and buffers."""
 
-_DRAFT = (
-    r"(^|\.)(mtp|mtp_\w+|eagle\d*|eagle_\w+|medusa\w*|draft_\w+|speculator\w*|nextn\w*)(\.|$)"
-    r"|(^|\.)(eh_proj|enorm|hnorm|shared_head)(\.|$)"
+_DRAFT = below(
+    r"mtp mtp_\w+ eagle\d* eagle_(?!model)\w+ medusa\w* draft_\w+ speculator\w* nextn\w* eh_proj enorm hnorm"
+    r" shared_head"
 )
 
-_VISION = (
-    r"(^|\.)(vision|visual|vit|vpm|vision_(tower|model|encoder|backbone|embedder|transformer|expert)\w*|image_encoder"
-    r"|image_(tower|model|vision_model)|img_processor|vision_embed_tokens|visual_(encoder|model|tower)|patch_embed\w*"
-    r"|sam_model|siglip\w*|clip_vision\w*|video_(tower|encoder))(\.|$)"
+_PROJECTOR_INSIDE = "|".join(
+    (
+        below(
+            r"img_projection\w* image_projector image_pooling_2d audio_projection audio_language_projection"
+            r" \w+_proj_for_\w+ vision\.linear_proj vision\.proj_mlp audio_encoder\.projection visual_tokenizer\.head"
+            r" visual_embeddings_table"
+        ),
+        named("vision_embed_tokens"),
+    )
+)
+"""Projectors that lie inside a tower, or are named like one."""
+
+_VISION = below(
+    r"vision visual vit vpm vit_model vit_pos_embed \w*vision_(?:tower|model|encoder|backbone|embedder|expert)\w*"
+    r" vision_transformer vision_embed_tokens visual_(?:encoder|model|tower|tokenizer) video_(?:tower|encoder)"
+    r" image_(?:tower|encoder|model|vit|embed) img_processor clip_vision\w* siglip\w* sam_model radio_model vqmodel"
+    r" patch_embed\w* embed_patches deepstack_merger_list"
 )
 
-_AUDIO = (
-    r"(^|\.)(audio|apm|audio_(tower|encoder|model|decoder|embed)\w*|speech_(encoder|tower|model|decoder|tokenizer)\w*"
-    r"|sound_(encoder|tower)|code2wav|token2wav|vocoder|codec_model|audio_tokenizer|whisper_encoder|mimi|tts\w*"
-    r"|(acoustic|semantic)_tokenizer\w*)(\.|$)"
+_AUDIO = below(
+    r"audio audio_(?:tower|encoder|model|decoder|embed|tokenizer)\w* apm sound_(?:encoder|tower) speech_embeddings"
+    r" speech_(?:encoder|tower|model|decoder|tokenizer)\w* (?:acoustic|semantic)_tokenizer\w* whisper_encoder"
+    r" wav2vec2 hubert wavlm mimi feature_projection feature_extractor tts\w* talker(?!\.codec_head$) code_predictor"
+    r" speaker_encoder depth_decoder code2wav token2wav vocoder codec_model t2u_model"
 )
 
-_PROJECTOR = (
-    r"(^|\.)(multi_modal_projector|multimodal_projector|mm_projector|modality_projection|resampler|connector|aligner"
-    r"|embed_(vision|audio)|(vision|image|img|audio|sound|speech|visual)_(proj|projection|projector|adapter|adaptor"
-    r"|resampler|connector)\w*|audio_(projection|avg_pooler)\w*|patch_merge_mlp|merger|perceiver_\w+|qformer"
-    r"|language_projection|abstractor|(image|visual|vision)_bridge)(\.|$)|^mlp1\."
+_PROJECTOR = "|".join(
+    (
+        below(
+            r"projector mm_projector \w*multi_?modal_projector modality_projection pre_mm_projector_norm mlp_AR"
+            r" (?:\w+_)?(?:vision|visual|image|img|audio|sound|speech|text)_proj(?:ection|ector)?(?:_\w+)?"
+            r" (?:vision|visual|image|audio|sound|speech)_(?:language_)?(?:adapt[eo]r|resampler|connector|bridge)\w*"
+            r" high_res_vision_\w+ image_to_text_projection language_projection"
+            r" resampler resampler_model perceiver_\w+ qformer query_tokens abstractor connector \w*aligner merger"
+            r" patch_merger patch_merge_mlp vit_downsampler\d* vit_large_projector vq_adaptor encoder_decoder_proj"
+            r" embed_(?:vision|audio) audio_avg_pooler\w* image_newline view_sep[ae]rator image_pos_embed"
+            r" visual_temporal_embed vte vae2llm llm2vae"
+        ),
+        r"^mlp1\.",
+    )
 )
 
-_HEAD = (
-    r"(^|\.)(lm_head|embed_out|output_layer|output|score|classifier|proj_out|qa_outputs|codec_head|head|heads"
-    r"|lm_heads?\.\d+|unembed|ctc_proj|text_head|value_head|v_head|cls\.predictions\.decoder"
-    r"|predictions\.decoder|cls\.seq_relationship|qa_classifier)$"
+EXPERT = r"^(?P<stack>.+)\.experts\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$"
+
+_HEAD = "|".join(
+    (
+        named(
+            r"lm_head \w+_lm_head embed_out output_layer output score classifier proj_out qa_outputs codec_head head"
+            r" heads lm_heads?\.\d+ unembed ctc_proj ctc_head text_head value_head v_head ff_out lm_loss logits_proj"
+            r" logits_dense qa_classifier vocab_projector dense_prediction gen_head\.\w+ seq_relationship"
+            r" (?:lm_head|predictions)\.(?:linear|decoder|out_proj) (?:classifier|classification_head)\.out_proj"
+        ),
+        "^decoder$",
+    )
+)
+"""Of what stands outside of blocks: inside, these are names of layers."""
+
+_EMBEDDING = "|".join(
+    (
+        below(
+            r"\w*embeddings? embed_tokens\w* embed_in tokens_embed wte wpe embed_positions positions_embed seg_embed"
+            r" (?:input|position)_embeds_layer relative_attention_bias rel_pos_\w*bias embed_text_tokens in_out_embed"
+            r" gen_embed"
+        ),
+        named("shared embed emb tok_emb pos_emb mask_emb word_embed"),
+    )
 )
 
-_EMBEDDING = (
-    r"(^|[._])(embed_tokens\w*|embed_in|embeddings?|tok_embeddings|wte|wpe|word_embeddings?|word_embeddings_layernorm"
-    r"|embed_positions|position_embeddings?|relative_attention_bias|embed_tokens_per_layer|token_type_embeddings"
-    r"|ngram_embeddings|input_embeddings)([._]|$)|(^|\.)(shared|embed|emb|tok_emb|pos_emb|word_embed)$"
+_GATE = "|".join(
+    (
+        named(
+            r"shared_expert_gate in_proj_(?:a|b|ba) (?:dt|x|bc|bcdt)_proj(?:_weight)? (?:a|b|beta)_proj [fg]_[ab]_proj"
+            r" weights_proj indexer\.wk (?:[qkv]_)?conv1d conv_1d conv \w+_sconv \w+_gate_weight fc[12]_latent_proj"
+            r" \w*norm\.W_(?:down|up)"
+        ),
+        below(r"altup altup_\w+ laurel per_layer_(?:model_projection|input_gate|projection) img_mod txt_mod"),
+    )
 )
 
-_ROUTER = (
-    r"(^|\.)(gate|router|gate_wg|gate_inp|ffn_gate_inp|router_gate|route_linear)$|(^|\.)(router|gate|routers)\."
-    r"(?!.*\b(gate_proj|up_proj|down_proj|experts)\b)"
+_ROUTER = "|".join(
+    (
+        named(r"gate router gate_wg gate_inp ffn_gate_inp router_gate route_linear \w+_router"),
+        r"(?:^|\.)(?:routers?|gate)\.(?!.*\b(?:gate_proj|up_proj|down_proj|experts)\b)",
+    )
 )
 
-_GATE = (
-    r"(^|\.)(shared_expert_gate|in_proj_(a|b|ba)|dt_proj|x_proj|b_proj|a_proj|f_a_proj|f_b_proj|g_a_proj|g_b_proj"
-    r"|weights_proj|(q_|k_|v_)?conv1d|conv_1d|conv|modality_router|prediction_coefs|correction_coefs"
-    r"|bc_proj|bcdt_proj|beta_proj)$"
-)
-
-_NORM = r"(^|\.)(\w*norm\d*|\w*layernorm\w*|ln|ln_\w+|ln\d+|rms)$"
-NORM_PART = r"norm|(^|[._])(ln|rms)(_|\d|\.|$)"
+_NORM = named(r"\w*norm\d* \w*[lL]ayer_?[nN]orm\w* ln ln_\w+ ln\d+ rms")
+NORM_PART = r"[nN]orm|(?:^|[._])(?:ln|rms)(?:_|\d|\.|$)"
 """What makes a vector part of a norm: its weight, bias or scale."""
 
+PARTS: tuple[Role, ...] = ("draft", "vision", "audio", "projector")
+"""Roles of whole parts of a model: everything in them, vectors too. What tells them is tried first."""
+
 ROLE_PATTERNS: tuple[tuple[Role, str], ...] = (
-    ("other", _ADAPTERS),
     ("draft", _DRAFT),
+    ("projector", _PROJECTOR_INSIDE),
     ("vision", _VISION),
     ("audio", _AUDIO),
     ("projector", _PROJECTOR),
+    ("expert", EXPERT),
     ("head", _HEAD),
     ("embedding", _EMBEDDING),
     ("gate", _GATE),
@@ -69,14 +123,12 @@ ROLE_PATTERNS: tuple[tuple[Role, str], ...] = (
 )
 """Tried in this order; what matches none is an expert, a linear layer or something else by its shape."""
 
-PARTS: tuple[Role, ...] = ("draft", "vision", "audio", "projector")
-"""Roles of whole parts of a model: everything in them, vectors too."""
-
 BLOCK = r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d{1,9})\."
-DECODER_BLOCK = r"^(?:(?:model|language_model|transformer|backbone|llm|thinker)\.)*(?:layers|h|blocks)\.(\d{1,9})\."
+DECODER_BLOCK = (
+    r"^(?:(?:base_model|model|language_model|language|text_model|text|transformer|backbone|llm|thinker)\.)*"
+    r"(?:layers|h|blocks)\.(\d{1,9})\."
+)
 """Blocks of the language model itself, whose number config.json states."""
-
-EXPERT = r"^(?P<stack>.+)\.experts\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$"
 
 STACKS: tuple[Stack, ...] = (
     Stack(r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj")),
@@ -98,12 +150,29 @@ FUSED: tuple[tuple[str, ...], ...] = (
     ("to_q", "to_k", "to_v"),
     ("add_q_proj", "add_k_proj", "add_v_proj"),
     ("in_proj_q", "in_proj_k", "in_proj_v"),
+    ("query_net", "key_net", "value_net"),
     ("q_a_proj", "kv_a_proj_with_mqa"),
-    ("wq_a", "wkv"),
+    ("wq_a", "wkv_a_with_mqa"),
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_a", "in_proj_b"),
+    ("indexer.wk", "indexer.weights_proj"),
     ("c_fc_0", "c_fc_1"),
+    ("fc11", "fc12"),
+    ("self_attn.gate_proj",),
+    ("encoder_attn.q_proj",),
+    ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    ("cross_attention.q_proj",),
+    ("cross_attention.k_proj", "cross_attention.v_proj"),
+    ("EncDecAttention.q",),
+    ("EncDecAttention.k", "EncDecAttention.v"),
+    ("second_sub_layer.query_net",),
+    ("second_sub_layer.key_net", "second_sub_layer.value_net"),
 )
+"""Ends of names; the longest that fits counts. One alone is joined with nothing: gates of attention, queries of cross
+attention."""
+
+WRAPPERS = (".linear", ".base_layer")
+"""Modules inside of a projection that hold its weight."""
 
 PROVEN = """
 apertus bitnet cohere cohere2 deepseek deepseek_v2 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe gemma gemma2 gemma3

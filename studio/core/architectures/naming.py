@@ -1,9 +1,13 @@
 """What a tensor is for, read from its name, its shape and the row of its architecture."""
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from studio.core.architectures import generic
 from studio.core.architectures.family import Family, Role, Stack, pattern
+
+_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def base_name(tensor: str) -> str:
@@ -16,34 +20,46 @@ def role(tensor: str, shape: Sequence[int], family: Family = generic.GENERIC, bl
 
     A block beyond that number is a draft (multi-token prediction) stored as one more block.
     """
+    if family.part:
+        return family.part
     name = base_name(tensor)
-    found = _named_role(name, family)
+    found = _named_role(_INDEX.sub("0", name), family)
     if found not in ("vision", "audio", "projector", "other") and _is_beyond(name, blocks):
         return "draft"
     if len(shape) < 2:
         if found in (*generic.PARTS, "norm"):
             return found or "other"
         return "norm" if pattern(generic.NORM_PART).search(name) else "other"
-    if found == "head" and block_index(tensor) is not None:
-        found = None
     if found is not None:
         return found
-    if expert_of(name, family) or stack_of(name, shape, family):
+    if stack_of(name, shape, family):
         return "expert"
     return "linear" if len(shape) == 2 and tensor.endswith(".weight") else "other"
 
 
+@lru_cache(maxsize=1 << 14)
 def _named_role(name: str, family: Family) -> Role | None:
-    for kind, text in (*family.roles, *generic.ROLE_PATTERNS):
-        if pattern(text).search(name):
+    """Cached: the names of a model differ in little but their numbers, which `role` has taken out."""
+    in_block = block_index(name) is not None
+    for kind, expression in _patterns(family):
+        if not (in_block and kind == "head") and expression.search(name):
             return kind
     return None
 
 
+@lru_cache(maxsize=64)
+def _patterns(family: Family) -> tuple[tuple[Role, "re.Pattern[str]"], ...]:
+    """In their order: adapters, whole parts of the model, then kinds of layers; the row of the family first in each."""
+    experts: tuple[tuple[Role, str], ...] = (("expert", family.experts),) if family.experts else ()
+    rows = (*family.roles, *experts, *generic.ROLE_PATTERNS)
+    ordered = sorted(rows, key=lambda row: row[0] not in generic.PARTS)
+    return tuple((kind, pattern(text)) for kind, text in (("other", generic.KEPT), *ordered))
+
+
 def part_of(name: str, family: Family) -> str:
     """The component of a name that makes it one of a part of the model (`visual`, `mtp`), "" when none does."""
-    for kind, text in (*family.roles, *generic.ROLE_PATTERNS):
-        if kind in generic.PARTS and (found := pattern(text).search(name)):
+    for kind, expression in _patterns(family):
+        if kind in generic.PARTS and (found := expression.search(name)):
             return found[0].strip(".")
     return ""
 
@@ -79,11 +95,28 @@ def stack_of(name: str, shape: Sequence[int], family: Family) -> tuple[Stack, st
 
 def fused_leaves(name: str, family: Family) -> tuple[str, ...]:
     """The leaf names of all that runtimes join with this matrix, itself included; empty for one that stands alone."""
-    leaf = name.rpartition(".")[2]
-    return next((members for members in (*family.fused, *generic.FUSED) if leaf in members), ())
+    return tuple(member.rpartition(".")[2] for member in _fused(name, family)[1])
 
 
 def fused_group(name: str, family: Family = generic.GENERIC) -> str:
     """A key that matrices of one fused group have in common, "" for a matrix that stands alone."""
-    members = fused_leaves(name, family)
-    return f"{name.rpartition('.')[0]}.{'+'.join(members)}" if members else ""
+    parent, members = _fused(name, family)
+    return f"{parent}.{'+'.join(members)}" if members else ""
+
+
+def _fused(name: str, family: Family) -> tuple[str, tuple[str, ...]]:
+    """(what comes before the ends of the names of all that is joined, those ends)."""
+    sets = _fused_sets(family)
+    for wrapper in ("", *generic.WRAPPERS):
+        above, _, leaf = name.removesuffix(wrapper).rpartition(".")
+        parent, _, module = above.rpartition(".")
+        for before, end in ((parent, f"{module}.{leaf}"), (above, leaf)):
+            if end in sets and name.endswith(wrapper):
+                return before, sets[end] if len(sets[end]) > 1 else ()
+    return "", ()
+
+
+@lru_cache(maxsize=64)
+def _fused_sets(family: Family) -> dict[str, tuple[str, ...]]:
+    """The set of each end of a name; the first row that has it counts."""
+    return {end: members for members in reversed((*family.fused, *generic.FUSED)) for end in members}
