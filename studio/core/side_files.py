@@ -75,7 +75,9 @@ def _candidates(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and _READ_FOLDERS.fullmatch(path.name) and not leads_out(path, folder):
             yield from sorted(path.iterdir())
-        elif path.name not in ("config.json", BESIDE) and not path.name.endswith((".safetensors", ".safetensors.index.json")):
+        elif path.name not in ("config.json", BESIDE) and not path.name.endswith(
+            (".safetensors", ".safetensors.index.json")
+        ):
             yield path  # configs are no side files, and the weights are told of where they are found
 
 

@@ -81,12 +81,8 @@ def _decoded(layer: Mapping[str, Any], original: Any, layout: str, arrays: Array
 
 def _positions(matrix: Mapping[str, Any], known: Any) -> Any:
     """Indices of the elements of a matrix in its flattened source tensor, [rows, columns]."""
-    first, row_step, column_step = (
-        int(matrix.get(key, getattr(known, key, default)))
-        for key, default in (("first", 0), ("row_step", matrix["columns"]), ("column_step", 1))
-    )
     rows, columns = np.arange(matrix["rows"]), np.arange(matrix["columns"])
-    return first + rows[:, None] * row_step + columns[None] * column_step
+    return known.first + rows[:, None] * known.row_step + columns[None] * known.column_step
 
 
 def _matrix(name: str, matrix: Mapping[str, Any], layout: str, arrays: Arrays) -> Any:

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Stacks of experts are cut into matrices; roles follow names."""
-=======
-"""FP8 sources are widened with their scales; stacks of experts are cut into matrices."""
->>>>>>> roles
 
 from pathlib import Path
 
@@ -11,14 +7,7 @@ import pytest
 
 from studio import core
 from studio.core.reading import read_slab, slabs
-<<<<<<< HEAD
-from studio.core.roles import fused_group, role
 from tests.core.checkpoints import CONFIG, checkpoint, gaussian
-=======
-from tests.core.checkpoints import CONFIG, FP8, checkpoint, gaussian, llama
-
-UP = "model.layers.0.mlp.up_proj"
->>>>>>> roles
 
 
 def read(model: core.Model, name: str, nbytes: int = 4096) -> np.ndarray:
