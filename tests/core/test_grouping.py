@@ -7,7 +7,9 @@ import pytest
 
 from studio import core
 from studio.core.reading import read_slab, slabs
-from tests.core.checkpoints import CONFIG, checkpoint, gaussian
+from tests.core.checkpoints import CONFIG, checkpoint, gaussian, llama
+
+UP = "model.layers.0.mlp.up_proj"
 
 
 def read(model: core.Model, name: str, nbytes: int = 4096) -> np.ndarray:
