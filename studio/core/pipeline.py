@@ -26,7 +26,7 @@ from studio.core.model import Layer, Matrix
 from studio.core.names import printable
 from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, Slab, kept_bytes, kept_slabs, read_slab, slabs
-from studio.core.results import VANISHED_WARNING, LayerResult, layer_result
+from studio.core.results import LayerResult, layer_result
 from studio.core.scratch import Scratch
 from studio.core.tasks import Tasks
 
@@ -297,10 +297,8 @@ def _warnings(result: LayerResult) -> list[Warned]:
     name = printable(result.name)
     if statistics and (statistics.nan or statistics.infinite):
         found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
-    if result.vanished_share > VANISHED_WARNING:
-        remedy = "try three tiers or keep it" if result.format == "nvfp4-2t" else "keep it, or choose a finer format"
-        found.append(Warned(f"{name}: {result.vanished_share:.0%} of its non-zero weights became zero; {remedy}"))
-    return found
+    remedy = "try three tiers or keep it" if result.format == "nvfp4-2t" else "keep it, or choose a finer format"
+    return [*found, *(Warned(f"{name}: {loss}; {remedy}") for loss in result.losses)]
 
 
 def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:

@@ -35,6 +35,7 @@ CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
     "snr_db": lambda r: f"{r.snr:.3f}" if r.quantized else "",
     "max_error": lambda r: f"{r.max_error:.6g}" if r.quantized else "",
     "became_zero": lambda r: r.vanished if r.quantized else "",
+    "zero_rows": lambda r: r.vanished_rows if r.quantized else "",
     "sigma": lambda r: f"{r.statistics.sigma:.6g}" if r.statistics else "",
     "max_abs": lambda r: f"{r.statistics.max_abs:.6g}" if r.statistics else "",
     "kurtosis": lambda r: f"{r.statistics.kurtosis:.4g}" if r.statistics else "",

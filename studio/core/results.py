@@ -14,6 +14,7 @@ from studio.core.model import Layer
 from studio.core.plan import Choice
 
 VANISHED_WARNING = 0.5
+_ALL_LOST = 1e-6
 HISTOGRAM_STEPS_PER_OCTAVE = 4
 HISTOGRAM_OCTAVES = (-12, 8)
 
@@ -43,7 +44,8 @@ class LayerResult:
     """One layer: what it is, what was chosen, what that cost. Errors are zero for a kept layer.
 
     count: weights. nbytes_in, nbytes_out: stored bytes before and after. sum_squares, sum_error: sums of w**2 and of
-    squared errors, which add up over layers. vanished: non-zero weights that became zero. scale_counts: blocks per
+    squared errors, which add up over layers. vanished: non-zero weights that became zero; vanished_rows: rows, of
+    `rows`, with weights all of which did. scale_counts: blocks per
     scale byte. tensor_scales: the multipliers g, one per matrix.
     """
 
@@ -61,6 +63,8 @@ class LayerResult:
     sum_error: float = 0.0
     max_error: float = 0.0
     vanished: int = 0
+    rows: int = 0
+    vanished_rows: int = 0
     tensor_scales: tuple[float, ...] = ()
     scale_counts: tuple[int, ...] = ()
     statistics: Statistics | None = None
@@ -96,6 +100,17 @@ class LayerResult:
         others = self.count - (self.statistics.zeros if self.statistics else 0)
         return self.vanished / others if others else 0.0
 
+    @property
+    def losses(self) -> list[str]:
+        """What is lost so that someone should look, however small the relative error is."""
+        found = []
+        if self.vanished_share > VANISHED_WARNING:
+            found.append(f"{self.vanished_share:.0%} of its non-zero weights became zero")
+        if self.vanished_rows:
+            share = self.vanished_rows / self.rows
+            found.append(f"{self.vanished_rows:,} of its {self.rows:,} rows ({share:.1%}) became zero altogether")
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """All fields and the derived figures, as JSON values; infinities become null."""
         derived = {
@@ -110,7 +125,8 @@ class LayerResult:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LayerResult":
         """The result that `to_json` described."""
-        fields = {key: data[key] for key in cls.__dataclass_fields__}
+        late = {"rows": 0, "vanished_rows": 0}  # not in what the first version wrote
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data or key not in late}
         for key in ("shape", "tensor_scales", "scale_counts"):
             fields[key] = tuple(fields[key])
         if statistics := fields["statistics"]:
@@ -180,8 +196,7 @@ class Outcome:
 
     def warnings(self) -> list[str]:
         """Sentences about layers that lost so much that someone should look."""
-        lost = [layer for layer in self.quantized if layer.vanished_share > VANISHED_WARNING]
-        return [f"{layer.name}: {layer.vanished_share:.0%} of its non-zero weights became zero" for layer in lost]
+        return [f"{layer.name}: {loss}" for layer in self.quantized for loss in layer.losses]
 
     def summary(self) -> dict[str, Any]:
         """The totals as JSON values."""
@@ -232,6 +247,12 @@ def histogram(census: Census, sigma: float) -> tuple[int, ...]:
     return tuple(int(n) for n in np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1))
 
 
+def _vanished_rows(part: Fidelity) -> int:
+    """Rows that hold weights and decode to zero: their error is all that there was."""
+    squares = part.row_squares
+    return int(((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))).sum())
+
+
 def layer_result(
     choice: Choice, census: Census | None, parts: Sequence[Fidelity] = (), tensor_scales: Sequence[float] = ()
 ) -> LayerResult:
@@ -253,6 +274,8 @@ def layer_result(
         sum_error=math.fsum(chain.from_iterable(part.row_error.tolist() for part in parts)),
         max_error=max((part.max_error for part in parts), default=0.0),
         vanished=sum(part.vanished for part in parts),
+        rows=sum(len(part.row_error) for part in parts),
+        vanished_rows=sum(map(_vanished_rows, parts)),
         tensor_scales=tuple(float(g) for g in tensor_scales),
         scale_counts=tuple(counts),
         statistics=statistics(census) if census else None,

@@ -26,6 +26,7 @@ _NUMBERS: dict[str, Callable[[LayerStore], NDArray[np.float64] | NDArray[np.int6
     "sigma": lambda store: store.peak,
     "snr": lambda store: store.snr,
     "lost": lambda store: store.lost,
+    "gone": lambda store: store.gone,
     "params": lambda store: store.counts,
 }
 _TEXTS: dict[str, Callable[[LayerStore], list[str]]] = {

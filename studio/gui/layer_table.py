@@ -21,7 +21,7 @@ Index = QModelIndex | QPersistentModelIndex
 PLAIN, BOLD, STRUCK = range(3)
 LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-_MEASURED = ("err", "snr", "lost")
+_MEASURED = ("err", "snr", "lost", "gone")
 _NOWHERE = QModelIndex()
 
 
@@ -106,6 +106,15 @@ COLUMNS: tuple[Column, ...] = (
         9,
         lambda s, i: _number(s.lost[i], ".2%"),
         lambda s: s.lost,
+        True,
+    ),
+    Column(
+        "gone",
+        "Rows at 0",
+        "Rows all of whose weights became zero, which the relative error of the layer hides.",
+        9,
+        lambda s, i: _number(s.gone[i], ",.0f"),
+        lambda s: s.gone,
         True,
     ),
 )

@@ -45,9 +45,9 @@ class Figures:
 class LayerStore:
     """One entry per layer, in file order; `order` is the order of the table, block by block.
 
-    counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero):
-    float64, NaN where unknown. state: int8, see `STATES`. group: int32, index into `group_names`. results: the
-    `core.LayerResult` of each layer, or None.
+    counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero), gone
+    (rows that became zero): float64, NaN where unknown. state: int8, see `STATES`. group: int32, index into
+    `group_names`. results: the `core.LayerResult` of each layer, or None.
     """
 
     def __init__(self, model: core.Model, choices: Sequence[core.Choice]) -> None:
@@ -69,7 +69,7 @@ class LayerStore:
         self.reasons = [""] * len(layers)
         self.state = np.zeros(len(layers), np.int8)
         unknown = np.full(len(layers), math.nan)
-        self.rel_err, self.snr, self.peak, self.lost = (unknown.copy() for _ in range(4))
+        self.rel_err, self.snr, self.peak, self.lost, self.gone = (unknown.copy() for _ in range(5))
         self.bits = unknown.copy()
         self.squares, self.errors = np.zeros(len(layers)), np.zeros(len(layers))
         self.results = np.full(len(layers), None, object)
@@ -91,7 +91,7 @@ class LayerStore:
         self.squares[index] = self.errors[index] = 0.0
         if choice.recipe is None:
             self.state[index] = KEPT
-            self.rel_err[index] = self.snr[index] = self.lost[index] = math.nan
+            self.rel_err[index] = self.snr[index] = self.lost[index] = self.gone[index] = math.nan
 
     def set_result(self, index: int, result: core.LayerResult | None) -> None:
         """Take over a result; None leaves the old numbers standing as outdated."""
@@ -106,7 +106,7 @@ class LayerStore:
         self.state[index] = DONE if result.quantized else KEPT
         if result.quantized:
             self.rel_err[index], self.snr[index] = result.rel_err, result.snr
-            self.lost[index] = result.vanished_share
+            self.lost[index], self.gone[index] = result.vanished_share, result.vanished_rows
             self.squares[index], self.errors[index] = result.sum_squares, result.sum_error
         statistics = result.statistics
         if statistics and statistics.sigma:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -110,3 +111,21 @@ def test_an_export_has_the_same_bytes_for_any_number_of_threads(model: core.Mode
             list(core.export(started, job))
         found.append(snapshot(tmp_path / "out"))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("nvfp4-2t", 64), ("nvfp4-3t", 0)])
+def test_rows_that_become_zero_are_counted_and_warned_of_though_the_error_is_small(
+    tmp_path: Path, name: str, rows: int
+) -> None:
+    weight = gaussian(256, 64, sigma=0.03).astype(np.float32)
+    weight[64:128] *= 0.02
+    layer = "model.layers.0.linear_attn.in_proj_qkv"
+    folder = checkpoint(tmp_path / "m", {f"{layer}.weight": weight.astype(ml_dtypes.bfloat16)})
+    with core.open_model(folder) as model, core.start(core.Machine("reference", 1), model) as engine:
+        choices = core.resolve(core.preset("linear").with_format(name), model)
+        events = list(core.measure(engine, model, choices))
+    (result,) = events[-1].outcome.layers
+    assert (result.rows, result.vanished_rows) == (256, rows)
+    assert result.rel_err < 0.12
+    warned = [event.message for event in events if isinstance(event, core.Warned)]
+    assert any("64 of its 256 rows (25.0%)" in text for text in warned) == bool(rows)
