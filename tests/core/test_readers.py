@@ -1,0 +1,300 @@
+"""Exports fit the runtimes that they are written for: what a reader joins, renames or can not load is honoured."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from studio import core
+from tests.core.checkpoints import CONFIG, Tensors, checkpoint, gaussian, llama
+
+ATTENTION = [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]
+EXPERTS = 4
+MOE = {**CONFIG, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "num_hidden_layers": 1}
+
+
+def moe() -> Tensors:
+    """One block with single experts."""
+    tensors = {name: array for name, array in llama(1).items() if ".mlp." not in name}
+    for expert in range(EXPERTS):
+        prefix = f"model.layers.0.mlp.experts.{expert}"
+        tensors |= {f"{prefix}.{part}_proj.weight": gaussian(128, 64, seed=expert) for part in ("gate", "up")}
+        tensors[f"{prefix}.down_proj.weight"] = gaussian(64, 128, seed=expert)
+    return {**tensors, "model.layers.0.mlp.gate.weight": gaussian(EXPERTS, 64)}
+
+
+@contextmanager
+def prepared(
+    folder: Path,
+    layout: str,
+    tensors: Tensors | None = None,
+    config: dict[str, Any] | None = None,
+    rules: Sequence[tuple[str, str]] = (),
+    reader: str = "",
+    row: str = "nvfp4-3t",
+) -> Iterator[core.Export]:
+    """An export that is about to begin."""
+    source = checkpoint(folder / "source", tensors, config)
+    plan = core.preset("linear").with_format(row)
+    plan = plan.preceded_by([core.Rule(names=(name,), format=format_) for name, format_ in rules])
+    with core.open_model(source) as model:
+        choices = core.resolve(plan, model)
+        yield core.prepare(model, plan, choices, core.LAYOUTS[layout], folder / "out", reader=reader)
+
+
+def formats(job: core.Export, *names: str) -> set[str]:
+    """The formats of the layers that end in one of `names`."""
+    return {choice.format for choice in job.choices if choice.layer.name.endswith(names)}
+
+
+def config_of(job: core.Export) -> dict[str, Any]:
+    """The config.json that will be written."""
+    found: dict[str, Any] = json.loads(job.documents["config.json"])
+    return found
+
+
+def test_experts_for_transformers_have_two_tiers_and_say_so(tmp_path: Path) -> None:
+    with prepared(tmp_path, "compressed-tensors", moe(), MOE) as job:
+        assert job.reader == "transformers"
+        assert formats(job, "gate_proj", "up_proj", "down_proj") == {"nvfp4-2t"}
+        assert formats(job, *ATTENTION) == {"nvfp4-3t"}
+        assert ["12 layers" in sentence and "transformers drops" in sentence for sentence in job.changes] == [True]
+
+
+def test_experts_for_vllm_keep_their_three_tiers(tmp_path: Path) -> None:
+    with prepared(tmp_path, "compressed-tensors", moe(), MOE, reader="vllm") as job:
+        assert formats(job, "gate_proj", "up_proj", "down_proj") == {"nvfp4-3t"}
+        assert not job.changes
+        assert any("load this export with vLLM" in sentence for sentence in job.cautions)
+
+
+@pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
+def test_a_fused_group_of_which_one_is_kept_is_kept_whole_and_named(layout: str, tmp_path: Path) -> None:
+    with prepared(tmp_path, layout, rules=[("model.layers.0.self_attn.k_proj", "keep")]) as job:
+        assert formats(job, *ATTENTION) == {"keep"}
+        assert formats(job, "model.layers.1.self_attn.k_proj", "o_proj") == {"nvfp4-3t"}
+        (told,) = job.changes
+        assert "vLLM loads it as one with model.layers.0.self_attn.k_proj" in told
+
+
+def test_a_fused_group_in_mlx_may_be_kept_in_part(tmp_path: Path) -> None:
+    with prepared(tmp_path, "mlx", rules=[("*k_proj", "keep")]) as job:
+        assert formats(job, "q_proj") == {"nvfp4-3t"}
+        assert not job.changes
+
+
+@pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
+def test_a_fused_group_of_two_formats_is_refused_by_name(layout: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(core.PlanError, match=r"self_attn\.q_proj and .*self_attn\.k_proj as one, which nvfp4"),
+        prepared(tmp_path, layout, rules=[("*k_proj", "nvfp4-2t")]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
+def test_experts_of_which_some_are_kept_are_all_kept(layout: str, tmp_path: Path) -> None:
+    with prepared(tmp_path, layout, moe(), MOE, rules=[("*experts.3.*", "keep")]) as job:
+        assert formats(job, "gate_proj", "up_proj", "down_proj") == {"keep"}
+
+
+def test_a_group_split_by_weights_that_are_no_numbers_is_kept_whole(tmp_path: Path) -> None:
+    tensors = llama(1)
+    tensors[f"{ATTENTION[1]}.weight"][0, 0] = np.inf
+    source = checkpoint(tmp_path / "source", tensors)
+    plan = core.preset("linear")
+    with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
+        choices = core.keep_nonfinite(engine, core.resolve(plan, model))
+        job = core.prepare(model, plan, choices, core.LAYOUTS["modelopt"], tmp_path / "out")
+        assert formats(job, *ATTENTION) == {"keep"}
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "glm4_moe_lite", "mistral4", "longcat_flash"])
+@pytest.mark.parametrize("row", ["nvfp4-2t", "nvfp4-3t", "int4-g32"])
+def test_mlx_keeps_what_mlx_lm_takes_apart(kind: str, row: str, tmp_path: Path) -> None:
+    tensors = {**llama(1), "model.layers.0.self_attn.kv_b_proj.weight": gaussian(64, 64)}
+    with prepared(tmp_path, "mlx", tensors, {**CONFIG, "model_type": kind}, row=row) as job:
+        assert formats(job, "kv_b_proj") == {"keep"}
+        assert "takes it apart" in job.changes[0]
+
+
+def test_an_architecture_that_a_runtime_can_not_load_packed_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with (
+        pytest.raises(core.PlanError, match="--for vllm"),
+        prepared(tmp_path, "compressed-tensors", config={**CONFIG, "model_type": "olmo_hybrid"}),
+    ):
+        pass
+    with prepared(tmp_path / "b", "compressed-tensors", config={**CONFIG, "model_type": "olmo_hybrid"}, reader="vllm"):
+        pass
+    with (
+        pytest.raises(core.PlanError, match="multipliers") as refused,
+        prepared(tmp_path / "c", "mlx", config={**CONFIG, "model_type": "falcon_h1"}),
+    ):
+        pass
+    assert "mlx" not in refused.value.hint
+    assert "compressed-tensors" in refused.value.hint
+
+
+def test_a_layout_follows_from_the_reader_and_a_reader_that_can_not_load_it_is_refused() -> None:
+    assert core.layout_for("", "vllm")[0].name == "modelopt"
+    assert core.layout_for("", "transformers")[0].name == "compressed-tensors"
+    assert core.layout_for("", "")[0].name == "mlx"
+    assert core.layout_for("compressed-tensors", "vllm")[1] == "vllm"
+    with pytest.raises(core.PlanError, match="does not load") as refused:
+        core.layout_for("modelopt", "transformers")
+    assert "compressed-tensors" in refused.value.hint
+
+
+TOWERS = {
+    "model.visual.blocks.0.attn.qkv": ["visual.blocks.0.attn.qkv", "model.visual.blocks.7.mlp.linear_fc1"],
+    "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj": [
+        "model.vision_tower.vision_model.encoder.layers.3.self_attn.q_proj",
+        "model.vision_tower.encoder.layers.0.mlp.fc1",
+    ],
+    "multi_modal_projector.linear_1": ["model.multi_modal_projector.linear_1"],
+    "language_model.lm_head": ["lm_head"],
+    "model.layers.0.mlp.gate": ["model.language_model.layers.0.mlp.gate", "model.layers.0.mlp.router"],
+    "mtp.layers.0.self_attn.q_proj": ["model.mtp.layers.0.self_attn.q_proj"],
+    "model.layers.2.self_attn.q_proj": ["model.language_model.layers.2.self_attn.q_proj"],
+}
+
+
+@pytest.mark.parametrize("kept", TOWERS)
+def test_the_exclusion_list_matches_kept_modules_under_every_spelling_and_no_quantized_one(
+    kept: str, tmp_path: Path
+) -> None:
+    tensors = {**llama(2), f"{kept}.weight": gaussian(64, 64)}
+    with prepared(tmp_path, "compressed-tensors", tensors) as job:
+        patterns = _patterns(job)
+        assert formats(job, kept) == {"keep"}
+        for spelling in [kept, *TOWERS[kept]]:
+            assert any(re.match(text, spelling) for text in patterns), spelling
+        quantized = [m.name for choice in job.choices if choice.recipe for m in choice.layer.matrices]
+        spelled = [*quantized, *(name.replace("model.", "model.language_model.", 1) for name in quantized)]
+        assert not [name for name in spelled for text in patterns if re.match(text, name)]
+
+
+def _patterns(job: core.Export) -> list[str]:
+    ignored = config_of(job)["quantization_config"]["ignore"]
+    return [name[3:] if name.startswith("re:") else re.escape(name) + "$" for name in ignored]
+
+
+@pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
+@pytest.mark.parametrize("said", [None, False, True])
+def test_without_a_stored_head_the_config_says_tied_and_the_head_is_excluded(
+    layout: str, said: bool | None, tmp_path: Path
+) -> None:
+    tensors = {name: array for name, array in llama(1).items() if name != "lm_head.weight"}
+    config = {**CONFIG, "num_hidden_layers": 1, "tie_word_embeddings": said}
+    if said is None:
+        del config["tie_word_embeddings"]
+    with prepared(tmp_path, layout, tensors, config) as job:
+        assert config_of(job)["tie_word_embeddings"] is True
+        if layout != "mlx":
+            assert "lm_head" in config_of(job)["quantization_config"]["ignore"]
+
+
+def test_one_truth_about_the_head_reaches_every_section(tmp_path: Path) -> None:
+    inner = {**CONFIG, "tie_word_embeddings": True}
+    config = {
+        "model_type": "qwen3_vl",
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "tie_word_embeddings": False,
+        "text_config": inner,
+    }
+    with prepared(tmp_path, "compressed-tensors", {**llama(1), "lm_head.weight": gaussian(96, 64)}, config) as job:
+        written = config_of(job)
+        assert written["tie_word_embeddings"] is False
+        assert written["text_config"]["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
+def test_a_head_that_runtimes_do_not_use_is_not_quantized(layout: str, tmp_path: Path) -> None:
+    tensors = {**llama(1), "lm_head.weight": gaussian(96, 64)}
+    config = {**CONFIG, "tie_word_embeddings": True}
+    with (
+        pytest.raises(core.PlanError, match="tied to the embedding"),
+        prepared(tmp_path, layout, tensors, config, rules=[("lm_head", "nvfp4-3t")]),
+    ):
+        pass
+
+
+def test_a_quantized_head_is_a_target_of_its_own(tmp_path: Path) -> None:
+    tensors = {**llama(1), "lm_head.weight": gaussian(96, 64)}
+    config = {**CONFIG, "tie_word_embeddings": False}
+    with prepared(tmp_path, "compressed-tensors", tensors, config, rules=[("lm_head", "nvfp4-3t")]) as job:
+        section = config_of(job)["quantization_config"]
+        assert section["config_groups"]["group_0"]["targets"] == ["Linear", "re:.*lm_head$"]
+        assert not any(re.match(text, "lm_head") for text in _patterns(job))
+
+
+def test_the_config_of_transformers_5_is_completed_in_every_layout(tmp_path: Path) -> None:
+    config = {
+        **{key: value for key, value in MOE.items() if key != "rope_theta"},
+        "transformers_version": "5.23.0",
+        "num_local_experts": EXPERTS,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e4},
+    }
+    for layout in core.LAYOUTS:
+        with prepared(tmp_path / layout, layout, moe(), config) as job:
+            written = config_of(job)
+            told = {key: written[key] for key in ("rope_theta", "num_experts", "head_dim", "rope_scaling")}
+            assert told == {"rope_theta": 5e4, "num_experts": EXPERTS, "head_dim": 16, "rope_scaling": None}
+
+
+def test_claims_are_earned_and_say_what_would_have_to_change(tmp_path: Path) -> None:
+    with prepared(tmp_path, "modelopt") as job:
+        assert {claim.verdict for claim in job.claims} == {"runs"}
+        assert all(claim.evidence for claim in job.claims)
+    with prepared(tmp_path / "b", "modelopt", config={**CONFIG, "model_type": "qwen2"}) as job:
+        (cpp,) = (claim for claim in job.claims if claim.runtime.startswith("llama.cpp"))
+        assert (cpp.verdict, "nvfp4-2t" in cpp.change) == ("fails", True)
+    with prepared(tmp_path / "c", "modelopt", config={**CONFIG, "model_type": "never_seen"}) as job:
+        assert {claim.verdict for claim in job.claims} == {"untried", "fails"}
+
+
+def test_an_export_without_a_config_claims_nothing(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "source")
+    (folder / "config.json").unlink()
+    plan = core.preset("linear")
+    with core.open_model(folder) as model:
+        job = core.prepare(model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], tmp_path / "out")
+        assert job.claims == ()
+        assert "without config.json" in core.claim_sentences(job.claims)[0]
+
+
+STACKS = {
+    "dots1": ("mlp.experts.0.gate_proj", "mlp.experts.gate_proj"),
+    "afmoe": ("mlp.experts.0.up_proj", "mlp.experts.up_proj"),
+    "nemotron_h": ("mixer.experts.0.up_proj", "mixer.switch_mlp.fc1"),
+    "mixtral": ("block_sparse_moe.experts.0.w2", "block_sparse_moe.switch_mlp.down_proj"),
+    "lfm2_moe": ("feed_forward.w1", "feed_forward.gate_proj"),
+    "kimi_linear": ("block_sparse_moe.experts.0.w1", "mlp.switch_mlp.gate_proj"),
+    "phixtral": ("moe.mlp.0.fc1", "moe.switch_mlp.fc1"),
+}
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_mlx_names_modules_as_mlx_lm_of_that_architecture_does(kind: str, tmp_path: Path) -> None:
+    stored, module = STACKS[kind]
+    tensors = {**llama(1), f"model.layers.0.{stored}.weight": gaussian(64, 64)}
+    with prepared(tmp_path, "mlx", tensors, {**CONFIG, "model_type": kind}) as job:
+        names = {name for shard in job.shards for name in shard.tensors}
+        assert {f"model.layers.0.{module}.{part}" for part in ("weight", "scales", "global_scale")} <= names
+
+
+def test_what_a_reader_is_spared_is_not_what_the_plan_says(tmp_path: Path) -> None:
+    """The plan and its choices stay as they were made; the export tells what it does otherwise."""
+    source = checkpoint(tmp_path / "source", moe(), MOE)
+    plan = core.preset("linear")
+    with core.open_model(source) as model:
+        choices = core.resolve(plan, model)
+        before = [replace(choice) for choice in choices]
+        core.prepare(model, plan, choices, core.LAYOUTS["compressed-tensors"], tmp_path / "out")
+        assert list(choices) == before
