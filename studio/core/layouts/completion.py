@@ -41,8 +41,9 @@ def _complete_rope(section: MutableMapping[str, Any]) -> None:
             section.setdefault(key, whole[key])
     if isinstance(local, dict) and "rope_theta" in local:
         section.setdefault("rope_local_base_freq", local["rope_theta"])
-    scaled = whole.get("rope_type", "default") != "default"
-    section.setdefault("rope_scaling", dict(whole) if scaled else None)
+    if whole is rope:
+        scaled = whole.get("rope_type", "default") != "default"
+        section.setdefault("rope_scaling", dict(whole) if scaled else None)
 
 
 def _complete(section: MutableMapping[str, Any]) -> None:
