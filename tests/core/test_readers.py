@@ -298,3 +298,13 @@ def test_what_a_reader_is_spared_is_not_what_the_plan_says(tmp_path: Path) -> No
         before = [replace(choice) for choice in choices]
         core.prepare(model, plan, choices, core.LAYOUTS["compressed-tensors"], tmp_path / "out")
         assert list(choices) == before
+
+
+@pytest.mark.parametrize(("experts", "kept"), [(0, True), (4, False)])
+def test_the_joined_feed_forward_of_a_dense_granite_hybrid_stays_plain_in_mlx(
+    experts: int, kept: bool, tmp_path: Path
+) -> None:
+    tensors = {**llama(1), "model.layers.0.shared_mlp.input_linear.weight": gaussian(256, 64)}
+    config = {**CONFIG, "model_type": "granitemoehybrid", "num_local_experts": experts}
+    with prepared(tmp_path, "mlx", tensors, config) as job:
+        assert (formats(job, "input_linear") == {"keep"}) == kept

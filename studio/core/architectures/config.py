@@ -50,8 +50,12 @@ def _row(config: Mapping[str, Any]) -> Family | None:
         if family.architectures and any(pattern(family.architectures).search(name) for name in names):
             return family
     kinds = [kind for name in model_types(config) for kind in (name, name.removesuffix("_text"))]
-    rows = [family for kind in kinds for family in FAMILIES if kind in family.model_types]
+    rows = [family for kind in kinds for family in FAMILIES if kind in family.model_types and _applies(family, config)]
     return next((row for row in rows if row is not GENERIC), rows[0] if rows else None)
+
+
+def _applies(family: Family, config: Mapping[str, Any]) -> bool:
+    return not family.only_without or not number(config, family.only_without)
 
 
 def block_count(config: Mapping[str, Any]) -> int:

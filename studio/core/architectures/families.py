@@ -135,6 +135,7 @@ FAMILIES: tuple[Family, ...] = (
             ("embedding", named(r"compressor\.ape")),
         ),
         fused=(("compressor.wkv", "compressor.wgate"), ("wq_a", "wkv")),
+        mlx=MlxNames(refused="mlx-lm 0.32.2 loads DeepSeek V4 only in the eight and four bits that it is published in"),
     ),
     Family(
         "RWKV",
@@ -278,6 +279,12 @@ FAMILIES: tuple[Family, ...] = (
                 (r"\.feed_forward\.w3$", ".feed_forward.up_proj"),
             )
         ),
+    ),
+    Family(
+        "Granite hybrid without experts",
+        _types("granitemoehybrid"),
+        only_without="num_local_experts",
+        mlx=MlxNames(keep=r"\.shared_mlp\.(input|output)_linear$"),
     ),
     Family(
         "Granite MoE",
