@@ -108,7 +108,7 @@ class Judge:
         source, export = place / ("saved" if column == "as-saved" else "hub"), place / column
         code, printed = quantize(source, export, layout, row)
         if code:
-            return Verdict(REFUSED if code == 2 else FAILED, error_of(printed))
+            return Verdict(REFUSED if code == 2 else FAILED, error_of(printed).replace(f"{source}/", ""))
         try:
             verdict = self._compared(place, source, export, column, baseline)
             share = quantized_share(source, export)

@@ -51,6 +51,7 @@ RECURRENT: dict[str, dict[str, Any]] = {
         **GRANITE,
         "model_type": "granitemoehybrid",
         "shared_intermediate_size": 256,
+        "time_step_limit": [0.001, 10.0],
         "num_local_experts": 0,
         "num_experts_per_tok": 0,
         "num_hidden_layers": 2,
