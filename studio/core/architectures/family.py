@@ -92,12 +92,12 @@ class TransformersNames:
 class Family:
     """A row of the table.
 
-    model_types: of config.json, its text section included; architectures: regular expression on its architectures that
-    takes precedence; only_without: a key of the text section that is absent or 0 there. part: the role of everything, for a checkpoint that is no language model. roles: (role, regular
-    expression on the name without `.weight`), tried before the generic ones. fused: sets of ends of names that runtimes
-    join into one matrix, tried before the generic ones; a set of one is joined with nothing. experts:
-    regular expression of the name of a single expert's matrix, with groups stack, expert and projection. input_first:
-    regular expression of modules whose weights are stored [in, out].
+    model_types: of config.json, its text section included. architectures: regular expression on its architectures that
+    takes precedence. only_without: a key of the text section that is absent or 0 there. part: the role of everything,
+    for a checkpoint that is no language model. roles: (role, regular expression on the name without `.weight`), tried
+    before the generic ones. fused: sets of ends of names that runtimes join into one matrix, tried before the generic
+    ones; a set of one is joined with nothing. experts: regular expression of the name of a single expert's matrix, with
+    groups stack, expert and projection. input_first: regular expression of modules whose weights are stored [in, out].
     """
 
     name: str
