@@ -65,10 +65,16 @@ def _source(folder: Path, name: str) -> Path:
 
     place = folder / "sources" / name
     if not place.exists():
-        ROWS[name] = {key: _WIDTHS.get(value, value) if isinstance(value, int) else value for key, value in ROWS[name].items()}
+        ROWS[name] = {
+            key: _WIDTHS.get(value, value) if isinstance(value, int) else value for key, value in ROWS[name].items()
+        }
         place.mkdir(parents=True)
         building.build(name, str(place))
     return place / "hub"
+
+
+def _wide(value: object) -> object:
+    return _WIDTHS.get(value, value) if isinstance(value, int) else value
 
 
 def _write_decoded(source: Path, export: Path, folder: Path) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import MutableMapping
 from typing import Any
 
-from studio.core.architectures import sections
+from studio.core.architectures import sections, text_section
+from studio.core.architectures.fields import complete_fields
 from studio.core.layouts.documents import config_without_quantization
 from studio.core.model import Model
 
@@ -22,13 +23,16 @@ def exported_config(model: Model) -> dict[str, Any]:
         _complete_rope(section)
         if written_by_5:
             _complete(section)
+    text = text_section(config)
+    if written_by_5 and text is not config and "vocab_size" in text:
+        config.setdefault("vocab_size", text["vocab_size"])
     if model.generates:
         _say_whether_tied(config, model.is_tied)
     return config
 
 
 def _complete_rope(section: MutableMapping[str, Any]) -> None:
-    """Transformers 5 nests what older readers expect beside the other values, per kind of attention if they differ."""
+    """Put what transformers 5 nests beside the other values, where older readers look for it."""
     rope = section.get("rope_parameters")
     if not isinstance(rope, dict):
         return
@@ -47,7 +51,8 @@ def _complete_rope(section: MutableMapping[str, Any]) -> None:
 
 
 def _complete(section: MutableMapping[str, Any]) -> None:
-    """Transformers 5 leaves out what its classes derive, and renames the number of experts."""
+    """Add what classes of transformers 5 derive instead of writing it, and the number of experts under both names."""
+    complete_fields(section)
     if "num_local_experts" in section:
         section.setdefault("num_experts", section["num_local_experts"])
     hidden, heads = section.get("hidden_size", 0), section.get("num_attention_heads", 0)
@@ -56,7 +61,6 @@ def _complete(section: MutableMapping[str, Any]) -> None:
 
 
 def _say_whether_tied(config: dict[str, Any], tied: bool) -> None:
-    config[_TIE] = tied
     for section in sections(config):
-        if _TIE in section and isinstance(section, dict):
-            section[_TIE] = tied
+        assert isinstance(section, dict)
+        section[_TIE] = tied
