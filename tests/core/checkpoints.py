@@ -32,6 +32,7 @@ DISK_NAMES = {
     np.dtype(np.float32): "F32",
     np.dtype(np.float64): "F64",
     np.dtype(np.int8): "I8",
+    np.dtype(np.int16): "I16",
     np.dtype(np.uint8): "U8",
     np.dtype(np.int32): "I32",
     np.dtype(np.uint32): "U32",

@@ -451,6 +451,23 @@ def test_stacked_fp8_experts_are_exported_and_verified(
     assert "F8_E4M3" not in {dtype for name, dtype, _ in stored(tmp_path / "out") if "scale" not in name}
 
 
+@pytest.mark.parametrize("layout", list(core.LAYOUTS))
+@pytest.mark.parametrize("options", [(), ("--exclude", "*experts*")])
+def test_fp4_experts_are_exported_and_verified(
+    studio: Studio, tmp_path: Path, layout: str, options: tuple[str, ...]
+) -> None:
+    tensors = dict(llama(1))
+    for number, part in enumerate(("gate_proj", "up_proj")):
+        packed = np.random.default_rng(number).integers(-128, 128, (64, 64)).astype(np.int8)
+        tensors |= {f"{EXPERTS}.0.{part}.weight": packed, f"{EXPERTS}.0.{part}.scale": multipliers(64, 4, dtype=E8M0)}
+    source = checkpoint(tmp_path / "m", tensors)
+    assert studio("quantize", source, tmp_path / "out", "--layout", layout, *options).code == 0
+    assert studio("verify", tmp_path / "out", "--source", source).code == 0
+    found = {dtype for name, dtype, _ in stored(tmp_path / "out") if name.endswith(".weight") and "gate" in name}
+    assert ("BF16" in found) == bool(options)
+    assert "I8" not in found
+
+
 def test_layers_that_only_can_be_kept_leave_as_bf16_too(studio: Studio, tmp_path: Path) -> None:
     tensors = {**llama(1), "model.conv.weight": codes(4, 8, 16), "model.odd.weight": codes(8, 24)}
     source = checkpoint(tmp_path / "m", tensors)

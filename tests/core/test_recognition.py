@@ -127,6 +127,11 @@ PACKED = {
     "integers without scales": ({"a.weight": ones(8, 16, dtype=np.int8)}, "a.weight is I8"),
     "lost exponents": ({"a.exponents": ones(8, dtype=np.uint8).view(E8M0)}, "a.exponents is F8_E8M0"),
     "torchao": ({"a._weight_qdata": WEIGHT, "a._weight_scale": ones(64, 1)}, "torchao"),
+    "quanto": ({"a.weight._data": WEIGHT, "a.weight._scale": ones(64, 1)}, "quanto"),
+    "FP8 under a name of its own": ({"a.weight:_data": WEIGHT, "a.weight:_scale": ones(64, 1)}, "a.weight:_data"),
+    "HQQ": ({"a.W_q": ones(8, 8, dtype=np.uint8), "a.scale": ones(8), "a.zero": ones(8)}, "HQQ"),
+    "EXL3": ({"a.trellis": ones(2, 2, 8, dtype=np.int16), "a.suh": ones(8, dtype=np.float16)}, "EXL3"),
+    "AQLM": ({"a.codes": ones(8, 8, 1, dtype=np.int8), "a.codebooks": ones(1, 256, 1, 8, dtype=BF16)}, "AQLM"),
     "GPTQ": ({"a.qweight": ones(8, 8, dtype=np.int32), "a.scales": ones(1, 8, dtype=np.float16)}, "GPTQ or AWQ"),
     "NVFP4 of ModelOpt": (
         {
@@ -157,6 +162,12 @@ def test_dtypes_that_only_codes_have_are_refused(refused: Refused, tmp_path: Pat
     source = checkpoint(tmp_path / "m")
     write_raw(source / "model.safetensors", header, tensors[f"{LAYER}.weight"].tobytes() + bytes(16 * bits))
     refused(source, "already quantized", f"x.weight is {dtype}")
+
+
+def test_matrices_of_integers_and_a_section_together_are_no_leftover(refused: Refused, tmp_path: Path) -> None:
+    tensors = {**llama(1), "a.unheard_of": ones(8, 16, dtype=np.int32)}
+    source = checkpoint(tmp_path / "m", tensors, quantization(quant_method="tomorrow"))
+    refused(source, "already quantized", "tomorrow: a.unheard_of is I32")
 
 
 def test_a_method_of_the_config_is_named_where_tensors_confirm_it(refused: Refused, tmp_path: Path) -> None:
@@ -226,11 +237,32 @@ def test_fp8_of_modelopt_is_read_wherever_it_is_declared(tmp_path: Path, inside:
         assert not model.warnings
 
 
+def test_mistrals_own_form_needs_no_config(tmp_path: Path) -> None:
+    tensors = {
+        "layers.0.attention.wq.weight": WEIGHT,
+        "layers.0.attention.wq.qscale_weight": ones(),
+        "layers.0.attention.wq.qscale_act": ones(),
+        "layers.0.attention.kv_fake_quantizer.qscale_act": ones(1),
+    }
+    with core.open_model(checkpoint(tmp_path / "m", tensors, {})) as model:
+        assert [layer.source.meaning for layer in model.layers] == ["F8_E4M3 x F32 scales of 64 x 96"]
+
+
+def test_many_stacks_in_one_module_are_told_apart_in_time(studio: Studio, tmp_path: Path) -> None:
+    tensors: dict[str, Array] = {}
+    for number in range(4000):
+        tensors |= {f"w{number}": ones(1, 2, 2, dtype=FP8), f"w{number}_scale": ones(1)}
+    ran = studio("inspect", checkpoint(tmp_path / "m", tensors))
+    assert "already quantized" not in ran.out
+    assert ran.seconds < 10
+
+
 def test_tables_of_integers_stay_what_they_are(studio: Studio, tmp_path: Path) -> None:
     tables = {
         "model.tid2eid": np.arange(64, dtype=np.int64).reshape(8, 8),
         "model.table": np.arange(64, dtype=np.int32).reshape(8, 8),
         "model.attn.bias": ones(1, 1, 4, 4, dtype=np.uint8),
+        "model.position_ids": np.arange(8, dtype=np.int64).reshape(1, 8),
         "model.steps.weight": np.arange(8, dtype=np.int32),
     }
     source = checkpoint(tmp_path / "m", {**llama(1), **tables})

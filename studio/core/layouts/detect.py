@@ -14,9 +14,20 @@ _BY_SUFFIX = (
     (".qweight", "GPTQ or AWQ"),
     (".weight.absmax", "bitsandbytes"),
     (".SCB", "bitsandbytes LLM.int8"),
+    (".weight.bitmask", "compressed-tensors, sparse"),
     ("._weight_qdata", "torchao"),
+    (".weight._data", "quanto"),
+    (".W_q", "HQQ"),
+    (".q_weight", "EXL2"),
+    (".trellis", "EXL3"),
+    (".codebooks", "AQLM"),
+    (".Qidxs", "QuIP#"),
 )
 _INTEGERS = ("I8", "U8", "I32", "U32")
+_OTHER_INTEGERS = ("I16", "U16", "I64", "U64")
+_BUFFERS = ("bias", "mask", "position_ids")
+"""Integers of these names are no weights."""
+
 _CODES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0")
 """Dtypes that only codes and their scales have."""
 
@@ -31,10 +42,12 @@ def quantization_method(stored: Mapping[str, Stored], sections: Sequence[Section
     if method := next(filter(None, (_by_name(name, item, stored) for name, item in stored.items())), ""):
         return declared or method
     codes = next((item.tensor for name, item in stored.items() if _is_code(name, item, stored, found)), None)
-    if codes is None:
+    if codes is None and found.refusal:
         return found.refusal
-    evidence = f"{printable(codes.name)} is {codes.dtype}"
-    return f"{declared}: {evidence}" if declared else evidence
+    if codes is None and sections and not found.sources:
+        codes = next((item.tensor for item in stored.values() if _may_be_code(item)), None)
+    evidence = f"{printable(codes.name)} is {codes.dtype}" if codes else ""
+    return f"{declared}: {evidence}" if declared and codes else evidence
 
 
 def leftovers(sections: Sequence[Section], found: Recognized, method: str) -> list[str]:
@@ -68,7 +81,14 @@ def _by_name(name: str, item: Stored, stored: Mapping[str, Stored]) -> str:
 def _is_code(name: str, item: Stored, stored: Mapping[str, Stored], found: Recognized) -> bool:
     """True for integers that stand for weights, and for dtypes that nothing else has, unless they are read."""
     dtype, known = item.tensor.dtype, name in found.sources or name in found.scales
-    if known or dtype not in (*_INTEGERS, *_CODES):
+    if known or dtype not in (*_INTEGERS, *_OTHER_INTEGERS, *_CODES):
         return False
-    matrix = name.rpartition(".")[2] == "weight" and len(item.tensor.shape) > 1
+    matrix = dtype in _INTEGERS and name.rpartition(".")[2] == "weight" and len(item.tensor.shape) > 1
     return dtype in _CODES or matrix or any(other in stored for other in scale_names(name))
+
+
+def _may_be_code(item: Stored) -> bool:
+    """True for matrices of integers: beside a section of a quantization they tell that it is none of the past."""
+    tensor = item.tensor
+    matrix = len(tensor.shape) > 1 and tensor.dtype in (*_INTEGERS, "I16", "U16")
+    return matrix and tensor.name.rpartition(".")[2] not in _BUFFERS

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from studio.core.model import Source, Stored
 from studio.core.names import printable
@@ -9,7 +10,7 @@ from studio.core.sources.blocks import UnreadError, check_width, fp4_scales, sca
 from studio.core.sources.declared import Section, claims
 from studio.core.sources.fp4 import PackedFp4
 from studio.core.sources.fp8 import FP8, ScaledFp8
-from studio.core.sources.scale_names import Suspects, is_activation_scale, is_weight_scale, owner_of, scale_names
+from studio.core.sources.scale_names import Suspects, is_weight_scale, owner_of, scale_names
 
 InputFirst = Callable[[str, tuple[int, ...]], bool]
 """Whether a tensor of this name and shape is a stack [experts, in, out]."""
@@ -80,7 +81,8 @@ class _Recognition:
         if is_weight_scale(name):
             raise UnreadError(f"scales stored as {FP8}, of a format that is not read")
         known = [other for other in scale_names(name) if other in self._stored]
-        odd = [other for other in self._suspects.beside(name) if other not in known]
+        near = self._suspects.beside(name) if known else self._suspects.in_module(name)
+        odd = list(islice((other for other in near if other not in known), 2))
         self._scales.update(known)
         if odd or len(known) > 1:
             beside = " and ".join(printable(other.rpartition(".")[2]) for other in [*known, *odd])
@@ -101,16 +103,17 @@ class _Recognition:
 
     def _look_for_strays(self) -> None:
         """A scale beside a weight that is no code leaves open whether the weight holds numbers or codes."""
-        for name in self._suspects.every():
-            owner = self._stored.get(owner_of(name))
-            if is_weight_scale(name) and name not in self._scales and owner is not None:
+        for name in self._suspects.of_weights():
+            if name in self._scales or not is_weight_scale(name):
+                continue
+            if owner := self._stored.get(owner_of(name)):
                 what = f"{owner.tensor.dtype} beside {printable(name)}: weights or codes, it can not be told"
                 self._unread.setdefault(owner.tensor.name, what)
 
     def _idle(self) -> frozenset[str]:
         """The scales of activations and caches: numbers and vectors, never a matrix."""
-        named = filter(is_activation_scale, self._suspects.every())
-        return frozenset(name for name in named if sum(size > 1 for size in self._stored[name].tensor.shape) < 2)
+        shapes = {name: self._stored[name].tensor.shape for name in self._suspects.idle}
+        return frozenset(name for name, shape in shapes.items() if sum(size > 1 for size in shape) < 2)
 
     def _settle(self, name: str, idle: frozenset[str]) -> None:
         """FP8 without scales is a mere cast, unless anything in the checkpoint speaks of scales."""

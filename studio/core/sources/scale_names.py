@@ -1,8 +1,10 @@
 """How the world names scales: of weights, of activations and caches, and what only looks like one."""
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
 
 _ACTIVATION = re.compile(
     r"(^|[._])(input_scale|input_scale_ub|input_global_scale|input_zero_point|activation_scale|activation_scale_ub"
@@ -39,23 +41,29 @@ def is_activation_scale(name: str) -> bool:
 
 
 class Suspects:
-    """Tensors whose names speak of scales, by module."""
+    """Tensors whose names speak of scales, by module; those of activations and caches apart."""
 
     def __init__(self, names: Iterable[str]) -> None:
+        self.idle: list[str] = []
         self._by_module: dict[str, list[str]] = defaultdict(list)
-        for name in names:
+        for name in sorted(names):
             module, _, leaf = name.rpartition(".")
             if _SUSPECT.search(leaf):
-                self._by_module[module].append(name)
+                (self.idle if is_activation_scale(name) else self._by_module[module]).append(name)
 
-    def every(self) -> list[str]:
-        """All of them."""
-        return [name for names in self._by_module.values() for name in names]
+    def of_weights(self) -> Iterator[str]:
+        """All that may tell something of a weight."""
+        return chain.from_iterable(self._by_module.values())
 
-    def beside(self, weight: str) -> list[str]:
-        """Those that may tell something of a weight, activations left out."""
-        module, _, leaf = weight.rpartition(".")
-        near = self._by_module.get(module, [])
-        if leaf != "weight":
-            near = [*self._by_module.get(weight, []), *(name for name in near if name.startswith(f"{weight}_"))]
-        return [name for name in near if not is_activation_scale(name)]
+    def in_module(self, weight: str) -> Iterator[str]:
+        """Those in the module of a weight."""
+        return iter(self._by_module.get(weight.rpartition(".")[0], ()))
+
+    def beside(self, weight: str) -> Iterator[str]:
+        """Those that are named after a weight, or after its module where it is the `weight` of one."""
+        if weight.rpartition(".")[2] == "weight":
+            return self.in_module(weight)
+        near = self._by_module.get(weight.rpartition(".")[0], [])
+        longer = (near[place] for place in range(bisect_left(near, f"{weight}_"), len(near)))
+        named = takewhile(lambda name: name.startswith(f"{weight}_"), longer)
+        return chain(self._by_module.get(weight, ()), named)
