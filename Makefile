@@ -23,7 +23,7 @@ bench: .venv/.dev
 	@$(BIN)/python -m tests.benchmarks.window
 
 architectures: .venv/.dev
-	@$(BIN)/python -m tests.architectures --table build/architectures/table.md
+	@$(BIN)/python -m tests.architectures --publish
 
 .venv/.app: $(SOURCES)
 	@packaging/setup.sh app

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.architectures.judging import Judge
+from tests.architectures.publishing import publish
 from tests.architectures.rows import ROWS, SUBSET
 from tests.architectures.table import markdown
 from tests.architectures.verdicts import COLUMNS, Row
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (FOLDER / "results.json").write_text(text, encoding="utf-8")
     if options.table:
         options.table.write_text(markdown(rows), encoding="utf-8")
+    if options.publish:
+        publish(rows)
     return 0 if all(row.fine for row in rows) else 1
 
 
@@ -83,6 +86,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME,NAME", help="these rows")
     parser.add_argument("--formats", metavar="COLUMN,COLUMN", help=f"of {', '.join(COLUMNS)}")
     parser.add_argument("--subset", action="store_true", help="the rows that the tests judge")
+    parser.add_argument("--publish", action="store_true", help="renew the README's table and the evidence of claims")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as Markdown")
     return parser.parse_args(arguments)
 

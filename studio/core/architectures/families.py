@@ -17,6 +17,13 @@ _LANGUAGE_MODEL: tuple[Rename, ...] = (
 )
 
 
+_LLAMA4_STACKS = (
+    Stack(r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), input_first=True),
+    Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>down_proj)$", input_first=True),
+)
+_PLAIN_TOO = "mlx-lm 0.32.2 does not load this architecture, not even unquantized"
+
+
 def _types(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -253,13 +260,18 @@ FAMILIES: tuple[Family, ...] = (
             Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>down_proj)$", input_first=True),
         ),
     ),
+    Family("Llama 4 text without experts", _types("llama4_text"), only_without="num_local_experts"),
+    Family(
+        "Llama 4 text",
+        _types("llama4_text"),
+        stacks=_LLAMA4_STACKS,
+        mlx=MlxNames(refused="mlx-lm 0.32.2 runs llama4_text without experts only"),
+        transformers=TransformersNames(split=True),
+    ),
     Family(
         "Llama 4",
-        _types("llama4 llama4_text"),
-        stacks=(
-            Stack(r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), input_first=True),
-            Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>down_proj)$", input_first=True),
-        ),
+        _types("llama4"),
+        stacks=_LLAMA4_STACKS,
         mlx=MlxNames(stack="{stack}.experts.{projection}"),
         transformers=TransformersNames(split=True),
     ),
@@ -374,8 +386,15 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "initialized by name",
-        _types("mamba mamba2 falcon_mamba gpt_bigcode nanochat recurrent_gemma"),
+        _types("mamba mamba2 falcon_mamba gpt_bigcode recurrent_gemma"),
         transformers=TransformersNames(dequantized=True),
     ),
+    Family(
+        "nanochat",
+        _types("nanochat"),
+        mlx=MlxNames(refused=_PLAIN_TOO),
+        transformers=TransformersNames(dequantized=True),
+    ),
+    Family("not in mlx-lm", _types("minimax bitnet"), mlx=MlxNames(refused=_PLAIN_TOO)),
     GENERIC,
 )

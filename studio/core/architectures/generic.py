@@ -175,9 +175,9 @@ WRAPPERS = (".linear", ".base_layer")
 """Modules inside of a projection that hold its weight."""
 
 PROVEN = """
-apertus bitnet cohere cohere2 deepseek deepseek_v2 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe gemma gemma2 gemma3
+apertus cohere cohere2 deepseek deepseek_v2 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe gemma gemma2 gemma3
 gemma3_text gemma3n glm glm4 glm4_moe granite helium hunyuan_v1_dense internlm2 internlm3 iquestcoder jamba laguna lfm2
-llama llava mellum mimo mimo_v2_flash ministral3 minicpm3 minimax minimax_m2 mistral mistral3 mixtral muse_glimmer
+llama llava mellum mimo mimo_v2_flash ministral3 minicpm3 minimax_m2 mistral mistral3 mixtral muse_glimmer
 nemotron olmo olmo2 olmo3 olmoe phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm
 starcoder2
 """

@@ -47,7 +47,7 @@ class Mlx:
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`: experts of one stack must be complete and alike, names must not be settings."""
-        if model.family.mlx.refused and any(choice.recipe for choice in choices):
+        if model.family.mlx.refused and reader == "mlx-lm" and any(choice.recipe for choice in choices):
             return [model.family.mlx.refused]
         taken = (matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices)
         sentences = [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]

@@ -15,7 +15,7 @@ from studio.core.runtimes.table import GGUF_BLOCK, GRAPHS_WITH_SCALES, RUNTIMES,
 
 Verdict = Literal["runs", "fails", "untried"]
 
-_COLUMNS = {"mlx": {True: "mlx 3t", False: "mlx 2t"}, "compressed-tensors": {True: "ct 3t", False: "ct 2t"}}
+_COLUMNS = {"mlx": {True: "mlx-3t", False: "mlx-2t"}, "compressed-tensors": {True: "ct-3t", False: "ct-2t"}}
 
 
 @dataclass(frozen=True, slots=True)

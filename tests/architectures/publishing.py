@@ -1,0 +1,46 @@
+"""What the program and its README say of architectures, made from the results."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.architectures.rows import model_type
+from tests.architectures.table import markdown
+from tests.architectures.verdicts import FINE, Row
+
+_ROOT = Path(__file__).parents[2]
+EVIDENCE = _ROOT / "resources" / "evidence" / "architectures.json"
+README = _ROOT / "README.md"
+_RUNTIMES = ("mlx-lm", "transformers", "compressed-tensors")
+START, END = "<!-- made by make architectures -->\n", "<!-- end -->\n"
+
+
+def publish(rows: Sequence[Row]) -> None:
+    """Write the evidence that claims rest on, and the table in the README."""
+    EVIDENCE.parent.mkdir(exist_ok=True)
+    EVIDENCE.write_text(json.dumps(evidence(rows), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    before, _, rest = README.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    README.write_text(before + START + "\n" + markdown(rows) + "\n" + END + after, encoding="utf-8")
+
+
+def evidence(rows: Sequence[Row]) -> dict[str, object]:
+    """Date, versions, and per model type the columns that are right in all of its rows."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for column, verdict in row.verdicts.items():
+            found[model_type(row.name)][column].append(verdict.verdict)
+    verdicts = {
+        kind: {column: said[0] if len(set(said)) == 1 else _worst(said) for column, said in columns.items()}
+        for kind, columns in found.items()
+    }
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"date": today, "runtimes": {name: version(name) for name in _RUNTIMES}, "verdicts": verdicts}
+
+
+def _worst(said: Sequence[str]) -> str:
+    """A fault if there is one, else what is not plainly right."""
+    return max(said, key=lambda verdict: FINE.index(verdict) if verdict in FINE else len(FINE))
