@@ -180,6 +180,17 @@ def test_the_exclusion_list_matches_kept_modules_under_every_spelling_and_no_qua
         assert not [name for name in spelled for text in patterns if re.match(text, name)]
 
 
+@pytest.mark.parametrize(("kept", "others"), [("*.0.mlp.experts.*", True), ("*experts*", False)])
+def test_kept_experts_are_excluded_by_the_module_that_holds_them(kept: str, others: bool, tmp_path: Path) -> None:
+    blocks = {name.replace(".0.", ".1.", 1): array for name, array in moe().items() if ".layers.0." in name}
+    config = {**MOE, "num_hidden_layers": 2}
+    with prepared(tmp_path, "compressed-tensors", {**moe(), **blocks}, config, rules=[(kept, "keep")]) as job:
+        patterns = _patterns(job)
+        for module in ("model.layers.0.mlp.experts", "model.language_model.layers.0.mlp.experts.routed_experts"):
+            assert any(re.match(text, module) for text in patterns)
+        assert any(re.match(text, "model.layers.1.mlp.experts") for text in patterns) != others
+
+
 def _patterns(job: core.Export) -> list[str]:
     ignored = config_of(job)["quantization_config"]["ignore"]
     return [name[3:] if name.startswith("re:") else re.escape(name) + "$" for name in ignored]

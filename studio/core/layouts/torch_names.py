@@ -14,6 +14,7 @@ from studio.core.plan import Choice
 
 NVFP4 = ("nvfp4-2t", "nvfp4-3t")
 _ANYWHERE = r"(.*\.)?"
+_INSIDE = r"(\..*)?$"
 _BLOCK = re.compile(BLOCK)
 _NUMBER = re.compile(r"\b\d+\b")
 _OTHER_NAMES = {
@@ -67,26 +68,34 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
     Runtimes move prefixes (`model.language_model.`, `language_model.model.`) and rename heads, routers and towers, so
     what counts is where a module stands in its block, or the part of the model that it belongs to.
     """
-    quantized = [matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices]
-    tails = {_tail(name) for name in quantized}
-    kinds = {_NUMBER.sub("0", name) for name in (*quantized, *tails)}
-    tail_kinds = {_NUMBER.sub("0", tail) for tail in tails}
-    wanted: dict[str, None] = {}
+    quantized = [choice.layer for choice in choices if choice.recipe]
+    tails = {_tail(name) for layer in quantized for name in _places(layer)}
+    modules = (name for layer in quantized for name in (*_places(layer), *_modules(layer)))
+    kinds = {_NUMBER.sub("0", name) for name in (*modules, *tails)}
+    general: dict[str, None] = {}
+    single: dict[str, None] = {}
     for choice in _kept(choices):
         layer = choice.layer
         if layer.role in _OTHER_NAMES:
-            wanted.setdefault(_OTHER_NAMES[layer.role])
-        for name in _modules(layer):
+            general.setdefault(_OTHER_NAMES[layer.role])
+        for name in _places(layer):
             tail = _tail(name)
+            end = _INSIDE if layer.role == "expert" else "$"
             if layer.role in PARTS:
-                wanted.setdefault(_part_pattern(model, name))
-            elif _NUMBER.sub("0", tail) not in tail_kinds:
-                wanted.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(tail)) + "$")
+                general.setdefault(_part_pattern(model, name))
+            elif _NUMBER.sub("0", tail) not in kinds:
+                general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(tail)) + end)
             elif tail not in tails:
-                wanted.setdefault(_ANYWHERE + re.escape(tail) + "$")
+                single.setdefault(_ANYWHERE + re.escape(tail) + end)
     if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
-        wanted.setdefault(_OTHER_NAMES["head"])
-    return [text for text in wanted if not any(map(re.compile(text).match, kinds))]
+        general.setdefault(_OTHER_NAMES["head"])
+    return [text for text in general if not any(map(re.compile(text).match, kinds))] + list(single)
+
+
+def _places(layer: Layer) -> list[str]:
+    """The modules of a layer as runtimes exclude them: experts by the module that holds them all."""
+    names = (f"{m.stack}.experts" if m.expert is not None else m.name for m in layer.matrices)
+    return list(dict.fromkeys(names)) or [layer.name]
 
 
 def kept_wildcards(model: Model, choices: Sequence[Choice]) -> list[str]:
@@ -100,7 +109,7 @@ def kept_wildcards(model: Model, choices: Sequence[Choice]) -> list[str]:
 
 def _part_pattern(model: Model, name: str) -> str:
     if component := part_of(name, model.family):
-        return rf"{_ANYWHERE}{re.escape(component)}(\..*)?$"
+        return _ANYWHERE + re.escape(component) + _INSIDE
     return f"{_ANYWHERE}{re.escape('.'.join(_tail(name).split('.')[:2]))}\\..*"
 
 
