@@ -30,18 +30,26 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def export(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Exporter:
-    """export(checkpoint, layout, format, preset, rules): a verified export; rules are (pattern, format)."""
+    """export(checkpoint, layout, format, preset, rules, reader): a verified export; rules are (pattern, format)."""
     folder = tmp_path_factory.mktemp("exports")
     made: dict[tuple[object, ...], Path] = {}
 
-    def run(name: str, layout: str, row: str, preset: str = "linear", rules: tuple[tuple[str, str], ...] = ()) -> Path:
-        key = (name, layout, row, preset, rules)
+    def run(
+        name: str,
+        layout: str,
+        row: str,
+        preset: str = "linear",
+        rules: tuple[tuple[str, str], ...] = (),
+        reader: str = "",
+    ) -> Path:
+        key = (name, layout, row, preset, rules, reader)
         if key not in made:
             target = folder / str(len(made))
             own = [core.Rule(names=(pattern,), format=chosen) for pattern, chosen in rules]
             plan = core.preset(preset).with_format(row).preceded_by(own)
             with core.open_model(checkpoints[name]) as model, core.start(core.Machine(threads=2), model) as engine:
-                job = core.prepare(model, plan, core.resolve(plan, model), core.LAYOUTS[layout], target)
+                choices = core.resolve(plan, model)
+                job = core.prepare(model, plan, choices, core.LAYOUTS[layout], target, reader=reader)
                 for _ in core.export(engine, job):
                     pass
             made[key] = target

@@ -1,6 +1,6 @@
 """config.json as readers take it: values where each of them looks, one truth about the head, no former quantization."""
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from studio.core.architectures import sections, text_section
@@ -17,7 +17,7 @@ def exported_config(model: Model) -> dict[str, Any]:
     """The config of an export: the model's own, completed for readers older than what wrote it."""
     config = config_without_quantization(model)
     config.pop("model_file", None)
-    written_by_5 = str(config.get("transformers_version", "")).startswith("5")
+    written_by_5 = _is_from_transformers_5(config)
     for section in sections(config):
         assert isinstance(section, dict)
         _complete_rope(section)
@@ -29,6 +29,11 @@ def exported_config(model: Model) -> dict[str, Any]:
     if model.generates:
         _say_whether_tied(config, model.is_tied)
     return config
+
+
+def _is_from_transformers_5(config: Mapping[str, Any]) -> bool:
+    said = str(config.get("transformers_version", "")).startswith("5")
+    return said or any(isinstance(section.get("rope_parameters"), dict) for section in sections(config))
 
 
 def _complete_rope(section: MutableMapping[str, Any]) -> None:

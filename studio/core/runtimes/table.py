@@ -24,7 +24,10 @@ def _types(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_VLLM = _types("llama qwen3_moe mixtral qwen2 qwen2_moe gemma3_text phi3 glm4_moe olmoe")
+_VLLM = _types(
+    "llama qwen2 gemma3 gemma3_text qwen2_5_vl qwen3_vl phi3 gpt_neox "
+    "qwen3_moe mixtral olmoe glm4_moe granitemoe llama4"
+)
 _MLX_VLM = _types("llama qwen2 qwen3 qwen3_moe mixtral granite smollm3 phi3 qwen3_vl")
 _CONVERTED = _types("llama qwen3_moe mistral qwen3")
 
@@ -37,7 +40,7 @@ RUNTIMES: dict[str, Runtime] = {
             "vllm",
             "vLLM",
             "0.25.1",
-            "2026-11-27",
+            "2026-11-28",
             "loss on an NVIDIA H200, weight only",
             {"modelopt": _VLLM, "compressed-tensors": _VLLM},
         ),
