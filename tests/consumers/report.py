@@ -1,0 +1,63 @@
+"""The results as lines for the console and as a Markdown table for the README."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tests.consumers.consumers import CONSUMERS
+from tests.consumers.verdicts import FAILS, NO_BASELINE, NOT_INSTALLED, REFUSED, RIGHT, WRONG, Verdict
+
+_WORDS = {RIGHT: "right", WRONG: "**wrong**", FAILS: "fails", REFUSED: "refused", NO_BASELINE: "not read at all"}
+
+
+def line(verdict: Verdict) -> str:
+    """One line for a verdict; what contradicts the program is marked."""
+    found = verdict.verdict
+    if verdict.distance is not None:
+        found += f" {verdict.distance:.4f}, loss {verdict.loss:.4f} for {verdict.decoded_loss:.4f}"
+    mark = " <- CONTRADICTS" if verdict.contradicts else ""
+    where = f"{verdict.consumer:18}{verdict.model:12}{verdict.layout:34}{verdict.format:9}"
+    return f"{where}{found}; said {verdict.said or 'nothing'}{mark}" + (f": {verdict.reason}" if verdict.reason else "")
+
+
+def totals(verdicts: Sequence[Verdict]) -> str:
+    """Counts by consumer, and what the program has to unsay."""
+    lines = []
+    for name in dict.fromkeys(verdict.consumer for verdict in verdicts):
+        counts = Counter(verdict.verdict for verdict in verdicts if verdict.consumer == name)
+        lines.append(f"{name:18}" + ", ".join(f"{count} {word}" for word, count in counts.most_common()))
+    wrong = [verdict for verdict in verdicts if verdict.contradicts]
+    lines += [f"contradicts: {line(verdict)}\n    {verdict.claim}" for verdict in wrong]
+    return "\n".join([*lines, f"{len(verdicts)} verdicts, {len(wrong)} contradict what the program says"])
+
+
+def markdown(verdicts: Sequence[Verdict], date: str) -> str:
+    """A row per consumer, a column per layout and format; in the cells what was seen, and of which models."""
+    columns = list(dict.fromkeys((verdict.layout, verdict.format) for verdict in verdicts))
+    head = ["consumer", *(f"{layout}, {row}" for layout, row in columns)]
+    rows = [_row(name, verdicts, columns) for name in dict.fromkeys(verdict.consumer for verdict in verdicts)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    seen = f"Seen on {date} by `make consumers`: right means the logits of the decoded weights in the same program."
+    notes = [f"{row.title} {row.version}: {row.note}." for row in CONSUMERS.values() if row.note]
+    return "\n".join([*lines, "", seen, *notes, ""])
+
+
+def _row(name: str, verdicts: Sequence[Verdict], columns: Sequence[tuple[str, str]]) -> list[str]:
+    consumer = CONSUMERS[name]
+    own = [verdict for verdict in verdicts if verdict.consumer == name]
+    cells = [_cell([v for v in own if (v.layout, v.format) == column]) for column in columns]
+    return [f"{consumer.title} {consumer.version}", *cells]
+
+
+def _cell(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return ""
+    if any(verdict.verdict == NOT_INSTALLED for verdict in verdicts):
+        return "could not be installed"
+    found = []
+    for verdict, word in _WORDS.items():
+        models = [v.model for v in verdicts if v.verdict == verdict]
+        if len(models) == len(verdicts):
+            return f"{word} (all {len(models)})"
+        if models:
+            found.append(f"{word}: {', '.join(models)}")
+    return "; ".join(found)
