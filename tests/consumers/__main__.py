@@ -6,7 +6,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
 
@@ -17,13 +20,12 @@ from tests.consumers.environments import NotInstallableError, environment
 from tests.consumers.exporting import cases
 from tests.consumers.judging import Judge
 from tests.consumers.models import MODELS
-from tests.consumers.report import line, markdown, totals
+from tests.consumers.report import line, markdown, merged, totals
 from tests.consumers.verdicts import Verdict
 from tests.runtimes.worker import Worker
 
 _ROOT = Path(__file__).parents[2]
 FOLDER = _ROOT / "build" / "consumers"
-_TOKENS = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,57 +39,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     verdicts = []
     for verdict in judged(names, models):
-        verdicts.append(verdict)
+        verdicts.append(replace(verdict, date=time.strftime("%Y-%m-%d")))
         print(line(verdict), flush=True)
     print(totals(verdicts))
-    record = {"date": time.strftime("%Y-%m-%d"), "verdicts": [verdict.to_json() for verdict in verdicts]}
-    (FOLDER / "results.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    results = FOLDER / "results.json"
+    known = merged(results, verdicts)
+    results.write_text(json.dumps([verdict.to_json() for verdict in known], indent=1), encoding="utf-8")
     if options.table:
-        options.table.write_text(markdown(verdicts, record["date"]), encoding="utf-8")
+        options.table.write_text(markdown(known), encoding="utf-8")
     return int(any(verdict.contradicts for verdict in verdicts))
 
 
 def judged(names: Sequence[str], models: Sequence[str]) -> Iterator[Verdict]:
     """What each consumer makes of each export of each model."""
-    builder = Worker("tests.consumers.building", FOLDER / "building.log")
-    judges = [_judge(name) for name in names]
-    tokens = _tokens()
-    try:
-        for name in models:
-            source = FOLDER / "models" / name
-            builder.ask("build", name=name, folder=source, demo=core.demo_checkpoint())
-            wanted = [judge for judge in judges if name in judge.consumer.models]
-            yield from _of_model(name, source, wanted, tokens)
-    finally:
+    with TemporaryDirectory(dir=FOLDER, prefix="work-") as work, ExitStack() as processes:
+        builder = Worker("tests.consumers.building", FOLDER / "building.log")
+        judges = [_judge(name, Path(work)) for name in names]
         for process in (builder, *judges):
-            process.close()
+            processes.callback(process.close)
+        for name in models:
+            place = Path(work) / name
+            builder.ask("build", name=name, folder=place / "source", demo=core.demo_checkpoint())
+            yield from _of_model(name, place, [judge for judge in judges if name in judge.consumer.models])
+            shutil.rmtree(place)
 
 
-def _of_model(name: str, source: Path, judges: Sequence[Judge], tokens: list[int]) -> Iterator[Verdict]:
-    place = FOLDER / "exports" / name
+def _of_model(name: str, place: Path, judges: Sequence[Judge]) -> Iterator[Verdict]:
+    source, tokens = place / "source", _tokens()
     readers = frozenset(judge.consumer.reader for judge in judges)
     for case in cases(name, source, place, readers):
         decoded = None if case.refusal else write_decoded(source, case.folder, place / "decoded")
         for judge in judges:
             if judge.consumer.reader in core.LAYOUTS[case.layout].readers:
-                yield judge.judge(case, decoded, tokens)
-    shutil.rmtree(place, ignore_errors=True)
+                yield judge.judge(case, decoded, tokens[: judge.consumer.tokens])
 
 
-def _judge(name: str) -> Judge:
+def _judge(name: str, work: Path) -> Judge:
     consumer = CONSUMERS[name]
     print(f"{name}: preparing its environment", flush=True)
     try:
-        return Judge(consumer, environment(consumer, FOLDER), FOLDER)
+        return Judge(consumer, environment(consumer, FOLDER), work, FOLDER / f"{name}.log")
     except NotInstallableError as error:
         print(f"{name}: can not be installed here: {error}", file=sys.stderr)
-        return Judge(consumer, None, FOLDER, str(error))
+        return Judge(consumer, None, work, FOLDER / f"{name}.log", str(error))
 
 
 def _tokens() -> list[int]:
     """The start of this program's licence, in the tokens of the demo."""
     tokenizer = Tokenizer.from_file(str(core.demo_checkpoint() / "tokenizer.json"))
-    return tokenizer.encode((_ROOT / "LICENSE").read_text(encoding="utf-8")).ids[:_TOKENS]
+    return tokenizer.encode((_ROOT / "LICENSE").read_text(encoding="utf-8")).ids
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

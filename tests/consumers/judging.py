@@ -28,11 +28,10 @@ _SECONDS = 600
 class Judge:
     """One consumer in a process of its own; `problem` says why there is none. Close it at the end."""
 
-    def __init__(self, consumer: Consumer, python: Path | None, folder: Path, problem: str = "") -> None:
+    def __init__(self, consumer: Consumer, python: Path | None, folder: Path, log: Path, problem: str = "") -> None:
         self.consumer, self.problem = consumer, problem
-        self._outputs = folder / "logits" / consumer.name
-        self._outputs.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{consumer.name}.log"
+        self._outputs = folder / f"logits-{consumer.name}"
+        self._outputs.mkdir()
         self._worker = Worker(consumer.module, log, python, _SECONDS) if python else None
         self._baselines: dict[Path, str] = {}
 

@@ -1,9 +1,12 @@
 """The results as lines for the console and as a Markdown table for the README."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.consumers.consumers import CONSUMERS
+from tests.consumers.models import MODELS
 from tests.consumers.verdicts import FAILS, NO_BASELINE, NOT_INSTALLED, REFUSED, RIGHT, WRONG, Verdict
 
 _WORDS = {RIGHT: "right", WRONG: "**wrong**", FAILS: "fails", REFUSED: "refused", NO_BASELINE: "not read at all"}
@@ -30,15 +33,27 @@ def totals(verdicts: Sequence[Verdict]) -> str:
     return "\n".join([*lines, f"{len(verdicts)} verdicts, {len(wrong)} contradict what the program says"])
 
 
-def markdown(verdicts: Sequence[Verdict], date: str) -> str:
+def merged(path: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """`verdicts` and those that `path` holds of other consumers and models, in the order of the tables."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    done = {(verdict.consumer, verdict.model) for verdict in verdicts}
+    older = [Verdict(**data) for data in stored if (data["consumer"], data["model"]) not in done]
+    known = [verdict for verdict in older if verdict.consumer in CONSUMERS and verdict.model in MODELS]
+    places = {name: place for place, name in enumerate((*CONSUMERS, *MODELS))}
+    return sorted([*known, *verdicts], key=lambda verdict: (places[verdict.consumer], places[verdict.model]))
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
     """A row per consumer, a column per layout and format; in the cells what was seen, and of which models."""
     columns = list(dict.fromkeys((verdict.layout, verdict.format) for verdict in verdicts))
     head = ["consumer", *(f"{layout}, {row}" for layout, row in columns)]
     rows = [_row(name, verdicts, columns) for name in dict.fromkeys(verdict.consumer for verdict in verdicts)]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    seen = f"Seen on {date} by `make consumers`: right means the logits of the decoded weights in the same program."
+    dates = sorted({verdict.date for verdict in verdicts})
+    seen = f"Seen by `make consumers`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
+    right = "Right: the logits of the decoded weights in the same program."
     notes = [f"{row.title} {row.version}: {row.note}." for row in CONSUMERS.values() if row.note]
-    return "\n".join([*lines, "", seen, *notes, ""])
+    return "\n".join([*lines, "", " ".join([seen, right, *notes]), ""])
 
 
 def _row(name: str, verdicts: Sequence[Verdict], columns: Sequence[tuple[str, str]]) -> list[str]:

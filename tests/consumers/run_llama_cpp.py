@@ -14,6 +14,9 @@ _SOURCES = next((Path(sys.prefix) / "sources").glob("*/vendor/llama.cpp"))
 _KNOWN_TOKENIZER = "gpt-2"
 """Byte-level BPE like the demo's, which the converter does not know by its hash."""
 _VOCABULARY = 4096
+_PRINTABLE = 5
+"""A token that is a character: nothing is answered about the end of a text and parts of characters. The probabilities
+are those before such a bias."""
 _LOWEST = -80.0
 """Less is the same: probabilities that float32 can not hold."""
 
@@ -58,7 +61,8 @@ def _run(model: Path, tokens: list[int]) -> np.ndarray:
 
 def _next(server: Any, prompt: list[int]) -> np.ndarray:
     """Log probabilities of every token after `prompt`."""
-    answer = server.handle_completions({"prompt": prompt, "n_predict": 1, "n_probs": _VOCABULARY})
+    request = {"prompt": prompt, "n_predict": 1, "n_probs": _VOCABULARY, "logit_bias": [[_PRINTABLE, 1e4]]}
+    answer = server.handle_completions(request)
     rows = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
     found = np.full(_VOCABULARY, np.nan, np.float32)
     for row in rows:

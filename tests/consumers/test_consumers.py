@@ -1,6 +1,7 @@
 """The parts of `make consumers` that need no consumer: judging, the table of consumers, reports, decoding."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.consumers.decoding import DecodingError, write_decoded
 from tests.consumers.environments import recipe
 from tests.consumers.exporting import cases
 from tests.consumers.models import MODELS
-from tests.consumers.report import line, markdown, totals
+from tests.consumers.report import line, markdown, merged, totals
 from tests.consumers.verdicts import FAILS, NOT_INSTALLED, RIGHT, WRONG, Verdict, distance, is_right, loss
 
 
@@ -75,8 +76,14 @@ def test_reports_mark_what_contradicts_and_name_the_models():
     assert "CONTRADICTS" not in line(found[0])
     assert "CONTRADICTS" in line(found[1])
     assert "2 verdicts, 1 contradict" in totals(found)
-    assert "| mlx-vlm 0.7.10 | right: demo; fails: demo |" in markdown(found, "2026-11-28")
-    assert json.loads(json.dumps(found[1].to_json()))["contradicts"] is True
+    assert "| mlx-vlm 0.7.10 | right: demo; fails: demo |" in markdown(found)
+
+
+def test_results_of_other_consumers_and_models_are_kept(tmp_path):
+    path, other = tmp_path / "results.json", replace(verdict(FAILS), consumer="vllm")
+    path.write_text(json.dumps([found.to_json() for found in (other, verdict(WRONG))]), encoding="utf-8")
+    assert merged(path, [verdict(RIGHT)]) == [verdict(RIGHT), other]
+    assert merged(tmp_path / "none.json", [other]) == [other]
 
 
 def test_every_layout_decodes_to_the_same_weights(tmp_path):

@@ -23,7 +23,7 @@ class Verdict:
     """One export in one consumer.
 
     said: the verdict of the program's claim, `claim` its sentence. distance: relative L2 distance of the logits from
-    those of the decoded weights in the same consumer; loss and decoded_loss: in nats per token.
+    those of the decoded weights in the same consumer; loss and decoded_loss: in nats per token. date: when it was seen.
     """
 
     consumer: str
@@ -38,6 +38,7 @@ class Verdict:
     said: str = ""
     claim: str = ""
     is_claimed: bool = True
+    date: str = ""
 
     @property
     def contradicts(self) -> bool:
@@ -46,14 +47,9 @@ class Verdict:
             return False
         return self.said == ("fails" if self.verdict == RIGHT else "runs")
 
-    @property
-    def is_silent(self) -> bool:
-        """True for a wrong result of which the program said nothing."""
-        return self.is_claimed and self.verdict == WRONG and self.said == "untried"
-
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**asdict(self), "contradicts": self.contradicts}
+        return asdict(self)
 
 
 def loss(logits: np.ndarray, tokens: list[int]) -> float:
