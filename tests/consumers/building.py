@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 
-from tests.consumers.models import BUILT, DEMO, SIZES
+from tests.consumers.models import BUILT, DEMO, HUB_FIELDS, SIZES
 from tests.runtimes.answering import answer_jobs
 
 _TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "pad_token": "<|end|>"}
@@ -33,13 +32,18 @@ def build(name: str, folder: str, demo: str) -> bool:
 
 def _save(name: str, folder: Path) -> None:
     torch.manual_seed(zlib.crc32(name.encode()))
-    config = _configuration(name, BUILT[name])
+    config = _configuration(name.partition("-")[0], BUILT[name])
     kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     model = kind.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             _fill(parameter_name, parameter)
     model.to(torch.bfloat16).save_pretrained(folder)
+    path = folder / "config.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    for section, values in HUB_FIELDS.get(name, {}).items():
+        data[section] |= values
+    path.write_text(json.dumps(data, indent=2), encoding="utf-8")
 
 
 def _configuration(name: str, fields: Mapping[str, Any]) -> PreTrainedConfig:
@@ -69,4 +73,3 @@ def _fill(name: str, parameter: torch.nn.Parameter) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     answer_jobs({"build": build})
-    sys.exit(0)

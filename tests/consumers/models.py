@@ -42,6 +42,9 @@ _VISION_TOKENS = {
     "vision_end_token_id": 4093,
 }
 
+_MROPE = {"rope_type": "default", "mrope_section": [4, 6, 6], "mrope_interleaved": True}
+_QWEN3_VL = {"text_config": {"rope_parameters": {**_ROPE, **_MROPE}}, "vision_config": _TOWER, **_VISION_TOKENS}
+
 BUILT: Mapping[str, Mapping[str, Any]] = {
     "llama": {"rope_parameters": _ROPE},
     "mistral": {"rope_parameters": _ROPE, "sliding_window": None},
@@ -63,12 +66,18 @@ BUILT: Mapping[str, Mapping[str, Any]] = {
         "n_group": 1,
         "topk_group": 1,
     },
+    "qwen3_vl": _QWEN3_VL,
+    "qwen3_vl-saved": _QWEN3_VL,
+}
+"""By model type: what differs from SIZES and from the defaults of transformers. `-saved`: config.json as transformers 5
+writes it, without the fields of the hub's."""
+
+HUB_FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "qwen3_vl": {
-        "text_config": {"rope_parameters": {**_ROPE, "mrope_section": [4, 6, 6], "mrope_interleaved": True}},
-        "vision_config": _TOWER,
-        **_VISION_TOKENS,
+        "vision_config": {"model_type": "qwen3_vl"},
+        "text_config": {**_ROPE, "rope_scaling": _MROPE, "tie_word_embeddings": False},
     },
 }
-"""By model type: what differs from SIZES and from the defaults of transformers."""
+"""By model and section: fields of config.json on the hub that transformers 5 calls otherwise, or leaves out."""
 
 MODELS: tuple[str, ...] = (DEMO, *BUILT)

@@ -18,7 +18,7 @@ def line(verdict: Verdict) -> str:
     if verdict.distance is not None:
         found += f" {verdict.distance:.4f}, loss {verdict.loss:.4f} for {verdict.decoded_loss:.4f}"
     mark = " <- CONTRADICTS" if verdict.contradicts else ""
-    where = f"{verdict.consumer:18}{verdict.model:12}{verdict.layout:34}{verdict.format:9}"
+    where = f"{verdict.consumer:18}{verdict.model:15}{verdict.layout:31}{verdict.format:9}"
     return f"{where}{found}; said {verdict.said or 'nothing'}{mark}" + (f": {verdict.reason}" if verdict.reason else "")
 
 
