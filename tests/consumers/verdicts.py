@@ -61,11 +61,14 @@ def loss(logits: np.ndarray, tokens: list[int]) -> float:
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> float:
-    """Relative L2 distance of logits, each row without its mean; infinite when a number is none."""
+    """Relative L2 distance of logits, each row without its mean; infinite when a number is none.
+
+    That of the row at three quarters: rounding sends a token to another expert now and then, a wrong weight hits most.
+    """
     centred = expected - expected.mean(-1, keepdims=True)
     difference = found - found.mean(-1, keepdims=True) - centred
-    relative = float(np.linalg.norm(difference) / np.linalg.norm(centred))
-    return relative if np.isfinite(relative) else float("inf")
+    rows = np.linalg.norm(difference, axis=-1) / np.linalg.norm(centred, axis=-1)
+    return float(np.quantile(rows, 0.75)) if np.isfinite(rows).all() else float("inf")
 
 
 def is_right(far: float, difference: float, noise: float) -> bool:
