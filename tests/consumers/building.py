@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 
-from tests.consumers.models import BUILT, DEMO, HUB_FIELDS, SIZES
+from tests.consumers.models import BUILT, DEMO, HUB_FIELDS, SIZES, TOKENIZER_CLASSES
 from tests.runtimes.answering import answer_jobs
 
-_TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "pad_token": "<|end|>"}
-"""Without it, readers guess tokens that the vocabulary does not hold."""
+_TOKENS = {f"{token}_token": "<|end|>" for token in ("bos", "eos", "pad", "unk")}
+"""Without these, readers guess tokens that the vocabulary does not hold."""
 
 
 def build(name: str, folder: str, demo: str) -> bool:
@@ -26,7 +26,8 @@ def build(name: str, folder: str, demo: str) -> bool:
     else:
         _save(name, target)
         shutil.copy(Path(demo) / "tokenizer.json", target)
-    (target / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER, indent=2), encoding="utf-8")
+    tokenizer = {"tokenizer_class": TOKENIZER_CLASSES.get(name, "PreTrainedTokenizerFast"), **_TOKENS}
+    (target / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
     return True
 
 

@@ -57,7 +57,7 @@ BUILT: Mapping[str, Mapping[str, Any]] = {
     "qwen3_moe": {**_EXPERTS, "norm_topk_prob": True, "rope_parameters": _ROPE},
     "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 128},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
-    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64, "num_key_value_heads": 4},
     "glm4_moe": {
         **_EXPERTS,
         "n_routed_experts": 4,
@@ -79,5 +79,8 @@ HUB_FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 """By model and section: fields of config.json on the hub that transformers 5 calls otherwise, or leaves out."""
+
+TOKENIZER_CLASSES: Mapping[str, str] = {"phi3": "GPT2Tokenizer"}
+"""By model: what llama.cpp's converter wants to read in tokenizer_config.json before it takes a byte-level BPE."""
 
 MODELS: tuple[str, ...] = (DEMO, *BUILT)
