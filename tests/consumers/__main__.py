@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from studio import core
 from tests.consumers.consumers import CONSUMERS
-from tests.consumers.decoding import write_decoded
+from tests.consumers.decoding import DecodingError, write_decoded
 from tests.consumers.environments import NotInstallableError, environment
 from tests.consumers.exporting import cases
 from tests.consumers.judging import Judge
@@ -68,7 +68,11 @@ def _of_model(name: str, place: Path, judges: Sequence[Judge]) -> Iterator[Verdi
     source, tokens = place / "source", _tokens()
     readers = frozenset(judge.consumer.reader for judge in judges)
     for case in cases(name, source, place, readers):
-        decoded = None if case.refusal else write_decoded(source, case.folder, place / "decoded")
+        decoded = None
+        try:
+            decoded = None if case.refusal else write_decoded(source, case.folder, place / "decoded")
+        except DecodingError as error:
+            case = replace(case, fault=str(error))
         for judge in judges:
             if judge.consumer.reader in core.LAYOUTS[case.layout].readers:
                 yield judge.judge(case, decoded, tokens[: judge.consumer.tokens])

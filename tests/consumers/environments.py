@@ -50,7 +50,10 @@ def _unpack(pip: Sequence[str], package: str, place: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise NotInstallableError(f"pip was not done after {_SECONDS} s") from None
     if done.returncode:
         printed = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("ERROR")]
         raise NotInstallableError((printed or ["pip failed without a word"])[-1][:300])

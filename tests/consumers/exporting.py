@@ -15,7 +15,10 @@ _THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An export that was made, or the sentence that refused it. claims: (verdict, sentence) by the reader's name."""
+    """An export that was made, or the sentence that refused it.
+
+    claims: (verdict, sentence) by the reader's name. fault: why its bytes are not those of its source.
+    """
 
     model: str
     layout: str
@@ -24,6 +27,7 @@ class Case:
     folder: Path
     claims: dict[str, tuple[str, str]]
     refusal: str = ""
+    fault: str = ""
 
     @property
     def title(self) -> str:

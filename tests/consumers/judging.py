@@ -41,7 +41,7 @@ class Judge:
             self._worker.close()
 
     def judge(self, case: Case, decoded: Path | None, tokens: list[int]) -> Verdict:
-        """Judge an export; `decoded` is the checkpoint of its weights, None for one that was refused."""
+        """Judge an export; `decoded` is the checkpoint of its weights, None where there is none."""
         said, claim = case.claims.get(self.consumer.reader, ("", ""))
         is_claimed = self.consumer.is_claimed
         start = Verdict(
@@ -50,7 +50,7 @@ class Judge:
         if self.problem:
             return replace(start, verdict=NOT_INSTALLED, reason=self.problem)
         if decoded is None:
-            return replace(start, verdict=REFUSED, reason=case.refusal)
+            return replace(start, verdict=WRONG if case.fault else REFUSED, reason=case.fault or case.refusal)
         if problem := self._baseline(decoded, tokens):
             return replace(start, verdict=NO_BASELINE, reason=problem)
         found = self._outputs / "found.npy"
