@@ -9,7 +9,7 @@ from tests.consumers.consumers import CONSUMERS
 from tests.consumers.models import MODELS
 from tests.consumers.verdicts import FAILS, NO_BASELINE, NOT_INSTALLED, REFUSED, RIGHT, WRONG, Verdict
 
-_WORDS = {RIGHT: "right", WRONG: "**wrong**", FAILS: "fails", REFUSED: "refused", NO_BASELINE: "not read at all"}
+_WORDS = {RIGHT: "right", WRONG: "**wrong**", FAILS: "fails", REFUSED: "refused", NO_BASELINE: "not even plain"}
 
 
 def line(verdict: Verdict) -> str:
@@ -44,14 +44,14 @@ def merged(path: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A row per consumer, a column per layout and format; in the cells what was seen, and of which models."""
+    """A row per consumer, a column per layout and format; in the cells what was seen, of how many or which models."""
     columns = list(dict.fromkeys((verdict.layout, verdict.format) for verdict in verdicts))
     head = ["consumer", *(f"{layout}, {row}" for layout, row in columns)]
     rows = [_row(name, verdicts, columns) for name in dict.fromkeys(verdict.consumer for verdict in verdicts)]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
     dates = sorted({verdict.date for verdict in verdicts})
     seen = f"Seen by `make consumers`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
-    right = "Right: the logits of the decoded weights in the same program."
+    right = f"Right: the logits of the decoded weights in the same program. Models: {', '.join(MODELS)}."
     notes = [f"{row.title} {row.version}: {row.note}." for row in CONSUMERS.values() if row.note]
     return "\n".join([*lines, "", " ".join([seen, right, *notes]), ""])
 
@@ -68,11 +68,12 @@ def _cell(verdicts: Sequence[Verdict]) -> str:
         return ""
     if any(verdict.verdict == NOT_INSTALLED for verdict in verdicts):
         return "could not be installed"
-    found = []
-    for verdict, word in _WORDS.items():
-        models = [v.model for v in verdicts if v.verdict == verdict]
-        if len(models) == len(verdicts):
-            return f"{word} (all {len(models)})"
-        if models:
-            found.append(f"{word}: {', '.join(models)}")
-    return "; ".join(found)
+    found = {word: [v.model for v in verdicts if v.verdict == verdict] for verdict, word in _WORDS.items()}
+    return "; ".join(_group(word, models, len(verdicts)) for word, models in found.items() if models)
+
+
+def _group(word: str, models: Sequence[str], count: int) -> str:
+    """How many, where these are all or most that are right; else their names."""
+    if len(models) == count or (word == _WORDS[RIGHT] and 2 * len(models) > count):
+        return f"{word} {len(models)} of {count}"
+    return f"{word}: {', '.join(models)}"
