@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures mac-proof pictures package clean
+.PHONY: demo test lint bench architectures consumers mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -31,6 +31,9 @@ architectures: .venv/.dev
 .venv/.dev: $(SOURCES)
 	@packaging/setup.sh dev
 	@touch .venv/.app
+
+consumers: .venv/.dev
+	@$(BIN)/python -m tests.consumers
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt

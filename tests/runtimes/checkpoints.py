@@ -33,6 +33,7 @@ _COMMON = {
     "num_key_value_heads": _KEYS,
     "pad_token_id": 0,
     "rms_norm_eps": 1e-5,
+    "transformers_version": "5.23.0",
     "vocab_size": VOCABULARY,
 }
 LLAMA = {

@@ -39,10 +39,11 @@ def missing(packages: dict[str, str]) -> str:
 
 
 class Worker:
-    """Runs `module` in a process; `ask` sends it a job and waits for the answer."""
+    """Runs `module` in a process of the interpreter `python`; `ask` sends it a job and waits for the answer."""
 
-    def __init__(self, module: str, log: Path) -> None:
+    def __init__(self, module: str, log: Path, python: Path = Path(sys.executable), seconds: int = _SECONDS) -> None:
         self._module, self._log = module, log
+        self._python, self._seconds = python, seconds
         self._process: subprocess.Popen[str] | None = None
         self._answers: dict[str, Any] = {}
 
@@ -62,19 +63,19 @@ class Worker:
         assert process.stdout is not None
         process.stdin.write(line + "\n")
         process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], _SECONDS)
+        ready, _, _ = select.select([process.stdout], [], [], self._seconds)
         answer = process.stdout.readline() if ready else ""
         if not answer:
             self.close()
             tail = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
-            raise AssertionError(f"{self._module} gave no answer within {_SECONDS} s to {line}:\n{tail}")
+            raise AssertionError(f"{self._module} gave no answer within {self._seconds} s to {line}:\n{tail}")
         return json.loads(answer)
 
     def _started(self) -> "subprocess.Popen[str]":
         if self._process is None:
             with self._log.open("a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self._module],
+                    [str(self._python), "-m", self._module],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

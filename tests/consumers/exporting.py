@@ -1,0 +1,74 @@
+"""Exports of a checkpoint: every layout as each of its readers gets it, with what the program says of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio import core
+
+FORMATS = ("nvfp4-2t", "nvfp4-3t", "mixed")
+"""What the layers are stored as; mixed: two tiers with three tiers, 8 bits and plain weights among them."""
+
+_MIXED = ((("*down_proj", "*.w2"), "nvfp4-3t"), (("*o_proj",), "int8-g64"), (("*v_proj",), core.KEEP))
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An export that was made, or the sentence that refused it.
+
+    claims: (verdict, sentence) by the reader's name. fault: why its bytes are not those of its source.
+    """
+
+    model: str
+    layout: str
+    reader: str
+    format: str
+    folder: Path
+    claims: dict[str, tuple[str, str]]
+    refusal: str = ""
+    fault: str = ""
+
+    @property
+    def title(self) -> str:
+        """The layout, and for whom it is written where that makes a difference."""
+        return f"{self.layout} for {self.reader}" if self.reader else self.layout
+
+
+def cases(name: str, source: Path, folder: Path, wanted: frozenset[str]) -> Iterator[Case]:
+    """Make the exports of a checkpoint that one of the `wanted` readers loads, one after the other."""
+    with core.open_model(source) as model, core.start(core.Machine(threads=_THREADS), model) as engine:
+        for layout in core.LAYOUTS.values():
+            for row in FORMATS if wanted & set(layout.readers) else ():
+                if row != "mixed" or layout.formats == tuple(core.FORMATS):
+                    yield from _variants(name, model, engine, layout, row, folder)
+
+
+def _variants(
+    name: str, model: core.Model, engine: core.Engine, layout: core.Layout, row: str, folder: Path
+) -> Iterator[Case]:
+    plan = _plan(row)
+    seen: list[object] = []
+    for reader in layout.readers:
+        target = folder / f"{layout.name}-{row}-{reader}"
+        choices, refusals = core.fitted(layout, reader, model, core.resolve(plan, model))
+        made = [(choice.layer.name, choice.format) for choice in choices], bool(refusals)
+        if made in seen:
+            continue
+        told = reader if seen else ""
+        seen.append(made)
+        if refusals:
+            yield Case(name, layout.name, told, row, target, {}, refusals[0])
+            continue
+        job = core.prepare(model, plan, core.resolve(plan, model), layout, target, overwrite=True, reader=reader)
+        for _ in core.export(engine, job):
+            pass
+        said = zip(layout.readers, job.claims, strict=True)
+        yield Case(name, layout.name, told, row, target, {who: (claim.verdict, str(claim)) for who, claim in said})
+
+
+def _plan(row: str) -> core.Plan:
+    if row != "mixed":
+        return core.preset("linear").with_format(row)
+    rules = [core.Rule(names=patterns, format=chosen, optional=True) for patterns, chosen in _MIXED]
+    return core.preset("linear").with_format("nvfp4-2t").preceded_by(rules)
