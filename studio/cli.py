@@ -128,7 +128,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
                 f"Note: {layout.name}, the default layout, can not store it: {core.printable(refusals[0], 400)}"
             )
         elif not options.layout:
-            console.say(f"Sizes are those of the layout {layout.name}; --layout names another.")
+            whose = "that of --for" if options.reader else "the default"
+            console.say(f"Sizes are those of the layout {layout.name}, {whose}; --layout names another.")
     if options.save:
         core.save_plan(plan, options.save)
         console.log(f"wrote {options.save}")

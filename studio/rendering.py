@@ -36,22 +36,15 @@ def show_inspection(model: core.Model, console: Console) -> None:
     kind = core.printable(model.architecture) or "no architecture named"
     facts = f"{len(model.layers)} layers, {model.count:,} weights, {core.size_text(model.nbytes)}"
     console.say(f"\n{core.printable(model.name)}: {kind}, {facts}")
-    console.say(_read_by(model))
+    console.say(model.read_by)
     if model.quantized_by:
         console.say(f"It is already quantized: {model.quantized_by}")
     else:
-        console.say("Next: nvfp4-studio measure SRC shows what each layer loses; plan SRC what would be done.")
+        console.say("\nWhat the preset linear quantizes:")
+        _show_shares(core.resolve(core.preset("linear"), model), console)
+        console.say("\nNext: nvfp4-studio measure SRC shows what each layer loses; plan SRC what would be done.")
     row = {"family": model.family.name, "known": model.known}
     console.emit("model", name=model.name, architecture=model.architecture, quantized_by=model.quantized_by, **row)
-
-
-def _read_by(model: core.Model) -> str:
-    """Which row of the table of architectures the roles come from."""
-    kind = core.printable(model.config.get("model_type", ""))
-    if model.known:
-        return f"Roles by the row {model.family.name!r} of the table of architectures ({kind})."
-    told = f"model type {kind!r} is unknown" if kind else "no config.json names a model type"
-    return f"Roles by the row {model.family.name!r}: {told}, so check them before you trust an export."
 
 
 def _show_shares(choices: Sequence[core.Choice], console: Console) -> None:
@@ -64,7 +57,6 @@ def _show_shares(choices: Sequence[core.Choice], console: Console) -> None:
         if total:
             rows.append((role, f"{len(mine):,}", core.size_text(total), f"{done / total:.1%}"))
             console.emit("role", role=role, layers=len(mine), nbytes=total, quantized=done / total)
-    console.say()
     console.table(("role", ">layers", ">before", ">quantized"), rows)
 
 
@@ -105,6 +97,7 @@ def show_plan(
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)
     share = sum(c.layer.count for c in chosen) / max(sum(c.layer.count for c in choices), 1)
+    console.say()
     _show_shares(choices, console)
     title = plan.title or plan.name or "custom plan"
     console.say(f"\n{core.printable(title)}")
@@ -112,7 +105,7 @@ def show_plan(
         f"{len(chosen)} of {len(choices)} layers, {share:.1%} of the weights: "
         f"{core.size_text(before)} becomes {core.size_text(after)} ({after:,} bytes)"
     )
-    console.say(_read_by(model))
+    console.say(model.read_by)
     if why:
         console.say(f"Nothing will be quantized: {why}")
     console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after, layout=layout.name, nothing=why)

@@ -16,6 +16,7 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.links import checkpoint_name
 from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
+from studio.core.names import printable
 from studio.core.scratch import Scratch
 
 LONGEST_ROW = 1 << 20
@@ -228,6 +229,15 @@ class Model:
         """The architecture that config.json names, or an empty string."""
         found = self.config.get("architectures")
         return str(found[0]) if isinstance(found, list) and found else str(self.config.get("model_type", ""))
+
+    @property
+    def read_by(self) -> str:
+        """A sentence on the row of the table of architectures that gives the roles, and on how sure that is."""
+        kind = printable(self.config.get("model_type", ""), 60)
+        if self.known:
+            return f"Roles by the row {self.family.name!r} of the table of architectures ({kind})."
+        told = f"model type {kind!r} is unknown" if kind else "no config.json names a model type"
+        return f"Roles by the row {self.family.name!r}: {told}, so check them before you trust an export."
 
     @property
     def nbytes(self) -> int:

@@ -14,6 +14,7 @@ from studio.core.grouping import layers_of, shapes_of
 from studio.core.layouts.detect import leftovers, quantization_method
 from studio.core.matrices import stored_input_first
 from studio.core.model import Model
+from studio.core.names import printable
 from studio.core.side_files import side_files
 from studio.core.source_shards import open_file, open_folder
 from studio.core.sources.declared import BESIDE, Section, sections
@@ -54,6 +55,9 @@ def _open(path: Path) -> Model:
     layers = layers_of(stored, config, family, found, warnings)
     method = quantization_method(stored, declared, found)
     warnings += leftovers(declared, found, method)
+    if config.get("model_type") and not known:
+        kind = printable(config["model_type"], 60)
+        warnings.append(f"model type {kind!r} is unknown: roles come from names alone, check them")
     files = tuple(opened.files.values())
     return Model(place, files, layers, config, beside, tuple(warnings), method, family, known)
 

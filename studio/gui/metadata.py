@@ -35,7 +35,11 @@ def _described(model: core.Model) -> str:
     sections = [
         (
             "Checkpoint",
-            [core.printable(model.path, 1000), core.printable(model.architecture, 200) or "no architecture named"],
+            [
+                core.printable(model.path, 1000),
+                core.printable(model.architecture, 200) or "no architecture named",
+                model.read_by,
+            ],
         ),
         ("Odd", [core.printable(text, 400) for text in model.warnings]),
         ("Quantized already", [core.printable(model.quantized_by, 200)] if model.quantized_by else []),

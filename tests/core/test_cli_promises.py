@@ -13,7 +13,6 @@ import pytest
 
 from studio import core
 from studio.cli import main
-from studio.core.export import check_storable
 from tests.core.checkpoints import BF16, QUERY, checkpoint, gaussian, llama, snapshot, write_json
 from tests.core.conftest import Refused, Studio
 
@@ -239,7 +238,7 @@ def test_the_hint_after_a_refused_layout_names_others_that_really_store_the_plan
         choices = core.resolve(core.preset("all").with_format("nvfp4-2t"), model)
         refusing = type("Refusing", (type(core.LAYOUTS[layout]),), {"refusals": lambda *_: ["no"]})()
         with pytest.raises(core.PlanError) as refusal:
-            check_storable(model, choices, refusing)
+            core.refuse(model, choices, refusing, ["no"])
     assert layout not in refusal.value.hint.split(": ")[-1].split(", ")
     assert ("mlx" in refusal.value.hint) == (layout != "mlx"), "an embedding can be stored there alone"
 
