@@ -152,7 +152,7 @@ FUSED: tuple[tuple[str, ...], ...] = (
     ("in_proj_q", "in_proj_k", "in_proj_v"),
     ("query_net", "key_net", "value_net"),
     ("q_a_proj", "kv_a_proj_with_mqa"),
-    ("wq_a", "wkv_a_with_mqa"),
+    ("wq_a", "wkv_a_with_mqa", "wkv"),
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_a", "in_proj_b"),
     ("indexer.wk", "indexer.weights_proj"),

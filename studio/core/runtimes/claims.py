@@ -9,6 +9,7 @@ from typing import Literal
 from studio.core.architectures.config import model_types
 from studio.core.layouts import Layout
 from studio.core.model import Model
+from studio.core.names import printable
 from studio.core.plan import Choice
 from studio.core.resources import resources
 from studio.core.runtimes.table import GGUF_BLOCK, GRAPHS_WITH_SCALES, RUNTIMES, Runtime
@@ -55,11 +56,11 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     title = f"{runtime.title} {runtime.version}" + (f" ({runtime.note})" if runtime.note else "")
     for reason, change in _obstacles(runtime.name, model, choices, layout):
         return Claim(title, "fails", reason=reason, change=change)
-    kinds = model_types(model.config)
+    kind = model_types(model.config)[0]
     proven = runtime.proven.get(layout.name, frozenset()) | _measured(runtime.name, layout.name, _tiered(choices))
-    if known := next((kind for kind in kinds if kind in proven), ""):
-        return Claim(title, "runs", evidence=f"{known}, {runtime.how}, {runtime.date}")
-    return Claim(title, "untried", reason=f"no {kinds[0]} was run there")
+    if kind in proven:
+        return Claim(title, "runs", evidence=f"{kind}, {runtime.how}, {runtime.date}")
+    return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there")
 
 
 def _tiered(choices: Sequence[Choice]) -> bool:
