@@ -6,10 +6,21 @@ from pathlib import Path
 
 from studio import core
 
-FORMATS = ("nvfp4-2t", "nvfp4-3t", "mixed")
-"""What the layers are stored as; mixed: two tiers with three tiers, 8 bits and plain weights among them."""
+Rules = tuple[tuple[tuple[str, ...], str], ...]
 
-_MIXED = ((("*down_proj", "*.w2"), "nvfp4-3t"), (("*o_proj",), "int8-g64"), (("*v_proj",), core.KEEP))
+_FEED_FORWARD = ("*mlp*", "*experts*", "*feed_forward*")
+PLANS: dict[str, tuple[str, Rules]] = {
+    "nvfp4-2t": ("nvfp4-2t", ()),
+    "nvfp4-3t": ("nvfp4-3t", ()),
+    "split": ("nvfp4-3t", ((_FEED_FORWARD, "nvfp4-2t"),)),
+    "mixed": (
+        "nvfp4-2t",
+        ((("*down_proj", "*.w2"), "nvfp4-3t"), (("*o_proj",), "int8-g64"), (("*v_proj",), core.KEEP)),
+    ),
+}
+"""What the layers are stored as: a format and rules. split: attention has three tiers, the rest two. mixed: two tiers
+with three tiers, 8 bits and plain weights among them."""
+
 _THREADS = 2
 
 
@@ -39,8 +50,8 @@ def cases(name: str, source: Path, folder: Path, wanted: frozenset[str]) -> Iter
     """Make the exports of a checkpoint that one of the `wanted` readers loads, one after the other."""
     with core.open_model(source) as model, core.start(core.Machine(threads=_THREADS), model) as engine:
         for layout in core.LAYOUTS.values():
-            for row in FORMATS if wanted & set(layout.readers) else ():
-                if row != "mixed" or layout.formats == tuple(core.FORMATS):
+            for row in PLANS if wanted & set(layout.readers) else ():
+                if _formats(row) <= set(layout.formats):
                     yield from _variants(name, model, engine, layout, row, folder)
 
 
@@ -67,8 +78,12 @@ def _variants(
         yield Case(name, layout.name, told, row, target, {who: (claim.verdict, str(claim)) for who, claim in said})
 
 
+def _formats(row: str) -> set[str]:
+    base, rules = PLANS[row]
+    return {base, *(chosen for _, chosen in rules)} - {core.KEEP}
+
+
 def _plan(row: str) -> core.Plan:
-    if row != "mixed":
-        return core.preset("linear").with_format(row)
-    rules = [core.Rule(names=patterns, format=chosen, optional=True) for patterns, chosen in _MIXED]
-    return core.preset("linear").with_format("nvfp4-2t").preceded_by(rules)
+    base, rules = PLANS[row]
+    own = [core.Rule(names=patterns, format=chosen, optional=True) for patterns, chosen in rules]
+    return core.preset("linear").with_format(base).preceded_by(own)
