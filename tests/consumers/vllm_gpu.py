@@ -41,15 +41,21 @@ _SPECIAL = {
     ("llama", "modelopt-partial"): ["--layout", "modelopt", "--exclude", "*.0.self_attn.k_proj"],
     ("llama-untied-3.1", "ct-head"): ["--layout", "compressed-tensors", "--include", "lm_head=nvfp4-3t"],
     ("qwen3_moe", "modelopt-partial"): ["--layout", "modelopt", "--exclude", "*experts.3.*"],
+    ("llama", "ct-partial"): ["--layout", "compressed-tensors", "--exclude", "*.0.self_attn.k_proj"],
+    ("qwen3_moe", "ct-partial"): ["--layout", "compressed-tensors", "--for", "vllm", "--exclude", "*0.mlp.experts.3.*"],
 }
+_YARN = {"rope_type": "yarn", "rope_theta": 50000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+_OTHERWISE = {"gpt_oss": {"rope_parameters": _YARN}}
 _WIDTHS = {96: 128}
 """Experts as wide as the kernels there ask for."""
 
 
 def prepare(folder: Path) -> None:
-    """Build, export and decode; what is refused is noted."""
+    """Build, export and decode those that are not there yet; what is refused is noted."""
     wanted = [(name, kind, how) for name in _MODELS for kind, how in _EXPORTS.items()]
     for name, kind, how in [*wanted, *((name, kind, how) for (name, kind), how in _SPECIAL.items())]:
+        if (folder / f"{name}.{kind}.decoded").exists():
+            continue
         source = _source(folder, name)
         export = folder / f"{name}.{kind}"
         command = [sys.executable, "-m", "studio", "quantize", str(source), str(export), "--overwrite", *how]
@@ -65,9 +71,7 @@ def _source(folder: Path, name: str) -> Path:
 
     place = folder / "sources" / name
     if not place.exists():
-        ROWS[name] = {
-            key: _WIDTHS.get(value, value) if isinstance(value, int) else value for key, value in ROWS[name].items()
-        }
+        ROWS[name] = {key: _wide(value) for key, value in ROWS[name].items()} | _OTHERWISE.get(name, {})
         place.mkdir(parents=True)
         building.build(name, str(place))
     return place / "hub"
