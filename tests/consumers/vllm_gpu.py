@@ -44,7 +44,15 @@ _SPECIAL = {
     ("llama", "ct-partial"): ["--layout", "compressed-tensors", "--exclude", "*.0.self_attn.k_proj"],
     ("qwen3_moe", "ct-partial"): ["--layout", "compressed-tensors", "--for", "vllm", "--exclude", "*0.mlp.experts.3.*"],
 }
-_YARN = {"rope_type": "yarn", "rope_theta": 50000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 50000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+}
 _OTHERWISE = {"gpt_oss": {"rope_parameters": _YARN}}
 _WIDTHS = {96: 128}
 """Experts as wide as the kernels there ask for."""

@@ -319,3 +319,31 @@ def test_the_joined_feed_forward_of_a_dense_granite_hybrid_stays_plain_in_mlx(
     config = {**CONFIG, "model_type": "granitemoehybrid", "num_local_experts": experts}
     with prepared(tmp_path, "mlx", tensors, config) as job:
         assert (formats(job, "input_linear") == {"keep"}) == kept
+
+
+GPT_OSS = {**CONFIG, "model_type": "gpt_oss", "num_hidden_layers": 1, "num_local_experts": EXPERTS}
+
+
+@pytest.mark.parametrize(
+    ("layout", "reader", "wanted"),
+    [
+        ("mlx", "mlx-lm", "nvfp4-3t"),
+        ("modelopt", "vllm", "keep"),
+        ("compressed-tensors", "vllm", "keep"),
+        ("compressed-tensors", "transformers", "keep"),
+    ],
+)
+def test_the_experts_of_gpt_oss_are_packed_only_where_they_can_be_loaded(
+    layout: str, reader: str, wanted: str, tmp_path: Path
+) -> None:
+    stacks = {"gate_up_proj": gaussian(EXPERTS, 64, 256), "down_proj": gaussian(EXPERTS, 128, 64)}
+    tensors = {**llama(1), **{f"model.layers.0.mlp.experts.{name}": array for name, array in stacks.items()}}
+    tensors["model.layers.0.mlp.experts.gate_up_proj_bias"] = gaussian(EXPERTS, 256)
+    with prepared(tmp_path, layout, tensors, GPT_OSS, reader=reader) as job:
+        assert formats(job, *stacks) == {wanted}
+        names = {name: tensor.shape for shard in job.shards for name, tensor in shard.tensors.items()}
+        if layout == "mlx":
+            assert names["model.layers.0.mlp.experts.gate_proj.weight"] == (EXPERTS, 128, 8)
+            assert names["model.layers.0.mlp.experts.up_proj.bias"] == (EXPERTS, 128)
+        else:
+            assert names["model.layers.0.mlp.experts.gate_up_proj"] == (EXPERTS, 64, 256)

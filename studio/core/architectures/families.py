@@ -1,6 +1,6 @@
 """The table: a row per family whose names or loaders differ from the generic row, which comes last."""
 
-from studio.core.architectures.family import Family, MlxNames, Rename, Stack, TransformersNames, named
+from studio.core.architectures.family import Family, MlxNames, Rename, Stack, TorchNames, named
 from studio.core.architectures.generic import GENERIC
 
 _KV_B = r"\.kv_b_proj$"
@@ -8,7 +8,7 @@ _EXPERTS = r"\.experts\."
 _NO_SINGLE = "transformers 5.23 loads the experts of this architecture in one piece only, which can not be packed"
 _BY_NAME = "transformers 5.23 joins tensors of this architecture while loading, and can not join packed ones"
 _CONV1D = "transformers runs it as Conv1D, which compressed-tensors does not pack"
-_ONE_PIECE = TransformersNames(kept=_EXPERTS, why=_NO_SINGLE)
+_ONE_PIECE = TorchNames(kept=_EXPERTS, why=_NO_SINGLE)
 
 _LANGUAGE_MODEL: tuple[Rename, ...] = (
     (r"^model\.language_model\.", "language_model.model."),
@@ -188,14 +188,14 @@ FAMILIES: tuple[Family, ...] = (
         roles=(("gate", named("f_proj")),),
         fused=(("q_proj", "k_proj", "v_proj", "b_proj"),),
         mlx=MlxNames(keep=_KV_B),
-        transformers=TransformersNames(refused=_BY_NAME),
+        transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
         "Kimi Linear",
         _types("kimi_linear"),
         fused=(("q_proj", "k_proj", "v_proj", "b_proj", "f_a_proj"),),
         mlx=MlxNames(keep=_KV_B, stored=((r"\.block_sparse_moe\b(?!\.gate\.e_score)", ".mlp"),)),
-        transformers=TransformersNames(refused=_BY_NAME),
+        transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
         "Kimi K3",
@@ -251,6 +251,9 @@ FAMILIES: tuple[Family, ...] = (
             ),
         ),
         transformers=_ONE_PIECE,
+        vllm=TorchNames(
+            kept=_EXPERTS, why="vLLM 0.25 loads the experts of this architecture in one piece only, plain or in MXFP4"
+        ),
     ),
     Family(
         "privacy filter",
@@ -266,14 +269,14 @@ FAMILIES: tuple[Family, ...] = (
         _types("llama4_text"),
         stacks=_LLAMA4_STACKS,
         mlx=MlxNames(refused="mlx-lm 0.32.2 runs llama4_text without experts only"),
-        transformers=TransformersNames(split=True),
+        transformers=TorchNames(split=True),
     ),
     Family(
         "Llama 4",
         _types("llama4"),
         stacks=_LLAMA4_STACKS,
         mlx=MlxNames(stack="{stack}.experts.{projection}"),
-        transformers=TransformersNames(split=True),
+        transformers=TorchNames(split=True),
     ),
     Family("experts as a module", _types("dots1 afmoe"), mlx=MlxNames(stack="{stack}.experts.{projection}")),
     Family(
@@ -301,7 +304,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "Granite MoE",
         _types("granitemoe granitemoehybrid granitemoeshared"),
-        transformers=TransformersNames(kept=r"\.block_sparse_moe\.", why=_NO_SINGLE),
+        transformers=TorchNames(kept=r"\.block_sparse_moe\.", why=_NO_SINGLE),
     ),
     Family(
         "DBRX",
@@ -341,13 +344,13 @@ FAMILIES: tuple[Family, ...] = (
         mlx=MlxNames(
             stored=((r"^(?:transformer\.)?(h\.\d+\.(?:attn|mlp)\.c_\w+)$", r"model.\1"), (r"^transformer\.", ""))
         ),
-        transformers=TransformersNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
+        transformers=TorchNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
     ),
     Family(
         "Conv1D",
         _types("openai-gpt imagegpt decision_transformer"),
         input_first=r"\.(c_attn|q_attn|c_proj|c_fc)$",
-        transformers=TransformersNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
+        transformers=TorchNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
     ),
     Family("ERNIE VL", _types("ernie4_5_moe_vl ernie4_5_vl_moe"), input_first=r"\.gate(\.weight_1)?$"),
     Family(
@@ -376,24 +379,24 @@ FAMILIES: tuple[Family, ...] = (
         "MiniMax M3",
         _types("minimax_m3_vl minimax_m3"),
         fused=(("q_proj", "k_proj", "v_proj", "index_q_proj", "index_k_proj"),),
-        transformers=TransformersNames(refused=_BY_NAME),
+        transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
         "OLMo hybrid",
         _types("olmo_hybrid"),
         fused=(("linear_attn.q_proj", "linear_attn.k_proj", "linear_attn.v_proj", "linear_attn.g_proj"),),
-        transformers=TransformersNames(refused=_BY_NAME),
+        transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
         "initialized by name",
         _types("mamba mamba2 falcon_mamba gpt_bigcode recurrent_gemma"),
-        transformers=TransformersNames(dequantized=True),
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "nanochat",
         _types("nanochat"),
         mlx=MlxNames(refused=_PLAIN_TOO),
-        transformers=TransformersNames(dequantized=True),
+        transformers=TorchNames(dequantized=True),
     ),
     Family("not in mlx-lm", _types("minimax bitnet"), mlx=MlxNames(refused=_PLAIN_TOO)),
     GENERIC,

@@ -73,8 +73,8 @@ class MlxNames:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformersNames:
-    """How transformers loads a family from compressed-tensors. Source: measured with transformers 5.23.0.
+class TorchNames:
+    """How transformers or vLLM loads a family. Source: measured with transformers 5.23.0 and vLLM 0.25.1.
 
     kept: modules (regular expression) that it can not take packed, and `why`. split: it wants experts one by one, those
     that are kept too. refused: why it can load no packed weight of this family. dequantized: it loads them only when
@@ -111,7 +111,8 @@ class Family:
     experts: str = ""
     input_first: str = ""
     mlx: MlxNames = MlxNames()
-    transformers: TransformersNames = TransformersNames()
+    transformers: TorchNames = TorchNames()
+    vllm: TorchNames = TorchNames()
 
 
 def below(words: str) -> str:

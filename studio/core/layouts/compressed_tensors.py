@@ -43,10 +43,9 @@ class CompressedTensors:
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
-        names = model.family.transformers
-        fitted = tuple(choices)
+        names = model.family.transformers if reader == "transformers" else model.family.vllm
+        fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in choices)
         if reader == "transformers":
-            fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in fitted)
             dropped = "two tiers, since transformers drops the tensor scale of experts"
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
         return whole_groups(fitted, "vLLM")

@@ -31,9 +31,11 @@ class ModelOpt:
     readers: tuple[str, ...] = ("vllm", "mlx-vlm", "llama.cpp")
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
-        """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept."""
+        """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept, as is what it can not load packed."""
         turned = "vLLM turns this weight while loading, which it can do with plain weights only"
-        return whole_groups([kept(c, turned) if named(c, model.family.input_first) else c for c in choices], "vLLM")
+        fitted = [kept(c, turned) if named(c, model.family.input_first) else c for c in choices]
+        names = model.family.vllm
+        return whole_groups([kept(c, names.why) if named(c, names.kept) else c for c in fitted], "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""

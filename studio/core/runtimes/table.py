@@ -26,7 +26,7 @@ def _types(text: str) -> frozenset[str]:
 
 _VLLM = _types(
     "llama qwen2 gemma3 gemma3_text qwen2_5_vl qwen3_vl phi3 gpt_neox "
-    "qwen3_moe mixtral olmoe glm4_moe granitemoe llama4"
+    "qwen3_moe mixtral olmoe glm4_moe granitemoe llama4 gpt_oss"
 )
 _MLX_VLM = _types("llama qwen2 qwen3 qwen3_moe mixtral granite smollm3 phi3 qwen3_vl")
 _CONVERTED = _types("llama qwen3_moe mistral qwen3")
