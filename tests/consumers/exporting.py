@@ -21,6 +21,7 @@ PLANS: dict[str, tuple[str, Rules]] = {
 """What the layers are stored as: a format and rules. split: attention has three tiers, the rest two. mixed: two tiers
 with three tiers, 8 bits and plain weights among them."""
 
+_ROLES = ("linear", "expert")
 _THREADS = 2
 
 
@@ -85,5 +86,5 @@ def _formats(row: str) -> set[str]:
 
 def _plan(row: str) -> core.Plan:
     base, rules = PLANS[row]
-    own = [core.Rule(names=patterns, format=chosen, optional=True) for patterns, chosen in rules]
+    own = [core.Rule(names=patterns, roles=_ROLES, format=chosen, optional=True) for patterns, chosen in rules]
     return core.preset("linear").with_format(base).preceded_by(own)
