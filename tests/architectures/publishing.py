@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.architectures.mlx_fields import required_fields
 from tests.architectures.rows import model_type
 from tests.architectures.table import markdown
 from tests.architectures.verdicts import FINE, Row
@@ -28,7 +29,7 @@ def publish(rows: Sequence[Row]) -> None:
 
 
 def evidence(rows: Sequence[Row]) -> dict[str, object]:
-    """Date, versions, and per model type the columns that are right in all of its rows."""
+    """Date, versions, what mlx-lm asks of configs, and what became of each model type, the worst of its rows."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for column, verdict in row.verdicts.items():
@@ -37,8 +38,12 @@ def evidence(rows: Sequence[Row]) -> dict[str, object]:
         kind: {column: said[0] if len(set(said)) == 1 else _worst(said) for column, said in columns.items()}
         for kind, columns in found.items()
     }
-    today = datetime.now(UTC).strftime("%Y-%m-%d")
-    return {"date": today, "runtimes": {name: version(name) for name in _RUNTIMES}, "verdicts": verdicts}
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "runtimes": {name: version(name) for name in _RUNTIMES},
+        "mlx_fields": required_fields(),
+        "verdicts": verdicts,
+    }
 
 
 def _worst(said: Sequence[str]) -> str:

@@ -265,7 +265,7 @@ def test_claims_are_earned_and_say_what_would_have_to_change(tmp_path: Path) -> 
         assert all(claim.evidence for claim in job.claims)
     with prepared(tmp_path / "b", "modelopt", config={**CONFIG, "model_type": "qwen2"}) as job:
         (cpp,) = (claim for claim in job.claims if claim.runtime.startswith("llama.cpp"))
-        assert (cpp.verdict, "nvfp4-2t" in cpp.change) == ("fails", True)
+        assert (cpp.verdict, "--for llama.cpp" in cpp.change) == ("fails", True)
     with prepared(tmp_path / "c", "modelopt", config={**CONFIG, "model_type": "never_seen"}) as job:
         assert {claim.verdict for claim in job.claims} == {"untried", "fails"}
 
@@ -340,10 +340,43 @@ def test_the_experts_of_gpt_oss_are_packed_only_where_they_can_be_loaded(
     tensors = {**llama(1), **{f"model.layers.0.mlp.experts.{name}": array for name, array in stacks.items()}}
     tensors["model.layers.0.mlp.experts.gate_up_proj_bias"] = gaussian(EXPERTS, 256)
     with prepared(tmp_path, layout, tensors, GPT_OSS, reader=reader) as job:
-        assert formats(job, *stacks) == {wanted}
+        assert formats(job, *(f"experts.{name}" for name in stacks)) == {wanted}
         names = {name: tensor.shape for shard in job.shards for name, tensor in shard.tensors.items()}
         if layout == "mlx":
             assert names["model.layers.0.mlp.experts.gate_proj.weight"] == (EXPERTS, 128, 8)
             assert names["model.layers.0.mlp.experts.up_proj.bias"] == (EXPERTS, 128)
         else:
             assert names["model.layers.0.mlp.experts.gate_up_proj"] == (EXPERTS, 64, 256)
+
+
+def test_for_llama_cpp_layers_whose_scale_its_graph_ignores_have_two_tiers(tmp_path: Path) -> None:
+    config = {**CONFIG, "model_type": "qwen2", "num_hidden_layers": 1}
+    with prepared(tmp_path, "modelopt", llama(1), config, reader="llama.cpp") as job:
+        assert formats(job, "gate_proj", "up_proj", "down_proj") == {"nvfp4-2t"}
+        assert formats(job, *ATTENTION) == {"nvfp4-3t"}
+        (cpp,) = (claim for claim in job.claims if claim.runtime.startswith("llama.cpp"))
+        assert cpp.verdict == "runs"
+
+
+def test_for_llama_cpp_rows_that_it_can_not_pack_and_what_it_takes_apart_are_kept(tmp_path: Path) -> None:
+    tensors = {**llama(1), "model.layers.0.self_attn.kv_b_proj.weight": gaussian(64, 64)}
+    tensors["model.layers.0.mlp.down_proj.weight"] = gaussian(64, 96)
+    with prepared(tmp_path, "compressed-tensors", tensors, reader="llama.cpp") as job:
+        assert formats(job, "down_proj", "kv_b_proj") == {"keep"}
+
+
+@pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
+def test_a_router_is_never_packed_for_runtimes_that_read_it_plain(layout: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(core.PlanError, match=r"mlp\.gate is a router"),
+        prepared(tmp_path, layout, moe(), MOE, rules=[("*mlp.gate", "nvfp4-3t")]),
+    ):
+        pass
+
+
+def test_mlx_lm_is_told_of_fields_that_it_asks_for_and_types_that_it_lacks(tmp_path: Path) -> None:
+    config = {**CONFIG, "model_type": "mimo_v2_flash"}
+    with prepared(tmp_path, "mlx", llama(1), config) as job:
+        assert "config.json lacks" in job.claims[0].reason
+    with prepared(tmp_path / "b", "mlx", llama(1), {**CONFIG, "model_type": "bert"}) as job:
+        assert "has no model type bert" in job.claims[0].reason

@@ -23,6 +23,9 @@ def exported_config(model: Model) -> dict[str, Any]:
         _complete_rope(section)
         if written_by_5:
             _complete(section)
+    vision = config.get("vision_config")
+    if written_by_5 and isinstance(vision, dict) and vision.get("model_type") == "qwen3_vl_vision":
+        vision["model_type"] = "qwen3_vl"
     text = text_section(config)
     if written_by_5 and text is not config and "vocab_size" in text:
         config.setdefault("vocab_size", text["vocab_size"])
@@ -51,7 +54,7 @@ def _complete_rope(section: MutableMapping[str, Any]) -> None:
     if isinstance(local, dict) and "rope_theta" in local:
         section.setdefault("rope_local_base_freq", local["rope_theta"])
     if whole is rope:
-        scaled = whole.get("rope_type", "default") != "default"
+        scaled = whole.get("rope_type", "default") != "default" or "mrope_section" in whole
         section.setdefault("rope_scaling", dict(whole) if scaled else None)
 
 

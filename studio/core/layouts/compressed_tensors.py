@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 from kernels import Format
+from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, with_format
@@ -44,7 +45,8 @@ class CompressedTensors:
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
         names = model.family.transformers if reader == "transformers" else model.family.vllm
-        fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in choices)
+        fitted = llama_cpp.fit(model, choices) if reader == "llama.cpp" else tuple(choices)
+        fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in fitted)
         if reader == "transformers":
             dropped = "two tiers, since transformers drops the tensor scale of experts"
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
@@ -54,7 +56,7 @@ class CompressedTensors:
         """See `Layout.refusals`."""
         refused = model.family.transformers.refused if reader == "transformers" else ""
         sentences = [f"{refused}; --for vllm writes what vLLM loads"] if refused else []
-        sentences += unsupported(self, choices) + module_refusals(model, choices, self.title)
+        sentences += unsupported(self, choices) + module_refusals(model, choices, self.title, reader)
         return sentences + mixed_groups(choices, "vLLM")
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:

@@ -61,8 +61,14 @@ class Mlx:
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """See `Layout.cautions`."""
-        sentence = "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
-        return [sentence] if any(map(_has_scale, choices)) else []
+        found = []
+        if any(map(_has_scale, choices)):
+            found.append(
+                "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
+            )
+        if any(choice.recipe and choice.layer.role in ("router", "gate") for choice in choices):
+            found.append("quantized routers and gates load only where mlx-lm has plain linear layers for them")
+        return found
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""

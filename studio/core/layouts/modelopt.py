@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import Format
+from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups
@@ -33,13 +34,14 @@ class ModelOpt:
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept, as is what it can not load packed."""
         turned = "vLLM turns this weight while loading, which it can do with plain weights only"
-        fitted = [kept(c, turned) if named(c, model.family.input_first) else c for c in choices]
+        fitted = llama_cpp.fit(model, choices) if reader == "llama.cpp" else choices
+        fitted = [kept(c, turned) if named(c, model.family.input_first) else c for c in fitted]
         names = model.family.vllm
         return whole_groups([kept(c, names.why) if named(c, names.kept) else c for c in fitted], "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""
-        sentences = unsupported(self, choices) + module_refusals(model, choices, self.title)
+        sentences = unsupported(self, choices) + module_refusals(model, choices, self.title, reader)
         return sentences + mixed_groups(choices, "vLLM")
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:

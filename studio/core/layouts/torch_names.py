@@ -8,6 +8,7 @@ from kernels import Format
 from studio.core.architectures import MATRIX_ROLES
 from studio.core.architectures.generic import BLOCK, PARTS
 from studio.core.architectures.naming import part_of
+from studio.core.layouts import llama_cpp
 from studio.core.layouts.placement import Content, Placement
 from studio.core.model import Layer, Matrix, Model
 from studio.core.plan import Choice
@@ -43,12 +44,14 @@ def place_module(
     ]
 
 
-def module_refusals(model: Model, choices: Sequence[Choice], title: str) -> list[str]:
+def module_refusals(model: Model, choices: Sequence[Choice], title: str, reader: str) -> list[str]:
     """Layers that readers of these layouts do not expect to be quantized."""
-    sentences = []
+    sentences = [why for why, _ in llama_cpp.refusals(model, choices)] if reader == "llama.cpp" else []
     for choice in choices:
         if choice.recipe and choice.layer.role == "embedding":
             sentences.append(f"{title} stores linear layers only, and {choice.layer.name} is an embedding")
+        if choice.recipe and choice.layer.role == "router":
+            sentences.append(f"{choice.layer.name} is a router, which runtimes read plain: exclude it")
         if choice.recipe and choice.layer.role == "head" and model.is_tied:
             sentences.append(f"{choice.layer.name} is tied to the embedding, which {title} can not quantize")
     return sentences

@@ -4,17 +4,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from studio.core.architectures.config import model_types
-from studio.core.layouts import Layout
+from studio.core.layouts import Layout, llama_cpp
+from studio.core.layouts.completion import exported_config
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.plan import Choice
 from studio.core.resources import resources
-from studio.core.runtimes.table import GGUF_BLOCK, GRAPHS_WITH_SCALES, RUNTIMES, Runtime
+from studio.core.runtimes.table import RUNTIMES, Runtime
 
 Verdict = Literal["runs", "fails", "untried"]
+
+_RAN = {"right": "", "cautioned": "decoded at once with CompressedTensorsConfig(dequantize=True)", "requantized": ""}
+"""Verdicts of `make architectures` that mean that an export runs, and how."""
+
+_STOPS_AT_EXPERTS = {"modelopt": ("qwen2_moe",), "compressed-tensors": ("qwen2_moe", "olmoe")}
+"""Model types whose experts mlx-vlm does not find, by layout."""
 
 _COLUMNS = {"mlx": {True: "mlx-3t", False: "mlx-2t"}, "compressed-tensors": {True: "ct-3t", False: "ct-2t"}}
 
@@ -57,9 +64,13 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     for reason, change in _obstacles(runtime.name, model, choices, layout):
         return Claim(title, "fails", reason=reason, change=change)
     kind = model_types(model.config)[0]
-    proven = runtime.proven.get(layout.name, frozenset()) | _measured(runtime.name, layout.name, _tiered(choices))
-    if kind in proven:
-        return Claim(title, "runs", evidence=f"{kind}, {runtime.how}, {runtime.date}")
+    seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
+    if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
+        evidence = f"{kind}, {runtime.how}, {runtime.date}"
+        return Claim(title, "runs", evidence=f"{evidence}, {_RAN[seen]}" if _RAN.get(seen) else evidence)
+    if seen == "baseline broken":
+        reason = f"it does not load {kind} as transformers saves it, not even unquantized"
+        return Claim(title, "fails", reason=reason, change="a checkpoint of another form may load")
     return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there")
 
 
@@ -68,28 +79,47 @@ def _tiered(choices: Sequence[Choice]) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _evidence() -> Mapping[str, Mapping[str, str]]:
+def _evidence() -> Mapping[str, Any]:
     path = resources() / "evidence" / "architectures.json"
-    return json.loads(path.read_text(encoding="utf-8"))["verdicts"] if path.exists() else {}
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
-@lru_cache(maxsize=16)
-def _measured(runtime: str, layout: str, tiered: bool) -> frozenset[str]:
-    """Model types that `make architectures` found right in a runtime and layout."""
-    column = _COLUMNS.get(layout, {}).get(tiered, "")
+def _measured(runtime: str, layout: str, tiered: bool, kind: str) -> str:
+    """What `make architectures` found of a model type in a runtime and layout, "" when it was not tried."""
     if runtime not in ("mlx-lm", "transformers"):
-        return frozenset()
-    return frozenset(kind for kind, columns in _evidence().items() if columns.get(column) == "right")
+        return ""
+    columns = _evidence().get("verdicts", {}).get(kind, {})
+    return str(columns.get(_COLUMNS.get(layout, {}).get(tiered, ""), ""))
 
 
 def _obstacles(name: str, model: Model, choices: Sequence[Choice], layout: Layout) -> Iterator[tuple[str, str]]:
     quantized = [choice for choice in choices if choice.recipe]
-    if name == "transformers":
-        yield from _transformers(model, quantized)
-    if name == "llama.cpp":
-        yield from _llama_cpp(model, choices, quantized)
-    if name == "mlx-vlm" and layout.name == "mlx" and "qwen2_moe" in model_types(model.config) and _tiered(choices):
-        yield "its loader stops at the shared experts", "export two tiers: --format nvfp4-2t"
+    experts = [choice for choice in quantized if choice.layer.role == "expert"]
+    match name:
+        case "transformers":
+            yield from _transformers(model, quantized)
+        case "llama.cpp":
+            yield from llama_cpp.obstacles(model, choices)
+        case "vllm" if model.family.vllm.kept and experts:
+            yield model.family.vllm.why, "--for vllm keeps those"
+        case "mlx-lm":
+            yield from _mlx_lm(model)
+        case "mlx-vlm" if model_types(model.config)[0] in _STOPS_AT_EXPERTS.get(layout.name, ()) and experts:
+            yield "it does not know the names of these experts", "--layout mlx"
+
+
+def _mlx_lm(model: Model) -> Iterator[tuple[str, str]]:
+    """mlx-lm builds a model from config.json: without a field that has no default it can not."""
+    known: Mapping[str, Sequence[str]] = _evidence().get("mlx_fields", {})
+    kind = model_types(model.config)[0]
+    if known and kind not in known:
+        yield f"it has no model type {printable(kind, 60)}", "a newer version may"
+    config = exported_config(model)
+    missing = [field for field in known.get(kind, ()) if field not in config]
+    if missing:
+        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        yield f"config.json lacks {names}, which it asks for", "add them from the original checkpoint"
 
 
 def _transformers(model: Model, quantized: Sequence[Choice]) -> Iterator[tuple[str, str]]:
@@ -101,23 +131,3 @@ def _transformers(model: Model, quantized: Sequence[Choice]) -> Iterator[tuple[s
         yield "it drops the tensor scale of experts", "--for transformers stores those in two tiers"
     if names.kept and experts:
         yield names.why, "--for transformers keeps those"
-
-
-def _llama_cpp(model: Model, choices: Sequence[Choice], quantized: Sequence[Choice]) -> Iterator[tuple[str, str]]:
-    kinds = model_types(model.config)
-    if _tiered(quantized) and not any(kind in GRAPHS_WITH_SCALES for kind in kinds):
-        yield f"its graph of {kinds[-1]} ignores tensor scales and gives NaN", "export two tiers: --format nvfp4-2t"
-    ragged = (m for c in quantized for m in c.layer.matrices if m.columns % GGUF_BLOCK)
-    if found := next(ragged, None):
-        yield f"rows of {found.columns:,} weights are no multiple of {GGUF_BLOCK}", "keep those layers"
-    names = [choice.layer.name for choice in quantized]
-    if any(".block_sparse_moe.experts." in name for name in names):
-        yield "its converter does not know the names of these experts", ""
-    if any(name.endswith(".kv_b_proj") for name in names):
-        yield "it wants kv_b_proj plain", "--exclude '*kv_b_proj'"
-    biased = any(".mlp." in layer.tensor.name and layer.tensor.name.endswith("_proj.bias") for layer in model.layers)
-    if "llama" in kinds and biased:
-        yield "it can not add biases in a quantized MLP", ""
-    single = [c for c in choices if c.layer.role == "expert"]
-    if single and 0 < sum(c.recipe is None for c in single) < len(single):
-        yield "its converter wants all experts of a block or none", ""

@@ -28,8 +28,11 @@ _VLLM = _types(
     "llama qwen2 gemma3 gemma3_text qwen2_5_vl qwen3_vl phi3 gpt_neox "
     "qwen3_moe mixtral olmoe glm4_moe granitemoe llama4 gpt_oss"
 )
-_MLX_VLM = _types("llama qwen2 qwen3 qwen3_moe mixtral granite smollm3 phi3 qwen3_vl")
-_CONVERTED = _types("llama qwen3_moe mistral qwen3")
+_VLLM_CPU = _types("mistral qwen3 smollm3 granite qwen2_moe")
+_MLX_VLM = _types(
+    "llama mistral qwen2 qwen3 gemma3_text phi3 smollm3 granite qwen3_moe mixtral glm4_moe olmoe qwen2_moe qwen3_vl"
+)
+_CONVERTED = _types("llama mistral qwen2 qwen3 gemma3_text phi3 smollm3 granite qwen3_moe qwen2_moe olmoe qwen3_vl")
 
 RUNTIMES: dict[str, Runtime] = {
     row.name: row
@@ -48,27 +51,18 @@ RUNTIMES: dict[str, Runtime] = {
             "mlx-vlm",
             "mlx-vlm",
             "0.7.10",
-            "2026-11-27",
-            "loss of `make consumers`",
+            "2026-11-28",
+            "logits of `make consumers`",
             {"mlx": _MLX_VLM, "modelopt": _MLX_VLM, "compressed-tensors": _MLX_VLM},
         ),
         Runtime(
             "llama.cpp",
             "llama.cpp",
             "b11549",
-            "2026-11-27",
-            "loss of `make consumers`",
+            "2026-11-28",
+            "logits of `make consumers`",
             {"modelopt": _CONVERTED, "compressed-tensors": _CONVERTED},
             note="after its conversion to GGUF; ollama takes the result",
         ),
     )
 }
-
-GRAPHS_WITH_SCALES = _types(
-    "bitnet cohere2 cohere2_moe deepseek_v32 gemma4 gemma4_text glm_moe_dsa llama mellum mistral mistral3 ministral3 "
-    "nanbeige nemotron_h qwen3 qwen3_5 qwen3_5_moe qwen3_5_text qwen3_moe qwen3_next"
-)
-"""Model types whose graph in llama.cpp applies the tensor scale; others ignore it and give NaN. Source: its code."""
-
-GGUF_BLOCK = 64
-"""llama.cpp packs NVFP4 rows in units of this many weights."""
