@@ -33,7 +33,7 @@ architectures: .venv/.dev
 	@touch .venv/.app
 
 consumers: .venv/.dev
-	@$(BIN)/python -m tests.consumers
+	@$(BIN)/python -m tests.consumers --publish
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt

@@ -176,6 +176,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 show_export(job, options.target, console, dry_run=True)
                 return 0
             show_export(job, options.target, console)
+            if job.doubt:
+                console.log(f"warning: {job.doubt}")
             outcome = _follow(core.export(started, job), console)
         code = _finish(options, console, model, plan, outcome)
         console.say(f"\nWrote and verified {options.target}")

@@ -62,6 +62,12 @@ class Export:
         return claims(self.model, self.choices, self.layout)
 
     @property
+    def doubt(self) -> str:
+        """What is known against the runtime that this export is written for, "" when nothing is."""
+        named = zip(self.layout.readers, self.claims, strict=False)
+        return next((str(claim) for name, claim in named if name == self.reader and claim.verdict == "fails"), "")
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the export will hold, manifest and digests left out."""
         beside = sum(len(content) for content in self.documents.values())

@@ -23,9 +23,14 @@ def publish(rows: Sequence[Row]) -> None:
     """Write the evidence that claims rest on, and the table in the README."""
     EVIDENCE.parent.mkdir(exist_ok=True)
     EVIDENCE.write_text(json.dumps(evidence(rows), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    before, _, rest = README.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    README.write_text(before + START + "\n" + markdown(rows) + "\n" + END + after, encoding="utf-8")
+    replace_between(START, END, markdown(rows))
+
+
+def replace_between(start: str, end: str, text: str) -> None:
+    """Put `text` between two lines of the README."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(start)
+    _, _, after = rest.partition(end)
+    README.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def evidence(rows: Sequence[Row]) -> dict[str, object]:

@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 from tokenizers import Tokenizer
 
 from studio import core
+from tests.architectures.publishing import replace_between
 from tests.consumers.consumers import CONSUMERS
 from tests.consumers.decoding import DecodingError, write_decoded
 from tests.consumers.environments import NotInstallableError, environment
 from tests.consumers.exporting import cases
 from tests.consumers.judging import Judge
 from tests.consumers.models import MODELS
-from tests.consumers.report import line, markdown, merged, totals
+from tests.consumers.report import END, START, line, markdown, merged, totals
 from tests.consumers.verdicts import Verdict
 from tests.runtimes.worker import Worker
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results.write_text(json.dumps([verdict.to_json() for verdict in known], indent=1), encoding="utf-8")
     if options.table:
         options.table.write_text(markdown(known), encoding="utf-8")
+    if options.publish:
+        replace_between(START, END, markdown(known))
     return int(any(verdict.contradicts for verdict in verdicts))
 
 
@@ -98,6 +101,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.consumers", description=__doc__)
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(CONSUMERS)}")
     parser.add_argument("--models", metavar="NAME,NAME", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--publish", action="store_true", help="renew the table in the README")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as Markdown")
     return parser.parse_args(arguments)
 

@@ -9,6 +9,7 @@ from tests.consumers.consumers import CONSUMERS
 from tests.consumers.models import MODELS
 from tests.consumers.verdicts import FAILS, NO_BASELINE, NOT_INSTALLED, REFUSED, RIGHT, WRONG, Verdict
 
+START, END = "<!-- made by make consumers -->\n", "<!-- end of consumers -->\n"
 _WORDS = {RIGHT: "right", WRONG: "**wrong**", FAILS: "fails", REFUSED: "refused", NO_BASELINE: "not even plain"}
 
 

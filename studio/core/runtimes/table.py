@@ -37,14 +37,14 @@ _CONVERTED = _types("llama mistral qwen2 qwen3 gemma3_text phi3 smollm3 granite 
 RUNTIMES: dict[str, Runtime] = {
     row.name: row
     for row in (
-        Runtime("mlx-lm", "mlx-lm", "0.32.2", "2026-11-28", "logits of `make architectures`"),
-        Runtime("transformers", "transformers", "5.23.0", "2026-11-28", "logits of `make architectures`"),
+        Runtime("mlx-lm", "mlx-lm", "0.32.2", "2026-11-28", "logits equal those of the decoded weights"),
+        Runtime("transformers", "transformers", "5.23.0", "2026-11-28", "logits equal those of the decoded weights"),
         Runtime(
             "vllm",
             "vLLM",
             "0.25.1",
             "2026-11-28",
-            "loss on an NVIDIA H200, weight only",
+            "loss of the decoded weights on an NVIDIA H200, weight only",
             {"modelopt": _VLLM, "compressed-tensors": _VLLM},
         ),
         Runtime(
@@ -52,7 +52,7 @@ RUNTIMES: dict[str, Runtime] = {
             "mlx-vlm",
             "0.7.10",
             "2026-11-28",
-            "logits of `make consumers`",
+            "logits equal those of the decoded weights",
             {"mlx": _MLX_VLM, "modelopt": _MLX_VLM, "compressed-tensors": _MLX_VLM},
         ),
         Runtime(
@@ -60,7 +60,7 @@ RUNTIMES: dict[str, Runtime] = {
             "llama.cpp",
             "b11549",
             "2026-11-28",
-            "logits of `make consumers`",
+            "logits equal those of the decoded weights",
             {"modelopt": _CONVERTED, "compressed-tensors": _CONVERTED},
             note="after its conversion to GGUF; ollama takes the result",
         ),
