@@ -387,3 +387,21 @@ def test_what_is_known_against_the_reader_is_said_before_the_export(tmp_path: Pa
         assert "has no model type bert" in job.doubt
     with prepared(tmp_path / "b", "mlx", llama(1), {**CONFIG, "rms_norm_eps": 1e-5}) as job:
         assert not job.doubt
+
+
+def test_a_head_that_mlx_lm_drops_is_kept(tmp_path: Path) -> None:
+    tensors = {**llama(1), "lm_head.weight": gaussian(96, 64)}
+    with prepared(
+        tmp_path, "mlx", tensors, {**CONFIG, "tie_word_embeddings": True}, rules=[("lm_head", "nvfp4-2t")]
+    ) as job:
+        assert formats(job, "lm_head") == {"keep"}
+        assert "embedding is the head" in job.changes[0]
+
+
+def test_a_single_file_is_read_by_the_config_beside_it(tmp_path: Path) -> None:
+    stack = gaussian(EXPERTS, 64, 64)
+    folder = checkpoint(tmp_path / "source", {"model.layers.0.mlp.experts.down_proj": stack}, GPT_OSS)
+    with core.open_model(folder / "model.safetensors") as model:
+        (layer,) = model.layers
+        assert model.family.name == "gpt-oss"
+        assert (layer.matrices[0].row_step, layer.matrices[0].column_step) == (1, 64)

@@ -35,11 +35,13 @@ class Mlx:
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
-        """See `Layout.fit`: what mlx-lm takes apart stays plain, what it joins has two tiers."""
+        """See `Layout.fit`: what mlx-lm drops or takes apart stays plain, what it joins has two tiers."""
         names = model.family.mlx
         plain = "mlx-lm takes it apart while loading, which it can do with plain weights only"
         joined = "mlx-lm joins it with others, which then can not have a tensor scale each"
-        fitted = (kept(choice, plain) if named(choice, names.keep) else choice for choice in choices)
+        unused = "config.json says that the embedding is the head, and mlx-lm drops this one"
+        tied = (kept(c, unused) if c.recipe and c.layer.role == "head" and model.is_tied else c for c in choices)
+        fitted = (kept(choice, plain) if named(choice, names.keep) else choice for choice in tied)
         return tuple(
             with_format(choice, _TWO_TIERS, joined) if named(choice, names.two_tiers) and _has_scale(choice) else choice
             for choice in fitted
