@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import Layer, Matrix
 from studio.core.scratch import Scratch
+from studio.core.sources.plain import TURNED_NBYTES
 
 SLAB_NBYTES = 4 << 20
 """Bytes of weights that one task works on: large enough to hide the overhead of a task, small enough for a cache."""
@@ -39,8 +40,7 @@ def slabs(layer: Layer, matrix: Matrix, nbytes: int = SLAB_NBYTES) -> Iterator[S
 
 def slab_height(layer: Layer, matrix: Matrix, nbytes: int) -> int:
     """Rows of a slab of about `nbytes` once read; one at least."""
-    taken = matrix.row_step + 1 if matrix.column_step != 1 else 1  # what is stored between the rows is read, too
-    return max(nbytes // (max(matrix.columns, 1) * WEIGHT_DTYPES[layer.dtype].itemsize * taken), 1)
+    return max(nbytes // (max(matrix.columns, 1) * WEIGHT_DTYPES[layer.dtype].itemsize), 1)
 
 
 def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES) -> int:
@@ -48,7 +48,9 @@ def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES) -> int:
     matrices = [layer.whole] if layer.widened else layer.matrices
     itemsize = WEIGHT_DTYPES[layer.dtype].itemsize if matrices else 1
     tallest = (min(matrix.rows, slab_height(layer, matrix, nbytes)) * matrix.columns for matrix in matrices)
-    return max((weights * itemsize for weights in tallest), default=nbytes) * (4 if layer.widened else 3)
+    turned = max((m.column_step * itemsize for m in layer.matrices if m.column_step != 1), default=0)
+    rows = max((weights * itemsize for weights in tallest), default=nbytes)
+    return rows * (4 if layer.widened else 3) + (max(turned, TURNED_NBYTES) if turned else 0)
 
 
 def read_slab(slab: Slab, scratch: Scratch | None = None) -> NDArray[Any]:

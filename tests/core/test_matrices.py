@@ -1,14 +1,18 @@
 """Stored tensors are cut into matrices whose rows are outputs, or kept with the true reason."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from studio import core
 from studio.core.architectures import base_name, family_of, role
 from studio.core.matrices import LONGEST_ROW, matrices_of
 from studio.core.model import Matrix
+from studio.core.reading import read_slab, slabs
+from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint, gaussian
 
 MOE = "model.layers.0.mlp"
 Config = Mapping[str, Any]
@@ -207,3 +211,23 @@ def test_what_is_kept_says_the_true_reason(config: Config, name: str, shape: Sha
     matrices, obstacle = cut(config, name, shape)
     assert not matrices
     assert reason in obstacle
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize("dtype", [BF16, FP8])
+def test_rows_of_input_first_stacks_are_read_in_any_slabs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interleaved: bool, dtype: Any
+) -> None:
+    experts, inputs, outputs = 3, 48, 64
+    stored = gaussian(experts, inputs, outputs, sigma=1, dtype=dtype)
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    config = {**CONFIG, "hidden_size": inputs, "model_type": "gpt_oss" if interleaved else "llama4"}
+    monkeypatch.setattr("studio.core.sources.plain.TURNED_NBYTES", 5 * outputs * stored.itemsize)
+    with core.open_model(checkpoint(tmp_path / "m", {name: stored}, config)) as model:
+        layer = model.by_name[name]
+        for place, matrix in enumerate(layer.matrices):
+            expert, part = divmod(place, 2)
+            half = slice(part, None, 2) if interleaved else slice(part * outputs // 2, (part + 1) * outputs // 2)
+            wanted = stored[expert][:, half].T.astype(np.float32)
+            found = np.concatenate([read_slab(slab) for slab in slabs(layer, matrix, 7 * inputs * 4)])
+            np.testing.assert_array_equal(found.astype(np.float32), wanted)
