@@ -45,23 +45,25 @@ def merged(path: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A row per consumer, a column per layout and format; in the cells what was seen, of how many or which models."""
-    columns = list(dict.fromkeys((verdict.layout, verdict.format) for verdict in verdicts))
-    head = ["consumer", *(f"{layout}, {row}" for layout, row in columns)]
-    rows = [_row(name, verdicts, columns) for name in dict.fromkeys(verdict.consumer for verdict in verdicts)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    """A row per consumer and layout, a column per format; in the cells what was seen, of how many or which models."""
+    formats = list(dict.fromkeys(verdict.format for verdict in verdicts))
+    rows = dict.fromkeys((verdict.consumer, verdict.layout) for verdict in verdicts)
+    lines = [["consumer", "layout", *formats], ["---"] * (len(formats) + 2)]
+    lines += [_row(name, layout, verdicts, formats) for name, layout in rows]
     dates = sorted({verdict.date for verdict in verdicts})
     seen = f"Seen by `make consumers`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     right = f"Right: the logits of the decoded weights in the same program. Models: {', '.join(MODELS)}."
+    plans = "`split`: attention in three tiers, the rest in two; `mixed`: several formats in one model."
     notes = [f"{row.title} {row.version}: {row.note}." for row in CONSUMERS.values() if row.note]
-    return "\n".join([*lines, "", " ".join([seen, right, *notes]), ""])
+    table = [f"| {' | '.join(cells)} |" for cells in lines]
+    return "\n".join([*table, "", " ".join([seen, right, plans, *notes]), ""])
 
 
-def _row(name: str, verdicts: Sequence[Verdict], columns: Sequence[tuple[str, str]]) -> list[str]:
+def _row(name: str, layout: str, verdicts: Sequence[Verdict], formats: Sequence[str]) -> list[str]:
+    own = [verdict for verdict in verdicts if (verdict.consumer, verdict.layout) == (name, layout)]
     consumer = CONSUMERS[name]
-    own = [verdict for verdict in verdicts if verdict.consumer == name]
-    cells = [_cell([v for v in own if (v.layout, v.format) == column]) for column in columns]
-    return [f"{consumer.title} {consumer.version}", *cells]
+    cells = [_cell([verdict for verdict in own if verdict.format == row]) for row in formats]
+    return [f"{consumer.title} {consumer.version}", layout, *cells]
 
 
 def _cell(verdicts: Sequence[Verdict]) -> str:

@@ -76,7 +76,7 @@ def test_reports_mark_what_contradicts_and_name_the_models():
     assert "CONTRADICTS" not in line(found[0])
     assert "CONTRADICTS" in line(found[1])
     assert "2 verdicts, 1 contradict" in totals(found)
-    assert "| mlx-vlm 0.7.10 | right: demo; fails: demo |" in markdown(found)
+    assert f"| mlx-vlm 0.7.10 | {found[0].layout} | right: demo; fails: demo |" in markdown(found)
 
 
 def test_results_of_other_consumers_and_models_are_kept(tmp_path):
