@@ -11,6 +11,8 @@ from typing import Any, TextIO
 from studio import core
 
 WIDE = 240
+_NARROWEST = 28
+_GAP = "  "
 _LINE_EVERY = 5.0
 
 
@@ -51,27 +53,30 @@ class Console:
         self.emit("error", message=str(error), hint=error.hint, exit_code=error.exit_code)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; a title that starts with ">" aligns to the right; the first column is cut where room is short."""
+        """A table; a title that starts with ">" aligns right; the first column loses its front where room is short."""
         if self.as_json:
             return
+        from rich.cells import cell_len, set_cell_size
         from rich.console import Console as Rich
-        from rich.table import Table
-        from rich.text import Text
 
         terminal = _is_terminal(sys.stdout)
-        table = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
-        for place, title in enumerate(columns):
-            right = title.startswith(">")
-            head = title.removeprefix(">")
-            width = max(len(head), *(len(row[place]) for row in rows), 0) if place else 0
-            table.add_column(head, justify="right" if right else "left", no_wrap=True, min_width=width)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        try:
-            rich = Rich(file=sys.stdout, width=None if terminal else WIDE, no_color=not terminal, markup=False)
-            rich.print(table)
-        except (OSError, ValueError):
-            _drop(sys.stdout)
+        heads = [title.removeprefix(">") for title in columns]
+        widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+        room = (Rich(file=sys.stdout).width if terminal else WIDE) - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)
+        widths[0] = min(widths[0], max(room, cell_len(heads[0]), _NARROWEST))
+
+        def line(cells: Sequence[str]) -> str:
+            aligned = []
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+                space = width - cell_len(cell)
+                if space < 0:
+                    aligned.append("…" + set_cell_size(cell[::-1], width - 1)[::-1])
+                else:
+                    aligned.append(" " * space + cell if columns[place].startswith(">") else cell + " " * space)
+            return _GAP.join(aligned).rstrip()
+
+        top = line(heads)
+        self._write(sys.stdout, "\n".join([f"\x1b[1m{top}\x1b[0m" if terminal else top, *map(line, rows)]))
 
     def start_progress(self, title: str, total: int) -> None:
         """Begin to show progress in bytes, on stderr."""

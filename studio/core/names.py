@@ -7,6 +7,8 @@ _LONGEST_NAME = 255
 def printable(name: object, limit: int = SHOWN) -> str:
     """`name` as one line of harmless text: control, bidi and unassigned characters escaped, at most `limit` long."""
     text = str(name)
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = "".join(_escape(character) for character in text[: limit + 1])
     return shown if len(text) <= limit and len(shown) <= limit else shown[: limit - 1] + "…"
 

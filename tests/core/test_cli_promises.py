@@ -13,6 +13,7 @@ import pytest
 
 from studio import core
 from studio.cli import main
+from studio.console import Console
 from tests.core.checkpoints import BF16, QUERY, checkpoint, gaussian, llama, snapshot, write_json
 from tests.core.conftest import Refused, Studio
 
@@ -283,3 +284,16 @@ def test_a_rule_of_a_plan_file_still_must_match(studio: Studio, source: Path, tm
     ran = studio("plan", source, "--plan", tmp_path / "plan.json")
     assert ran.code == 2
     assert "the rule for *ghost matches no layer" in ran.err
+
+
+def test_a_table_keeps_the_end_of_a_name_where_the_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("studio.console.WIDE", 50)
+    rows = [("model.layers.10.self_attn.q_proj", "64 x 64", "kept"), ("模型.norm", "64", "norms are never quantized")]
+    Console().table(("layer", ">shape", "note"), rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "layer                           shape  note",
+        "….layers.10.self_attn.q_proj  64 x 64  kept",
+        "模型.norm                          64  norms are never quantized",
+    ]
