@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
@@ -37,6 +39,7 @@ class Document(QObject):
         chosen(list): indices of layers with another choice.
         measured(list): indices of layers with another result or state.
         selected(list): names of the selected layers.
+        hidden(list): names of layers that were to be selected, all of which the filter hides.
         saved_changed(): the plan differs from the saved one, or no longer does.
     """
 
@@ -44,6 +47,7 @@ class Document(QObject):
     chosen = Signal(list)
     measured = Signal(list)
     selected = Signal(list)
+    hidden = Signal(list)
     saved_changed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -53,6 +57,7 @@ class Document(QObject):
         self.undo.cleanChanged.connect(lambda _clean: self.saved_changed.emit())
         self.cache = core.ResultCache()
         self.selection: list[str] = []
+        self._shown: NDArray[np.bool_] | None = None
         self.choices: list[core.Choice] = []
         self.warning_line = 0.12
 
@@ -71,7 +76,7 @@ class Document(QObject):
     def close_model(self) -> None:
         """Close the checkpoint's files; nothing is open afterwards."""
         self.undo.clear()
-        self.selection = []
+        self.selection, self._shown = [], None
         if self.model is not None:
             self.model.close()
             self.model = None
@@ -103,10 +108,10 @@ class Document(QObject):
         edits = {name: value for name, value in self.state.edits.items() if name not in dropped}
         self._push("back to the plan", PlanState(self.state.plan, self.state.base, edits))
 
-    def set_plan(self, plan: core.Plan, text: str) -> None:
-        """Follow another plan; choices by hand go, and undo brings them back. Raises PlanError."""
+    def set_plan(self, plan: core.Plan, text: str, *, by_hand: bool = False) -> None:
+        """Follow another plan; choices by hand stay with `by_hand`, else undo brings them back. Raises PlanError."""
         assert self.model is not None
-        self._push(text, PlanState(plan, core.resolve(plan, self.model)))
+        self._push(text, PlanState(plan, core.resolve(plan, self.model), self.state.edits if by_hand else {}))
 
     def _push(self, text: str, state: PlanState) -> None:
         if state != self.state:
@@ -212,10 +217,21 @@ class Document(QObject):
     # what is selected
 
     def select(self, names: list[str]) -> None:
-        """Select layers; every view follows."""
-        if names != self.selection:
-            self.selection = names
-            self.selected.emit(names)
+        """Select those of the layers that the filter shows, so that no key acts on others; every view follows."""
+        found = names if self._shown is None else [name for name in names if self._shown[self.store.index[name]]]
+        if names and not found:
+            self.hidden.emit(names)
+        elif found != self.selection:
+            self.selection = found
+            self.selected.emit(found)
+
+    def show_only(self, shown: NDArray[np.bool_]) -> None:
+        """Take over what the filter shows, a truth per layer; layers that it hides are selected no longer."""
+        self._shown = shown
+        left = [name for name in self.selection if shown[self.store.index[name]]]
+        if left != self.selection:
+            self.selection = left
+            self.selected.emit(left)
 
     @property
     def current(self) -> str:

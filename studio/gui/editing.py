@@ -58,19 +58,24 @@ class Editing(QObject):
         self._document.reset_formats(self._document.selection)
 
     def set_preset(self, name: str) -> None:
-        """Follow a preset, with the format of now."""
+        """Follow a preset, with the format of now; choices by hand stay."""
         plan = core.preset(name).with_format(self._document.state.plan.format)
         self._follow(plan.with_exponent(self._document.state.plan.exponent), f"preset {name}")
 
     def set_plan_format(self, name: str) -> None:
-        """Another format for all layers that the plan quantizes."""
+        """Another format for all layers that the plan quantizes; choices by hand stay."""
         self._follow(self._document.state.plan.with_format(name), f"{name} for the plan")
 
     def _follow(self, plan: core.Plan, text: str) -> None:
         try:
-            self._document.set_plan(plan, text)
+            self._document.set_plan(plan, text, by_hand=True)
         except core.StudioError as error:
             self.told.emit(message_of(error, "This plan does not fit the checkpoint"))
+            return
+        if edits := list(self._document.state.edits):
+            who = "1 layer keeps" if len(edits) == 1 else f"{len(edits):,} layers keep"
+            fix = ("Give them up", lambda: self._document.reset_formats(edits))
+            self.told.emit(Message("info", f"{who} what was chosen by hand", fixes=(fix,)))
 
     def save_plan(self) -> None:
         """Save the plan with all choices as JSON."""
@@ -95,6 +100,7 @@ class Editing(QObject):
 
     def read_plan(self, path: Path) -> None:
         """Follow the plan in a file."""
+        edits = len(self._document.state.edits)
         try:
             plan = core.load_plan(path)
             self._document.set_plan(plan, f"plan {path.name}")
@@ -102,7 +108,15 @@ class Editing(QObject):
             self.told.emit(message_of(error, "This plan can not be used"))
             return
         self._files[path] = plan
-        self.told.emit(Message("good", f"Plan {core.printable(path.name)} is in use", "Undo goes back."))
+        self.told.emit(
+            Message(
+                "good",
+                f"Plan {core.printable(path.name)} is in use",
+                f"It takes the place of {edits:,} choices by hand; undo brings them back."
+                if edits
+                else "Undo goes back.",
+            )
+        )
 
     def report(self) -> None:
         """Write HTML, CSV and JSON."""
@@ -183,10 +197,9 @@ class Editing(QObject):
     def select_worst(self) -> None:
         """Layers above the warning line."""
         store = self._document.store
-        found = (store.rel_err > self._document.warning_line).nonzero()[0].tolist()
-        self._select(found)
-        if not found:
-            line = self._document.warning_line
+        line = self._document.warning_line
+        self._select((store.rel_err > line).nonzero()[0].tolist())
+        if not (store.rel_err > line).any():
             self.told.emit(Message("good", f"No layer is above the warning line of {line:g}"))
 
     def _select(self, indices: list[int]) -> None:
@@ -197,9 +210,11 @@ class Editing(QObject):
         """The next or previous layer that failed or is above the line."""
         store = self._document.store
         bad = (store.rel_err > self._document.warning_line) | (store.state == FAILED)
-        order = [i for i in store.order.tolist() if bad[i]]
+        order = [i for i in self._workspace.layers.table.visible if bad[i]]
         if not order:
-            self.told.emit(Message("good", "There are no problems"))
+            hidden = int(bad.sum())
+            text = f"The filter hides {hidden:,} layers with problems" if hidden else "There are no problems"
+            self.told.emit(Message("info" if hidden else "good", text))
             return
         current = self._document.current
         at = order.index(store.index[current]) if current and store.index[current] in order else (-1 if step > 0 else 0)

@@ -189,6 +189,7 @@ class LayerTable(QAbstractTableModel):
         """Work out the rows again: filter, order, folds."""
         self.beginResetModel()
         if self._document.model is None:
+            passed = None
             self._rows = self._visible = self._row_of = self._head_of = np.zeros(0, np.int64)
         else:
             passed = self._filter.mask(self.store)
@@ -196,6 +197,8 @@ class LayerTable(QAbstractTableModel):
             self._rows = self._sorted() if self.sort_column >= 0 else self._grouped()
             self._number_rows()
         self.endResetModel()
+        if passed is not None:
+            self._document.show_only(passed)
 
     def _number_rows(self) -> None:
         """Where each layer and each head of a block is, -1 for those that are not shown."""

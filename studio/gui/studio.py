@@ -80,6 +80,7 @@ class Studio(QObject):
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)
+        document.hidden.connect(self._offer_hidden)
         document.chosen.connect(lambda _: self._ready_soon.start())
         self._ready_soon.timeout.connect(self._show_what_is_left)
         window.activity.pause_wanted.connect(self.runs.toggle_pause)
@@ -315,6 +316,15 @@ class Studio(QObject):
             self.document.select([])
         else:
             self.workspace.filter_bar.field.clear()
+
+    def _offer_hidden(self, names: list[str]) -> None:
+        shown = core.printable(names[0]) if len(names) == 1 else f"{len(names):,} layers"
+        text = f"The filter hides {shown}"
+        self.commands.tell(Message("info", text, fixes=(("Clear the filter", lambda: self._show_hidden(names)),)))
+
+    def _show_hidden(self, names: list[str]) -> None:
+        self.workspace.filter_bar.field.clear()
+        self.document.select(names)
 
     def _reset_layout(self) -> None:
         self.workspace.reset_layout()

@@ -127,6 +127,42 @@ def test_the_selection_survives_sorting_filtering_and_folding(studio: Studio, na
     assert {index.row() for index in view.selectionModel().selectedRows()} == rows
 
 
+def test_what_the_filter_hides_is_selected_no_longer_and_no_key_changes_it(
+    studio: Studio, names: Names, qtbot: QtBot
+) -> None:
+    view, store = studio.workspace.layers, studio.document.store
+    before = dict(zip(store.names, store.formats, strict=True))
+    studio.document.select(names("mlp.down_proj"))
+    type_filter(studio, "layers.1")
+    assert studio.document.selection == names("layers.1.mlp.down_proj")
+    give_focus(qtbot, view)
+    qtbot.keyClick(view, Qt.Key.Key_4)
+    changed = {name for name in store.names if store.formats[store.index[name]] != before[name]}
+    assert changed == set(names("layers.1.mlp.down_proj"))
+    type_filter(studio, "")
+    assert studio.document.selection == names("layers.1.mlp.down_proj")
+
+
+@pytest.mark.parametrize("key", ["select_kind", "select_invert", "select_all"])
+def test_no_command_selects_what_the_filter_hides(studio: Studio, names: Names, key: str) -> None:
+    type_filter(studio, "layers.1")
+    studio.document.select(names("layers.1.mlp.up_proj"))
+    studio.commands.perform(key)
+    assert studio.document.selection
+    assert set(studio.document.selection) <= set(names("layers.1"))
+
+
+def test_a_layer_picked_in_a_plot_behind_the_filter_is_offered(studio: Studio, names: Names) -> None:
+    type_filter(studio, "layers.1")
+    wanted = names("layers.2.mlp.up_proj")
+    studio.workspace.views["ErrorView"].layers_selected.emit(wanted)
+    message = studio.commands.window.messages.items[-1]
+    assert (studio.document.selection, message.title) == ([], f"The filter hides {wanted[0]}")
+    message.fixes[0][1]()
+    assert studio.document.selection == wanted
+    assert studio.workspace.filter_bar.field.text() == ""
+
+
 def test_selecting_in_the_table_tells_every_view(studio: Studio) -> None:
     told: list[list[str]] = []
     studio.document.selected.connect(told.append)

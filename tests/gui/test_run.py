@@ -26,10 +26,10 @@ def states(studio: Studio, names: list[str]) -> set[int]:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A checkpoint that takes a while: 48 layers of 4 MB."""
+    """A checkpoint that takes a while: 96 layers of 4 MB."""
     rng = np.random.default_rng(3)
     weight = rng.normal(size=(1024, 2048)).astype(np.float16)
-    tensors = {f"model.layers.{i}.mlp.up_proj.weight": weight for i in range(48)}
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": weight for i in range(96)}
     folder = tmp_path / "large"
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
@@ -147,10 +147,10 @@ def test_cancel_stops_soon_and_keeps_what_is_done(studio: Studio, large: Path, q
     qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
     assert not {QUEUED, RUNNING} & set(store.state.tolist())
     done = int((store.state == DONE).sum())
-    assert 0 < done < 48
+    assert 0 < done < 96
     studio.commands.perform("quantize")
     wait()
-    assert int((store.state == DONE).sum()) == 48
+    assert int((store.state == DONE).sum()) == 96
 
 
 def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBot, wait: Wait) -> None:
@@ -162,11 +162,11 @@ def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBo
     qtbot.wait(250)
     held = int((store.state == DONE).sum())
     qtbot.wait(250)
-    assert int((store.state == DONE).sum()) == held < 48
+    assert int((store.state == DONE).sum()) == held < 96
     assert studio.commands.window.activity.pause.text() == "Resume"
     studio.commands.perform("pause")
     wait()
-    assert int((store.state == DONE).sum()) == 48
+    assert int((store.state == DONE).sum()) == 96
 
 
 def test_closing_while_work_runs_ends_it(settings: Settings, qapp: QApplication, large: Path, qtbot: QtBot) -> None:
@@ -245,3 +245,20 @@ class _View:
 
     def busy(self, text: str) -> None:
         pass
+
+
+@pytest.mark.parametrize("pick", ["format", "preset"])
+def test_a_choice_in_the_tool_bar_leaves_what_was_chosen_by_hand(studio: Studio, names: Names, pick: str) -> None:
+    chosen, store = names("layers.1.mlp.down"), studio.document.store
+    studio.document.set_format(chosen, "mxfp8")
+    if pick == "format":
+        studio.plan_bar.format_wanted.emit("int4-g64")
+    else:
+        studio.plan_bar.preset_wanted.emit("experts")
+    assert store.formats[store.index[chosen[0]]] == "mxfp8"
+    message = studio.commands.window.messages.items[-1]
+    assert message.title == "1 layer keeps what was chosen by hand"
+    message.fixes[0][1]()
+    assert store.formats[store.index[chosen[0]]] == ("int4-g64" if pick == "format" else "keep")
+    studio.commands.perform("undo")
+    assert store.formats[store.index[chosen[0]]] == "mxfp8"
