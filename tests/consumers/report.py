@@ -54,9 +54,11 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     seen = f"Seen by `make consumers`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     right = f"Right: the logits of the decoded weights in the same program. Models: {', '.join(MODELS)}."
     plans = "`split`: attention in three tiers, the rest in two; `mixed`: several formats in one model."
+    unsaid = sum(verdict.contradicts for verdict in verdicts)
+    said = f"Of the {len(verdicts):,} exports, {unsaid or 'none'} did otherwise than the program says before it writes."
     notes = [f"{row.title} {row.version}: {row.note}." for row in CONSUMERS.values() if row.note]
     table = [f"| {' | '.join(cells)} |" for cells in lines]
-    return "\n".join([*table, "", " ".join([seen, right, plans, *notes]), ""])
+    return "\n".join([*table, "", " ".join([seen, right, said, plans, *notes]), ""])
 
 
 def _row(name: str, layout: str, verdicts: Sequence[Verdict], formats: Sequence[str]) -> list[str]:
