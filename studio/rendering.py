@@ -134,8 +134,8 @@ def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bo
         dry_run=dry_run,
     )
     if old:
-        size = core.size_text(old.nbytes)
-        console.log(f"replaces the export at {target}: {len(old.files)} files, {size}, go once the new one is whole")
+        what = f"{old.files_text}, {core.size_text(old.nbytes)}"
+        console.log(f"replaces the export at {target}: {what}, go once the new one is whole")
     if dry_run:
         files = ", ".join(f"{shard.name} {core.size_text(shard.nbytes)}" for shard in job.shards)
         console.say(f"\nWould write {core.size_text(job.nbytes)} to {target}: {files}")

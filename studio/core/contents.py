@@ -34,6 +34,11 @@ class Contents:
     nbytes: int
     strangers: tuple[str, ...]
 
+    @property
+    def files_text(self) -> str:
+        """How many files there are, in words."""
+        return f"{len(self.files):,} file{'s' if len(self.files) != 1 else ''}"
+
 
 def contents(folder: Path) -> Contents:
     """What an export of ours in `folder` holds; links are not followed.
