@@ -9,19 +9,21 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from studio.core.contents import JOURNAL, MANIFEST, contents, read_journal, remove
+from studio.core.contents import JOURNAL, MANIFEST, SUMS, contents, read_journal, remove
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.exchange import exchange
 from studio.core.names import printable
 
 SUFFIX = ".partial"
 TEMPORARY = ".tmp"
+_OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp)?|.*\.json\.tmp")
 AGAIN = "run the same command again; finished shards are kept"
 _RESUME = f"free some disk space and {AGAIN}"
 
@@ -130,26 +132,27 @@ class Staging:
         self.journal = old
 
     def _read_journal(self) -> dict[str, Any] | None:
-        if not (self.path / JOURNAL).exists():
-            names = {entry.name for entry in self.path.iterdir()} - {JOURNAL + TEMPORARY}
-            if strangers := names and self._strangers(names):
-                what = f"exists and was not made by this program: it holds {printable(min(strangers))}"
-                raise ExportError(what, file=self.path, hint="move it away or choose another target")
-            return None
-        return read_journal(self.path / JOURNAL)
+        journal = read_journal(self.path / JOURNAL)
+        if journal is None and (strangers := self._strangers()):
+            what = f"exists and was not made by this program: it holds {printable(min(strangers))}"
+            raise ExportError(what, file=self.path, hint="move it away or choose another target")
+        return journal
 
-    def _strangers(self, names: set[str]) -> set[str]:
-        """What is no file of an export that was replaced, and that a kill kept from going."""
+    def _strangers(self) -> set[str]:
+        """What in a folder without a journal is neither of a run nor of an export that a kill kept from going."""
+        names = {entry.name for entry in self.path.iterdir()} - {JOURNAL + TEMPORARY}
+        if JOURNAL in names:  # damaged
+            return {name for name in names if name != JOURNAL and not _OF_A_RUN.fullmatch(name)}
         try:
-            return set(contents(self.path).strangers) - {JOURNAL + TEMPORARY}
+            return set(contents(self.path).strangers) - {JOURNAL + TEMPORARY} if names else names
         except (CheckpointError, OSError):
             return names
 
     def clear(self) -> None:
         """Remove everything in the folder; what marks it as ours goes last, so that a kill leaves it recognizable."""
-        last = (MANIFEST, JOURNAL)
+        last = {SUMS: 1, MANIFEST: 2, JOURNAL: 3}
         with writing(self.path):
-            for entry in sorted(self.path.iterdir(), key=lambda entry: (entry.name in last, entry.name == JOURNAL)):
+            for entry in sorted(self.path.iterdir(), key=lambda entry: last.get(entry.name, 0)):
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:

@@ -355,6 +355,30 @@ def test_the_rest_of_a_replaced_export_in_the_staging_folder_goes_unless_somethi
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_taking_the_rest_of_a_replaced_export_away_can_be_stopped_anywhere(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old.rename(tmp_path / "out.partial")
+    real, killed = os.unlink, True
+    while killed:
+        folder, left = Staging(tmp_path / "out"), iter([True])
+
+        def unlink(*arguments: object, left: object = left, **named: object) -> None:
+            if not next(left, False):  # type: ignore[call-overload]
+                raise KilledError
+            real(*arguments, **named)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            try:
+                folder.begin({}, restart=False)
+                killed = False
+            except KilledError:
+                pass
+        folder.close()
+    assert [path.name for path in folder.path.iterdir()] == [JOURNAL]
+
+
 def test_a_demo_replaces_a_demo_and_no_export_of_a_persons_model(studio: Studio, old: Path) -> None:
     before = snapshot(old)
     assert studio("demo", old).code == 4

@@ -95,7 +95,7 @@ def test_emptying_the_folder_can_be_stopped_anywhere(
     for allowed in range(len(names) + 1):
         folder = Staging(tmp_path / "out")
         for name in names:
-            (folder.path / name).write_text("{}")
+            (folder.path / name).write_text('{"identity": {}, "shards": {}}')
         left = iter([True] * allowed)
 
         def unlink(path: Path, left: object = left) -> None:
@@ -271,6 +271,18 @@ def test_a_damaged_journal_means_starting_over(source: Path, tmp_path: Path, stu
     stop_after(source, tmp_path / "out", core.ShardWritten)
     (tmp_path / "out.partial" / JOURNAL).write_bytes(journal)
     assert studio("quantize", source, tmp_path / "out").code == 0
+
+
+def test_a_folder_with_a_journal_of_somebody_else_is_left_alone(source: Path, tmp_path: Path, studio: Studio) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / JOURNAL).write_text('{"dear": "diary"}')
+    (tmp_path / "out.partial" / "thesis.txt").write_text("years of work")
+    before = snapshot(tmp_path / "out.partial")
+    for options in ((), ("--restart",), ("--overwrite",)):
+        ran = studio("quantize", source, tmp_path / "out", *options)
+        assert ran.code == 4
+        assert "thesis.txt" in ran.err
+    assert snapshot(tmp_path / "out.partial") == before
 
 
 def test_a_large_side_file_is_copied_piece_by_piece(source: Path, tmp_path: Path, studio: Studio) -> None:
