@@ -138,7 +138,13 @@ class ExportDialog(QDialog):
             suggested = Path.home() / suggested.name
         self.set_target(suggested)
         for edit in (self.folder, self.name):
-            edit.textChanged.connect(self._check_soon)
+            edit.textChanged.connect(self._place_changed)
+
+    def _place_changed(self) -> None:
+        """What may be replaced or discarded was said of another folder."""
+        self.replace.setChecked(False)
+        self.discard.setChecked(False)
+        self._check_soon()
 
     def _folder_row(self) -> QHBoxLayout:
         row = QHBoxLayout()

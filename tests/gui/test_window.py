@@ -250,6 +250,22 @@ def test_a_wrong_name_of_an_export_is_said_in_the_checks(
     dialog.reject()
 
 
+def test_replacing_is_asked_anew_for_another_folder(quantized: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        older_export(tmp_path / name)
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    dialog.set_target(tmp_path / "one")
+    qtbot.waitUntil(lambda: dialog.replace.isVisibleTo(dialog), timeout=10_000)
+    dialog.replace.setChecked(True)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    dialog.name.setText("two")
+    assert not dialog.replace.isChecked()
+    qtbot.waitUntil(lambda: "not empty" in dialog.export.toolTip(), timeout=10_000)
+    dialog.reject()
+
+
 def test_an_export_asks_for_a_folder_and_a_name(quantized: Studio, qtbot: QtBot, tmp_path: Path) -> None:
     quantized.commands.perform("export")
     dialog = quantized.exporting.dialog
