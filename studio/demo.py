@@ -22,7 +22,7 @@ def run_demo(target: Path, machine: core.Machine, console: Console, follow: Foll
         console.say(f"   backend: {started.backend.title}\n")
         console.emit("backend", name=started.backend.name, title=started.backend.title)
         job = core.prepare(
-            model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], target, overwrite=_is_ours(target)
+            model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], target, overwrite=_is_demo(target, model)
         )
         outcome = follow(core.export(started, job), console)
         console.say("2. Quantized to NVFP4 with three tiers:\n")
@@ -53,9 +53,12 @@ def _compare_formats(
     console.table(("format", "", ">bits per weight", ">rel_err", ">worst layer"), rows)
 
 
-def _is_ours(target: Path) -> bool:
+def _is_demo(target: Path, model: core.Model) -> bool:
     """True for a folder that an earlier demo wrote, which may be replaced."""
-    return (target / "nvfp4_studio.json").is_file()
+    try:
+        return {result.name for result in core.exported_results(target)} == set(model.by_name)
+    except core.StudioError:
+        return False
 
 
 def _say_next(target: Path, console: Console) -> None:

@@ -130,8 +130,12 @@ def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bo
         side_files=list(job.model.side_names),
         cautions=job.cautions,
         claims=[asdict(claim) for claim in job.claims],
+        replaces={"files": len(old.files), "nbytes": old.nbytes} if (old := job.replaced) else None,
         dry_run=dry_run,
     )
+    if old:
+        what = f"{old.files_text}, {core.size_text(old.nbytes)}"
+        console.log(f"replaces the export at {target}: {what}, go once the new one is whole")
     if dry_run:
         files = ", ".join(f"{shard.name} {core.size_text(shard.nbytes)}" for shard in job.shards)
         console.say(f"\nWould write {core.size_text(job.nbytes)} to {target}: {files}")

@@ -57,6 +57,7 @@ from studio.core.results import LayerResult, Outcome, histogram_edges
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.shards import sized
 from studio.core.survey import LayerFailed, survey
+from studio.core.target import wrong_name
 
 __all__ = [
     "BUG",
@@ -153,4 +154,5 @@ __all__ = [
     "validate",
     "verify",
     "write_reports",
+    "wrong_name",
 ]

@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 import kernels
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
+from studio.core.contents import MANIFEST, SUMS, Contents, sums
 from studio.core.errors import CheckpointError, ExportError, PlanError
-from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started
+from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started, Warned
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
 from studio.core.layouts.documents import code_left_out, json_document
 from studio.core.layouts.fitting import changes
-from studio.core.manifest import SUMS, manifest, sums
+from studio.core.manifest import manifest
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.pipeline import Engine, run, work
@@ -26,7 +27,8 @@ from studio.core.results import LayerResult, Outcome
 from studio.core.runtimes import Claim, claims
 from studio.core.shard_writer import ShardWriter
 from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
-from studio.core.staging import MANIFEST, NoSpaceError, Staging, check_space, check_target
+from studio.core.staging import AGAIN, NoSpaceError, Staging
+from studio.core.target import check_space, check_target
 from studio.core.tasks import Tasks
 from studio.core.verification import Check, check_layers
 
@@ -50,6 +52,7 @@ class Export:
     changes: tuple[str, ...] = ()
     overwrite: bool = False
     restart: bool = False
+    replaced: Contents | None = None
 
     @property
     def cautions(self) -> list[str]:
@@ -105,12 +108,12 @@ def prepare(
         refuse(model, asked, layout, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
-    place = check_target(target, model.path, overwrite=overwrite)
+    place, replaced = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
     by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
     exact = tuple(by_name[choice.layer.name] for choice in choices)
-    export = Export(model, plan, exact, layout, place, shards, documents, reader, told, overwrite, restart)
+    export = Export(model, plan, exact, layout, place, shards, documents, reader, told, overwrite, restart, replaced)
     check_space(place, export.nbytes)
     return export
 
@@ -130,7 +133,7 @@ def refuse(model: Model, choices: Sequence[Choice], layout: Layout, refusals: Se
 def export(engine: Engine, job: Export) -> Iterator[Event]:
     """Run a prepared export. Closing the generator stops it; what is finished stays for the next run.
 
-    A source that turns out to be unusable leaves nothing behind.
+    What is finished stays too when the source can not be read or is refused, and the same run goes on with it.
     """
     staging = Staging(job.target)
     try:
@@ -142,7 +145,8 @@ def export(engine: Engine, job: Export) -> Iterator[Event]:
         if error.file is not None and Path(error.file).is_relative_to(staging.path):
             hint = "the disk did not keep what was written; run the same command again"
             raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
-        staging.discard()
+        if staging.give_up():
+            error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"
         raise
     except NoSpaceError as error:
         raise error.needing(job.nbytes) from None
@@ -190,10 +194,20 @@ class _Run:
                 yield ShardWritten(shard.name, shard.nbytes, self.digests[shard.name])
         self.job.model.check_unchanged()
         self._write_documents()
-        self.staging.publish(overwrite=self.job.overwrite)
+        self._check_target()
+        if left := self.staging.publish(overwrite=self.job.overwrite):
+            yield Warned(f"{printable(left)} holds what was replaced and could not be removed")
         ordered = tuple(self.results[choice.layer.name] for choice in self.job.choices)
         job, backend = self.job, self.engine.backend.title
         yield Finished(Outcome(ordered, str(job.target), self.seconds, backend, job.layout.name, tuple(job.cautions)))
+
+    def _check_target(self) -> None:
+        """What happened at the target meanwhile must not go with it."""
+        try:
+            check_target(self.job.target, self.job.model.path, overwrite=self.job.overwrite)
+        except ExportError as error:
+            error.hint = "; ".join(part for part in (error.hint, AGAIN) if part)
+            raise
 
     def _timed(self, phase: str, events: Iterator[Event]) -> Iterator[Event]:
         started = time.monotonic()

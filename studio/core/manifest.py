@@ -1,10 +1,8 @@
 """The manifest of an export: what made it, from what, by which plan, and the digest and error of every tensor."""
 
 import builtins
-import re
 import types
 import typing
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,22 +10,20 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import kernels
 from studio.core.containers.strict_json import read_object
+from studio.core.contents import MANIFEST, PROGRAM
 from studio.core.errors import CheckpointError
 from studio.core.layouts import LAYOUTS, Layout
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import Placement
-from studio.core.names import is_plain_path, printable
+from studio.core.names import printable
 from studio.core.plan import Plan
 from studio.core.readback import StoredMatrix
 from studio.core.results import LayerResult
 from studio.core.shards import Item, Shard
-from studio.core.staging import MANIFEST
 
 Record = TypeVar("Record", Placement, StoredMatrix, LayerResult)
 
 SCHEMA = 1
-SUMS = "SHA256SUMS"
-_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
 
 
 def manifest(
@@ -43,7 +39,7 @@ def manifest(
     return json_document(
         {
             "schema": SCHEMA,
-            "program": {"name": "nvfp4-studio", "version": kernels.__version__},
+            "program": {"name": PROGRAM, "version": kernels.__version__},
             "layout": layout.name,
             "conventions": {
                 "tensor_scale": layout.scale_convention,
@@ -140,22 +136,3 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         return type(value) in (int, kind) and value >= 0
     return isinstance(value, kind)
-
-
-def sums(digests: Mapping[str, str]) -> bytes:
-    """SHA256SUMS for `sha256sum --check`: digest by file name."""
-    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
-
-
-def read_sums(path: Path, text: bytes) -> dict[str, str]:
-    """Digest by file name from the bytes of SHA256SUMS; raises CheckpointError when a line is damaged."""
-    lines = text.decode("utf-8", "replace").split("\n")
-    found = [_SUM_LINE.fullmatch(line) for line in lines[:-1]]
-    if lines[-1] or not found or not all(found):
-        raise CheckpointError("damaged: every line must be a digest and a file name", file=path)
-    names = Counter(match[2] for match in found if match)
-    if unsafe := [name for name in names if not is_plain_path(name)]:
-        raise CheckpointError(f"damaged: an unsafe name, {printable(unsafe[0])}", file=path)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise CheckpointError(f"damaged: lists {printable(twice[0])} twice", file=path)
-    return {match[2]: match[1] for match in found if match}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from studio.core.containers.files import SourceFile
 from studio.core.containers.links import leads_out
+from studio.core.contents import JOURNAL, MANIFEST, SUMS
 from studio.core.errors import CheckpointError
-from studio.core.manifest import SUMS
 from studio.core.names import is_plain_path, printable, some_of
 from studio.core.sources.declared import BESIDE
-from studio.core.staging import JOURNAL, MANIFEST, TEMPORARY
+from studio.core.staging import TEMPORARY
 
 LARGEST_SIDE_FILE = 1 << 30
 

@@ -9,20 +9,23 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from studio.core.errors import ExportError
+from studio.core.contents import JOURNAL, MANIFEST, SUMS, contents, read_journal, remove
+from studio.core.errors import CheckpointError, ExportError
+from studio.core.exchange import exchange
 from studio.core.names import printable
 
 SUFFIX = ".partial"
-JOURNAL = "journal.json"
-MANIFEST = "nvfp4_studio.json"
 TEMPORARY = ".tmp"
-_RESUME = "free some disk space and run the same command again; finished shards are kept"
+_OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp)?|.*\.json\.tmp")
+AGAIN = "run the same command again; finished shards are kept"
+_RESUME = f"free some disk space and {AGAIN}"
 
 
 class NoSpaceError(ExportError):
@@ -78,52 +81,6 @@ def staging_path(target: Path) -> Path:
     return target.with_name(target.name + SUFFIX)
 
 
-def check_target(target: Path, source: Path, *, overwrite: bool) -> Path:
-    """`target` as an absolute path; raises ExportError when it can not become the export of `source`."""
-    with writing(target):
-        if os.path.lexists(target) and not target.is_dir():
-            raise ExportError("exists and is not a folder", file=target)
-        there = target.resolve()
-        _check_apart(target, there, source.resolve())
-        if target.is_symlink():
-            raise ExportError("is a link; an export replaces folders, not links", file=target)
-        if there.is_mount():
-            what = "is a mount point, which can not appear by a rename"
-            raise ExportError(what, file=target, hint="choose a folder inside it")
-        if target.is_dir() and any(target.iterdir()) and not overwrite:
-            raise ExportError("exists and is not empty", file=target, hint="choose another target, or --overwrite")
-    return there
-
-
-def _check_apart(target: Path, there: Path, source: Path) -> None:
-    """Neither the target nor its staging folder may be the source, lie in it or hold it."""
-    folder = source if source.is_dir() else source.parent
-    for place in (there, staging_path(there)) if there.name else (there,):
-        inside = source.is_dir() and place.is_relative_to(folder)
-        if place == folder or inside or source.is_relative_to(place):
-            what = "the same folder as the source, inside it, or one that holds it"
-            raise ExportError(what, file=target, hint="choose another target")
-
-
-def check_space(target: Path, nbytes: int) -> None:
-    """Raise ExportError when `nbytes` do not fit on the disk of `target` beside what a stopped run already wrote."""
-    with writing(target):
-        parent = next(folder for folder in target.absolute().parents if folder.exists())
-        free = shutil.disk_usage(parent).free
-    needed = nbytes - _staged(staging_path(target))
-    if free < needed:
-        what = f"not enough disk space: {needed:,} bytes are needed, {free:,} are free"
-        raise ExportError(what, file=target, hint="free some space or choose another disk")
-
-
-def _staged(folder: Path) -> int:
-    """Bytes that the disk really holds for the files of a staging folder."""
-    try:
-        return sum(entry.lstat().st_blocks * 512 for entry in folder.iterdir())
-    except OSError:
-        return 0
-
-
 class Staging:
     """The folder `<target>.partial`, locked while this object lives."""
 
@@ -148,9 +105,14 @@ class Staging:
             return False
 
     def close(self) -> None:
-        """Give the lock back."""
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        """Give the lock back; a folder in which nothing was written goes."""
+        try:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(self._lock), self.path.lstat()):
+                    self.path.rmdir()
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
 
     def begin(self, identity: dict[str, Any], *, restart: bool) -> None:
         """Take over what an earlier run of the same identity finished, or start empty.
@@ -170,28 +132,39 @@ class Staging:
         self.journal = old
 
     def _read_journal(self) -> dict[str, Any] | None:
-        if not (self.path / JOURNAL).exists():
-            names = {entry.name for entry in self.path.iterdir()}
-            strangers = names and MANIFEST not in names and names != {JOURNAL + TEMPORARY}
-            if strangers:
-                what = f"exists and was not made by this program: it holds {printable(min(names))}"
-                raise ExportError(what, file=self.path, hint="move it away or choose another target")
-            return None
+        journal = read_journal(self.path / JOURNAL)
+        if journal is None and (strangers := self._strangers()):
+            what = f"exists and was not made by this program: it holds {printable(min(strangers))}"
+            raise ExportError(what, file=self.path, hint="move it away or choose another target")
+        return journal
+
+    def _strangers(self) -> set[str]:
+        """What in a folder without a journal is neither of a run nor of an export that a kill kept from going."""
+        names = {entry.name for entry in self.path.iterdir()} - {JOURNAL + TEMPORARY}
+        if JOURNAL in names:  # damaged
+            return {name for name in names if name != JOURNAL and not _OF_A_RUN.fullmatch(name)}
         try:
-            journal = json.loads((self.path / JOURNAL).read_bytes())
-        except (OSError, ValueError):
-            return None
-        whole = isinstance(journal, dict) and isinstance(journal.get("shards"), dict)
-        return journal if whole and isinstance(journal.get("identity"), dict) else None
+            return set(contents(self.path).strangers) - {JOURNAL + TEMPORARY} if names else names
+        except (CheckpointError, OSError):
+            return names
 
     def clear(self) -> None:
         """Remove everything in the folder; what marks it as ours goes last, so that a kill leaves it recognizable."""
+        last = {SUMS: 1, MANIFEST: 2, JOURNAL: 3}
         with writing(self.path):
-            for entry in sorted(self.path.iterdir(), key=lambda entry: (entry.name in (JOURNAL, MANIFEST), entry.name)):
+            for entry in sorted(self.path.iterdir(), key=lambda entry: last.get(entry.name, 0)):
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
+
+    def give_up(self) -> bool:
+        """Remove the folder when no shard in it is finished; True when some are, which stay for the next run."""
+        if self.journal:
+            if not self.journal["shards"]:
+                self.discard()
+            return bool(self.journal["shards"])
+        return bool((read_journal(self.path / JOURNAL) or {}).get("shards"))
 
     def discard(self) -> None:
         """Remove the folder; the lock stays until `close`."""
@@ -228,35 +201,57 @@ class Staging:
             for folder in Path(name).parents[:-1]:
                 sync_folder(self.path / folder)
 
-    def publish(self, *, overwrite: bool) -> None:
+    def publish(self, *, overwrite: bool) -> Path | None:
         """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.
 
-        A process whose current folder is replaced goes on in the new one: without a current folder, imports can fail.
+        The journal goes when nothing can be lost any more. Returns the folder that holds what was replaced and could
+        not be removed, None when there is no such. A process whose current folder is replaced goes on in the new one:
+        without a current folder, imports can fail.
         """
         with writing(self.target):
             current = self.target.is_dir() and self.target.samefile(os.curdir)
-            (self.path / JOURNAL).unlink()
-            os.fsync(self._lock)
-            replaced = self._move_away() if overwrite else None
-            try:
-                self.path.rename(self.target)
-            except OSError:
-                if replaced:
-                    replaced.rename(self.target)
-                raise
+            replaced = self._take_place(overwrite=overwrite)
             if current:
                 os.chdir(self.target)
             sync_folder(self.target.parent)
-        if replaced:
-            shutil.rmtree(replaced, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the export is whole with it, too
+            (self.target / JOURNAL).unlink()
+            os.fsync(self._lock)
+        return self._remove(replaced) if replaced else None
 
-    def _move_away(self) -> Path | None:
-        """Give the folder at the target another name, one that nothing has; None when there is nothing to replace."""
-        if not self.target.is_dir() or not any(self.target.iterdir()):
-            return None
+    def _take_place(self, *, overwrite: bool) -> Path | None:
+        """Give the folder the name of the target; returns where the folder that had it is now."""
+        if overwrite and self.target.is_dir() and any(self.target.iterdir()):
+            if exchange(self.path, self.target):
+                return self.path
+            replaced = self.target.rename(self._free_name())
+            try:
+                self.path.rename(self.target)
+            except OSError:
+                replaced.rename(self.target)
+                raise
+            return replaced
+        try:
+            self.path.rename(self.target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            what = "something appeared there while the export was written"
+            raise ExportError(what, file=self.target, hint=f"move it away and {AGAIN}") from None
+        return None
+
+    def _free_name(self) -> Path:
         names = (f"{self.target.name}.replaced{number or ''}" for number in range(1000))
-        replaced = next(path for name in names if not os.path.lexists(path := self.target.with_name(name)))
-        return self.target.rename(replaced)
+        return next(path for name in names if not os.path.lexists(path := self.target.with_name(name)))
+
+    def _remove(self, replaced: Path) -> Path | None:
+        """Remove what an export wrote that was replaced; what else is there stays, under a name that says so."""
+        with contextlib.suppress(CheckpointError, OSError):
+            if remove(replaced):
+                return None
+        with contextlib.suppress(OSError):
+            replaced = replaced.rename(self._free_name()) if replaced == self.path else replaced
+        return replaced
 
 
 class StagedFile:

@@ -13,18 +13,18 @@ from kernels import FORMATS, Format
 from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
+from studio.core.contents import JOURNAL, MANIFEST, SUMS, read_journal, read_sums
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
-from studio.core.manifest import SUMS, Manifest, read_sums
+from studio.core.manifest import Manifest
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.pipeline import Engine
 from studio.core.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
 from studio.core.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.results import LayerResult, Outcome
-from studio.core.staging import MANIFEST
 from studio.core.tasks import Tasks
 
 TOLERANCE = 1e-5
@@ -203,7 +203,7 @@ def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
     """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
     ours = {parent for name in expected for parent in Path(name).parents}
     found = [path.relative_to(folder) for place in sorted(ours) for path in sorted((folder / place).iterdir())]
-    listed = {*expected, SUMS}
+    listed = {*expected, SUMS, *([JOURNAL] if read_journal(folder / JOURNAL) else [])}
     strangers = [path for path in found if path not in ours and path.as_posix() not in listed]
     for path in strangers:
         if path.name.endswith(_LOADED):

@@ -1,5 +1,6 @@
 """ExportDialog: where to, in which layout; checks run while the user types, and say what stands in the way."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Check:
 
 
 class ExportDialog(QDialog):
-    """Asks for folder, layout and size of shards.
+    """Asks for folder, name, layout and size of shards.
 
     Signals:
         export_wanted(Export): the user pressed Export, and every check passed.
@@ -90,15 +91,18 @@ class ExportDialog(QDialog):
         form = QGridLayout()
         form.setSpacing(8)
         form.setColumnStretch(1, 1)
+        self._build_place()
         fields = (
             self._folder_row(),
+            self._name_row(),
             self._layout_rows(),
             self._reader_row(),
             self._shard_row(),
             self._option_rows(),
         )
         buddies = (
-            ("&Folder", self.folder),
+            ("&In", self.folder),
+            ("&Name", self.name),
             ("Layout", None),
             ("&Written for", self.reader),
             ("&Shards up to", self.shards),
@@ -123,22 +127,40 @@ class ExportDialog(QDialog):
         rows.addWidget(card, 1)
         rows.addLayout(self._button_row())
 
-    def _folder_row(self) -> QHBoxLayout:
+    def _build_place(self) -> None:
+        self.folder, self.name = QLineEdit(), QLineEdit()
+        self.folder.setAccessibleName("Folder that the export appears in")
+        self.name.setAccessibleName("Name of the export")
         model, plan = self._document.model, self._document.state.plan
         assert model is not None
         suggested = model.folder.resolve().parent / f"{model.name}-{plan.format}"
         if str(suggested).startswith(str(core.resources())):
             suggested = Path.home() / suggested.name
-        self.folder = QLineEdit(str(suggested))
-        self.folder.setAccessibleName("Folder to write")
-        self.folder.textChanged.connect(self._check_soon)
+        self.set_target(suggested)
+        for edit in (self.folder, self.name):
+            edit.textChanged.connect(self._place_changed)
+
+    def _place_changed(self) -> None:
+        """What may be replaced or discarded was said of another folder."""
+        self.replace.setChecked(False)
+        self.discard.setChecked(False)
+        self._check_soon()
+
+    def _folder_row(self) -> QHBoxLayout:
         row = QHBoxLayout()
         row.addWidget(self.folder, 1)
-        row.addWidget(button("Choose…", lambda: ask_folder(self, "Folder to write", self._chosen)))
+        row.addWidget(button("Choose…", self._choose))
         return row
 
-    def _chosen(self, path: Path) -> None:
-        self.folder.setText(str(path))
+    def _choose(self) -> None:
+        place = self.target.parent
+        start = place if place.is_dir() else None
+        ask_folder(self, "Folder that the export appears in", lambda path: self.folder.setText(str(path)), start)
+
+    def _name_row(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        row.addWidget(self.name, 1)
+        return row
 
     def _layout_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
@@ -190,7 +212,7 @@ class ExportDialog(QDialog):
 
     def _option_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
-        self.replace = QCheckBox("&Replace what is in the folder")
+        self.replace = QCheckBox("&Replace the export that is there")
         self.discard = QCheckBox("&Discard what a stopped run left")
         for box in (self.replace, self.discard):
             box.toggled.connect(self._check_soon)
@@ -215,7 +237,21 @@ class ExportDialog(QDialog):
     @property
     def target(self) -> Path:
         """The folder to write."""
-        return Path(self.folder.text().strip()).expanduser()
+        place = os.path.expanduser(self.folder.text().strip())  # noqa: PTH111 - Path raises for an unknown user
+        return Path(place).absolute() / self.name.text().strip()
+
+    def set_target(self, path: Path) -> None:
+        """Ask for this folder."""
+        self.folder.setText(str(path.parent))
+        self.name.setText(path.name)
+
+    def _wrong_place(self) -> Check | None:
+        """Why the two fields name no folder to write."""
+        if not self.folder.text().strip():
+            return Check("error", "No folder is given", "Type the one that the export appears in, or choose it.")
+        if wrong := core.wrong_name(self.name.text().strip()):
+            return Check("error", wrong, "The folder of this name is made in the one above.")
+        return None
 
     @property
     def layout_name(self) -> str:
@@ -236,6 +272,9 @@ class ExportDialog(QDialog):
         }
 
     def _copy_command(self) -> None:
+        if wrong := self._wrong_place():
+            self.why.setText(f"{wrong.text}.")
+            return
         shard = SHARDS[self.shards.currentText()]
         options: dict[str, str | bool] = {
             "layout": self.layout_name,
@@ -258,8 +297,9 @@ class ExportDialog(QDialog):
         self._timer.start()
 
     def _check(self) -> None:
-        if not self.folder.text().strip():
-            self._show([Check("error", "No folder is given", "Type one, or choose it.")], None)
+        if wrong := self._wrong_place():
+            self._task = None
+            self._show([wrong], None)
             return
         arguments = self._arguments()
         self._task = Task("export check", "Checking", lambda: tasks.checking_export(arguments), preview=True)
@@ -289,6 +329,9 @@ class ExportDialog(QDialog):
             files = f"{count} shard{'s' if count != 1 else ''}"
             found.append(Check("good", f"{core.size_text(result.nbytes)} in {files}, and there is room for it"))
             found.append(Check("good", "The folder can be written; it appears whole or not at all"))
+            if old := result.replaced:
+                text = f"Replaces the export that is there: {old.files_text}, {core.size_text(old.nbytes)}"
+                found.append(Check("warning", text, "They go once the new one is whole."))
             found.append(Check("good", f"{result.layout.title} stores every format that is used"))
             found.append(self._side_files(result))
             told = [*result.changes, *result.cautions]

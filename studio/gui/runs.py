@@ -186,6 +186,8 @@ class Runs(QObject):
     def _take_export_event(self, event: Any) -> None:
         if isinstance(event, core.Resumed):
             self.told.emit(Message("info", f"{event.shard} was finished by an earlier run and is taken over"))
+        elif isinstance(event, core.Warned):
+            self.told.emit(Message("warning", "Look at this folder", event.message))
         else:
             self._take_event(event)
 

@@ -54,7 +54,7 @@ def _go(commands: Commands, target: Path, screenshot: Path | None) -> None:
     commands.perform("export")
     dialog = studio.exporting.dialog
     assert dialog is not None
-    dialog.folder.setText(str(target))
+    dialog.set_target(target)
     _wait(dialog.export.isEnabled, "checking the export")
     dialog.export.click()
     _wait(lambda: not runs.active, "exporting")

@@ -12,7 +12,9 @@ import pytest
 
 from studio import core
 from studio.core import staging
-from studio.core.staging import JOURNAL, MANIFEST, Staging, check_target
+from studio.core.contents import JOURNAL, MANIFEST
+from studio.core.staging import Staging
+from studio.core.target import check_target
 from tests.core.checkpoints import QUERY, checkpoint, gaussian, large_checkpoint, llama, snapshot
 from tests.core.conftest import Refused, Studio
 
@@ -62,8 +64,8 @@ def test_a_replacement_that_fails_leaves_the_old_folder_in_its_place(
     studio: Studio, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out"
-    target.mkdir()
-    (target / "old.txt").write_text("old")
+    assert studio("quantize", source, target).code == 0
+    before = snapshot(target)
     real = os.rename
 
     def rename(old: Path, new: Path) -> None:
@@ -72,15 +74,19 @@ def test_a_replacement_that_fails_leaves_the_old_folder_in_its_place(
         real(old, new)
 
     monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(staging, "exchange", lambda *_: False)
     ran = studio("quantize", source, target, "--overwrite")
     assert ran.code == 4
-    assert (target / "old.txt").read_text() == "old"
+    assert snapshot(target) == before
     monkeypatch.setattr(os, "rename", real)
-    assert studio("quantize", source, target, "--overwrite").code == 0
+    ran = studio("quantize", source, target, "--overwrite")
+    assert ran.code == 0
+    assert "resumed" in ran.err
+    assert snapshot(target) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 
-@pytest.mark.parametrize("holding", [{JOURNAL}, {MANIFEST}, {JOURNAL, MANIFEST}])
+@pytest.mark.parametrize("holding", [{JOURNAL}, {JOURNAL, MANIFEST}])
 def test_emptying_the_folder_can_be_stopped_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holding: set[str]
 ) -> None:
@@ -89,7 +95,7 @@ def test_emptying_the_folder_can_be_stopped_anywhere(
     for allowed in range(len(names) + 1):
         folder = Staging(tmp_path / "out")
         for name in names:
-            (folder.path / name).write_text("{}")
+            (folder.path / name).write_text('{"identity": {}, "shards": {}}')
         left = iter([True] * allowed)
 
         def unlink(path: Path, left: object = left) -> None:
@@ -189,7 +195,7 @@ def test_room_is_counted_without_holes_of_a_file_that_was_not_finished(
     with (partial / "model.safetensors.tmp").open("wb") as file:
         file.truncate(10**9)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     with core.open_model(source) as model, pytest.raises(core.ExportError, match="disk space"):
         prepared(model, tmp_path / "out")
 
@@ -265,6 +271,18 @@ def test_a_damaged_journal_means_starting_over(source: Path, tmp_path: Path, stu
     stop_after(source, tmp_path / "out", core.ShardWritten)
     (tmp_path / "out.partial" / JOURNAL).write_bytes(journal)
     assert studio("quantize", source, tmp_path / "out").code == 0
+
+
+def test_a_folder_with_a_journal_of_somebody_else_is_left_alone(source: Path, tmp_path: Path, studio: Studio) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / JOURNAL).write_text('{"dear": "diary"}')
+    (tmp_path / "out.partial" / "thesis.txt").write_text("years of work")
+    before = snapshot(tmp_path / "out.partial")
+    for options in ((), ("--restart",), ("--overwrite",)):
+        ran = studio("quantize", source, tmp_path / "out", *options)
+        assert ran.code == 4
+        assert "thesis.txt" in ran.err
+    assert snapshot(tmp_path / "out.partial") == before
 
 
 def test_a_large_side_file_is_copied_piece_by_piece(source: Path, tmp_path: Path, studio: Studio) -> None:

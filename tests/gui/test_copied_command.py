@@ -30,11 +30,11 @@ def test_a_copied_command_does_the_same(
         studio.document.set_format(names("layers.3.mlp.up"), "keep")
     target = tmp_path / "it's here"
     target.mkdir()
-    (target / "old").write_text("x")
+    (target / "nvfp4_studio.json").write_text('{"program": {"name": "nvfp4-studio"}}')
     studio.commands.perform("export")
     dialog = studio.exporting.dialog
     assert dialog is not None
-    dialog.folder.setText(str(target))
+    dialog.set_target(target)
     qtbot.waitUntil(lambda: dialog.replace.isVisible(), timeout=10_000)
     dialog.replace.setChecked(True)
     dialog.shards.setCurrentText("2 GB")

@@ -81,7 +81,7 @@ def export(studio: Studio, qtbot: QtBot, wait: Callable[[], None], target: Path,
     studio.commands.perform("export")
     dialog = studio.exporting.dialog
     assert dialog is not None
-    dialog.folder.setText(str(target))
+    dialog.set_target(target)
     qtbot.waitUntil(dialog.export.isEnabled, timeout=20_000)
     dialog.export.click()
     wait()

@@ -29,6 +29,7 @@ from studio.gui.actions import SPECS
 from studio.gui.activity import Estimate, duration
 from studio.gui.command_palette import CommandPalette
 from studio.gui.commands import Commands
+from studio.gui.export_dialog import ExportDialog
 from studio.gui.instance import Instance
 from studio.gui.settings import OPTIONS, Settings
 from studio.gui.settings_dialog import SettingsDialog
@@ -155,12 +156,18 @@ def test_names_from_a_checkpoint_are_plain_text_everywhere(studio: Studio, qtbot
 # exporting
 
 
+def older_export(folder: Path) -> None:
+    """The least that is an export of this program."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nvfp4_studio.json").write_text('{"program": {"name": "nvfp4-studio"}}')
+
+
 def test_an_export_is_checked_written_and_verified(quantized: Studio, qtbot: QtBot, tmp_path: Path, wait: Wait) -> None:
     quantized.commands.perform("export")
     dialog = quantized.exporting.dialog
     assert dialog is not None
     target = tmp_path / "export"
-    dialog.folder.setText(str(target))
+    dialog.set_target(target)
     qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
     assert "MB" in dialog.export.text()
     dialog.export.click()
@@ -176,24 +183,102 @@ def test_an_export_is_checked_written_and_verified(quantized: Studio, qtbot: QtB
 
 @pytest.mark.parametrize(
     ("place", "words"),
-    [("source", "same folder as the source"), ("full", "not empty"), ("", "No folder is given")],
+    [
+        ("source", "same folder as the source"),
+        ("full", "not empty"),
+        ("older", "not empty"),
+        ("missing", "No folder is given"),
+    ],
 )
 def test_an_export_that_can_not_be_written_says_why(
     quantized: Studio, qtbot: QtBot, tmp_path: Path, place: str, words: str
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    places = {"source": str(core.demo_checkpoint()), "full": str(tmp_path / "full"), "": ""}
+    older_export(tmp_path / "older")
+    places = {"source": core.demo_checkpoint(), "missing": Path("/missing")}
     quantized.commands.perform("export")
     dialog = quantized.exporting.dialog
     assert dialog is not None
-    dialog.folder.setText(places[place])
+    dialog.set_target(places.get(place, tmp_path / place))
+    if place == "missing":
+        dialog.folder.clear()
     qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=10_000)
     assert not dialog.export.isEnabled()
-    assert dialog.replace.isVisibleTo(dialog) == (place == "full")
-    if place == "full":
+    assert dialog.replace.isVisibleTo(dialog) == (place == "older")
+    if place == "older":
         dialog.replace.setChecked(True)
         qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+        assert "Replaces the export that is there: 1 file, 37 B" in shown_checks(dialog)
+    dialog.reject()
+
+
+def shown_checks(dialog: ExportDialog) -> str:
+    """The text of all checks."""
+    lines = [dialog.checks.itemAt(i).widget() for i in range(dialog.checks.count())]
+    return "\n".join(shown.text() for line in lines if line for shown in line.findChildren(QLabel))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "No name is given"),
+        ("   ", "No name is given"),
+        ("a/b", 'holds no "/"'),
+        ("/etc", 'holds no "/"'),
+        ("..", 'is not "."'),
+        ("n" * 300, "too long"),
+        ("中" * 90, "too long"),
+    ],
+)
+def test_a_wrong_name_of_an_export_is_said_in_the_checks(
+    quantized: Studio, qtbot: QtBot, tmp_path: Path, name: str, words: str
+) -> None:
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    dialog.set_target(tmp_path / "right")
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    dialog.name.setText(name)
+    assert not dialog.export.isEnabled()
+    qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=10_000)
+    assert words in shown_checks(dialog)
+    assert dialog.job is None
+    dialog.name.setText("n" * 240)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    assert dialog.job is not None
+    dialog.reject()
+
+
+def test_replacing_is_asked_anew_for_another_folder(quantized: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        older_export(tmp_path / name)
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    dialog.set_target(tmp_path / "one")
+    qtbot.waitUntil(lambda: dialog.replace.isVisibleTo(dialog), timeout=10_000)
+    dialog.replace.setChecked(True)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    dialog.name.setText("two")
+    assert not dialog.replace.isChecked()
+    qtbot.waitUntil(lambda: "not empty" in dialog.export.toolTip(), timeout=10_000)
+    dialog.reject()
+
+
+def test_an_export_asks_for_a_folder_and_a_name(quantized: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+    quantized.commands.perform("export")
+    dialog = quantized.exporting.dialog
+    assert dialog is not None
+    assert Path(dialog.folder.text()) == Path.home()
+    assert dialog.name.text() == f"{core.demo_checkpoint().name}-{quantized.document.state.plan.format}"
+    dialog.folder.setText(str(tmp_path))
+    dialog.name.setText("chosen")
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    assert dialog.job is not None
+    assert dialog.job.target == tmp_path / "chosen"
+    dialog.folder.setText("~nobody-of-this-name/x")
+    qtbot.waitUntil(lambda: dialog.export.isEnabled() or bool(dialog.export.toolTip()), timeout=10_000)
     dialog.reject()
 
 

@@ -95,9 +95,11 @@ def compare(person: Person, show: Show) -> None:
 def export(person: Person, target: Path, show: Show) -> None:
     person.click(person.wait_to_see("Export", "Button"))
     person.wait_for_window("Export — NVFP4 Studio")
-    person.wait_to_see("Folder to write", "EditableText", "focused")
-    person.press("ctrl+a")
-    person.type(str(target))
+    for key, field, text in (("i", "Folder that*", target.parent), ("n", "Name of the export", target.name)):
+        person.press(f"alt+{key}")
+        person.wait_to_see(field, "EditableText", "focused")
+        person.press("ctrl+a")
+        person.type(str(text))
     ready = person.wait_to_see("Export * MB", "Button")
     show("export")
     person.click(ready)

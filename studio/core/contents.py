@@ -1,0 +1,138 @@
+"""Contents: the files of a folder that an export of ours wrote, by its own lists; nothing else is ever removed."""
+
+import contextlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.core.containers.files import read_small
+from studio.core.containers.strict_json import read_object
+from studio.core.errors import CheckpointError
+from studio.core.names import is_plain_path, printable
+
+PROGRAM = "nvfp4-studio"
+MANIFEST = "nvfp4_studio.json"
+SUMS = "SHA256SUMS"
+JOURNAL = "journal.json"
+_PROOFS = (JOURNAL, SUMS, MANIFEST)
+"""What shows that a folder is ours and what it holds, in the order in which it goes."""
+_LARGEST_MANIFEST = 1 << 30
+_LARGEST_SUMS = 64 << 20
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a folder of ours holds: files that it lists, their bytes, and what it does not list."""
+
+    files: tuple[str, ...]
+    nbytes: int
+    strangers: tuple[str, ...]
+
+    @property
+    def files_text(self) -> str:
+        """How many files there are, in words."""
+        return f"{len(self.files):,} file{'s' if len(self.files) != 1 else ''}"
+
+
+def contents(folder: Path) -> Contents:
+    """What an export of ours in `folder` holds; links are not followed.
+
+    Raises CheckpointError when no manifest says that this program wrote it, and OSError.
+    """
+    listed = _listed(folder)
+    folders = {parent.as_posix() for name in listed for parent in Path(name).parents[:-1]}
+    files, strangers, nbytes = [], [], 0
+    for name, entry in _entries(folder, "", folders):
+        if name in listed and not entry.is_dir(follow_symlinks=False):
+            files.append(name)
+            nbytes += entry.stat(follow_symlinks=False).st_size
+        else:
+            strangers.append(name)
+    return Contents(tuple(files), nbytes, tuple(strangers))
+
+
+def _listed(folder: Path) -> set[str]:
+    """The names that the lists in `folder` give to files of the export."""
+    path = folder / MANIFEST
+    manifest = read_object(path, _LARGEST_MANIFEST)
+    program, shards = manifest.get("program"), manifest.get("tensors")
+    if not isinstance(program, dict) or program.get("name") != PROGRAM:
+        raise CheckpointError("was not written by this program", file=path)
+    listed = {name for name in shards if is_plain_path(name)} if isinstance(shards, dict) else set()
+    with contextlib.suppress(CheckpointError):  # without it fewer files are ours
+        listed |= set(read_sums(folder / SUMS, read_small(folder / SUMS, _LARGEST_SUMS)))
+    if read_journal(folder / JOURNAL) is not None:
+        listed.add(JOURNAL)
+    return listed | {SUMS, MANIFEST}
+
+
+def _entries(folder: Path, below: str, folders: set[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """What lies in `folder / below`, and in those folders there that hold files of ours."""
+    with os.scandir(folder / below) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        name = below + entry.name
+        if name in folders and entry.is_dir(follow_symlinks=False):
+            yield from _entries(folder, f"{name}/", folders)
+        else:
+            yield name, entry
+
+
+def remove(folder: Path) -> bool:
+    """Remove the files that an export of ours wrote, its proofs last; False when something else stays.
+
+    Raises CheckpointError when it is none of ours, and OSError.
+    """
+    names = contents(folder).files
+    for name in names:
+        if name not in _PROOFS:
+            (folder / name).unlink()
+    below = {folder / parent for name in names for parent in Path(name).parents[:-1]}
+    _remove_empty(sorted(below, key=lambda path: len(path.parts), reverse=True))
+    for name in _PROOFS:
+        if name in names:
+            (folder / name).unlink()
+    _remove_empty([folder])
+    return not folder.exists()
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that hold nothing."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def read_journal(path: Path) -> dict[str, Any] | None:
+    """The journal of an export, None when there is none or it is damaged."""
+    try:
+        journal = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(journal, dict) and all(isinstance(journal.get(key), dict) for key in ("shards", "identity"))
+    return journal if whole else None
+
+
+def sums(digests: Mapping[str, str]) -> bytes:
+    """SHA256SUMS for `sha256sum --check`: digest by file name."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def read_sums(path: Path, text: bytes) -> dict[str, str]:
+    """Digest by file name from the bytes of SHA256SUMS; raises CheckpointError when a line is damaged."""
+    lines = text.decode("utf-8", "replace").split("\n")
+    found = [_SUM_LINE.fullmatch(line) for line in lines[:-1]]
+    if lines[-1] or not found or not all(found):
+        raise CheckpointError("damaged: every line must be a digest and a file name", file=path)
+    names = Counter(match[2] for match in found if match)
+    if unsafe := [name for name in names if not is_plain_path(name)]:
+        raise CheckpointError(f"damaged: an unsafe name, {printable(unsafe[0])}", file=path)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise CheckpointError(f"damaged: lists {printable(twice[0])} twice", file=path)
+    return {match[2]: match[1] for match in found if match}
