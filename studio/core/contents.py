@@ -23,6 +23,8 @@ _PROOFS = (JOURNAL, SUMS, MANIFEST)
 """What shows that a folder is ours and what it holds, in the order in which it goes."""
 _LARGEST_MANIFEST = 1 << 30
 _LARGEST_SUMS = 64 << 20
+_OF_THE_DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers leave in any folder that they show, which nobody misses."""
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
 
 
@@ -49,7 +51,7 @@ def contents(folder: Path) -> Contents:
     folders = {parent.as_posix() for name in listed for parent in Path(name).parents[:-1]}
     files, strangers, nbytes = [], [], 0
     for name, entry in _entries(folder, "", folders):
-        if name in listed and not entry.is_dir(follow_symlinks=False):
+        if (name in listed or entry.name in _OF_THE_DESKTOP) and not entry.is_dir(follow_symlinks=False):
             files.append(name)
             nbytes += entry.stat(follow_symlinks=False).st_size
         else:

@@ -94,6 +94,14 @@ def test_a_file_of_somebody_at_any_place_keeps_the_export(studio: Studio, source
     refused(studio, source, old, name.split("/")[0])
 
 
+def test_what_a_file_manager_leaves_in_a_folder_goes_with_it(studio: Studio, source: Path, old: Path) -> None:
+    for folder in (old, old / "additional_chat_templates"):
+        (folder / ".DS_Store").write_bytes(b"Bud1")
+    assert studio("quantize", source, old, "--overwrite").code == 0
+    assert not (old / ".DS_Store").exists()
+    assert [path for path in old.parent.iterdir() if old.name in path.name] == [old]
+
+
 def test_links_in_the_export_are_not_followed(studio: Studio, source: Path, old: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     (old / "additional_chat_templates").rename(precious)
