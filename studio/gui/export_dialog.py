@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QButtonGroup,
@@ -382,7 +382,13 @@ class ExportDialog(QDialog):
         set_reason(self.export, wrong)
         self.why.setText("")
         self.export.setText(f"Export {core.size_text(job.nbytes)}" if job else "Export")
-        self._growing.start()  # once the new lines have their fonts
+        self._growing.start()
+
+    def event(self, event: QEvent) -> bool:
+        """Grow whenever what is inside wants another size, as lines do once they have their fonts."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self._growing.start()
+        return super().event(event)
 
     def _grow(self) -> None:
         """Take the height that all lines need at this width."""
