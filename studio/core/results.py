@@ -3,18 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from kernels import Census, Fidelity
+from kernels import Census
 from kernels.fidelity import INFINITY_BIN, relative_error, snr_db
 from studio.core.model import Layer
 from studio.core.plan import Choice
+from studio.core.tallies import ErrorTally
 
 VANISHED_WARNING = 0.5
-_ALL_LOST = 1e-6
 HISTOGRAM_STEPS_PER_OCTAVE = 4
 HISTOGRAM_OCTAVES = (-12, 8)
 
@@ -247,18 +246,11 @@ def histogram(census: Census, sigma: float) -> tuple[int, ...]:
     return tuple(int(n) for n in np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1))
 
 
-def _vanished_rows(part: Fidelity) -> int:
-    """Rows that hold weights and decode to zero: their error is all that there was."""
-    squares = part.row_squares
-    return int(((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))).sum())
-
-
 def layer_result(
-    choice: Choice, census: Census | None, parts: Sequence[Fidelity] = (), tensor_scales: Sequence[float] = ()
+    choice: Choice, distribution: Statistics | None, errors: ErrorTally, tensor_scales: Sequence[float] = ()
 ) -> LayerResult:
-    """The result for one layer from the fidelity of its slabs in row order."""
+    """The result for one layer from the tally of its slabs."""
     layer: Layer = choice.layer
-    counts = [int(n) for n in np.sum([part.scale_counts for part in parts], axis=0)] if parts else []
     return LayerResult(
         name=layer.name,
         role=layer.role,
@@ -270,13 +262,13 @@ def layer_result(
         count=layer.count,
         nbytes_in=layer.nbytes,
         nbytes_out=choice.nbytes,
-        sum_squares=math.fsum(chain.from_iterable(part.row_squares.tolist() for part in parts)),
-        sum_error=math.fsum(chain.from_iterable(part.row_error.tolist() for part in parts)),
-        max_error=max((part.max_error for part in parts), default=0.0),
-        vanished=sum(part.vanished for part in parts),
-        rows=sum(len(part.row_error) for part in parts),
-        vanished_rows=sum(map(_vanished_rows, parts)),
+        sum_squares=errors.sum_squares,
+        sum_error=errors.sum_error,
+        max_error=errors.max_error,
+        vanished=errors.vanished,
+        rows=errors.rows,
+        vanished_rows=errors.vanished_rows,
         tensor_scales=tuple(float(g) for g in tensor_scales),
-        scale_counts=tuple(counts),
-        statistics=statistics(census) if census else None,
+        scale_counts=() if errors.scale_counts is None else tuple(errors.scale_counts.tolist()),
+        statistics=distribution,
     )
