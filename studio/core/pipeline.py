@@ -453,11 +453,11 @@ def _check_finite(layer: Layer, known: _Known) -> None:
 def _warnings(result: LayerResult) -> list[Warned]:
     found = []
     statistics = result.statistics
-    name = printable(result.name)
     if statistics and (statistics.nan or statistics.infinite):
-        found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
+        found.append(f"copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it")
     remedy = "try three tiers or keep it" if result.format == "nvfp4-2t" else "keep it, or choose a finer format"
-    return [*found, *(Warned(f"{name}: {loss}; {remedy}") for loss in result.losses)]
+    found += [f"{loss}; {remedy}" for loss in result.losses]
+    return [Warned(f"{printable(result.name)}: {text}") for text in found]
 
 
 def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:

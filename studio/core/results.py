@@ -3,17 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from kernels import Census
-from kernels.fidelity import INFINITY_BIN, relative_error, snr_db
+from kernels.fidelity import bin_values, filled_bins, relative_error, snr_db
 from studio.core.model import Layer
 from studio.core.plan import Choice
 from studio.core.tallies import ErrorTally
 
 VANISHED_WARNING = 0.5
+_OUTLIER_SIGMAS = 6.0
 HISTOGRAM_STEPS_PER_OCTAVE = 4
 HISTOGRAM_OCTAVES = (-12, 8)
 
@@ -216,23 +218,26 @@ class Outcome:
 
 def statistics(census: Census) -> Statistics:
     """The distribution that a census tells."""
+    sigma = census.sigma
     return Statistics(
         max_abs=census.max_abs,
-        sigma=census.sigma,
+        sigma=sigma,
         kurtosis=census.kurtosis,
-        outliers=census.outliers(),
+        outliers=census.above(_OUTLIER_SIGMAS * sigma),
         zeros=census.zeros,
         nan=census.nan,
         infinite=census.infinite,
-        quantiles=tuple(census.quantile(q) for q in (0.5, 0.99, 0.999, 0.9999)),
-        histogram=histogram(census, census.sigma),
+        quantiles=census.quantiles((0.5, 0.99, 0.999, 0.9999)),
+        histogram=histogram(census, sigma),
     )
 
 
-def histogram_edges() -> list[float]:
+@lru_cache
+def histogram_edges() -> tuple[float, ...]:
     """Edges of the histogram's bins, in units of sigma."""
     low, high = HISTOGRAM_OCTAVES
-    return [2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range((high - low) * HISTOGRAM_STEPS_PER_OCTAVE + 1)]
+    steps = (high - low) * HISTOGRAM_STEPS_PER_OCTAVE + 1
+    return tuple(2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range(steps))
 
 
 def histogram(census: Census, sigma: float) -> tuple[int, ...]:
@@ -240,10 +245,11 @@ def histogram(census: Census, sigma: float) -> tuple[int, ...]:
     edges = np.array(histogram_edges()) * sigma
     if not sigma:
         return (0,) * (len(edges) - 1)
-    values = (np.arange(INFINITY_BIN, dtype=np.uint32) << 16).view(np.float32)
-    filled = np.flatnonzero(census.counts[1:INFINITY_BIN]) + 1
-    bins = np.clip(np.searchsorted(edges, values[filled], side="right") - 1, 0, len(edges) - 2)
-    return tuple(int(n) for n in np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1))
+    filled = filled_bins(census.counts)
+    filled = filled[filled > 0]
+    bins = np.clip(np.searchsorted(edges, bin_values()[filled], side="right") - 1, 0, len(edges) - 2)
+    found = np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1)
+    return tuple(found.astype(np.int64).tolist())
 
 
 def layer_result(
