@@ -5,13 +5,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from studio import core
 
 WIDE = 240
 _LINE_EVERY = 5.0
+_MANY_ROWS = 1000
+"""Longer tables are written plain on a terminal too: rich takes a quarter of a millisecond a row."""
 
 
 class Console:
@@ -54,12 +56,14 @@ class Console:
         """A table; a title that starts with ">" aligns to the right; the first column is cut where room is short."""
         if self.as_json:
             return
+        if not _is_terminal(sys.stdout) or len(rows) > _MANY_ROWS:
+            self._write(sys.stdout, "\n".join(_lines(columns, rows)))
+            return
         from rich.console import Console as Rich
         from rich.table import Table
         from rich.text import Text
 
-        terminal = _is_terminal(sys.stdout)
-        table = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for place, title in enumerate(columns):
             right = title.startswith(">")
             head = title.removeprefix(">")
@@ -68,8 +72,7 @@ class Console:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         try:
-            rich = Rich(file=sys.stdout, width=None if terminal else WIDE, no_color=not terminal, markup=False)
-            rich.print(table)
+            Rich(file=sys.stdout, markup=False).print(table)
         except (OSError, ValueError):
             _drop(sys.stdout)
 
@@ -82,7 +85,7 @@ class Console:
     def progress(self, done: int, what: str) -> None:
         """Show that `done` bytes are worked through."""
         if self._progress:
-            self._progress.update(done, core.printable(what, 40))
+            self._progress.update(done, what)
 
     def stop_progress(self) -> None:
         """Remove the progress bar."""
@@ -102,6 +105,24 @@ class Console:
     @staticmethod
     def _red(text: str, stream: TextIO) -> str:
         return f"\x1b[31m{text}\x1b[0m" if _is_terminal(stream) else text
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table without colours, at most WIDE where cutting the first column can achieve that."""
+    from rich.cells import cell_len, set_cell_size
+
+    heads = [title.removeprefix(">") for title in columns]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+    widths[0] = max(min(widths[0], WIDE - sum(widths[1:]) - 2 * (len(widths) - 1)), cell_len(heads[0]))
+
+    def cell(text: str, place: int) -> str:
+        left = widths[place] - (len(text) if text.isascii() else cell_len(text))
+        if left < 0:
+            return set_cell_size(text, widths[place] - 1) + "…"
+        return " " * left + text if columns[place].startswith(">") else text + " " * left
+
+    for row in (heads, *rows):
+        yield "  ".join(cell(text, place) for place, text in enumerate(row))
 
 
 class _Progress:
@@ -141,14 +162,15 @@ class _Progress:
         now = time.monotonic()
         if self._bar is not None:
             if now - self._shown > 0.05 or done >= self._total:
-                self._bar.update(self._task, completed=done, what=what)
+                self._bar.update(self._task, completed=done, what=core.printable(what, 40))
                 self._shown = now
             return
         if now - self._shown >= _LINE_EVERY and sys.stderr is not None:
             self._shown = now
             rate = done / (now - self._started)
             left = (self._total - done) / rate if rate else 0
-            text = f"{self._title}: {done / self._total:.0%}, {core.size_text(rate)}/s, {left:.0f} s left, {what}\n"
+            at = f"{done / self._total:.0%}, {core.size_text(rate)}/s, {left:.0f} s left"
+            text = f"{self._title}: {at}, {core.printable(what, 40)}\n"
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()
