@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -120,7 +120,10 @@ class LayerResult:
             "mse": self.mse,
             "bits_per_weight": self.bits_per_weight,
         }
-        data = {**asdict(self), **(derived if self.quantized else {})}
+        data = {key: getattr(self, key) for key in self.__dataclass_fields__}  # asdict copies every number of a tuple
+        data |= derived if self.quantized else {}
+        if known := self.statistics:
+            data["statistics"] = {key: getattr(known, key) for key in known.__dataclass_fields__}
         return {key: _finite(value) for key, value in data.items()}
 
     @classmethod
