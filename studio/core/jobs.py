@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.backend import choose
+from kernels.fidelity import MAGNITUDE_BINS
 from studio.core import export as exporting
 from studio.core import verification
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Started
 from studio.core.export import Export
 from studio.core.model import Model
-from studio.core.pipeline import Engine, Sink, engine, nonfinite, run, work
+from studio.core.pipeline import Engine, Sink, engine, nonfinite, run, tasks_under_way, work
 from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, slab_memory
 from studio.core.results import LayerResult, Outcome
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 BASE_MEMORY = 64 << 20
 """Bytes for the interpreter, numpy and the program itself."""
 
-MEMORY_PER_LAYER = 4096
+MEMORY_PER_LAYER = 8192
+"""Bytes for a layer and its result: 6 kB were measured with 60,202 layers."""
+
+COUNTED_NBYTES = 2 * 8 * MAGNITUDE_BINS
+"""Bytes that the result of a task of the first pass may hold until it is folded."""
+
 SMALLEST_SLAB = 64 << 10
 
 
@@ -77,7 +83,8 @@ def memory_bound(model: Model | None, threads: int, slab: int) -> int:
     """Upper bound in bytes of the memory that a job takes; it does not grow with the size of the weights."""
     layers = model.layers if model else ()
     largest = max((slab_memory(layer, slab) for layer in layers), default=3 * slab)
-    return BASE_MEMORY + MEMORY_PER_LAYER * len(layers) + (threads + 1) * largest
+    folded = tasks_under_way(threads) * COUNTED_NBYTES
+    return BASE_MEMORY + MEMORY_PER_LAYER * len(layers) + (threads + 1) * largest + folded
 
 
 def measure(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:

@@ -1,15 +1,18 @@
 """The pipeline: layers go in, events and encoded slabs come out; threads overlap reading, computing and writing.
 
-Work is cut into slabs of rows. A scope is a set of layers that share tensor scales; pass 1 counts its weights, which
-gives the tensor scales, pass 2 encodes. Pass 1 of the next scope runs while pass 2 of this one does.
+Work is cut into slabs of rows, small ones are bundled into one task. A scope is a set of layers that share tensor
+scales, a batch is one scope or several small ones. Pass 1 counts its weights, which gives the tensor scales, pass 2
+encodes; pass 1 of the next batch runs while pass 2 of this one does. What tasks return is folded in the order of the
+slabs as it comes, and only a window of tasks is under way: memory does not grow with a layer or with their number.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -19,6 +22,7 @@ from kernels import Census, Fidelity, Quantized, Recipe
 from kernels.backend import Backend
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.containers.files import SourceFile
 from studio.core.encoding import encode
 from studio.core.errors import CheckpointError
 from studio.core.events import LayerDone, Progress, Warned
@@ -26,9 +30,10 @@ from studio.core.model import Layer, Matrix
 from studio.core.names import printable
 from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, Slab, kept_bytes, kept_slabs, read_slab, slabs
-from studio.core.results import LayerResult, layer_result
+from studio.core.results import LayerResult, Statistics, layer_result, statistics
 from studio.core.scratch import Scratch
-from studio.core.tasks import Tasks
+from studio.core.tallies import CensusTally, ErrorTally
+from studio.core.tasks import BUNDLE_STEPS, Tasks, bundles
 
 T = TypeVar("T")
 
@@ -65,12 +70,22 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A backend, threads to run it on, and the size of a slab in bytes."""
+    """A backend, threads to run it on, the size of a slab in bytes, and how many threads there are."""
 
     backend: Backend
     pool: ThreadPoolExecutor
     slab_nbytes: int = SLAB_NBYTES
     scratch: Scratch = field(default_factory=Scratch)
+    threads: int = 1
+
+    def tasks(self) -> Tasks:
+        """Tasks on its threads, so many under way that no thread waits for work."""
+        return Tasks(self.pool, tasks_under_way(self.threads))
+
+
+def tasks_under_way(threads: int) -> int:
+    """How many tasks of a pass are under way, or wait to be gathered, at once."""
+    return 2 * threads + 2
 
 
 @contextmanager
@@ -78,7 +93,7 @@ def engine(backend: Backend, threads: int, slab_nbytes: int = SLAB_NBYTES) -> It
     """An engine with `threads` workers, which are gone when the block is left, whatever happens."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nvfp4-studio")
     try:
-        yield Engine(backend, pool, slab_nbytes)
+        yield Engine(backend, pool, slab_nbytes, threads=threads)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -103,9 +118,31 @@ def run(engine: Engine, choices: Sequence[Choice], sink: Sink, done: int = 0) ->
     Raises CheckpointError for NaN or Inf in a weight that is to be quantized.
     """
     todo = scopes(choices)
-    ahead = _ReadAhead([choice.layer for scope in todo for choice in scope])
-    with Tasks(engine.pool) as tasks:
-        passes = (_FirstPass(engine, tasks, scope, sink) for scope in todo)
+    return run_scopes(engine, batches(todo, engine.threads), (c.layer for scope in todo for c in scope), sink, done)
+
+
+def batches(todo: Iterable[list[Choice]], threads: int) -> Iterator[list[Choice]]:
+    """The choices of scopes, small scopes together, so that there is work for all threads."""
+    batch: list[Choice] = []
+    room = threads * SLAB_NBYTES
+    for scope in todo:
+        nbytes = sum(choice.layer.tensor.nbytes for choice in scope)
+        if batch and (nbytes > room or len(batch) + len(scope) > threads * BUNDLE_STEPS):
+            yield batch
+            batch, room = [], threads * SLAB_NBYTES
+        batch += scope
+        room -= nbytes
+    if batch:
+        yield batch
+
+
+def run_scopes(
+    engine: Engine, todo: Iterable[list[Choice]], layers: Iterable[Layer], sink: Sink, done: int = 0
+) -> Iterator[PipelineEvent]:
+    """Like `run`, for whole scopes, those of a list together; `layers` are read ahead."""
+    ahead = _ReadAhead(layers)
+    with engine.tasks() as tasks:
+        passes = (_FirstPass(engine, tasks, batch, sink) for batch in todo)
         first = next(passes, None)
         while first is not None:
             for name, nbytes in first.gather():
@@ -123,12 +160,8 @@ def run(engine: Engine, choices: Sequence[Choice], sink: Sink, done: int = 0) ->
 class _ReadAhead:
     """Keeps the system reading ahead of the first pass, in its order, so that disk and processors work together."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self._pieces = (
-            (layer.stored.file, layer.tensor.start + start, min(_READ_AHEAD_STEP, layer.tensor.nbytes - start))
-            for layer in layers
-            for start in range(0, layer.tensor.nbytes, _READ_AHEAD_STEP)
-        )
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        self._pieces = _pieces(layers)
         self._room = READ_AHEAD_NBYTES
         self.consume(0)
 
@@ -141,105 +174,230 @@ class _ReadAhead:
             self._room -= count
 
 
-class _FirstPass:
-    """Counts the weights of a scope, and copies the layers that are kept."""
-
-    def __init__(self, engine: Engine, tasks: Tasks, scope: list[Choice], sink: Sink) -> None:
-        self.scope = scope
-        self._submit = tasks.submit
-        self.censuses = {choice.layer.name: Census.empty() for choice in scope}
-        self.peaks: dict[str, float] = {}
-        self._tasks = [task for choice in scope for task in self._start(engine, choice, sink)]
-
-    def _start(self, engine: Engine, choice: Choice, sink: Sink) -> list["_Task[Census]"]:
-        layer = choice.layer
-        if choice.recipe is None:
-            return self._keep(engine, layer, sink, sink.kept_form(layer))
-        return [
-            _Task(layer.name, matrix.name, slab.nbytes, self._submit(_count, engine, slab))
-            for matrix in layer.matrices
-            for slab in slabs(layer, matrix, engine.slab_nbytes)
-        ]
-
-    def _keep(self, engine: Engine, layer: Layer, sink: Sink, form: KeptForm) -> list["_Task[Census]"]:
-        if form == "rows" or layer.widened:
-            parts = kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes)
-            return [
-                _Task(layer.name, "", slab.nbytes, self._submit(_copy_rows, engine, slab, before, sink))
-                for slab, before in parts
-            ]
-        chunks = _chunks(layer, layer.tensor.nbytes if form == "whole" else engine.slab_nbytes)
-        return [
-            _Task(layer.name, "", size, self._submit(_copy, engine, layer, start, size, sink)) for start, size in chunks
-        ]
-
-    def gather(self) -> Iterator[tuple[str, int]]:
-        """Yields (layer name, bytes) as tasks end; afterwards `censuses` and `peaks` are complete and checked."""
-        for task in self._tasks:
-            census = task.future.result()
-            self.censuses[task.layer] += census
-            self.peaks[task.matrix] = max(self.peaks.get(task.matrix, 0.0), census.max_abs)
-            yield task.layer, task.nbytes
-        for choice in self.scope:
-            name = choice.layer.name
-            if choice.layer.dtype == "BF16":
-                self.censuses[name] = Census.from_bfloat16_counts(self.censuses[name].counts)
-            if choice.recipe:
-                _check_finite(choice.layer, self.censuses[name])
-
-
-class _SecondPass:
-    """Encodes the layers of a scope with the tensor scales that the first pass gave."""
-
-    def __init__(self, engine: Engine, tasks: Tasks, first: _FirstPass, sink: Sink) -> None:
-        self._first = first
-        self._submit = tasks.submit
-        multipliers = _multipliers(first.scope, first.peaks, sink)
-        self._plan = [(choice, *self._start(engine, choice, multipliers, sink)) for choice in first.scope]
-
-    def _start(
-        self, engine: Engine, choice: Choice, multipliers: dict[str, float], sink: Sink
-    ) -> tuple[list[float], list["_Task[Fidelity]"]]:
-        layer, recipe = choice.layer, choice.recipe
-        if recipe is None:
-            return [], []
-        scales = [multipliers.get(matrix.name, 1.0) for matrix in layer.matrices]
-        tasks = []
-        for matrix, g in zip(layer.matrices, scales, strict=True):
-            sink.write_scale(choice, matrix, g)
-            for slab in slabs(layer, matrix, engine.slab_nbytes):
-                future = self._submit(_encode, engine, slab, recipe, g, sink)
-                tasks.append(_Task(layer.name, matrix.name, slab.nbytes, future))
-        return scales if recipe.format.tensor_scale else [], tasks
-
-    def gather(self) -> Iterator[tuple[str, int, list[LayerDone | Warned]]]:
-        """Yields (layer name, bytes, events) as tasks end."""
-        for choice, scales, tasks in self._plan:
-            parts = []
-            for task in tasks:
-                parts.append(task.future.result())
-                yield task.layer, task.nbytes, []
-            census = self._first.censuses[choice.layer.name]
-            result = layer_result(choice, census if census.count else None, parts, scales)
-            yield choice.layer.name, 0, [LayerDone(result), *_warnings(result)]
+def _pieces(layers: Iterable[Layer]) -> Iterator[tuple[SourceFile, int, int]]:
+    """(file, first byte, bytes) to read ahead; tensors that follow each other are joined."""
+    file, start, stop = None, 0, 0
+    for layer in layers:
+        stored, first = layer.stored.file, layer.tensor.start
+        if file is not stored or first != stop:
+            if file:
+                yield file, start, stop - start
+            file, start = stored, first
+        stop = first + layer.tensor.nbytes
+        while stop - start > _READ_AHEAD_STEP:
+            yield stored, start, _READ_AHEAD_STEP
+            start += _READ_AHEAD_STEP
+    if file and stop > start:
+        yield file, start, stop - start
 
 
 @dataclass(frozen=True, slots=True)
-class _Task(Generic[T]):
-    layer: str
+class _Step(Generic[T]):
+    """A slab of a layer, or bytes of it: what is to be done with them. `last` is True for the last step of a layer."""
+
+    choice: Choice
     matrix: str
     nbytes: int
-    future: Future[T]
+    job: Callable[[], T]
+    first: bool
+    last: bool
 
 
-def _multipliers(scope: list[Choice], peaks: dict[str, float], sink: Sink) -> dict[str, float]:
-    """The multiplier of each matrix with three tiers: one for all matrices of a fused group."""
-    tiered = [choice for choice in scope if choice.recipe and choice.recipe.format.tensor_scale]
-    groups: dict[str, float] = defaultdict(float)
-    members = [(matrix.name, matrix.group or matrix.name) for c in tiered for matrix in c.layer.matrices]
-    for name, group in members:
-        groups[group] = max(groups[group], peaks[name])
-    return {name: sink.agreed_scale(float(tensor_scale(groups[group]))) for name, group in members}
+def _steps(choice: Choice, parts: Iterable[tuple[str, int, Callable[[], T]]]) -> Iterator[_Step[T]]:
+    found = iter(parts)
+    part, first = next(found, None), True
+    while part is not None:
+        following = next(found, None)
+        yield _Step(choice, *part, first=first, last=following is None)
+        part, first = following, False
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What a task counted of one layer: a tally, or what that says where it is complete."""
+
+    choice: Choice
+    nbytes: int = 0
+    peaks: dict[str, float] = field(default_factory=dict)
+    tally: CensusTally = field(default_factory=CensusTally)
+    known: "_Known | None" = None
+    first: bool = False
+    last: bool = False
+
+    def add(self, step: _Step[Census]) -> None:
+        census = step.job()
+        self.tally.add(census)
+        self.nbytes += step.nbytes
+        self.peaks[step.matrix] = max(self.peaks.get(step.matrix, 0.0), census.max_abs)
+        self.first, self.last = self.first or step.first, step.last
+
+    def settle(self) -> None:
+        """Keep what the complete tally says instead of it, which is large."""
+        self.known = _known(self.choice.layer, self.tally.census())
+        self.tally = CensusTally()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    count: int = 0
+    statistics: Statistics | None = None
+
+
+def _known(layer: Layer, census: Census) -> _Known:
+    if layer.dtype == "BF16":
+        census = Census.from_bfloat16_counts(census.counts)
+    count = census.count
+    return _Known(count, statistics(census) if count else None)
+
+
+def _counted(bundle: list[_Step[Census]]) -> list[_Counted]:
+    found: list[_Counted] = []
+    for step in bundle:
+        if not found or found[-1].choice is not step.choice:
+            found.append(_Counted(step.choice))
+        found[-1].add(step)
+        if found[-1].first and step.last:
+            found[-1].settle()
+    return found
+
+
+class _FirstPass:
+    """Counts the weights of a batch, and copies the layers that are kept."""
+
+    def __init__(self, engine: Engine, tasks: Tasks, batch: list[Choice], sink: Sink) -> None:
+        self.batch = batch
+        self.known: dict[str, _Known] = {}
+        self.peaks: dict[tuple[str, str], float] = {}
+        steps = (step for choice in batch for step in _steps(choice, _first_parts(engine, choice, sink)))
+        self._results = tasks.in_order(partial(_counted, bundle) for bundle in bundles(steps))
+
+    def gather(self) -> Iterator[tuple[str, int]]:
+        """Yields (layer name, bytes) as tasks end; afterwards `known` and `peaks` are complete and checked."""
+        tally = CensusTally()
+        for found in self._results:
+            for part in found:
+                if part.known is None:
+                    tally.merge(part.tally)
+                    if part.last:
+                        part.tally, tally = tally, CensusTally()
+                        part.settle()
+                self._note(part)
+            yield found[-1].choice.layer.name, sum(part.nbytes for part in found)
+
+    def _note(self, part: _Counted) -> None:
+        name = part.choice.layer.name
+        for matrix, peak in part.peaks.items():
+            self.peaks[name, matrix] = max(self.peaks.get((name, matrix), 0.0), peak)
+        if part.known is not None:
+            self.known[name] = part.known
+            if part.choice.recipe:
+                _check_finite(part.choice.layer, part.known)
+
+
+_Parts = Iterator[tuple[str, int, Callable[[], T]]]
+
+
+def _first_parts(engine: Engine, choice: Choice, sink: Sink) -> _Parts[Census]:
+    layer = choice.layer
+    if choice.recipe is None:
+        yield from _kept_parts(engine, layer, sink, sink.kept_form(layer))
+        return
+    for matrix in layer.matrices:
+        for slab in slabs(layer, matrix, engine.slab_nbytes):
+            yield matrix.name, slab.nbytes, partial(_count, engine, slab)
+
+
+def _kept_parts(engine: Engine, layer: Layer, sink: Sink, form: KeptForm) -> _Parts[Census]:
+    if form == "rows" or layer.widened:
+        for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
+            yield "", slab.nbytes, partial(_copy_rows, engine, slab, before, sink)
+        return
+    for start, size in _chunks(layer, layer.tensor.nbytes if form == "whole" else engine.slab_nbytes):
+        yield "", size, partial(_copy, engine, layer, start, size, sink)
+
+
+@dataclass(slots=True)
+class _Encoded:
+    """What a task encoded of one layer."""
+
+    choice: Choice
+    nbytes: int = 0
+    errors: ErrorTally = field(default_factory=ErrorTally)
+    last: bool = False
+
+
+def _encoded(bundle: list[_Step[Fidelity]]) -> list[_Encoded]:
+    found: list[_Encoded] = []
+    for step in bundle:
+        if not found or found[-1].choice is not step.choice:
+            found.append(_Encoded(step.choice))
+        part = found[-1]
+        part.errors.add(step.job())
+        part.nbytes += step.nbytes
+        part.last = step.last
+    return found
+
+
+class _SecondPass:
+    """Encodes the layers of a batch with the tensor scales that the first pass gave."""
+
+    def __init__(self, engine: Engine, tasks: Tasks, first: _FirstPass, sink: Sink) -> None:
+        self._first = first
+        self._multipliers = _multipliers(first.batch, first.peaks, sink)
+        steps = (step for c in first.batch for step in _steps(c, self._parts(engine, c, sink)))
+        self._results = tasks.in_order(partial(_encoded, bundle) for bundle in bundles(steps))
+
+    def _parts(self, engine: Engine, choice: Choice, sink: Sink) -> _Parts[Fidelity]:
+        layer, recipe = choice.layer, choice.recipe
+        for matrix in layer.matrices if recipe else ():
+            assert recipe is not None
+            g = self._multipliers.get((layer.name, matrix.name), 1.0)
+            sink.write_scale(choice, matrix, g)
+            for slab in slabs(layer, matrix, engine.slab_nbytes):
+                yield matrix.name, slab.nbytes, partial(_encode, engine, slab, recipe, g, sink)
+
+    def gather(self) -> Iterator[tuple[str, int, list[LayerDone | Warned]]]:
+        """Yields (layer name, bytes, events) as tasks end."""
+        parts = (part for found in self._results for part in found)
+        for choice in self._first.batch:
+            errors = ErrorTally()
+            name, nbytes = choice.layer.name, 0
+            for part in parts if _has_steps(choice) else ():
+                errors.merge(part.errors)
+                nbytes += part.nbytes
+                if part.last:
+                    break
+                yield name, nbytes, []
+                nbytes = 0
+            result = layer_result(choice, self._statistics(name), errors, self._scales(choice))
+            yield name, nbytes, [LayerDone(result), *_warnings(result)]
+
+    def _statistics(self, name: str) -> Statistics | None:
+        return self._first.known.get(name, _Known()).statistics
+
+    def _scales(self, choice: Choice) -> list[float]:
+        if not (choice.recipe and choice.recipe.format.tensor_scale):
+            return []
+        return [self._multipliers.get((choice.layer.name, matrix.name), 1.0) for matrix in choice.layer.matrices]
+
+
+def _has_steps(choice: Choice) -> bool:
+    return choice.recipe is not None and any(matrix.rows for matrix in choice.layer.matrices)
+
+
+def _multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink: Sink) -> dict[tuple[str, str], float]:
+    """(layer, matrix) -> multiplier of each matrix with three tiers: one for all matrices of a fused group."""
+    tiered = [choice for choice in batch if choice.recipe and choice.recipe.format.tensor_scale]
+    groups: dict[tuple[str, str], float] = defaultdict(float)
+    keys = {
+        (c.layer.name, matrix.name): ("", matrix.group) if matrix.group else (c.layer.name, matrix.name)
+        for c in tiered
+        for matrix in c.layer.matrices
+    }
+    for key, group in keys.items():
+        groups[group] = max(groups[group], peaks.get(key, 0.0))
+    agreed = {group: sink.agreed_scale(float(tensor_scale(peak))) for group, peak in groups.items()}
+    return {key: agreed[group] for key, group in keys.items()}
 
 
 def _count(engine: Engine, slab: Slab) -> Census:
@@ -284,9 +442,10 @@ def _chunks(layer: Layer, nbytes: int) -> list[tuple[int, int]]:
     return [(start, min(nbytes, size - start)) for start in range(0, size, nbytes)]
 
 
-def _check_finite(layer: Layer, census: Census) -> None:
-    if census.nan or census.infinite:
-        what = f"holds {census.nan:,} NaN and {census.infinite:,} Inf among {census.count:,} weights"
+def _check_finite(layer: Layer, known: _Known) -> None:
+    found = known.statistics
+    if found and (found.nan or found.infinite):
+        what = f"holds {found.nan:,} NaN and {found.infinite:,} Inf among {known.count:,} weights"
         hint = "the source is damaged; --skip-nonfinite keeps such tensors as they are"
         raise CheckpointError(what, file=layer.stored.file.path.name, tensor=layer.tensor.name, hint=hint)
 
@@ -294,21 +453,25 @@ def _check_finite(layer: Layer, census: Census) -> None:
 def _warnings(result: LayerResult) -> list[Warned]:
     found = []
     statistics = result.statistics
-    name = printable(result.name)
     if statistics and (statistics.nan or statistics.infinite):
-        found.append(Warned(f"{name}: copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it"))
+        found.append(f"copied with {statistics.nan:,} NaN and {statistics.infinite:,} Inf in it")
     remedy = "try three tiers or keep it" if result.format == "nvfp4-2t" else "keep it, or choose a finer format"
-    return [*found, *(Warned(f"{name}: {loss}; {remedy}") for loss in result.losses)]
+    found += [f"{loss}; {remedy}" for loss in result.losses]
+    return [Warned(f"{printable(result.name)}: {text}") for text in found]
 
 
 def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:
     """Layer name -> number of NaN and Inf, for layers that are to be quantized and hold any."""
     found: dict[str, int] = defaultdict(int)
-    with Tasks(engine.pool) as tasks:
-        for choice in choices:
-            parts = [slab for m in choice.layer.matrices for slab in slabs(choice.layer, m, engine.slab_nbytes)]
-            futures = [tasks.submit(_count, engine, slab) for slab in parts] if choice.recipe else []
-            for future in futures:
-                census = future.result()
-                found[choice.layer.name] += census.nan + census.infinite
+    chosen = (choice for choice in choices if choice.recipe)
+    steps = (step for choice in chosen for step in _steps(choice, _first_parts(engine, choice, Sink())))
+    with engine.tasks() as tasks:
+        for counts in tasks.in_order(partial(_bad, bundle) for bundle in bundles(steps)):
+            for name, count in counts:
+                found[name] += count
     return {name: count for name, count in found.items() if count}
+
+
+def _bad(bundle: list[_Step[Census]]) -> list[tuple[str, int]]:
+    found = ((step.choice.layer.name, step.job()) for step in bundle)
+    return [(name, census.nan + census.infinite) for name, census in found]

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from kernels import Census, Fidelity
-from kernels.fidelity import INFINITY_BIN, relative_error, snr_db
+from kernels import Census
+from kernels.fidelity import bin_values, filled_bins, relative_error, snr_db
 from studio.core.model import Layer
 from studio.core.plan import Choice
+from studio.core.tallies import ErrorTally
 
 VANISHED_WARNING = 0.5
-_ALL_LOST = 1e-6
+_OUTLIER_SIGMAS = 6.0
 HISTOGRAM_STEPS_PER_OCTAVE = 4
 HISTOGRAM_OCTAVES = (-12, 8)
 
@@ -119,7 +120,10 @@ class LayerResult:
             "mse": self.mse,
             "bits_per_weight": self.bits_per_weight,
         }
-        data = {**asdict(self), **(derived if self.quantized else {})}
+        data = {key: getattr(self, key) for key in self.__dataclass_fields__}  # asdict copies every number of a tuple
+        data |= derived if self.quantized else {}
+        if known := self.statistics:
+            data["statistics"] = {key: getattr(known, key) for key in known.__dataclass_fields__}
         return {key: _finite(value) for key, value in data.items()}
 
     @classmethod
@@ -217,23 +221,26 @@ class Outcome:
 
 def statistics(census: Census) -> Statistics:
     """The distribution that a census tells."""
+    sigma = census.sigma
     return Statistics(
         max_abs=census.max_abs,
-        sigma=census.sigma,
+        sigma=sigma,
         kurtosis=census.kurtosis,
-        outliers=census.outliers(),
+        outliers=census.above(_OUTLIER_SIGMAS * sigma),
         zeros=census.zeros,
         nan=census.nan,
         infinite=census.infinite,
-        quantiles=tuple(census.quantile(q) for q in (0.5, 0.99, 0.999, 0.9999)),
-        histogram=histogram(census, census.sigma),
+        quantiles=census.quantiles((0.5, 0.99, 0.999, 0.9999)),
+        histogram=histogram(census, sigma),
     )
 
 
-def histogram_edges() -> list[float]:
+@lru_cache
+def histogram_edges() -> tuple[float, ...]:
     """Edges of the histogram's bins, in units of sigma."""
     low, high = HISTOGRAM_OCTAVES
-    return [2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range((high - low) * HISTOGRAM_STEPS_PER_OCTAVE + 1)]
+    steps = (high - low) * HISTOGRAM_STEPS_PER_OCTAVE + 1
+    return tuple(2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range(steps))
 
 
 def histogram(census: Census, sigma: float) -> tuple[int, ...]:
@@ -241,24 +248,18 @@ def histogram(census: Census, sigma: float) -> tuple[int, ...]:
     edges = np.array(histogram_edges()) * sigma
     if not sigma:
         return (0,) * (len(edges) - 1)
-    values = (np.arange(INFINITY_BIN, dtype=np.uint32) << 16).view(np.float32)
-    filled = np.flatnonzero(census.counts[1:INFINITY_BIN]) + 1
-    bins = np.clip(np.searchsorted(edges, values[filled], side="right") - 1, 0, len(edges) - 2)
-    return tuple(int(n) for n in np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1))
-
-
-def _vanished_rows(part: Fidelity) -> int:
-    """Rows that hold weights and decode to zero: their error is all that there was."""
-    squares = part.row_squares
-    return int(((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))).sum())
+    filled = filled_bins(census.counts)
+    filled = filled[filled > 0]
+    bins = np.clip(np.searchsorted(edges, bin_values()[filled], side="right") - 1, 0, len(edges) - 2)
+    found = np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1)
+    return tuple(found.astype(np.int64).tolist())
 
 
 def layer_result(
-    choice: Choice, census: Census | None, parts: Sequence[Fidelity] = (), tensor_scales: Sequence[float] = ()
+    choice: Choice, distribution: Statistics | None, errors: ErrorTally, tensor_scales: Sequence[float] = ()
 ) -> LayerResult:
-    """The result for one layer from the fidelity of its slabs in row order."""
+    """The result for one layer from the tally of its slabs."""
     layer: Layer = choice.layer
-    counts = [int(n) for n in np.sum([part.scale_counts for part in parts], axis=0)] if parts else []
     return LayerResult(
         name=layer.name,
         role=layer.role,
@@ -270,13 +271,13 @@ def layer_result(
         count=layer.count,
         nbytes_in=layer.nbytes,
         nbytes_out=choice.nbytes,
-        sum_squares=math.fsum(chain.from_iterable(part.row_squares.tolist() for part in parts)),
-        sum_error=math.fsum(chain.from_iterable(part.row_error.tolist() for part in parts)),
-        max_error=max((part.max_error for part in parts), default=0.0),
-        vanished=sum(part.vanished for part in parts),
-        rows=sum(len(part.row_error) for part in parts),
-        vanished_rows=sum(map(_vanished_rows, parts)),
+        sum_squares=errors.sum_squares,
+        sum_error=errors.sum_error,
+        max_error=errors.max_error,
+        vanished=errors.vanished,
+        rows=errors.rows,
+        vanished_rows=errors.vanished_rows,
         tensor_scales=tuple(float(g) for g in tensor_scales),
-        scale_counts=tuple(counts),
-        statistics=statistics(census) if census else None,
+        scale_counts=() if errors.scale_counts is None else tuple(errors.scale_counts.tolist()),
+        statistics=distribution,
     )

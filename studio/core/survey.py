@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, LayerDone, Progress, Started
-from studio.core.model import Model
-from studio.core.pipeline import Engine, Sink, run, work
+from studio.core.model import Layer, Model
+from studio.core.pipeline import Engine, Sink, batches, run_scopes, scopes, work
 from studio.core.plan import Choice
 
 
@@ -20,22 +20,74 @@ class LayerFailed:
 
 def survey(engine: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event | LayerFailed]:
     """Like `measure`, for a window: a damaged layer does not end the job, and there is no outcome at the end."""
-    total = work(choices)
-    yield Started("measure", total, len(choices))
-    left = list(choices)
-    while left:
-        done = total - work(left)
+    yield Started("measure", work(choices), len(choices))
+    left = _Left(choices)
+    shown = 0
+    while not left.empty:
         try:
-            for event in run(engine, left, Sink(), done):
-                if isinstance(event, LayerDone):
-                    left = [choice for choice in left if choice.layer.name != event.result.name]
+            for event in run_scopes(engine, left.batches(engine.threads), left.layers(), Sink(), left.done):
                 if isinstance(event, Progress):
-                    done = max(done, event.done)
+                    if event.done < shown:  # what is read again was counted before
+                        continue
+                    shown = event.done
+                if isinstance(event, LayerDone):
+                    left.finish(event.result.name)
                 yield event
         except CheckpointError as error:
-            failed = next((choice for choice in left if choice.layer.tensor.name == error.tensor), None)
+            failed = left.at_fault(error)
             if failed is None:
                 raise
-            left.remove(failed)
-            yield LayerFailed(failed.layer.name, error)
+            left.finish(failed)
+            yield LayerFailed(failed, error)
     model.check_unchanged()
+
+
+class _Left:
+    """What is left of a survey, in time that does not depend on how much that is.
+
+    Scopes that were begun when a layer failed are begun again, one after another, before the next ones.
+    """
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        self._scopes = scopes(choices)
+        self._next = 0
+        self._begun: dict[str, list[Choice]] = {}
+        self.done = 0
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing is left."""
+        return not self._begun and self._next == len(self._scopes)
+
+    def batches(self, threads: int) -> Iterator[list[Choice]]:
+        """What to run now: what was begun before, otherwise all the rest."""
+        again = list({id(scope): scope for scope in self._begun.values()}.values())
+        if again:
+            yield from (list(scope) for scope in again)
+            return
+        yield from batches(self._rest(), threads)
+
+    def layers(self) -> Iterator[Layer]:
+        """The layers that `batches` gives, to be read ahead."""
+        if self._begun:
+            return iter(())
+        rest = range(self._next, len(self._scopes))
+        return (choice.layer for index in rest for choice in self._scopes[index])
+
+    def _rest(self) -> Iterator[list[Choice]]:
+        while self._next < len(self._scopes):
+            scope = self._scopes[self._next]
+            self._next += 1
+            self._begun |= {choice.layer.name: scope for choice in scope}
+            yield list(scope)
+
+    def finish(self, name: str) -> None:
+        """A layer is measured, or can not be."""
+        scope = self._begun.pop(name)
+        index = next(i for i, choice in enumerate(scope) if choice.layer.name == name)
+        self.done += work([scope.pop(index)])
+
+    def at_fault(self, error: CheckpointError) -> str | None:
+        """The name of the layer that an error is about."""
+        begun = (choice for scope in self._begun.values() for choice in scope)
+        return next((choice.layer.name for choice in begun if choice.layer.tensor.name == error.tensor), None)

@@ -1,10 +1,11 @@
 """verify: an export is whole, decodes, and says the truth about its errors."""
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from studio.core.pipeline import Engine
 from studio.core.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
 from studio.core.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.results import LayerResult, Outcome
-from studio.core.tasks import Tasks
+from studio.core.tasks import Tasks, bundles
 
 TOLERANCE = 1e-5
 """Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
@@ -54,13 +55,35 @@ def check_layers(
 ) -> Iterator[tuple[str, int]]:
     """Verify layers of one file; yields (name, bytes read). Raises CheckpointError for the first that is wrong."""
     place = _Place(file, header, layout)
-    with Tasks(engine.pool) as tasks:
-        started = [(check, _start(engine, tasks, place, check)) for check in checks]
-        for check, futures in started:
-            total = sum(future.result() for future in futures)
+    steps = (step for check in checks for step in _steps(engine, place, check))
+    with engine.tasks() as tasks:
+        found = chain.from_iterable(tasks.in_order(partial(_errors, bundle) for bundle in bundles(steps)))
+        for check in checks:
+            total = 0.0
+            for error in found:
+                if error is None:
+                    break
+                total += error
             if check.layer is not None and check.matrices:
                 _compare(file, check.result, total)
             yield check.result.name, check.work
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A piece of a layer to check; `job` gives its squared error, None is the end of the layer."""
+
+    nbytes: int
+    job: Callable[[], float] | None
+
+
+def _errors(bundle: list[_Step]) -> list[float | None]:
+    return [step.job() if step.job else None for step in bundle]
+
+
+def _steps(engine: Engine, place: "_Place", check: Check) -> Iterator[_Step]:
+    yield from (_Step(nbytes, job) for nbytes, job in _parts(engine, place, check))
+    yield _Step(0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +93,11 @@ class _Place:
     layout: Layout
 
 
-def _start(engine: Engine, tasks: Tasks, place: _Place, check: Check) -> list[Future[float]]:
-    submit = tasks.submit
+def _parts(engine: Engine, place: _Place, check: Check) -> Iterator[tuple[int, Callable[[], float]]]:
+    """(bytes, job) for every piece of a layer."""
     if check.kept:
-        if check.layer is None:
-            return []
-        form = kept_form(check.kept)
-        if form == "whole":
-            return [submit(_same_edited, place, check.kept, check.layer)]
-        if form == "rows" or check.layer.widened:
-            parts = kept_slabs(check.layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes)
-            return [submit(_same_rows, engine, place, check.kept, slab, before) for slab, before in parts]
-        pieces = chunks(check.layer.kept_nbytes)
-        return [submit(_same_bytes, place, check.kept, check.layer, *piece) for piece in pieces]
-    futures = []
+        yield from _kept_parts(engine, place, check.kept, check.layer) if check.layer else ()
+        return
     sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
     for matrix, source in zip(check.matrices, sources, strict=True):
         height = max(engine.slab_nbytes // (2 * matrix.columns), 1)
@@ -92,8 +106,21 @@ def _start(engine: Engine, tasks: Tasks, place: _Place, check: Check) -> list[Fu
         for start in range(0, matrix.rows, height):
             stop = min(start + height, matrix.rows)
             slab = Slab(check.layer, source, start, stop) if check.layer and source else None
-            futures.append(submit(_error, engine, place, matrix, start, stop, slab))
-    return futures
+            yield 2 * (stop - start) * matrix.columns, partial(_error, engine, place, matrix, start, stop, slab)
+
+
+def _kept_parts(
+    engine: Engine, place: _Place, kept: tuple[Placement, ...], layer: Layer
+) -> Iterator[tuple[int, Callable[[], float]]]:
+    form = kept_form(kept)
+    if form == "whole":
+        yield layer.kept_nbytes, partial(_same_edited, place, kept, layer)
+    elif form == "rows" or layer.widened:
+        for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
+            yield slab.nbytes, partial(_same_rows, engine, place, kept, slab, before)
+    else:
+        for offset, count in chunks(layer.kept_nbytes, engine.slab_nbytes):
+            yield count, partial(_same_bytes, place, kept, layer, offset, count)
 
 
 def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None) -> float:

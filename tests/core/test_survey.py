@@ -37,6 +37,23 @@ def test_progress_never_runs_backwards(damaged: Path) -> None:
     assert done == sorted(done)
 
 
+def test_a_survey_of_many_damaged_layers_measures_each_of_the_others_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": rng.normal(size=(32, 64)).astype(np.float16) for i in range(300)}
+    for i in range(0, 300, 2):
+        tensors[f"model.layers.{i}.mlp.up_proj.weight"][3, 3] = np.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    with core.open_model(tmp_path) as model, core.start(core.Machine(threads=1), model) as engine:
+        events = list(core.survey(engine, model, core.resolve(core.preset("linear"), model)))
+    done = sorted(event.result.name for event in events if isinstance(event, core.LayerDone))
+    failed = sorted(event.name for event in events if isinstance(event, core.LayerFailed))
+    assert done == sorted(f"model.layers.{i}.mlp.up_proj" for i in range(1, 300, 2))
+    assert failed == sorted(f"model.layers.{i}.mlp.up_proj" for i in range(0, 300, 2))
+    progress = [event.done for event in events if isinstance(event, core.Progress)]
+    assert progress == sorted(progress)
+
+
 def test_results_depend_on_the_layers_that_share_a_tensor_scale() -> None:
     with core.open_model(core.demo_checkpoint()) as model:
         groups, choices = core.ScaleGroups(model), list(core.resolve(core.preset("linear"), model))
