@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import kernels
 from studio.core.containers.files import SourceFile
-from studio.core.containers.safetensors import read_header
+from studio.core.containers.safetensors import Tensor, read_header
 from studio.core.contents import MANIFEST, SUMS, Contents, sums
 from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started, Warned
@@ -29,7 +29,7 @@ from studio.core.shard_writer import ShardWriter
 from studio.core.shards import SHARD_NBYTES, Item, Shard, plan_shards
 from studio.core.staging import AGAIN, NoSpaceError, Staging
 from studio.core.target import check_space, check_target
-from studio.core.tasks import Tasks
+from studio.core.tasks import Tasks, bundles
 from studio.core.verification import Check, check_layers
 
 INDEX = "model.safetensors.index.json"
@@ -242,14 +242,13 @@ class _Run:
         with SourceFile(self.staging.temporary(shard.name)) as file, Tasks(self.engine.pool) as tasks:
             header = read_header(file)
             whole = tasks.submit(sha256, file)
-            digests = {
-                name: tasks.submit(sha256, file, tensor.start, tensor.nbytes) for name, tensor in header.tensors.items()
-            }
+            digests = [tasks.submit(_digests, file, bundle) for bundle in bundles(header.tensors.values())]
             checks = [_check(item, self.results) for item in shard.items]
             for name, nbytes in check_layers(self.engine, file, header, self.job.layout, checks):
                 self.done += nbytes
                 yield Progress("verify", self.done, name)
-            self.tensors[shard.name] = {name: future.result() for name, future in sorted(digests.items())}
+            found = {name: digest for future in digests for name, digest in future.result().items()}
+            self.tensors[shard.name] = dict(sorted(found.items()))
             self.digests[shard.name] = whole.result()
 
     def _settle(self, shard: Shard) -> None:
@@ -274,7 +273,7 @@ class _Run:
             CARD, [model_card(job.model, job.plan, job.layout, outcome, [*job.changes, *job.cautions], job.claims)]
         )
         source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
-        self._write(MANIFEST, [manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered)])
+        self._write(MANIFEST, manifest(job.plan, job.layout, source, job.shards, self.tensors, ordered))
         documents = {name: content for name, content in job.documents.items() if name != CONFIG}
         for name, content in documents.items():
             self._write(name, [content])
@@ -293,6 +292,10 @@ class _Run:
 
         self.staging.write_file(name, hashed())
         self.digests[name] = digest.hexdigest()
+
+
+def _digests(file: SourceFile, tensors: Sequence[Tensor]) -> dict[str, str]:
+    return {tensor.name: sha256(file, tensor.start, tensor.nbytes) for tensor in tensors}
 
 
 def _shard_work(shard: Shard) -> int:

@@ -1,9 +1,10 @@
 """The manifest of an export: what made it, from what, by which plan, and the digest and error of every tensor."""
 
 import builtins
+import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -33,10 +34,9 @@ def manifest(
     shards: Sequence[Shard],
     tensors: Mapping[str, Mapping[str, str]],
     results: Mapping[str, LayerResult],
-) -> bytes:
-    """The manifest as JSON; equal runs give equal bytes. `tensors` holds SHA-256 by shard and tensor name."""
-    layers = [_layer(shard, item, results) for shard in shards for item in shard.items]
-    return json_document(
+) -> Iterator[bytes]:
+    """The manifest as JSON, a line per layer; equal runs give equal bytes. `tensors`: SHA-256 by shard and name."""
+    whole = json_document(
         {
             "schema": SCHEMA,
             "program": {"name": PROGRAM, "version": kernels.__version__},
@@ -50,9 +50,18 @@ def manifest(
             "source": dict(source),
             "plan": plan.to_json(),
             "tensors": tensors,
-            "layers": layers,
+            "layers": [],
         }
     )
+    head, _, tail = whole.rpartition(b"]")
+    yield head
+    mark = "\n    "
+    for shard in shards:
+        for item in shard.items:
+            layer = json.dumps(_layer(shard, item, results), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            yield (mark + layer).encode()
+            mark = ",\n    "
+    yield b"\n  ]" + tail
 
 
 def _layer(shard: Shard, item: Item, results: Mapping[str, LayerResult]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Memory does not grow with a tensor or with the number of slabs, and less of it is never answered with more."""
 
+import json
 import sys
 import threading
 import time
@@ -17,7 +18,8 @@ import pytest
 from kernels import Census
 from studio.core.tallies import CensusTally, exact_terms
 from studio.core.tasks import BUNDLE_NBYTES, BUNDLE_STEPS, Tasks, bundles
-from tests.core.checkpoints import large_checkpoint
+from tests.core.checkpoints import checkpoint, large_checkpoint
+from tests.core.conftest import Studio
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which is Linux's")
 
@@ -116,3 +118,15 @@ def test_a_census_is_the_same_however_its_slabs_are_spread_over_tasks(cut: int) 
     found, wanted = whole.census(), sum(parts, Census.empty())
     assert (found.max_abs, found.sum2, found.sum4) == (wanted.max_abs, wanted.sum2, wanted.sum4)
     assert (found.counts == wanted.counts).all()
+
+
+def test_a_manifest_has_a_line_a_layer_of_less_than_two_kilobytes(studio: Studio, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    assert studio("quantize", source, tmp_path / "out").code == 0
+    text = (tmp_path / "out" / "nvfp4_studio.json").read_text()
+    layers = json.loads(text)["layers"]
+    lines = text.splitlines()
+    first = lines.index('  "layers": [') + 1
+    assert [json.loads(line.rstrip(",")) for line in lines[first : first + len(layers)]] == layers
+    assert lines[first + len(layers) :] == ["  ]", "}"]
+    assert max(map(len, lines)) < 2000
