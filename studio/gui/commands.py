@@ -265,16 +265,21 @@ class Commands(QObject):
     # the end
 
     def _closing(self) -> None:
-        busy = self.studio is not None and self.studio.runs.active
-        if busy and self.settings["confirm_quit"] and not self._quitting:
-            self.window.keep_open = True
-            text = "Layers that are done and finished shards are kept; an export can be continued later."
-            confirm(self.window, "Work is still running. Quit?", text, "Stop and quit", self.quit_now)
-            return
+        if self.studio is not None and self.settings["confirm_quit"] and not self._quitting:
+            if self.studio.runs.active:
+                text = "Finished shards of an export are kept, and the same export goes on with them. "
+                text += "What was measured, and a plan that is not saved, is not kept."
+                confirm(self.window, "Work is still running. Quit?", text, "Stop and quit", self.quit_now)
+                self.window.keep_open = True
+                return
+            if not self.studio.document.is_saved:
+                self.studio.unless_lost("Quit?", "Quit", self.quit_now)
+                self.window.keep_open = True
+                return
         self.close()
 
     def quit_now(self) -> None:
-        """Quit without asking; what runs is stopped, what is done is kept."""
+        """Quit without asking; what runs is stopped, finished shards are kept."""
         self._quitting = True
         self.window.close()
 

@@ -84,6 +84,11 @@ class Document(QObject):
     # what is chosen
 
     @property
+    def is_saved(self) -> bool:
+        """True when nothing would be lost: no checkpoint is open, or its plan is the one that was saved."""
+        return self.model is None or self.undo.isClean()
+
+    @property
     def plan(self) -> core.Plan:
         """The plan with the choices made by hand as its first rules."""
         return self.state.plan.preceded_by(self.hand_rules())

@@ -59,7 +59,7 @@ OPTIONS: dict[str, Option] = {
         Option("compact", "Compact rows", False, "Lower rows, so that more layers fit on the screen."),
         Option("restore", "Open the last checkpoint again", True, "Start where the last session ended."),
         Option("recents", "Remember recent checkpoints", True, "Listed on the welcome page and in the File menu."),
-        Option("confirm_quit", "Ask before quitting while work runs", True, "What is finished is kept either way."),
+        Option("confirm_quit", "Ask before work is lost", True, "A plan that is not saved, or what still runs."),
         Option("warning_line", "Warning line", 0.12, "Layers above this relative error are marked.", (), 0.0, 1.0),
         Option("backend", "Computes on", "auto", "auto takes the fastest that works here.", BACKENDS, page="Machine"),
         Option("threads", "Threads", 0, "0 takes one per processor.", (), 0, 1024, page="Machine"),

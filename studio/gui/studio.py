@@ -1,5 +1,6 @@
 """Studio: the parts that need a checkpoint: document, workspace, runs, editing, details, export; and their actions."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from PySide6.QtCore import QByteArray, QObject, QTimer
 from studio import core
 from studio.gui import tasks
 from studio.gui.actions import format_specs
+from studio.gui.ask import confirm
 from studio.gui.cards import Card, Message
 from studio.gui.comparing import Comparing
 from studio.gui.compute import Task
@@ -142,7 +144,24 @@ class Studio(QObject):
             hint = "Cancel it (Ctrl+.) or wait, then open the other checkpoint."
             self.commands.tell(Message("warning", "Work is still running", hint=hint))
             return
-        plan = core.preset(DEFAULT_PRESET)
+        model = self.document.model
+        if model is not None and model.path == path:
+            self._open(path, self.document.state.plan)
+        else:
+            self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
+
+    def unless_lost(self, question: str, yes: str, proceed: Callable[[], object]) -> None:
+        """Proceed at once, or, where a plan that is not saved would go, when the user agrees."""
+        if not self.commands.settings["confirm_quit"] or self.document.is_saved:
+            proceed()
+            return
+        count = len(self.document.state.edits)
+        held = f" {count:,} choice{'s' if count != 1 else ''} by hand would go." if count else ""
+        text = f"The plan is not saved.{held} Save it with Ctrl+S."
+        confirm(self.commands.window, question, text, f"{yes} without saving", proceed)
+
+    def _open(self, path: Path, plan: core.Plan | None = None) -> None:
+        plan = plan or core.preset(DEFAULT_PRESET)
         task = Task("open", "Opening", lambda: tasks.opening(path, plan))
         self._opening[task] = path, plan
         self._former = list(self.commands.window.cards.shown)
@@ -150,7 +169,7 @@ class Studio(QObject):
         self.commands.compute.submit(task)
 
     def reload(self) -> None:
-        """Read the headers again; choices by hand stay where their layers still are."""
+        """Read the headers again; the plan stays, and choices by hand where their layers still are."""
         if self.document.model is not None:
             self.open(self.document.model.path)
 
@@ -159,6 +178,9 @@ class Studio(QObject):
         if self.runs.active:
             self.runs.stop()
             return
+        self.unless_lost("Close the checkpoint?", "Close it", self._close)
+
+    def _close(self) -> None:
         self.document.close_model()
         self.document.opened.emit()
         self.commands.session.note_closed()
@@ -174,10 +196,12 @@ class Studio(QObject):
         (model, choices, groups), window = reports[-1], self.commands.window
         again = self.document.model is not None and self.document.model.path == model.path
         edits = dict(self.document.state.edits) if again else {}
+        saved = self.document.is_saved or not again
         self.document.open(model, choices, groups, plan)
         kept = {name: value for name, value in edits.items() if name in self.document.store.index}
         if kept:
             self.document.set_formats(kept, "choices from before")
+        (self.document.undo.setClean if saved else self.document.undo.resetClean)()
         self.commands.note_opened(path)
         window.cards.clear(self._former)
         window.show_workspace(True)
@@ -244,8 +268,7 @@ class Studio(QObject):
         action.setIconText("Resume" if paused else "Pause")
 
     def _show_saved(self) -> None:
-        changed = self.document.model is not None and not self.document.undo.isClean()
-        self.commands.window.saved.setText("plan not saved" if changed else "")
+        self.commands.window.saved.setText("" if self.document.is_saved else "plan not saved")
 
     # what works now
 

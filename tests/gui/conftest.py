@@ -104,6 +104,7 @@ def reset(made: Commands) -> None:
     """As the window was at first: nothing open, nothing known, nothing told, default settings."""
     studio, window = made.studio, made.window
     assert studio is not None
+    made.settings["confirm_quit"] = False
     studio.runs.stop()
     wait_for(lambda: not studio.runs.active)
     made.perform("close")
