@@ -55,7 +55,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     right = f"Right: the logits of the decoded weights in the same program. Models: {', '.join(MODELS)}."
     plans = "`split`: attention in three tiers, the rest in two; `mixed`: several formats in one model."
     unsaid = sum(verdict.contradicts for verdict in verdicts)
-    said = f"Of the {len(verdicts):,} exports, {unsaid or 'none'} did otherwise than the program says before it writes."
+    said = f"Of {len(verdicts):,} trials, {unsaid or 'none'} did otherwise than the program says before it writes."
     notes = [f"{row.title} {row.version}: {row.note}." for row in CONSUMERS.values() if row.note]
     table = [f"| {' | '.join(cells)} |" for cells in lines]
     return "\n".join([*table, "", " ".join([seen, right, said, plans, *notes]), ""])
