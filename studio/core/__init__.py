@@ -6,6 +6,7 @@ from studio.core.block_inspection import BlockDetail, inspect_block
 from studio.core.cache import ResultCache, ScaleGroups
 from studio.core.comparison import Comparison, Pair, compare, exported_results
 from studio.core.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.engine import Engine
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -36,7 +37,6 @@ from studio.core.microscope import ErrorMap, Place
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening import open_model
-from studio.core.pipeline import Engine
 from studio.core.plan import (
     DEFAULT_FORMAT,
     KEEP,

@@ -10,10 +10,10 @@ from kernels import Quantized
 from kernels.fidelity import relative_error
 from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
 from studio.core.encoding import encode
+from studio.core.engine import Engine
 from studio.core.errors import PlanError
 from studio.core.inspection import matrix_census
 from studio.core.names import printable
-from studio.core.pipeline import Engine
 from studio.core.plan import Choice
 from studio.core.reading import Slab, read_slab
 from studio.core.results import LayerResult

@@ -11,6 +11,7 @@ import kernels
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Tensor, read_header
 from studio.core.contents import MANIFEST, SUMS, Contents, sums
+from studio.core.engine import Engine
 from studio.core.errors import CheckpointError, ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started, Warned
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
@@ -19,7 +20,7 @@ from studio.core.layouts.fitting import changes
 from studio.core.manifest import manifest
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.pipeline import Engine, run, work
+from studio.core.pipeline import run, work
 from studio.core.plan import Choice, Plan, nothing_chosen
 from studio.core.readback import StoredMatrix, chunks, sha256
 from studio.core.report import model_card

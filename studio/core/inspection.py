@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +12,10 @@ from kernels import Census, Quantized, Recipe
 from kernels.fidelity import relative_error
 from kernels.reference import E2M1_VALUES, tensor_scale
 from studio.core.encoding import encode
+from studio.core.engine import Engine
 from studio.core.errors import PlanError
 from studio.core.microscope import ErrorMap, MapBuilder, Place
 from studio.core.names import printable
-from studio.core.pipeline import Engine
 from studio.core.plan import Choice
 from studio.core.reading import Slab, read_slab, slabs
 from studio.core.regime_prediction import Fit, Ratios, block_sizes
@@ -25,9 +23,7 @@ from studio.core.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Tiers
 from studio.core.results import LayerResult, histogram
 from studio.core.tasks import Tasks
 
-T = TypeVar("T")
 TAIL_POINTS = 160
-_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,25 +142,17 @@ class _Look:
 def matrix_census(engine: Engine, tasks: Tasks, choice: Choice, matrix: int) -> Census:
     """Count the weights of one matrix of a layer."""
     parts = slabs(choice.layer, choice.layer.matrices[matrix], engine.slab_nbytes)
-    return sum(_windowed(tasks.submit(_count, engine, slab) for slab in parts), Census.empty())
+    return sum(tasks.in_order(partial(_count, engine, slab) for slab in parts), Census.empty())
 
 
 def _count(engine: Engine, slab: Slab) -> Census:
     return engine.backend.census(read_slab(slab, engine.scratch))
 
 
-def _windowed(futures: Iterator[Future[T]]) -> Iterator[T]:
-    """Results in order, with only so many under way that memory stays bounded."""
-    waiting = list(islice(futures, _IN_FLIGHT))
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += islice(futures, 1)
-
-
 def _in_order(engine: Engine, tasks: Tasks, look: _Look) -> Iterator["_Part"]:
     layer = look.choice.layer
     every = ((i, slab) for i, m in enumerate(layer.matrices) for slab in slabs(layer, m, engine.slab_nbytes))
-    return _windowed(tasks.submit(_look_at, engine, look, i, slab) for i, slab in every)
+    return tasks.in_order(partial(_look_at, engine, look, i, slab) for i, slab in every)
 
 
 @dataclass(slots=True)

@@ -12,11 +12,13 @@ from kernels.backend import choose
 from kernels.fidelity import MAGNITUDE_BINS
 from studio.core import export as exporting
 from studio.core import verification
+from studio.core.engine import Engine, Sink, engine, tasks_under_way
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Started
 from studio.core.export import Export
 from studio.core.model import Model
-from studio.core.pipeline import Engine, Sink, engine, nonfinite, run, tasks_under_way, work
+from studio.core.passes import nonfinite
+from studio.core.pipeline import run, work
 from studio.core.plan import Choice
 from studio.core.reading import SLAB_NBYTES, slab_memory
 from studio.core.results import LayerResult, Outcome

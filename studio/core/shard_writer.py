@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from kernels import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.engine import KeptForm, Sink
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer, Matrix
-from studio.core.pipeline import KeptForm, Sink
 from studio.core.plan import Choice
 from studio.core.reading import Slab
 from studio.core.shards import Shard

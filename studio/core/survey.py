@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from studio.core.engine import Engine, Sink
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, LayerDone, Progress, Started
 from studio.core.model import Layer, Model
-from studio.core.pipeline import Engine, Sink, batches, run_scopes, scopes, work
+from studio.core.pipeline import batches, run_scopes, scopes, work
 from studio.core.plan import Choice
 
 

@@ -15,6 +15,7 @@ from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
 from studio.core.contents import JOURNAL, MANIFEST, SUMS, read_journal, read_sums
+from studio.core.engine import Engine
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.layouts import Layout
@@ -22,7 +23,6 @@ from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.manifest import Manifest
 from studio.core.model import Layer, Model
 from studio.core.names import printable
-from studio.core.pipeline import Engine
 from studio.core.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
 from studio.core.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.results import LayerResult, Outcome

@@ -8,7 +8,8 @@ import pytest
 
 from kernels import recipe, reference
 from studio import core
-from studio.core.pipeline import Sink, engine, run
+from studio.core.engine import Sink, engine
+from studio.core.pipeline import run
 from studio.core.reading import read_slab, slabs
 from tests.core.checkpoints import checkpoint, gaussian, llama, snapshot
 
