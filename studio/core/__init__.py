@@ -2,11 +2,6 @@
 
 from kernels import FORMATS, __version__
 from studio.core.architectures import ROLES
-from studio.core.block_inspection import BlockDetail, inspect_block
-from studio.core.cache import ResultCache, ScaleGroups
-from studio.core.comparison import Comparison, Pair, compare, exported_results
-from studio.core.edits import command_line, hand_rules, include_rule, start_command
-from studio.core.engine import Engine
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -28,16 +23,23 @@ from studio.core.events import (
     Started,
     Warned,
 )
-from studio.core.export import Export, prepare, refuse
-from studio.core.inspection import FormatDetail, LayerDetail, inspect_layer
+from studio.core.exporting.export import Export, prepare, refuse
+from studio.core.exporting.shards import sized
+from studio.core.exporting.target import wrong_name
+from studio.core.insight.block_inspection import BlockDetail, inspect_block
+from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
+from studio.core.insight.inspection import FormatDetail, LayerDetail, inspect_layer
+from studio.core.insight.microscope import ErrorMap, Place
+from studio.core.insight.regime_prediction import estimate
+from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
-from studio.core.microscope import ErrorMap, Place
 from studio.core.model import Layer, Model
 from studio.core.names import printable
-from studio.core.opening import open_model
-from studio.core.plan import (
+from studio.core.opening.checkpoint import open_model
+from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     KEEP,
     Choice,
@@ -48,16 +50,14 @@ from studio.core.plan import (
     plan_from_json,
     resolve,
 )
-from studio.core.presets import load_plan, preset, preset_names, save_plan
-from studio.core.regime_prediction import estimate
-from studio.core.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.report import check_reports, report_json, size_text, totals, write_reports
+from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
+from studio.core.reporting.report import check_reports, report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, Outcome, histogram_edges
+from studio.core.running.cache import ResultCache, ScaleGroups
+from studio.core.running.engine import Engine
+from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
-from studio.core.shards import sized
-from studio.core.survey import LayerFailed, survey
-from studio.core.target import wrong_name
 
 __all__ = [
     "BUG",

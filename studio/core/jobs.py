@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from kernels.backend import choose
 from kernels.fidelity import MAGNITUDE_BINS
-from studio.core import export as exporting
-from studio.core import verification
-from studio.core.engine import Engine, Sink, engine, tasks_under_way
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Started
-from studio.core.export import Export
+from studio.core.exporting import export as exporting
+from studio.core.exporting import verification
+from studio.core.exporting.export import Export
 from studio.core.model import Model
-from studio.core.passes import nonfinite
-from studio.core.pipeline import run, work
-from studio.core.plan import Choice
-from studio.core.reading import SLAB_NBYTES, slab_memory
+from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult, Outcome
+from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
+from studio.core.running.passes import nonfinite
+from studio.core.running.pipeline import run, work
+from studio.core.running.reading import SLAB_NBYTES, slab_memory
 
 if TYPE_CHECKING:
     from kernels.validation import Report
@@ -114,7 +114,7 @@ def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, 
 
 
 def export(started: Engine, job: Export) -> Iterator[Event]:
-    """Run an export that `prepare` checked; see `studio.core.export.export`."""
+    """Run an export that `prepare` checked; see `studio.core.exporting.export.export`."""
     return exporting.export(started, job)
 
 
@@ -129,7 +129,7 @@ def validate(backend: str = "auto", *, quick: bool = False) -> "Report":
 
 
 def verify(started: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
-    """Verify an export; see `studio.core.verification.verify`."""
+    """Verify an export; see `studio.core.exporting.verification.verify`."""
     return verification.verify(started, folder, source)
 
 

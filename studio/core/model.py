@@ -17,7 +17,7 @@ from studio.core.containers.links import checkpoint_name
 from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
 from studio.core.names import printable
-from studio.core.scratch import Scratch
+from studio.core.running.scratch import Scratch
 
 LONGEST_ROW = 1 << 20
 """Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""

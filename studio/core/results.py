@@ -11,8 +11,8 @@ import numpy as np
 from kernels import Census
 from kernels.fidelity import bin_values, filled_bins, relative_error, snr_db
 from studio.core.model import Layer
-from studio.core.plan import Choice
-from studio.core.tallies import ErrorTally
+from studio.core.planning.plan import Choice
+from studio.core.running.tallies import ErrorTally
 
 VANISHED_WARNING = 0.5
 _OUTLIER_SIGMAS = 6.0

@@ -13,12 +13,12 @@ from PySide6.QtCore import QTimer
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication
 
-from studio.gui.appearance import icon_folder
-from studio.gui.cards import Message
-from studio.gui.commands import Commands
-from studio.gui.instance import Instance, send
-from studio.gui.main_window import PROGRAM
-from studio.gui.settings import Settings
+from studio.gui.shell.appearance import icon_folder
+from studio.gui.shell.cards import Message
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.instance import Instance, send
+from studio.gui.shell.main_window import PROGRAM
+from studio.gui.shell.settings import Settings
 
 SWITCH_SECONDS = 0.0005
 SIGNAL_MS = 300

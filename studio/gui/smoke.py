@@ -9,8 +9,8 @@ from pathlib import Path
 from PySide6.QtCore import QEventLoop, QTimer
 from PySide6.QtWidgets import QApplication
 
-from studio.gui.commands import Commands
-from studio.gui.settings import Settings
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
 
 PATIENCE_MS = 60_000
 FEWEST_COLORS = 12

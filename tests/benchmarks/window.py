@@ -21,8 +21,8 @@ START = """
 import time, os, sys
 began = time.monotonic()
 from studio.gui.app import make_application
-from studio.gui.commands import Commands
-from studio.gui.settings import Settings
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
 from pathlib import Path
 application = make_application()
 commands = Commands(Settings(Path(sys.argv[1])), application)
@@ -89,7 +89,7 @@ def _loop(folder: Path) -> list[tuple[str, float, float, str]]:
 
 
 def _table(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
-    from studio.gui.layer_table import KEYS
+    from studio.gui.layers.layer_table import KEYS
     from tests.benchmarks.window_cases import Driver, fill_results, wide_checkpoint
 
     driver = Driver(folder / "table.ini")

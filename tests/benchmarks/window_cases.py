@@ -14,12 +14,12 @@ from PySide6.QtCore import QEventLoop, Qt, QTimer
 
 from studio import core
 from studio.gui.app import make_application
-from studio.gui.commands import Commands
-from studio.gui.document import Order
-from studio.gui.settings import Settings
+from studio.gui.layers.document import Order
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
 
 if TYPE_CHECKING:
-    from studio.gui.studio import Studio
+    from studio.gui.shell.studio import Studio
 
 TICK_MS = 5
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio import core
-from studio.core.contents import JOURNAL
+from studio.core.exporting.contents import JOURNAL
 from tests.core.checkpoints import checkpoint, llama, snapshot
 
 CALLS = ("open", "close", "ftruncate", "pwrite", "preadv", "fsync", "rename", "mkdir", "unlink")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from studio.core import CheckpointError
+from studio.core.exporting.manifest import Manifest
 from studio.core.layouts.documents import json_document
-from studio.core.manifest import Manifest
 from tests.core.checkpoints import CONFIG, QUERY, checkpoint, entry, gaussian, header_of, llama, write_json, write_raw
 from tests.core.conftest import Refused, Studio
 

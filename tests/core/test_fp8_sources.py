@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from kernels import FORMATS, recipe, reference
 from studio import core
-from studio.core.encoding import encode
-from studio.core.reading import read_slab, slabs
-from studio.core.scratch import Scratch
+from studio.core.running.encoding import encode
+from studio.core.running.reading import read_slab, slabs
+from studio.core.running.scratch import Scratch
 from studio.core.sources.fp8 import decode_e4m3
 from tests.core.checkpoints import BF16, CONFIG, E8M0, FP8, checkpoint, gaussian, llama
 from tests.core.conftest import Studio

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.core.reading import read_slab, slabs
+from studio.core.running.reading import read_slab, slabs
 from tests.core.checkpoints import CONFIG, checkpoint, gaussian, llama
 
 UP = "model.layers.0.mlp.up_proj"

@@ -9,9 +9,9 @@ import pytest
 
 from studio import core
 from studio.core.architectures import base_name, family_of, role
-from studio.core.matrices import LONGEST_ROW, matrices_of
 from studio.core.model import Matrix
-from studio.core.reading import read_slab, slabs
+from studio.core.opening.matrices import LONGEST_ROW, matrices_of
+from studio.core.running.reading import read_slab, slabs
 from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint, gaussian
 
 MOE = "model.layers.0.mlp"

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from kernels import Census
-from studio.core.tallies import CensusTally, exact_terms
-from studio.core.tasks import BUNDLE_NBYTES, BUNDLE_STEPS, Tasks, bundles
+from studio.core.running.tallies import CensusTally, exact_terms
+from studio.core.running.tasks import BUNDLE_NBYTES, BUNDLE_STEPS, Tasks, bundles
 from tests.core.checkpoints import checkpoint, large_checkpoint
 from tests.core.conftest import Studio
 

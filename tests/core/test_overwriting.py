@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from studio import core
-from studio.core import staging
-from studio.core.contents import JOURNAL, MANIFEST, SUMS, contents, remove
-from studio.core.staging import Staging
-from studio.core.target import check_target
+from studio.core.exporting import staging
+from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, remove
+from studio.core.exporting.staging import Staging
+from studio.core.exporting.target import check_target
 from tests.core.checkpoints import checkpoint, llama, snapshot
 from tests.core.conftest import Studio
 

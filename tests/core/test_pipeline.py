@@ -8,9 +8,9 @@ import pytest
 
 from kernels import recipe, reference
 from studio import core
-from studio.core.engine import Sink, engine
-from studio.core.pipeline import run
-from studio.core.reading import read_slab, slabs
+from studio.core.running.engine import Sink, engine
+from studio.core.running.pipeline import run
+from studio.core.running.reading import read_slab, slabs
 from tests.core.checkpoints import checkpoint, gaussian, llama, snapshot
 
 QKV = tuple(f"model.layers.0.self_attn.{x}_proj" for x in "qkv")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio import core
-from studio.core.report import CSV_COLUMNS, report_csv, report_html
+from studio.core.reporting.report import CSV_COLUMNS, report_csv, report_html
 from studio.core.results import LayerResult
 from tests.core.checkpoints import checkpoint, gaussian, llama
 

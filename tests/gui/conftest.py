@@ -18,9 +18,9 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.gui.app import make_application
-from studio.gui.commands import Commands
-from studio.gui.settings import Settings
-from studio.gui.studio import Studio
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
+from studio.gui.shell.studio import Studio
 
 HARMLESS = ("propagateSizeHints",)
 PATIENCE = 20_000

@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from studio import core
 from studio.arguments import parser
 from studio.cli import plan_of
-from studio.gui.studio import Studio
+from studio.gui.shell.studio import Studio
 
 
 @pytest.mark.parametrize("saved", [False, True])

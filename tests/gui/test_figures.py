@@ -7,8 +7,8 @@ from pathlib import Path
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from studio.gui.layer_table import KEYS
-from studio.gui.studio import Studio
+from studio.gui.layers.layer_table import KEYS
+from studio.gui.shell.studio import Studio
 from tests.benchmarks.window_cases import fill_results, wide_checkpoint
 
 

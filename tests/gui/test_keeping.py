@@ -6,7 +6,7 @@ from pathlib import Path
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
-from studio.gui.studio import Studio
+from studio.gui.shell.studio import Studio
 
 Names = Callable[[str], list[str]]
 

@@ -9,10 +9,10 @@ from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
-from studio.gui.layer_filter import FilterError, parse_filter
-from studio.gui.layer_table import COLUMNS, KEYS, LayerTable
-from studio.gui.layer_view import ROOMY_COLUMN
-from studio.gui.studio import Studio
+from studio.gui.layers.layer_filter import FilterError, parse_filter
+from studio.gui.layers.layer_table import COLUMNS, KEYS, LayerTable
+from studio.gui.layers.layer_view import ROOMY_COLUMN
+from studio.gui.shell.studio import Studio
 from tests.gui.conftest import give_focus
 
 Names = Callable[[str], list[str]]
@@ -225,7 +225,7 @@ def test_layers_above_the_line_carry_a_sign(quantized: Studio) -> None:
 
 @pytest.mark.usefixtures("qapp")
 def test_an_empty_table_is_no_trouble() -> None:
-    from studio.gui.document import Document
+    from studio.gui.layers.document import Document
 
     table = LayerTable(Document())
     table.rearrange()

@@ -7,9 +7,9 @@ import pytest
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from studio.gui.activity import Estimate
-from studio.gui.cards import Message
-from studio.gui.studio import Studio
+from studio.gui.jobs.activity import Estimate
+from studio.gui.shell.cards import Message
+from studio.gui.shell.studio import Studio
 
 
 def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
 
-from studio.gui.commands import Commands
+from studio.gui.shell.commands import Commands
 from tests.core.checkpoints import BF16, Tensors, checkpoint, gaussian
 
 NOTHING: dict[str, Tensors] = {

@@ -10,10 +10,10 @@ from pytestqt.qtbot import QtBot
 from safetensors.numpy import save_file
 
 from studio import core
-from studio.gui.commands import Commands
-from studio.gui.layers import DONE, FAILED, KEPT, PENDING, QUEUED, RUNNING, STALE
-from studio.gui.settings import Settings
-from studio.gui.studio import Studio
+from studio.gui.layers.store import DONE, FAILED, KEPT, PENDING, QUEUED, RUNNING, STALE
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
+from studio.gui.shell.studio import Studio
 
 Names = Callable[[str], list[str]]
 Wait = Callable[[], None]

@@ -10,10 +10,10 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.gui.app import parse
-from studio.gui.cards import Message
-from studio.gui.commands import Commands
-from studio.gui.settings import Settings
-from studio.gui.studio import Studio
+from studio.gui.shell.cards import Message
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
+from studio.gui.shell.studio import Studio
 from studio.gui.views import CompareView
 
 DEMO = core.demo_checkpoint()

@@ -8,8 +8,8 @@ CODE = """
 import sys
 from pathlib import Path
 from studio.gui.app import make_application
-from studio.gui.commands import Commands
-from studio.gui.settings import Settings
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.settings import Settings
 application = make_application()
 window = Commands(Settings(Path(sys.argv[1])), application).window
 window.show()

@@ -25,16 +25,16 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.__main__ import wants_window
-from studio.gui.actions import SPECS
-from studio.gui.activity import Estimate, duration
-from studio.gui.command_palette import CommandPalette
-from studio.gui.commands import Commands
-from studio.gui.export_dialog import ExportDialog
-from studio.gui.instance import Instance
-from studio.gui.settings import OPTIONS, Settings
-from studio.gui.settings_dialog import SettingsDialog
-from studio.gui.studio import Studio
-from studio.gui.theme import THEMES
+from studio.gui.jobs.activity import Estimate, duration
+from studio.gui.jobs.export_dialog import ExportDialog
+from studio.gui.shell.actions import SPECS
+from studio.gui.shell.command_palette import CommandPalette
+from studio.gui.shell.commands import Commands
+from studio.gui.shell.instance import Instance
+from studio.gui.shell.settings import OPTIONS, Settings
+from studio.gui.shell.settings_dialog import SettingsDialog
+from studio.gui.shell.studio import Studio
+from studio.gui.shell.theme import THEMES
 from tests.gui.conftest import give_focus
 
 Wait = Callable[[], None]
@@ -534,7 +534,7 @@ def test_a_second_start_hands_its_paths_to_the_first(
 ) -> None:
     monkeypatch.setenv("DISPLAY", str(tmp_path))  # one window per display, and other tests have windows too
     paths = [tmp_path, tmp_path / "two\nlines"]
-    code = f"from pathlib import *; from studio.gui.instance import send; assert send({paths!r})"
+    code = f"from pathlib import *; from studio.gui.shell.instance import send; assert send({paths!r})"
     opened: list[Sequence[Path]] = []
     window = QWidget()
     first = Instance(opened.append, window)

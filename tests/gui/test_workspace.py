@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from studio.gui.studio import Studio
+from studio.gui.shell.studio import Studio
 
 
 def test_a_plot_that_comes_into_sight_shows_the_results_at_once(studio: Studio, wait: Callable[[], None]) -> None:

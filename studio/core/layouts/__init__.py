@@ -9,7 +9,7 @@ from studio.core.layouts.modelopt import ModelOpt
 from studio.core.layouts.placement import Layout
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (Mlx(), ModelOpt(), CompressedTensors())}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kernels import recipe
 from studio.core.architectures.family import pattern
 from studio.core.names import printable
-from studio.core.plan import KEEP, Choice
+from studio.core.planning.plan import KEEP, Choice
 
 
 def changes(before: Sequence[Choice], after: Sequence[Choice]) -> list[str]:

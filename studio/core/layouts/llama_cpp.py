@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from studio.core.architectures.config import model_types
 from studio.core.layouts.fitting import kept, named, with_format
 from studio.core.model import Model
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 
 _GRAPHS = """
 bitnet cohere2 cohere2_moe deepseek_v32 gemma4 gemma4_text glm_moe_dsa llama mellum mistral mistral3 ministral3 nanbeige

@@ -16,7 +16,7 @@ from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
 from studio.core.layouts.placement import Content, Placement
 from studio.core.model import Layer, Matrix, Model
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 from studio.core.resources import resources
 
 MODEL_FILE = "nvfp4_three_tiers.py"

@@ -14,7 +14,7 @@ from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups
 from studio.core.layouts.placement import Content, Placement, raw, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 
 _NAMES: Mapping[Content, str] = {"codes": "weight", "scales": "weight_scale", "tensor_scale": "weight_scale_2"}
 _PRODUCER = {"name": "modelopt", "version": "0.47.0"}

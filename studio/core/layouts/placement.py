@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels import Format
 from studio.core.model import Layer, Matrix, Model
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 
 Content = Literal["codes", "scales", "biases", "tensor_scale", "raw", "rows", "plus_one", "even", "odd"]
 """What of a layer goes somewhere. Of a kept one: raw, its stored bytes; rows, the weights of its matrices, one after

@@ -11,7 +11,7 @@ from studio.core.architectures.naming import part_of
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.placement import Content, Placement
 from studio.core.model import Layer, Matrix, Model
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 
 NVFP4 = ("nvfp4-2t", "nvfp4-3t")
 _ANYWHERE = r"(.*\.)?"

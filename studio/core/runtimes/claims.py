@@ -11,7 +11,7 @@ from studio.core.layouts import Layout, llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.plan import Choice
+from studio.core.planning.plan import Choice
 from studio.core.resources import resources
 from studio.core.runtimes.table import RUNTIMES, Runtime
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kernels.reference import e2m1_decode, unpack
 from studio.core.model import Matrix, Stored
-from studio.core.scratch import Scratch, memory
+from studio.core.running.scratch import Scratch, memory
 from studio.core.sources.plain import read_rows
 from studio.core.sources.scales import Scales
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.model import Matrix, Stored
-from studio.core.scratch import Scratch, memory
+from studio.core.running.scratch import Scratch, memory
 from studio.core.sources.plain import read_rows
 from studio.core.sources.scales import Scales
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from studio.core.containers.dtypes import ARRAY_DTYPES, BITS
 from studio.core.model import Matrix, Stored
-from studio.core.scratch import Scratch, memory
+from studio.core.running.scratch import Scratch, memory
 
 TURNED_NBYTES = 1 << 20
 """Bytes of stored rows that are read at once for a matrix that lies across them."""

@@ -8,7 +8,7 @@ from PySide6.QtCore import QPointF, Signal
 from PySide6.QtWidgets import QToolButton
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import nice, whole
 from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors

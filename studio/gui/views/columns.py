@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.labels import Entry
 
 SHAPES = {

@@ -10,7 +10,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QScrollBar, QWidget
 
 from studio import core
-from studio.gui.theme import LIGHT, Theme
+from studio.gui.shell.theme import LIGHT, Theme
 from studio.gui.views.axes import Tick, nice, nice_stride, powers_of_ten
 from studio.gui.views.columns import SHAPES, above_zero, short
 from studio.gui.views.inspector_panels import side_colors

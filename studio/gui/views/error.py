@@ -10,7 +10,7 @@ from PySide6.QtGui import QActionGroup
 from PySide6.QtWidgets import QComboBox, QWidget
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Tick, marks, nice, powers_of_ten
 from studio.gui.views.columns import above_zero, kind, short
 from studio.gui.views.figure import Figure

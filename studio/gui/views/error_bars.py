@@ -7,7 +7,7 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from studio.gui.theme import LIGHT, Theme
+from studio.gui.shell.theme import LIGHT, Theme
 
 
 @dataclass(frozen=True, slots=True)

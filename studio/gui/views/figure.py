@@ -13,7 +13,7 @@ from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 
 SUFFIXES = (".png", ".svg", ".csv")
 _NOWHERE = QModelIndex()

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import marks, powers_of_ten, sigmas, whole
 from studio.gui.views.color_key import ColorKey
 from studio.gui.views.distributions import SIX_SIGMA, gaussian_beyond, sigma_text

@@ -7,7 +7,7 @@ from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QCursor, QResizeEvent
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QScrollArea, QToolTip, QVBoxLayout, QWidget
 
-from studio.gui.theme import LIGHT, Theme
+from studio.gui.shell.theme import LIGHT, Theme
 from studio.gui.views.axes import Ticks, nice
 from studio.gui.views.labels import Line, tip
 from studio.gui.views.plot import Plot

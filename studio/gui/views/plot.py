@@ -10,7 +10,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QImage, QPaintEngine, QPainter
 from PySide6.QtWidgets import QGraphicsView, QSizePolicy, QWidget
 
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Ruler, Ticks, nice, style
 
 

@@ -10,7 +10,7 @@ from PySide6.QtGui import QColor, QKeyEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Ticks, nice
 from studio.gui.views.columns import SHAPES, Columns, entries
 from studio.gui.views.labels import Entry

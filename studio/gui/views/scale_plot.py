@@ -8,7 +8,7 @@ from PySide6.QtGui import QFontMetrics
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.theme import Theme
+from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Tick, nice
 from studio.gui.views.plot import Plot
 

@@ -32,8 +32,8 @@ from PySide6.QtWidgets import (
 )
 
 from studio import core
-from studio.gui.ask import ask_save
-from studio.gui.theme import LIGHT, Theme
+from studio.gui.shell.ask import ask_save
+from studio.gui.shell.theme import LIGHT, Theme
 from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
 from studio.gui.views.labels import Entry, Legend, Line, Paragraph, tip
 

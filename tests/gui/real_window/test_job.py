@@ -11,7 +11,7 @@ import pytest
 from PySide6.QtGui import QImage
 
 from studio import core
-from studio.gui.settings import Settings
+from studio.gui.shell.settings import Settings
 from tests.gui.real_window import job
 from tests.gui.real_window.person import SETTINGS, Person
 from tests.gui.real_window.screen import missing, own_screen

@@ -7,7 +7,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio.gui import views
-from studio.gui.theme import LIGHT
+from studio.gui.shell.theme import LIGHT
 
 
 @pytest.fixture

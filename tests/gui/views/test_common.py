@@ -14,7 +14,7 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.gui import views
-from studio.gui.theme import DARK, LIGHT
+from studio.gui.shell.theme import DARK, LIGHT
 from tests.gui.views.data import layers, many
 
 RESULT_VIEWS = ("ErrorView", "HistogramView", "TailView", "ScatterView", "RegimeView")

@@ -11,7 +11,7 @@ from PySide6.QtGui import QImage
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.gui.theme import DARK, LIGHT
+from studio.gui.shell.theme import DARK, LIGHT
 from tests.gui.views.data import (
     COLUMNS,
     ROWS,

@@ -1,0 +1,1 @@
+"""Exporting: to a folder that is whole and verified, or absent."""

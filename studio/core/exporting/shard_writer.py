@@ -1,0 +1,71 @@
+"""Writes a shard: every part goes to its place in the file, in any order, from any thread."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Quantized
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.exporting.shards import Shard
+from studio.core.exporting.staging import StagedFile
+from studio.core.layouts import Layout
+from studio.core.layouts.placement import Placement, edited, kept_form, pieces
+from studio.core.model import Layer, Matrix
+from studio.core.planning.plan import Choice
+from studio.core.running.engine import KeptForm, Sink
+from studio.core.running.reading import Slab
+
+
+class ShardWriter(Sink, StagedFile):
+    """The file is there at its full size with its header from the start."""
+
+    def __init__(self, path: Path, shard: Shard, layout: Layout) -> None:
+        super().__init__(path, shard.nbytes)
+        self._shard, self._layout = shard, layout
+        self._parts = {matrix.name: parts for item in shard.items for matrix, parts in item.matrices}
+        self._kept = {item.choice.layer.name: item.kept for item in shard.items if item.kept}
+        self.write(memoryview(shard.head), 0)
+
+    def agreed_scale(self, g: float) -> float:
+        """The multiplier that survives being stored and read, whatever the convention rounds."""
+        for _ in range(8):
+            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
+            if agreed == g:
+                break
+            g = agreed
+        return g
+
+    def write_slab(self, slab: Slab, quantized: Quantized) -> None:
+        """See `Sink.write_slab`."""
+        arrays = {"codes": quantized.codes, "scales": quantized.scales, "biases": quantized.biases}
+        for part in self._parts[slab.matrix.name]:
+            array = arrays.get(part.content)
+            if array is not None:
+                offset = part.nbytes // slab.matrix.rows * slab.start
+                self._write_part(part, offset, array)
+
+    def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
+        """See `Sink.write_scale`."""
+        for part in self._parts[matrix.name]:
+            if part.content == "tensor_scale":
+                self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
+
+    def kept_form(self, layer: Layer) -> KeptForm:
+        """See `Sink.kept_form`."""
+        return kept_form(self._kept[layer.name]) if layer.name in self._kept else "bytes"
+
+    def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
+        """See `Sink.write_kept`."""
+        if self.kept_form(layer) == "whole":
+            values = data.view(WEIGHT_DTYPES[layer.kept_dtype])
+            for part in self._kept[layer.name]:
+                self._write_part(part, 0, edited(part.content, values))
+            return
+        for first, name, start, count in pieces(self._kept[layer.name], offset, data.size):
+            self.write(data[first : first + count].data, self._shard.tensors[name].start + start)
+
+    def _write_part(self, part: Placement, offset: int, array: NDArray[Any]) -> None:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self.write(raw.data, self._shard.tensors[part.name].start + part.offset + offset)

@@ -1,0 +1,297 @@
+"""Staging: a folder beside the target where an export grows; the target appears whole, by one rename.
+
+Every file is written aside, flushed to the disk and renamed; the journal notes what is finished, so that the same
+command continues after a kill. A lock keeps a second export to the same place away.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from studio.core.errors import CheckpointError, ExportError
+from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, read_journal, remove
+from studio.core.exporting.exchange import exchange
+from studio.core.names import printable
+
+SUFFIX = ".partial"
+TEMPORARY = ".tmp"
+_OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp)?|.*\.json\.tmp")
+AGAIN = "run the same command again; finished shards are kept"
+_RESUME = f"free some disk space and {AGAIN}"
+
+
+class NoSpaceError(ExportError):
+    """The disk is full."""
+
+    def needing(self, nbytes: int) -> "NoSpaceError":
+        """The same error, saying how much the whole export needs."""
+        return NoSpaceError(f"{self.what}; the export needs {nbytes:,} bytes", file=self.file, hint=self.hint)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a failed write into an ExportError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ExportError(f"can not be written: {error}", file=path) from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"no disk space left: {reason}", file=path, hint=_RESUME) from None
+        raise ExportError(f"can not be written: {reason}", file=path) from None
+
+
+def check_writable(folder: Path, names: Iterable[str]) -> None:
+    """Raise ExportError when files of these names can not be written into `folder`; leaves everything as it was."""
+    with writing(folder):
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in names:
+                _check_file(folder / name)
+        finally:
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _check_file(path: Path) -> None:
+    there = os.path.lexists(path)
+    if there and not path.is_file():
+        raise ExportError("exists and is not a regular file", file=path)
+    with writing(path), path.open("ab"):
+        pass
+    if not there:
+        path.unlink()
+
+
+def staging_path(target: Path) -> Path:
+    """The folder beside `target` where its export grows."""
+    return target.with_name(target.name + SUFFIX)
+
+
+class Staging:
+    """The folder `<target>.partial`, locked while this object lives."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = staging_path(target)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not self._is_mine():
+            os.close(self._lock)
+            raise ExportError("another export to this target is running", file=target)
+        self.journal: dict[str, Any] = {}
+
+    def _is_mine(self) -> bool:
+        """True when the lock is ours and still that of the folder at this path."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self._lock), self.path.stat())
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Give the lock back; a folder in which nothing was written goes."""
+        try:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(self._lock), self.path.lstat()):
+                    self.path.rmdir()
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+
+    def begin(self, identity: dict[str, Any], *, restart: bool) -> None:
+        """Take over what an earlier run of the same identity finished, or start empty.
+
+        Raises ExportError when the folder holds a run of another identity, naming what differs.
+        """
+        old = self._read_journal()
+        if old is None or restart:
+            self.clear()
+            self.journal = {"identity": identity, "shards": {}}
+            self.save_journal()
+            return
+        changed = [key for key in identity if old["identity"].get(key) != identity[key]]
+        if changed:
+            what = f"holds a stopped export with another {' and another '.join(changed)}"
+            raise ExportError(what, file=self.path, hint="--restart discards it; the source or the plan changed since")
+        self.journal = old
+
+    def _read_journal(self) -> dict[str, Any] | None:
+        journal = read_journal(self.path / JOURNAL)
+        if journal is None and (strangers := self._strangers()):
+            what = f"exists and was not made by this program: it holds {printable(min(strangers))}"
+            raise ExportError(what, file=self.path, hint="move it away or choose another target")
+        return journal
+
+    def _strangers(self) -> set[str]:
+        """What in a folder without a journal is neither of a run nor of an export that a kill kept from going."""
+        names = {entry.name for entry in self.path.iterdir()} - {JOURNAL + TEMPORARY}
+        if JOURNAL in names:  # damaged
+            return {name for name in names if name != JOURNAL and not _OF_A_RUN.fullmatch(name)}
+        try:
+            return set(contents(self.path).strangers) - {JOURNAL + TEMPORARY} if names else names
+        except (CheckpointError, OSError):
+            return names
+
+    def clear(self) -> None:
+        """Remove everything in the folder; what marks it as ours goes last, so that a kill leaves it recognizable."""
+        last = {SUMS: 1, MANIFEST: 2, JOURNAL: 3}
+        with writing(self.path):
+            for entry in sorted(self.path.iterdir(), key=lambda entry: last.get(entry.name, 0)):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+
+    def give_up(self) -> bool:
+        """Remove the folder when no shard in it is finished; True when some are, which stay for the next run."""
+        if self.journal:
+            if not self.journal["shards"]:
+                self.discard()
+            return bool(self.journal["shards"])
+        return bool((read_journal(self.path / JOURNAL) or {}).get("shards"))
+
+    def discard(self) -> None:
+        """Remove the folder; the lock stays until `close`."""
+        with contextlib.suppress(ExportError, OSError):
+            self.clear()
+            self.path.rmdir()
+
+    def save_journal(self) -> None:
+        """Write the journal durably."""
+        self.write_file(JOURNAL, [json.dumps(self.journal).encode()])
+
+    def temporary(self, name: str) -> Path:
+        """The path under which the file `name` is written before it is renamed."""
+        return self.path / (name + TEMPORARY)
+
+    def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
+        """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
+        if "/" in name:
+            with writing(self.path / name):
+                self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
+        with StagedFile(self.temporary(name)) as file:
+            position = 0
+            for chunk in chunks:
+                file.write(memoryview(chunk), position)
+                position += len(chunk)
+            file.flush()
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Give a flushed temporary file its final name, durably."""
+        with writing(self.path / name):
+            self.temporary(name).rename(self.path / name)
+            os.fsync(self._lock)
+            for folder in Path(name).parents[:-1]:
+                sync_folder(self.path / folder)
+
+    def publish(self, *, overwrite: bool) -> Path | None:
+        """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.
+
+        The journal goes when nothing can be lost any more. Returns the folder that holds what was replaced and could
+        not be removed, None when there is no such. A process whose current folder is replaced goes on in the new one:
+        without a current folder, imports can fail.
+        """
+        with writing(self.target):
+            current = self.target.is_dir() and self.target.samefile(os.curdir)
+            replaced = self._take_place(overwrite=overwrite)
+            if current:
+                os.chdir(self.target)
+            sync_folder(self.target.parent)
+        with contextlib.suppress(OSError):  # the export is whole with it, too
+            (self.target / JOURNAL).unlink()
+            os.fsync(self._lock)
+        return self._remove(replaced) if replaced else None
+
+    def _take_place(self, *, overwrite: bool) -> Path | None:
+        """Give the folder the name of the target; returns where the folder that had it is now."""
+        if overwrite and self.target.is_dir() and any(self.target.iterdir()):
+            if exchange(self.path, self.target):
+                return self.path
+            replaced = self.target.rename(self._free_name())
+            try:
+                self.path.rename(self.target)
+            except OSError:
+                replaced.rename(self.target)
+                raise
+            return replaced
+        try:
+            self.path.rename(self.target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            what = "something appeared there while the export was written"
+            raise ExportError(what, file=self.target, hint=f"move it away and {AGAIN}") from None
+        return None
+
+    def _free_name(self) -> Path:
+        names = (f"{self.target.name}.replaced{number or ''}" for number in range(1000))
+        return next(path for name in names if not os.path.lexists(path := self.target.with_name(name)))
+
+    def _remove(self, replaced: Path) -> Path | None:
+        """Remove what an export wrote that was replaced; what else is there stays, under a name that says so."""
+        with contextlib.suppress(CheckpointError, OSError):
+            if remove(replaced):
+                return None
+        with contextlib.suppress(OSError):
+            replaced = replaced.rename(self._free_name()) if replaced == self.path else replaced
+        return replaced
+
+
+class StagedFile:
+    """A new file written at any offset, from any thread; use it as a context manager."""
+
+    def __init__(self, path: Path, nbytes: int = 0) -> None:
+        self.path = path
+        with writing(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            with writing(path):
+                os.ftruncate(self._descriptor, nbytes)
+        except ExportError:
+            os.close(self._descriptor)
+            raise
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        with writing(self.path):
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+
+    def flush(self) -> None:
+        """Flush the file to the disk; a failure ends the run."""
+        with writing(self.path):
+            os.fsync(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with writing(self.path):
+            os.close(self._descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,307 @@
+"""verify: an export is whole, decodes, and says the truth about its errors."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from kernels import FORMATS, Format
+from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
+from studio.core.containers.files import SourceFile, read_small
+from studio.core.containers.safetensors import Header, read_header
+from studio.core.errors import CheckpointError
+from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
+from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, read_journal, read_sums
+from studio.core.exporting.manifest import Manifest
+from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
+from studio.core.layouts import Layout
+from studio.core.layouts.placement import Placement, edited, kept_form, pieces
+from studio.core.model import Layer, Model
+from studio.core.names import printable
+from studio.core.results import LayerResult, Outcome
+from studio.core.running.engine import Engine
+from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
+from studio.core.running.tasks import Tasks, bundles
+
+TOLERANCE = 1e-5
+"""Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
+
+_LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
+"""How the names of files end that a runtime takes from a folder, listed or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One layer to verify; `layer` is its source, or None when there is none to compare with."""
+
+    result: LayerResult
+    matrices: tuple[StoredMatrix, ...]
+    kept: tuple[Placement, ...]
+    layer: Layer | None
+
+    @property
+    def work(self) -> int:
+        """Bytes that checking it reads."""
+        return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
+
+
+def check_layers(
+    engine: Engine, file: SourceFile, header: Header, layout: Layout, checks: Sequence[Check]
+) -> Iterator[tuple[str, int]]:
+    """Verify layers of one file; yields (name, bytes read). Raises CheckpointError for the first that is wrong."""
+    place = _Place(file, header, layout)
+    steps = (step for check in checks for step in _steps(engine, place, check))
+    with engine.tasks() as tasks:
+        found = chain.from_iterable(tasks.in_order(partial(_errors, bundle) for bundle in bundles(steps)))
+        for check in checks:
+            total = 0.0
+            for error in found:
+                if error is None:
+                    break
+                total += error
+            if check.layer is not None and check.matrices:
+                _compare(file, check.result, total)
+            yield check.result.name, check.work
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A piece of a layer to check; `job` gives its squared error, None is the end of the layer."""
+
+    nbytes: int
+    job: Callable[[], float] | None
+
+
+def _errors(bundle: list[_Step]) -> list[float | None]:
+    return [step.job() if step.job else None for step in bundle]
+
+
+def _steps(engine: Engine, place: "_Place", check: Check) -> Iterator[_Step]:
+    yield from (_Step(nbytes, job) for nbytes, job in _parts(engine, place, check))
+    yield _Step(0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    file: SourceFile
+    header: Header
+    layout: Layout
+
+
+def _parts(engine: Engine, place: _Place, check: Check) -> Iterator[tuple[int, Callable[[], float]]]:
+    """(bytes, job) for every piece of a layer."""
+    if check.kept:
+        yield from _kept_parts(engine, place, check.kept, check.layer) if check.layer else ()
+        return
+    sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
+    for matrix, source in zip(check.matrices, sources, strict=True):
+        height = max(engine.slab_nbytes // (2 * matrix.columns), 1)
+        if check.layer and source:
+            height = min(height, slab_height(check.layer, source, engine.slab_nbytes))
+        for start in range(0, matrix.rows, height):
+            stop = min(start + height, matrix.rows)
+            slab = Slab(check.layer, source, start, stop) if check.layer and source else None
+            yield 2 * (stop - start) * matrix.columns, partial(_error, engine, place, matrix, start, stop, slab)
+
+
+def _kept_parts(
+    engine: Engine, place: _Place, kept: tuple[Placement, ...], layer: Layer
+) -> Iterator[tuple[int, Callable[[], float]]]:
+    form = kept_form(kept)
+    if form == "whole":
+        yield layer.kept_nbytes, partial(_same_edited, place, kept, layer)
+    elif form == "rows" or layer.widened:
+        for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
+            yield slab.nbytes, partial(_same_rows, engine, place, kept, slab, before)
+    else:
+        for offset, count in chunks(layer.kept_nbytes, engine.slab_nbytes):
+            yield count, partial(_same_bytes, place, kept, layer, offset, count)
+
+
+def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None) -> float:
+    quantized = read_quantized(place.file, place.header, place.layout, matrix, start, stop)
+    decoded = engine.backend.decode(quantized)
+    error = squared_error(read_slab(slab, engine.scratch), decoded) if slab else float(decoded.sum())
+    if not math.isfinite(error) and not np.isfinite(decoded).all():
+        raise CheckpointError("decodes to values that are not finite", file=place.file.path, tensor=matrix.name)
+    return error
+
+
+def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
+    if not abs(found - result.sum_error) <= TOLERANCE * max(found, result.sum_error):  # NaN is no agreement
+        what = f"its squared error is {found:.9g}, the report says {result.sum_error:.9g}"
+        raise CheckpointError(what, file=file.path, tensor=result.name)
+
+
+def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset: int, count: int) -> float:
+    return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
+
+
+def _same_rows(engine: Engine, place: _Place, kept: tuple[Placement, ...], slab: Slab, before: int) -> float:
+    wanted = kept_bytes(slab, read_slab(slab, engine.scratch))
+    itemsize = WEIGHT_DTYPES[slab.layer.kept_dtype].itemsize
+    return _same(place, kept, before * itemsize, bytearray(wanted.data))
+
+
+def _same_edited(place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
+    stored = layer.stored.file.read(layer.tensor.start, layer.tensor.nbytes)
+    values = np.frombuffer(stored, WEIGHT_DTYPES[layer.kept_dtype])
+    for part in kept:
+        _same(place, (part,), 0, bytearray(edited(part.content, values).tobytes()))
+    return 0.0
+
+
+def _same(place: _Place, kept: tuple[Placement, ...], offset: int, wanted: bytearray) -> float:
+    for first, name, start, count in pieces(kept, offset, len(wanted)):
+        there = place.file.read(place.header.tensors[name].start + start, count)
+        if there != wanted[first : first + count]:
+            raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=name)
+    return 0.0
+
+
+def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
+    """Verify an export of ours: every byte by its digest, every weight by decoding it, errors against `source`.
+
+    Raises CheckpointError naming the file or tensor at fault.
+    """
+    expected = _expected_digests(folder)
+    with SourceFile(folder / MANIFEST) as file:
+        _check_digest(file, sha256(file), expected[MANIFEST])
+    manifest = Manifest(folder)
+    _check_shards_are_listed(manifest, expected, folder)
+    if source is not None:
+        _check_same_source(manifest, source, folder)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(SourceFile(folder / name)) for name in sorted(expected)}
+        yield from map(Warned, _strangers(folder, expected))
+        shards = {name: read_header(files[name]) for name in sorted(set(manifest.shard_of.values()))}
+        _check_tensors(manifest, shards, folder)
+        checks = _checks(manifest, shards, source, folder)
+        total = sum(file.size for file in files.values()) + sum(check.work for _, check in checks)
+        yield Started("verify", total, len(checks), folder)
+        done = 0
+        tasks = stack.enter_context(Tasks(engine.pool))
+        hashes = [(name, tasks.submit(sha256, file)) for name, file in files.items()]
+        for name, future in hashes:
+            _check_digest(files[name], future.result(), expected[name])
+            done += files[name].size
+            yield Progress("verify", done, name)
+        for shard, header in shards.items():
+            mine = [check for name, check in checks if name == shard]
+            for (layer, nbytes), check in zip(
+                check_layers(engine, files[shard], header, manifest.layout, mine), mine, strict=True
+            ):
+                done += nbytes
+                yield Progress("verify", done, layer)
+                yield LayerDone(check.result)
+    yield Finished(Outcome(tuple(manifest.results.values()), str(folder)))
+
+
+def _expected_digests(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise CheckpointError("there is no such folder", file=folder)
+    path = folder / SUMS
+    if not path.exists():
+        hint = "only folders written by nvfp4-studio quantize can be verified"
+        raise CheckpointError(f"holds no {SUMS}: not an export, or not complete", file=folder, hint=hint)
+    expected = read_sums(path, read_small(path, 64 << 20))
+    if MANIFEST not in expected:
+        raise CheckpointError(f"damaged: does not list {MANIFEST}", file=path)
+    return expected
+
+
+def _check_digest(file: SourceFile, digest: str, expected: str) -> None:
+    if digest != expected:
+        raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
+
+
+def _check_shards_are_listed(manifest: Manifest, expected: dict[str, str], folder: Path) -> None:
+    unlisted = sorted(set(manifest.shard_of.values()) - set(expected))
+    if unlisted:
+        raise CheckpointError(f"does not list {printable(unlisted[0])}, which the manifest names", file=folder / SUMS)
+
+
+def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
+    """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
+    ours = {parent for name in expected for parent in Path(name).parents}
+    found = [path.relative_to(folder) for place in sorted(ours) for path in sorted((folder / place).iterdir())]
+    listed = {*expected, SUMS, *([JOURNAL] if read_journal(folder / JOURNAL) else [])}
+    strangers = [path for path in found if path not in ours and path.as_posix() not in listed]
+    for path in strangers:
+        if path.name.endswith(_LOADED):
+            raise CheckpointError(f"is not listed in {SUMS}, but would be loaded", file=folder / path)
+    return [f"{printable(path.as_posix())}: not part of the export" for path in strangers]
+
+
+def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:
+    missing = [name for name in manifest.results if name not in source.by_name]
+    if missing:
+        what = f"was not made from {printable(source.name)}: that has no layer {printable(missing[0])}"
+        raise CheckpointError(what, file=folder)
+    for name, result in manifest.results.items():
+        layer = source.by_name[name]
+        if (result.shape, result.dtype) != (layer.shape, layer.tensor.dtype):
+            what = f"was made from a source with another shape or dtype of {printable(name)}"
+            raise CheckpointError(what, file=folder)
+        there = [(matrix.name, matrix.rows, matrix.columns) for matrix in manifest.matrices[name]]
+        here = [(matrix.name, matrix.rows, matrix.columns) for matrix in layer.matrices]
+        kept = sum(part.nbytes for part in manifest.kept[name])
+        if there != (here if there else []) or kept != (0 if there else layer.kept_nbytes):
+            raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
+
+
+def _check_tensors(manifest: Manifest, shards: dict[str, Header], folder: Path) -> None:
+    for shard, header in shards.items():
+        if odd := sorted(manifest.stored_in.get(shard, frozenset()) ^ set(header.tensors)):
+            raise CheckpointError("is not in both the shard and the manifest", file=folder / shard, tensor=odd[0])
+
+
+def _checks(
+    manifest: Manifest, shards: dict[str, Header], source: Model | None, folder: Path
+) -> list[tuple[str, Check]]:
+    found = []
+    for name, result in manifest.results.items():
+        shard = manifest.shard_of[name]
+        layer = source.by_name[name] if source else None
+        check = Check(result, tuple(manifest.matrices[name]), manifest.kept[name], layer)
+        _check_parts(check, shards[shard], folder / shard)
+        found.append((shard, check))
+    return found
+
+
+def _check_parts(check: Check, header: Header, path: Path) -> None:
+    """The stored tensors have the dtypes and shapes that the manifest promises, and the parts fit inside."""
+    for part in [*check.kept, *(part for m in check.matrices for part in m.parts)]:
+        tensor = header.tensors.get(part.name)
+        if tensor is None or (tensor.dtype, tensor.shape) != (part.dtype, part.shape):
+            raise CheckpointError("missing, or not of the dtype and shape promised", file=path, tensor=part.name)
+        if part.dtype not in BITS or part.offset + part.nbytes > tensor.nbytes:
+            raise CheckpointError("smaller than the manifest says", file=path, tensor=part.name)
+    for matrix in check.matrices:
+        _check_matrix(matrix, path)
+
+
+def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
+    """The parts are those of the format, as large as the matrix needs, of dtypes that can be read."""
+    row = FORMATS.get(matrix.format)
+    if row is None or row.misfit((matrix.rows, matrix.columns)):
+        raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
+    found = {part.content for part in matrix.parts}
+    needed = {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
+    if not needed <= found <= needed | {"tensor_scale"} or not all(_fits(part, matrix, row) for part in matrix.parts):
+        raise CheckpointError(f"malformed manifest entry: no {row.name}", file=path, tensor=matrix.name)
+
+
+def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
+    count = matrix.rows * matrix.columns
+    if part.content == "codes":
+        return part.dtype in ("U8", "U32") and 8 * part.nbytes == count * row.bits
+    if part.content == "tensor_scale":
+        return (part.dtype, part.nbytes) == ("F32", 4)
+    dtypes = tuple(WEIGHT_DTYPES) if row.affine else ("U8", "F8_E4M3", "F8_E8M0")
+    return part.dtype in dtypes and 8 * part.nbytes == count // row.block * BITS[part.dtype]

@@ -1,0 +1,1 @@
+"""Insight: why a layer loses what it loses."""

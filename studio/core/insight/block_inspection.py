@@ -1,0 +1,115 @@
+"""One block of one row under the microscope: each weight, its code, the scale, and what each weight became."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Quantized
+from kernels.fidelity import relative_error
+from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
+from studio.core.errors import PlanError
+from studio.core.insight.inspection import matrix_census
+from studio.core.names import printable
+from studio.core.planning.plan import Choice
+from studio.core.results import LayerResult
+from studio.core.running.encoding import encode
+from studio.core.running.engine import Engine
+from studio.core.running.reading import Slab, read_slab
+from studio.core.running.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDetail:
+    """One block of one row: each weight, its code, and what it became.
+
+    scale_code: the byte of the scale, None for integer formats. scale: its value, g: the multiplier of the matrix.
+    levels: every value that a weight of this block can become, ascending; empty for 8 bits.
+    """
+
+    layer: str
+    matrix: int
+    row: int
+    block: int
+    column: int
+    format: str
+    source: tuple[float, ...]
+    codes: tuple[int, ...]
+    decoded: tuple[float, ...]
+    scale: float
+    scale_code: int | None
+    bias: float | None
+    g: float
+    levels: tuple[float, ...]
+
+    @property
+    def rel_err(self) -> float:
+        """Relative error of the block."""
+        errors = math.fsum((w - q) ** 2 for w, q in zip(self.source, self.decoded, strict=True))
+        return relative_error(errors, math.fsum(w * w for w in self.source))
+
+
+def inspect_block(
+    engine: Engine, choice: Choice, matrix: int, row: int, block: int, result: LayerResult | None = None
+) -> BlockDetail:
+    """One block of the chosen format: block `block` of row `row` of a matrix.
+
+    The tensor scale is that of `result`, otherwise the matrix is read for its maximum. Raises PlanError when the layer
+    is kept, IndexError for a block that is not there.
+    """
+    layer, recipe = choice.layer, choice.recipe
+    if recipe is None:
+        raise PlanError(f"{printable(layer.name)} is kept as it is: it has no blocks")
+    shape, size = layer.matrices[matrix], recipe.format.block
+    if not (0 <= row < shape.rows and 0 <= block < shape.columns // size):
+        raise IndexError(f"[inspect_block] row {row}, block {block} is outside of {shape.rows} x {shape.columns}")
+    g = _block_multiplier(engine, choice, matrix, result) if recipe.format.tensor_scale else 1.0
+    whole = read_slab(Slab(layer, shape, row, row + 1))
+    weight = np.ascontiguousarray(whole[:, block * size : (block + 1) * size])
+    quantized, _ = encode(engine.backend, layer, weight, recipe, g)
+    return _block_detail(layer.name, (matrix, row, block), weight.astype(np.float32), quantized, g)
+
+
+def _block_multiplier(engine: Engine, choice: Choice, matrix: int, result: LayerResult | None) -> float:
+    if result and len(result.tensor_scales) == len(choice.layer.matrices):
+        return result.tensor_scales[matrix]
+    with Tasks(engine.pool) as tasks:
+        return float(tensor_scale(matrix_census(engine, tasks, choice, matrix).max_abs))
+
+
+def _block_detail(
+    name: str, place: tuple[int, int, int], weight: NDArray[np.float32], quantized: Quantized, g: float
+) -> BlockDetail:
+    row = quantized.format
+    codes = (unpack(quantized.codes) if row.bits == 4 else quantized.codes)[0]
+    scale = float(_scale_values(quantized)[0, 0])
+    bias = None if quantized.biases is None else float(quantized.biases[0, 0])
+    return BlockDetail(
+        name,
+        *place,
+        column=place[2] * row.block,
+        format=row.name,
+        source=tuple(float(w) for w in weight[0]),
+        codes=tuple(int(code) for code in codes),
+        decoded=tuple(float(q) for q in decode(quantized)[0]),
+        scale=scale,
+        scale_code=None if row.affine else int(quantized.scales[0, 0]),
+        bias=bias,
+        g=g,
+        levels=_block_levels(quantized, scale * g, bias),
+    )
+
+
+def _scale_values(quantized: Quantized) -> NDArray[np.float32]:
+    if quantized.format.affine:
+        return np.asarray(quantized.scales, np.float32)
+    return (e4m3_decode if quantized.format.scale == "e4m3" else e8m0_decode)(quantized.scales)
+
+
+def _block_levels(quantized: Quantized, scale: float, bias: float | None) -> tuple[float, ...]:
+    if quantized.format.bits != 4:
+        return ()
+    codes = np.arange(16, dtype=np.uint8)
+    values = codes * scale + bias if bias is not None else e2m1_decode(codes) * scale
+    return tuple(sorted({float(value) + 0.0 for value in values}))

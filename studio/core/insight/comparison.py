@@ -1,0 +1,87 @@
+"""Comparison of two sets of results over the same layers: two formats, two plans, or two exported folders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from studio.core.exporting.manifest import Manifest
+from studio.core.planning.plan import KEEP
+from studio.core.reporting.report import size_text
+from studio.core.results import LayerResult
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One layer on both sides: format, relative error (0 where it is kept) and bytes."""
+
+    name: str
+    format_a: str
+    format_b: str
+    error_a: float
+    error_b: float
+    nbytes_a: int
+    nbytes_b: int
+
+    @property
+    def gain(self) -> float:
+        """Share of A's error that B takes away; below 0 where B is worse, -1 at least."""
+        if self.error_a >= self.error_b:
+            return 1 - self.error_b / self.error_a if self.error_a else 0.0
+        return self.error_a / self.error_b - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sides, layer by layer, the largest gain first. Layers that both sides keep are left out."""
+
+    title_a: str
+    title_b: str
+    pairs: tuple[Pair, ...]
+    only_one: int = 0
+
+    @property
+    def better(self) -> int:
+        """Number of layers where B has less error."""
+        return sum(pair.error_b < pair.error_a for pair in self.pairs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that B takes more than A."""
+        return sum(pair.nbytes_b - pair.nbytes_a for pair in self.pairs)
+
+    def worth(self, gain: float) -> dict[str, str]:
+        """Layer name -> format of B, where B gains more than `gain` and differs."""
+        return {pair.name: pair.format_b for pair in self.pairs if pair.gain > gain and pair.format_a != pair.format_b}
+
+    def sentence(self) -> str:
+        """The comparison in one line."""
+        if not self.pairs:
+            return "A and B have no quantized layer in common."
+        a, b = median(pair.error_a for pair in self.pairs), median(pair.error_b for pair in self.pairs)
+        count = f"{self.better:,} of {len(self.pairs):,} layers"
+        change = f" ({b / a - 1:+.0%})" if a else ""
+        size = "same size" if not self.nbytes else f"{'+' if self.nbytes > 0 else '−'}{size_text(abs(self.nbytes))}"
+        missing = f", {self.only_one:,} layers are only in one of them" if self.only_one else ""
+        return f"B is better on {count}, median error {a:.4f} → {b:.4f}{change.replace('-', '−')}, {size}{missing}"
+
+
+def compare(
+    title_a: str, results_a: Sequence[LayerResult], title_b: str, results_b: Sequence[LayerResult]
+) -> Comparison:
+    """Compare the layers that both sides have."""
+    others = {layer.name: layer for layer in results_b}
+    both = [(layer, others[layer.name]) for layer in results_a if layer.name in others]
+    pairs = [_pair(a, b) for a, b in both if not a.format == b.format == KEEP]
+    only_one = len(results_a) + len(results_b) - 2 * len(both)
+    return Comparison(title_a, title_b, tuple(sorted(pairs, key=lambda pair: -pair.gain)), only_one)
+
+
+def _pair(a: LayerResult, b: LayerResult) -> Pair:
+    error_a, error_b = (layer.rel_err if layer.quantized else 0.0 for layer in (a, b))
+    return Pair(a.name, a.format, b.format, error_a, error_b, a.nbytes_out, b.nbytes_out)
+
+
+def exported_results(folder: Path) -> list[LayerResult]:
+    """The results in the manifest of an export, without statistics. Raises CheckpointError when there is none."""
+    return list(Manifest(folder).results.values())

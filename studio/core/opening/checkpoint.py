@@ -1,0 +1,82 @@
+"""open_model: from a path to a Model. Reads headers, index and config, believes none of them, and says what is odd."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from studio.core.architectures import family_of, is_known
+from studio.core.containers.files import unreadable
+from studio.core.containers.links import check_link, in_snapshot, is_blob
+from studio.core.containers.strict_json import read_object
+from studio.core.errors import CheckpointError
+from studio.core.layouts.detect import leftovers, quantization_method
+from studio.core.model import Model
+from studio.core.names import printable
+from studio.core.opening.grouping import layers_of, shapes_of
+from studio.core.opening.matrices import stored_input_first
+from studio.core.opening.side_files import side_files
+from studio.core.opening.source_shards import open_file, open_folder
+from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.recognition import recognize
+
+LARGEST_CONFIG = 16 << 20
+
+
+def open_model(path: str | os.PathLike[str]) -> Model:
+    """Open a Hugging Face folder, a repository in a cache or one safetensors file, reading headers only.
+
+    Raises CheckpointError for anything missing, malformed or unsafe, before a single weight is read.
+    """
+    place = Path(path)
+    try:
+        return _open(place)
+    except (OSError, RuntimeError) as error:
+        raise unreadable(error, place) from None
+
+
+def _open(path: Path) -> Model:
+    if not path.exists():
+        raise CheckpointError("there is no such file or folder", file=path, hint="check the spelling of the path")
+    place = in_snapshot(path)
+    warnings: list[str] = []
+    if place.is_dir():
+        folder, opened = place, open_folder(place, warnings)
+    elif place.suffix == ".safetensors" or is_blob(place.absolute()):
+        folder, opened = place.parent, open_file(place, warnings)
+    else:
+        what = "neither a folder nor a .safetensors file"
+        raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
+    config = _config(folder)
+    beside = side_files(folder, warnings) if config or place.is_dir() else ()
+    family, known = family_of(config), is_known(config)
+    stored, declared = opened.stored, _declared(folder, config, warnings)
+    found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
+    layers = layers_of(stored, config, family, found, warnings)
+    method = quantization_method(stored, declared, found)
+    warnings += leftovers(declared, found, method)
+    if config.get("model_type") and not known:
+        kind = printable(config["model_type"], 60)
+        warnings.append(f"model type {kind!r} is unknown: roles come from names alone, check them")
+    files = tuple(opened.files.values())
+    return Model(place, files, layers, config, beside, tuple(warnings), method, family, known)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not os.path.lexists(path):
+        return {}
+    check_link(path, folder)
+    return read_object(path, LARGEST_CONFIG, constants=True)
+
+
+def _declared(folder: Path, config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:
+    """What the config and the file beside it say of a quantization; tensors decide, so a broken file is left out."""
+    path, beside = folder / BESIDE, {}
+    if os.path.lexists(path):
+        try:
+            check_link(path, folder)
+            beside = read_object(path, LARGEST_CONFIG, constants=True)
+        except CheckpointError as error:
+            warnings.append(f"{BESIDE}: {error.what}, left out")
+    return sections(config, beside)

@@ -1,0 +1,1 @@
+"""Planning: which layers get which format, by rules and presets."""

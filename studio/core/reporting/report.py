@@ -1,0 +1,205 @@
+"""Reports of a run, as text for people and programs: JSON, CSV, a self-contained HTML page, a Markdown model card."""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import kernels
+from kernels.fidelity import relative_error
+from studio.core.exporting.staging import check_writable, writing
+from studio.core.layouts import Layout
+from studio.core.model import Model
+from studio.core.names import printable
+from studio.core.planning.plan import Plan
+from studio.core.reporting.charts import error_chart, histogram_chart, scale_chart
+from studio.core.resources import resources
+from studio.core.results import LayerResult, Outcome
+from studio.core.runtimes import Claim, claim_sentences
+
+CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
+    "name": lambda r: r.name,
+    "role": lambda r: r.role,
+    "block": lambda r: "" if r.block is None else r.block,
+    "shape": lambda r: "x".join(map(str, r.shape)),
+    "dtype": lambda r: r.dtype,
+    "format": lambda r: r.format,
+    "weights": lambda r: r.count,
+    "bytes_before": lambda r: r.nbytes_in,
+    "bytes_after": lambda r: r.nbytes_out,
+    "bits_per_weight": lambda r: f"{r.bits_per_weight:.4f}",
+    "rel_err": lambda r: f"{r.rel_err:.6g}" if r.quantized else "",
+    "snr_db": lambda r: f"{r.snr:.3f}" if r.quantized else "",
+    "max_error": lambda r: f"{r.max_error:.6g}" if r.quantized else "",
+    "became_zero": lambda r: r.vanished if r.quantized else "",
+    "zero_rows": lambda r: r.vanished_rows if r.quantized else "",
+    "sigma": lambda r: f"{r.statistics.sigma:.6g}" if r.statistics else "",
+    "max_abs": lambda r: f"{r.statistics.max_abs:.6g}" if r.statistics else "",
+    "kurtosis": lambda r: f"{r.statistics.kurtosis:.4g}" if r.statistics else "",
+    "outliers_6_sigma": lambda r: r.statistics.outliers if r.statistics else "",
+    "reason": lambda r: r.reason,
+}
+"""The columns of the CSV report, in order."""
+
+
+def size_text(nbytes: float) -> str:
+    """Bytes as people read them, decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(nbytes) < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.4g} TB"
+
+
+def report_json(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    """Everything that a run found out, as one JSON object."""
+    return {
+        "schema": 1,
+        "program": {"name": "nvfp4-studio", "version": kernels.__version__},
+        "model": {"name": model.name, "architecture": model.architecture, "warnings": list(model.warnings)},
+        "plan": plan.to_json(),
+        "backend": outcome.backend,
+        "target": outcome.target,
+        "layout": outcome.layout,
+        "cautions": list(outcome.cautions),
+        "summary": outcome.summary(),
+        "totals": [{**row, "worst": row["worst"].name if row["worst"] else None} for row in totals(outcome.layers)],
+        "seconds": outcome.seconds,
+        "warnings": outcome.warnings(),
+        "layers": [layer.to_json() for layer in outcome.layers],
+    }
+
+
+def report_csv(outcome: Outcome) -> str:
+    """One row per layer; a cell that a spreadsheet could take for a formula is quoted with an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for layer in outcome.layers:
+        writer.writerow([_harmless(column(layer)) for column in CSV_COLUMNS.values()])
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    shown = printable(value, 1000)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def totals(layers: Sequence[LayerResult]) -> list[dict[str, Any]]:
+    """One row per role and format: layers, weights, bytes, and the error of those layers together."""
+    groups: dict[tuple[str, str], list[LayerResult]] = defaultdict(list)
+    for layer in layers:
+        groups[layer.role, layer.format].append(layer)
+    return [
+        {
+            "role": role,
+            "format": name,
+            "layers": len(members),
+            "count": sum(r.count for r in members),
+            "nbytes_in": sum(r.nbytes_in for r in members),
+            "nbytes_out": sum(r.nbytes_out for r in members),
+            "rel_err": relative_error(sum(r.sum_error for r in members), sum(r.sum_squares for r in members)),
+            "worst": max(members, key=lambda r: r.rel_err) if name != "keep" else None,
+        }
+        for (role, name), members in sorted(groups.items())
+    ]
+
+
+def report_html(model: Model, plan: Plan, outcome: Outcome) -> str:
+    """One self-contained page: no script, no font, no picture from elsewhere."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(resources() / "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"size": size_text, "printable": printable}
+    charts = {
+        "errors": error_chart(outcome.quantized),
+        "histogram": histogram_chart(outcome.layers),
+        "scales": scale_chart(outcome.quantized),
+    }
+    return environment.get_template("report.html").render(
+        model=model, plan=plan, outcome=outcome, totals=totals(outcome.layers), charts=charts, kernels=kernels
+    )
+
+
+REPORTS = ("report.json", "report.csv", "report.html")
+
+
+def check_reports(folder: Path) -> None:
+    """Raise ExportError when `write_reports` could not write into `folder`; leaves everything as it was."""
+    check_writable(folder, REPORTS)
+
+
+def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> list[Path]:
+    """Write the files `REPORTS` into `folder`, which is made when it is missing.
+
+    Raises ExportError when it can not be written.
+    """
+    texts = (
+        json.dumps(report_json(model, plan, outcome), ensure_ascii=False, indent=1) + "\n",
+        report_csv(outcome),
+        report_html(model, plan, outcome),
+    )
+    contents = dict(zip(REPORTS, texts, strict=True))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
+def model_card(
+    model: Model, plan: Plan, layout: Layout, outcome: Outcome, notes: Sequence[str], claims: Sequence[Claim]
+) -> bytes:
+    """README.md of an export: what it is, where it runs by what evidence, what quantizing cost."""
+    worst = outcome.worst
+    lines = [
+        f"# {_markdown(model.name)}, quantized",
+        "",
+        f"{_markdown(model.architecture) or 'A model'} with {outcome.count:,} weights, quantized by NVFP4 Studio "
+        f"{kernels.__version__} from {size_text(outcome.nbytes_in)} to {size_text(outcome.nbytes_out)} "
+        f"({outcome.bits_per_weight:.2f} bits per weight).",
+        "",
+        f"- Plan: {_markdown(plan.title or plan.name or 'custom')}",
+        f"- Layout: {layout.title}; {layout.scale_convention}",
+        f"- Relative error of the quantized weights: {outcome.rel_err:.4f}"
+        + (f"; worst layer {_markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
+        *(f"- Note: {_markdown(sentence)}" for sentence in notes),
+        "",
+        "## Where it runs",
+        "",
+        *(f"- {_markdown(sentence)}" for sentence in claim_sentences(claims)),
+        "",
+        "| role | format | layers | weights | size | relative error |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in totals(outcome.layers):
+        error = f"{row['rel_err']:.4f}" if row["worst"] else "-"
+        size = size_text(row["nbytes_out"])
+        lines.append(f"| {row['role']} | {row['format']} | {row['layers']} | {row['count']:,} | {size} | {error} |")
+    lines += [
+        "",
+        "Relative error is ||W - decoded|| / ||W||. `nvfp4_studio.json` holds the plan, the conventions and the error",
+        "of every layer; `nvfp4-studio verify` checks them, `sha256sum --check SHA256SUMS` the bytes.",
+        "",
+    ]
+    return "\n".join(lines).encode()
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{c}" if c in "\\`*{}[]<>#|!" else c for c in printable(text))

@@ -1,0 +1,1 @@
+"""Jobs: what runs on the background thread, and how the window follows it."""

@@ -1,0 +1,238 @@
+"""Editing: what the user does to the plan and the selection: formats, presets, undo, copying, plans in files."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QWidget
+
+from studio import core
+from studio.gui.jobs.runs import message_of
+from studio.gui.layers.document import Document
+from studio.gui.layers.layer_table import COLUMNS
+from studio.gui.layers.store import FAILED
+from studio.gui.pages.workspace import Workspace
+from studio.gui.shell.ask import ask_file, ask_folder, ask_save
+from studio.gui.shell.cards import Message
+from studio.gui.shell.settings import Settings
+
+
+class Editing(QObject):
+    """Acts on the document for the actions of the same names.
+
+    Signals:
+        told(Message): something to show.
+        report_wanted(Path): write a report into this folder.
+    """
+
+    told = Signal(object)
+    report_wanted = Signal(object)
+
+    def __init__(self, document: Document, workspace: Workspace, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._document, self._workspace = document, workspace
+        self._files: dict[Path, core.Plan] = {}
+
+    @property
+    def _window(self) -> QWidget:
+        return self._workspace.window()
+
+    # formats and plans
+
+    def set_format(self, name: str) -> None:
+        """Choose a format for the selection; say so where it does not fit."""
+        names = list(self._document.selection)
+        self._document.set_format(names, name)
+        store = self._document.store
+        misfits = [n for n in names if name != core.KEEP and store.formats[store.index[n]] != name]
+        if misfits:
+            reason = store.reasons[store.index[misfits[0]]]
+            shown = core.printable(misfits[0]) if len(misfits) == 1 else f"{len(misfits):,} layers stay as they are"
+            self.told.emit(Message("info", shown, reason))
+
+    def reset_format(self) -> None:
+        """What the plan says for the selection."""
+        self._document.reset_formats(self._document.selection)
+
+    def set_preset(self, name: str) -> None:
+        """Follow a preset, with the format of now; choices by hand stay."""
+        plan = core.preset(name).with_format(self._document.state.plan.format)
+        self._follow(plan.with_exponent(self._document.state.plan.exponent), f"preset {name}")
+
+    def set_plan_format(self, name: str) -> None:
+        """Another format for all layers that the plan quantizes; choices by hand stay."""
+        self._follow(self._document.state.plan.with_format(name), f"{name} for the plan")
+
+    def _follow(self, plan: core.Plan, text: str) -> None:
+        try:
+            self._document.set_plan(plan, text, by_hand=True)
+        except core.StudioError as error:
+            self.told.emit(message_of(error, "This plan does not fit the checkpoint"))
+            return
+        if edits := list(self._document.state.edits):
+            who = "1 layer keeps" if len(edits) == 1 else f"{len(edits):,} layers keep"
+            fix = ("Give them up", lambda: self._document.reset_formats(edits))
+            self.told.emit(Message("info", f"{who} what was chosen by hand", fixes=(fix,)))
+
+    def save_plan(self) -> None:
+        """Save the plan with all choices as JSON."""
+        model = self._document.model
+        assert model is not None
+        ask_save(self._window, "Save plan", "Plan (*.json)", self.write_plan, f"{model.name}-plan.json")
+
+    def write_plan(self, path: Path) -> None:
+        """Write the plan to `path`."""
+        try:
+            core.save_plan(self._document.plan, path)
+        except core.StudioError as error:
+            self.told.emit(message_of(error, "The plan could not be saved"))
+            return
+        self._files[path] = self._document.plan
+        self._document.undo.setClean()
+        self.told.emit(Message("good", f"Plan saved as {core.printable(path.name)}", f"Use it with --plan {path}"))
+
+    def load_plan(self) -> None:
+        """Choose as a saved plan says."""
+        ask_file(self._window, "Load plan", "Plan (*.json)", self.read_plan)
+
+    def read_plan(self, path: Path) -> None:
+        """Follow the plan in a file."""
+        edits = len(self._document.state.edits)
+        try:
+            plan = core.load_plan(path)
+            self._document.set_plan(plan, f"plan {path.name}")
+        except core.StudioError as error:
+            self.told.emit(message_of(error, "This plan can not be used"))
+            return
+        self._files[path] = plan
+        self.told.emit(
+            Message(
+                "good",
+                f"Plan {core.printable(path.name)} is in use",
+                f"It takes the place of {edits:,} choices by hand; undo brings them back."
+                if edits
+                else "Undo goes back.",
+            )
+        )
+
+    def report(self) -> None:
+        """Write HTML, CSV and JSON."""
+        ask_folder(self._window, "Folder for the report", self.report_wanted.emit)
+
+    # copying
+
+    def copy_rows(self) -> None:
+        """The selected layers as CSV, or all that are shown."""
+        store = self._document.store
+        chosen = [store.index[name] for name in self._document.selection] or self._workspace.layers.table.visible
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.title for column in COLUMNS])
+        for i in chosen:
+            writer.writerow([core.printable(store.names[i]), *(column.cell(store, i) for column in COLUMNS[1:])])
+        self._copy(text.getvalue(), f"{len(chosen):,} rows")
+
+    def copy_names(self) -> None:
+        """Names of the selected layers, one per line."""
+        self._copy("\n".join(map(core.printable, self._document.selection)), f"{len(self._document.selection):,} names")
+
+    def copy_command(self) -> None:
+        """The command line that does the same."""
+        text = self.command()
+        if text is None:
+            hint = "Save the plan (Ctrl+S), then copy again: the command names the file."
+            self.told.emit(Message("warning", "Too many choices by hand for one command line", hint=hint))
+            return
+        self._copy(text, "the command")
+
+    def command(self, target: Path | None = None, options: Mapping[str, str | bool] | None = None) -> str | None:
+        """The command that measures, or with a target exports, the same; None when only a saved plan could say it."""
+        model, plan, rules = self._document.model, self._document.state.plan, self._document.hand_rules()
+        whole = self._file_of(self._document.plan)
+        file = whole or self._file_of(plan)
+        if model is None or not (file or _is_preset(plan)):
+            return None
+        more = {**(options or {}), **_machine_options(self._workspace.settings)}
+        verb = "quantize" if target else "measure"
+        return core.command_line(
+            verb, model.path, plan, () if whole else rules, plan_file=file, target=target, options=more
+        )
+
+    def _file_of(self, plan: core.Plan) -> Path | None:
+        """The file that holds a plan, but for its format and scale rule, which have options of their own."""
+        same = (file for file, saved in self._files.items() if _adapted(saved, plan) == plan and file.is_file())
+        return next(same, None)
+
+    def _copy(self, text: str, what: str) -> None:
+        QGuiApplication.clipboard().setText(text)
+        self.told.emit(Message("info", f"Copied {what}"))
+
+    # selecting
+
+    def select_all(self) -> None:
+        """Every layer that passes the filter."""
+        self._select(self._workspace.layers.table.visible)
+
+    def select_invert(self) -> None:
+        """The other layers that pass the filter."""
+        chosen = set(self._document.selection)
+        store = self._document.store
+        self._select([i for i in self._workspace.layers.table.visible if store.names[i] not in chosen])
+
+    def select_kind(self) -> None:
+        """All layers of the kinds that are selected."""
+        store = self._document.store
+        kinds = {store.kinds[store.index[name]] for name in self._document.selection}
+        self._select([i for i in range(len(store)) if store.kinds[i] in kinds])
+
+    def select_block(self) -> None:
+        """All layers of the blocks that are selected."""
+        store = self._document.store
+        groups = {int(store.group[store.index[name]]) for name in self._document.selection}
+        self._select([i for i in store.order.tolist() if int(store.group[i]) in groups])
+
+    def select_worst(self) -> None:
+        """Layers above the warning line."""
+        store = self._document.store
+        line = self._document.warning_line
+        self._select((store.rel_err > line).nonzero()[0].tolist())
+        if not (store.rel_err > line).any():
+            self.told.emit(Message("good", f"No layer is above the warning line of {line:g}"))
+
+    def _select(self, indices: list[int]) -> None:
+        names = self._document.store.names
+        self._document.select([names[i] for i in indices])
+
+    def step_problem(self, step: int) -> None:
+        """The next or previous layer that failed or is above the line."""
+        store = self._document.store
+        bad = (store.rel_err > self._document.warning_line) | (store.state == FAILED)
+        order = [i for i in self._workspace.layers.table.visible if bad[i]]
+        if not order:
+            hidden = int(bad.sum())
+            text = f"The filter hides {hidden:,} layers with problems" if hidden else "There are no problems"
+            self.told.emit(Message("info" if hidden else "good", text))
+            return
+        current = self._document.current
+        at = order.index(store.index[current]) if current and store.index[current] in order else (-1 if step > 0 else 0)
+        self._select([order[(at + step) % len(order)]])
+
+
+def _adapted(plan: core.Plan, to: core.Plan) -> core.Plan:
+    return plan.with_format(to.format).with_exponent(to.exponent)
+
+
+def _is_preset(plan: core.Plan) -> bool:
+    return plan.name in core.preset_names() and _adapted(core.preset(plan.name), plan) == plan
+
+
+def _machine_options(settings: Settings) -> dict[str, str | bool]:
+    backend, threads, limit = settings["backend"], settings["threads"], settings["memory_limit"]
+    return {
+        "backend": "" if backend == "auto" else backend,
+        "threads": str(threads) if threads else "",
+        "max-memory": f"{limit}M" if limit else "",
+    }

@@ -1,0 +1,26 @@
+"""The context menu of the table: what can be done with the selected layers."""
+
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QMenu, QWidget
+
+from studio.gui.shell.actions import Actions
+
+
+def show_row_menu(parent: QWidget, actions: Actions, place: QPoint) -> QMenu:
+    """Show the menu at a place on the screen."""
+    menu = QMenu(parent)
+    menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    formats = menu.addMenu("Set &format")
+    for spec in actions.in_menu("Format"):
+        formats.addAction(actions[spec.key])
+    menu.addSeparator()
+    for key in ("quantize_selection", "inspect", "compare"):
+        menu.addAction(actions[key])
+    menu.addSeparator()
+    for key in ("select_kind", "select_block"):
+        menu.addAction(actions[key])
+    menu.addSeparator()
+    for key in ("copy_rows", "copy_names", "copy_command"):
+        menu.addAction(actions[key])
+    menu.popup(place)
+    return menu

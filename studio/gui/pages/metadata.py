@@ -1,0 +1,57 @@
+"""Metadata: what the checkpoint says of itself: configuration, files, and what was odd."""
+
+import json
+from typing import Any
+
+from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
+
+from studio import core
+from studio.gui.shell.text import label
+
+LONGEST_VALUE = 2000
+LONGEST_TEXT = 200_000
+
+
+class Metadata(QWidget):
+    """A page of plain text about the checkpoint."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Metadata")
+        rows = QVBoxLayout(self)
+        rows.addWidget(label("What the checkpoint says of itself", "title"))
+        self.text = QPlainTextEdit()
+        self.text.setReadOnly(True)
+        self.text.setAccessibleName("Configuration and files")
+        self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        rows.addWidget(self.text)
+
+    def show_model(self, model: core.Model) -> None:
+        """Show another checkpoint."""
+        self.text.setPlainText(_described(model)[:LONGEST_TEXT])
+
+
+def _described(model: core.Model) -> str:
+    sections = [
+        (
+            "Checkpoint",
+            [
+                core.printable(model.path, 1000),
+                core.printable(model.architecture, 200) or "no architecture named",
+                model.read_by,
+            ],
+        ),
+        ("Odd", [core.printable(text, 400) for text in model.warnings]),
+        ("Quantized already", [core.printable(model.quantized_by, 200)] if model.quantized_by else []),
+        ("Weights", [f"{core.size_text(file.size):>9}  {core.printable(file.path.name, 200)}" for file in model.files]),
+        ("Copied to an export as they are", [core.printable(name, 200) for name in model.side_names]),
+        ("config.json", _lines(model.config)),
+    ]
+    return "\n\n".join("\n".join([title, *(f"    {line}" for line in lines)]) for title, lines in sections if lines)
+
+
+def _lines(config: dict[str, Any]) -> list[str]:
+    if not config:
+        return ["no config.json: only the weights can be exported"]
+    shown = json.dumps(config, indent=2, ensure_ascii=True)
+    return [core.printable(line, LONGEST_VALUE) for line in shown[:LONGEST_TEXT].split("\n")]
