@@ -2,6 +2,7 @@
 
 from kernels import FORMATS, __version__
 from studio.core.architectures import ROLES
+from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -45,7 +46,9 @@ from studio.core.planning.plan import (
     Choice,
     Plan,
     Rule,
+    choose_by_rule,
     choose_format,
+    likeness,
     nothing_chosen,
     plan_from_json,
     resolve,
@@ -112,11 +115,13 @@ __all__ = [
     "__version__",
     "changes",
     "check_reports",
+    "choose_by_rule",
     "choose_format",
     "claim_sentences",
     "claims",
     "command_line",
     "compare",
+    "counted",
     "demo_checkpoint",
     "estimate",
     "export",
@@ -129,6 +134,7 @@ __all__ = [
     "inspect_layer",
     "keep_nonfinite",
     "layout_for",
+    "likeness",
     "load_plan",
     "measure",
     "no_tiers",

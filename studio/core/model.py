@@ -109,6 +109,7 @@ class Layer:
     """One weight with its role.
 
     `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be kept, `obstacle` says why.
+    `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Layer:
     source: Source
     matrices: tuple[Matrix, ...] = ()
     obstacle: str = ""
+    expert: int | None = None
 
     @property
     def stored(self) -> Stored:

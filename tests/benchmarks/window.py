@@ -89,7 +89,7 @@ def _loop(folder: Path) -> list[tuple[str, float, float, str]]:
 
 
 def _table(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
-    from studio.gui.layers.layer_table import KEYS
+    from studio.gui.layers.columns import KEYS
     from tests.benchmarks.window_cases import Driver, fill_results, wide_checkpoint
 
     driver = Driver(folder / "table.ini")

@@ -1,6 +1,7 @@
 """What the window is measured on: checkpoints made for it, and a window that is driven."""
 
 import json
+import math
 import struct
 import time
 from collections.abc import Callable
@@ -44,6 +45,30 @@ def wide_checkpoint(folder: Path, layers: int) -> Path:
     return folder
 
 
+def expert_checkpoint(folder: Path, blocks: int = 120, experts: int = 128) -> Path:
+    """A mixture of experts whose weights are holes in the file: 47,163 layers with the defaults."""
+    folder.mkdir()
+    own = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate")
+    norms = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
+    each = [f"mlp.experts.{e}.{leaf}" for e in range(experts) for leaf in ("gate_proj", "up_proj", "down_proj")]
+    shapes = {"model.embed_tokens": (64, 64), "lm_head": (64, 64), "model.norm": (64,)}
+    shapes |= {f"model.layers.{b}.{name}": (16, 64) for b in range(blocks) for name in (*own, *each)}
+    shapes |= {f"model.layers.{b}.{name}": (64,) for b in range(blocks) for name in norms}
+    header, offset = {}, 0
+    for name in sorted(shapes):
+        end = offset + 2 * math.prod(shapes[name])
+        header[f"{name}.weight"] = {"dtype": "BF16", "shape": list(shapes[name]), "data_offsets": [offset, end]}
+        offset = end
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        file.truncate(8 + len(head) + offset)
+    config = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": blocks}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def _write(folder: Path, tensors: dict[str, tuple[tuple[int, ...], np.ndarray]]) -> None:
     header, offset = {}, 0
     for name, (shape, data) in tensors.items():
@@ -79,6 +104,7 @@ def fill_results(studio: "Studio") -> None:
             float(error),
         )
         for i, (name, error) in enumerate(zip(store.names, rng.normal(0.01, 0.001, len(store)), strict=True))
+        if name in order.choices
     ]
     document.take(order, results)
 

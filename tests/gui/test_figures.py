@@ -7,7 +7,7 @@ from pathlib import Path
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from studio.gui.layers.layer_table import KEYS
+from studio.gui.layers.columns import KEYS
 from studio.gui.shell.studio import Studio
 from tests.benchmarks.window_cases import fill_results, wide_checkpoint
 

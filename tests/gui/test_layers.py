@@ -9,8 +9,9 @@ from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
+from studio.gui.layers.columns import COLUMNS, KEYS
 from studio.gui.layers.layer_filter import FilterError, parse_filter
-from studio.gui.layers.layer_table import COLUMNS, KEYS, LayerTable
+from studio.gui.layers.layer_table import LayerTable
 from studio.gui.layers.layer_view import ROOMY_COLUMN
 from studio.gui.shell.studio import Studio
 from tests.gui.conftest import give_focus
@@ -85,7 +86,7 @@ def test_blocks_fold_and_unfold(studio: Studio) -> None:
     table = studio.workspace.layers.table
     rows = table.rowCount()
     studio.commands.perform("fold_all")
-    assert table.rowCount() == len(table.store.group_names)
+    assert table.rowCount() == len(table.sections)
     assert all(table.is_head(row) for row in range(table.rowCount()))
     studio.commands.perform("unfold_all")
     assert table.rowCount() == rows
@@ -164,12 +165,12 @@ def test_a_layer_picked_in_a_plot_behind_the_filter_is_offered(studio: Studio, n
 
 
 def test_selecting_in_the_table_tells_every_view(studio: Studio) -> None:
-    told: list[list[str]] = []
-    studio.document.selected.connect(told.append)
+    told: list[list[int]] = []
+    studio.document.selected.connect(lambda layers: told.append(layers.tolist()))
     view = studio.workspace.layers
     view.selectRow(2)
-    assert told == [studio.document.selection]
-    assert len(told[0]) == 1
+    assert told == [view.table.layers_of(2)]
+    assert studio.workspace.views["ErrorView"].selection == studio.document.selection
 
 
 @pytest.mark.parametrize(

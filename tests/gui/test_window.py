@@ -1,5 +1,7 @@
 """Opening, exporting, settings, messages, actions: the window as a person meets it."""
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -334,9 +336,16 @@ def test_a_report_is_written(quantized: Studio, tmp_path: Path, qtbot: QtBot) ->
 
 def test_rows_are_copied_as_csv(quantized: Studio) -> None:
     quantized.commands.perform("copy_rows")
-    lines = QGuiApplication.clipboard().text().splitlines()
-    assert lines[0].startswith("Layer,Format,Error")
-    assert len(lines) == 39
+    rows = list(csv.DictReader(io.StringIO(QGuiApplication.clipboard().text())))
+    store, name = quantized.document.store, "model.layers.1.mlp.up_proj"
+    index = store.index[name]
+    row = next(row for row in rows if row["Layer"] == name)
+    assert len(rows) == 38
+    assert int(row["Size [bytes]"]) == store.nbytes_out[index]
+    assert float(row["Relative error"]) == store.rel_err[index]
+    assert float(row["Became 0 [fraction]"]) == store.lost[index]
+    assert (row["Block"], row["Expert"], row["Status"], row["Weights"]) == ("1", "", "done", str(store.counts[index]))
+    assert next(row for row in rows if row["Layer"] == "model.norm")["Relative error"] == ""
 
 
 # settings and looks

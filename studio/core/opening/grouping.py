@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.core.architectures import Family, base_name, block_count, block_index, role
+from studio.core.architectures.naming import expert_of
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.errors import CheckpointError
 from studio.core.model import Layer, Matrix, Stored
@@ -58,4 +59,6 @@ def _layer(
     if not obstacle:
         matrices, obstacle = matrices_of(name, source.shape, family, config, shapes)
     kind = role(tensor.name, source.shape, family, blocks)
-    return Layer(name, kind, block_index(tensor.name), source, matrices, obstacle)
+    single = expert_of(name, family)
+    expert = single[1] if single else None
+    return Layer(name, kind, block_index(tensor.name), source, matrices, obstacle, expert)

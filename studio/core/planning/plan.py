@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -210,7 +210,11 @@ def nothing_chosen(choices: Sequence[Choice]) -> str:
 
 
 def _choose(plan: Plan, matchers: Sequence[Callable[[Layer], bool]], layer: Layer) -> Choice:
-    index = next((i for i, matches in enumerate(matchers) if matches(layer)), -1)
+    return choose_by_rule(plan, next((i for i, matches in enumerate(matchers) if matches(layer)), -1), layer)
+
+
+def choose_by_rule(plan: Plan, index: int, layer: Layer) -> Choice:
+    """The choice for `layer` when rule `index` of `plan` is the first that matches it; -1 when none does."""
     if index < 0:
         return Choice(layer, None, layer.obstacle or "no rule of the plan matches it")
     rule = plan.rules[index]
@@ -232,6 +236,12 @@ def choose_format(
         if misfit := chosen.format.misfit((matrix.rows, matrix.columns)):
             return Choice(layer, None, f"{name}: {misfit}", rule)
     return Choice(layer, chosen, "", rule)
+
+
+def likeness(layer: Layer) -> Hashable:
+    """What a choice depends on besides the rule: layers of one likeness get the same recipe, reason and size."""
+    matrices = tuple((matrix.rows, matrix.columns) for matrix in layer.matrices)
+    return layer.role, layer.shape, matrices, layer.obstacle, layer.kept_dtype, layer.tensor.dtype, layer.tensor.nbytes
 
 
 def _is_pattern(name: str) -> bool:

@@ -5,11 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from studio.core.model import Model
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
 
 Key = tuple[Any, ...]
+_BITS = 63
 
 
 class ResultCache:
@@ -41,14 +45,25 @@ def _key(choice: Choice, peers: Sequence[str]) -> Key:
 
 
 class ScaleGroups:
-    """Which layers of a model share a tensor scale when their formats have one."""
+    """Which layers of a model share a tensor scale when their formats have one.
+
+    `marks` and `spread` say for all layers at once, as arrays, what `peers` and `affected` say for one.
+    """
 
     def __init__(self, model: Model) -> None:
         members: dict[str, list[int]] = defaultdict(list)
         for index, layer in enumerate(model.layers):
             if layer.group:
                 members[layer.group].append(index)
-        self._members = {index: group for group in members.values() if len(group) > 1 for index in group}
+        groups = [group for group in members.values() if len(group) > 1]
+        self._members = {index: group for group in groups for index in group}
+        self._index = {model.layers[index].name: index for index in self._members}
+        self._group = np.full(len(model.layers), -1, np.int64)
+        self._bit = np.zeros(len(model.layers), np.uint64)
+        for number, group in enumerate(groups):
+            self._group[group] = number
+            self._bit[group] = _bits(len(group))
+        self._count = len(groups)
 
     def peers(self, index: int, choices: Sequence[Choice]) -> tuple[str, ...]:
         """Names of the other layers that share the tensor scale of layer `index` under `choices`."""
@@ -60,8 +75,37 @@ class ScaleGroups:
         """`indices`, and all layers whose result may change with theirs."""
         return {other for index in indices for other in (index, *self._members.get(index, ()))}
 
+    def marks(self, tiered: NDArray[np.bool_]) -> NDArray[np.uint64]:
+        """For each layer a number for its peers, 0 for none, when the layers in `tiered` have a tensor scale."""
+        sharing = np.flatnonzero(tiered & (self._group >= 0))
+        sums = np.zeros(self._count, np.uint64)
+        np.add.at(sums, self._group[sharing], self._bit[sharing])
+        found = np.zeros(len(tiered), np.uint64)
+        found[sharing] = sums[self._group[sharing]]
+        found[found == self._bit] = 0
+        return found
+
+    def mark_of(self, index: int, peers: Sequence[str]) -> int:
+        """The number that `marks` gives layer `index` when `peers` share its tensor scale."""
+        bits = [int(self._bit[self._index[name]]) for name in peers if name in self._index]
+        return (int(self._bit[index]) + sum(bits)) % (1 << 64) if bits else 0
+
+    def spread(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The chosen layers, and all whose result may change with theirs."""
+        touched = np.zeros(self._count + 1, np.bool_)
+        touched[self._group[chosen]] = True
+        touched[-1] = False
+        return chosen | touched[self._group]
+
     def _others(self, index: int) -> Iterator[int]:
         return (other for other in self._members.get(index, ()) if other != index)
+
+
+def _bits(count: int) -> NDArray[np.uint64]:
+    """A number for each of `count` layers, such that every set of them has another sum."""
+    if count <= _BITS:
+        return np.uint64(1) << np.arange(count, dtype=np.uint64)
+    return np.random.default_rng(count).integers(1, 1 << 63, count, np.uint64)  # equal sums: once in 2**63
 
 
 def _tiered(choice: Choice) -> bool:

@@ -1,7 +1,7 @@
 """Document: the checkpoint that is open, what is chosen for it, what is known of it, and what is selected."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,11 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from studio import core
+from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, Names, PlanState
+from studio.gui.layers.known import Known
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
-MERGE_MS = 800
-
-
-@dataclass(frozen=True)
-class PlanState:
-    """A plan, what it chooses for each layer, and the formats chosen by hand instead (name -> format)."""
-
-    plan: core.Plan
-    base: tuple[core.Choice, ...]
-    edits: Mapping[str, str] = field(default_factory=dict)
+_NONE: Indices = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -34,19 +27,21 @@ class Order:
 class Document(QObject):
     """What every view shows. It knows no widget; everything that changes is told by a signal.
 
+    Layers are told by their places in the store, as arrays.
+
     Signals:
         opened(): another checkpoint is open, or none.
-        chosen(list): indices of layers with another choice.
-        measured(list): indices of layers with another result or state.
-        selected(list): names of the selected layers.
+        chosen(Indices): layers with another choice.
+        measured(Indices): layers with another result or state.
+        selected(Indices): the selected layers, the current one last.
         hidden(list): names of layers that were to be selected, all of which the filter hides.
         saved_changed(): the plan differs from the saved one, or no longer does.
     """
 
     opened = Signal()
-    chosen = Signal(list)
-    measured = Signal(list)
-    selected = Signal(list)
+    chosen = Signal(object)
+    measured = Signal(object)
+    selected = Signal(object)
     hidden = Signal(list)
     saved_changed = Signal()
 
@@ -56,9 +51,9 @@ class Document(QObject):
         self.undo = QUndoStack(self)
         self.undo.cleanChanged.connect(lambda _clean: self.saved_changed.emit())
         self.cache = core.ResultCache()
-        self.selection: list[str] = []
+        self.selected_indices = _NONE
+        self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
-        self.choices: list[core.Choice] = []
         self.warning_line = 0.12
 
     def open(
@@ -67,16 +62,21 @@ class Document(QObject):
         """Show another checkpoint; the one before is closed."""
         self.close_model()
         self.model, self._groups = model, groups
-        self.state = PlanState(plan, choices)
-        self.choices = list(choices)
-        self.store = LayerStore(model, choices)
-        self._recall(range(len(choices)))
+        self._chooser, names = Chooser(model.layers), Names([layer.name for layer in model.layers])
+        rules = np.fromiter((choice.rule for choice in choices), np.int32, len(choices))
+        self.state = PlanState(plan, rules, Edits(names))
+        self.choices = self._chooser.choose(self.state)
+        self._marks = groups.marks(self.choices.tiered)
+        self.store = LayerStore(model, self.choices)
+        self._known = Known(self.cache, groups, len(choices))
+        self._recall(np.arange(len(choices)))
         self.opened.emit()
 
     def close_model(self) -> None:
         """Close the checkpoint's files; nothing is open afterwards."""
         self.undo.clear()
-        self.selection, self._shown = [], None
+        self._set_selection(_NONE)
+        self._shown = None
         if self.model is not None:
             self.model.close()
             self.model = None
@@ -99,50 +99,60 @@ class Document(QObject):
 
     def set_format(self, names: Sequence[str], format_name: str) -> None:
         """Choose a format for layers, or "keep"; one step of undo."""
-        shown = core.printable(names[0]) if len(names) == 1 else f"{len(names):,} layers"
-        self.set_formats(dict.fromkeys(names, format_name), f"{format_name} for {shown}")
+        self.set_format_at(self.store.names.places(names), format_name)
+
+    def set_format_at(self, indices: Indices, format_name: str) -> None:
+        """Choose a format for the layers at these places, or "keep"; one step of undo."""
+        shown = core.printable(self.store.names[int(indices[0])]) if len(indices) == 1 else f"{len(indices):,} layers"
+        self._edit(indices, CODES[format_name], f"{format_name} for {shown}")
 
     def set_formats(self, formats: Mapping[str, str], text: str) -> None:
         """Choose a format for each layer named; one step of undo."""
-        edits = {**self.state.edits, **formats}
-        self._push(text, PlanState(self.state.plan, self.state.base, edits))
+        codes = np.array([CODES[name] for name in formats.values()], np.int8)
+        self._edit(self.store.names.places(list(formats)), codes, text)
 
     def reset_formats(self, names: Iterable[str]) -> None:
         """Go back to what the plan says for layers."""
-        dropped = set(names)
-        edits = {name: value for name, value in self.state.edits.items() if name not in dropped}
-        self._push("back to the plan", PlanState(self.state.plan, self.state.base, edits))
+        self._edit(self.store.names.places(list(names)), BY_PLAN, "back to the plan")
+
+    def _edit(self, indices: Indices, codes: NDArray[np.int8] | int, text: str) -> None:
+        self._push(text, PlanState(self.state.plan, self.state.rules, self.state.edits.changed(indices, codes)))
 
     def set_plan(self, plan: core.Plan, text: str, *, by_hand: bool = False) -> None:
         """Follow another plan; choices by hand stay with `by_hand`, else undo brings them back. Raises PlanError."""
+        edits = self.state.edits
+        self._push(text, PlanState(plan, self._rules_of(plan), edits if by_hand else Edits(self.store.names)))
+
+    def _rules_of(self, plan: core.Plan) -> NDArray[np.int32]:
+        """The rule of a plan that decides for each layer; with the rules of now the same ones decide."""
         assert self.model is not None
-        self._push(text, PlanState(plan, core.resolve(plan, self.model), self.state.edits if by_hand else {}))
+        if plan.rules == self.state.plan.rules:
+            return self.state.rules
+        return np.fromiter((choice.rule for choice in core.resolve(plan, self.model)), np.int32, len(self.store))
 
     def _push(self, text: str, state: PlanState) -> None:
-        if state != self.state:
+        if not state.same(self.state):
             self.undo.push(_Change(self, text, self.state, state))
 
     def apply(self, state: PlanState) -> None:
         """Take over a state of the plan: the layers that it changes get their choice, and a known result at once."""
         before, self.state = self.choices, state
-        self.choices = [self._choice(choice) for choice in state.base]
-        changed = [i for i, (old, new) in enumerate(zip(before, self.choices, strict=True)) if old != new]
-        for index in changed:
-            self.store.set_choice(index, self.choices[index])
-        affected = sorted(self._groups.affected(changed))
+        self.choices = self._chooser.choose(state)
+        self._marks = self._groups.marks(self.choices.tiered)
+        changed = before.contents != self.choices.contents
+        self.store.set_choices(self.choices, np.flatnonzero(changed))
+        affected = np.flatnonzero(self._groups.spread(changed))
         self._recall(affected)
         self.chosen.emit(affected)
 
-    def _choice(self, base: core.Choice) -> core.Choice:
-        name = self.state.edits.get(base.layer.name)
-        return core.choose_format(base.layer, name, self.state.plan.exponent) if name else base
-
     # what is known
 
-    def _recall(self, indices: Iterable[int]) -> None:
-        for index in indices:
-            choice = self.choices[index]
-            self.store.set_result(index, self.cache.find(choice, self._groups.peers(index, self.choices)))
+    def _recall(self, indices: Indices) -> None:
+        for shelf, members in self._known.shelves(self.choices, self._marks, indices):
+            if shelf is None:
+                self.store.set_unknown(members)
+            else:
+                self.store.set_results(shelf, members)
 
     def order(self, names: Iterable[str] | None = None) -> Order:
         """What is left to quantize, among `names` and the layers that share a tensor scale with them."""
@@ -150,18 +160,29 @@ class Document(QObject):
 
     def order_for(self, choices: Sequence[core.Choice], names: Iterable[str] | None = None) -> Order:
         """What is left to quantize for other choices for the same layers."""
-        wanted = range(len(choices)) if names is None else sorted(self.store.index[name] for name in names)
-        peers = {i: self._groups.peers(i, choices) for i in self._groups.affected(wanted)}
-        left = {i for i in wanted if choices[i].recipe and self.cache.find(choices[i], peers[i]) is None}
-        whole = sorted(i for i in self._groups.affected(left) if i in left or peers[i])
-        return Order(
-            {choices[i].layer.name: choices[i] for i in whole}, {choices[i].layer.name: peers[i] for i in whole}
-        )
+        taken = self._chooser.take(choices)
+        left = self._left(taken, names).tolist()
+        peers = {taken.layers[i].name: self._groups.peers(i, taken) for i in left}
+        return Order({taken.layers[i].name: taken[i] for i in left}, peers)
+
+    def left(self) -> Indices:
+        """The layers that `order` would quantize."""
+        return self._left(self.choices, None)
+
+    def _left(self, choices: Choices, names: Iterable[str] | None) -> Indices:
+        marks = self._groups.marks(choices.tiered)
+        left = (choices.recipes >= 0) & ~self._known.there(choices, marks)
+        if names is not None:
+            wanted = np.zeros(len(choices), np.bool_)
+            wanted[self.store.names.places(list(names))] = True
+            left &= wanted
+        return np.flatnonzero(self._groups.spread(left) & (left | (marks != 0)))
 
     def results_for(self, choices: Sequence[core.Choice]) -> list[core.LayerResult]:
         """What is known of other choices for the same layers; kept layers have a result without errors."""
-        found = (self.cache.find(choice, self._groups.peers(i, choices)) for i, choice in enumerate(choices))
-        both = zip(choices, found, strict=True)
+        taken = self._chooser.take(choices)
+        found = self._known.results(taken, self._groups.marks(taken.tiered))
+        both = zip(taken, found, strict=True)
         return [result or _kept(choice) for choice, result in both if result is not None or choice.recipe is None]
 
     def peers(self, name: str) -> tuple[str, ...]:
@@ -170,45 +191,51 @@ class Document(QObject):
 
     def begin(self, order: Order) -> None:
         """Mark the layers of `order` as queued."""
-        self._mark(order.choices, QUEUED)
+        indices = self._places(order)
+        self.store.set_state(indices, QUEUED)
+        self.measured.emit(indices)
 
     def take(self, order: Order, results: Sequence[core.LayerResult]) -> None:
         """Take over results of a run; those of a choice that changed since are remembered, not shown."""
-        shown = []
-        for result in results:
-            choice, peers = order.choices[result.name], order.peers[result.name]
-            self.cache.add(choice, peers, result)
-            index = self.store.index[result.name]
-            if self.choices[index] == choice and self._groups.peers(index, self.choices) == peers:
-                self.store.set_result(index, result)
-                shown.append(index)
+        shown = [index for result in results if (index := self._take(order, result)) is not None]
         if shown:
-            self.measured.emit(shown)
+            indices = np.array(shown, np.int64)
+            self._recall(indices)
+            self.measured.emit(indices)
+
+    def _take(self, order: Order, result: core.LayerResult) -> int | None:
+        """Remember a result; the place of its layer when it is for what is chosen now."""
+        choice, peers = order.choices[result.name], order.peers[result.name]
+        self.cache.add(choice, peers, result)
+        index = self.store.index[result.name]
+        recipe, mark = self._chooser.number(choice), self._groups.mark_of(index, peers)
+        self._known.add(index, recipe, mark, result)
+        return index if self.choices.recipes[index] == recipe and int(self._marks[index]) == mark else None
 
     def take_running(self, name: str) -> None:
         """Mark a queued layer as the one at hand."""
         index = self.store.index[name]
         if self.store.state[index] == QUEUED:
             self.store.state[index] = RUNNING
-            self.measured.emit([index])
+            self.measured.emit(np.array([index]))
 
     def take_failure(self, name: str, problem: str) -> None:
         """Mark a layer as failed."""
         index = self.store.index[name]
         self.store.set_failed(index, problem)
-        self.measured.emit([index])
+        self.measured.emit(np.array([index]))
 
     def end(self, order: Order) -> None:
         """Give layers that were not reached their state back."""
-        left = [i for i in map(self.store.index.get, order.choices) if i is not None]
-        left = [i for i in left if self.store.state[i] in (QUEUED, RUNNING)]
+        indices = self._places(order)
+        left = indices[np.isin(self.store.state[indices], (QUEUED, RUNNING))]
         self._recall(left)
         self.measured.emit(left)
 
-    def _mark(self, names: Iterable[str], state: int) -> None:
-        indices = [self.store.index[name] for name in names]
-        self.store.set_state(indices, state)
-        self.measured.emit(indices)
+    def _places(self, order: Order) -> Indices:
+        """The layers of an order that the open checkpoint has."""
+        found = [i for i in map(self.store.index.get, order.choices) if i is not None]
+        return np.array(found, np.int64)
 
     def valid_result(self, name: str) -> core.LayerResult | None:
         """The result of a layer that belongs to its choice of now, None while there is none."""
@@ -221,27 +248,50 @@ class Document(QObject):
 
     # what is selected
 
-    def select(self, names: list[str]) -> None:
+    @property
+    def selection(self) -> list[str]:
+        """Names of the selected layers, the current one last."""
+        if self._selection is None:
+            self._selection = self.store.names.of(self.selected_indices)
+        return self._selection
+
+    def select(self, names: Sequence[str]) -> None:
         """Select those of the layers that the filter shows, so that no key acts on others; every view follows."""
-        found = names if self._shown is None else [name for name in names if self._shown[self.store.index[name]]]
-        if names and not found:
-            self.hidden.emit(names)
-        elif found != self.selection:
-            self.selection = found
+        if self.model is not None:
+            self.select_at(self.store.names.places(names))
+
+    def select_at(self, indices: Indices) -> None:
+        """Select those of the layers at these places that the filter shows."""
+        found = indices if self._shown is None else indices[self._shown[indices]]
+        if len(indices) and not len(found):
+            self.hidden.emit(self.store.names.of(indices))
+        elif not np.array_equal(found, self.selected_indices):
+            self._set_selection(found)
             self.selected.emit(found)
+
+    def make_current(self, name: str) -> None:
+        """Show details for a layer: the last of the selection, or alone when it was not part of it."""
+        index = self.store.index[name]
+        others = self.selected_indices[self.selected_indices != index]
+        kept = others if len(others) < len(self.selected_indices) else _NONE
+        self.select_at(np.append(kept, index))
+
+    def _set_selection(self, indices: Indices) -> None:
+        self.selected_indices = indices
+        self._selection = None if len(indices) else []
 
     def show_only(self, shown: NDArray[np.bool_]) -> None:
         """Take over what the filter shows, a truth per layer; layers that it hides are selected no longer."""
         self._shown = shown
-        left = [name for name in self.selection if shown[self.store.index[name]]]
-        if left != self.selection:
-            self.selection = left
+        left = self.selected_indices[shown[self.selected_indices]]
+        if len(left) != len(self.selected_indices):
+            self._set_selection(left)
             self.selected.emit(left)
 
     @property
     def current(self) -> str:
         """The layer that details are shown for, or an empty text."""
-        return self.selection[-1] if self.selection else ""
+        return self.store.names[int(self.selected_indices[-1])] if len(self.selected_indices) else ""
 
 
 def _kept(choice: core.Choice) -> core.LayerResult:

@@ -1,18 +1,19 @@
 """Editing: what the user does to the plan and the selection: formats, presets, undo, copying, plans in files."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
 from studio import core
 from studio.gui.jobs.runs import message_of
+from studio.gui.layers.choices import CODES
+from studio.gui.layers.columns import csv_of
 from studio.gui.layers.document import Document
-from studio.gui.layers.layer_table import COLUMNS
 from studio.gui.layers.store import FAILED
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.ask import ask_file, ask_folder, ask_save
@@ -44,14 +45,16 @@ class Editing(QObject):
 
     def set_format(self, name: str) -> None:
         """Choose a format for the selection; say so where it does not fit."""
-        names = list(self._document.selection)
-        self._document.set_format(names, name)
-        store = self._document.store
-        misfits = [n for n in names if name != core.KEEP and store.formats[store.index[n]] != name]
-        if misfits:
-            reason = store.reasons[store.index[misfits[0]]]
-            shown = core.printable(misfits[0]) if len(misfits) == 1 else f"{len(misfits):,} layers stay as they are"
-            self.told.emit(Message("info", shown, reason))
+        chosen, store = self._document.selected_indices, self._document.store
+        if not len(chosen):
+            return
+        self._document.set_format_at(chosen, name)
+        misfits = chosen[store.codes[chosen] != CODES[name]]
+        if name != core.KEEP and len(misfits):
+            first = int(misfits[0])
+            many = f"{core.counted(len(misfits), 'layer')} stay as they are"
+            shown = core.printable(store.names[first]) if len(misfits) == 1 else many
+            self.told.emit(Message("info", shown, store.reason_of(first)))
 
     def reset_format(self) -> None:
         """What the plan says for the selection."""
@@ -73,7 +76,7 @@ class Editing(QObject):
             self.told.emit(message_of(error, "This plan does not fit the checkpoint"))
             return
         if edits := list(self._document.state.edits):
-            who = "1 layer keeps" if len(edits) == 1 else f"{len(edits):,} layers keep"
+            who = f"{core.counted(len(edits), 'layer')} {'keeps' if len(edits) == 1 else 'keep'}"
             fix = ("Give them up", lambda: self._document.reset_formats(edits))
             self.told.emit(Message("info", f"{who} what was chosen by hand", fixes=(fix,)))
 
@@ -112,7 +115,7 @@ class Editing(QObject):
             Message(
                 "good",
                 f"Plan {core.printable(path.name)} is in use",
-                f"It takes the place of {edits:,} choices by hand; undo brings them back."
+                f"It takes the place of {core.counted(edits, 'choice')} by hand; undo brings them back."
                 if edits
                 else "Undo goes back.",
             )
@@ -126,18 +129,14 @@ class Editing(QObject):
 
     def copy_rows(self) -> None:
         """The selected layers as CSV, or all that are shown."""
-        store = self._document.store
-        chosen = [store.index[name] for name in self._document.selection] or self._workspace.layers.table.visible
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.title for column in COLUMNS])
-        for i in chosen:
-            writer.writerow([core.printable(store.names[i]), *(column.cell(store, i) for column in COLUMNS[1:])])
-        self._copy(text.getvalue(), f"{len(chosen):,} rows")
+        selected, listed = self._document.selected_indices, self._workspace.layers.table.listed
+        chosen = listed[np.isin(listed, selected)] if len(selected) else listed
+        self._copy(csv_of(self._document.store, chosen), core.counted(len(chosen), "row"))
 
     def copy_names(self) -> None:
         """Names of the selected layers, one per line."""
-        self._copy("\n".join(map(core.printable, self._document.selection)), f"{len(self._document.selection):,} names")
+        names = self._document.selection
+        self._copy("\n".join(map(core.printable, names)), core.counted(len(names), "name"))
 
     def copy_command(self) -> None:
         """The command line that does the same."""
@@ -174,51 +173,50 @@ class Editing(QObject):
 
     def select_all(self) -> None:
         """Every layer that passes the filter."""
-        self._select(self._workspace.layers.table.visible)
+        self._document.select_at(self._workspace.layers.table.visible)
 
     def select_invert(self) -> None:
         """The other layers that pass the filter."""
-        chosen = set(self._document.selection)
-        store = self._document.store
-        self._select([i for i in self._workspace.layers.table.visible if store.names[i] not in chosen])
+        shown = self._workspace.layers.table.visible
+        self._document.select_at(shown[~np.isin(shown, self._document.selected_indices)])
 
     def select_kind(self) -> None:
         """All layers of the kinds that are selected."""
-        store = self._document.store
-        kinds = {store.kinds[store.index[name]] for name in self._document.selection}
-        self._select([i for i in range(len(store)) if store.kinds[i] in kinds])
+        self._select_like(self._document.store.kind_sections.of)
 
     def select_block(self) -> None:
         """All layers of the blocks that are selected."""
-        store = self._document.store
-        groups = {int(store.group[store.index[name]]) for name in self._document.selection}
-        self._select([i for i in store.order.tolist() if int(store.group[i]) in groups])
+        sections = self._document.store.sections
+        self._select_like(sections.outer[sections.of])
+
+    def _select_like(self, groups: NDArray[np.int64]) -> None:
+        """All layers of the groups that are selected, `groups` being the one of each layer."""
+        alike = np.isin(groups, groups[self._document.selected_indices])
+        order = self._document.store.sections.order
+        self._document.select_at(order[alike[order]])
 
     def select_worst(self) -> None:
         """Layers above the warning line."""
-        store = self._document.store
         line = self._document.warning_line
-        self._select((store.rel_err > line).nonzero()[0].tolist())
-        if not (store.rel_err > line).any():
+        above = np.flatnonzero(self._document.store.rel_err > line)
+        self._document.select_at(above)
+        if not len(above):
             self.told.emit(Message("good", f"No layer is above the warning line of {line:g}"))
-
-    def _select(self, indices: list[int]) -> None:
-        names = self._document.store.names
-        self._document.select([names[i] for i in indices])
 
     def step_problem(self, step: int) -> None:
         """The next or previous layer that failed or is above the line."""
-        store = self._document.store
-        bad = (store.rel_err > self._document.warning_line) | (store.state == FAILED)
-        order = [i for i in self._workspace.layers.table.visible if bad[i]]
-        if not order:
+        store, document = self._document.store, self._document
+        bad = (store.rel_err > document.warning_line) | (store.state == FAILED)
+        shown = self._workspace.layers.table.listed
+        order = shown[bad[shown]]
+        if not len(order):
             hidden = int(bad.sum())
-            text = f"The filter hides {hidden:,} layers with problems" if hidden else "There are no problems"
-            self.told.emit(Message("info" if hidden else "good", text))
+            text = f"The filter hides {core.counted(hidden, 'layer')} with problems"
+            self.told.emit(Message("info" if hidden else "good", text if hidden else "There are no problems"))
             return
-        current = self._document.current
-        at = order.index(store.index[current]) if current and store.index[current] in order else (-1 if step > 0 else 0)
-        self._select([order[(at + step) % len(order)]])
+        found = np.flatnonzero(np.isin(order, document.selected_indices[-1:]))
+        at = int(found[0]) if len(found) else (-1 if step > 0 else 0)
+        document.select_at(order[[(at + step) % len(order)]])
 
 
 def _adapted(plan: core.Plan, to: core.Plan) -> core.Plan:

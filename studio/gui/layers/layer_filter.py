@@ -2,12 +2,12 @@
 
 down_proj -lm_head        part of the name, and not part of it
 fmt:mxfp8 role:linear kind:mlp.up_proj status:failed dtype:bf16
-block:8-15,20             blocks
+block:8-15,20 expert:0-7  blocks, and experts in them
 err>0.11 size>50MB bits<5 sigma>8 snr<20 lost>1% params>1M
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,9 @@ _NUMBERS: dict[str, Callable[[LayerStore], NDArray[np.float64] | NDArray[np.int6
     "gone": lambda store: store.gone,
     "params": lambda store: store.counts,
 }
-_TEXTS: dict[str, Callable[[LayerStore], list[str]]] = {
+_TEXTS: dict[str, Callable[[LayerStore], Sequence[str]]] = {
     "fmt": lambda store: store.formats,
-    "role": lambda store: list(store.roles),
+    "role": lambda store: store.roles,
     "kind": lambda store: store.kinds,
     "dtype": lambda store: [name.lower() for name in store.dtypes],
     "status": lambda store: [STATES[state] for state in store.state.tolist()],
@@ -46,7 +46,11 @@ _SIGNS: dict[str, Callable[..., Mask]] = {
     ">=": np.greater_equal,
     "=": np.isclose,
 }
-KEYS = (*_TEXTS, "block", *_NUMBERS)
+_PLACES: dict[str, Callable[[LayerStore], NDArray[np.int64]]] = {
+    "block": lambda store: store.blocks,
+    "expert": lambda store: store.experts,
+}
+KEYS = (*_TEXTS, *_PLACES, *_NUMBERS)
 
 
 class FilterError(ValueError):
@@ -81,11 +85,11 @@ def _parse(term: str) -> Test:
     key, colon, value = term.partition(":")
     if not colon:
         return _word(term)
-    if _key(key) == "block":
-        return _blocks(value)
+    if _key(key) in _PLACES:
+        return _places(_key(key), value)
     if _key(key) in _TEXTS:
         return _text(_key(key), value)
-    raise FilterError(f'"{key}:" is unknown; there are {", ".join(f"{name}:" for name in (*_TEXTS, "block"))}')
+    raise FilterError(f'"{key}:" is unknown; there are {", ".join(f"{name}:" for name in (*_TEXTS, *_PLACES))}')
 
 
 def _key(name: str) -> str:
@@ -107,18 +111,18 @@ def _text(key: str, value: str) -> Test:
     return test
 
 
-def _blocks(value: str) -> Test:
+def _places(key: str, value: str) -> Test:
     ranges = []
     for part in filter(None, value.split(",")):
         ends = re.fullmatch(r"(\d{1,6})(?:-(\d{0,6}))?", part)
         if not ends:
-            raise FilterError(f'"{part}" is no range of blocks; write block:8-15,20')
+            raise FilterError(f'"{part}" is no range of {key}s; write {key}:8-15,20')
         ranges.append((int(ends[1]), int(ends[2] or ends[1])))
 
     def test(store: LayerStore) -> Mask:
-        passed = np.zeros(len(store), np.bool_)
+        passed, places = np.zeros(len(store), np.bool_), _PLACES[key](store)
         for first, last in ranges:
-            passed |= (store.blocks >= first) & (store.blocks <= last)
+            passed |= (places >= first) & (places <= last)
         return passed if ranges else np.ones(len(store), np.bool_)
 
     return test

@@ -1,46 +1,20 @@
-"""LayerView: the table of layers on the screen: cells, folding, and one selection kept as names."""
+"""LayerView: the table of layers on the screen: widths, folding, and one selection kept by layer, not by row."""
 
-from PySide6.QtCore import (
-    QItemSelection,
-    QItemSelectionModel,
-    QModelIndex,
-    QPersistentModelIndex,
-    QPoint,
-    QRect,
-    Qt,
-    QTimer,
-    Signal,
-)
-from PySide6.QtGui import (
-    QColor,
-    QFont,
-    QFontMetrics,
-    QKeyEvent,
-    QMouseEvent,
-    QPainter,
-    QPaintEvent,
-    QPalette,
-    QPen,
-    QResizeEvent,
-)
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QHeaderView,
-    QMenu,
-    QStyle,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
-    QTableView,
-    QWidget,
-)
+import numpy as np
+from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QResizeEvent
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableView, QWidget
 
+from studio.gui.layers.choices import Indices
+from studio.gui.layers.columns import COLUMNS, KEYS
 from studio.gui.layers.document import Document
+from studio.gui.layers.layer_delegate import LayerDelegate
 from studio.gui.layers.layer_filter import Filter
-from studio.gui.layers.layer_table import BOLD, COLUMNS, KEYS, LEFT, RIGHT, STRUCK, LayerTable
+from studio.gui.layers.layer_table import LayerTable
 from studio.gui.shell.settings import Settings
-from studio.gui.shell.theme import LIGHT, Theme
+from studio.gui.shell.theme import Theme
 
-ERROR_COLUMN = KEYS.index("err")
+EXPERT_COLUMN = KEYS.index("expert")
 ROOMY_COLUMN = KEYS.index("shape")
 """Shown where there is room for it, unless the user said otherwise."""
 _SELECT = QItemSelectionModel.SelectionFlag
@@ -50,60 +24,8 @@ NO_ROWS = "No layer passes the filter.\nEsc shows all layers again."
 TOUCH_MS = 100
 
 
-class LayerDelegate(QStyledItemDelegate):
-    """Draws a cell straight from the table: Qt's own way asks the model seven times per cell, five times as slow."""
-
-    def __init__(self, table: LayerTable, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._table = table
-        self.set_theme(LIGHT)
-
-    def set_theme(self, theme: Theme) -> None:
-        """Draw with other colours and another size of text."""
-        self.theme = theme
-        self._grounds = QColor(theme.selection), QColor(theme.raised)
-        self._selected_ink, self._ink = QColor(theme.selected_text), QColor(theme.text)
-        self._fonts = QFont(), QFont(), QFont()
-        for font in self._fonts:
-            font.setPixelSize(theme.font_px)
-        self._fonts[BOLD].setBold(True)
-        self._fonts[STRUCK].setStrikeOut(True)
-        self._metrics = [QFontMetrics(font) for font in self._fonts]
-
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        """Ground, text, and below an error its bar."""
-        row, column = index.row(), index.column()
-        text, ink, look = self._table.cell(row, column)
-        rect = option.rect
-        selected = bool(option.state & QStyle.StateFlag.State_Selected)
-        if selected or look == BOLD:
-            painter.fillRect(rect, self._grounds[0 if selected else 1])
-        if not text:
-            return
-        painter.setPen(self._selected_ink if selected else (ink or self._ink))
-        painter.setFont(self._fonts[look])
-        room = rect.adjusted(6, 0, -6, 0)
-        if COLUMNS[column].long:
-            text = self._metrics[look].elidedText(text, Qt.TextElideMode.ElideMiddle, room.width())
-        painter.drawText(room, RIGHT if COLUMNS[column].right else LEFT, text)
-        if column == ERROR_COLUMN and look != BOLD:
-            self._bar(painter, rect, self._table.bar_of(row))
-
-    def _bar(self, painter: QPainter, cell: QRect, length: float) -> None:
-        if length != length:  # NaN
-            return
-        room = cell.width() - 12
-        bar = QRect(cell.left() + 6, cell.bottom() - 3, max(int(room * min(length, 1.0)), 2), 3)
-        ink = self.theme.good if length <= 0.5 else (self.theme.warning if length <= 1 else self.theme.error)
-        painter.fillRect(bar, QColor(ink))
-        painter.setPen(QPen(QColor(self.theme.muted)))
-        painter.drawLine(cell.left() + 6 + room // 2, cell.bottom() - 4, cell.left() + 6 + room // 2, cell.bottom())
-
-
 class LayerView(QTableView):
-    """The table. A selected row that heads a block stands for the layers of it that are shown.
+    """The table. A selected row that heads a section stands for the layers of it that pass the filter.
 
     Signals:
         activated_layer(str): Enter or a double click on a layer.
@@ -123,7 +45,7 @@ class LayerView(QTableView):
         self._following = False
         self._roomy = True
         self._widths = [0] * len(COLUMNS)
-        self._touched: set[int] = set()
+        self._touched: list[Indices] = []
         self._touch_timer = QTimer(self, singleShot=True, interval=TOUCH_MS)
         self._touch_timer.timeout.connect(self._touch)
         self.setItemDelegate(self._delegate)
@@ -135,7 +57,7 @@ class LayerView(QTableView):
         document.chosen.connect(self.touch)
         document.measured.connect(self.touch)
         document.opened.connect(self._touch_timer.stop)
-        document.opened.connect(lambda: self._touched.clear())
+        document.opened.connect(self._show_model)
         self.doubleClicked.connect(self._activate)
         settings.changed.connect(self._setting_changed)
 
@@ -148,7 +70,7 @@ class LayerView(QTableView):
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setShowGrid(False)
         self.setWordWrap(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setTextElideMode(Qt.TextElideMode.ElideLeft)
         self.setTabKeyNavigation(False)
         self.setCornerButtonEnabled(False)
         self.verticalHeader().hide()
@@ -158,6 +80,8 @@ class LayerView(QTableView):
         head.setSectionsMovable(True)
         head.setHighlightSections(False)
         head.setMinimumSectionSize(40)
+        none_selected = QItemSelectionModel(self.table, head)  # else the head asks every row what is selected
+        head.setSelectionModel(none_selected)
         head.sectionClicked.connect(self._sort)
         head.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         head.customContextMenuRequested.connect(self._offer_columns)
@@ -179,6 +103,13 @@ class LayerView(QTableView):
             self.setColumnWidth(number, width)
         self._fill_width()
         self.table.set_theme(theme)
+
+    def _show_model(self) -> None:
+        """Forget what was to be drawn; the column of experts is there for models that store them one by one."""
+        self._touched.clear()
+        if self._document.model is not None:
+            self.setColumnHidden(EXPERT_COLUMN, not (self._document.store.experts >= 0).any())
+            self._fill_width()
 
     def _fill_width(self) -> None:
         """Give names the room that is left, unless the user made the columns wider."""
@@ -233,6 +164,11 @@ class LayerView(QTableView):
 
     # order, filter, folds
 
+    def divide_by_kind(self, by_kind: bool) -> None:
+        """A line for each kind of layer instead of each block, or back."""
+        self.table.divide_by_kind(by_kind)
+        self.horizontalHeader().viewport().update()
+
     def _sort(self, column: int) -> None:
         self.table.sort_by(column)
         self.horizontalHeader().viewport().update()
@@ -243,26 +179,33 @@ class LayerView(QTableView):
         self.filtered.emit(len(self.table.visible))
 
     def fold(self, folded: bool, everywhere: bool = False) -> None:
-        """Fold or unfold the block of the current row, or all."""
+        """Fold or unfold the section of the current row, or where it is folded the one around it; or all."""
         table = self.table
         if table.sort_column >= 0 or not table.rowCount():
             return
         row = max(self.currentIndex().row(), 0)
         group = table.group_of(min(row, table.rowCount() - 1))
-        table.fold(range(len(table.store.group_names)) if everywhere else [group], folded)
+        if folded and table.is_folded(group):
+            group = int(table.sections.outer[group])
+        table.fold(range(len(table.sections)) if everywhere else [group], folded)
         head = table.index(table.head_row(group), 0)
         self.selectionModel().setCurrentIndex(head, _SELECT.NoUpdate)
         self.scrollTo(head)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        """A click on the triangle of a block folds it; anything else selects."""
+        """A click on the triangle of a section folds it; anything else selects."""
         index = self.indexAt(event.position().toPoint())
         on_head = index.isValid() and index.column() == 0 and self.table.is_head(index.row())
-        if on_head and event.position().x() - self.columnViewportPosition(0) < 2 * self._delegate.theme.font_px:
+        if on_head and event.position().x() - self.columnViewportPosition(0) < self._triangle_end(index.row()):
             group = self.table.group_of(index.row())
             self.table.fold([group], not self.table.is_folded(group))
             return
         super().mousePressEvent(event)
+
+    def _triangle_end(self, row: int) -> int:
+        name = str(self.table.index(row, 0).data())
+        indent = name[: len(name) - len(name.lstrip())]
+        return self.fontMetrics().horizontalAdvance(indent) + 2 * self._delegate.theme.font_px
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Left and right fold blocks, with Shift all; Enter opens the layer. Letters stay free for actions."""
@@ -288,64 +231,78 @@ class LayerView(QTableView):
 
     # selection
 
-    def _tell_selection(self) -> None:
+    def _tell_selection(self, _chosen: QItemSelection, left: QItemSelection) -> None:
         if self._following:
             return
-        rows = sorted({index.row() for index in self.selectionModel().selectedRows()})
-        found = dict.fromkeys(layer for row in rows for layer in self.table.layers_of(row))
-        current = self.currentIndex().row()
-        names = [self.table.store.names[layer] for layer in found]
-        if 0 <= current < self.table.rowCount() and not self.table.is_head(current):
-            name = self.table.store.names[self.table.layers_of(current)[0]]
-            if name in names:
-                names.remove(name)
-                names.append(name)
+        table, rows = self.table, _rows_in(self.selectionModel().selection())
+        found = table.layers_at(rows)
+        gone = _rows_in(left)
+        heads = table.heads_among(gone)
+        if heads.all() or not heads.any():  # one row was taken out, rather than all for another
+            found = found[~np.isin(found, table.layers_at(gone))]
         self._following = True
-        self._document.select(names)
+        self._document.select_at(self._current_last(found))
+        if table.heads_among(rows).any() or heads.any():
+            self._select_rows(table.rows_at(self._document.selected_indices))
         self._following = False
 
-    def follow(self, names: list[str]) -> None:
-        """Select the rows of layers, without telling anyone; scroll to the last when none of them is in sight."""
+    def _current_last(self, layers: Indices) -> Indices:
+        row = self.currentIndex().row()
+        if not 0 <= row < self.table.rowCount() or self.table.is_head(row):
+            return layers
+        current = self.table.layers_of(row)[0]
+        others = layers[layers != current]
+        return layers if len(others) == len(layers) else np.append(others, current)
+
+    def follow(self, layers: Indices) -> None:
+        """Select the rows of layers, without telling anyone; scroll to the last, and unfold what hides it."""
         if self._following:
             return
-        rows = sorted(row for row in map(self._row, names) if row is not None)
-        current = self._row(names[-1]) if names else None
+        if len(layers) == 1:
+            self.table.reveal(int(layers[0]))
+        self._select(layers)
+
+    def _select(self, layers: Indices) -> None:
+        current = self.table.row_of(int(layers[-1])) if len(layers) else None
         self._following = True
-        self._select_rows(rows)
+        self._select_rows(self.table.rows_at(layers))
         if current is not None:
             self.selectionModel().setCurrentIndex(self.table.index(current, 0), _SELECT.NoUpdate)
             self.scrollTo(self.table.index(current, 0))
         self._following = False
 
-    def _row(self, name: str) -> int | None:
-        index = self.table.store.index.get(name)
-        return None if index is None else self.table.row_of(index)
-
-    def _select_rows(self, rows: list[int]) -> None:
+    def _select_rows(self, rows: Indices) -> None:
+        """Select rows by ranges; from nothing, as Qt compares each new range with each old one."""
         chosen, last = QItemSelection(), len(COLUMNS) - 1
-        start = 0
-        for at in range(1, len(rows) + 1):
-            if at == len(rows) or rows[at] != rows[at - 1] + 1:
-                chosen.select(self.table.index(rows[start], 0), self.table.index(rows[at - 1], last))
-                start = at
-        self.selectionModel().select(chosen, _SELECT.ClearAndSelect)
+        edges = np.flatnonzero(np.diff(rows) != 1)
+        firsts, lasts = np.append(rows[:1], rows[edges + 1]), np.append(rows[edges], rows[-1:])
+        for first, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            chosen.select(self.table.index(first, 0), self.table.index(end, last))
+        self.selectionModel().clearSelection()
+        self.selectionModel().select(chosen, _SELECT.Select)
 
     def _select_again(self) -> None:
         if self._document.model is not None:
-            self.follow(self._document.selection)
+            self._select(self._document.selected_indices)
 
     # changes
 
-    def touch(self, indices: list[int]) -> None:
+    def touch(self, indices: Indices) -> None:
         """Draw changed layers again soon, at most ten times a second."""
-        self._touched.update(indices)
+        self._touched.append(indices)
         if not self._touch_timer.isActive():
             self._touch_timer.start()
 
     def _touch(self) -> None:
-        indices, self._touched = self._touched, set()
-        if self._document.model is None:
+        touched, self._touched = self._touched, []
+        if self._document.model is None or not touched:
             return
         first = max(self.rowAt(0), 0)
         last = self.rowAt(self.viewport().height() - 1)
-        self.table.touch(indices, first, last if last >= 0 else first + _MORE_THAN_FITS)
+        self.table.touch(np.concatenate(touched), first, last if last >= 0 else first + _MORE_THAN_FITS)
+
+
+def _rows_in(selection: QItemSelection) -> Indices:
+    """The rows of a selection, from above, each once."""
+    spans = [np.arange(part.top(), part.bottom() + 1) for part in selection.toList()]
+    return np.unique(np.concatenate(spans)) if spans else np.zeros(0, np.int64)

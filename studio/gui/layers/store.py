@@ -1,14 +1,17 @@
 """LayerStore: all that the table and the filter know of each layer, as arrays; no Qt."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
+from studio.gui.layers.choices import CODES, FORMAT_NAMES, Choices, Indices, Names
+from studio.gui.layers.known import FIGURES, Shelf
+from studio.gui.layers.sections import Sections, by_block, by_kind
 
 KEPT, PENDING, QUEUED, RUNNING, DONE, STALE, FAILED = range(7)
 STATES = ("kept", "not run", "queued", "running", "done", "outdated", "failed")
@@ -22,6 +25,7 @@ STATE_HELP = (
     "The format changed since: the numbers are those of the old one.",
     "Could not be quantized.",
 )
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,85 +47,126 @@ class Figures:
 
 
 class LayerStore:
-    """One entry per layer, in file order; `order` is the order of the table, block by block.
+    """One entry per layer, in file order; `sections` is how the table divides and orders them.
 
     counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero), gone
-    (rows that became zero): float64, NaN where unknown. state: int8, see `STATES`. group: int32, index into
-    `group_names`. results: the `core.LayerResult` of each layer, or None.
+    (rows that became zero): float64, NaN where unknown. blocks, experts: int64, -1 where there is none. state: int8,
+    see `STATES`. codes: int8, index into `FORMAT_NAMES`. results: the `core.LayerResult` of each layer, or None.
     """
 
-    def __init__(self, model: core.Model, choices: Sequence[core.Choice]) -> None:
+    def __init__(self, model: core.Model, choices: Choices) -> None:
         layers = model.layers
-        self.names = [layer.name for layer in layers]
+        self.layers = layers
+        self.names = Names([layer.name for layer in layers])
+        self.index = self.names.place_of
         self.lowered = [name.lower() for name in self.names]
         self.roles = [layer.role for layer in layers]
-        self.kinds = [_kind(name).lower() for name in self.names]
+        self.kind_names = [_kind(name) for name in self.names]
+        self.kinds = [kind.lower() for kind in self.kind_names]
         self.blocks = np.array([-1 if layer.block is None else layer.block for layer in layers], np.int64)
-        self.index = {name: i for i, name in enumerate(self.names)}
-        self.group_names, self.group, self.order = _groups(model)
-        self.titles = [_title(layer.name, self.group_names[self.group[i]]) for i, layer in enumerate(layers)]
+        self.experts = np.array([-1 if layer.expert is None else layer.expert for layer in layers], np.int64)
+        self.sections = by_block(layers)
         self.shapes = ["×".join(map(str, layer.shape)) or "scalar" for layer in layers]
         self.dtypes = [layer.tensor.dtype for layer in layers]
         self.counts = np.array([layer.count for layer in layers], np.int64)
         self.nbytes_in = np.array([layer.nbytes for layer in layers], np.int64)
         self.nbytes_out = self.nbytes_in.copy()
-        self.formats = [core.KEEP] * len(layers)
-        self.reasons = [""] * len(layers)
+        self.codes = np.full(len(layers), CODES[core.KEEP], np.int8)
+        self._formats: list[str] = []
         self.state = np.zeros(len(layers), np.int8)
         unknown = np.full(len(layers), math.nan)
         self.rel_err, self.snr, self.peak, self.lost, self.gone = (unknown.copy() for _ in range(5))
         self.bits = unknown.copy()
         self.squares, self.errors = np.zeros(len(layers)), np.zeros(len(layers))
         self.results = np.full(len(layers), None, object)
-        self._shares: dict[str, int] = {}
+        self._measured = np.zeros(len(layers), np.bool_)
         self.problems: dict[int, str] = {}
-        for i, choice in enumerate(choices):
-            self.set_choice(i, choice)
+        self.set_choices(choices, np.arange(len(layers)))
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def set_choice(self, index: int, choice: core.Choice) -> None:
-        """Take over what is chosen for a layer; its size follows at once."""
-        self.formats[index] = choice.format
-        self._shares = {}
-        self.reasons[index] = choice.reason
-        self.nbytes_out[index] = choice.nbytes
-        self.bits[index] = 8 * choice.nbytes / choice.layer.count if choice.layer.count else math.nan
-        self.squares[index] = self.errors[index] = 0.0
-        if choice.recipe is None:
-            self.state[index] = KEPT
-            self.rel_err[index] = self.snr[index] = self.lost[index] = self.gone[index] = math.nan
+    @cached_property
+    def kind_sections(self) -> Sections:
+        """The layers divided by kind."""
+        return by_kind(self.layers, self.kind_names)
 
-    def set_result(self, index: int, result: core.LayerResult | None) -> None:
-        """Take over a result; None leaves the old numbers standing as outdated."""
-        if result is None:
-            if self.formats[index] != core.KEEP:
-                shown = self.results[index]
-                self.state[index] = STALE if shown is not None and shown.quantized else PENDING
-                self.problems.pop(index, None)
-            return
-        self.results[index] = result
-        self.problems.pop(index, None)
-        self.state[index] = DONE if result.quantized else KEPT
-        if result.quantized:
-            self.rel_err[index], self.snr[index] = result.rel_err, result.snr
-            self.lost[index], self.gone[index] = result.vanished_share, result.vanished_rows
-            self.squares[index], self.errors[index] = result.sum_squares, result.sum_error
-        statistics = result.statistics
-        if statistics and statistics.sigma:
-            self.peak[index] = statistics.max_abs / statistics.sigma
+    @cached_property
+    def name_ranks(self) -> NDArray[np.float64]:
+        """The place of each layer when names are sorted as people do: 2 before 10."""
+        keys = [_NUMBER.sub(lambda found: found[0].zfill(9), name) for name in self.lowered]
+        ranks = np.empty(len(keys))
+        ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+        return ranks
+
+    @property
+    def formats(self) -> list[str]:
+        """The format of each layer."""
+        if not self._formats:
+            self._formats = [FORMAT_NAMES[code] for code in self.codes.tolist()]
+        return self._formats
+
+    def format_of(self, index: int) -> str:
+        """The format of a layer."""
+        return FORMAT_NAMES[int(self.codes[index])]
+
+    def reason_of(self, index: int) -> str:
+        """Why a layer is kept; empty for one that is not."""
+        return self._choices.samples[int(self._choices.which[index])].reason
+
+    def set_choices(self, choices: Choices, changed: Indices) -> None:
+        """Take over what is chosen, which is new for the layers in `changed`; their sizes follow at once."""
+        self._choices = choices
+        self._formats = []
+        which = choices.which[changed]
+        nbytes = np.array([sample.nbytes for sample in choices.samples], np.int64)[which]
+        counts = self.counts[changed]
+        self.codes[changed] = np.array([CODES[sample.format] for sample in choices.samples], np.int8)[which]
+        self.nbytes_out[changed] = nbytes
+        self.bits[changed] = np.where(counts, 8 * nbytes / np.maximum(counts, 1), math.nan)
+        self.squares[changed] = self.errors[changed] = 0.0
+        self._keep(changed[choices.recipes[changed] < 0])
+
+    def _keep(self, indices: Indices) -> None:
+        self.state[indices] = KEPT
+        for figures in (self.rel_err, self.snr, self.lost, self.gone):
+            figures[indices] = math.nan
+
+    def set_unknown(self, indices: Indices) -> None:
+        """There is no result for what is chosen: old numbers are left standing as outdated."""
+        indices = indices[self.codes[indices] != CODES[core.KEEP]]
+        self.state[indices] = np.where(self._measured[indices], STALE, PENDING)
+        self._forget_problems(indices)
+
+    def set_results(self, shelf: Shelf, indices: Indices) -> None:
+        """Take over the results that `shelf` holds for layers; those that have none are unknown."""
+        there = shelf.there[indices]
+        self.set_unknown(indices[~there])
+        indices = indices[there]
+        self.results[indices] = shelf.results[indices]
+        self.state[indices], self._measured[indices] = DONE, True
+        self._forget_problems(indices)
+        columns = (self.rel_err, self.snr, self.lost, self.gone, self.squares, self.errors)
+        for column, figures in zip(columns, shelf.figures, strict=False):
+            column[indices] = figures[indices]
+        peak = shelf.figures[FIGURES.index("peak")][indices]
+        self.peak[indices] = np.where(np.isnan(peak), self.peak[indices], peak)
+
+    def _forget_problems(self, indices: Indices) -> None:
+        if self.problems:
+            for index in self.problems.keys() & set(indices.tolist()):
+                del self.problems[index]
 
     def set_failed(self, index: int, problem: str) -> None:
         """Note that a layer can not be quantized."""
         self.state[index] = FAILED
         self.problems[index] = problem
 
-    def set_state(self, indices: Iterable[int], state: int) -> None:
+    def set_state(self, indices: Indices, state: int) -> None:
         """Give layers another state."""
-        self.state[list(indices)] = state
+        self.state[indices] = state
 
-    def figures(self) -> "Figures":
+    def figures(self) -> Figures:
         """The totals of the whole model as it is chosen now."""
         squares = float(self.squares.sum())
         error = math.sqrt(float(self.errors.sum()) / squares) if squares else math.nan
@@ -132,12 +177,11 @@ class LayerStore:
 
     def shares(self) -> dict[str, int]:
         """Bytes after per format, the largest first."""
-        if not self._shares:
-            found: dict[str, int] = defaultdict(int)
-            for name, nbytes in zip(self.formats, self.nbytes_out.tolist(), strict=True):
-                found[name] += nbytes
-            self._shares = dict(sorted(found.items(), key=lambda item: -item[1]))
-        return self._shares
+        found = {name: int(self.nbytes_out[self.codes == code].sum()) for name, code in self._used().items()}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def _used(self) -> dict[str, int]:
+        return {FORMAT_NAMES[code]: code for code in np.flatnonzero(np.bincount(self.codes)).tolist()}
 
     def shown_results(self) -> list[core.LayerResult]:
         """The results that belong to the choices of now, in file order."""
@@ -147,31 +191,3 @@ class LayerStore:
 
 def _kind(name: str) -> str:
     return ".".join(part for part in name.split(".")[-2:] if not part.isdigit())
-
-
-def _prefix(layer: core.Layer) -> str:
-    """The name up to and with the number of its block; empty outside the blocks."""
-    if layer.block is None:
-        return ""
-    parts = layer.name.split(".")
-    number = str(layer.block)
-    return ".".join(parts[: parts.index(number) + 1]) if number in parts else ""
-
-
-def _groups(model: core.Model) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
-    """Names of the groups, the group of each layer, and the layers ordered group by group."""
-    prefixes = [_prefix(layer) for layer in model.layers]
-    stacks: dict[str, int] = {}
-    keys: dict[str, tuple[int, int]] = {}
-    for layer, prefix in zip(model.layers, prefixes, strict=True):
-        stack = prefix.rpartition(".")[0]
-        place = stacks.setdefault(stack, len(stacks) + 1) if prefix else 0
-        keys.setdefault(prefix, (place, layer.block or 0))
-    names = sorted(keys, key=lambda prefix: keys[prefix])
-    numbers = {prefix: i for i, prefix in enumerate(names)}
-    group = np.array([numbers[prefix] for prefix in prefixes], np.int32)
-    return [name or "outside the blocks" for name in names], group, np.argsort(group, kind="stable")
-
-
-def _title(name: str, group: str) -> str:
-    return name.removeprefix(group + ".")

@@ -95,7 +95,7 @@ class Workspace(QWidget):
         self.layers.filtered.connect(self._show_count)
         self.layers.activated_layer.connect(self.inspect)
         self.document.opened.connect(self._show_model)
-        self.document.selected.connect(self._follow)
+        self.document.selected.connect(lambda _: self._follow())
         self.document.chosen.connect(lambda _: self.refresh_soon())
         self.document.measured.connect(lambda _: self.refresh_soon())
         for tabs in (self.pages, self.overview.first, self.overview.second):
@@ -124,9 +124,9 @@ class Workspace(QWidget):
     def _show_count(self, shown: int) -> None:
         self.filter_bar.show_count(shown, len(self.document.store))
 
-    def _follow(self, names: list[str]) -> None:
+    def _follow(self) -> None:
         for view in self.views.values():
-            view.set_selection(names)
+            view.set_selection(self.document.selection)
 
     def refresh_soon(self) -> None:
         """Draw figures and views again, at most ten times a second, and at most a tenth of the time."""
@@ -190,8 +190,8 @@ class Workspace(QWidget):
         self.pages.setCurrentIndex(PAGES.index(page))
 
     def inspect(self, name: str) -> None:
-        """Show one layer in the inspector."""
-        self.document.select([name])
+        """Show one layer in the inspector; when it is one of several that are selected, they stay so."""
+        self.document.make_current(name)
         self.show_page("inspect")
 
     def plots(self) -> Iterator[Any]:

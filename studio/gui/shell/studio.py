@@ -11,6 +11,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Task
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.runs import Runs, message_of
+from studio.gui.layers.choices import CODES
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
@@ -237,11 +238,10 @@ class Studio(QObject):
     def _show_ready(self) -> None:
         """What the strip says before anything runs."""
         document = self.document
-        order, known = document.order(), document.store.figures().done
-        size = core.size_text(sum(choice.layer.nbytes for choice in order.choices.values()))
-        if order.choices:
-            count = len(order.choices)
-            title = f"{count:,} layer{'s' if count != 1 else ''} to quantize, {size}"
+        left, known = document.left(), document.store.figures().done
+        if len(left):
+            size = core.size_text(int(document.store.nbytes_in[left].sum()))
+            title = f"{core.counted(len(left), 'layer')} to quantize, {size}"
             detail = "Ctrl+Return quantizes them in memory and measures what each loses; nothing is written."
             self.commands.window.activity.show_ready(title, detail)
         else:
@@ -285,7 +285,7 @@ class Studio(QObject):
         busy = "work is running" if self.runs.active else ""
         sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
-        chosen = any(name != core.KEEP for name in store.formats)
+        chosen = bool((store.codes != CODES[core.KEEP]).any())
         return {
             "open": "",
             "idle": busy,
