@@ -195,7 +195,8 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
         if source:
             source.close()
     compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
-    console.say(f"{options.target} is whole: {len(outcome.layers)} layers decode {compared}")
+    count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
+    console.say(f"{options.target} is whole: {count} {compared}")
     console.emit("verified", path=str(options.target), layers=len(outcome.layers), compared=source is not None)
     return 0
 
@@ -269,7 +270,8 @@ def _finish(
     worse = [r for r in outcome.quantized if limit is not None and not r.rel_err <= limit]  # NaN is within no limit
     if worse:
         name = core.printable(max(worse, key=lambda r: (r.rel_err != r.rel_err, r.rel_err)).name)
-        what = f"{len(worse)} layers exceed a relative error of {options.max_rel_err:g}, the worst is {name}"
+        count = core.counted(len(worse), "layer exceeds", "layers exceed")
+        what = f"{count} a relative error of {options.max_rel_err:g}, the worst is {name}"
         console.fail(core.ThresholdExceeded(what, hint="exclude them, or choose a finer format for them"))
         return core.ThresholdExceeded.exit_code
     return 0

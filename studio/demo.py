@@ -18,7 +18,8 @@ def run_demo(target: Path, machine: core.Machine, console: Console, follow: Foll
     """Quantize the bundled checkpoint to three tiers, export, verify, report; returns the exit code."""
     plan = core.preset("linear")
     with core.open_model(core.demo_checkpoint()) as model, core.start(machine, model) as started:
-        console.say(f"1. {model.name}: {model.architecture}, {model.count:,} weights, {core.size_text(model.nbytes)}")
+        size = f"{core.counted(model.count, 'weight')}, {core.size_text(model.nbytes)}"
+        console.say(f"1. {model.name}: {model.architecture}, {size}")
         console.say(f"   backend: {started.backend.title}\n")
         console.emit("backend", name=started.backend.name, title=started.backend.title)
         job = core.prepare(
@@ -28,7 +29,8 @@ def run_demo(target: Path, machine: core.Machine, console: Console, follow: Foll
         console.say("2. Quantized to NVFP4 with three tiers:\n")
         show_outcome(model, outcome, console, worst=3)
         verified = follow(core.verify(started, target, model), console)
-        console.say(f"\n3. Exported to {target} and verified against the source: {len(verified.layers)} layers\n")
+        count = core.counted(len(verified.layers), "layer")
+        console.say(f"\n3. Exported to {target} and verified against the source: {count}\n")
         console.say("4. The same layers in every format:\n")
         _compare_formats(started, model, plan, console, follow)
         report = target.with_name(target.name + "-report")

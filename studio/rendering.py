@@ -34,7 +34,8 @@ def show_inspection(model: core.Model, console: Console) -> None:
     ]
     console.table(("layer", "role", "dtype", ">shape", ">size", "note"), rows)
     kind = core.printable(model.architecture) or "no architecture named"
-    facts = f"{len(model.layers):,} layers, {model.count:,} weights, {core.size_text(model.nbytes)}"
+    counts = f"{core.counted(len(model.layers), 'layer')}, {core.counted(model.count, 'weight')}"
+    facts = f"{counts}, {core.size_text(model.nbytes)}"
     console.say(f"\n{core.printable(model.name)}: {kind}, {facts}")
     console.say(model.read_by)
     if model.quantized_by:
@@ -102,8 +103,8 @@ def show_plan(
     title = plan.title or plan.name or "custom plan"
     console.say(f"\n{core.printable(title)}")
     console.say(
-        f"{len(chosen):,} of {len(choices):,} layers, {share:.1%} of the weights: "
-        f"{core.size_text(before)} becomes {core.size_text(after)} ({after:,} bytes)"
+        f"{len(chosen):,} of {core.counted(len(choices), 'layer')}, {share:.1%} of the weights: "
+        f"{core.size_text(before)} becomes {core.size_text(after)} ({core.counted(after, 'byte')})"
     )
     console.say(model.read_by)
     if why:

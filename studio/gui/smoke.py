@@ -49,7 +49,7 @@ def _go(commands: Commands, target: Path, screenshot: Path | None) -> None:
     _wait(lambda: not runs.active, "quantizing")
     figures = document.store.figures()
     if not figures.chosen or figures.done != figures.chosen:
-        raise SmokeError(f"{figures.done} of {figures.chosen} layers are done")
+        raise SmokeError(f"layers done: {figures.done} of {figures.chosen}")
     _look(commands, screenshot)
     commands.perform("export")
     dialog = studio.exporting.dialog

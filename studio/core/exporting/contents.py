@@ -12,6 +12,7 @@ from typing import Any
 
 from studio.core.containers.files import read_small
 from studio.core.containers.strict_json import read_object
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.names import is_plain_path, printable
 
@@ -39,7 +40,7 @@ class Contents:
     @property
     def files_text(self) -> str:
         """How many files there are, in words."""
-        return f"{len(self.files):,} file{'s' if len(self.files) != 1 else ''}"
+        return counted(len(self.files), "file")
 
 
 def contents(folder: Path) -> Contents:

@@ -29,6 +29,7 @@ from studio.gui.jobs.runs import for_window
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.store import KEPT
+from studio.gui.shell.actions import keys_of
 from studio.gui.shell.ask import ask_folder
 from studio.gui.shell.text import button, label, set_reason, set_tone
 
@@ -286,7 +287,8 @@ class ExportDialog(QDialog):
         text = self._editing.command(self.target, options)
         if text:
             QGuiApplication.clipboard().setText(text)
-        self.why.setText("Copied." if text else "Too many choices by hand: save the plan (Ctrl+S), then copy again.")
+        too_many = f"Too many choices by hand: save the plan ({keys_of('save_plan')}), then copy again."
+        self.why.setText("Copied." if text else too_many)
 
     # checks
 
@@ -326,7 +328,7 @@ class ExportDialog(QDialog):
         found = []
         if isinstance(result, core.Export):
             count = len(result.shards)
-            files = f"{count} shard{'s' if count != 1 else ''}"
+            files = core.counted(count, "shard")
             found.append(Check("good", f"{core.size_text(result.nbytes)} in {files}, and there is room for it"))
             found.append(Check("good", "The folder can be written; it appears whole or not at all"))
             if old := result.replaced:
@@ -344,8 +346,9 @@ class ExportDialog(QDialog):
 
     def _side_files(self, job: core.Export) -> Check:
         names = job.model.side_names
+        beside = core.counted(len(names), "file beside the weights is", "files beside the weights are")
         if any(word in name for name in names for word in _TOKENIZERS):
-            return Check("good", f"{len(names)} files beside the weights are copied, the tokenizer among them")
+            return Check("good", f"{beside} copied, the tokenizer among them")
         return Check("warning", "There is no tokenizer beside the weights", "Runtimes need one: add it to the folder.")
 
     def _offer_options(self, result: object) -> None:
@@ -358,14 +361,13 @@ class ExportDialog(QDialog):
         figures = store.figures()
         found = []
         if figures.done < figures.chosen:
-            left = figures.chosen - figures.done
-            found.append(
-                Check("warning", f"{left:,} layers are not measured yet", "The export quantizes them all the same.")
-            )
+            left = core.counted(figures.chosen - figures.done, "layer is", "layers are")
+            found.append(Check("warning", f"{left} not measured yet", "The export quantizes them all the same."))
         above = int((store.rel_err > line).sum())
         if above:
             hint = "Close this, press W to select them, and choose a finer format."
-            found.append(Check("warning", f"{above:,} layers are above the warning line of {line:g}", hint))
+            count = core.counted(above, "layer is", "layers are")
+            found.append(Check("warning", f"{count} above the warning line of {line:g}", hint))
         elif figures.done:
             found.append(Check("good", f"No layer is above the warning line of {line:g}"))
         if (store.state == KEPT).all():

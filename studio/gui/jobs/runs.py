@@ -13,6 +13,7 @@ from studio.gui.jobs.activity import Activity, Estimate, duration
 from studio.gui.jobs.compute import Bug, Compute, Task
 from studio.gui.layers.document import Document, Order
 from studio.gui.layers.store import FAILED
+from studio.gui.shell.actions import keys_of
 from studio.gui.shell.cards import Message
 from studio.gui.shell.settings import Settings
 
@@ -118,9 +119,8 @@ class Runs(QObject):
 
         def end() -> None:
             title = f"{core.printable(folder.name)} is whole"
-            self.told.emit(
-                Message("good", title, f"All {layers[0]:,} layers decode, and every byte is as it was written.")
-            )
+            count = core.counted(layers[0], "layer decodes", "layers decode")
+            self.told.emit(Message("good", title, f"{count}, and every byte is as it was written."))
 
         self._ends[task] = end
         self._submit(task, take)
@@ -248,7 +248,7 @@ class Runs(QObject):
         )
         past = {"measure": "Quantized", "export": "Exported", "verify": "Verified"}[task.key]
         count, failed = self._counts["done"], self._counts["failed"]
-        what = f"{past} {count:,} layers" if count else past
+        what = f"{past} {core.counted(count, 'layer')}" if count else past
         self._activity.end(what + (f", {failed} failed" if failed else ""), "warning" if failed else "good", figures)
         if task.key == "measure":
             self._activity.show_above(self.above_line())
@@ -263,9 +263,10 @@ class Runs(QObject):
 
 
 _REMEDIES = {
-    "measure": "What is done is kept: mend the cause and quantize again (Ctrl+Return).",
-    "export": "The target is as it was. Mend the cause and export again (Ctrl+E): finished shards are taken over.",
-    "verify": "Do not use this export: write it again (Ctrl+E).",
+    "measure": f"What is done is kept: mend the cause and quantize again ({keys_of('quantize')}).",
+    "export": "The target is as it was. Mend the cause and export again "
+    f"({keys_of('export')}): finished shards are taken over.",
+    "verify": f"Do not use this export: write it again ({keys_of('export')}).",
 }
 
 

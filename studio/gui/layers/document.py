@@ -103,7 +103,8 @@ class Document(QObject):
 
     def set_format_at(self, indices: Indices, format_name: str) -> None:
         """Choose a format for the layers at these places, or "keep"; one step of undo."""
-        shown = core.printable(self.store.names[int(indices[0])]) if len(indices) == 1 else f"{len(indices):,} layers"
+        one, many = len(indices) == 1, core.counted(len(indices), "layer")
+        shown = core.printable(self.store.names[int(indices[0])]) if one else many
         self._edit(indices, CODES[format_name], f"{format_name} for {shown}")
 
     def set_formats(self, formats: Mapping[str, str], text: str) -> None:
@@ -268,6 +269,12 @@ class Document(QObject):
         elif not np.array_equal(found, self.selected_indices):
             self._set_selection(found)
             self.selected.emit(found)
+
+    def select_around(self, indices: Indices) -> None:
+        """Select layers; the current one stays the current one, or else the first of them is."""
+        last = self.selected_indices[-1:]
+        last = last if np.isin(last, indices).any() else indices[:1]
+        self.select_at(np.append(indices[~np.isin(indices, last)], last))
 
     def make_current(self, name: str) -> None:
         """Show details for a layer: the last of the selection, or alone when it was not part of it."""

@@ -16,6 +16,7 @@ from studio.gui.layers.columns import csv_of
 from studio.gui.layers.document import Document
 from studio.gui.layers.store import FAILED
 from studio.gui.pages.workspace import Workspace
+from studio.gui.shell.actions import keys_of
 from studio.gui.shell.ask import ask_file, ask_folder, ask_save
 from studio.gui.shell.cards import Message
 from studio.gui.shell.settings import Settings
@@ -142,7 +143,7 @@ class Editing(QObject):
         """The command line that does the same."""
         text = self.command()
         if text is None:
-            hint = "Save the plan (Ctrl+S), then copy again: the command names the file."
+            hint = f"Save the plan ({keys_of('save_plan')}), then copy again: the command names the file."
             self.told.emit(Message("warning", "Too many choices by hand for one command line", hint=hint))
             return
         self._copy(text, "the command")
@@ -173,12 +174,12 @@ class Editing(QObject):
 
     def select_all(self) -> None:
         """Every layer that passes the filter."""
-        self._document.select_at(self._workspace.layers.table.visible)
+        self._document.select_around(self._workspace.layers.table.visible)
 
     def select_invert(self) -> None:
         """The other layers that pass the filter."""
         shown = self._workspace.layers.table.visible
-        self._document.select_at(shown[~np.isin(shown, self._document.selected_indices)])
+        self._document.select_around(shown[~np.isin(shown, self._document.selected_indices)])
 
     def select_kind(self) -> None:
         """All layers of the kinds that are selected."""
@@ -193,7 +194,7 @@ class Editing(QObject):
         """All layers of the groups that are selected, `groups` being the one of each layer."""
         alike = np.isin(groups, groups[self._document.selected_indices])
         order = self._document.store.sections.order
-        self._document.select_at(order[alike[order]])
+        self._document.select_around(order[alike[order]])
 
     def select_worst(self) -> None:
         """Layers above the warning line."""

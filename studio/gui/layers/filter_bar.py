@@ -3,10 +3,12 @@
 from functools import partial
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
-from PySide6.QtGui import QKeyEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtGui import QAction, QKeyEvent, QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from studio import core
 from studio.gui.layers.layer_filter import Filter, FilterError, parse_filter
+from studio.gui.shell.actions import keys_of
 from studio.gui.shell.text import button, label, set_tone, tip
 
 EXAMPLES = (
@@ -18,7 +20,7 @@ EXAMPLES = (
     ("failed", "status:failed"),
 )
 _HELP = """Words are parts of names, all of which must be there; a minus in front leaves out.
-fmt:mxfp8  role:linear  kind:mlp.up_proj  status:failed  dtype:bf16  block:8-15,20
+fmt:mxfp8  role:linear  kind:mlp.up_proj  status:failed  dtype:bf16  block:8-15,20  expert:0-7
 err>0.11  size>50MB  bits<5  sigma>8  snr<20  lost>1%  params>1M"""
 
 _EDITING = (
@@ -49,7 +51,7 @@ class FilterBar(QWidget):
         super().__init__(parent)
         self.line = 0.12
         self.field = QLineEdit()
-        self.field.setPlaceholderText("Filter (Ctrl+F):  down_proj  err>0.11  fmt:mxfp8  block:0-3")
+        self.field.setPlaceholderText(f"Filter ({keys_of('find')}):  down_proj  err>0.11  fmt:mxfp8  block:0-3")
         self.field.setClearButtonEnabled(True)
         self.field.setAccessibleName("Filter layers")
         self.field.setToolTip(tip(_HELP))
@@ -62,7 +64,7 @@ class FilterBar(QWidget):
         self._arrange()
 
     def _arrange(self) -> None:
-        top = QHBoxLayout()
+        top = self._top = QHBoxLayout()
         top.addWidget(self.field, 1)
         top.addWidget(self.count)
         self.examples = QWidget()
@@ -85,6 +87,13 @@ class FilterBar(QWidget):
         rows.addWidget(self.complaint)
         rows.addWidget(self.examples)
 
+    def offer(self, action: QAction) -> None:
+        """Put a button for an action beside the count."""
+        made = QToolButton()
+        made.setDefaultAction(action)
+        made.setAutoRaise(True)
+        self._top.addWidget(made)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Show the examples that fit."""
         super().resizeEvent(event)
@@ -105,7 +114,7 @@ class FilterBar(QWidget):
 
     def show_count(self, shown: int, total: int) -> None:
         """How many layers pass."""
-        self.count.setText(f"{shown:,} of {total:,}" if shown != total else f"{total:,} layers")
+        self.count.setText(f"{shown:,} of {total:,}" if shown != total else core.counted(total, "layer"))
 
     def _parse(self, text: str) -> None:
         try:

@@ -69,7 +69,7 @@ class Summary(QWidget):
 def _about(model: core.Model, figures: Figures) -> str:
     weights = figures.count
     size = f"{weights / 1e9:.2f} B" if weights >= 1e9 else f"{weights / 1e6:.1f} M"
-    parts = [f"{size} weights", f"{len(model.layers):,} layers", f"{model.block_count} blocks"]
+    parts = [f"{size} weights", core.counted(len(model.layers), "layer"), core.counted(model.block_count, "block")]
     return " · ".join(part for part in (*parts, core.printable(model.architecture, 60)) if part)
 
 

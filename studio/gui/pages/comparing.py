@@ -126,4 +126,4 @@ class Comparing(QObject):
 
     def _apply(self, formats: dict[str, str]) -> None:
         if formats:
-            self._document.set_formats(formats, f"B for {len(formats):,} layers")
+            self._document.set_formats(formats, f"B for {core.counted(len(formats), 'layer')}")

@@ -12,6 +12,7 @@ from studio.gui.jobs.compute import Compute, Task
 from studio.gui.jobs.runs import Runs, message_of
 from studio.gui.layers.document import Document
 from studio.gui.pages.workspace import Workspace
+from studio.gui.shell.actions import keys_of
 
 REMEMBERED = 32
 
@@ -99,4 +100,5 @@ class Details(QObject):
     def _ended(self, task: Task, ending: str, error: object) -> None:
         if self._answers.pop(task, None) is not None and ending == "failed":
             self._workspace.views["InspectorView"].busy("")
-            self.told.emit(message_of(error, "This layer can not be inspected", "Read the checkpoint again (Ctrl+R)."))
+            hint = f"Read the checkpoint again ({keys_of('reload')})."
+            self.told.emit(message_of(error, "This layer can not be inspected", hint))

@@ -46,6 +46,7 @@ class Workspace(QWidget):
         }
         self._place()
         actions.bind_local(self)
+        self.filter_bar.offer(actions["by_kind"])
         self._waiting: list[Any] = []
         self._results: list[Any] = []
         self._fresh: set[Any] = set()  # views that show the results of now

@@ -261,6 +261,18 @@ SPECS: tuple[Spec, ...] = (
         local=True,
         rule=True,
     ),
+    Spec(
+        "by_kind",
+        "&Group by kind",
+        "View",
+        "A line for each kind of layer: how many, the worst error, bits per weight.",
+        ("Shift+K",),
+        "",
+        "open",
+        local=True,
+        checkable=True,
+        title="By kind",
+    ),
     Spec("unfold_all", "&Unfold all blocks", "View", "All layers.", ("Shift+Right",), "", "open", local=True),
     Spec(
         "messages",
@@ -290,6 +302,12 @@ SPECS: tuple[Spec, ...] = (
         rule=True,
     ),
 )
+
+
+def keys_of(key: str) -> str:
+    """The first shortcut of an action as the platform writes it."""
+    keys = next(spec.keys for spec in SPECS if spec.key == key)
+    return QKeySequence(keys[0]).toString(QKeySequence.SequenceFormat.NativeText)
 
 
 class Actions(QObject):

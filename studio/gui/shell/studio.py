@@ -20,7 +20,7 @@ from studio.gui.layers.store import FAILED, PENDING, STALE
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
 from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.actions import format_specs
+from studio.gui.shell.actions import format_specs, keys_of
 from studio.gui.shell.ask import confirm
 from studio.gui.shell.cards import Card, Message
 from studio.gui.shell.main_window import PROGRAM
@@ -94,6 +94,8 @@ class Studio(QObject):
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
         self.workspace.layers.menu_wanted.connect(lambda at: show_row_menu(self.workspace.layers, self._actions, at))
         self.editing.report_wanted.connect(self._write_report)
+        table = self.workspace.layers.table
+        table.modelReset.connect(lambda: self._actions["by_kind"].setChecked(table.by_kind))
         error_view = self.workspace.views["ErrorView"]
         if hasattr(error_view, "warning_changed"):
             error_view.warning_changed.connect(self._change_warning_line)
@@ -129,6 +131,7 @@ class Studio(QObject):
             "last_problem": lambda: editing.step_problem(-1),
             "reset_layout": self._reset_layout,
             "formats": self._explain_formats,
+            "by_kind": lambda: table.divide_by_kind(not table.table.by_kind),
         }
         same = ("save_plan", "load_plan", "report", "copy_rows", "copy_names", "copy_command", "reset_format")
         chosen = ("select_all", "select_invert", "select_kind", "select_block", "select_worst")
@@ -142,7 +145,7 @@ class Studio(QObject):
     def open(self, path: Path) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
         if self.runs.active:
-            hint = "Cancel it (Ctrl+.) or wait, then open the other checkpoint."
+            hint = f"Cancel it ({keys_of('stop')}) or wait, then open the other checkpoint."
             self.commands.tell(Message("warning", "Work is still running", hint=hint))
             return
         model = self.document.model
@@ -157,8 +160,8 @@ class Studio(QObject):
             proceed()
             return
         count = len(self.document.state.edits)
-        held = f" {count:,} choice{'s' if count != 1 else ''} by hand would go." if count else ""
-        text = f"The plan is not saved.{held} Save it with Ctrl+S."
+        held = f" {core.counted(count, 'choice')} by hand would go." if count else ""
+        text = f"The plan is not saved.{held} Save it with {keys_of('save_plan')}."
         confirm(self.commands.window, question, text, f"{yes} without saving", proceed)
 
     def _open(self, path: Path, plan: core.Plan | None = None) -> None:
@@ -231,9 +234,7 @@ class Studio(QObject):
 
     def _show_machine(self) -> None:
         workers = self.runs.machine.workers
-        self.commands.window.machine.setText(
-            f"{workers} thread{'s' if workers != 1 else ''}, {self.runs.machine.backend}"
-        )
+        self.commands.window.machine.setText(f"{core.counted(workers, 'thread')}, {self.runs.machine.backend}")
 
     def _show_ready(self) -> None:
         """What the strip says before anything runs."""
@@ -242,10 +243,11 @@ class Studio(QObject):
         if len(left):
             size = core.size_text(int(document.store.nbytes_in[left].sum()))
             title = f"{core.counted(len(left), 'layer')} to quantize, {size}"
-            detail = "Ctrl+Return quantizes them in memory and measures what each loses; nothing is written."
+            detail = f"{keys_of('quantize')} quantizes them in memory and measures what each loses; nothing is written."
             self.commands.window.activity.show_ready(title, detail)
         else:
-            title = f"{known:,} layers are quantized already" if known else "Nothing to quantize"
+            done = f"{core.counted(known, 'layer is', 'layers are')} quantized already"
+            title = done if known else "Nothing to quantize"
             self.commands.window.activity.show_ready(title, "" if known else "Every layer is kept as it is.")
 
     def _show_what_is_left(self) -> None:
@@ -341,7 +343,7 @@ class Studio(QObject):
             self.workspace.filter_bar.field.clear()
 
     def _offer_hidden(self, names: list[str]) -> None:
-        shown = core.printable(names[0]) if len(names) == 1 else f"{len(names):,} layers"
+        shown = core.printable(names[0]) if len(names) == 1 else core.counted(len(names), "layer")
         text = f"The filter hides {shown}"
         self.commands.tell(Message("info", text, fixes=(("Clear the filter", lambda: self._show_hidden(names)),)))
 

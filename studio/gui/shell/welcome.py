@@ -6,6 +6,7 @@ from pathlib import Path
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from studio.gui.shell.actions import keys_of
 from studio.gui.shell.appearance import themed_icon
 from studio.gui.shell.text import Elided, button, label
 from studio.gui.shell.theme import LIGHT, Theme
@@ -68,7 +69,7 @@ class Welcome(QWidget):
         row = QHBoxLayout()
         row.addStretch(1)
         wanted: tuple[tuple[str, Callable[[], object], str, str], ...] = (
-            ("Open folder…", self.open_wanted.emit, "open", "Ctrl+O"),
+            ("Open folder…", self.open_wanted.emit, "open", keys_of("open")),
             ("Try the demo checkpoint", self.demo_wanted.emit, "demo", "A small Llama that comes with the program"),
         )
         for text, clicked, name, about in wanted:

@@ -185,7 +185,7 @@ class CompareView(View):
             return
         gain = self.gain_box.value() / 100
         worth = self.comparison.worth(gain)
-        self.apply_button.setText(f"Use B for {len(worth):,} {'layer' if len(worth) == 1 else 'layers'}")
+        self.apply_button.setText(f"Use B for {core.counted(len(worth), 'layer')}")
         self.apply_button.setEnabled(bool(worth))
         self.apply_button.setToolTip("" if worth else "No layer gains that much, or both sides use the same format")
         chosen = set(self.selection)

@@ -10,6 +10,7 @@ from PySide6.QtGui import QActionGroup
 from PySide6.QtWidgets import QComboBox, QWidget
 
 from studio import core
+from studio.gui.shell.actions import keys_of
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Tick, marks, nice, powers_of_ten
 from studio.gui.views.columns import above_zero, kind, short
@@ -34,7 +35,10 @@ class ErrorView(PointsView):
     warning_changed = Signal(float)
 
     TITLE = "Error by layer"
-    EMPTY = "No layer has been quantized yet.\nQuantize (Ctrl+Return), and each layer appears here with its error."
+    EMPTY = (
+        "No layer has been quantized yet.\n"
+        f"Quantize ({keys_of('quantize')}), and each layer appears here with its error."
+    )
     Y = "relative error"
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -261,7 +265,7 @@ class ErrorView(PointsView):
         worst = int(error.argmax())
         above = int((error > self.warning_line).sum())
         tail = f", {above:,} above the line" if above else ", none above the line"
-        count = f"{len(error):,} layers" if len(error) != 1 else "1 layer"
+        count = core.counted(len(error), "layer")
         name = short(self.columns.layers[worst].name)
         return f"{count}, median {self.columns.median:.4f}, worst {name} {error[worst]:.4f}{tail}"
 

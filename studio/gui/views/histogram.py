@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
+from studio import core
+from studio.gui.shell.actions import keys_of
 from studio.gui.views.axes import Tick, powers_of_ten, sigmas
 from studio.gui.views.columns import short
 from studio.gui.views.distributions import EDGES, PLACES, SIX_SIGMA, Distributions, gaussian_bins, rows, sigma_text
@@ -29,7 +31,7 @@ class HistogramView(View):
     """
 
     TITLE = "Outliers"
-    EMPTY = "No weights have been counted yet.\nQuantize (Ctrl+Return) to see which layers have outliers."
+    EMPTY = f"No weights have been counted yet.\nQuantize ({keys_of('quantize')}) to see which layers have outliers."
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -185,7 +187,7 @@ class HistogramView(View):
         layers = chosen or self.distributions.layers()
         outliers = sum(layer.statistics.outliers for layer in layers if layer.statistics)
         total = int(self.source.sum())
-        who = short(layers[0].name) if len(layers) == 1 else f"{len(layers):,} layers"
+        who = short(layers[0].name) if len(layers) == 1 else core.counted(len(layers), "layer")
         worst = max(
             (
                 layer.statistics.max_abs / layer.statistics.sigma
@@ -194,7 +196,7 @@ class HistogramView(View):
             ),
             default=0.0,
         )
-        share = f"{outliers:,} of {total:,} weights beyond 6 σ" if outliers else "no weight beyond 6 σ"
+        share = f"{outliers:,} of {core.counted(total, 'weight')} beyond 6 σ" if outliers else "no weight beyond 6 σ"
         return f"{who}: {share}, the largest at {sigma_text(worst)}"
 
     def tip_at(self, point: QPointF) -> list[str]:
@@ -202,7 +204,11 @@ class HistogramView(View):
         if not len(self.distributions):
             return []
         if self._zeros and point.x() < PLACES[self._first()]:
-            return ["exactly zero", f"source: {self._zeros[0]:,} weights", f"after: {self._zeros[1]:,} weights"]
+            return [
+                "exactly zero",
+                f"source: {core.counted(self._zeros[0], 'weight')}",
+                f"after: {core.counted(self._zeros[1], 'weight')}",
+            ]
         place = int(np.searchsorted(PLACES, point.x(), side="right")) - 1
         if not 0 <= place < len(self.source):
             return []
@@ -210,11 +216,11 @@ class HistogramView(View):
         count = int(self.source[place])
         lines = [
             f"{sigma_text(EDGES[place])} to {sigma_text(EDGES[place + 1])}",
-            f"source: {count:,} weights ({count / total:.3%})",
+            f"source: {core.counted(count, 'weight')} ({count / total:.3%})",
             f"a Gaussian: {self._gaussian[place] * total:,.1f}",
         ]
         if self.after is not None:
-            lines.insert(2, f"after: {int(self.after[place]):,} weights")
+            lines.insert(2, f"after: {core.counted(int(self.after[place]), 'weight')}")
         return lines
 
     def _banded(self, rect: QRectF, add: bool) -> None:

@@ -95,8 +95,8 @@ class InspectorView(View):
 
     def selection_changed(self) -> None:
         """Ask for the detail of the layer that is selected, the first of many."""
-        if self.selection and (self.detail is None or self.detail.name != self.selection[0]):
-            self.detail_wanted.emit(self.selection[0])
+        if self.selection and (self.detail is None or self.detail.name != self.selection[-1]):
+            self.detail_wanted.emit(self.selection[-1])
 
     def results_changed(self) -> None:
         """Ask again when the layer on show was chosen another format."""

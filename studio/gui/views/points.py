@@ -202,13 +202,13 @@ class PointsView(View):
         if step and len(self.columns):
             self._step(step)
         elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.selection and not event.modifiers():
-            self.layer_activated.emit(self.selection[0])
+            self.layer_activated.emit(self.selection[-1])
         else:
             super().keyPressEvent(event)
 
     def _step(self, step: int) -> None:
         order = np.lexsort((self.points[:, 1], self.points[:, 0]))
-        chosen = self.columns.indices(self.selection[:1])
+        chosen = self.columns.indices(self.selection[-1:])
         at = int(np.flatnonzero(order == chosen[0])[0]) + step if len(chosen) else 0
         name = self.columns.names[order[min(max(at, 0), len(order) - 1)]]
         self.pick([name])

@@ -8,6 +8,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from studio import core
+from studio.gui.shell.actions import keys_of
 from studio.gui.views.columns import short
 from studio.gui.views.error_bars import Bar, ErrorBars
 from studio.gui.views.figure import Figure
@@ -36,7 +37,8 @@ class RegimeView(View):
     TITLE = "Scale regimes"
     EMPTY = (
         "No layer in NVFP4 has been quantized yet.\n"
-        "Choose an NVFP4 format and quantize (Ctrl+Return): this shows whether the block scales still have precision."
+        f"Choose an NVFP4 format and quantize ({keys_of('quantize')}): "
+        "this shows whether the block scales still have precision."
     )
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -196,8 +198,8 @@ class RegimeView(View):
         elif len(chosen) == 1:
             who = short(chosen[0].name)
         else:
-            who = f"{self.tiers.layers:,} {'selected ' if chosen else ''}layers"
-        return f"{who}, {self.tiers.two.blocks:,} blocks of 16, largest weight {self.tiers.max_abs:.3g}"
+            who = core.counted(self.tiers.layers, "selected layer" if chosen else "layer")
+        return f"{who}, {core.counted(self.tiers.two.blocks, 'block')} of 16, largest weight {self.tiers.max_abs:.3g}"
 
     def _banded(self, number: int, rect: QRectF, add: bool) -> None:
         """Take the layers that were run with these tiers and have blocks inside."""

@@ -126,7 +126,7 @@ class ScalePlot(Plot):
         zone = core.ZONES[place]
         return [
             f"scale {value_text(byte)} (byte 0x{byte:02X}), {zone}",
-            f"{int(self.regime.counts[byte]):,} blocks, {self._shares[byte]:.2f}% of all",
+            f"{core.counted(int(self.regime.counts[byte]), 'block')}, {self._shares[byte]:.2f}% of all",
             f"{zone} in all: {_percent(self.regime.share(zone))}",
         ]
 

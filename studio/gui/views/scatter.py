@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtWidgets import QWidget
 
+from studio import core
+from studio.gui.shell.actions import keys_of
 from studio.gui.views.axes import nice, powers_of_ten, sigmas
 from studio.gui.views.columns import above_zero, kind
 from studio.gui.views.figure import Figure
@@ -19,7 +21,9 @@ class ScatterView(PointsView):
     """
 
     TITLE = "Error against outliers"
-    EMPTY = "No layer has been quantized yet.\nQuantize (Ctrl+Return) to see whether outliers cause the errors."
+    EMPTY = (
+        f"No layer has been quantized yet.\nQuantize ({keys_of('quantize')}) to see whether outliers cause the errors."
+    )
     X = "largest weight, in multiples of σ"
     Y = "relative error"
     X_TICKS = staticmethod(sigmas)
@@ -48,14 +52,14 @@ class ScatterView(PointsView):
         """How far errors follow outliers."""
         known = self.columns.ratio > 0
         if known.sum() < 3:
-            return f"{len(self.columns):,} layers"
+            return core.counted(len(self.columns), "layer")
         ranks = [
             np.argsort(np.argsort(values[known])).astype(np.float64)
             for values in (self.columns.ratio, self.columns.error)
         ]
         follow = float(np.corrcoef(ranks[0], ranks[1]).reshape(-1)[1])
         word = "errors follow outliers" if follow > 0.6 else "some do" if follow > 0.3 else "errors have other causes"
-        return f"{int(known.sum()):,} layers, rank correlation {follow:+.2f}: {word}".replace("-", "−")
+        return f"{core.counted(int(known.sum()), 'layer')}, rank correlation {follow:+.2f}: {word}".replace("-", "−")
 
     def figure(self) -> Figure:
         """Layer by layer."""

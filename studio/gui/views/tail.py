@@ -9,6 +9,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from studio import core
+from studio.gui.shell.actions import keys_of
 from studio.gui.views.axes import powers_of_ten, sigmas
 from studio.gui.views.columns import kind_colors, short
 from studio.gui.views.distributions import (
@@ -50,7 +51,7 @@ class TailView(View):
     """
 
     TITLE = "Tail"
-    EMPTY = "No weights have been counted yet.\nQuantize (Ctrl+Return) to see which layers have heavy tails."
+    EMPTY = f"No weights have been counted yet.\nQuantize ({keys_of('quantize')}) to see which layers have heavy tails."
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -145,7 +146,7 @@ class TailView(View):
     def _summary(self) -> str:
         chosen = self.distributions.chosen(self.selection)
         if len(chosen) > MOST:
-            return f"the first {MOST} of {len(chosen):,} selected layers"
+            return f"the first {MOST} of {core.counted(len(chosen), 'selected layer')}"
         layers = chosen or self.distributions.layers()
         worst = max(layers, key=_reach)
         return (

@@ -49,7 +49,7 @@ def test_selecting_a_layer_asks_for_its_detail(show: Show, qtbot: QtBot) -> None
     assert "press Enter" in view.empty.text()
     with qtbot.waitSignal(view.detail_wanted) as caught, qtbot.assertNotEmitted(view.layers_selected):
         view.set_selection([name_of(0), name_of(1)])
-    assert caught.args[0] == name_of(0)
+    assert caught.args[0] == name_of(1)
     view.busy("Reading …")
     assert view.empty.text() == "Reading …"
     view.show_detail(detail())
