@@ -84,8 +84,12 @@ def _head_status(store: LayerStore, members: Indices) -> str:
     states = store.state[members]
     if failed := int((states == FAILED).sum()):
         return f"{SIGNS[FAILED]} {failed:,} failed"
-    chosen = int((states != KEPT).sum())
-    return f"{int((states == DONE).sum()):,}/{chosen:,} done" if chosen else f"{SIGNS[KEPT]} kept"
+    chosen, done = int((states != KEPT).sum()), int((states == DONE).sum())
+    if not chosen:
+        return f"{SIGNS[KEPT]} kept"
+    if done == chosen:
+        return f"{SIGNS[DONE]} done"
+    return f"{done}/{chosen} done" if chosen < 100 else f"{100 * done // chosen}% done"
 
 
 def bits_of(store: LayerStore, members: Indices) -> float:
@@ -186,7 +190,7 @@ COLUMNS: tuple[Column, ...] = (
         "shape",
         "Shape",
         "Rows × columns of the weight.",
-        10,
+        12,
         lambda s, i: s.shapes[i],
         lambda s: s.counts,
         lambda _, m: core.counted(len(m), "layer"),

@@ -152,9 +152,10 @@ class LayerTable(QAbstractTableModel):
         return self._rows.row_of(index)
 
     def group_of(self, row: int) -> int:
-        """The innermost section that a row belongs to."""
+        """The innermost section with a head that a row belongs to."""
         number = int(self._numbers[row])
-        return -1 - number if number < 0 else int(self.sections.of[number])
+        section = -1 - number if number < 0 else int(self.sections.of[number])
+        return int(self.sections.outer[section]) if self._rows.alone[section] else section
 
     def is_head(self, row: int) -> bool:
         """True for a row that heads a section."""
@@ -246,8 +247,11 @@ class LayerTable(QAbstractTableModel):
         if self.sort_column >= 0:
             return core.printable(self.store.names[layer])
         sections = self.sections
-        depth = 2 if sections.outer[sections.of[layer]] != sections.of[layer] else 1
-        return depth * INDENT + core.printable(sections.titles[layer])
+        section, title = int(sections.of[layer]), sections.titles[layer]
+        if self._rows.alone[section]:
+            return INDENT + core.printable(f"{sections.names[section]}.{title}")
+        depth = 1 if sections.outer[section] == section else 2
+        return depth * INDENT + core.printable(title)
 
     def _head_text(self, section: int, column: Column) -> str:
         if column.key == "name":
@@ -257,8 +261,7 @@ class LayerTable(QAbstractTableModel):
     def _head_name(self, section: int) -> str:
         depth = 1 if self.sections.outer[section] != section else 0
         sign = "▸" if self._folded[section] else "▾"
-        name = f"{depth * INDENT}{sign} {core.printable(self.sections.names[section])}"
-        return f"{name}  {core.counted(len(self._rows.members(section)), 'layer')}" if self.by_kind else name
+        return f"{depth * INDENT}{sign} {core.printable(self.sections.names[section])}"
 
     def summary_of(self, section: int) -> str:
         """The layers of a section that pass the filter, in a few lines."""

@@ -14,12 +14,14 @@ from studio.gui.layers.layer_table import LayerTable
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.theme import Theme
 
-EXPERT_COLUMN = KEYS.index("expert")
 ROOMY_COLUMN = KEYS.index("shape")
-"""Shown where there is room for it, unless the user said otherwise."""
 _SELECT = QItemSelectionModel.SelectionFlag
 _MORE_THAN_FITS = 40
-SHORTEST_NAME = 0.75
+SHORTEST_NAME = 0.6
+YIELDING = (("peak", 0.75), ("expert", 1.0), ("block", 1.0), ("shape", 1.0), ("bits", 1.0))
+"""Columns shown where that leaves so much of its width to the name, the first ones first, unless the user chose."""
+PLACES = ("block", "expert")
+"""What tells layers apart that stand under no head: always there when the table is sorted."""
 NO_ROWS = "No layer passes the filter.\nEsc shows all layers again."
 TOUCH_MS = 100
 
@@ -43,7 +45,7 @@ class LayerView(QTableView):
         self.table = LayerTable(document, self)
         self._delegate = LayerDelegate(self.table, self)
         self._following = False
-        self._roomy = True
+        self._said: dict[int, bool] = {}
         self._widths = [0] * len(COLUMNS)
         self._touched: list[Indices] = []
         self._touch_timer = QTimer(self, singleShot=True, interval=TOUCH_MS)
@@ -52,12 +54,12 @@ class LayerView(QTableView):
         self.setModel(self.table)
         self._set_up()
         self.selectionModel().selectionChanged.connect(self._tell_selection)
-        self.table.modelReset.connect(self._select_again)
+        self.table.modelReset.connect(self._show_rows)
         document.selected.connect(self.follow)
         document.chosen.connect(self.touch)
         document.measured.connect(self.touch)
         document.opened.connect(self._touch_timer.stop)
-        document.opened.connect(self._show_model)
+        document.opened.connect(self._forget_touched)
         self.doubleClicked.connect(self._activate)
         settings.changed.connect(self._setting_changed)
 
@@ -104,22 +106,31 @@ class LayerView(QTableView):
         self._fill_width()
         self.table.set_theme(theme)
 
-    def _show_model(self) -> None:
-        """Forget what was to be drawn; the column of experts is there for models that store them one by one."""
+    def _forget_touched(self) -> None:
         self._touched.clear()
-        if self._document.model is not None:
-            self.setColumnHidden(EXPERT_COLUMN, not (self._document.store.experts >= 0).any())
-            self._fill_width()
 
     def _fill_width(self) -> None:
-        """Give names the room that is left, unless the user made the columns wider."""
-        shown = [n for n in range(1, len(COLUMNS)) if n != ROOMY_COLUMN and not self.isColumnHidden(n)]
+        """Show the columns that there is room for, and give names what is left."""
+        numbers = [KEYS.index(key) for key, _ in YIELDING]
+        shown = (n for n in range(1, len(COLUMNS)) if n not in numbers and not self.isColumnHidden(n))
         room = self.viewport().width() - sum(self.columnWidth(number) for number in shown)
-        if self._roomy:
-            self.setColumnHidden(ROOMY_COLUMN, room - self._widths[ROOMY_COLUMN] < self._widths[0])
-        if not self.isColumnHidden(ROOMY_COLUMN):
-            room -= self.columnWidth(ROOMY_COLUMN)
+        for key, least in sorted(YIELDING, key=lambda column: not self._needed(column[0])):
+            number = KEYS.index(key)
+            width = self.columnWidth(number) or self._widths[number]
+            fits = self._has(key) and (self._needed(key) or room - width >= least * self._widths[0])
+            self.setColumnHidden(number, not self._said.get(number, fits))
+            room -= 0 if self.isColumnHidden(number) else width
         self.setColumnWidth(0, max(room, round(SHORTEST_NAME * self._widths[0])))
+
+    def _needed(self, key: str) -> bool:
+        return self.table.sort_column >= 0 if key in PLACES else key == "shape" and self.table.by_kind
+
+    def _has(self, key: str) -> bool:
+        """Whether the open checkpoint has something for a column."""
+        if key not in PLACES:
+            return True
+        values = COLUMNS[KEYS.index(key)].values
+        return self._document.model is not None and bool((np.asarray(values(self._document.store)) >= 0).any())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Fill the width again."""
@@ -134,9 +145,11 @@ class LayerView(QTableView):
             self._set_row_height(self._delegate.theme.font_px)
 
     def hide_extra_columns(self) -> None:
-        """Hide the columns that most people do not need."""
+        """Hide the columns that most people do not need; others come where there is room."""
+        self._said.clear()
         for number, column in enumerate(COLUMNS):
             self.setColumnHidden(number, column.hidden)
+        self._fill_width()
 
     def _offer_columns(self, at: QPoint) -> None:
         menu = QMenu(self)
@@ -149,7 +162,7 @@ class LayerView(QTableView):
         menu.popup(self.horizontalHeader().mapToGlobal(at))
 
     def _show_column(self, number: int, shown: bool) -> None:
-        self._roomy = self._roomy and number != ROOMY_COLUMN
+        self._said[number] = shown
         self.setColumnHidden(number, not shown)
         self._fill_width()
 
@@ -171,6 +184,7 @@ class LayerView(QTableView):
 
     def _sort(self, column: int) -> None:
         self.table.sort_by(column)
+        self._fill_width()
         self.horizontalHeader().viewport().update()
 
     def set_filter(self, wanted: Filter) -> None:
@@ -281,8 +295,10 @@ class LayerView(QTableView):
         self.selectionModel().clearSelection()
         self.selectionModel().select(chosen, _SELECT.Select)
 
-    def _select_again(self) -> None:
+    def _show_rows(self) -> None:
+        """Other rows: other columns may be needed, and the selection is elsewhere."""
         if self._document.model is not None:
+            self._fill_width()
             self._select(self._document.selected_indices)
 
     # changes

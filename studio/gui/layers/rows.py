@@ -40,13 +40,16 @@ class Folds:
 class Rows:
     """The rows as `numbers`: the place of a layer, or -1 - section for the row that heads one.
 
-    `visible`: the layers that pass the filter, section by section, folded ones too.
+    `visible`: the layers that pass the filter, section by section, folded ones too. `alone`: the sections inside others
+    of which only one layer does: it stands without a head.
     """
 
     def __init__(self, store: LayerStore, sections: Sections, passed: NDArray[np.bool_]) -> None:
         self._store, self._sections = store, sections
         self.visible: Indices = sections.order[passed[sections.order]]
         self._section = sections.of[self.visible]
+        self.alone: NDArray[np.bool_] = np.bincount(self._section, minlength=len(sections)) == 1
+        self.alone &= sections.inner
         self.numbers: Indices = np.zeros(0, np.int64)
 
     def sort(self, column: int, descending: bool) -> None:
@@ -65,11 +68,10 @@ class Rows:
         """Show layers below the heads of their sections, but for what is folded."""
         inner, outer = self._section, self._sections.outer[self._section]
         blocks = np.flatnonzero(np.diff(outer, prepend=-1))
-        experts = np.flatnonzero(np.diff(inner, prepend=-1))
-        experts = experts[inner[experts] != outer[experts]]
+        experts = np.flatnonzero((inner != outer) & (np.diff(inner, prepend=-1) != 0) & ~self.alone[inner])
         heads = np.concatenate([-1 - outer[blocks], -1 - inner[experts]])
         rows = np.insert(self.visible, np.concatenate([blocks, experts]), heads)
-        hidden = folded[inner] | folded[outer]
+        hidden = (folded[inner] & ~self.alone[inner]) | folded[outer]
         hidden_heads = np.concatenate([np.zeros(len(blocks), np.bool_), folded[outer[experts]]])
         self._take(rows[~np.insert(hidden, np.concatenate([blocks, experts]), hidden_heads)])
 
