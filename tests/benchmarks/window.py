@@ -44,13 +44,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         figures = measure_all(Path(folder), options.layers)
     for name, value, bound, unit in figures:
-        print(f"{name:<58}{value:>9.1f} {unit:<3} {'ok' if value <= bound else 'OVER'} (at most {bound:g})")
+        verdict = "ok" if value <= bound else "OVER"
+        print(f"{name:<58}{value:>9.1f} {unit:<3} {verdict} (at most {bound:g}, {value / bound:.2f} of it)")
     return 0
 
 
 def measure_all(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
     """(figure, value, bound, unit) of everything measured."""
-    return [*_start(folder), *_loop(folder), *_table(folder, layers)]
+    return [*_start(folder), *_loop(folder), *_table(folder, layers), *_experts(folder)]
 
 
 def _start(folder: Path) -> list[tuple[str, float, float, str]]:
@@ -112,6 +113,24 @@ def _table(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
         ]
     finally:
         driver.close()
+
+
+def _experts(folder: Path) -> list[tuple[str, float, float, str]]:
+    """Choices for every layer of a mixture of experts, all of which has results."""
+    from tests.benchmarks.window_cases import Driver, expert_checkpoint, fill_results
+
+    driver = Driver(folder / "experts.ini")
+    try:
+        driver.open(expert_checkpoint(folder / "experts"))
+        fill_results(driver.studio)
+        steps = ("select_all", "format:mxfp8", "undo", "redo", "by_kind", "clear")
+        times = [driver.times_of(steps) for _ in range(5)]
+        count = len(driver.studio.document.store)
+    finally:
+        driver.close()
+    names = ("select all", "one format for all", "undo it", "redo it", "group by kind")
+    medians = [1000 * sorted(column)[2] for column in zip(*times, strict=True)]
+    return [(f"{name}, {count:,} layers", value, 100, "ms") for name, value in zip(names, medians, strict=False)]
 
 
 def _processor(work: Callable[[], object], rounds: int = 15) -> float:

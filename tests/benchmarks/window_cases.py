@@ -4,7 +4,7 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -131,6 +131,24 @@ class Driver:
     def perform(self, key: str) -> None:
         """Do an action."""
         self.commands.perform(key)
+
+    def times_of(self, keys: Sequence[str]) -> list[float]:
+        """Processor time of this thread for each of these actions in turn, painting included; the plan is put back."""
+        times = []
+        for key in keys:
+            self.settle()
+            began = time.thread_time()
+            self.perform(key)
+            self.application.processEvents()
+            times.append(time.thread_time() - began)
+        while self.studio.document.undo.canUndo():
+            self.perform("undo")
+        return times
+
+    def settle(self) -> None:
+        """Let what was put off happen: what is left, and the plots."""
+        ends = time.monotonic() + 1
+        self.wait(lambda: time.monotonic() > ends)
 
     def gaps_while(self, key: str) -> list[float]:
         """Seconds between ticks of a timer until the run that `key` starts is over."""

@@ -66,6 +66,24 @@ def test_results_depend_on_the_layers_that_share_a_tensor_scale() -> None:
         assert groups.peers(k, choices) == ()
 
 
+def test_peers_of_all_layers_at_once_are_those_of_each() -> None:
+    with core.open_model(core.demo_checkpoint()) as model:
+        groups, rng = core.ScaleGroups(model), np.random.default_rng(5)
+        seen: dict[tuple[int, int], tuple[str, ...]] = {}
+        for _ in range(20):
+            formats = rng.choice(["nvfp4-3t", "mxfp8"], len(model.layers))
+            choices = [core.choose_format(layer, name) for layer, name in zip(model.layers, formats, strict=True)]
+            tiered = np.array([c.recipe is not None and c.recipe.format.tensor_scale for c in choices])
+            marks = groups.marks(tiered)
+            for index in range(len(choices)):
+                peers = groups.peers(index, choices)
+                assert seen.setdefault((index, int(marks[index])), peers) == peers
+                assert groups.mark_of(index, peers) == marks[index]
+            chosen = rng.random(len(choices)) < 0.1
+            assert set(np.flatnonzero(groups.spread(chosen))) == groups.affected(np.flatnonzero(chosen).tolist())
+        assert len(set(seen.values())) > 10
+
+
 def test_the_cache_finds_what_was_measured_and_nothing_else() -> None:
     cache = core.ResultCache()
     with core.open_model(core.demo_checkpoint()) as model, core.start(core.Machine(threads=1), model) as engine:
