@@ -1,0 +1,32 @@
+"""Shortcuts in texts are those of the actions, written as the platform writes them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from PySide6.QtGui import QKeySequence
+
+import studio.gui
+from studio.gui.shell.actions import keys_of
+from studio.gui.shell.commands import Commands
+
+MODULES = [path for path in sorted(Path(studio.gui.__file__).parent.glob("**/*.py")) if path.name != "actions.py"]
+
+
+@pytest.mark.parametrize("key", ["quantize", "save_plan", "stop", "find"])
+def test_keys_in_texts_are_those_of_the_action(commands: Commands, key: str) -> None:
+    shortcut = commands.window.actions_of[key].shortcuts()[0]
+    assert keys_of(key) == shortcut.toString(QKeySequence.SequenceFormat.NativeText)
+
+
+def test_no_text_names_keys_by_itself() -> None:
+    texts = [(path.name, text) for path in MODULES for text in _texts(ast.parse(path.read_text(encoding="utf-8")))]
+    assert len(texts) > 500
+    assert [found for found in texts if "Ctrl+" in found[1]] == []
+
+
+def _texts(tree: ast.Module) -> list[str]:
+    """The texts of a module, but for its docstrings."""
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare]
+    return [node.value for node in constants if isinstance(node.value, str)]
