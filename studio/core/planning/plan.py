@@ -183,19 +183,25 @@ def check_format(name: str) -> None:
 
 
 def resolve(plan: Plan, model: Model) -> tuple[Choice, ...]:
-    """The choice for every layer of `model`, in its order.
+    """The choice for every layer of `model`, in its order; raises PlanError as `deciding_rules` does."""
+    both = zip(deciding_rules(plan, model), model.layers, strict=True)
+    return tuple(choose_by_rule(plan, rule, layer) for rule, layer in both)
+
+
+def deciding_rules(plan: Plan, model: Model) -> tuple[int, ...]:
+    """The index of the first rule that matches each layer of `model`, -1 where none does.
 
     Raises PlanError for a rule that matches nothing and is not optional, as those of presets are.
     """
     check_plan(plan)
     matchers = [rule.matcher() for rule in plan.rules]
-    choices = tuple(_choose(plan, matchers, layer) for layer in model.layers)
-    used = {choice.rule for choice in choices}
+    found = tuple(map(_first_match(plan, matchers), model.layers))
+    used = set(found)
     for index, rule in enumerate(plan.rules):
         if not rule.optional and index not in used and not any(map(matchers[index], model.layers)):
             what = f"the rule for {rule} matches no layer" + ("" if model.layers else ": there are none")
             raise PlanError(what, hint="list the names with: nvfp4-studio inspect")
-    return choices
+    return found
 
 
 def nothing_chosen(choices: Sequence[Choice]) -> str:
@@ -209,8 +215,18 @@ def nothing_chosen(choices: Sequence[Choice]) -> str:
     return f"the plan keeps every layer: {said}"
 
 
-def _choose(plan: Plan, matchers: Sequence[Callable[[Layer], bool]], layer: Layer) -> Choice:
-    return choose_by_rule(plan, next((i for i, matches in enumerate(matchers) if matches(layer)), -1), layer)
+def _first_match(plan: Plan, matchers: Sequence[Callable[[Layer], bool]]) -> Callable[[Layer], int]:
+    def first(layer: Layer) -> int:
+        return next((i for i, matches in enumerate(matchers) if matches(layer)), -1)
+
+    known: dict[tuple[str, int | None], int] = {}
+
+    def recalled(layer: Layer) -> int:
+        if (index := known.get((layer.role, layer.block))) is None:
+            index = known[layer.role, layer.block] = first(layer)
+        return index
+
+    return first if any(rule.names for rule in plan.rules) else recalled
 
 
 def choose_by_rule(plan: Plan, index: int, layer: Layer) -> Choice:

@@ -129,7 +129,7 @@ class Document(QObject):
         assert self.model is not None
         if plan.rules == self.state.plan.rules:
             return self.state.rules
-        return np.fromiter((choice.rule for choice in core.resolve(plan, self.model)), np.int32, len(self.store))
+        return np.array(core.deciding_rules(plan, self.model), np.int32)
 
     def _push(self, text: str, state: PlanState) -> None:
         if not state.same(self.state):
