@@ -134,6 +134,9 @@ def test_layers_of_a_kind_are_summed_up_in_a_line(experts: Studio) -> None:
     about = table.index(row, 0).data(Qt.ItemDataRole.AccessibleDescriptionRole)
     assert about.startswith(f"gate_proj: {BLOCKS * EXPERTS} layers\n")
     assert f"worst {worst:.4f}" in about
+    view = experts.workspace.layers
+    assert [view.isColumnHidden(KEYS.index(key)) for key in ("block", "expert", "shape")] == [True, True, False]
+    assert experts.commands.window.actions_of["by_kind"].isChecked()
     experts.commands.perform("by_kind")
     assert "▾ model.layers.0" in names_shown(experts)
 

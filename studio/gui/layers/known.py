@@ -60,10 +60,13 @@ class Known:
     ) -> list[tuple[Shelf | None, Indices]]:
         """The layers of `indices` that are quantized, divided by the shelf that holds their results, if any does."""
         chosen = indices[choices.recipes[indices] >= 0]
-        pairs = np.stack([choices.recipes[chosen].astype(np.uint64), marks[chosen]])
-        kinds, which = np.unique(pairs, axis=1, return_inverse=True) if len(chosen) else (pairs, chosen)
-        found = [(recipe, mark, chosen[which == k]) for k, (recipe, mark) in enumerate(kinds.T.tolist())]
-        return [(self._filled(recipe, mark, choices, members), members) for recipe, mark, members in found]
+        peers, with_peers = np.unique(marks[chosen], return_inverse=True)
+        kinds, which = np.unique(choices.recipes[chosen] * len(peers) + with_peers, return_inverse=True)
+        found = []
+        for number, kind in enumerate(kinds.tolist()):
+            members, (recipe, mark) = chosen[which == number], divmod(kind, len(peers))
+            found.append((self._filled(recipe, int(peers[mark]), choices, members), members))
+        return found
 
     def _filled(self, recipe: int, mark: int, choices: Choices, members: Indices) -> Shelf | None:
         """The shelf, with what the cache had for `members` before the model was opened."""

@@ -126,9 +126,11 @@ class LayerView(QTableView):
         return self.table.sort_column >= 0 if key in PLACES else key == "shape" and self.table.by_kind
 
     def _has(self, key: str) -> bool:
-        """Whether the open checkpoint has something for a column."""
+        """Whether the rows have something for a column: lines for kinds are in no block."""
         if key not in PLACES:
             return True
+        if self.table.by_kind and not self._needed(key):
+            return False
         values = COLUMNS[KEYS.index(key)].values
         return self._document.model is not None and bool((np.asarray(values(self._document.store)) >= 0).any())
 

@@ -61,7 +61,7 @@ class LayerStore:
         self.index = self.names.place_of
         self.lowered = [name.lower() for name in self.names]
         self.roles = [layer.role for layer in layers]
-        self.kind_names = [_kind(name) for name in self.names]
+        self.kind_names = [_kind(name) or name for name in self.names]
         self.kinds = [kind.lower() for kind in self.kind_names]
         self.blocks = np.array([-1 if layer.block is None else layer.block for layer in layers], np.int64)
         self.experts = np.array([-1 if layer.expert is None else layer.expert for layer in layers], np.int64)

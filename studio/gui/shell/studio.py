@@ -12,6 +12,7 @@ from studio.gui.jobs.compute import Task
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.runs import Runs, message_of
 from studio.gui.layers.choices import CODES
+from studio.gui.layers.columns import COLUMNS
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PRESET = "linear"
 READY_MS = 150
+COLUMNS_PART = f"{len(COLUMNS)} columns"
+"""Under which their widths are kept: those of a version with other columns would fit none."""
 
 
 class Studio(QObject):
@@ -60,7 +63,7 @@ class Studio(QObject):
         self._ready_soon = QTimer(self, singleShot=True, interval=READY_MS)
         self._connect()
         self._set_warning_line(self.document.warning_line)
-        if (state := commands.session.part("columns")) is not None:
+        if (state := commands.session.part(COLUMNS_PART)) is not None:
             self.workspace.layers.horizontalHeader().restoreState(state)
 
     def _connect(self) -> None:
@@ -379,7 +382,7 @@ class Studio(QObject):
 
     def layout_state(self) -> dict[str, QByteArray]:
         """What to remember of panes and columns."""
-        return {"columns": self.workspace.layers.horizontalHeader().saveState()}
+        return {COLUMNS_PART: self.workspace.layers.horizontalHeader().saveState()}
 
     def close(self) -> None:
         """Close the files."""
