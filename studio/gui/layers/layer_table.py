@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QAbstractTableModel, QItemSelectionRange, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtGui import QColor
 
 from studio import core
@@ -183,6 +183,10 @@ class LayerTable(QAbstractTableModel):
     def listed(self) -> Indices:
         """The layers that pass the filter, in the order of the rows."""
         return self._numbers if self.sort_column >= 0 else self._rows.visible
+
+    def range_of(self, first: int, last: int) -> QItemSelectionRange:
+        """Rows that are there, for Qt's selection; `index` would ask for their number each time."""
+        return QItemSelectionRange(self.createIndex(first, 0), self.createIndex(last, len(COLUMNS) - 1))
 
     def touch(self, indices: Indices, first: int, last: int) -> None:
         """Tell the view that layers changed, for those among rows `first` .. `last`, and the heads above."""

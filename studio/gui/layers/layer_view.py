@@ -289,11 +289,11 @@ class LayerView(QTableView):
 
     def _select_rows(self, rows: Indices) -> None:
         """Select rows by ranges; from nothing, as Qt compares each new range with each old one."""
-        chosen, last = QItemSelection(), len(COLUMNS) - 1
+        chosen = QItemSelection()
         edges = np.flatnonzero(np.diff(rows) != 1)
         firsts, lasts = np.append(rows[:1], rows[edges + 1]), np.append(rows[edges], rows[-1:])
         for first, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            chosen.select(self.table.index(first, 0), self.table.index(end, last))
+            chosen.append(self.table.range_of(first, end))
         self.selectionModel().clearSelection()
         self.selectionModel().select(chosen, _SELECT.Select)
 
