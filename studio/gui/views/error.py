@@ -12,8 +12,9 @@ from PySide6.QtWidgets import QComboBox, QWidget
 from studio import core
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Tick, marks, nice, powers_of_ten
-from studio.gui.views.columns import above_zero, kind, short
+from studio.gui.views.columns import above_zero, short
 from studio.gui.views.figure import Figure
+from studio.gui.views.kinds import kind
 from studio.gui.views.labels import Entry
 from studio.gui.views.points import PointsView, padded
 

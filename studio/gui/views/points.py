@@ -12,10 +12,14 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from studio import core
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Ticks, nice
-from studio.gui.views.columns import SHAPES, Columns, entries
+from studio.gui.views.columns import Columns, entries
+from studio.gui.views.kinds import MOST_NAMES, SHAPES
 from studio.gui.views.labels import Entry
 from studio.gui.views.plot import Cloud, Marks, Plot, nearest
 from studio.gui.views.view import View
+
+Groups = list[tuple[Entry, NDArray[np.int64]]]
+"""Signs, and the indices of the layers that have them."""
 
 FADED = 0.3
 MANY = 2000
@@ -44,7 +48,7 @@ class PointsView(View):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._marks: list[pg.GraphicsObject] = []
         self._rings: list[pg.GraphicsObject] = []
-        self._groups: list[tuple[Entry, NDArray[np.int64]]] = []
+        self._groups: Groups = []
         box = self.plot.box
         box.picked.connect(self._picked)
         box.opened.connect(self._opened)
@@ -111,7 +115,8 @@ class PointsView(View):
             return
         self.points = self.positions()
         self._clear(self._marks)
-        self._groups = self.groups()
+        found = entries(self.columns, self.color_by, self.theme)
+        self._groups = _by_sign(found)
         if len(self.columns) > MANY and self.dots:
             self._add(self._cloud(np.arange(len(self.columns)), 0), self._marks)
         else:
@@ -119,23 +124,12 @@ class PointsView(View):
                 self._add(self.place_marks(entry, chosen, ring=False), self._marks)
         self._draw_selection()
         self.decorate(self.theme)
-        self.show_filled(self.summary_text(), [entry for entry, _ in self._groups])
+        self.show_filled(self.summary_text(), _named(found))
         if self.plot.fitted:
             self.fit()
 
     def decorate(self, theme: Theme) -> None:
         """Draw what is no mark."""
-
-    def groups(self) -> list[tuple[Entry, NDArray[np.int64]]]:
-        """Legend entries and the indices of their layers."""
-        names, which = (
-            (self.columns.kinds, self.columns.kind_of)
-            if self.color_by == "kind"
-            else (self.columns.formats, self.columns.format_of)
-        )
-        return [
-            (entry, np.flatnonzero(which == i)) for i, entry in enumerate(entries(names, self.color_by, self.theme))
-        ]
 
     def _draw_selection(self) -> None:
         self._clear(self._rings)
@@ -212,6 +206,23 @@ class PointsView(View):
         at = int(np.flatnonzero(order == chosen[0])[0]) + step if len(chosen) else 0
         name = self.columns.names[order[min(max(at, 0), len(order) - 1)]]
         self.pick([name])
+
+
+def _by_sign(found: Groups) -> Groups:
+    """What looks the same is drawn at once: thousands of kinds have a few dozen signs."""
+    members: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+    for entry, indices in found:
+        members.setdefault((entry.color, entry.shape), []).append(indices)
+    return [(Entry("", *sign), np.concatenate(parts)) for sign, parts in members.items()]
+
+
+def _named(found: Groups) -> list[Entry]:
+    """The entries of a legend: all, or those with the most layers and how many there are besides."""
+    if len(found) <= MOST_NAMES:
+        return [entry for entry, _ in found]
+    least = sorted((len(indices) for _, indices in found), reverse=True)[MOST_NAMES - 1]
+    most = [entry for entry, indices in found if len(indices) >= least][:MOST_NAMES]
+    return [*most, Entry(f"and {len(found) - len(most):,} more kinds", most[0].color, "none")]
 
 
 def padded(values: Sequence[float] | NDArray[np.float64], share: float = 0.06) -> tuple[float, float]:
