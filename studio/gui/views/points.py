@@ -49,6 +49,7 @@ class PointsView(View):
         self._marks: list[pg.GraphicsObject] = []
         self._rings: list[pg.GraphicsObject] = []
         self._groups: Groups = []
+        self._found: Groups = []
         box = self.plot.box
         box.picked.connect(self._picked)
         box.opened.connect(self._opened)
@@ -115,18 +116,31 @@ class PointsView(View):
             return
         self.points = self.positions()
         self._clear(self._marks)
-        found = entries(self.columns, self.color_by, self.theme)
-        self._groups = _by_sign(found)
+        self._found = entries(self.columns, self.color_by, self.theme)
+        self._groups = _by_sign(self._found)
+        self.draw_marks()
+        self._draw_selection()
+        self.decorate(self.theme)
+        self.show_filled(self.summary_text(), self.named())
+        if self.plot.fitted:
+            self.fit()
+
+    def draw_marks(self) -> None:
+        """A mark per layer."""
         if len(self.columns) > MANY and self.dots:
             self._add(self._cloud(np.arange(len(self.columns)), 0), self._marks)
         else:
             for entry, chosen in self._groups:
                 self._add(self.place_marks(entry, chosen, ring=False), self._marks)
-        self._draw_selection()
-        self.decorate(self.theme)
-        self.show_filled(self.summary_text(), _named(found))
-        if self.plot.fitted:
-            self.fit()
+
+    def named(self) -> list[Entry]:
+        """The entries of a legend: all, or those with the most layers and how many there are besides."""
+        found = self._found
+        if len(found) <= MOST_NAMES:
+            return [entry for entry, _ in found]
+        least = sorted((len(indices) for _, indices in found), reverse=True)[MOST_NAMES - 1]
+        most = [entry for entry, indices in found if len(indices) >= least][:MOST_NAMES]
+        return [*most, Entry(f"and {len(found) - len(most):,} more kinds", most[0].color, "none")]
 
     def decorate(self, theme: Theme) -> None:
         """Draw what is no mark."""
@@ -136,8 +150,11 @@ class PointsView(View):
         chosen = self.columns.indices(self.selection)
         for item in self._marks:
             item.setOpacity(FADED if len(chosen) else 1.0)
-        if not len(chosen) or not len(self.columns):
-            return
+        if len(chosen) and len(self.columns):
+            self.draw_rings(chosen)
+
+    def draw_rings(self, chosen: NDArray[np.int64]) -> None:
+        """A ring around the mark of each of these layers."""
         if len(chosen) > MANY // 8 and self.dots:
             self._add(self._cloud(chosen, 1), self._rings)
             return
@@ -162,6 +179,11 @@ class PointsView(View):
         """Index of the layer whose mark is under a place in data coordinates."""
         return nearest(self.points, point, self.plot.pixels()) if len(self.columns) else None
 
+    def layers_at(self, point: QPointF) -> list[int]:
+        """Indices of all layers that a click at a place takes."""
+        found = self.layer_at(point)
+        return [] if found is None else [found]
+
     def tip_at(self, point: QPointF) -> list[str]:
         """What a tooltip says at a place in data coordinates."""
         found = self.layer_at(point)
@@ -169,18 +191,16 @@ class PointsView(View):
 
     def _picked(self, point: QPointF, add: bool) -> None:
         self.setFocus()
-        found = self.layer_at(point)
-        if found is not None:
-            self.pick([self.columns.names[found]], add)
-        elif not add:
-            self.pick([])
+        found = self.layers_at(point)
+        if found or not add:
+            self.pick([self.columns.layers[i].name for i in found], add)
 
     def _opened(self, point: QPointF) -> None:
-        found = self.layer_at(point)
-        if found is None:
-            self.fit()
+        found = self.layers_at(point)
+        if found:
+            self.layer_activated.emit(self.columns.layers[found[0]].name)
         else:
-            self.layer_activated.emit(self.columns.names[found])
+            self.fit()
 
     def _banded(self, rect: QRectF, add: bool) -> None:
         self.setFocus()
@@ -214,15 +234,6 @@ def _by_sign(found: Groups) -> Groups:
     for entry, indices in found:
         members.setdefault((entry.color, entry.shape), []).append(indices)
     return [(Entry("", *sign), np.concatenate(parts)) for sign, parts in members.items()]
-
-
-def _named(found: Groups) -> list[Entry]:
-    """The entries of a legend: all, or those with the most layers and how many there are besides."""
-    if len(found) <= MOST_NAMES:
-        return [entry for entry, _ in found]
-    least = sorted((len(indices) for _, indices in found), reverse=True)[MOST_NAMES - 1]
-    most = [entry for entry, indices in found if len(indices) >= least][:MOST_NAMES]
-    return [*most, Entry(f"and {len(found) - len(most):,} more kinds", most[0].color, "none")]
 
 
 def padded(values: Sequence[float] | NDArray[np.float64], share: float = 0.06) -> tuple[float, float]:

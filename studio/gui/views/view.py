@@ -74,6 +74,7 @@ class View(QWidget):
         self.summary = Paragraph()
         self.legend = Legend()
         self.legend.hide()
+        self.signs: list[QWidget] = [self.legend]
         self.controls = QHBoxLayout()
         self.controls.setSpacing(4)
         self.body = QWidget()
@@ -220,6 +221,13 @@ class View(QWidget):
         self.legend.set_entries(legend, self.theme.muted)
         if self.stack.currentWidget() is self.empty or self.table_action.isChecked():
             self._show_body()
+
+    def show_key(self, key: QWidget) -> None:
+        """Place the key of a map's colours where the legend is; saved pictures have it too."""
+        layout = self.layout()
+        if isinstance(layout, QVBoxLayout):
+            layout.insertWidget(layout.indexOf(self.stack), key)
+            self.signs.append(key)
 
     def _summarize(self, text: str) -> None:
         self.summary.set_text(text)

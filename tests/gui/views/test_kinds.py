@@ -84,6 +84,7 @@ def test_a_kind_that_nobody_knows_has_the_same_sign_in_another_run_of_the_progra
 
 def test_thousands_of_kinds_are_drawn_with_few_signs_and_counted_in_the_legend(show: Show) -> None:
     view = show("ErrorView")
+    view.set_marks("dots")
     view.show_results([replace(layer, name=f"{layer.name}{i}") for i, layer in enumerate(many(1500))])
     assert len(view._groups) <= len(SHAPES) * len(THEMES["light"].kinds)
     assert sum(len(members) for _, members in view._groups) == 1500
