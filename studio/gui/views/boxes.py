@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QLineF, QPointF, QRectF
-from PySide6.QtGui import QPainter
+from PySide6.QtCore import QPointF
 
 from studio import core
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Tick, nice, powers_of_ten
+from studio.gui.views.box_item import BoxItem
 from studio.gui.views.columns import Columns, above_zero, entries
 from studio.gui.views.drawing import Range
 from studio.gui.views.labels import Entry
@@ -161,43 +161,3 @@ class Boxes:
             (self._title(group), int(count), *map(float, self.groups.quantiles[group]))
             for group, count in enumerate(counts)
         ]
-
-
-class BoxItem(pg.GraphicsObject):  # type: ignore[misc]
-    """Boxes of one width and colour, at x [n], through y [n, 5]: bands, where they are too narrow to be seen."""
-
-    def __init__(self, x: NDArray[np.float64], half: float, y: NDArray[np.float64], color: str, ink: str) -> None:
-        super().__init__()
-        self._x, self._half, self._y = x, half, y
-        self._fill, self._line, self._ink = pg.mkColor(color), pg.mkPen(color, width=1), pg.mkPen(ink)
-        self._fill.setAlpha(150)
-        self._bounds = QRectF(
-            QPointF(float(x.min()) - half, float(y.min())), QPointF(float(x.max()) + half, float(y.max()))
-        )
-        columns = list(zip(x.tolist(), *y.T.tolist(), strict=True))
-        self._rects = [QRectF(at - half, q1, 2 * half, q3 - q1) for at, _, q1, _, q3, _ in columns]
-        self._stems = [QLineF(at, low, at, q1) for at, low, q1, *_ in columns]
-        self._stems += [QLineF(at, q3, at, high) for at, *_, q3, high in columns]
-        medians = [QLineF(at - half, middle, at + half, middle) for at, _, _, middle, *_ in columns]
-        alone = np.ptp(y, axis=1) == 0  # a box of one layer is a line of its colour
-        self._medians = [line for line, one in zip(medians, alone, strict=True) if not one]
-        self._alone = [line for line, one in zip(medians, alone, strict=True) if one]
-
-    def boundingRect(self) -> QRectF:
-        """All boxes, with room for the pens."""
-        x, y = (abs(v) * 3 for v in (self.pixelWidth() or 0.0, self.pixelHeight() or 0.0))
-        return self._bounds.adjusted(-x, -y, x, y)
-
-    def paint(self, painter: QPainter, *_: object) -> None:
-        """Draw the boxes, their ends, and their medians."""
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-        narrow = 2 * self._half < 4 * (self.pixelWidth() or 0.0)  # side by side they make bands
-        painter.setPen(self._line)
-        painter.drawLines(self._stems)
-        painter.setPen(pg.mkPen(None) if narrow else self._line)
-        painter.setBrush(self._fill)
-        painter.drawRects(self._rects)
-        painter.setPen(pg.mkPen(self._ink.color(), width=1 if narrow else 2))
-        painter.drawLines(self._medians)
-        painter.setPen(pg.mkPen(self._line.color(), width=1 if narrow else 3))
-        painter.drawLines(self._alone)

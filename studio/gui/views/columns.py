@@ -74,27 +74,24 @@ class Columns:
         errors = np.array([layer.rel_err for layer in layers])
         self._figures[places, 0] = np.where(np.isfinite(errors), errors, 1.0)
         self._figures[places, 1] = list(map(_ratio, layers))
-        self._marks[places] = list(map(self._numbers, layers))
-
-    def _numbers(self, layer: core.LayerResult) -> tuple[int, int, int, int]:
-        """Block, and the numbers of kind, format and stack; a kind is looked at once, by the end of the name."""
-        name, block = layer.name, layer.block
-        end = name.rpartition(".")[2]
-        number = self._kinds.get(end)
-        if number is None:
-            number = self._kinds[end] = len(self._kinds)
-            self._roles.append(layer.role)
-        stack = "" if block is None else name.partition(f".{block}.")[0]
+        self._marks[places, 0] = [-1 if layer.block is None else layer.block for layer in layers]
+        self._marks[places, 1] = self._numbers_of_kinds(layers)
         formats, stacks = self._formats, self._stacks
-        return (
-            -1 if block is None else block,
-            number,
-            formats.setdefault(layer.format, len(formats)),
-            stacks.setdefault(stack, len(stacks)),
-        )
+        self._marks[places, 2] = [formats.setdefault(layer.format, len(formats)) for layer in layers]
+        self._marks[places, 3] = [stacks.setdefault(_stack(layer), len(stacks)) for layer in layers]
+
+    def _numbers_of_kinds(self, layers: Sequence[core.LayerResult]) -> list[int]:
+        """The number of each layer's kind, which is looked at once, by the end of the name."""
+        kinds, roles = self._kinds, self._roles
+        found = [kinds.setdefault(layer.name.rpartition(".")[2], len(kinds)) for layer in layers]
+        for i, number in enumerate(found) if len(kinds) > len(roles) else ():
+            if number == len(roles):
+                roles.append(layers[i].role)
+        return found
 
     def _gather(self, places: NDArray[np.int64]) -> None:
         self._places = places
+        self._expert: NDArray[np.int64] | None = None
         self.error, self.ratio = self._figures[places].T.copy()
         self.block, kinds, formats, self.stack = self._marks[places].T.copy()
         self._number_kinds(kinds)
@@ -115,11 +112,14 @@ class Columns:
     @property
     def expert(self) -> NDArray[np.int64]:
         """The number of the expert that each layer belongs to, -1 for none; worked out once per layer."""
+        if self._expert is not None:
+            return self._expert
         known = len(self._experts)
         if known < len(self._held):
             found = [core.expert_index(layer.name) for layer in self._held[known:]]
             self._experts = np.append(self._experts, [-1 if number is None else number for number in found])
         experts: NDArray[np.int64] = self._experts[self._places]
+        self._expert = experts
         return experts
 
     @property
@@ -160,6 +160,10 @@ class Columns:
 def _ratio(layer: core.LayerResult) -> float:
     statistics = layer.statistics
     return statistics.max_abs / statistics.sigma if statistics and statistics.sigma else 0.0
+
+
+def _stack(layer: core.LayerResult) -> str:
+    return "" if layer.block is None else layer.name.partition(f".{layer.block}.")[0]
 
 
 def _numbered(labels: Sequence[str], which: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:

@@ -51,17 +51,18 @@ class ExpertMap:
         if kind in columns.kinds:
             mine &= columns.kind_of == columns.kinds.index(kind)
         self.layers = np.flatnonzero(mine)
-        places = np.column_stack([columns.stack, columns.block])[self.layers]
-        self._blocks, row = np.unique(places, axis=0, return_inverse=True)
+        top = int(columns.block.max(initial=0)) + 2  # a block may be unknown: -1
+        places, row = np.unique((columns.stack * top + columns.block + 1)[self.layers], return_inverse=True)
+        self._blocks = places % top - 1
         self._experts, column = np.unique(columns.expert[self.layers], return_inverse=True)
         self._cell = np.full(len(columns), -1)
-        self._cell[self.layers] = row.reshape(-1) * len(self._experts) + column
+        self._cell[self.layers] = row * len(self._experts) + column
         flat = np.full(len(self._blocks) * len(self._experts), -np.inf)
         np.maximum.at(flat, self._cell[self.layers], columns.error[self.layers])
         self.cells = np.where(np.isfinite(flat), flat, np.nan).reshape(len(self._blocks), len(self._experts))
         self.low, self.high = float(np.nanmin(self.cells)), float(np.nanpercentile(self.cells, BRIGHTEST))
         self.points = np.full((len(columns), 2), np.nan)
-        self.points[self.layers] = np.column_stack([column, row.reshape(-1)])
+        self.points[self.layers] = np.column_stack([column, row])
 
     @property
     def clipped(self) -> bool:
@@ -132,7 +133,7 @@ class ExpertMap:
         """Numbers of experts and of blocks."""
         plot.x_axis.set_ticks(numbered(self._experts.tolist()), 3.0)
         plot.x_axis.setLabel("expert")
-        plot.y_axis.set_ticks(numbered(self._blocks[:, 1].tolist()))
+        plot.y_axis.set_ticks(numbered(self._blocks.tolist()))
         plot.y_axis.setLabel("block")
 
     def key(self) -> tuple[str, str, str]:
@@ -143,7 +144,7 @@ class ExpertMap:
 
     def rows(self) -> Sequence[tuple[object, ...]]:
         """Cell by cell: block, expert, error."""
-        blocks, experts = self._blocks[:, 1].tolist(), self._experts.tolist()
+        blocks, experts = self._blocks.tolist(), self._experts.tolist()
         places = np.argwhere(np.isfinite(self.cells)).tolist()
         return [(blocks[row], experts[column], float(self.cells[row, column])) for row, column in places]
 

@@ -22,7 +22,7 @@ def label_sections(plot: Plot, parts: Sections) -> None:
 
 def name_sections(plot: Plot, parts: Sections, ticks: Sequence[Tick]) -> None:
     """Show the names of sections at these places, as many as there is room for."""
-    widest = max((_width(plot, label) for _, label in ticks), default=0)
+    widest = _width(plot, max((label for _, label in ticks), key=len, default=""))
     numbers = parts.by == "block" and sum(not label.isdigit() for _, label in ticks) < len(ticks) / 2
     plot.x_axis.setLabel(TITLES[parts.by])
     plot.x_axis.set_ticks(marks(ticks), 3.0 if numbers else widest / _height(plot) + 1.0)

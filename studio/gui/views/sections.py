@@ -48,7 +48,7 @@ def sections(columns: Columns, by: str) -> Sections:
     number = np.empty(len(order), np.int64)
     number[order] = np.searchsorted(starts, np.arange(len(order)), side="right") - 1
     firsts = order[starts]
-    return Sections(by, order, starts, number, [_label(columns, by, int(index)) for index in firsts])
+    return Sections(by, order, starts, number, _labels(columns, by, firsts))
 
 
 def _keys(columns: Columns, by: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -62,8 +62,12 @@ def _keys(columns: Columns, by: str) -> tuple[NDArray[np.int64], NDArray[np.int6
     return np.lexsort((columns.block, columns.stack)), keys
 
 
-def _label(columns: Columns, by: str, index: int) -> str:
+def _labels(columns: Columns, by: str, firsts: NDArray[np.int64]) -> list[str]:
+    """What the sections that begin with these layers are called."""
     if by == "worst":
-        return ""
-    block = int(columns.block[index])
-    return str(block) if by == "block" and block >= 0 else columns.kinds[int(columns.kind_of[index])]
+        return [""] * len(firsts)
+    blocks, kinds = columns.block[firsts].tolist(), columns.kind_of[firsts].tolist()
+    names = columns.kinds
+    return [
+        str(block) if by == "block" and block >= 0 else names[kind] for block, kind in zip(blocks, kinds, strict=True)
+    ]
