@@ -229,9 +229,13 @@ class CompareView(View):
             f"size {sign}{size}",
         ]
 
-    def caption(self) -> str:
-        """The sentence above a saved picture."""
-        return self.comparison.sentence() if self.comparison else self.TITLE
+    def canvas(self) -> QWidget:
+        """Without the buttons."""
+        return self.dumbbells
+
+    def about(self) -> str:
+        """The sentence above the dumbbells."""
+        return self.comparison.sentence() if self.comparison else ""
 
     def figure(self) -> Figure:
         """Layer by layer, the largest gain first."""

@@ -233,8 +233,15 @@ class ErrorView(PointsView):
         place, room = self._place_of(self.warning_line), ROOM_FOR_LINE * (high - bottom)
         if line or bottom - room <= place <= high + room:
             low, high = min(low, place), max(high, place)
+        span = self._room_for_label(high - bottom)
+        above, below = span * (place > high), span * (place < bottom)  # the mark of a far line covers no layer
         low, high = padded((low, high), 0.1)
-        return 0.0 if from_zero else low if self.logarithmic else max(low, 0.0), high
+        return 0.0 if from_zero else low - below if self.logarithmic else max(low - below, 0.0), high + above
+
+    def _room_for_label(self, span: float) -> float:
+        """What a line of text takes of an axis that shows so much."""
+        text, height = 1.6 * self.theme.font_px, self.plot.box.height()
+        return float(span * text / max(height - text, text))
 
     # Decoration
 

@@ -34,8 +34,9 @@ from PySide6.QtWidgets import (
 from studio import core
 from studio.gui.shell.ask import ask_save
 from studio.gui.shell.theme import LIGHT, Theme
-from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
+from studio.gui.views.figure import Figure, FigureModel
 from studio.gui.views.labels import Entry, Legend, Line, Paragraph, tip
+from studio.gui.views.picture import SUFFIXES, Caption, Picture
 
 LOW = 15
 """Text heights down to which a summary has a line of its own."""
@@ -65,6 +66,8 @@ class View(QWidget):
         self.results: list[core.LayerResult] = []
         self.selection: list[str] = []
         self.detail: core.LayerDetail | None = None
+        self.subject: Callable[[], tuple[str, str]] = lambda: ("", "")
+        """Tells the names of the model and of the plan."""
         self._late: set[str] = set()
         self.setAccessibleName(self.TITLE)
         self.setMinimumSize(240, 160)
@@ -84,6 +87,7 @@ class View(QWidget):
         for page in (self.empty, self.body, self.table):
             self.stack.addWidget(page)
         self.menu = QMenu(self)
+        self._for_plots: list[QAction] = []
         self.table_action = self._fill_menu()
         self._arrange()
         self._show_empty(self.EMPTY)
@@ -118,11 +122,19 @@ class View(QWidget):
             ("Save as CSV…", lambda: self._ask_and_save(".csv")),
             ("Fit to data", self.fit),
         ):
-            self.menu.addAction(text).triggered.connect(_quietly(run))
+            action = self.menu.addAction(text)
+            action.triggered.connect(_quietly(run))
+            self._for_plots.append(action)
+        self.menu.aboutToShow.connect(self._enable_menu)
         shown = self.menu.addAction("Show as table")
         shown.setCheckable(True)
         shown.toggled.connect(self.set_table_shown)
         return shown
+
+    def _enable_menu(self) -> None:
+        """An empty view has nothing to copy or to save."""
+        for action in self._for_plots:
+            action.setEnabled(self.stack.currentWidget() is not self.empty)
 
     # What the window calls
 
@@ -171,21 +183,33 @@ class View(QWidget):
         if path.suffix == ".csv":
             path.write_text(self.figure().csv(), encoding="utf-8")
         else:
-            write_picture(path, self.canvas(), self.caption(), self.theme)
+            self.picture().write(path)
 
     def copy_image(self) -> None:
         """Put the plot on the clipboard."""
-        QGuiApplication.clipboard().setImage(picture(self.canvas(), self.caption(), self.theme))
+        self.catch_up()
+        QGuiApplication.clipboard().setImage(self.picture().image())
 
-    def caption(self) -> str:
-        """What stands above a saved picture."""
-        return " - ".join(part for part in (self.TITLE, self.summary.text()) if part)
+    def picture(self) -> Picture:
+        """The plot with all that others need to read it."""
+        signs = [sign for sign in self.signs if not sign.isHidden()]
+        return Picture(self.canvas(), self.caption(), signs, self.theme)
+
+    def caption(self) -> Caption:
+        """What stands above a saved picture: title and model, plan, summary."""
+        model, plan = self.subject()
+        title = " - ".join(part for part in (self.TITLE, model) if part)
+        return Caption(title, tuple(line for line in (plan, self.about()) if line))
 
     # What a subclass says
 
     def figure(self) -> Figure:
         """The numbers shown."""
         return Figure(self.TITLE, ("layer",), [])
+
+    def about(self) -> str:
+        """What the plot says, in a sentence."""
+        return self.summary.text()
 
     def canvas(self) -> QWidget:
         """What is saved as a picture."""
@@ -323,7 +347,8 @@ class View(QWidget):
             self.table.setColumnWidth(column, max(self.fontMetrics().horizontalAdvance(head) + 24, least))
 
     def _ask_and_save(self, suffix: str) -> None:
-        name = f"{self.TITLE.lower().replace(' ', '-')}{suffix}"
+        parts = (self.subject()[0], self.TITLE.lower().replace(" ", "-"))
+        name = "-".join(part.replace("/", "-") for part in parts if part) + suffix
         ask_save(self, f"Save {self.TITLE.lower()}", f"*{suffix}", self.save_or_tell, name)
 
     def save_or_tell(self, path: Path) -> None:
