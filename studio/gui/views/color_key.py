@@ -15,7 +15,7 @@ class ColorKey(QWidget):
     def __init__(self, colors: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self._map = pg.colormap.get(colors)
+        self._colors = colors
         self._ends = ("", "")
         self._title = ""
         self._ink = "#000000"
@@ -61,6 +61,7 @@ class ColorKey(QWidget):
         height = metrics.height() * 0.6
         strip = QRectF(room.left() + left, (self.height() - height) / 2, room.width() - left - right, height)
         shades = QLinearGradient(strip.topLeft(), strip.topRight())
+        colors = pg.colormap.get(self._colors)
         for step in range(9):
-            shades.setColorAt(step / 8, self._map.map(step / 8, mode="qcolor"))
+            shades.setColorAt(step / 8, colors.map(step / 8, mode="qcolor"))
         painter.fillRect(strip, shades)

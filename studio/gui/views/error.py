@@ -60,6 +60,14 @@ class ErrorView(PointsView):
         self.controls.addWidget(self.choices)
         self.key = ColorKey(COLORS)
         self.show_key(self.key)
+        self._borders: list[pg.InfiniteLine] = []
+        self._sections: Sections = sections(self.columns, "block")
+        self._add_scales()
+        self._offer()
+
+    def make_plots(self) -> None:
+        """One plot with the warning line."""
+        super().make_plots()
         self._line = WarningLine(self.plot)
         self._line.sigPositionChangeFinished.connect(self._line_left)
         self._line.sigDragged.connect(lambda: self._line.name(self._line_text(self._value_at(self._line.value()))))
@@ -68,10 +76,6 @@ class ErrorView(PointsView):
         self.plot.vertical_grid = False
         self.plot.box.sigXRangeChanged.connect(lambda *_: self._make_room())
         self.plot.box.sigResized.connect(lambda *_: self._make_room())
-        self._borders: list[pg.InfiniteLine] = []
-        self._sections: Sections = sections(self.columns, "block")
-        self._add_scales()
-        self._offer()
 
     def _add_scales(self) -> None:
         self.menu.addAction("Show the warning line").triggered.connect(lambda *_: self.show_line())
@@ -93,8 +97,7 @@ class ErrorView(PointsView):
     def set_scale(self, scale: str) -> None:
         """Show the errors on an axis that is "auto", from "zero", or "log"."""
         self.scale = scale
-        self.plot.fitted = True
-        self.redraw()
+        self.refit()
 
     def set_marks(self, marks: str) -> None:
         """Show layers as "dots", "bars", "boxes", "experts", or as many as there are ask for ("auto")."""
@@ -103,7 +106,8 @@ class ErrorView(PointsView):
     def set_warning_line(self, value: float) -> None:
         """Move the warning line."""
         self.warning_line = value
-        self.redraw()
+        if self.plotted:
+            self.redraw()
 
     @property
     def order(self) -> str:
@@ -135,8 +139,7 @@ class ErrorView(PointsView):
 
     def _chosen(self) -> None:
         self.color_by = self.choices.color_by
-        self.plot.fitted = True
-        self.redraw()
+        self.refit()
 
     def _offer(self) -> None:
         """The choices that make sense for what is drawn, and for the layers that there are."""

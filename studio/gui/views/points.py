@@ -41,15 +41,18 @@ class PointsView(View):
         self.columns = Columns()
         self.points: NDArray[np.float64] = np.zeros((0, 2))
         self.color_by = "kind"
-        self.plot = Plot(self.X, self.Y, type(self).X_TICKS, type(self).Y_TICKS)
-        layout = QVBoxLayout(self.body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.plot)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._marks: list[pg.GraphicsObject] = []
         self._rings: list[pg.GraphicsObject] = []
         self._groups: Groups = []
         self._found: Groups = []
+
+    def make_plots(self) -> None:
+        """One plot."""
+        self.plot = Plot(self.X, self.Y, type(self).X_TICKS, type(self).Y_TICKS)
+        layout = QVBoxLayout(self.body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.plot)
         box = self.plot.box
         box.picked.connect(self._picked)
         box.opened.connect(self._opened)
@@ -106,6 +109,12 @@ class PointsView(View):
     def selection_changed(self) -> None:
         """Ring the selected layers and fade the others."""
         self._draw_selection()
+
+    def refit(self) -> None:
+        """Place all marks again, and show all of them."""
+        if self.plotted:
+            self.plot.fitted = True
+            self.redraw()
 
     def redraw(self) -> None:
         """Place all marks again."""

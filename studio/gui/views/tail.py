@@ -58,6 +58,9 @@ class TailView(View):
         super().__init__(parent)
         self.distributions = Distributions()
         self.curves: list[Curve] = []
+
+    def make_plots(self) -> None:
+        """One plot."""
         self.plot = Plot("|w| in multiples of σ", "share beyond", sigmas, powers_of_ten)
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -1,6 +1,7 @@
 """View: what all views share - a head, a legend, the plot or its numbers, saving, and a word when there is nothing."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class View(QWidget):
         self.subject: Callable[[], tuple[str, str]] = lambda: ("", "")
         """Tells the names of the model and of the plan."""
         self._late: set[str] = set()
+        self.plotted = False
         self.setAccessibleName(self.TITLE)
         self.setMinimumSize(240, 160)
         self.head = Line(bold=True)
@@ -81,16 +83,22 @@ class View(QWidget):
         self.controls = QHBoxLayout()
         self.controls.setSpacing(4)
         self.body = QWidget()
-        self.table = _table(self.TITLE)
         self.empty = _empty()
         self.stack = QStackedWidget()
-        for page in (self.empty, self.body, self.table):
+        for page in (self.empty, self.body):
             self.stack.addWidget(page)
         self.menu = QMenu(self)
         self._for_plots: list[QAction] = []
         self.table_action = self._fill_menu()
         self._arrange()
         self._show_empty(self.EMPTY)
+
+    @cached_property
+    def table(self) -> QTableView:
+        """The numbers, made when they are first asked for."""
+        made = _table(self.TITLE)
+        self.stack.addWidget(made)
+        return made
 
     def _arrange(self) -> None:
         self.more = more = QToolButton()
@@ -149,7 +157,8 @@ class View(QWidget):
         no_arrow = "QToolButton::menu-indicator { image: none; width: 0 }"
         self.more.setStyleSheet(f"QToolButton {{ color: {theme.text} }} {no_arrow}")
         self.empty.setStyleSheet(f"color: {theme.muted}; background: {theme.surface}; padding: 12px")
-        self.theme_changed()
+        if self.plotted:
+            self.theme_changed()
 
     def show_results(self, results: Sequence[core.LayerResult]) -> None:
         """Show the results of a run, in file order."""
@@ -192,6 +201,7 @@ class View(QWidget):
 
     def picture(self) -> Picture:
         """The plot with all that others need to read it."""
+        self.plot_now()
         signs = [sign for sign in self.signs if not sign.isHidden()]
         return Picture(self.canvas(), self.caption(), signs, self.theme)
 
@@ -202,6 +212,9 @@ class View(QWidget):
         return Caption(title, tuple(line for line in (plan, self.about()) if line))
 
     # What a subclass says
+
+    def make_plots(self) -> None:
+        """Fill `body`: not before there is something to show, because a plot takes as long as a window."""
 
     def figure(self) -> Figure:
         """The numbers shown."""
@@ -315,9 +328,18 @@ class View(QWidget):
         super().showEvent(event)
         self.catch_up()
 
+    def plot_now(self) -> None:
+        """Make the plots, if they are not there yet."""
+        if not self.plotted:
+            self.plotted = True
+            self.make_plots()
+            self.theme_changed()
+
     def catch_up(self) -> None:
         """Draw what was put off because the view was hidden."""
         late, self._late = self._late, set()
+        if late:
+            self.plot_now()
         for what in ("results", "selection", "detail"):
             if what in late:
                 getattr(self, f"{what}_changed")()
