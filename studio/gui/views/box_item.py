@@ -42,7 +42,9 @@ class BoxItem(pg.GraphicsObject):  # type: ignore[misc]
         """Draw the boxes, without rims where these would hide them."""
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
         narrow = 2 * self._half < 4 * (self.pixelWidth() or 0.0)
-        painter.setPen(self._line)
+        stem = pg.mkColor(self._line.color())
+        stem.setAlpha(110 if narrow else 255)
+        painter.setPen(pg.mkPen(stem))
         painter.drawLines(self._stems)
         painter.setPen(pg.mkPen(None) if narrow else self._line)
         painter.setBrush(self._fill)

@@ -17,6 +17,7 @@ from studio.gui.views.color_key import ColorKey
 from studio.gui.views.columns import above_zero, short
 from studio.gui.views.drawing import Drawing
 from studio.gui.views.error_choices import ErrorChoices
+from studio.gui.views.error_range import error_range
 from studio.gui.views.experts import COLORS, ExpertMap, expert_kinds, is_mixture
 from studio.gui.views.figure import Figure
 from studio.gui.views.kinds import kind
@@ -30,8 +31,6 @@ SPREAD_FOR_LOG = 5.0
 WARNING = 0.12
 FEW = 400
 """Layers up to which each has a mark of its own; of more, blocks or experts are shown."""
-ROOM_FOR_LINE = 0.4
-"""How much of what the data takes the warning line may take besides; where it is farther off, its edge is marked."""
 MOST_BORDERS = 120
 """Lines between blocks or kinds; more would hide the layers."""
 
@@ -75,6 +74,7 @@ class ErrorView(PointsView):
         self.plot.addItem(self._line, ignoreBounds=True)
         self.plot.vertical_grid = False
         self.plot.box.sigXRangeChanged.connect(lambda *_: self._make_room())
+        self.plot.box.sigRangeChangedManually.connect(lambda *_: self._make_room())
         self.plot.box.sigResized.connect(lambda *_: self._make_room())
 
     def _add_scales(self) -> None:
@@ -231,20 +231,16 @@ class ErrorView(PointsView):
 
     def _up(self, low: float, high: float, *, line: bool) -> tuple[float, float]:
         """The range of errors shown, for data in a range."""
-        from_zero = self.scale == "zero" or (self.marks == "bars" and not self.logarithmic)
-        bottom = 0.0 if from_zero else low  # the length of a bar is its value
-        place, room = self._place_of(self.warning_line), ROOM_FOR_LINE * (high - bottom)
-        if line or bottom - room <= place <= high + room:
-            low, high = min(low, place), max(high, place)
-        span = self._room_for_label(high - bottom)
-        above, below = span * (place > high), span * (place < bottom)  # the mark of a far line covers no layer
-        low, high = padded((low, high), 0.1)
-        return 0.0 if from_zero else low - below if self.logarithmic else max(low - below, 0.0), high + above
-
-    def _room_for_label(self, span: float) -> float:
-        """What a line of text takes of an axis that shows so much."""
         text, height = 1.6 * self.theme.font_px, self.plot.box.height()
-        return float(span * text / max(height - text, text))
+        return error_range(
+            low,
+            high,
+            self._place_of(self.warning_line),
+            from_zero=self.scale == "zero" or (self.marks == "bars" and not self.logarithmic),
+            positive=not self.logarithmic,
+            with_line=line,
+            label=text / max(height - text, text),
+        )
 
     # Decoration
 

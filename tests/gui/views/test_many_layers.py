@@ -1,5 +1,6 @@
 """The error plot when layers are too many for a mark each: boxes by block or kind, and a map of experts."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from pytestqt.qtbot import QtBot
 
 from studio.gui.views.boxes import QUARTERS, Boxes, grouped
 from studio.gui.views.columns import Columns
+from studio.gui.views.error_range import error_range
 from studio.gui.views.experts import WORST, ExpertMap, numbered
 from studio.gui.views.sections import sections
 from tests.gui.views.data import EXPERTS, KINDS, MIXTURE_BLOCKS, layers, many, mixture
@@ -89,8 +91,8 @@ def test_zoomed_blocks_come_apart_into_kinds_and_together_again(show: Show) -> N
     view = show("ErrorView")
     view.show_results(many(896))
     assert not view.drawing.split
-    view.plot.box.sigRangeChangedManually.emit([True, False])
     view.plot.box.setXRange(10, 14, padding=0)
+    view.plot.box.sigRangeChangedManually.emit([True, False])  # as the wheel does: after the range
     assert view.drawing.split
     assert view.plot.box.viewRange()[0] == pytest.approx([10, 14])
     lines = view.tip_at(QPointF(*view.points[7 * 12 + 6].tolist()))
@@ -258,3 +260,25 @@ def test_a_double_click_on_the_mark_shows_where_the_line_is(show: Show, qtbot: Q
     qtbot.mouseRelease(view.plot.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert view.plot.box.viewRange()[1][1] > 0.5
     assert view._line.value() == 0.5
+
+
+@pytest.mark.parametrize("line", [0.0, 0.05, 0.093, 0.2, 0.9])
+def test_the_data_take_most_of_the_axis_wherever_the_line_is(line: float) -> None:
+    for from_zero in (False, True):
+        bottom, top = error_range(0.09, 0.1, line, from_zero=from_zero)
+        assert bottom <= 0.09
+        assert top >= 0.1
+        assert (0.1 - (0.0 if from_zero else 0.09)) / (top - bottom) > 0.6
+        low, high = error_range(0.09, 0.1, line, from_zero=from_zero, with_line=True)
+        assert low <= line <= high
+
+
+@pytest.mark.parametrize("make", [lambda: many(47_000), lambda: mixture(61, 256)], ids=["dense", "mixture"])
+def test_ten_new_results_among_forty_seven_thousand_are_drawn_at_once(make: Callable[[], Any], show: Show) -> None:
+    view, results = show("ErrorView"), make()
+    view.show_results(results[:-10])
+    QApplication.processEvents()
+    began = time.thread_time()
+    view.show_results(results)
+    QApplication.processEvents()
+    assert time.thread_time() - began < 0.5  # 0.05 on an idle machine
