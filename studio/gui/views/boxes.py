@@ -122,7 +122,7 @@ class Boxes:
             f"smallest {low:.4f}  {names[0]}",
             f"largest {high:.4f}  {names[1]}",
             f"{above:,} above the line at {line:.4g}" if above else f"none above the line at {line:.4g}",
-            "click to select them",
+            "click selects them, double click opens the worst",
         ]
 
     def _title(self, group: int) -> str:

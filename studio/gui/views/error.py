@@ -54,6 +54,7 @@ class ErrorView(PointsView):
         self.warning_line = WARNING
         self.scale = "auto"
         self.drawing: Drawing | None = None
+        self._shown = ""
         self.choices = ErrorChoices()
         self.choices.changed.connect(self._chosen)
         self.controls.addWidget(self.choices)
@@ -155,6 +156,8 @@ class ErrorView(PointsView):
         self._offer()
         self._sections = sections(self.columns, self.order)
         self.drawing = self._summed()
+        if self.marks != self._shown:  # the axes mean something else: a zoom into them is over
+            self._shown, self.plot.fitted = self.marks, True
         self.plot.box.invertY(self.marks == "experts")
         if self.drawing is not None:
             return self.drawing.points

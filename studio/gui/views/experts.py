@@ -118,7 +118,7 @@ class ExpertMap:
             warn = f", above the line at {line:.4g}" if self._columns.error[index] > line else ""
             rank = f"rank {self._columns.rank(index):,} of {len(self._columns):,}"
             lines.append(f"{kind}  {layer.format}  relative error {self._columns.error[index]:.4f}  ({rank}){warn}")
-        return [*lines, "click to select them"]
+        return [*lines, "click selects them, double click opens the worst"]
 
     def legend(self, theme: Theme) -> list[Entry]:
         """None: the colours have a key."""

@@ -207,7 +207,8 @@ class PointsView(View):
     def _opened(self, point: QPointF) -> None:
         found = self.layers_at(point)
         if found:
-            self.layer_activated.emit(self.columns.layers[found[0]].name)
+            worst = max(found, key=lambda i: self.columns.error[i])
+            self.layer_activated.emit(self.columns.layers[worst].name)
         else:
             self.fit()
 

@@ -282,3 +282,22 @@ def test_ten_new_results_among_forty_seven_thousand_are_drawn_at_once(make: Call
     view.show_results(results)
     QApplication.processEvents()
     assert time.thread_time() - began < 0.5  # 0.05 on an idle machine
+
+
+def test_a_zoom_ends_when_layers_become_boxes_because_the_axis_is_another(show: Show) -> None:
+    view = show("ErrorView")
+    view.show_results(many(300))
+    view.plot.box.setXRange(10, 20, padding=0)
+    view.plot.box.sigRangeChangedManually.emit([True, False])
+    view.show_results(many(896))
+    assert view.plot.box.viewRange()[0] == pytest.approx([-0.6, 127.6])
+
+
+def test_a_double_click_on_a_box_or_a_cell_opens_its_worst_layer(show: Show, qtbot: QtBot) -> None:
+    view = show("ErrorView")
+    view.show_results(mixture())
+    for marks, place in (("experts", QPointF(9, 7)), ("boxes", QPointF(7, 0.1))):
+        view.set_marks(marks)
+        with qtbot.waitSignal(view.layer_activated) as caught:
+            view.plot.box.opened.emit(place)
+        assert caught.args[0] == "model.layers.7.mlp.experts.9.down_proj"
