@@ -82,7 +82,7 @@ class CompareView(View):
         self.gain_box.setSuffix(" %")
         self.gain_box.setAccessibleName("Gain above which B is used")
         self.gain_box.valueChanged.connect(lambda _: self._mark())
-        self.apply_button = QPushButton()
+        self.apply_button = QPushButton("Use B")
         self.apply_button.clicked.connect(self._apply)
         self.dumbbells = Dumbbells()
         self.dumbbells.rows_picked.connect(lambda rows, add: self.pick([self._name(row) for row in rows], add))
