@@ -2,6 +2,7 @@
 
 from kernels import FORMATS, __version__
 from studio.core.architectures import ROLES
+from studio.core.architectures.naming import expert_index
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -120,6 +121,7 @@ __all__ = [
     "compare",
     "demo_checkpoint",
     "estimate",
+    "expert_index",
     "export",
     "exported_results",
     "fitted",
