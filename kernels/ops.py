@@ -25,6 +25,12 @@ from kernels.quantized import Quantized
 FEW_ROWS = 8
 """Rows of activations that the product kernel takes: decoding tokens, not reading a prompt."""
 
+STOCK_ROWS = 64
+"""Rows up to which a stock product of packed weights costs less than decoding them for a dense one."""
+
+_LARGE_CODES = 1 << 24
+"""Words of codes from which the product kernel is ahead of stock mlx for one row without a tensor scale."""
+
 _LARGEST_BLOCK_OF_MANY_ROWS = 64
 
 
@@ -145,12 +151,36 @@ def quantized_matmul(x: mx.array, weight: Packed | Quantized, transpose: bool = 
     lib = _kernels()
     if lib is None:
         return _dense_product(x, packed, transpose, mx.float32)
-    if packed.format.scale == "e4m3" and _own_is_faster(lib):
-        if transpose and x.size // x.shape[-1] <= FEW_ROWS:
-            return _own_product(lib, x, packed)
-        if x.dtype == mx.bfloat16:
-            return _dense_product(x, packed, transpose, mx.bfloat16)
-    return _stock_product(lib, x, packed, transpose)
+    if packed.format.scale != "e4m3" or not _own_is_faster(lib):
+        return _stock_product(lib, x, packed, transpose)
+    return _cheapest_product(lib, x, packed, transpose)
+
+
+def _cheapest_product(lib: Library, x: mx.array, weight: Packed, transpose: bool) -> mx.array:
+    """By what a call costs from Python on CUDA with mlx 0.32.4; see the README of kernels."""
+    rows = x.size // x.shape[-1]
+    if transpose and _own_is_cheapest(rows, weight, x.dtype):
+        return _own_product(lib, x, weight)
+    if x.dtype == mx.bfloat16 and rows > STOCK_ROWS:
+        return _dense_product(x, weight, transpose, mx.bfloat16)
+    return _stock_product(lib, x, weight, transpose)
+
+
+def _own_is_cheapest(rows: int, weight: Packed, dtype: Any) -> bool:
+    three = weight.tensor_scale is not None
+    if rows == 1 and not three:
+        return weight.codes.size >= _LARGE_CODES
+    if rows == FEW_ROWS:  # from 8 rows on stock mlx has another kernel
+        return three and dtype != mx.bfloat16
+    return rows < FEW_ROWS
+
+
+@cache
+def _first_matrix() -> mx.array:
+    """The index 0, kept and evaluated: making it takes a launch of its own at each call."""
+    index = mx.zeros((1,), mx.uint32)
+    mx.eval(index)
+    return index
 
 
 def _stock_product(lib: Library, x: mx.array, weight: Packed, transpose: bool) -> mx.array:
@@ -159,7 +189,7 @@ def _stock_product(lib: Library, x: mx.array, weight: Packed, transpose: bool) -
             return _in_slices(x, weight, transpose)
         return stock_mlx.quantized_matmul(x, weight, transpose)
     flat = _wide_enough(x).reshape(1, -1, x.shape[-1])
-    y = stock_mlx.gather_qmm(flat, weight.stacked(), mx.zeros((1,), mx.uint32), None, transpose, sorted_indices=False)
+    y = stock_mlx.gather_qmm(flat, weight.stacked(), _first_matrix(), None, transpose, sorted_indices=False)
     return y.reshape(*x.shape[:-1], -1).astype(x.dtype)
 
 
@@ -177,7 +207,7 @@ def _dense_product(x: mx.array, weight: Packed, transpose: bool, dtype: Any) -> 
 
 
 def _own_is_faster(lib: Library) -> bool:
-    """On CUDA our kernel and the decoded product are ahead of mlx 0.32.4; see the README of kernels for by how much."""
+    """On CUDA our kernel and the decoded product can be ahead of mlx 0.32.4; see the README of kernels."""
     return lib.device == "cuda"
 
 

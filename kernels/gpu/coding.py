@@ -120,7 +120,8 @@ def _encode_affine(lib: Library, weight: mx.array, row: Format) -> Coded:
     parameters: Parameters = {"KIND": KINDS[weight.dtype], "BITS": row.bits, "GROUP": row.block}
     part = ((rows, groups), _bits_dtype(weight.dtype))
     outputs = [((rows, width * row.bits // 32), mx.uint32), part, part]
-    codes, scales, biases = lib.launch("affine_encode", [weight], parameters, outputs, rows * groups)
+    lanes = weight.size // 16
+    codes, scales, biases = lib.launch("affine_encode", [weight], parameters, outputs, lanes)
     return Coded(codes, scales.view(weight.dtype), biases.view(weight.dtype))
 
 

@@ -2,6 +2,7 @@
 
 from kernels import FORMATS, __version__
 from studio.core.architectures import ROLES
+from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -127,6 +128,7 @@ __all__ = [
     "deciding_rules",
     "demo_checkpoint",
     "estimate",
+    "expert_index",
     "export",
     "exported_results",
     "fitted",

@@ -1,5 +1,6 @@
 """Operations with a tensor scale: right on the processor, safe in float16, clear about what is wrong."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,42 @@ def test_rows_that_stock_mlx_can_not_take_at_once_on_cuda_go_in_slices(monkeypat
     monkeypatch.setattr(ops, "_kernels", lambda: Library("cuda"))
     assert error(ops.quantized_matmul(x, packed), want) < 1e-5
     assert taken == [7, 7, 6]
+
+
+PATHS = {
+    ("nvfp4-3t", "bfloat16", True): {1: "own", 7: "own", 8: "stock", 64: "stock", 65: "dense"},
+    ("nvfp4-3t", "float16", True): {1: "own", 8: "own", 9: "stock", 65: "stock"},
+    ("nvfp4-3t", "bfloat16", False): {1: "stock", 64: "stock", 65: "dense"},
+    ("nvfp4-2t", "bfloat16", True): {1: "stock", 2: "own", 7: "own", 8: "stock", 64: "stock", 65: "dense"},
+    ("nvfp4-2t", "float32", True): {1: "stock", 2: "own", 8: "stock", 65: "stock"},
+    ("int4-g64", "bfloat16", True): {1: "stock", 65: "stock"},
+}
+
+
+@pytest.mark.parametrize(("name", "dtype", "transpose"), PATHS)
+def test_a_product_on_cuda_takes_the_path_whose_calls_cost_least(
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, transpose: bool
+) -> None:
+    packed, taken = ops.quantize(weight(), name), []
+    for path in ("own", "stock", "dense"):
+        monkeypatch.setattr(ops, f"_{path}_product", lambda *_, path=path: taken.append(path))
+    monkeypatch.setattr(ops, "_kernels", lambda: Library("cuda"))
+    wanted = PATHS[name, dtype, transpose]
+    for rows in wanted:
+        ops.quantized_matmul(mx.zeros((rows, 256 if transpose else 24), getattr(mx, dtype)), packed, transpose)
+    assert taken == list(wanted.values())
+
+
+def test_one_row_meets_our_kernel_where_a_weight_without_tensor_scale_is_large() -> None:
+    large = replace(ops.quantize(weight(), "nvfp4-2t"), codes=mx.zeros((1 << 14, 1 << 10), mx.uint32))
+    assert ops._own_is_cheapest(1, large, mx.bfloat16)
+
+
+def test_the_kept_index_serves_other_threads_and_traces() -> None:
+    ops._first_matrix.cache_clear()
+    assert mx.compile(lambda x: x + ops._first_matrix())(mx.ones((1,))).item() == 1
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: (ops._first_matrix() + 2).item()).result() == 2
 
 
 @pytest.mark.parametrize("g", [1e-5, 1e-7])

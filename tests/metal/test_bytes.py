@@ -87,6 +87,16 @@ def test_ragged_shapes(metal: Library, name: str, shape: tuple[int, int]) -> Non
     assert_same(metal, weight, recipe(name), float(reference.tensor_scale(0.3)) if name == "nvfp4-3t" else 1.0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.affine])
+def test_integer_groups_of_either_sign_in_ragged_shapes(metal: Library, name: str, dtype: str) -> None:
+    rng, block = np.random.default_rng(13), FORMATS[name].block
+    for groups in (1, 3, 33):
+        for center in (-9, 0, 9):
+            weight = (rng.standard_normal((groups, 3 * block)) + center) * np.exp2(rng.integers(-9, 9, (groups, 1)))
+            assert_same(metal, weight.astype(DTYPES[dtype]), recipe(name))
+
+
 @pytest.mark.parametrize("name", ["nvfp4-2t", "nvfp4-3t"])
 def test_every_finite_bfloat16(metal: Library, name: str) -> None:
     weight = np.arange(65536, dtype=np.uint16).view(ml_dtypes.bfloat16)

@@ -134,6 +134,21 @@ MUTANTS = (
     Mutant("exponent rounded down", "mx", "+ uint((ratio & 0x7fffffu) != 0u)", "", "mxfp4"),
     Mutant("exponent of tiny blocks", "mx", "ratio == 0u ? 127u :", "", "mxfp8", dtype=np.float32),
     Mutant("edge of the range by float", "affine", "below > above", "low > high", "int4-g64"),
+    Mutant("range of half a group", "affine", "mask < LANES", "mask < LANES / 2", "int8-g64"),
+    Mutant("range of two groups", "affine", "mask < LANES", "mask <= LANES", "int4-g32"),
+    Mutant("lowest weight without signs", "affine", "(most >> 31) ? most : least", "least", "int4-g64"),
+    Mutant("highest weight with signs", "affine", "(top >> 31) ? least : top", "top", "int4-g64"),
+    Mutant("code past the last", "affine", "smaller(fused(a.inverse,", "larger(fused(a.inverse,", "int4-g64"),
+    Mutant(
+        "integer by the reciprocal alone",
+        "affine",
+        "fused(a.inverse, fused(-guess, a.scale, x), guess)",
+        "guess",
+        "int8-g64",
+    ),
+    Mutant("true division of integers never taken", "affine_encode", "a.quick ?", "true ?", "int8-g64"),
+    Mutant("lane past the end writes", "affine_encode", "if (i >= parts) continue;", "", "int8-g128"),
+    Mutant("simdgroup leaves one by one", "affine_encode", "first < parts;", "i < parts;", "int8-g128"),
     Mutant(
         "bias forgotten",
         "affine",
@@ -157,10 +172,19 @@ def planted(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_text", text)
 
 
+def integers() -> np.ndarray:
+    """Groups whose ends are of every sign, and a last simdgroup that is not full."""
+    rng = np.random.default_rng(12)
+    near = rng.standard_normal((33, 128)) + np.repeat([-9, 0, 9], 11)[:, None]
+    return (near * np.exp2(rng.integers(-9, 9, (33, 1)))).astype(ml_dtypes.bfloat16)
+
+
 def weights(mutant: Mutant) -> list[tuple[np.ndarray, float]]:
     three = FORMATS[mutant.format].tensor_scale
     g = float(np.float32(0.02 / 2688)) if three else 1.0
     made = [(adversarial(mutant.dtype), g)]
+    if FORMATS[mutant.format].affine:
+        made.append((integers(), g))
     if three:
         made += delicate(mutant.dtype)
     return made

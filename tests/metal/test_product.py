@@ -43,9 +43,8 @@ def test_a_tensor_scale_of_any_size_neither_overflows_nor_vanishes(metal: Librar
     assert missed(metal, "nvfp4-3t", "float32", 2, 9, 256, size) < ROUNDING["float32"]
 
 
-@pytest.mark.parametrize("rows", [1, 8, 9])
-@pytest.mark.parametrize("transpose", [True, False])
-def test_every_number_of_rows_is_served_without_stock_products(
+@pytest.mark.parametrize(("rows", "transpose"), [(1, True), (7, True), (65, True), (65, False)])
+def test_few_rows_and_many_are_served_without_stock_products(
     metal: Library, monkeypatch: pytest.MonkeyPatch, rows: int, transpose: bool
 ) -> None:
     packed = ops.quantize(weight(32, 48))

@@ -5,7 +5,48 @@ inline int ordered(uint bits) {  // whole numbers in the order of the floats the
 }
 inline float from_ordered(int key) { return as_type<float>(uint(key) ^ (key < 0 ? 0x7fffffffu : 0u)); }
 
-struct Affine { float scale; float bias; };
+struct Range { int low; int high; };  // the lowest and the highest weight, ordered
+
+inline Range joined(Range a, Range b) {
+  a.low = smaller(a.low, b.low);
+  a.high = larger(a.high, b.high);
+  return a;
+}
+
+template <int LANES> inline Range range_of_lanes(Range r) {  // of LANES neighbours, each of which gets it
+  UNROLL for (int mask = 1; mask < LANES; mask *= 2) {
+    Range other;
+    other.low = simd_shuffle_xor(r.low, ushort(mask));
+    other.high = simd_shuffle_xor(r.high, ushort(mask));
+    r = joined(r, other);
+  }
+  return r;
+}
+
+// Bits of floats are compared as whole numbers: the largest is the lowest weight where any has its sign set, the
+// smallest is the highest where all have, and the largest as numbers with a sign is the highest where one has not.
+template <int KIND, int N> inline Range range_of(Words<N> block) {
+  uint most = block.w[0], least = block.w[0], top = block.w[0];
+  UNROLL for (int k = 1; k < N; ++k) {
+    most = KIND == 0 ? larger(most, block.w[k]) : larger_halves(most, block.w[k]);
+    least = KIND == 0 ? smaller(least, block.w[k]) : smaller_halves(least, block.w[k]);
+    top = KIND == 0 ? uint(larger(int(top), int(block.w[k]))) : higher_halves(top, block.w[k]);
+  }
+  if (KIND != 0) {
+    most = larger(most >> 16, most & 0xffffu);
+    least = smaller(least >> 16, least & 0xffffu);
+    top = uint(larger(int(top) >> 16, int(top << 16) >> 16)) & 0xffffu;
+  }
+  most = widen<KIND>(most);
+  least = widen<KIND>(least);
+  top = widen<KIND>(top);
+  Range r;
+  r.low = ordered((most >> 31) ? most : least);
+  r.high = ordered((top >> 31) ? least : top);
+  return r;
+}
+
+struct Affine { float scale; float bias; float inverse; bool quick; };
 
 template <int BITS> inline Affine affine_of(float low, float high) {
   const float bins = float((1 << BITS) - 1);
@@ -17,12 +58,32 @@ template <int BITS> inline Affine affine_of(float low, float high) {
   Affine a;
   a.scale = steps == 0.0f ? scale : edge / steps;
   a.bias = steps == 0.0f ? 0.0f : edge;
+  a.inverse = 1.0f / a.scale;
+  a.quick = absolute(a.scale) > 0x1p-30f && absolute(a.scale) < 0x1p90f;
   return a;
 }
 
-template <int BITS> inline uint affine_code(float weight, Affine a) {
-  float code = nearest((weight - a.bias) / a.scale);
-  return uint(smaller(larger(code, 0.0f), float((1 << BITS) - 1)));
+#define CODE_BASE 0x1.8p23f
+#define CODE_BASE_BITS 0x4b400000u
+
+// The code above CODE_BASE, which rounds to nearest even. The quick quotient is that of true division, to the bit, beside
+// every k + 0.5: tests/kernels/division_check.cpp walks all divisors. Only the far end of a range can exceed its codes.
+template <int BITS, bool QUICK> inline uint affine_code(float weight, Affine a) {
+  const float bins = float((1 << BITS) - 1);
+  float x = weight - a.bias;
+  if (!QUICK) return as_type<uint>(smaller(larger(nearest(x / a.scale), 0.0f), bins) + CODE_BASE);
+  float guess = product(x, a.inverse);
+  return as_type<uint>(smaller(fused(a.inverse, fused(-guess, a.scale, x), guess), bins) + CODE_BASE);
+}
+
+template <int KIND, int BITS, bool QUICK, int N> inline Words<BITS / 2> affine_codes(Words<N> block, Affine a) {
+  const int PER_WORD = 32 / BITS;
+  const uint bases = CODE_BASE_BITS * (BITS == 4 ? 0x11111111u : 0x01010101u);
+  Words<BITS / 2> codes = {};
+  UNROLL for (int k = 15; k >= 0; --k)
+    codes.w[k / PER_WORD] = (codes.w[k / PER_WORD] << BITS) + affine_code<BITS, QUICK>(value_of<KIND>(block, k), a);
+  UNROLL for (int k = 0; k < BITS / 2; ++k) codes.w[k] -= bases;
+  return codes;
 }
 
 template <int KIND, int BITS> inline uint affine_decoded(uint code, float scale, float bias) {

@@ -1,27 +1,19 @@
-  // w [rows, K] -> codes [rows, K * BITS / 32], scales and biases [rows, K / GROUP] as bits of w's dtype. One thread per
-  // group, two passes over its 16-byte parts. Attributes: thread_position_in_grid, threads_per_grid.
-  const int PER_PART = KIND == 0 ? 4 : 8, PARTS = GROUP / PER_PART, PER_WORD = 32 / BITS;
-  size_t groups = size_t(w_shape[0]) * size_t(w_shape[1] / GROUP), stride = threads_per_grid.x;
-  for (size_t i = thread_position_in_grid.x; i < groups; i += stride) {
-    int low = 0x7fffffff, high = -0x7fffffff - 1;
-    for (int k = 0; k < PARTS; ++k) {
-      Words<4> part = load_block<4>(w, i * PARTS + size_t(k));
-      UNROLL for (int j = 0; j < PER_PART; ++j) {
-        int key = ordered(as_type<uint>(value_of<KIND>(part, j)));
-        low = key < low ? key : low;
-        high = key > high ? key : high;
-      }
+  // w [rows, K] -> codes [rows, K * BITS / 32], scales and biases [rows, K / GROUP] as bits of w's dtype. A lane encodes 16
+  // weights, and neighbours find the range of their group together. Whole simdgroups stay in the loop: lanes past the end
+  // read the last part and write nothing. Attributes: thread_position_in_grid, threads_per_grid, thread_index_in_simdgroup.
+  const int N = KIND == 0 ? 16 : 8, LANES = GROUP / 16;
+  size_t parts = size_t(w_shape[0]) * size_t(w_shape[1] / 16), stride = threads_per_grid.x;
+  size_t i = thread_position_in_grid.x, first = i - size_t(thread_index_in_simdgroup);
+  for (; first < parts; first += stride, i += stride) {
+    Words<N> block = load_block<N>(w, i < parts ? i : parts - 1);
+    Range range = range_of_lanes<LANES>(range_of<KIND>(block));
+    Affine a = affine_of<BITS>(from_ordered(range.low), from_ordered(range.high));
+    Words<BITS / 2> packed = a.quick ? affine_codes<KIND, BITS, true>(block, a) : affine_codes<KIND, BITS, false>(block, a);
+    if (i >= parts) continue;
+    if (BITS == 4) store8(codes, i, packed.w[0], packed.w[1]);
+    else store_block<BITS / 2>(codes, i, packed);
+    if (thread_index_in_simdgroup % uint(LANES) == 0u) {
+      scales[i / LANES] = narrow<KIND>(a.scale);
+      biases[i / LANES] = narrow<KIND>(a.bias);
     }
-    Affine a = affine_of<BITS>(from_ordered(low), from_ordered(high));
-    Words<GROUP * BITS / 32> packed = {};
-    UNROLL for (int k = 0; k < PARTS; ++k) {
-      Words<4> part = load_block<4>(w, i * PARTS + size_t(k));
-      UNROLL for (int j = 0; j < PER_PART; ++j) {
-        int at = k * PER_PART + j;
-        packed.w[at / PER_WORD] |= affine_code<BITS>(value_of<KIND>(part, j), a) << (BITS * (at % PER_WORD));
-      }
-    }
-    store_block<GROUP * BITS / 32>(codes, i, packed);
-    scales[i] = narrow<KIND>(a.scale);
-    biases[i] = narrow<KIND>(a.bias);
   }

@@ -44,10 +44,13 @@ __device__ inline float absolute(float x) { return fabsf(x); }
 __device__ inline float nearest(float x) { return rintf(x); }
 __device__ inline uint larger(uint a, uint b) { return max(a, b); }
 __device__ inline uint smaller(uint a, uint b) { return min(a, b); }
+__device__ inline int larger(int a, int b) { return max(a, b); }
+__device__ inline int smaller(int a, int b) { return min(a, b); }
 __device__ inline uint ones(uint x) { return __popc(x); }
 __device__ inline uint4 four(uint a, uint b, uint c, uint d) { return make_uint4(a, b, c, d); }
 __device__ inline uint low_half_up(uint pair) { return __byte_perm(pair, 0u, 0x1044); }
 __device__ inline uint larger_halves(uint a, uint b) { return __vmaxu2(a, b); }
+__device__ inline uint higher_halves(uint a, uint b) { return __vmaxs2(a, b); }
 __device__ inline uint smaller_halves(uint a, uint b) { return __vminu2(a, b); }
 __device__ inline uint float_of_half(uint bits) { return __float_as_uint(__half2float(__ushort_as_half(ushort(bits)))); }
 __device__ inline uint half_of_float(float x) { return __half_as_ushort(__float2half_rn(x)); }
@@ -68,6 +71,7 @@ __device__ inline uint sign_nibbles(uint a, uint b, uint c, uint d) {
   return ((even >> 4) & 0x08080808u) | (odd & 0x80808080u);
 }
 
+__device__ inline int simd_shuffle_xor(int v, ushort mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 __device__ inline float simd_sum(float v) {
   for (int m = 16; m; m >>= 1) v = __fadd_rn(v, __shfl_xor_sync(0xffffffffu, v, m));
   return v;

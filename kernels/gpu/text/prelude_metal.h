@@ -22,6 +22,8 @@ inline float absolute(float x) { return metal::abs(x); }
 inline float nearest(float x) { return metal::rint(x); }
 inline uint larger(uint a, uint b) { return metal::max(a, b); }
 inline uint smaller(uint a, uint b) { return metal::min(a, b); }
+inline int larger(int a, int b) { return metal::max(a, b); }
+inline int smaller(int a, int b) { return metal::min(a, b); }
 inline uint ones(uint x) { return metal::popcount(x); }
 
 inline uint4 four(uint a, uint b, uint c, uint d) { return uint4(a, b, c, d); }
@@ -29,6 +31,7 @@ inline uint4 four(uint a, uint b, uint c, uint d) { return uint4(a, b, c, d); }
 // Two 16-bit magnitudes in one word.
 inline uint low_half_up(uint pair) { return pair << 16; }
 inline uint larger_halves(uint a, uint b) { return as_type<uint>(metal::max(as_type<ushort2>(a), as_type<ushort2>(b))); }
+inline uint higher_halves(uint a, uint b) { return as_type<uint>(metal::max(as_type<short2>(a), as_type<short2>(b))); }
 inline uint smaller_halves(uint a, uint b) { return as_type<uint>(metal::min(as_type<ushort2>(a), as_type<ushort2>(b))); }
 
 inline uint float_of_half(uint bits) { return as_type<uint>(float(as_type<half>(ushort(bits)))); }

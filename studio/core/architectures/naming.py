@@ -75,6 +75,13 @@ def block_index(tensor: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def expert_index(name: str) -> int | None:
+    """The number of the expert that the layer of this name belongs to, or None; quick, for all layers of a mixture."""
+    number, _, projection = name.rpartition(".experts.")[2].partition(".")
+    is_index = number.isdecimal() and len(number) < 10
+    return int(number) if projection and is_index and ".experts." in name else None
+
+
 def expert_of(name: str, family: Family) -> tuple[str, int, str] | None:
     """(module that holds the experts, index, projection) of the matrix of a single expert, or None."""
     for text in filter(None, (family.experts, generic.EXPERT)):

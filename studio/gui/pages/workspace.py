@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QVBoxLayout, QWidget
 
+from studio import core
 from studio.gui import views
 from studio.gui.layers.document import Document
 from studio.gui.layers.filter_bar import FilterBar
@@ -104,6 +105,7 @@ class Workspace(QWidget):
         for view in self.views.values():
             view.layers_selected.connect(self.document.select)
             view.layer_activated.connect(self.inspect)
+            view.subject = self.subject
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
@@ -194,6 +196,15 @@ class Workspace(QWidget):
         """Show one layer in the inspector; when it is one of several that are selected, they stay so."""
         self.document.make_current(name)
         self.show_page("inspect")
+
+    def subject(self) -> tuple[str, str]:
+        """Names of the model and of the plan, which stand in every picture."""
+        model, state = self.document.model, self.document.state
+        if model is None:
+            return "", ""
+        edits = len(state.edits)
+        by_hand = f", {core.counted(edits, 'layer')} chosen by hand" if edits else ""
+        return core.printable(model.name, 60), f"{state.plan.name or 'own'} plan, format {state.plan.format}{by_hand}"
 
     def plots(self) -> Iterator[Any]:
         """All views that can be saved."""

@@ -11,7 +11,8 @@ class Theme:
 
     window, surface: the ground, and what lies on it (tables, plots, cards). raised: headers and block rows. border:
     lines around things. grid: lines inside plots. selection, selected_text: a selected row. roles, formats: colours
-    that tell kinds of layers and formats apart, also for colour-blind eyes; never the only sign. font_px: text height.
+    that tell roles of layers and formats apart. kinds: those of marks in plots. All do so for colour-blind eyes too,
+    and are never the only sign. font_px: text height.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Theme:
     selection: str
     selected_text: str
     formats: dict[str, str]
+    kinds: dict[str, str]
 
     def with_font(self, pixels: int) -> "Theme":
         """The same colours with text of another height, kept within what stays usable."""
@@ -78,6 +80,21 @@ LIGHT = Theme(
         "int8-g64": "#3d6a85",
         "int8-g128": "#4d6472",
     },
+    kinds={
+        "query": "#2233dd",
+        "key": "#0396e8",
+        "value": "#12393f",
+        "output": "#6a1a96",
+        "gate": "#a08c0a",
+        "up": "#7a3a0c",
+        "down": "#dd4a90",
+        "router": "#2e7d32",
+        "embedding": "#00807f",
+        "head": "#b3261e",
+        "ssm": "#6b7a00",
+        "norm": "#6b7280",
+        "other": "#59626f",
+    },
 )
 
 DARK = Theme(
@@ -115,6 +132,21 @@ DARK = Theme(
         "int4-g64": "#c98be0",
         "int8-g64": "#86bfe0",
         "int8-g128": "#a3b9c6",
+    },
+    kinds={
+        "query": "#6f76cf",
+        "key": "#aed0f7",
+        "value": "#2fe6bb",
+        "output": "#9a45f5",
+        "gate": "#f5e03f",
+        "up": "#d48a48",
+        "down": "#d63672",
+        "router": "#7bd88f",
+        "embedding": "#4fb3b3",
+        "head": "#ff7a70",
+        "ssm": "#b9c93a",
+        "norm": "#9ea7b3",
+        "other": "#9ea7b3",
     },
 )
 

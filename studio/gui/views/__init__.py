@@ -21,9 +21,13 @@ thread, then build views on the GUI thread). Every view is a `QWidget` made with
     copy_image(), fit()       picture to the clipboard; zoom out to all of the data
     set_table_shown(bool)     the same numbers as a table; `table_action` is the checkable action in `menu`
 
-A hidden view keeps what it is given and draws once it is shown, so it costs nothing.
+    subject                   set it to a function that returns the names of the model and of the plan, for pictures
 
-ErrorView also has set_warning_line(value) and the signal warning_changed(float), sent while the line is let go.
+A hidden view keeps what it is given and draws once it is shown, so it costs nothing; its plots are made when there is
+something to show in them.
+
+ErrorView also has set_warning_line(value) and the signal warning_changed(float), sent while the line is let go; and
+set_marks("auto" | "dots" | "bars" | "boxes" | "experts").
 InspectorView also has block_wanted(str, int, int, int): layer name, index of its matrix, row, block of the format of
 A; answer with show_block(core.BlockDetail | None). other_wanted(str, str): layer name and format for side B ("" for
 none); answer with show_detail.

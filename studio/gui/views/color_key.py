@@ -1,4 +1,4 @@
-"""ColorKey: the colours of a map from its least to its largest value, with both values."""
+"""ColorKey: the colours of a map from its least to its largest value, with both values, and what they are."""
 
 import pyqtgraph as pg
 from PySide6.QtCore import QRectF, QSize, Qt
@@ -10,13 +10,14 @@ WIDTH = 4.5
 
 
 class ColorKey(QWidget):
-    """A strip of colours between two texts."""
+    """A strip of colours between two texts, a title before them where there is one."""
 
     def __init__(self, colors: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self._map = pg.colormap.get(colors)
+        self._colors = colors
         self._ends = ("", "")
+        self._title = ""
         self._ink = "#000000"
 
     def set_color(self, ink: str) -> None:
@@ -24,9 +25,10 @@ class ColorKey(QWidget):
         self._ink = ink
         self.update()
 
-    def show_ends(self, least: str, largest: str, meaning: str) -> None:
-        """Show other values; `meaning` says what they are."""
+    def show_ends(self, least: str, largest: str, meaning: str, *, titled: bool = False) -> None:
+        """Show other values; `meaning` says what they are, in the picture too when it is `titled`."""
         self._ends = (least, largest)
+        self._title = meaning if titled else ""
         self.setAccessibleName(f"{meaning}: dark {least}, bright {largest}")
         self.setToolTip(self.accessibleName())
         self.updateGeometry()
@@ -36,11 +38,15 @@ class ColorKey(QWidget):
         """Both texts and the strip."""
         metrics = self.fontMetrics()
         texts = sum(metrics.horizontalAdvance(text) + 5 for text in self._ends)
-        return QSize(texts + round(WIDTH * metrics.height()), metrics.height() + 4)
+        return QSize(self._indent() + texts + round(WIDTH * metrics.height()), metrics.height() + 4)
 
     def minimumSizeHint(self) -> QSize:
         """All of it."""
         return self.sizeHint()
+
+    def _indent(self) -> int:
+        """Room that the title takes."""
+        return self.fontMetrics().horizontalAdvance(self._title) + 10 if self._title else 0
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw texts and colours."""
@@ -48,11 +54,14 @@ class ColorKey(QWidget):
         left, right = (metrics.horizontalAdvance(text) + 5 for text in self._ends)
         painter.setPen(QColor(self._ink))
         sides = (Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight)
+        painter.drawText(self.rect(), int(sides[0] | Qt.AlignmentFlag.AlignVCenter), self._title)
+        room = self.rect().adjusted(self._indent(), 0, 0, 0)
         for text, side in zip(self._ends, sides, strict=True):
-            painter.drawText(self.rect(), int(side | Qt.AlignmentFlag.AlignVCenter), text)
+            painter.drawText(room, int(side | Qt.AlignmentFlag.AlignVCenter), text)
         height = metrics.height() * 0.6
-        strip = QRectF(left, (self.height() - height) / 2, self.width() - left - right, height)
+        strip = QRectF(room.left() + left, (self.height() - height) / 2, room.width() - left - right, height)
         shades = QLinearGradient(strip.topLeft(), strip.topRight())
+        colors = pg.colormap.get(self._colors)
         for step in range(9):
-            shades.setColorAt(step / 8, self._map.map(step / 8, mode="qcolor"))
+            shades.setColorAt(step / 8, colors.map(step / 8, mode="qcolor"))
         painter.fillRect(strip, shades)

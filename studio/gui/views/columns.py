@@ -1,28 +1,17 @@
 """Columns: the figures of quantized layers as arrays, worked out once per result; and the kinds of layers."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from operator import is_
 
 import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
 from studio.gui.shell.theme import Theme
+from studio.gui.views.kinds import SHAPES, entry, place
 from studio.gui.views.labels import Entry
 
-SHAPES = {
-    "dot": "o",
-    "square": "s",
-    "up": "t1",
-    "diamond": "d",
-    "down": "t",
-    "pentagon": "p",
-}
-"""Our names of shapes and pyqtgraph's."""
-
-LARGEST_KINDS = 9
-OTHERS = "other"
 _TINY = 1e-9
 
 
@@ -30,65 +19,108 @@ class Columns:
     """Arrays over the quantized layers of a list of results, in its order.
 
     error: relative error. ratio: max|w| / sigma, 0 where it is not known. block: index or -1. stack: which row of
-    blocks it is in, by name: a model with a vision tower has two. Each layer that was ever seen has a place in arrays
-    behind these, so that taking over results costs what is new, and one gathering.
+    blocks it is in, by name: a model with a vision tower has two. kind_of, format_of: indices into `kinds`, `formats`.
+    Each layer that was ever seen has a place in arrays behind these, so that taking over results costs what is new, and
+    one gathering.
     """
 
     def __init__(self) -> None:
         self._forget()
         self.layers: list[core.LayerResult] = []
-        self._gather([])
+        self._gather(np.zeros(0, np.int64))
 
     def _forget(self) -> None:
         self._place_of: dict[str, int] = {}
         self._held: list[core.LayerResult] = []
         self._figures = np.zeros((0, 2))
         self._marks = np.zeros((0, 4), np.int64)
+        self._experts = np.zeros(0, np.int64)
         self._kinds: dict[str, int] = {}
+        self._roles: list[str] = []
         self._formats: dict[str, int] = {}
         self._stacks: dict[str, int] = {}
 
     def update(self, results: Sequence[core.LayerResult]) -> bool:
         """Take other results; False when they are the same objects."""
-        layers = [result for result in results if result.quantized]
-        if len(layers) == len(self.layers) and all(map(_same, layers, self.layers)):
+        layers = [result for result in results if result.format != core.KEEP]
+        if len(layers) == len(self.layers) and all(map(is_, layers, self.layers)):
             return False
         if not layers:  # another checkpoint: nothing of the former one is held
             self._forget()
         self.layers = layers
-        places = list(map(self._place_of.get, [layer.name for layer in layers]))
-        for at, (place, layer) in enumerate(zip(places, layers, strict=True)):
-            if place is None or self._held[place] is not layer:
-                places[at] = self._hold(layer, place)
-        self._gather(places)
+        self._gather(self._hold(layers))
         return True
 
-    def _hold(self, layer: core.LayerResult, place: int | None) -> int:
-        if place is None:
-            place = self._place_of[layer.name] = len(self._held)
-            self._held.append(layer)
-            if place >= len(self._figures):
-                self._figures = np.resize(self._figures, (2 * place + 64, 2))
-                self._marks = np.resize(self._marks, (2 * place + 64, 4))
-        self._held[place] = layer
-        error = layer.rel_err
-        self._figures[place] = error if np.isfinite(error) else 1.0, _ratio(layer)
-        kind_number = self._kinds.setdefault(kind(layer), len(self._kinds))
-        format_number = self._formats.setdefault(layer.format, len(self._formats))
-        stack = "" if layer.block is None else layer.name.partition(f".{layer.block}.")[0]
-        stack_number = self._stacks.setdefault(stack, len(self._stacks))
-        block = -1 if layer.block is None else layer.block
-        self._marks[place] = block, kind_number, format_number, stack_number
-        return place
-
-    def _gather(self, places: Sequence[int | None]) -> None:
+    def _hold(self, layers: Sequence[core.LayerResult]) -> NDArray[np.int64]:
+        """The place of each layer in the arrays, which take over those that are new."""
+        found, held = self._place_of, self._held
+        before = len(found)
+        places = [found.setdefault(layer.name, len(found)) for layer in layers]
+        fresh = [i for i, place in enumerate(places) if place >= len(held) or held[place] is not layers[i]]
+        held.extend(layers[i] for i in fresh if places[i] >= before)
         chosen = np.array(places, np.int64)
-        self.error, self.ratio = self._figures[chosen].T.copy()
-        self.block, kinds, formats, self.stack = self._marks[chosen].T.copy()
-        self.kinds, self.kind_of = _numbered(list(self._kinds), _fewer(kinds), OTHERS)
+        if fresh:
+            self._fill(chosen[fresh], [layers[i] for i in fresh])
+        return chosen
+
+    def _fill(self, places: NDArray[np.int64], layers: Sequence[core.LayerResult]) -> None:
+        more = len(self._held) - len(self._figures)
+        if more > 0:
+            more += len(self._figures)  # room for as many again: results come ten at a time
+            self._figures = np.pad(self._figures, ((0, more), (0, 0)))
+            self._marks = np.pad(self._marks, ((0, more), (0, 0)))
+        for at, layer in zip(places.tolist(), layers, strict=True):
+            self._held[at] = layer
+        errors = np.array([layer.rel_err for layer in layers])
+        self._figures[places, 0] = np.where(np.isfinite(errors), errors, 1.0)
+        self._figures[places, 1] = list(map(_ratio, layers))
+        self._marks[places, 0] = [-1 if layer.block is None else layer.block for layer in layers]
+        self._marks[places, 1] = self._numbers_of_kinds(layers)
+        formats, stacks = self._formats, self._stacks
+        self._marks[places, 2] = [formats.setdefault(layer.format, len(formats)) for layer in layers]
+        self._marks[places, 3] = [stacks.setdefault(_stack(layer), len(stacks)) for layer in layers]
+
+    def _numbers_of_kinds(self, layers: Sequence[core.LayerResult]) -> list[int]:
+        """The number of each layer's kind, which is looked at once, by the end of the name."""
+        kinds, roles = self._kinds, self._roles
+        found = [kinds.setdefault(layer.name.rpartition(".")[2], len(kinds)) for layer in layers]
+        for i, number in enumerate(found) if len(kinds) > len(roles) else ():
+            if number == len(roles):
+                roles.append(layers[i].role)
+        return found
+
+    def _gather(self, places: NDArray[np.int64]) -> None:
+        self._places = places
+        self._expert: NDArray[np.int64] | None = None
+        self.error, self.ratio = self._figures[places].T.copy()
+        self.block, kinds, formats, self.stack = self._marks[places].T.copy()
+        self._number_kinds(kinds)
         self.formats, self.format_of = _numbered(list(self._formats), formats)
-        self.median = float(np.median(self.error)) if places else math.nan
+        self.median = float(np.median(self.error)) if len(places) else math.nan
         self._index: dict[str, int] = {}
+
+    def _number_kinds(self, kinds: NDArray[np.int64]) -> None:
+        """The kinds that occur, in the order in which they always stand."""
+        used, entries = np.unique(kinds, return_inverse=True)
+        ends = list(self._kinds)
+        names = [core.printable(ends[number] or "?", 24) for number in used]
+        order = sorted(range(len(used)), key=lambda i: place(names[i]))
+        self.kinds = [names[i] for i in order]
+        self.kind_roles = [self._roles[int(used[i])] for i in order]
+        self.kind_of = np.argsort(np.array(order, np.int64))[entries]
+
+    @property
+    def expert(self) -> NDArray[np.int64]:
+        """The number of the expert that each layer belongs to, -1 for none; worked out once per layer."""
+        if self._expert is not None:
+            return self._expert
+        known = len(self._experts)
+        if known < len(self._held):
+            found = [core.expert_index(layer.name) for layer in self._held[known:]]
+            self._experts = np.append(self._experts, [-1 if number is None else number for number in found])
+        experts: NDArray[np.int64] = self._experts[self._places]
+        self._expert = experts
+        return experts
 
     @property
     def names(self) -> list[str]:
@@ -125,36 +157,20 @@ class Columns:
         return lines
 
 
-def _same(a: object, b: object) -> bool:
-    return a is b
-
-
 def _ratio(layer: core.LayerResult) -> float:
     statistics = layer.statistics
     return statistics.max_abs / statistics.sigma if statistics and statistics.sigma else 0.0
 
 
-def kind(layer: core.LayerResult) -> str:
-    """The last part of a layer's name, which is the same in all blocks: down_proj, lm_head."""
-    return core.printable(layer.name.rpartition(".")[2] or layer.name, 24)
+def _stack(layer: core.LayerResult) -> str:
+    return "" if layer.block is None else layer.name.partition(f".{layer.block}.")[0]
 
 
-def _fewer(kinds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The kinds, -1 for all but the most frequent ones; of equally frequent ones the first stay."""
-    counted = Counter(kinds.tolist())
-    if len(counted) <= LARGEST_KINDS:
-        return kinds
-    frequent = [number for number, _ in counted.most_common(LARGEST_KINDS - 1)]
-    return np.where(np.isin(kinds, frequent), kinds, -1)
-
-
-def _numbered(
-    labels: Sequence[str], which: NDArray[np.int64], otherwise: str = ""
-) -> tuple[list[str], NDArray[np.int64]]:
-    """The labels that occur in `which`, in order of appearance, and which of them each entry has; -1 is `otherwise`."""
+def _numbered(labels: Sequence[str], which: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
+    """The labels that occur in `which`, in order of appearance, and which of them each entry has."""
     numbers, first, entries = np.unique(which, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return [labels[n] if n >= 0 else otherwise for n in numbers[order]], np.argsort(order)[entries]
+    return [labels[n] for n in numbers[order]], np.argsort(order)[entries]
 
 
 def short(name: str, length: int = 40) -> str:
@@ -163,24 +179,20 @@ def short(name: str, length: int = 40) -> str:
     return text if len(text) <= length else "…" + text[-length + 1 :]
 
 
-def entries(names: Sequence[str], by: str, theme: Theme) -> list[Entry]:
-    """Colour and shape of each kind or format, always the same for the same list."""
+def entries(columns: Columns, by: str, theme: Theme) -> list[tuple[Entry, NDArray[np.int64]]]:
+    """The sign of each kind or format and the indices of its layers; always the same sign for the same kind."""
     if by == "format":
-        known = list(core.FORMATS)
-        shapes = [list(SHAPES)[known.index(name) % len(SHAPES)] if name in known else "dot" for name in names]
-        return [Entry(name, theme.format_color(name), shape) for name, shape in zip(names, shapes, strict=True)]
-    colors = kind_colors(theme)
-    shapes = list(SHAPES)
-    return [
-        Entry(name, theme.muted if name == OTHERS else colors[i % len(colors)], shapes[i % len(shapes)])
-        for i, name in enumerate(names)
-    ]
+        signs, which = [_format_entry(name, theme) for name in columns.formats], columns.format_of
+    else:
+        pairs = zip(columns.kinds, columns.kind_roles, strict=True)
+        signs, which = [entry(name, role, theme) for name, role in pairs], columns.kind_of
+    return [(sign, np.flatnonzero(which == i)) for i, sign in enumerate(signs)]
 
 
-def kind_colors(theme: Theme) -> list[str]:
-    """Colours that tell kinds apart."""
-    roles = ("linear", "expert", "embedding", "head", "other", "router")
-    return [*(theme.roles[role] for role in roles), theme.error, theme.muted, theme.text]
+def _format_entry(name: str, theme: Theme) -> Entry:
+    known, shapes = list(core.FORMATS), list(SHAPES)
+    shape = shapes[known.index(name) % len(shapes)] if name in known else "dot"
+    return Entry(name, theme.format_color(name), shape)
 
 
 def above_zero(values: NDArray[np.float64]) -> NDArray[np.float64]:

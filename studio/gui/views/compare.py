@@ -47,24 +47,7 @@ class CompareView(View):
         self.a_box, self.b_box = self._picker("A"), self._picker("B")
         self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
-        self.sentence = QLabel()
-        self.sentence.setTextFormat(Qt.TextFormat.PlainText)
-        self.sentence.setWordWrap(True)
-        self.dumbbells = Dumbbells()
-        self.gain_box = QDoubleSpinBox()
-        self.gain_box.setRange(0.0, 99.0)
-        self.gain_box.setDecimals(1)
-        self.gain_box.setValue(GAIN)
-        self.gain_box.setSuffix(" %")
-        self.gain_box.setAccessibleName("Gain above which B is used")
-        self.gain_box.valueChanged.connect(lambda _: self._mark())
-        self.apply_button = QPushButton()
-        self.apply_button.clicked.connect(self._apply)
-        self._place()
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.dumbbells.rows_picked.connect(lambda rows, add: self.pick([self._name(row) for row in rows], add))
-        self.dumbbells.row_opened.connect(lambda row: self.layer_activated.emit(self._name(row)))
-        self.dumbbells.pointed.connect(lambda row: self.say([] if row is None else self.tip(row)))
 
     def _picker(self, letter: str) -> QComboBox:
         box = QComboBox()
@@ -86,6 +69,26 @@ class CompareView(View):
         button.clicked.connect(lambda: run())  # type: ignore[operator]
         self.controls.addWidget(button)
         return button
+
+    def make_plots(self) -> None:
+        """Sentence, dumbbells, and the step to B."""
+        self.sentence = QLabel()
+        self.sentence.setTextFormat(Qt.TextFormat.PlainText)
+        self.sentence.setWordWrap(True)
+        self.gain_box = QDoubleSpinBox()
+        self.gain_box.setRange(0.0, 99.0)
+        self.gain_box.setDecimals(1)
+        self.gain_box.setValue(GAIN)
+        self.gain_box.setSuffix(" %")
+        self.gain_box.setAccessibleName("Gain above which B is used")
+        self.gain_box.valueChanged.connect(lambda _: self._mark())
+        self.apply_button = QPushButton("Use B")
+        self.apply_button.clicked.connect(self._apply)
+        self.dumbbells = Dumbbells()
+        self.dumbbells.rows_picked.connect(lambda rows, add: self.pick([self._name(row) for row in rows], add))
+        self.dumbbells.row_opened.connect(lambda row: self.layer_activated.emit(self._name(row)))
+        self.dumbbells.pointed.connect(lambda row: self.say([] if row is None else self.tip(row)))
+        self._place()
 
     def _place(self) -> None:
         below = QHBoxLayout()
@@ -149,6 +152,7 @@ class CompareView(View):
         if comparison is None or not comparison.pairs:
             self.show_empty(comparison.sentence() if comparison else self.EMPTY)
             return
+        self.plot_now()
         self.sentence.setText(comparison.sentence())
         self.dumbbells.show_comparison(comparison)
         self._mark()
@@ -194,7 +198,8 @@ class CompareView(View):
 
     def fit(self) -> None:
         """All errors, from the largest gain on."""
-        self.dumbbells.fit()
+        if self.plotted:
+            self.dumbbells.fit()
 
     # What the user does
 
@@ -229,9 +234,13 @@ class CompareView(View):
             f"size {sign}{size}",
         ]
 
-    def caption(self) -> str:
-        """The sentence above a saved picture."""
-        return self.comparison.sentence() if self.comparison else self.TITLE
+    def canvas(self) -> QWidget:
+        """Without the buttons."""
+        return self.dumbbells
+
+    def about(self) -> str:
+        """The sentence above the dumbbells."""
+        return self.comparison.sentence() if self.comparison else ""
 
     def figure(self) -> Figure:
         """Layer by layer, the largest gain first."""

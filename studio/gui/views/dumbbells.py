@@ -12,8 +12,9 @@ from PySide6.QtWidgets import QHBoxLayout, QScrollBar, QWidget
 from studio import core
 from studio.gui.shell.theme import LIGHT, Theme
 from studio.gui.views.axes import Tick, nice, nice_stride, powers_of_ten
-from studio.gui.views.columns import SHAPES, above_zero, short
+from studio.gui.views.columns import above_zero, short
 from studio.gui.views.inspector_panels import side_colors
+from studio.gui.views.kinds import SHAPES
 from studio.gui.views.labels import STROKES
 from studio.gui.views.plot import Marks, Plot
 

@@ -1,31 +1,43 @@
-"""ErrorView: the relative error of every quantized layer, by block or by kind, against a warning line."""
+"""ErrorView: the relative error of every quantized layer, or of blocks and experts when there are many."""
 
 import math
 
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QPointF, QRectF, Qt, Signal
+from PySide6.QtCore import QPointF, QRectF, Signal
 from PySide6.QtGui import QActionGroup
-from PySide6.QtWidgets import QComboBox, QWidget
+from PySide6.QtWidgets import QWidget
 
 from studio import core
 from studio.gui.shell.actions import keys_of
 from studio.gui.shell.theme import Theme
-from studio.gui.views.axes import Tick, marks, nice, powers_of_ten
-from studio.gui.views.columns import above_zero, kind, short
+from studio.gui.views.axes import nice, powers_of_ten
+from studio.gui.views.boxes import LEAST_PIXELS, Boxes
+from studio.gui.views.color_key import ColorKey
+from studio.gui.views.columns import above_zero, short
+from studio.gui.views.drawing import Drawing
+from studio.gui.views.error_choices import ErrorChoices
+from studio.gui.views.error_range import error_range
+from studio.gui.views.experts import COLORS, ExpertMap, expert_kinds, is_mixture
 from studio.gui.views.figure import Figure
+from studio.gui.views.kinds import kind
 from studio.gui.views.labels import Entry
 from studio.gui.views.points import PointsView, padded
+from studio.gui.views.section_axis import label_sections
+from studio.gui.views.sections import Sections, sections
+from studio.gui.views.warning_line import WarningLine
 
 SPREAD_FOR_LOG = 5.0
 WARNING = 0.12
-MOST_SECTIONS = 240
-"""Blocks or kinds that can have a name on the axis; of more, every second or third has one."""
+FEW = 400
+"""Layers up to which each has a mark of its own; of more, blocks or experts are shown."""
+MOST_BORDERS = 120
+"""Lines between blocks or kinds; more would hide the layers."""
 
 
 class ErrorView(PointsView):
-    """Dots or bars of relative error in file order or by kind.
+    """Relative errors: a mark per layer, a box per block or kind, or a map of experts.
 
     Signals:
         warning_changed(float): where the user left the warning line.
@@ -45,31 +57,33 @@ class ErrorView(PointsView):
         super().__init__(parent)
         self.warning_line = WARNING
         self.scale = "auto"
-        self.marks_box = self._choice("Marks", ("Dots", "Bars"))
-        self.group_box = self._choice("Order", ("By block", "By kind", "Worst first"))
-        self.color_box = self._choice("Colours", ("Colour: kind", "Colour: format"))
-        self._line = pg.InfiniteLine(
-            WARNING, angle=0, movable=True, label="", labelOpts={"position": 0.995, "anchors": [(1, 0), (1, 1)]}
-        )
-        self._line.setZValue(8)
+        self.drawing: Drawing | None = None
+        self._shown = ""
+        self.choices = ErrorChoices()
+        self.choices.changed.connect(self._chosen)
+        self.controls.addWidget(self.choices)
+        self.key = ColorKey(COLORS)
+        self.show_key(self.key)
+        self._borders: list[pg.InfiniteLine] = []
+        self._sections: Sections = sections(self.columns, "block")
+        self._add_scales()
+        self._offer()
+
+    def make_plots(self) -> None:
+        """One plot with the warning line."""
+        super().make_plots()
+        self._line = WarningLine(self.plot)
         self._line.sigPositionChangeFinished.connect(self._line_left)
-        self._line.sigDragged.connect(lambda: self._label_line(self._value_at(self._line.value())))
+        self._line.sigDragged.connect(lambda: self._line.name(self._line_text(self._value_at(self._line.value()))))
+        self._line.sought.connect(self.show_line)
         self.plot.addItem(self._line, ignoreBounds=True)
         self.plot.vertical_grid = False
-        self.plot.box.setMouseEnabled(x=True, y=False)
-        self._separators: list[pg.InfiniteLine] = []
-        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._add_scales()
-
-    def _choice(self, name: str, texts: tuple[str, ...]) -> QComboBox:
-        box = QComboBox()
-        box.addItems(list(texts))
-        box.setAccessibleName(name)
-        box.currentIndexChanged.connect(self._chosen)
-        self.controls.addWidget(box)
-        return box
+        self.plot.box.sigXRangeChanged.connect(lambda *_: self._make_room())
+        self.plot.box.sigRangeChangedManually.connect(lambda *_: self._make_room())
+        self.plot.box.sigResized.connect(lambda *_: self._make_room())
 
     def _add_scales(self) -> None:
+        self.menu.addAction("Show the warning line").triggered.connect(lambda *_: self.show_line())
         self.menu.addSeparator()
         group = QActionGroup(self)
         for text, scale in (
@@ -83,23 +97,43 @@ class ErrorView(PointsView):
             action.triggered.connect(lambda _=False, scale=scale: self.set_scale(scale))
             self.menu.addAction(action)
 
+    # What is shown
+
     def set_scale(self, scale: str) -> None:
         """Show the errors on an axis that is "auto", from "zero", or "log"."""
         self.scale = scale
-        self.plot.fitted = True
-        self.redraw()
+        self.refit()
+
+    def set_marks(self, marks: str) -> None:
+        """Show layers as "dots", "bars", "boxes", "experts", or as many as there are ask for ("auto")."""
+        self.choices.set_marks(marks)
 
     def set_warning_line(self, value: float) -> None:
         """Move the warning line."""
         self.warning_line = value
-        self.redraw()
+        if self.plotted:
+            self.redraw()
 
-    def _chosen(self) -> None:
-        self.color_by = ("kind", "format")[self.color_box.currentIndex()]
-        self.plot.fitted = True
-        self.redraw()
+    @property
+    def order(self) -> str:
+        """What the layers are ordered by: "block", "kind", or "worst"."""
+        return self.choices.order
 
-    # Places
+    @property
+    def marks(self) -> str:
+        """What is drawn: "dots", "bars", "boxes" or "experts"."""
+        chosen = self.choices.marks
+        if chosen == "experts" and not self._experts:
+            chosen = "auto"
+        if chosen == "auto":
+            chosen = "dots" if len(self.columns) <= FEW else "experts" if is_mixture(self.columns) else "boxes"
+            chosen = "dots" if self.order == "worst" else chosen
+        return "dots" if chosen == "boxes" and self.order == "worst" else chosen
+
+    @property
+    def dots(self) -> bool:
+        """Dots, or something else."""
+        return self.marks == "dots"
 
     @property
     def logarithmic(self) -> bool:
@@ -108,25 +142,69 @@ class ErrorView(PointsView):
             return self.scale == "log"
         return bool(self.columns.error.max() > SPREAD_FOR_LOG * max(self.columns.median, 1e-9))
 
-    def positions(self) -> NDArray[np.float64]:
-        """x: place in the chosen order; y: error or its decimal logarithm."""
-        order = ("block", "kind", "worst")[self.group_box.currentIndex()]
-        count = len(self.columns)
-        if order == "worst":
-            self._order = np.argsort(-self.columns.error, kind="stable")
-        elif order == "kind":
-            self._order = np.argsort(self.columns.kind_of, kind="stable")
-        else:
-            self._order = np.lexsort((self.columns.block, self.columns.stack))
-        x = np.empty(count)
-        x[self._order] = np.arange(count)
-        error = self.columns.error
-        return np.column_stack([x, np.log10(above_zero(error)) if self.logarithmic else error])
+    def _chosen(self) -> None:
+        self.color_by = self.choices.color_by
+        self.refit()
 
-    @property
-    def dots(self) -> bool:
-        """Dots, or bars."""
-        return self.marks_box.currentIndex() == 0
+    def _offer(self) -> None:
+        """The choices that make sense for what is drawn, and for the layers that there are."""
+        self._experts = expert_kinds(self.columns) if len(self.columns) else []
+        mapped = self.marks == "experts"
+        self.choices.offer(self._experts, mapped=mapped)
+        self.key.setVisible(mapped)
+
+    # Drawing
+
+    def positions(self) -> NDArray[np.float64]:
+        """x: place in the chosen order; y: error or its decimal logarithm; as a box or a map has them."""
+        self._offer()
+        self._sections = sections(self.columns, self.order)
+        self.drawing = self._summed()
+        if self.marks != self._shown:  # the axes mean something else: a zoom into them is over
+            self._shown, self.plot.fitted = self.marks, True
+        self.plot.box.invertY(self.marks == "experts")
+        if self.drawing is not None:
+            return self.drawing.points
+        error = self.columns.error
+        return np.column_stack([self._sections.places, np.log10(above_zero(error)) if self.logarithmic else error])
+
+    def _summed(self) -> Drawing | None:
+        if self.marks == "experts":
+            return ExpertMap(self.columns, self.choices.kind)
+        if self.marks == "boxes":
+            return Boxes(self.columns, self._sections, self.color_by, split=self._has_room(), log=self.logarithmic)
+        return None
+
+    def _has_room(self) -> bool:
+        """True where each kind of layer in a block can have its own box."""
+        kinds = len(self.columns.formats if self.color_by == "format" else self.columns.kinds)
+        shown = len(self._sections) if self.plot.fitted else min(self.plot.box.viewRect().width(), len(self._sections))
+        return kinds > 1 and self.plot.box.width() >= LEAST_PIXELS * kinds * shown
+
+    def _make_room(self) -> None:
+        """Take boxes apart, or put them together, when the plot is zoomed or made larger."""
+        if isinstance(self.drawing, Boxes) and self.order == "block" and self.drawing.split != self._has_room():
+            self.redraw()
+
+    def draw_marks(self) -> None:
+        """A mark per layer, or what sums them up."""
+        if self.drawing is None:
+            super().draw_marks()
+            return
+        for item in self.drawing.items(self.theme):
+            self._add(item, self._marks)
+
+    def draw_rings(self, chosen: NDArray[np.int64]) -> None:
+        """Mark selected layers."""
+        if self.drawing is None:
+            super().draw_rings(chosen)
+            return
+        for item in self.drawing.marked(chosen, self.theme):
+            self._add(item, self._rings)
+
+    def named(self) -> list[Entry]:
+        """The legend."""
+        return super().named() if self.drawing is None else self.drawing.legend(self.theme)
 
     def place_marks(self, entry: Entry, chosen: NDArray[np.int64], *, ring: bool) -> pg.GraphicsObject:
         """Dots, or bars from the bottom of the plot."""
@@ -137,101 +215,71 @@ class ErrorView(PointsView):
         x, y = self.points[chosen].T
         return pg.BarGraphItem(x=x, y0=floor, height=y - floor, width=0.8, brush=entry.color, pen=pen)
 
-    def layer_at(self, point: QPointF) -> int | None:
-        """The dot near a place, or the bar over it."""
-        if self.dots or not len(self.columns):
-            return super().layer_at(point)
-        place = round(point.x())
-        if not 0 <= place < len(self.columns):
-            return None
-        index = int(self._order[place])
-        return index if point.y() <= self.points[index, 1] + 6 * self.plot.pixels()[1] else None
-
     def fit(self) -> None:
-        """All layers, and errors from the smallest to the largest or the warning line."""
+        """All layers, and the warning line where it is not far off."""
+        self._fit(line=False)
+
+    def show_line(self) -> None:
+        """All layers, and the warning line wherever it is."""
+        self._fit(line=True)
+
+    def _fit(self, *, line: bool) -> None:
         if not len(self.columns):
             return
-        x = padded((0, len(self.columns) - 1), 0.02)
-        values = [float(self.points[:, 1].min()), float(self.points[:, 1].max())]
-        if self.logarithmic or self.warning_line < 4 * self.columns.error.max():
-            values.append(self._place_of(self.warning_line))
-        low, high = padded(values, 0.1)
-        if self.scale == "zero" or not (self.dots or self.logarithmic):
-            low = 0.0  # the length of a bar is its value
-        elif not self.logarithmic:
-            low = max(low, 0.0)
-        self.plot.show_range((min(x[0], -0.6), max(x[1], len(self.columns) - 0.4)), (low, high))
+        if self.marks == "experts" and self.drawing is not None:
+            self.plot.show_range(*self.drawing.ranges())
+            return
+        count = len(self.columns)
+        x = padded((0, count - 1), 0.02)
+        across, values = (min(x[0], -0.6), max(x[1], count - 0.4)), self.points[:, 1]
+        if self.drawing is not None:
+            across, _ = self.drawing.ranges()
+        self.plot.show_range(across, self._up(float(values.min()), float(values.max()), line=line))
+
+    def _up(self, low: float, high: float, *, line: bool) -> tuple[float, float]:
+        """The range of errors shown, for data in a range."""
+        text, height = 1.6 * self.theme.font_px, self.plot.box.height()
+        return error_range(
+            low,
+            high,
+            self._place_of(self.warning_line),
+            from_zero=self.scale == "zero" or (self.marks == "bars" and not self.logarithmic),
+            positive=not self.logarithmic,
+            with_line=line,
+            label=text / max(height - text, text),
+        )
 
     # Decoration
 
     def decorate(self, theme: Theme) -> None:
-        """The warning line, and the borders between blocks or kinds."""
-        self.plot.y_axis.set_ticks(powers_of_ten if self.logarithmic else nice)
-        self._line.setPen(pg.mkPen(theme.warning, width=1, style=Qt.PenStyle.DashLine))
-        self._line.setHoverPen(pg.mkPen(theme.warning, width=3))
-        self._line.label.setColor(theme.warning)
-        ground = pg.mkColor(theme.surface)
-        ground.setAlpha(210)
-        self._line.label.fill = pg.mkBrush(ground)
-        self._line.label.setFont(self.font())
-        self._line.setValue(self._place_of(self.warning_line))
-        self._label_line(self.warning_line)
-        for line in self._separators:
-            self.plot.removeItem(line)
-        starts, labels = self._sections()
-        self._separators = []
-        if len(starts) <= MOST_SECTIONS // 2:
-            for start in starts[1:]:
-                line = pg.InfiniteLine(start - 0.5, pen=pg.mkPen(theme.grid, width=1))
-                line.setZValue(-5)
-                self.plot.addItem(line, ignoreBounds=True)
-                self._separators.append(line)
-        self._label_sections(starts, labels)
-
-    def _sections(self) -> tuple[list[int], list[str]]:
-        """Where a new block or kind begins, and its name."""
-        order = self.group_box.currentIndex()
-        if order == 2:
-            return [], []
-        if order == 1:
-            keys = self.columns.kind_of[self._order]
+        """Axes, the warning line, and the borders between blocks or kinds."""
+        self.plot.box.setMouseEnabled(x=True, y=self.marks == "experts")
+        self._line.setVisible(self.marks != "experts")
+        self._line.set_theme(theme, self.font())
+        self._line.show_at(self._place_of(self.warning_line), self._line_text(self.warning_line))
+        for border in self._borders:
+            self.plot.removeItem(border)
+        self._borders = []
+        if self.drawing is not None:
+            self.drawing.label_axes(self.plot)
         else:
-            columns = self.columns
-            places = columns.stack * (int(columns.block.max()) + 1) + columns.block
-            keys = np.where(columns.block >= 0, places, -1 - columns.kind_of)[self._order]
-        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1)).tolist()
-        starts = starts[:: -(-len(starts) // MOST_SECTIONS)]
-        return starts, [self._section(int(self._order[start]), order) for start in starts]
+            self._label_marks(theme)
+        if isinstance(self.drawing, ExpertMap):
+            self.key.set_color(theme.muted)
+            self.key.show_ends(*self.drawing.key(), titled=True)
 
-    def _section(self, index: int, order: int) -> str:
-        block = int(self.columns.block[index])
-        if order == 1 or block < 0:
-            return self.columns.kinds[int(self.columns.kind_of[index])]
-        return str(block)
+    def _label_marks(self, theme: Theme) -> None:
+        self.plot.y_axis.set_ticks(powers_of_ten if self.logarithmic else nice)
+        self.plot.y_axis.setLabel(self.Y)
+        label_sections(self.plot, self._sections)
+        starts = self._sections.starts[1:].tolist()
+        for start in starts if len(starts) < MOST_BORDERS else ():
+            border = pg.InfiniteLine(start - 0.5, pen=pg.mkPen(theme.grid, width=1))
+            border.setZValue(-5)
+            self.plot.addItem(border, ignoreBounds=True)
+            self._borders.append(border)
 
-    def _label_sections(self, starts: list[int], labels: list[str]) -> None:
-        axis = self.plot.x_axis
-        if self.group_box.currentIndex() == 2:
-            axis.set_ticks(lambda low, high, room: [(v, f"{v + 1:.0f}") for v, _ in nice(low, high, room) if v >= 0])
-            axis.setLabel("layers, worst first")
-            return
-        ends = [*starts[1:], len(self.columns)]
-        middles: list[Tick] = [
-            ((a + b - 1) / 2, label)
-            for a, b, label in zip(starts, ends, labels, strict=True)
-            if self._fits(a, b, label)
-        ]
-        widest = max((self.fontMetrics().horizontalAdvance(label) for _, label in middles), default=0)
-        by_block = self.group_box.currentIndex() == 0
-        axis.set_ticks(marks(middles), 3.0 if by_block else widest / self.theme.font_px + 1.0)
-        axis.setLabel("block" if self.group_box.currentIndex() == 0 else "kind of layer")
-
-    def _fits(self, start: int, stop: int, label: str) -> bool:
-        """A long name needs a section that is wide enough for it."""
-        if label.isdigit():
-            return True
-        width = self.plot.box.width() * (stop - start) / max(len(self.columns), 1)
-        return bool(self.fontMetrics().horizontalAdvance(label) < max(width * 1.6, 20))
+    # The warning line
 
     def _place_of(self, value: float) -> float:
         return math.log10(max(value, 1e-9)) if self.logarithmic else value
@@ -239,17 +287,41 @@ class ErrorView(PointsView):
     def _value_at(self, place: float) -> float:
         return float(10**place if self.logarithmic else max(place, 0.0))
 
-    def _label_line(self, value: float) -> None:
-        self._line.label.setFormat(f"warn above {value:.3f}")
+    def _line_text(self, value: float) -> str:
+        return f"warn above {value:.3f}"
 
     def _line_left(self) -> None:
         self.warning_line = self._value_at(self._line.value())
-        self._label_line(self.warning_line)
+        self._line.show_at(self._line.value(), self._line_text(self.warning_line))
         self.summary.set_text(self.summary_text())
         self.warning_changed.emit(self.warning_line)
 
+    # The mouse
+
+    def layer_at(self, point: QPointF) -> int | None:
+        """The dot near a place, or the bar over it."""
+        if self.dots or not len(self.columns):
+            return super().layer_at(point)
+        place = round(point.x())
+        if not 0 <= place < len(self.columns):
+            return None
+        index = int(self._sections.order[place])
+        return index if point.y() <= self.points[index, 1] + 6 * self.plot.pixels()[1] else None
+
+    def layers_at(self, point: QPointF) -> list[int]:
+        """The layer, or all layers, behind a place."""
+        if self.drawing is None or not len(self.columns):
+            return super().layers_at(point)
+        return list(map(int, self.drawing.layers_at(point, self.plot.pixels())))
+
+    def tip_at(self, point: QPointF) -> list[str]:
+        """The layer, or the layers, behind a place."""
+        if self.drawing is None or not len(self.columns):
+            return super().tip_at(point)
+        return self.drawing.tip(point, self.plot.pixels(), self.warning_line)
+
     def _banded(self, rect: QRectF, add: bool) -> None:
-        if not self.dots:
+        if self.marks == "bars":
             rect.setTop(-1e9)
         super()._banded(rect, add)
 
@@ -260,20 +332,22 @@ class ErrorView(PointsView):
         return [self.columns.layers[i].name for i in np.flatnonzero(self.columns.error > self.warning_line)]
 
     def summary_text(self) -> str:
-        """Median, worst layer, and how many are above the line."""
+        """Median, worst layer, how many are above the line, and which have no place in a map of experts."""
         error = self.columns.error
         worst = int(error.argmax())
         above = int((error > self.warning_line).sum())
-        tail = f", {above:,} above the line" if above else ", none above the line"
+        tail = f"{above:,} above the line" if above else "none above the line"
         count = core.counted(len(error), "layer")
         name = short(self.columns.layers[worst].name)
-        return f"{count}, median {self.columns.median:.4f}, worst {name} {error[worst]:.4f}{tail}"
+        others = len(error) - int((self.columns.expert >= 0).sum()) if self.marks == "experts" else 0
+        beside = f"; {others:,} more under Boxes" if others else ""
+        return f"{count}, median {self.columns.median:.4f}, worst {name} {error[worst]:.4f}, {tail}{beside}"
 
     def figure(self) -> Figure:
         """Layer by layer in the order shown."""
         heads = ("layer", "block", "kind", "format", "bits per weight", "relative error", "SNR, dB", "max |w| / sigma")
         rows = []
-        for i in self._order:
+        for i in self._sections.order:
             layer: core.LayerResult = self.columns.layers[i]
             block = "" if layer.block is None else layer.block
             start = (layer.name, block, kind(layer), layer.format)

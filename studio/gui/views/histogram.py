@@ -40,6 +40,9 @@ class HistogramView(View):
         self.after: NDArray[np.int64] | None = None
         self._zeros: tuple[int, int] | None = None
         self._gaussian = gaussian_bins()
+
+    def make_plots(self) -> None:
+        """One plot."""
         self.plot = Plot("|w| in multiples of σ, the layer's standard deviation", "weights", sigmas, powers_of_ten)
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)

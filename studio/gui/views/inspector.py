@@ -250,6 +250,10 @@ class InspectorView(View):
 
     # Words and numbers
 
+    def about(self) -> str:
+        """The layer and its figures."""
+        return f"{core.printable(self.detail.name)}: {self.summary.text()}" if self.detail else ""
+
     def _summary(self, detail: core.LayerDetail) -> str:
         shape = "×".join(map(str, detail.shape))
         reach = detail.max_abs / detail.sigma if detail.sigma else 0.0

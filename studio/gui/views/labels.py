@@ -101,7 +101,7 @@ STROKES = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a legend, its colour, and its shape: dot, square, up, diamond, down, pentagon, or one of `STROKES`."""
+    """A name in a legend, its colour, and its shape: one of `kinds.SHAPES`, one of `STROKES`, or none."""
 
     name: str
     color: str
@@ -180,16 +180,22 @@ _POLYGONS = {
     "down": ((0, 0), (1, 0), (0.5, 1)),
     "diamond": ((0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)),
     "pentagon": ((0.5, 0), (1, 0.4), (0.8, 1), (0.2, 1), (0, 0.4)),
+    "plus": tuple(
+        (x / 3, y / 3)
+        for x, y in ((1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 2), (0, 2), (0, 1), (1, 1))
+    ),
 }
 
 
 def _width(entry: Entry) -> float:
-    return 3.0 if entry.shape in STROKES else 1.0
+    return 3.0 if entry.shape in STROKES else 0.0 if entry.shape == "none" else 1.0
 
 
 def draw_sign(painter: QPainter, entry: Entry, place: QRectF) -> None:
     """Draw the sign of a legend's entry."""
     color = QColor(entry.color)
+    if entry.shape == "none":
+        return
     if entry.shape in STROKES:
         painter.setPen(QPen(color, 2, STROKES[entry.shape]))
         middle = place.center().y()

@@ -12,10 +12,14 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from studio import core
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import Ticks, nice
-from studio.gui.views.columns import SHAPES, Columns, entries
+from studio.gui.views.columns import Columns, entries
+from studio.gui.views.kinds import MOST_NAMES, SHAPES
 from studio.gui.views.labels import Entry
 from studio.gui.views.plot import Cloud, Marks, Plot, nearest
 from studio.gui.views.view import View
+
+Groups = list[tuple[Entry, NDArray[np.int64]]]
+"""Signs, and the indices of the layers that have them."""
 
 FADED = 0.3
 MANY = 2000
@@ -37,14 +41,18 @@ class PointsView(View):
         self.columns = Columns()
         self.points: NDArray[np.float64] = np.zeros((0, 2))
         self.color_by = "kind"
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._marks: list[pg.GraphicsObject] = []
+        self._rings: list[pg.GraphicsObject] = []
+        self._groups: Groups = []
+        self._found: Groups = []
+
+    def make_plots(self) -> None:
+        """One plot."""
         self.plot = Plot(self.X, self.Y, type(self).X_TICKS, type(self).Y_TICKS)
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.plot)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self._marks: list[pg.GraphicsObject] = []
-        self._rings: list[pg.GraphicsObject] = []
-        self._groups: list[tuple[Entry, NDArray[np.int64]]] = []
         box = self.plot.box
         box.picked.connect(self._picked)
         box.opened.connect(self._opened)
@@ -102,6 +110,12 @@ class PointsView(View):
         """Ring the selected layers and fade the others."""
         self._draw_selection()
 
+    def refit(self) -> None:
+        """Place all marks again, and show all of them."""
+        if self.plotted:
+            self.plot.fitted = True
+            self.redraw()
+
     def redraw(self) -> None:
         """Place all marks again."""
         if not len(self.columns):
@@ -111,39 +125,45 @@ class PointsView(View):
             return
         self.points = self.positions()
         self._clear(self._marks)
-        self._groups = self.groups()
+        self._found = entries(self.columns, self.color_by, self.theme)
+        self._groups = _by_sign(self._found)
+        self.draw_marks()
+        self._draw_selection()
+        self.decorate(self.theme)
+        self.show_filled(self.summary_text(), self.named())
+        if self.plot.fitted:
+            self.fit()
+
+    def draw_marks(self) -> None:
+        """A mark per layer."""
         if len(self.columns) > MANY and self.dots:
             self._add(self._cloud(np.arange(len(self.columns)), 0), self._marks)
         else:
             for entry, chosen in self._groups:
                 self._add(self.place_marks(entry, chosen, ring=False), self._marks)
-        self._draw_selection()
-        self.decorate(self.theme)
-        self.show_filled(self.summary_text(), [entry for entry, _ in self._groups])
-        if self.plot.fitted:
-            self.fit()
+
+    def named(self) -> list[Entry]:
+        """The entries of a legend: all, or those with the most layers and how many there are besides."""
+        found = self._found
+        if len(found) <= MOST_NAMES:
+            return [entry for entry, _ in found]
+        least = sorted((len(indices) for _, indices in found), reverse=True)[MOST_NAMES - 1]
+        most = [entry for entry, indices in found if len(indices) >= least][:MOST_NAMES]
+        return [*most, Entry(f"and {len(found) - len(most):,} more kinds", most[0].color, "none")]
 
     def decorate(self, theme: Theme) -> None:
         """Draw what is no mark."""
-
-    def groups(self) -> list[tuple[Entry, NDArray[np.int64]]]:
-        """Legend entries and the indices of their layers."""
-        names, which = (
-            (self.columns.kinds, self.columns.kind_of)
-            if self.color_by == "kind"
-            else (self.columns.formats, self.columns.format_of)
-        )
-        return [
-            (entry, np.flatnonzero(which == i)) for i, entry in enumerate(entries(names, self.color_by, self.theme))
-        ]
 
     def _draw_selection(self) -> None:
         self._clear(self._rings)
         chosen = self.columns.indices(self.selection)
         for item in self._marks:
             item.setOpacity(FADED if len(chosen) else 1.0)
-        if not len(chosen) or not len(self.columns):
-            return
+        if len(chosen) and len(self.columns):
+            self.draw_rings(chosen)
+
+    def draw_rings(self, chosen: NDArray[np.int64]) -> None:
+        """A ring around the mark of each of these layers."""
         if len(chosen) > MANY // 8 and self.dots:
             self._add(self._cloud(chosen, 1), self._rings)
             return
@@ -168,6 +188,11 @@ class PointsView(View):
         """Index of the layer whose mark is under a place in data coordinates."""
         return nearest(self.points, point, self.plot.pixels()) if len(self.columns) else None
 
+    def layers_at(self, point: QPointF) -> list[int]:
+        """Indices of all layers that a click at a place takes."""
+        found = self.layer_at(point)
+        return [] if found is None else [found]
+
     def tip_at(self, point: QPointF) -> list[str]:
         """What a tooltip says at a place in data coordinates."""
         found = self.layer_at(point)
@@ -175,18 +200,17 @@ class PointsView(View):
 
     def _picked(self, point: QPointF, add: bool) -> None:
         self.setFocus()
-        found = self.layer_at(point)
-        if found is not None:
-            self.pick([self.columns.names[found]], add)
-        elif not add:
-            self.pick([])
+        found = self.layers_at(point)
+        if found or not add:
+            self.pick([self.columns.layers[i].name for i in found], add)
 
     def _opened(self, point: QPointF) -> None:
-        found = self.layer_at(point)
-        if found is None:
-            self.fit()
+        found = self.layers_at(point)
+        if found:
+            worst = max(found, key=lambda i: self.columns.error[i])
+            self.layer_activated.emit(self.columns.layers[worst].name)
         else:
-            self.layer_activated.emit(self.columns.names[found])
+            self.fit()
 
     def _banded(self, rect: QRectF, add: bool) -> None:
         self.setFocus()
@@ -212,6 +236,14 @@ class PointsView(View):
         at = int(np.flatnonzero(order == chosen[0])[0]) + step if len(chosen) else 0
         name = self.columns.names[order[min(max(at, 0), len(order) - 1)]]
         self.pick([name])
+
+
+def _by_sign(found: Groups) -> Groups:
+    """What looks the same is drawn at once: thousands of kinds have a few dozen signs."""
+    members: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+    for entry, indices in found:
+        members.setdefault((entry.color, entry.shape), []).append(indices)
+    return [(Entry("", *sign), np.concatenate(parts)) for sign, parts in members.items()]
 
 
 def padded(values: Sequence[float] | NDArray[np.float64], share: float = 0.06) -> tuple[float, float]:

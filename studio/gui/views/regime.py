@@ -48,6 +48,11 @@ class RegimeView(View):
         self._seen: dict[str, core.LayerResult] = {}
         self._whole = core.no_tiers()
         self._waiting: list[core.LayerResult] = []
+        self._timer = QTimer(self, interval=0)
+        self._timer.timeout.connect(self._work)
+
+    def make_plots(self) -> None:
+        """A sentence, the scales with two tiers and with three, their errors, and a note."""
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
         self.sentence.setWordWrap(True)
@@ -68,13 +73,11 @@ class RegimeView(View):
         layout.addWidget(self.bars)
         layout.addWidget(self.note)
         self._narrow: bool | None = None
-        self._place(narrow=False)
         for number, plot in enumerate(self.plots):
             plot.hovered.connect(lambda point, plot=plot: self.say(plot.tip_at(point)))
             plot.left.connect(lambda: self.say([]))
             plot.box.banded.connect(lambda rect, add, number=number: self._banded(number, rect, add))
-        self._timer = QTimer(self, interval=0)
-        self._timer.timeout.connect(self._work)
+        self._arrange_plots()
 
     def _place(self, *, narrow: bool) -> None:
         if narrow == self._narrow:
@@ -92,6 +95,10 @@ class RegimeView(View):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Side by side, or one above the other where it is narrow and high."""
         super().resizeEvent(event)
+        if self.plotted:
+            self._arrange_plots()
+
+    def _arrange_plots(self) -> None:
         self._place(narrow=self.width() < NARROW and self.height() > 1.1 * self.width())
         self.note.setVisible(self.height() > 26 * self.theme.font_px)
 

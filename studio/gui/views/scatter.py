@@ -7,8 +7,9 @@ from PySide6.QtWidgets import QWidget
 from studio import core
 from studio.gui.shell.actions import keys_of
 from studio.gui.views.axes import nice, powers_of_ten, sigmas
-from studio.gui.views.columns import above_zero, kind
+from studio.gui.views.columns import above_zero
 from studio.gui.views.figure import Figure
+from studio.gui.views.kinds import kind
 from studio.gui.views.points import PointsView, padded
 
 SPREAD_FOR_LOG = 5.0

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from studio import core
 from studio.gui.shell.actions import keys_of
 from studio.gui.views.axes import powers_of_ten, sigmas
-from studio.gui.views.columns import kind_colors, short
+from studio.gui.views.columns import short
 from studio.gui.views.distributions import (
     EDGES,
     PLACES,
@@ -30,6 +30,8 @@ from studio.gui.views.view import View
 MOST = 8
 CYCLE = ("line", "dash", "dash-dot", "dash-dot-dot")
 HEAVIEST = 3
+COLORS = ("key", "up", "embedding", "down", "query", "gate", "router", "output")
+"""Of curves, in turn."""
 _FROM = -2.0
 
 
@@ -57,6 +59,9 @@ class TailView(View):
         super().__init__(parent)
         self.distributions = Distributions()
         self.curves: list[Curve] = []
+
+    def make_plots(self) -> None:
+        """One plot."""
         self.plot = Plot("|w| in multiples of σ", "share beyond", sigmas, powers_of_ten)
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -127,7 +132,7 @@ class TailView(View):
         return _curve(layer.name, np.array(layer.statistics.histogram, np.int64), layer.count)
 
     def _entries(self) -> list[Entry]:
-        colors = kind_colors(self.theme)
+        colors = [self.theme.kinds[color] for color in COLORS]
         found = []
         for number, curve in enumerate(self.curves):
             name = short(curve.name, 32) if curve.name else "all layers"

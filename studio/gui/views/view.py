@@ -1,6 +1,7 @@
 """View: what all views share - a head, a legend, the plot or its numbers, saving, and a word when there is nothing."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ from PySide6.QtWidgets import (
 from studio import core
 from studio.gui.shell.ask import ask_save
 from studio.gui.shell.theme import LIGHT, Theme
-from studio.gui.views.figure import SUFFIXES, Figure, FigureModel, picture, write_picture
+from studio.gui.views.figure import Figure, FigureModel
 from studio.gui.views.labels import Entry, Legend, Line, Paragraph, tip
+from studio.gui.views.picture import SUFFIXES, Caption, Picture
 
 LOW = 15
 """Text heights down to which a summary has a line of its own."""
@@ -65,7 +67,10 @@ class View(QWidget):
         self.results: list[core.LayerResult] = []
         self.selection: list[str] = []
         self.detail: core.LayerDetail | None = None
+        self.subject: Callable[[], tuple[str, str]] = lambda: ("", "")
+        """Tells the names of the model and of the plan."""
         self._late: set[str] = set()
+        self.plotted = False
         self.setAccessibleName(self.TITLE)
         self.setMinimumSize(240, 160)
         self.head = Line(bold=True)
@@ -74,18 +79,26 @@ class View(QWidget):
         self.summary = Paragraph()
         self.legend = Legend()
         self.legend.hide()
+        self.signs: list[QWidget] = [self.legend]
         self.controls = QHBoxLayout()
         self.controls.setSpacing(4)
         self.body = QWidget()
-        self.table = _table(self.TITLE)
         self.empty = _empty()
         self.stack = QStackedWidget()
-        for page in (self.empty, self.body, self.table):
+        for page in (self.empty, self.body):
             self.stack.addWidget(page)
         self.menu = QMenu(self)
+        self._for_plots: list[QAction] = []
         self.table_action = self._fill_menu()
         self._arrange()
         self._show_empty(self.EMPTY)
+
+    @cached_property
+    def table(self) -> QTableView:
+        """The numbers, made when they are first asked for."""
+        made = _table(self.TITLE)
+        self.stack.addWidget(made)
+        return made
 
     def _arrange(self) -> None:
         self.more = more = QToolButton()
@@ -117,11 +130,19 @@ class View(QWidget):
             ("Save as CSV…", lambda: self._ask_and_save(".csv")),
             ("Fit to data", self.fit),
         ):
-            self.menu.addAction(text).triggered.connect(_quietly(run))
+            action = self.menu.addAction(text)
+            action.triggered.connect(_quietly(run))
+            self._for_plots.append(action)
+        self.menu.aboutToShow.connect(self._enable_menu)
         shown = self.menu.addAction("Show as table")
         shown.setCheckable(True)
         shown.toggled.connect(self.set_table_shown)
         return shown
+
+    def _enable_menu(self) -> None:
+        """An empty view has nothing to copy or to save."""
+        for action in self._for_plots:
+            action.setEnabled(self.stack.currentWidget() is not self.empty)
 
     # What the window calls
 
@@ -136,7 +157,8 @@ class View(QWidget):
         no_arrow = "QToolButton::menu-indicator { image: none; width: 0 }"
         self.more.setStyleSheet(f"QToolButton {{ color: {theme.text} }} {no_arrow}")
         self.empty.setStyleSheet(f"color: {theme.muted}; background: {theme.surface}; padding: 12px")
-        self.theme_changed()
+        if self.plotted:
+            self.theme_changed()
 
     def show_results(self, results: Sequence[core.LayerResult]) -> None:
         """Show the results of a run, in file order."""
@@ -170,21 +192,37 @@ class View(QWidget):
         if path.suffix == ".csv":
             path.write_text(self.figure().csv(), encoding="utf-8")
         else:
-            write_picture(path, self.canvas(), self.caption(), self.theme)
+            self.picture().write(path)
 
     def copy_image(self) -> None:
         """Put the plot on the clipboard."""
-        QGuiApplication.clipboard().setImage(picture(self.canvas(), self.caption(), self.theme))
+        self.catch_up()
+        QGuiApplication.clipboard().setImage(self.picture().image())
 
-    def caption(self) -> str:
-        """What stands above a saved picture."""
-        return " - ".join(part for part in (self.TITLE, self.summary.text()) if part)
+    def picture(self) -> Picture:
+        """The plot with all that others need to read it."""
+        self.plot_now()
+        signs = [sign for sign in self.signs if not sign.isHidden()]
+        return Picture(self.canvas(), self.caption(), signs, self.theme)
+
+    def caption(self) -> Caption:
+        """What stands above a saved picture: title and model, plan, summary."""
+        model, plan = self.subject()
+        title = " - ".join(part for part in (self.TITLE, model) if part)
+        return Caption(title, tuple(line for line in (plan, self.about()) if line))
 
     # What a subclass says
+
+    def make_plots(self) -> None:
+        """Fill `body`: not before there is something to show, because a plot takes as long as a window."""
 
     def figure(self) -> Figure:
         """The numbers shown."""
         return Figure(self.TITLE, ("layer",), [])
+
+    def about(self) -> str:
+        """What the plot says, in a sentence."""
+        return self.summary.text()
 
     def canvas(self) -> QWidget:
         """What is saved as a picture."""
@@ -220,6 +258,13 @@ class View(QWidget):
         self.legend.set_entries(legend, self.theme.muted)
         if self.stack.currentWidget() is self.empty or self.table_action.isChecked():
             self._show_body()
+
+    def show_key(self, key: QWidget) -> None:
+        """Place the key of a map's colours where the legend is; saved pictures have it too."""
+        layout = self.layout()
+        if isinstance(layout, QVBoxLayout):
+            layout.insertWidget(layout.indexOf(self.stack), key)
+            self.signs.append(key)
 
     def _summarize(self, text: str) -> None:
         self.summary.set_text(text)
@@ -283,9 +328,18 @@ class View(QWidget):
         super().showEvent(event)
         self.catch_up()
 
+    def plot_now(self) -> None:
+        """Make the plots, if they are not there yet."""
+        if not self.plotted:
+            self.plotted = True
+            self.make_plots()
+            self.theme_changed()
+
     def catch_up(self) -> None:
         """Draw what was put off because the view was hidden."""
         late, self._late = self._late, set()
+        if late:
+            self.plot_now()
         for what in ("results", "selection", "detail"):
             if what in late:
                 getattr(self, f"{what}_changed")()
@@ -315,7 +369,8 @@ class View(QWidget):
             self.table.setColumnWidth(column, max(self.fontMetrics().horizontalAdvance(head) + 24, least))
 
     def _ask_and_save(self, suffix: str) -> None:
-        name = f"{self.TITLE.lower().replace(' ', '-')}{suffix}"
+        parts = (self.subject()[0], self.TITLE.lower().replace(" ", "-"))
+        name = "-".join(part.replace("/", "-") for part in parts if part) + suffix
         ask_save(self, f"Save {self.TITLE.lower()}", f"*{suffix}", self.save_or_tell, name)
 
     def save_or_tell(self, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from studio import core
 from studio.core.architectures import base_name, block_count, family_of, fused_group, is_known, role
 from studio.core.architectures.generic import GENERIC
 from studio.core.architectures.naming import fused_leaves
@@ -214,3 +215,19 @@ def test_a_checkpoint_of_sixty_thousand_tensors_is_read_in_a_moment() -> None:
     start = time.process_time()
     assert {role(name, (64, 64), family, 61) for name in names} == {"expert"}
     assert time.process_time() - start < 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "expert"),
+    [
+        ("model.layers.3.mlp.experts.17.down_proj", 17),
+        ("model.layers.3.block_sparse_moe.experts.0.w1", 0),
+        ("model.layers.3.mlp.experts.gate_up_proj", None),
+        ("model.layers.3.mlp.experts.17", None),
+        ("model.layers.3.mlp.down_proj", None),
+        ("3.down_proj", None),
+        (f"layers.0.experts.{'9' * 5000}.w1", None),
+    ],
+)
+def test_the_expert_of_a_layer_is_read_from_its_name(name: str, expert: int | None) -> None:
+    assert core.expert_index(name) == expert

@@ -98,3 +98,33 @@ def many(count: int) -> tuple[core.LayerResult, ...]:
         changed = replace(source, name=name_of(place), block=place // len(KINDS))
         found.append(replace(changed, sum_error=math.pow(float(error), 2) * source.sum_squares))
     return tuple(found)
+
+
+MIXTURE_BLOCKS, EXPERTS = 48, 32
+
+
+@lru_cache(maxsize=2)
+def mixture(blocks: int = MIXTURE_BLOCKS, experts: int = EXPERTS) -> tuple[core.LayerResult, ...]:
+    """A mixture of experts: in each block q, k, v, o, and gate, up and down of each expert; the head.
+
+    Errors grow with the block; expert 5 is bad in all blocks, and expert 9 of block 7 stands out.
+    """
+    names = []
+    for block in range(blocks):
+        names += [f"model.layers.{block}.self_attn.{kind}" for kind in KINDS[:4]]
+        names += [
+            f"model.layers.{block}.mlp.experts.{expert}.{kind}" for expert in range(experts) for kind in KINDS[4:]
+        ]
+    noise = np.random.default_rng(1).normal(0, 0.02, len(names) + 1)
+    return tuple(_placed(name, noise[i]) for i, name in enumerate([*names, "lm_head"]))
+
+
+def _placed(name: str, noise: float) -> core.LayerResult:
+    block = int(name.split(".")[2]) if name.startswith("model.layers.") else None
+    error = 0.094 * math.exp(noise + 0.001 * (block or 0))
+    error *= 1.08 if ".experts.5." in name else 1.3 if ".7.mlp.experts.9.down" in name else 1.0
+    place = KINDS.index(name.rpartition(".")[2]) if block is not None else 0
+    source = [layer for layer in layers() if layer.quantized][place]
+    role = "expert" if ".experts." in name else "linear" if block is not None else "head"
+    changed = replace(source, name=name, block=block, role=role)
+    return replace(changed, sum_error=error**2 * source.sum_squares)

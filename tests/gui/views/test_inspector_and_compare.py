@@ -172,6 +172,7 @@ def test_all_numbers_can_be_saved(inspector: Any, numbers: str, tmp_path: Path) 
 def test_all_panels_are_in_the_picture(inspector: Any, tmp_path: Path) -> None:
     inspector.resize(480, 300)
     inspector.save(tmp_path / "layer.png")
+    assert inspector.caption().lines[-1].startswith(f"{detail().name}: A nvfp4-3t")
     assert QImage(str(tmp_path / "layer.png")).height() > 2 * 1000
 
 

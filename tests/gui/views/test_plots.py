@@ -93,9 +93,9 @@ def test_errors_are_ordered_by_block_by_kind_and_by_size(show: Show) -> None:
     view = show("ErrorView")
     view.show_results(layers())
     assert [row[0] for row in view.figure().rows] == [name_of(place) for place in range(14)]
-    view.group_box.setCurrentIndex(1)
+    view.choices.order_box.setCurrentIndex(1)
     assert [row[2] for row in view.figure().rows[:4]] == ["q_proj", "q_proj", "k_proj", "k_proj"]
-    view.group_box.setCurrentIndex(2)
+    view.choices.order_box.setCurrentIndex(2)
     errors = [row[5] for row in view.figure().rows]
     assert errors == sorted(errors, reverse=True)
 
@@ -113,7 +113,7 @@ def test_blocks_stand_in_the_order_of_their_numbers_stack_by_stack(show: Show) -
 def test_bars_are_found_under_the_mouse(show: Show) -> None:
     view = show("ErrorView")
     view.show_results(layers())
-    view.marks_box.setCurrentIndex(1)
+    view.set_marks("bars")
     assert view.tip_at(QPointF(4, view.points[4, 1] * 0.99))[0] == view.columns.names[4]
     assert view.tip_at(QPointF(4, view.points[4, 1] * 2)) == []
 
@@ -310,6 +310,7 @@ def test_regimes_of_many_layers_are_worked_out_in_slices(show: Show, qtbot: QtBo
 
 def test_thousands_of_dots_are_where_the_mouse_finds_them_in_their_colours(show: Show) -> None:
     view = show("ErrorView")
+    view.set_marks("dots")
     view.show_results(many(3000))
     view.grab()
     picture = view.plot.grab().toImage()
@@ -356,5 +357,5 @@ def test_bars_stand_on_zero_so_that_their_lengths_can_be_compared(show: Show) ->
     view = show("ErrorView")
     view.show_results(many(50))
     assert view.plot.box.viewRange()[1][0] > 0.05
-    view.marks_box.setCurrentIndex(1)
+    view.set_marks("bars")
     assert view.plot.box.viewRange()[1][0] == 0.0

@@ -27,6 +27,7 @@ inline float max(float a, float b) { return a != a ? b : b != b ? a : a < b ? b 
 inline float min(float a, float b) { return a != a ? b : b != b ? a : b < a ? b : a; }
 inline ushort2 max(ushort2 a, ushort2 b) { return ushort2{max(ushort(a.x), ushort(b.x)), max(ushort(a.y), ushort(b.y))}; }
 inline ushort2 min(ushort2 a, ushort2 b) { return ushort2{min(ushort(a.x), ushort(b.x)), min(ushort(a.y), ushort(b.y))}; }
+inline short2 max(short2 a, short2 b) { return short2{max(short(a.x), short(b.x)), max(short(a.y), short(b.y))}; }
 inline float clamp(float x, float low, float high) { return min(max(x, low), high); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline uint popcount(uint x) { return uint(__builtin_popcount(x)); }

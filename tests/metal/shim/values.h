@@ -78,6 +78,7 @@ typedef metal::vec<uint, 2> uint2;
 typedef metal::vec<uint, 3> uint3;
 typedef metal::vec<uint, 4> uint4;
 typedef metal::vec<ushort, 2> ushort2;
+typedef metal::vec<short, 2> short2;
 typedef metal::vec<half, 2> half2;
 #if defined(__clang__)  // vectors of clang have no constructor; a macro with arguments leaves other uses of the name alone
 #define uint2(...) (uint2{__VA_ARGS__})
