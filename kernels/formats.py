@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Element = Literal["e2m1", "e4m3", "uint"]
@@ -97,6 +98,7 @@ class Recipe:
     exponent: ExponentRule = "ceil"
 
 
+@cache
 def recipe(name: str, exponent: ExponentRule = "ceil") -> Recipe:
     """The default recipe of the format called `name`; raises ValueError for an unknown name."""
     if name not in FORMATS:

@@ -43,8 +43,8 @@ def read_manifest(export: Path) -> dict[str, Any]:
     """The layout, and of each layer its name, format and where its matrices lie."""
     found = Manifest(export)
     layers = [
-        {"name": name, "format": result.format, "matrices": list(map(asdict, found.matrices[name]))}
-        for name, result in found.results.items()
+        {"name": entry.result.name, "format": entry.result.format, "matrices": list(map(asdict, entry.matrices))}
+        for entry in found.entries()
     ]
     return {"layout": found.layout.name, "layers": layers}
 

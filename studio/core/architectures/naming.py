@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from sys import intern
 
 from studio.core.architectures import generic
 from studio.core.architectures.family import Family, Role, Stack, pattern
@@ -86,7 +87,7 @@ def expert_of(name: str, family: Family) -> tuple[str, int, str] | None:
     """(module that holds the experts, index, projection) of the matrix of a single expert, or None."""
     for text in filter(None, (family.experts, generic.EXPERT)):
         if found := pattern(text).search(name):
-            return found["stack"], int(found["expert"]), found["projection"]
+            return intern(found["stack"]), int(found["expert"]), intern(found["projection"])
     return None
 
 

@@ -9,7 +9,9 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from studio.core.containers.dtypes import BITS
@@ -106,7 +108,13 @@ def _tensor(name: str, entry: Any, origin: int, data: int, path: Path) -> Tensor
         raise refuse(f"shape {printable(shape)} of {dtype} needs {bits / 8:,.10g} bytes, data_offsets {start}..{stop}")
     if stop > data:
         raise refuse(f"truncated: its data ends at byte {origin + stop:,}, the file has {origin + data:,}")
-    return Tensor(name, dtype, tuple(shape), origin + start, stop - start)
+    return Tensor(name, intern(dtype), _shared(tuple(shape)), origin + start, stop - start)
+
+
+@lru_cache(1024)
+def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The same object for equal shapes: thousands of experts have one."""
+    return shape
 
 
 def _whole_numbers(values: Any) -> bool:

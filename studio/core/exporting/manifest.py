@@ -11,13 +11,10 @@ import kernels
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, PROGRAM
 from studio.core.exporting.layer_lines import LayerLines, with_layers
-from studio.core.exporting.readback import StoredMatrix
-from studio.core.exporting.records import Record, entries, without_statistics
+from studio.core.exporting.records import Entry, Record, entries, without_statistics
 from studio.core.layouts import LAYOUTS, Layout
-from studio.core.layouts.placement import Placement
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
-from studio.core.results import LayerResult
 
 SCHEMA = 2
 _READ = (1, SCHEMA)
@@ -46,32 +43,25 @@ def manifest(plan: Plan, layout: Layout, source: Mapping[str, Any], records: Seq
 
 
 class Manifest:
-    """A manifest read from an export; attributes are checked as far as verification needs them."""
+    """A manifest read from an export, as far as verification needs it; its layers are read anew when asked for."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / MANIFEST
         if not path.exists():
             what = f"holds no {MANIFEST}: it was not exported by NVFP4 Studio, or the export is not complete"
             raise CheckpointError(what, file=folder)
-        lines = LayerLines(path)
-        data = lines.head
+        self._lines = LayerLines(path)
+        data = self._lines.head
         if data.get("schema") not in _READ:
             what = f"schema {printable(data.get('schema'))}, this version reads schema {_READ[0]} and {_READ[1]}"
             raise CheckpointError(what, file=path)
         try:
             self.layout = LAYOUTS[data["layout"]]
             self.source: dict[str, Any] = data["source"]
-            shards = data["tensors" if data["schema"] == 1 else "shards"]
-            self.stored_in: dict[str, set[str]] = {shard: set() for shard, _ in shards.items()}
+            self.shards = tuple(str(shard) for shard, _ in data["tensors" if data["schema"] == 1 else "shards"].items())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"malformed manifest: {type(error).__name__} {error}", file=path) from None
-        self.matrices: dict[str, tuple[StoredMatrix, ...]] = {}
-        self.kept: dict[str, tuple[Placement, ...]] = {}
-        self.results: dict[str, LayerResult] = {}
-        self.shard_of: dict[str, str] = {}
-        for entry in entries(lines):
-            name = entry.result.name
-            self.matrices[name], self.kept[name] = entry.matrices, entry.kept
-            self.results[name], self.shard_of[name] = entry.result, entry.shard
-            parts = (*entry.kept, *(part for matrix in entry.matrices for part in matrix.parts))
-            self.stored_in.setdefault(entry.shard, set()).update(part.name for part in parts)
+
+    def entries(self) -> Iterator[Entry]:
+        """What it tells of each layer, in order. Raises CheckpointError when it is malformed."""
+        return entries(self._lines)

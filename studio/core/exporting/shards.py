@@ -17,7 +17,7 @@ from studio.core.running.pipeline import scopes
 
 SHARD_NBYTES = 5_000_000_000
 
-MOST_LAYERS = 8192
+MOST_LAYERS = 4096
 """Layers of a shard: what is known of a shard's layers while it is written bounds the memory that takes."""
 
 

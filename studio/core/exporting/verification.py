@@ -1,11 +1,12 @@
 """verify: an export is whole, decodes, and says the truth about its errors."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from studio.core.events import Event, Finished, LayerDone, Progress, Started, Wa
 from studio.core.exporting.contents import MANIFEST, SUMS, left_over, read_sums
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, sha256
+from studio.core.exporting.records import Entry
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer, Model
@@ -49,6 +51,11 @@ class Check:
     def work(self) -> int:
         """Bytes that checking it reads."""
         return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
+
+    @property
+    def parts(self) -> list[Placement]:
+        """Where all of it lies."""
+        return [*self.kept, *(part for matrix in self.matrices for part in matrix.parts)]
 
 
 def check_layers(
@@ -174,17 +181,12 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
     with SourceFile(folder / MANIFEST) as file:
         _check_digest(file, sha256(file), expected[MANIFEST])
     manifest = Manifest(folder)
-    _check_shards_are_listed(manifest, expected, folder)
-    if source is not None:
-        _check_same_source(manifest, source, folder)
     with ExitStack() as stack:
         files = {name: stack.enter_context(SourceFile(folder / name)) for name in sorted(expected)}
+        export = _Export(folder, manifest, files, source)
+        size = _checked_size(export)
         yield from map(Warned, _strangers(folder, expected))
-        shards = {name: read_header(files[name]) for name in sorted(set(manifest.shard_of.values()))}
-        _check_tensors(manifest, shards, folder)
-        checks = _checks(manifest, shards, source, folder)
-        total = sum(file.size for file in files.values()) + sum(check.work for _, check in checks)
-        yield Started("verify", total, len(checks), folder)
+        yield Started("verify", sum(file.size for file in files.values()) + size.work, size.layers, folder)
         done = 0
         tasks = stack.enter_context(Tasks(engine.pool))
         hashes = [(name, tasks.submit(sha256, file)) for name, file in files.items()]
@@ -192,15 +194,79 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
             _check_digest(files[name], future.result(), expected[name])
             done += files[name].size
             yield Progress("verify", done, name)
-        for shard, header in shards.items():
-            mine = [check for name, check in checks if name == shard]
-            for (layer, nbytes), check in zip(
-                check_layers(engine, files[shard], header, manifest.layout, mine), mine, strict=True
-            ):
+        results = []
+        for shard, header, entries in export.by_shard():
+            checks = [export.check(entry) for entry in entries]
+            found = check_layers(engine, files[shard], header, manifest.layout, checks)
+            for (layer, nbytes), check in zip(found, checks, strict=True):
                 done += nbytes
+                results.append(check.result)
                 yield Progress("verify", done, layer)
                 yield LayerDone(check.result)
-    yield Finished(Outcome(tuple(manifest.results.values()), str(folder)))
+    yield Finished(Outcome(results, str(folder)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """An export to verify; its layers are read shard by shard, so that memory does not grow with their number."""
+
+    folder: Path
+    manifest: Manifest
+    files: Mapping[str, SourceFile]
+    source: Model | None
+
+    def by_shard(self) -> Iterator[tuple[str, Header, Iterator[Entry]]]:
+        """Name, header and layers of every shard. Raises CheckpointError for a shard that SHA256SUMS does not list."""
+        for shard, entries in groupby(self.manifest.entries(), key=attrgetter("shard")):
+            if shard not in self.files:
+                raise CheckpointError(
+                    f"does not list {printable(shard)}, which the manifest names", file=self.folder / SUMS
+                )
+            yield shard, read_header(self.files[shard]), entries
+
+    def check(self, entry: Entry) -> Check:
+        """What is to be verified of a layer."""
+        layer = self.source.by_name[entry.result.name] if self.source else None
+        return Check(entry.result, entry.matrices, entry.kept, layer)
+
+
+@dataclass(slots=True)
+class _Size:
+    layers: int = 0
+    work: int = 0
+
+
+def _checked_size(export: _Export) -> _Size:
+    """How much there is to verify; all that can be told without reading weights is checked first."""
+    size = _Size()
+    seen: set[str] = set()
+    for shard, header, entries in export.by_shard():
+        if shard in seen:
+            raise CheckpointError("malformed manifest: the layers of a shard are apart", file=export.folder / MANIFEST)
+        seen.add(shard)
+        left = set(header.tensors)
+        known = set[str]()
+        for entry in entries:
+            check = _checked(export, entry, header)
+            known.update(part.name for part in check.parts)
+            size.layers += 1
+            size.work += check.work
+        if odd := sorted(left - known):
+            what = "is not in both the shard and the manifest"
+            raise CheckpointError(what, file=export.folder / shard, tensor=odd[0])
+    if missing := sorted(set(export.manifest.shards) ^ seen):
+        what = f"malformed manifest: {printable(missing[0])} holds no layer, or is not listed"
+        raise CheckpointError(what, file=export.folder / MANIFEST)
+    return size
+
+
+def _checked(export: _Export, entry: Entry, header: Header) -> Check:
+    """The check of a layer of which everything fits so far. Raises CheckpointError."""
+    if export.source:
+        _check_same_source(entry, export.source, export.folder)
+    check = export.check(entry)
+    _check_parts(check, header, export.folder / entry.shard)
+    return check
 
 
 def _expected_digests(folder: Path) -> dict[str, str]:
@@ -221,12 +287,6 @@ def _check_digest(file: SourceFile, digest: str, expected: str) -> None:
         raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
 
 
-def _check_shards_are_listed(manifest: Manifest, expected: dict[str, str], folder: Path) -> None:
-    unlisted = sorted(set(manifest.shard_of.values()) - set(expected))
-    if unlisted:
-        raise CheckpointError(f"does not list {printable(unlisted[0])}, which the manifest names", file=folder / SUMS)
-
-
 def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
     """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
     ours = {parent for name in expected for parent in Path(name).parents}
@@ -239,45 +299,25 @@ def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
     return [f"{printable(path.as_posix())}: not part of the export" for path in strangers]
 
 
-def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:
-    missing = [name for name in manifest.results if name not in source.by_name]
-    if missing:
-        what = f"was not made from {printable(source.name)}: that has no layer {printable(missing[0])}"
+def _check_same_source(entry: Entry, source: Model, folder: Path) -> None:
+    result, name = entry.result, entry.result.name
+    layer = source.by_name.get(name)
+    if layer is None:
+        what = f"was not made from {printable(source.name)}: that has no layer {printable(name)}"
         raise CheckpointError(what, file=folder)
-    for name, result in manifest.results.items():
-        layer = source.by_name[name]
-        if (result.shape, result.dtype) != (layer.shape, layer.tensor.dtype):
-            what = f"was made from a source with another shape or dtype of {printable(name)}"
-            raise CheckpointError(what, file=folder)
-        there = [(matrix.name, matrix.rows, matrix.columns) for matrix in manifest.matrices[name]]
-        here = [(matrix.name, matrix.rows, matrix.columns) for matrix in layer.matrices]
-        kept = sum(part.nbytes for part in manifest.kept[name])
-        if there != (here if there else []) or kept != (0 if there else layer.kept_nbytes):
-            raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
-
-
-def _check_tensors(manifest: Manifest, shards: dict[str, Header], folder: Path) -> None:
-    for shard, header in shards.items():
-        if odd := sorted(manifest.stored_in.get(shard, set()) ^ set(header.tensors)):
-            raise CheckpointError("is not in both the shard and the manifest", file=folder / shard, tensor=odd[0])
-
-
-def _checks(
-    manifest: Manifest, shards: dict[str, Header], source: Model | None, folder: Path
-) -> list[tuple[str, Check]]:
-    found = []
-    for name, result in manifest.results.items():
-        shard = manifest.shard_of[name]
-        layer = source.by_name[name] if source else None
-        check = Check(result, tuple(manifest.matrices[name]), manifest.kept[name], layer)
-        _check_parts(check, shards[shard], folder / shard)
-        found.append((shard, check))
-    return found
+    if (result.shape, result.dtype) != (layer.shape, layer.tensor.dtype):
+        what = f"was made from a source with another shape or dtype of {printable(name)}"
+        raise CheckpointError(what, file=folder)
+    there = [(matrix.name, matrix.rows, matrix.columns) for matrix in entry.matrices]
+    here = [(matrix.name, matrix.rows, matrix.columns) for matrix in layer.matrices]
+    kept = sum(part.nbytes for part in entry.kept)
+    if there != (here if there else []) or kept != (0 if there else layer.kept_nbytes):
+        raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
 
 
 def _check_parts(check: Check, header: Header, path: Path) -> None:
     """The stored tensors have the dtypes and shapes that the manifest promises, and the parts fit inside."""
-    for part in [*check.kept, *(part for m in check.matrices for part in m.parts)]:
+    for part in check.parts:
         tensor = header.tensors.get(part.name)
         if tensor is None or (tensor.dtype, tensor.shape) != (part.dtype, part.shape):
             raise CheckpointError("missing, or not of the dtype and shape promised", file=path, tensor=part.name)

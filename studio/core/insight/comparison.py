@@ -84,4 +84,4 @@ def _pair(a: LayerResult, b: LayerResult) -> Pair:
 
 def exported_results(folder: Path) -> list[LayerResult]:
     """The results in the manifest of an export, without statistics. Raises CheckpointError when there is none."""
-    return list(Manifest(folder).results.values())
+    return [entry.result for entry in Manifest(folder).entries()]
