@@ -80,6 +80,7 @@ def shared(qapp: QApplication, tmp_path_factory: pytest.TempPathFactory) -> Iter
     made = Commands(Settings(tmp_path_factory.mktemp("window") / "settings.ini"), qapp)
     made.start()
     wait_for(lambda: made.studio is not None)
+    made.studio.commands = made  # a short way for tests: the window's parts do not know what is above them
     SHARED.append(made.window)
     yield made
     made.window.close()

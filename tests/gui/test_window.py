@@ -27,12 +27,12 @@ from studio import core
 from studio.__main__ import wants_window
 from studio.gui.jobs.activity import Estimate, duration
 from studio.gui.jobs.export_dialog import ExportDialog
-from studio.gui.shell.actions import SPECS
 from studio.gui.shell.command_palette import CommandPalette
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.instance import Instance
 from studio.gui.shell.settings import OPTIONS, Settings
 from studio.gui.shell.settings_dialog import SettingsDialog
+from studio.gui.shell.specs import SPECS
 from studio.gui.shell.studio import Studio
 from studio.gui.shell.theme import THEMES
 from tests.gui.conftest import give_focus

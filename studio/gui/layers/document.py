@@ -1,6 +1,6 @@
 """Document: the checkpoint that is open, what is chosen for it, what is known of it, and what is selected."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,8 @@ class Order:
 class Document(QObject):
     """What every view shows. It knows no widget; everything that changes is told by a signal.
 
+    close_files: closes a checkpoint, once nothing reads from it.
+
     Signals:
         opened(): another checkpoint is open, or none.
         chosen(list): indices of layers with another choice.
@@ -60,6 +62,7 @@ class Document(QObject):
         self._shown: NDArray[np.bool_] | None = None
         self.choices: list[core.Choice] = []
         self.warning_line = 0.12
+        self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
     def open(
         self, model: core.Model, choices: tuple[core.Choice, ...], groups: core.ScaleGroups, plan: core.Plan
@@ -78,7 +81,7 @@ class Document(QObject):
         self.undo.clear()
         self.selection, self._shown = [], None
         if self.model is not None:
-            self.model.close()
+            self.close_files(self.model)
             self.model = None
 
     # what is chosen

@@ -10,13 +10,13 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.jobs.runs import message_of
 from studio.gui.layers.document import Document
 from studio.gui.layers.layer_table import COLUMNS
+from studio.gui.layers.layer_view import LayerView
 from studio.gui.layers.store import FAILED
-from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.ask import ask_file, ask_folder, ask_save
 from studio.gui.shell.cards import Message
+from studio.gui.shell.faults import message_of
 from studio.gui.shell.settings import Settings
 
 
@@ -31,14 +31,16 @@ class Editing(QObject):
     told = Signal(object)
     report_wanted = Signal(object)
 
-    def __init__(self, document: Document, workspace: Workspace, parent: QObject | None = None) -> None:
+    def __init__(
+        self, document: Document, layers: LayerView, settings: Settings, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
-        self._document, self._workspace = document, workspace
+        self._document, self._layers, self._settings = document, layers, settings
         self._files: dict[Path, core.Plan] = {}
 
     @property
     def _window(self) -> QWidget:
-        return self._workspace.window()
+        return self._layers.window()
 
     # formats and plans
 
@@ -127,7 +129,7 @@ class Editing(QObject):
     def copy_rows(self) -> None:
         """The selected layers as CSV, or all that are shown."""
         store = self._document.store
-        chosen = [store.index[name] for name in self._document.selection] or self._workspace.layers.table.visible
+        chosen = [store.index[name] for name in self._document.selection] or self._layers.table.visible
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([column.title for column in COLUMNS])
@@ -155,7 +157,7 @@ class Editing(QObject):
         file = whole or self._file_of(plan)
         if model is None or not (file or _is_preset(plan)):
             return None
-        more = {**(options or {}), **_machine_options(self._workspace.settings)}
+        more = {**(options or {}), **_machine_options(self._settings)}
         verb = "quantize" if target else "measure"
         return core.command_line(
             verb, model.path, plan, () if whole else rules, plan_file=file, target=target, options=more
@@ -174,13 +176,13 @@ class Editing(QObject):
 
     def select_all(self) -> None:
         """Every layer that passes the filter."""
-        self._select(self._workspace.layers.table.visible)
+        self._select(self._layers.table.visible)
 
     def select_invert(self) -> None:
         """The other layers that pass the filter."""
         chosen = set(self._document.selection)
         store = self._document.store
-        self._select([i for i in self._workspace.layers.table.visible if store.names[i] not in chosen])
+        self._select([i for i in self._layers.table.visible if store.names[i] not in chosen])
 
     def select_kind(self) -> None:
         """All layers of the kinds that are selected."""
@@ -210,7 +212,7 @@ class Editing(QObject):
         """The next or previous layer that failed or is above the line."""
         store = self._document.store
         bad = (store.rel_err > self._document.warning_line) | (store.state == FAILED)
-        order = [i for i in self._workspace.layers.table.visible if bad[i]]
+        order = [i for i in self._layers.table.visible if bad[i]]
         if not order:
             hidden = int(bad.sum())
             text = f"The filter hides {hidden:,} layers with problems" if hidden else "There are no problems"

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, QUrl, Signal
-from PySide6.QtGui import QDesktopServices, QGuiApplication
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
 from studio.gui import views
-from studio.gui.jobs.compute import Compute, Task
+from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.turns import Task
+from studio.gui.shell.actions import NOTHING_OPEN
 from studio.gui.shell.appearance import apply_theme, chosen_theme, set_text_size
 from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
@@ -97,17 +99,28 @@ class Commands(QObject):
                 )
             )
             return
-        self.studio = importlib.import_module(STUDIO).Studio(self)
+        self._make_studio()
         self.apply_theme()
         for fault in self.settings.faults:
             self.tell(Message("warning", "A setting made no sense", fault))
         self.ready.emit()
         self.open_paths(self._wanted)
 
+    def _make_studio(self) -> None:
+        parts = (self.window, self.settings, self.session, self.compute)
+        self.studio = made = importlib.import_module(STUDIO).Studio(*parts, self)
+        made.told.connect(self.tell)
+        made.changed.connect(self.refresh)
+        made.opened.connect(self._note_opened)
+
     # what actions do
 
     def perform(self, key: str) -> None:
-        """Do what the action called `key` says."""
+        """Do what the action called `key` says; say so when it can not be done now."""
+        self.refresh()
+        if reason := self.window.actions_of.reasons.get(key):
+            self.tell(Message("info", f"Not now: {reason}"))
+            return
         if self.studio is not None and key in self.studio.handlers:
             self.studio.handlers[key]()
         elif key in self.handlers:
@@ -143,9 +156,7 @@ class Commands(QObject):
         for path in paths[:1]:
             self.open_path(path)
         if len(paths) > 1:
-            from studio.gui.shell.several import about_several
-
-            self.tell(about_several(paths, self.studio.comparing.compare_exports))
+            self.studio.tell_of_several(list(paths))
 
     def demo(self) -> None:
         """Open the checkpoint that comes with the program."""
@@ -244,15 +255,17 @@ class Commands(QObject):
             action.triggered.connect(lambda _checked=False, path=path: self.open_path(Path(path)))
         menu.setEnabled(bool(recents))
 
-    def note_opened(self, path: Path) -> None:
+    def _note_opened(self, path: Path) -> None:
         """A checkpoint is open: remember it."""
         self.session.note_opened(path)
         self._show_recents()
+        self.opened.emit()
 
     def refresh(self) -> None:
         """Enable what works now."""
-        reasons = self.studio.reasons() if self.studio is not None else _NOT_LOADED
-        self.window.actions_of.refresh(reasons)
+        actions = self.window.actions_of
+        nothing = dict.fromkeys(actions.conditions, NOTHING_OPEN)
+        actions.refresh(self.studio.reasons() if self.studio is not None else nothing)
 
     def tell(self, message: Message) -> None:
         """Show a card, and keep it in the list."""
@@ -284,34 +297,12 @@ class Commands(QObject):
         self.window.close()
 
     def close(self) -> None:
-        """Remember the session, stop the thread, close the files."""
+        """Remember the session, close the files once nothing reads from them, stop the thread."""
         parts = self.studio.layout_state() if self.studio is not None else {}
         self.session.keep(self.window, parts)
-        self.compute.close()
         if self.studio is not None:
             self.studio.close()
+        self.compute.close()
 
 
-def open_folder(path: Path) -> None:
-    """Show a folder in the system's file manager."""
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
-
-
-_NOTHING_OPEN = "open a checkpoint first"
-_NOT_LOADED = dict.fromkeys(
-    (
-        "open",
-        "idle",
-        "export",
-        "results",
-        "selection",
-        "pending",
-        "selection_pending",
-        "running",
-        "failed",
-        "undo",
-        "redo",
-    ),
-    _NOTHING_OPEN,
-)
 Handlers = dict[str, Callable[[], Any]]
