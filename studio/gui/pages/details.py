@@ -128,7 +128,8 @@ class Details(QObject):
         machine = self._runs.machine
         task = Task(key, "Inspecting", lambda: tasks.inspecting(machine, steps), preview=True)
         self._looks[key] = _Look(task, name, about, answer)
-        self._inspector.busy(f"Reading {core.printable(name)} …")
+        if key == "detail":  # a block is there before its text could be read
+            self._inspector.busy(f"Reading {core.printable(name)} …")
         self._compute.submit(task)
         self.changed.emit()
 
