@@ -14,12 +14,14 @@ from studio.gui import views
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.turns import Task
 from studio.gui.shell.actions import NOTHING_OPEN
-from studio.gui.shell.appearance import apply_theme, chosen_theme, set_text_size
+from studio.gui.shell.appearance import set_text_size
 from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
+from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
+from studio.gui.shell.theme import Theme
 
 if TYPE_CHECKING:
     from studio.gui.shell.studio import Studio
@@ -45,7 +47,7 @@ class Commands(QObject):
 
     def __init__(self, settings: Settings, application: QApplication) -> None:
         super().__init__()
-        self.settings, self._application = settings, application
+        self.settings = settings
         self.session = Session(settings)
         self.compute = Compute(self)
         set_text_size(application, settings["text_size"])  # before the window is made, or its text grows later
@@ -53,11 +55,13 @@ class Commands(QObject):
         self.studio: Studio | None = None
         self._wanted: list[Path] = []
         self._quitting = False
-        own = ("open", "open_file", "demo", "quit", "larger", "smaller", "dark", "compact", "messages", "palette")
-        self.handlers: Handlers = {name: getattr(self, name) for name in (*own, "keyboard", "diagnostics")}
+        self.looks = Looks(settings, application, self.window, self)
+        own = ("open", "open_file", "demo", "quit", "messages", "palette", "keyboard", "diagnostics")
+        self.handlers: Handlers = {name: getattr(self, name) for name in own}
+        self.handlers |= {name: getattr(self.looks, name) for name in ("larger", "smaller", "dark", "compact")}
         self.handlers["settings"] = self.settings_dialog
         self._connect()
-        self.apply_theme()
+        self.looks.apply()
         self.refresh()
 
     def _connect(self) -> None:
@@ -70,8 +74,7 @@ class Commands(QObject):
         window.message_list.layer_wanted.connect(self._show_layer)
         self.settings.changed.connect(self._setting_changed)
         self.compute.ended.connect(self._task_ended)
-        hints = QGuiApplication.styleHints()
-        hints.colorSchemeChanged.connect(self.apply_theme)
+        self.looks.changed.connect(self._set_theme)
 
     def start(self, paths: Sequence[Path] = ()) -> None:
         """Show the window, load the rest in the background, and open `paths` or what was open last."""
@@ -100,7 +103,7 @@ class Commands(QObject):
             )
             return
         self._make_studio()
-        self.apply_theme()
+        self.looks.apply()
         for fault in self.settings.faults:
             self.tell(Message("warning", "A setting made no sense", fault))
         self.ready.emit()
@@ -168,25 +171,6 @@ class Commands(QObject):
         """Close the window, which ends the program."""
         self.window.close()
 
-    def larger(self) -> None:
-        """All text one pixel higher."""
-        self._set_text_size(self.settings["text_size"] + 1)
-
-    def smaller(self) -> None:
-        """All text one pixel lower."""
-        self._set_text_size(self.settings["text_size"] - 1)
-
-    def _set_text_size(self, pixels: int) -> None:
-        self.settings["text_size"] = min(max(pixels, 10), 24)
-
-    def dark(self) -> None:
-        """Light on dark, or dark on light."""
-        self.settings["theme"] = "light" if self.theme.dark else "dark"
-
-    def compact(self) -> None:
-        """Lower rows, or not."""
-        self.settings["compact"] = not self.settings["compact"]
-
     def messages(self) -> None:
         """Show or hide the list of messages."""
         shown = not self.window.message_list.isVisible()
@@ -226,21 +210,17 @@ class Commands(QObject):
 
     # how it looks
 
-    def apply_theme(self, *_: object) -> None:
-        """Draw everything as the settings say."""
-        self.theme = chosen_theme(self.settings["theme"], self.settings["text_size"])
-        apply_theme(self._application, self.theme)
-        self.window.set_theme(self.theme)
-        self.window.actions_of["dark"].setChecked(self.theme.dark)
-        self.window.actions_of["compact"].setChecked(self.settings["compact"])
+    @property
+    def theme(self) -> Theme:
+        """The colours and the size of text of now."""
+        return self.looks.theme
+
+    def _set_theme(self, theme: Theme) -> None:
         if self.studio is not None:
-            self.studio.set_theme(self.theme)
+            self.studio.set_theme(theme)
 
     def _setting_changed(self, key: str) -> None:
-        if key in ("theme", "text_size"):
-            if chosen_theme(self.settings["theme"], self.settings["text_size"]) != self.theme:
-                self.apply_theme()
-        elif key == "recents":
+        if key == "recents":
             self._show_recents()
         if self.studio is not None:
             self.studio.setting_changed(key)
