@@ -30,7 +30,7 @@ from studio.core.insight.block_inspection import BlockDetail, block_steps, inspe
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
 from studio.core.insight.microscope import ErrorMap, Place
-from studio.core.insight.regime_prediction import estimate
+from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
@@ -139,6 +139,7 @@ __all__ = [
     "open_model",
     "plan_from_json",
     "prepare",
+    "prepare_estimates",
     "preset",
     "preset_names",
     "printable",

@@ -103,6 +103,6 @@ def test_several_paths_on_the_command_line_are_told_of_too(
     made = Commands(settings, qapp)
     with qtbot.waitSignal(made.opened, timeout=20_000):
         made.start(paths)
-    assert told(made) is not None
+    qtbot.waitUntil(lambda: told(made) is not None, timeout=10_000)
     made.window.close()
     made.window.deleteLater()

@@ -17,6 +17,7 @@ def opening(path: Path, plan: core.Plan) -> Iterator[Any]:
     model = core.open_model(path)
     try:
         found = model, core.resolve(plan, model), core.ScaleGroups(model)
+        core.prepare_estimates()
     except BaseException:
         model.close()
         raise
