@@ -256,7 +256,7 @@ def test_a_comparison_that_is_cancelled_says_so_and_goes_on_when_asked(
     qtbot.waitUntil(lambda: studio.document.store.figures().done > 0, timeout=10_000)
     studio.commands.perform("stop")
     qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
-    assert "are not compared: you cancelled. Press Compare to go on." in view.empty.text()
+    assert "ended: you cancelled. Press Compare to go on." in view.empty.text()
     message = studio.commands.window.messages.items[-1]
     dict(message.fixes)["Go on"]()
     qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)

@@ -11,8 +11,6 @@ from PySide6.QtGui import QUndoCommand, QUndoStack
 from studio import core
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
-MERGE_MS = 800
-
 
 @dataclass(frozen=True)
 class PlanState:

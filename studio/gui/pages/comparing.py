@@ -150,10 +150,11 @@ class Comparing(QObject):
         """Say why there is no comparison; what was quantized for it is kept, and going on does the rest."""
         anew = _Request(request.first, request.second)
         self._request = None
-        text = f"{self._title(request.first)} and {self._title(request.second)} are not compared: {why}"
-        self._view.busy(f"{text}. {AGAIN}")
+        what = f"Comparing {self._title(request.first)} with {self._title(request.second)} ended"
+        self._view.busy(f"{what}: {why}. {AGAIN}")
         if why.startswith("you"):
-            self.told.emit(Message("warning", text, fixes=(("Go on", lambda: self._go_on(anew)),)))
+            again = ("Go on", lambda: self._go_on(anew))
+            self.told.emit(Message("warning", what, f"{why[:1].upper()}{why[1:]}.", fixes=(again,)))
 
     def _show(self, request: _Request) -> None:
         self._view.busy("")

@@ -159,7 +159,7 @@ class Details(QObject):
         if (look := self._of(task)) is None:
             return
         if isinstance(found[-1], float):
-            self._inspector.busy(f"Reading {core.printable(look.name)} … {found[-1]:.0%}")
+            self._inspector.busy(f"Reading {core.printable(look.name)} … {found[-1]:.0%}, Ctrl+. cancels")
         else:
             self._inspector.busy("")
             look.answer(found[-1])

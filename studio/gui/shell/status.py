@@ -77,6 +77,7 @@ class Status(QObject):
         if (path := self._opening.path) is not None:
             self._shows_opening = True
             self._window.activity.begin(f"Opening {core.printable(path.name, 60)} …", pausable=False)
+            self._window.activity.detail.set_text("Only headers are read. Nothing else can start meanwhile.")
 
     def _show_progress(self, share: float) -> None:
         self._show_title(f"{share:.0%}" if share >= 0 else "")
