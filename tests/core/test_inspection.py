@@ -298,7 +298,7 @@ def test_a_look_goes_in_short_steps_that_tell_how_far_it_is(tmp_path: Path) -> N
                 detail = end.value
                 break
         whole = core.inspect_layer(engine, choice)
-    assert len(shares) == 8, "1 MiB a step, and two passes"
+    assert len(shares) == 16, "512 KiB a step, and two passes"
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert detail.a.rel_err == whole.a.rel_err

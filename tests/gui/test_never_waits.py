@@ -243,7 +243,7 @@ def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(studio: Studio, la
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     view = ask_to_compare(studio, "format:mxfp8")
-    assert "goes on by itself" in view.empty.text()
+    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=2_000)
     qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)
     assert len(view.comparison.pairs) == 96
 
@@ -266,6 +266,7 @@ def test_cancelling_what_a_comparison_waits_for_does_not_start_it(studio: Studio
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     view = ask_to_compare(studio, "format:mxfp8")
+    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=2_000)
     studio.commands.perform("stop")
     qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
     assert "you cancelled what it waited for" in view.empty.text()

@@ -26,8 +26,8 @@ from studio.core.running.reading import Slab, read_slab, slabs
 from studio.core.running.tasks import Tasks
 
 TAIL_POINTS = 160
-STEP_NBYTES = 1 << 20
-"""Bytes of weights in a step: 10 ms of work, so that a look that nobody wants any more is over at once."""
+STEP_NBYTES = 512 << 10
+"""Bytes of weights in a step: 5 ms of work, so that a look that nobody wants any more is over at once."""
 
 COUNTING = 0.2
 """Part of a look that the first pass takes, as progress tells it."""

@@ -73,6 +73,11 @@ def reading_exports(paths: Sequence[Path]) -> Iterator[list[core.LayerResult]]:
     yield from (core.exported_results(path) for path in paths)
 
 
+def choosing(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[core.Choice, ...]]:
+    """What plans choose for every layer; yields the choices of one after the other."""
+    yield from (core.resolve(plan, model) for plan in plans)
+
+
 def reporting(folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome) -> Iterator[Any]:
     """Write the report; yields the paths."""
     yield core.write_reports(folder, model, plan, outcome)

@@ -9,29 +9,34 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
 from studio import core
+from studio.gui.jobs import tasks
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document, Order
-from studio.gui.pages.exports import Exports, Results
+from studio.gui.pages.answers import Answers
 from studio.gui.shell.ask import ask_folder
 from studio.gui.shell.cards import Message
+from studio.gui.shell.faults import message_of
 
 PLAN, FORMAT, PRESET, EXPORT, CHOOSE = "plan", "format:", "preset:", "export:", "choose"
 AGAIN = "Press Compare to go on."
+NOT_AN_EXPORT = "Choose a folder that this program exported: it holds nvfp4_studio.json."
+Results = Sequence[core.LayerResult]
 
 
 @dataclass(eq=False)
 class _Request:
     """A comparison that is wanted, and what is known for it so far.
 
-    tried: sides that were quantized for it, as far as they can be. read: results of exported folders. waits: until the
-    run that goes on is over.
+    tried: sides that were quantized for it, as far as they can be. read: results of exported folders. choices: what the
+    other sides choose for each layer. waits: until the run that goes on is over.
     """
 
     first: str
     second: str
     tried: set[str] = field(default_factory=set)
     read: dict[str, Results] = field(default_factory=dict)
+    choices: dict[str, Sequence[core.Choice]] = field(default_factory=dict)
     waits: bool = False
 
     @property
@@ -53,10 +58,10 @@ class Comparing(QObject):
     exports_shown = Signal()
 
     def __init__(
-        self, document: Document, runs: Runs, exports: Exports, view: Any, parent: QObject | None = None
+        self, document: Document, runs: Runs, answers: Answers, view: Any, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
-        self._document, self._runs, self._reader, self._view = document, runs, exports, view
+        self._document, self._runs, self._answers, self._view = document, runs, answers, view
         self._exports: dict[str, str] = {}
         self._request: _Request | None = None
         view.sides_wanted.connect(self.compare)
@@ -94,27 +99,52 @@ class Comparing(QObject):
         self._request = request
         request.waits = False
         unread = [key for key in request.keys if key.startswith(EXPORT) and key not in request.read]
+        plans = [key for key in request.keys if key.startswith((FORMAT, PRESET)) and key not in request.choices]
         if unread:
             self._read(request, unread)
-            return
+        elif plans:
+            self._resolve(request, plans)
+        else:
+            self._finish(request)
+
+    def _finish(self, request: _Request) -> None:
         for key in request.keys:
-            if key not in request.tried and (order := self._missing(key)).choices:
+            if key not in request.tried and (order := self._missing(request, key)).choices:
                 self._quantize(request, key, order)
                 return
         self._show(request)
 
     def _read(self, request: _Request, keys: Sequence[str]) -> None:
-        def answer(found: list[Results] | None, why: str) -> None:
-            if request is not self._request:
-                return
-            if found is None:
-                self._give_up(request, why)
-                return
-            request.read.update(zip(keys, found, strict=True))
-            self._go_on(request)
+        def answer(found: list[Results], ending: Ending, error: object) -> None:
+            if ending == "failed":
+                self.told.emit(message_of(error, "This folder can not be compared", NOT_AN_EXPORT))
+            self._take(request, request.read, dict(zip(keys, found, strict=False)), ending)
 
         self._view.busy("Reading what the export says of its layers …")
-        self._reader.read([Path(key.removeprefix(EXPORT)) for key in keys], answer)
+        paths = [Path(key.removeprefix(EXPORT)) for key in keys]
+        self._answers.ask("exports", lambda: tasks.reading_exports(paths), answer, lasting=True)
+
+    def _resolve(self, request: _Request, keys: Sequence[str]) -> None:
+        """Choose for every layer on the thread: 47,155 layers take half a second."""
+
+        def answer(found: list[Sequence[core.Choice]], ending: Ending, error: object) -> None:
+            if ending == "failed":
+                self.told.emit(message_of(error, "This can not be compared"))
+            self._take(request, request.choices, dict(zip(keys, found, strict=False)), ending)
+
+        model, plans = self._document.model, [self._plan(key) for key in keys]
+        assert model is not None
+        self._answers.ask("choices", lambda: tasks.choosing(model, plans), answer)
+
+    def _take(self, request: _Request, into: dict[str, Any], found: dict[str, Any], ending: Ending) -> None:
+        """Go on with what was found, unless another comparison is wanted by now."""
+        if request is not self._request:
+            return
+        if ending == "finished":
+            into.update(found)
+            self._go_on(request)
+        else:
+            self._give_up(request, "you cancelled" if ending == "stopped" else "the message says why")
 
     def _quantize(self, request: _Request, key: str, order: Order) -> None:
         if reason := self._runs.hindrance():
@@ -170,14 +200,18 @@ class Comparing(QObject):
         ask_folder(window, "An exported folder", lambda path: self._take_export(path, first, second))
 
     def _take_export(self, path: Path, first: str, second: str) -> None:
-        def answer(found: list[Results] | None, why: str) -> None:
-            self._view.busy("" if found is not None else f"Not compared: {why}. Choose another folder.")
-            if found is not None:
+        def answer(_found: list[Results], ending: Ending, error: object) -> None:
+            if ending == "finished":
+                self._view.busy("")
                 chosen = self._offer_export(path)
                 self._compare_shown(*(chosen if key == CHOOSE else key for key in (first, second)))
+                return
+            self._view.busy("Not compared. Choose another folder.")
+            if ending == "failed":
+                self.told.emit(message_of(error, "This folder can not be compared", NOT_AN_EXPORT))
 
         self._view.busy(f"Reading {core.printable(path.name, 60)} …")
-        self._reader.read([path], answer)
+        self._answers.ask("exports", lambda: tasks.reading_exports([path]), answer, lasting=True)
 
     def _offer_export(self, path: Path) -> str:
         key = EXPORT + str(path)
@@ -197,20 +231,20 @@ class Comparing(QObject):
 
     # sides
 
-    def _missing(self, key: str) -> Order:
-        return Order({}, {}) if key.startswith(EXPORT) else self._document.order_for(self._choices(key))
+    def _missing(self, request: _Request, key: str) -> Order:
+        return Order({}, {}) if key in request.read else self._document.order_for(self._choices(request, key))
 
-    def _choices(self, key: str) -> Sequence[core.Choice]:
-        document, model = self._document, self._document.model
-        assert model is not None
-        if key == PLAN:
-            return document.choices
-        plan = document.state.plan
-        chosen = plan.with_format(key.removeprefix(FORMAT)) if key.startswith(FORMAT) else None
-        return core.resolve(chosen or core.preset(key.removeprefix(PRESET)).with_format(plan.format), model)
+    def _choices(self, request: _Request, key: str) -> Sequence[core.Choice]:
+        return self._document.choices if key == PLAN else request.choices[key]
 
-    def _results(self, request: _Request, key: str) -> Sequence[core.LayerResult]:
-        return request.read[key] if key in request.read else self._document.results_for(self._choices(key))
+    def _plan(self, key: str) -> core.Plan:
+        plan = self._document.state.plan
+        if key.startswith(FORMAT):
+            return plan.with_format(key.removeprefix(FORMAT))
+        return core.preset(key.removeprefix(PRESET)).with_format(plan.format)
+
+    def _results(self, request: _Request, key: str) -> Results:
+        return request.read[key] if key in request.read else self._document.results_for(self._choices(request, key))
 
     def _title(self, key: str) -> str:
         titles = {PLAN: "plan", **self._exports}

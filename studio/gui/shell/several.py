@@ -20,3 +20,8 @@ def about_several(paths: Sequence[Path], compare: Callable[[Path, Path], object]
         return Message("info", "One window shows one checkpoint", text, hint, fixes=(fix,))
     hint = "Drop one at a time, or start nvfp4-studio --new for another window."
     return Message("warning", "One window shows one checkpoint", text, hint)
+
+
+def of_same_layers(exports: Sequence[Sequence[core.LayerResult]]) -> bool:
+    """True when all exports hold the same layers."""
+    return len({frozenset((layer.name, layer.shape) for layer in results) for results in exports}) == 1

@@ -8,18 +8,20 @@ from typing import Any
 from PySide6.QtCore import QByteArray, QObject, Signal
 
 from studio import core
+from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
+from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
 from studio.gui.layers.row_menu import show_row_menu
+from studio.gui.pages.answers import Answers
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
-from studio.gui.pages.exports import Exports
 from studio.gui.pages.registry import PAGES
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.ask import confirm
@@ -28,7 +30,7 @@ from studio.gui.shell.cards import Card, Message
 from studio.gui.shell.main_window import MainWindow
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
-from studio.gui.shell.several import about_several
+from studio.gui.shell.several import about_several, of_same_layers
 from studio.gui.shell.specs import format_specs
 from studio.gui.shell.status import Status
 from studio.gui.shell.theme import Theme
@@ -77,8 +79,8 @@ class Studio(QObject):
         self.opening = Opening(document, compute, self)
         self.runs.hindrance = lambda: self.opening.reason
         self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
-        self.exports = Exports(compute, self)
-        self.comparing = Comparing(document, self.runs, self.exports, views["CompareView"], self)
+        self._answers = Answers(compute, self)
+        self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)
 
     def _make_lines(self) -> None:
@@ -94,7 +96,7 @@ class Studio(QObject):
 
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
-        parts = (runs, self.editing, self.details, self.exports, self.comparing, self.exporting, self.opening)
+        parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
         for source in (*parts, self.reports):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
@@ -258,13 +260,12 @@ class Studio(QObject):
     def tell_of_several(self, paths: list[Path]) -> None:
         """Say that only the first of `paths` is opened, and offer to compare two exports of the same layers."""
 
-        def answer(same: bool) -> None:
+        def answer(found: list[Any], ending: Ending, _error: object) -> None:
+            same = ending == "finished" and len(paths) == 2 and of_same_layers(found)
             self.told.emit(about_several(paths, self.comparing.compare_exports if same else None))
 
-        if len(paths) == 2:
-            self.exports.ask_whether_same(paths, answer)
-        else:
-            answer(False)
+        both = paths if len(paths) == 2 else []
+        self._answers.ask("same exports", lambda: tasks.reading_exports(both), answer, lasting=True)
 
     def _reset_layout(self) -> None:
         self.workspace.reset_layout()
