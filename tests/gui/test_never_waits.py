@@ -298,3 +298,50 @@ def test_a_page_is_a_tab_and_an_action_that_shows_it(studio: Studio, page: Any) 
     pages = studio.workspace.pages
     assert pages.tabText(pages.currentIndex()) == page.title
     assert page.spec in studio.commands.window.actions_of.in_menu("View")
+
+
+# what else can be cancelled
+
+
+def test_verifying_with_nothing_open_can_be_cancelled(
+    commands: Commands, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(*_: object) -> Iterator[Any]:
+        yield core.Started("verify", 100, 1)
+        while True:
+            time.sleep(0.005)
+            yield core.Progress("verify", 1, "layer")
+
+    monkeypatch.setattr(tasks, "verifying", endless)
+    studio, actions = commands.studio, commands.window.actions_of
+    assert studio is not None
+    studio.runs.verify(Path("export"))
+    assert not actions.reasons["stop"]
+    assert actions.reasons["open"] == ""
+    commands.perform("stop")
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=1_000)
+    assert commands.window.activity.title.text().startswith("Stopped after")
+
+
+def test_a_report_that_is_cancelled_before_its_turn_says_so(
+    quantized: Studio, large: Path, gate: threading.Event, tmp_path: Path
+) -> None:
+    quantized.commands.open_path(large)  # keeps the thread until the gate opens
+    quantized.reports.write(tmp_path / "report")
+    quantized._compute.stop()
+    assert "The report was not written" in quantized.commands.window.messages.items[-1].title
+    gate.set()
+
+
+def test_quitting_while_a_checkpoint_opens_is_at_once(
+    settings: Settings, qapp: QApplication, large: Path, gate: threading.Event, qtbot: QtBot
+) -> None:
+    made = Commands(settings, qapp)
+    with qtbot.waitSignal(made.ready, timeout=30_000):
+        made.start([large])
+    qtbot.wait(50)
+    began = time.monotonic()
+    assert made.window.close()
+    assert time.monotonic() - began < 0.2
+    gate.set()
+    made.window.deleteLater()
