@@ -52,6 +52,10 @@ class Backend(Protocol):
         """Weights [rows, K] in float32, float16 or bfloat16, rounded to nearest even from float32."""
         ...
 
+    def squared_error(self, weight: Weight, quantized: Quantized) -> float:
+        """Sum of (weight - decoded)**2 over weights [rows, K], within 1e-6 of its float64 value."""
+        ...
+
 
 NAMES = ("auto", "metal", "cuda", "cpu", "numpy", "reference")
 """What `choose` takes."""

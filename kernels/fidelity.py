@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -186,3 +188,27 @@ def concatenate(parts: list[Fidelity]) -> Fidelity:
         scale_counts=np.sum([part.scale_counts for part in parts], axis=0, dtype=np.uint64),
         block_error=np.concatenate(blocks) if len(blocks) == len(parts) else None,
     )
+
+
+_SAFE_SQUARES = (1e-20, 1e30)
+"""Sums of squares that float32 holds without a loss that matters."""
+
+
+def squared_error(weight: NDArray[Any], decoded: NDArray[np.float32]) -> float:
+    """Sum of (weight - decoded)**2 over [rows, columns]: float32 per row where that can hold it, float64 beyond."""
+    with np.errstate(all="ignore"):
+        difference = widen(weight) - decoded
+        total = float(np.einsum("ij,ij->i", difference, difference).sum(dtype=np.float64))
+        if _SAFE_SQUARES[0] < total < _SAFE_SQUARES[1]:
+            return total
+        exact = weight.astype(np.float64) - decoded
+        return float(np.einsum("ij,ij->", exact, exact))
+
+
+def widen(weight: NDArray[Any]) -> NDArray[np.float32]:
+    """The weight in float32, contiguous."""
+    if weight.dtype == ml_dtypes.bfloat16:
+        words = weight.view(np.uint16).astype(np.uint32)
+        words <<= 16
+        return words.view(np.float32)
+    return weight.astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.backend import Encoded, Weight
-from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity
+from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import TENSOR_SCALE_DIVISOR, Format, Recipe
 from kernels.quantized import Quantized
 
@@ -229,3 +229,7 @@ class ReferenceBackend:
     def decode(self, quantized: Quantized, dtype: Any = np.float32) -> Weight:
         """See `Backend.decode`."""
         return decode(quantized).astype(dtype)
+
+    def squared_error(self, weight: Weight, quantized: Quantized) -> float:
+        """See `Backend.squared_error`."""
+        return squared_error(weight, decode(quantized))

@@ -261,14 +261,14 @@ def _finish(
     paths = core.write_reports(options.report, model, plan, outcome) if options.report else []
     if paths:
         console.log(f"wrote {', '.join(map(str, paths))}")
-    report = core.report_json(model, plan, outcome)
-    report.pop("layers")  # an event each
-    console.emit("report", paths=list(map(str, paths)), **report)
+    console.emit("report", paths=list(map(str, paths)), **core.report_head(model, plan, outcome))
     console.emit("finished", **outcome.summary(), seconds=outcome.seconds)
     limit = options.max_rel_err
-    worse = [r for r in outcome.quantized if limit is not None and not r.rel_err <= limit]  # NaN is within no limit
+    if limit is None:
+        return 0
+    worse = [(r.rel_err, r.name) for r in outcome.layers if r.quantized and not r.rel_err <= limit]  # as NaN is
     if worse:
-        name = core.printable(max(worse, key=lambda r: (r.rel_err != r.rel_err, r.rel_err)).name)
+        name = core.printable(max(worse, key=lambda found: (found[0] != found[0], found[0]))[1])
         what = f"{len(worse)} layers exceed a relative error of {options.max_rel_err:g}, the worst is {name}"
         console.fail(core.ThresholdExceeded(what, hint="exclude them, or choose a finer format for them"))
         return core.ThresholdExceeded.exit_code

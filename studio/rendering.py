@@ -1,5 +1,6 @@
 """Tables and sentences about models, plans and outcomes, for the command line."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -119,7 +120,7 @@ def show_backend(started: core.Engine, console: Console) -> None:
 
 def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bool = False) -> None:
     """What an export will write and what its users must know, before it begins; for people only when it will not."""
-    shards = [{"name": shard.name, "nbytes": shard.nbytes, "layers": len(shard.items)} for shard in job.shards]
+    shards = [{"name": shard.name, "nbytes": shard.nbytes, "layers": len(shard.choices)} for shard in job.shards]
     console.emit(
         "export",
         target=str(target),
@@ -165,7 +166,7 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
     ]
     columns = ("role", "format", ">layers", ">weights", ">before", ">after", ">rel_err")
     console.table(columns, rows)
-    ranked = sorted(outcome.quantized, key=lambda r: -r.rel_err)[:worst]
+    ranked = heapq.nlargest(worst, (layer for layer in outcome.layers if layer.quantized), key=lambda r: r.rel_err)
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(

@@ -1,7 +1,8 @@
 """CpuBackend: the C++ library as a backend."""
 
 import ctypes
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -83,26 +84,43 @@ class CpuBackend:
         """See `Backend.decode`; also takes a stack [E, rows, K / ...] with one tensor scale per matrix."""
         weight = np.empty(quantized.shape, dtype)
         kind = _dtype(weight, "decode")
-        scales = np.ascontiguousarray(quantized.scales)
-        biases = None if quantized.biases is None else np.ascontiguousarray(quantized.biases)
-        codes = np.ascontiguousarray(quantized.codes)
-        factors = np.ones(1, np.float32) if quantized.tensor_scale is None else quantized.tensor_scale.reshape(-1)
-        parts = [(array, array.nbytes // len(factors)) for array in (codes, scales, weight)]
-        for index, factor in enumerate(factors):
-            at = [array.ctypes.data + index * step for array, step in parts]
-            task = library.DecodeTask(
-                codes=at[0],
-                scales=at[1],
-                biases=library.address(biases),
-                weight=at[2],
-                count=weight.size // len(factors),
-                layout=library.layout(quantized.format),
-                dtype=kind,
-                scale_dtype=library.DTYPES[scales.dtype] if quantized.format.affine else 0,
-                tensor_scale=float(factor),
-            )
+        for task, first in _coded(quantized):
+            task.weight, task.dtype = weight.ctypes.data + first * weight.itemsize, kind
             self._library.nvfp4_decode(self._number, ctypes.byref(task))
         return weight
+
+    def squared_error(self, weight: Weight, quantized: Quantized) -> float:
+        """See `Backend.squared_error`."""
+        kind, total = _dtype(weight, "squared_error"), 0.0
+        if weight.shape != quantized.shape or not weight.flags.c_contiguous:
+            raise ValueError(f"[squared_error] weight must be contiguous {quantized.shape}, got {weight.shape}")
+        for coded, first in _coded(quantized):
+            task = library.CompareTask(coded, weight.ctypes.data + first * weight.itemsize, kind)
+            self._library.nvfp4_compare(self._number, ctypes.byref(task))
+            total += task.squared_error
+        return total
+
+
+def _coded(quantized: Quantized) -> Iterator[tuple[library.DecodeTask, int]]:
+    """For each matrix of a stack what tells its codes, and the number of its first weight; valid until the next."""
+    parts = [np.ascontiguousarray(part) for part in (quantized.codes, quantized.scales)]
+    biases = None if quantized.biases is None else np.ascontiguousarray(quantized.biases)
+    factors = np.ones(1, np.float32) if quantized.tensor_scale is None else quantized.tensor_scale.reshape(-1)
+    count = math.prod(quantized.shape) // len(factors)
+    for index, factor in enumerate(factors):
+        codes, scales = (part.ctypes.data + index * (part.nbytes // len(factors)) for part in parts)
+        yield (
+            library.DecodeTask(
+                codes=codes,
+                scales=scales,
+                biases=library.address(biases),
+                count=count,
+                layout=library.layout(quantized.format),
+                scale_dtype=library.DTYPES[parts[1].dtype] if quantized.format.affine else 0,
+                tensor_scale=float(factor),
+            ),
+            index * count,
+        )
 
 
 class _Measured:

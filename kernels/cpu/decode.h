@@ -52,8 +52,9 @@ template <int KIND> INLINE Floats decode_codes(Words code, Floats factor, Floats
     return floats(value) * factor;
 }
 
-template <class S, int BITS, int KIND>
-INLINE void decode_strip(const uint8_t* codes, const Factors& factors, typename S::T* strip) {
+// Decodes a strip pair by pair; `take` gets the number of the pair, its even and its odd elements.
+template <int BITS, int KIND, typename Take>
+INLINE void decode_pairs(const uint8_t* codes, const Factors& factors, Take take) {
     constexpr int PER_LOAD = 16 / BITS;
     constexpr uint32_t MASK = (1u << BITS) - 1;
     for (int first = 0; first < PAIRS; first += PER_LOAD) {
@@ -64,10 +65,16 @@ INLINE void decode_strip(const uint8_t* codes, const Factors& factors, typename 
             const int j = first + k;
             Words pair = packed >> (2 * BITS * k);
             Floats factor = halves(factors.factor[0][j], factors.factor[1][j]), bias = splat(factors.bias[j]);
-            S::store_pair(strip + 32 * j, decode_codes<KIND>(pair & MASK, factor, bias),
-                          decode_codes<KIND>((pair >> BITS) & MASK, factor, bias));
+            take(j, decode_codes<KIND>(pair & MASK, factor, bias),
+                 decode_codes<KIND>((pair >> BITS) & MASK, factor, bias));
         }
     }
+}
+
+template <class S, int BITS, int KIND>
+INLINE void decode_strip(const uint8_t* codes, const Factors& factors, typename S::T* strip) {
+    decode_pairs<BITS, KIND>(codes, factors,
+                             [&](int j, Floats even, Floats odd) { S::store_pair(strip + 32 * j, even, odd); });
 }
 
 template <class S, int BITS, int KIND> int decode_format(const DecodeTask& task) {

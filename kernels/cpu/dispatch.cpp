@@ -86,6 +86,8 @@ EXPORT int32_t nvfp4_encode(int32_t variant, EncodeTask* task) { return VARIANTS
 
 EXPORT int32_t nvfp4_decode(int32_t variant, const DecodeTask* task) { return VARIANTS[variant].kernels->decode(task); }
 
+EXPORT int32_t nvfp4_compare(int32_t variant, CompareTask* task) { return VARIANTS[variant].kernels->compare(task); }
+
 EXPORT int32_t nvfp4_census(int32_t variant, CensusTask* task) { return VARIANTS[variant].kernels->census(task); }
 
 EXPORT float nvfp4_max_abs(int32_t variant, const void* weight, int64_t count, int32_t dtype) {

@@ -72,6 +72,17 @@ class DecodeTask(ctypes.Structure):
     ]
 
 
+class CompareTask(ctypes.Structure):
+    """One call of the comparison of codes with the weights that they stand for."""
+
+    _fields_ = [
+        ("coded", DecodeTask),
+        ("weight", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("squared_error", ctypes.c_double),
+    ]
+
+
 class CensusTask(ctypes.Structure):
     """One call of the counter."""
 
@@ -84,6 +95,9 @@ class CensusTask(ctypes.Structure):
         ("sum2", ctypes.c_double),
         ("sum4", ctypes.c_double),
     ]
+
+
+_TASKS = {"encode": EncodeTask, "decode": DecodeTask, "compare": CompareTask, "census": CensusTask}
 
 
 @functools.cache
@@ -109,7 +123,7 @@ def load() -> ctypes.CDLL:
     variant = ctypes.c_int32
     library.nvfp4_variant_name.argtypes, library.nvfp4_variant_name.restype = [variant], ctypes.c_char_p
     library.nvfp4_variant_runs.argtypes, library.nvfp4_variant_runs.restype = [variant], ctypes.c_int32
-    for name, task in (("encode", EncodeTask), ("decode", DecodeTask), ("census", CensusTask)):
+    for name, task in _TASKS.items():
         function = getattr(library, f"nvfp4_{name}")
         function.argtypes, function.restype = [variant, ctypes.POINTER(task)], ctypes.c_int32
     library.nvfp4_max_abs.argtypes = [variant, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32]

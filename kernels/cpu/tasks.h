@@ -49,6 +49,13 @@ struct DecodeTask {
     float tensor_scale;
 };
 
+struct CompareTask {
+    DecodeTask coded;    // its weight and dtype are not used
+    const void* weight;  // [coded.count] of dtype: what it stands for
+    int32_t dtype;
+    double squared_error;
+};
+
 struct CensusTask {
     const void* weight;  // [count] of dtype
     uint64_t* counts;    // [32768], added to
@@ -64,6 +71,7 @@ struct Kernels {
     const char* name;
     int (*encode)(EncodeTask*);
     int (*decode)(const DecodeTask*);
+    int (*compare)(CompareTask*);
     int (*census)(CensusTask*);
     float (*max_abs)(const void* weight, int64_t count, int32_t dtype);
 };

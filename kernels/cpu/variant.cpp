@@ -1,6 +1,6 @@
 // All functions for one instruction set: compiled once per variant, with -DVARIANT=<name> and that set's flags.
 #include "census.h"
-#include "decode.h"
+#include "compare.h"
 #include "encode.h"
 
 namespace VARIANT {
@@ -21,9 +21,18 @@ static int decode(const DecodeTask* task) {
     }
 }
 
+static int compare(CompareTask* task) {
+    switch (task->dtype) {
+        case BFLOAT16: task->squared_error = compare_dtype<BFloat16>(*task); break;
+        case FLOAT16: task->squared_error = compare_dtype<Float16>(*task); break;
+        default: task->squared_error = compare_dtype<Float32>(*task);
+    }
+    return 0;
+}
+
 #define TEXT(x) #x
 #define NAME(x) TEXT(x)
 extern const Kernels kernels;
-const Kernels kernels = {NAME(VARIANT), encode, decode, census, max_abs};
+const Kernels kernels = {NAME(VARIANT), encode, decode, compare, census, max_abs};
 
 }  // namespace VARIANT

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels import reference
 from kernels.backend import Encoded, Weight
-from kernels.fidelity import Census, Fidelity, concatenate
+from kernels.fidelity import Census, Fidelity, concatenate, squared_error, widen
 from kernels.formats import E2M1_MAX, E4M3_MAX, Format, Recipe
 from kernels.quantized import Quantized
 
@@ -80,14 +80,9 @@ class NumpyBackend:
                 weight[part] = _decode(_rows_of(quantized, part)).astype(dtype)
         return weight
 
-
-def widen(weight: Weight) -> Float32:
-    """The weight in float32, contiguous."""
-    if weight.dtype == ml_dtypes.bfloat16:
-        words = weight.view(np.uint16).astype(np.uint32)
-        words <<= 16
-        return words.view(np.float32)
-    return weight.astype(np.float32)
+    def squared_error(self, weight: Weight, quantized: Quantized) -> float:
+        """See `Backend.squared_error`."""
+        return squared_error(weight, self.decode(quantized))
 
 
 def _row_ranges(rows: int, width: int) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels import reference
 from kernels.backend import Backend, Encoded, Weight
-from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity
+from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import FORMATS, Format, Recipe
 from kernels.gpu.requirements import check_mlx, check_three_tiers
 from kernels.gpu.selftest import self_test
@@ -116,6 +116,10 @@ class GpuBackend:
                 None if quantized.biases is None else to_mlx(np.ascontiguousarray(quantized.biases)),
             )
             return to_numpy(coding.decode(self._library, coded, row, out, to_mlx(g)))
+
+    def squared_error(self, weight: Weight, quantized: Quantized) -> float:
+        """See `Backend.squared_error`; the processor sums what the GPU decoded."""
+        return squared_error(weight, self.decode(quantized))
 
 
 def reference_check(weight: Weight) -> None:

@@ -38,6 +38,7 @@ from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening.checkpoint import open_model
+from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
@@ -51,9 +52,9 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
-from studio.core.reporting.report import check_reports, report_json, size_text, totals, write_reports
+from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
-from studio.core.results import LayerResult, Outcome, histogram_edges
+from studio.core.results import LayerResult, histogram_edges
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.survey import LayerFailed, survey
@@ -145,6 +146,7 @@ __all__ = [
     "printable",
     "readers",
     "refuse",
+    "report_head",
     "report_json",
     "resolve",
     "resources",

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio.core.results import LayerResult, Outcome
+from studio.core.outcome import Outcome
+from studio.core.results import LayerResult
 
 Phase = Literal["measure", "quantize", "verify"]
 

@@ -12,13 +12,13 @@ from kernels.backend import choose
 from kernels.fidelity import MAGNITUDE_BINS
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Started
-from studio.core.exporting import export as exporting
-from studio.core.exporting import verification
+from studio.core.exporting import steps, verification
 from studio.core.exporting.export import Export
 from studio.core.model import Model
+from studio.core.outcome import Outcome
 from studio.core.planning.plan import Choice
-from studio.core.results import LayerResult, Outcome
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
+from studio.core.running.packed_results import PackedResults
 from studio.core.running.passes import nonfinite
 from studio.core.running.pipeline import run, work
 from studio.core.running.reading import SLAB_NBYTES, slab_memory
@@ -92,14 +92,13 @@ def memory_bound(model: Model | None, threads: int, slab: int) -> int:
 def measure(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
     """Quantize in memory and report what it costs; nothing is written."""
     yield Started("measure", work(choices), len(choices))
-    results: dict[str, LayerResult] = {}
+    results = PackedResults(choices)
     for event in run(started, choices, Sink()):
         if isinstance(event, LayerDone):
-            results[event.result.name] = event.result
+            results.add(event.result)
         yield event
     model.check_unchanged()
-    ordered = tuple(results[choice.layer.name] for choice in choices)
-    yield Finished(Outcome(ordered, backend=started.backend.title))
+    yield Finished(Outcome(results, backend=started.backend.title))
 
 
 def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, ...]:
@@ -114,8 +113,8 @@ def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, 
 
 
 def export(started: Engine, job: Export) -> Iterator[Event]:
-    """Run an export that `prepare` checked; see `studio.core.exporting.export.export`."""
-    return exporting.export(started, job)
+    """Run an export that `prepare` checked; see `studio.core.exporting.steps.export`."""
+    return steps.export(started, job)
 
 
 def validate(backend: str = "auto", *, quick: bool = False) -> "Report":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels import Census
 from kernels.fidelity import bin_values, filled_bins, relative_error, snr_db
+from studio.core.counts import NO_COUNTS, Counts
 from studio.core.model import Layer
 from studio.core.planning.plan import Choice
 from studio.core.running.tallies import ErrorTally
@@ -37,7 +38,7 @@ class Statistics:
     nan: int
     infinite: int
     quantiles: tuple[float, ...]
-    histogram: tuple[int, ...]
+    histogram: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class LayerResult:
     rows: int = 0
     vanished_rows: int = 0
     tensor_scales: tuple[float, ...] = ()
-    scale_counts: tuple[int, ...] = ()
+    scale_counts: Counts = NO_COUNTS
     statistics: Statistics | None = None
 
     @property
@@ -122,101 +123,28 @@ class LayerResult:
         }
         data = {key: getattr(self, key) for key in self.__dataclass_fields__}  # asdict copies every number of a tuple
         data |= derived if self.quantized else {}
+        data["scale_counts"] = list(self.scale_counts)
         if known := self.statistics:
             data["statistics"] = {key: getattr(known, key) for key in known.__dataclass_fields__}
-        return {key: _finite(value) for key, value in data.items()}
+            data["statistics"]["histogram"] = list(known.histogram)
+        return {key: finite(value) for key, value in data.items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LayerResult":
         """The result that `to_json` described."""
         late = {"rows": 0, "vanished_rows": 0}  # not in what the first version wrote
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data or key not in late}
-        for key in ("shape", "tensor_scales", "scale_counts"):
-            fields[key] = tuple(fields[key])
-        if statistics := fields["statistics"]:
-            lists = {key: tuple(statistics[key]) for key in ("quantiles", "histogram")}
-            fields["statistics"] = Statistics(**{**statistics, **lists})
+        fields |= {key: tuple(fields[key]) for key in ("shape", "tensor_scales")}
+        fields["scale_counts"] = Counts(fields["scale_counts"])
+        if known := fields["statistics"]:
+            lists = {"quantiles": tuple(known["quantiles"]), "histogram": Counts(known["histogram"])}
+            fields["statistics"] = Statistics(**{**known, **lists})
         return cls(**fields)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value`, or None for a float that JSON has no number for."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of a whole run. Seconds are wall time of the phases; they are no part of an export's bytes.
-
-    backend: what computed it. layout, cautions: of an export, and what its users must know before they load it.
-    """
-
-    layers: tuple[LayerResult, ...]
-    target: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    backend: str = ""
-    layout: str = ""
-    cautions: tuple[str, ...] = ()
-
-    @property
-    def quantized(self) -> list[LayerResult]:
-        """The layers that were quantized."""
-        return [layer for layer in self.layers if layer.quantized]
-
-    @property
-    def rel_err(self) -> float:
-        """Relative error over all quantized weights together."""
-        chosen = self.quantized
-        return relative_error(math.fsum(r.sum_error for r in chosen), math.fsum(r.sum_squares for r in chosen))
-
-    @property
-    def count(self) -> int:
-        """Number of weights."""
-        return sum(layer.count for layer in self.layers)
-
-    @property
-    def quantized_count(self) -> int:
-        """Number of weights that were quantized."""
-        return sum(layer.count for layer in self.quantized)
-
-    @property
-    def nbytes_in(self) -> int:
-        """Stored bytes before."""
-        return sum(layer.nbytes_in for layer in self.layers)
-
-    @property
-    def nbytes_out(self) -> int:
-        """Stored bytes after."""
-        return sum(layer.nbytes_out for layer in self.layers)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits per weight of the whole model."""
-        return 8 * self.nbytes_out / self.count if self.count else 0.0
-
-    @property
-    def worst(self) -> LayerResult | None:
-        """The quantized layer with the largest relative error."""
-        return max(self.quantized, key=lambda layer: layer.rel_err, default=None)
-
-    def warnings(self) -> list[str]:
-        """Sentences about layers that lost so much that someone should look."""
-        return [f"{layer.name}: {loss}" for layer in self.quantized for loss in layer.losses]
-
-    def summary(self) -> dict[str, Any]:
-        """The totals as JSON values."""
-        worst = self.worst
-        return {
-            "layers": len(self.layers),
-            "quantized_layers": len(self.quantized),
-            "weights": self.count,
-            "quantized_weights": self.quantized_count,
-            "nbytes_in": self.nbytes_in,
-            "nbytes_out": self.nbytes_out,
-            "bits_per_weight": self.bits_per_weight,
-            "rel_err": _finite(self.rel_err),
-            "worst_layer": worst.name if worst else None,
-            "worst_rel_err": _finite(worst.rel_err) if worst else None,
-        }
 
 
 def statistics(census: Census) -> Statistics:
@@ -243,16 +171,16 @@ def histogram_edges() -> tuple[float, ...]:
     return tuple(2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range(steps))
 
 
-def histogram(census: Census, sigma: float) -> tuple[int, ...]:
+def histogram(census: Census, sigma: float) -> Counts:
     """Weights that are not zero per bin of `histogram_edges`, |w| in units of `sigma`."""
     edges = np.array(histogram_edges()) * sigma
     if not sigma:
-        return (0,) * (len(edges) - 1)
+        return Counts([0] * (len(edges) - 1))
     filled = filled_bins(census.counts)
     filled = filled[filled > 0]
     bins = np.clip(np.searchsorted(edges, bin_values()[filled], side="right") - 1, 0, len(edges) - 2)
     found = np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1)
-    return tuple(found.astype(np.int64).tolist())
+    return Counts(found.astype(np.int64).tolist())
 
 
 def layer_result(
@@ -278,6 +206,6 @@ def layer_result(
         rows=errors.rows,
         vanished_rows=errors.vanished_rows,
         tensor_scales=tuple(float(g) for g in tensor_scales),
-        scale_counts=() if errors.scale_counts is None else tuple(errors.scale_counts.tolist()),
+        scale_counts=NO_COUNTS if errors.scale_counts is None else Counts(errors.scale_counts.tolist()),
         statistics=distribution,
     )

@@ -1,7 +1,7 @@
 """Puts the decoded weights of an export back into the tensors of its source, by the manifest of the export."""
 
-import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from kernels import FORMATS, Quantized
 from kernels.reference import decode
 from studio import core
+from studio.core.exporting.manifest import Manifest
 from tests.runtimes.decoding import Arrays, read_arrays
 
 _STORED = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
@@ -39,8 +40,13 @@ _BESIDE = (
 
 
 def read_manifest(export: Path) -> dict[str, Any]:
-    """The manifest as JSON."""
-    return json.loads((export / "nvfp4_studio.json").read_text(encoding="utf-8"))
+    """The layout, and of each layer its name, format and where its matrices lie."""
+    found = Manifest(export)
+    layers = [
+        {"name": name, "format": result.format, "matrices": list(map(asdict, found.matrices[name]))}
+        for name, result in found.results.items()
+    ]
+    return {"layout": found.layout.name, "layers": layers}
 
 
 def decoded_source(source: Path, export: Path) -> tuple[Arrays, dict[str, float]]:

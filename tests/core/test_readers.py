@@ -296,7 +296,7 @@ def test_mlx_names_modules_as_mlx_lm_of_that_architecture_does(kind: str, tmp_pa
     stored, module = STACKS[kind]
     tensors = {**llama(1), f"model.layers.0.{stored}.weight": gaussian(64, 64)}
     with prepared(tmp_path, "mlx", tensors, {**CONFIG, "model_type": kind}) as job:
-        names = {name for shard in job.shards for name in shard.tensors}
+        names = {name for shard in job.shards for name in shard.lay_out(job.model, job.layout).tensors}
         assert {f"model.layers.0.{module}.{part}" for part in ("weight", "scales", "global_scale")} <= names
 
 
@@ -341,7 +341,8 @@ def test_the_experts_of_gpt_oss_are_packed_only_where_they_can_be_loaded(
     tensors["model.layers.0.mlp.experts.gate_up_proj_bias"] = gaussian(EXPERTS, 256)
     with prepared(tmp_path, layout, tensors, GPT_OSS, reader=reader) as job:
         assert formats(job, *(f"experts.{name}" for name in stacks)) == {wanted}
-        names = {name: tensor.shape for shard in job.shards for name, tensor in shard.tensors.items()}
+        shards = [shard.lay_out(job.model, job.layout) for shard in job.shards]
+        names = {name: tensor.shape for shard in shards for name, tensor in shard.tensors.items()}
         if layout == "mlx":
             assert names["model.layers.0.mlp.experts.gate_proj.weight"] == (EXPERTS, 128, 8)
             assert names["model.layers.0.mlp.experts.up_proj.bias"] == (EXPERTS, 128)

@@ -13,6 +13,10 @@ from studio.core.errors import CheckpointError
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
+class UnreadableError(CheckpointError):
+    """A file is there and the system does not give its bytes; it may do so another time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What tells that a file is still the same one: device, inode, size in bytes, modification time in ns."""
@@ -132,4 +136,4 @@ def unreadable(error: Exception, path: Path) -> CheckpointError:
         return CheckpointError("missing", file=path)
     if number in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
         return CheckpointError(f"not a regular file ({os.strerror(number)})", file=path)
-    return CheckpointError(f"can not be read: {os.strerror(number) if number else error}", file=path)
+    return UnreadableError(f"can not be read: {os.strerror(number) if number else error}", file=path)

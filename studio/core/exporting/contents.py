@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.containers.files import read_small
-from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
+from studio.core.exporting.layer_lines import LayerLines
+from studio.core.exporting.records import RECORD, read_record
 from studio.core.names import is_plain_path, printable
 
 PROGRAM = "nvfp4-studio"
@@ -21,7 +22,6 @@ SUMS = "SHA256SUMS"
 JOURNAL = "journal.json"
 _PROOFS = (JOURNAL, SUMS, MANIFEST)
 """What shows that a folder is ours and what it holds, in the order in which it goes."""
-_LARGEST_MANIFEST = 1 << 30
 _LARGEST_SUMS = 64 << 20
 _OF_THE_DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in any folder that they show, which nobody misses."""
@@ -62,16 +62,20 @@ def contents(folder: Path) -> Contents:
 def _listed(folder: Path) -> set[str]:
     """The names that the lists in `folder` give to files of the export."""
     path = folder / MANIFEST
-    manifest = read_object(path, _LARGEST_MANIFEST)
-    program, shards = manifest.get("program"), manifest.get("tensors")
+    manifest = LayerLines(path).head
+    program, shards = manifest.get("program"), manifest.get("shards", manifest.get("tensors"))
     if not isinstance(program, dict) or program.get("name") != PROGRAM:
         raise CheckpointError("was not written by this program", file=path)
     listed = {name for name in shards if is_plain_path(name)} if isinstance(shards, dict) else set()
     with contextlib.suppress(CheckpointError):  # without it fewer files are ours
         listed |= set(read_sums(folder / SUMS, read_small(folder / SUMS, _LARGEST_SUMS)))
-    if read_journal(folder / JOURNAL) is not None:
-        listed.add(JOURNAL)
-    return listed | {SUMS, MANIFEST}
+    return listed | {SUMS, MANIFEST} | left_over(folder)
+
+
+def left_over(folder: Path) -> set[str]:
+    """Names of what a run needs while it writes, and that a kill kept from going when it was done."""
+    records = filter(None, map(read_record, folder.glob("*" + RECORD)))
+    return {record.path.name for record in records} | ({JOURNAL} if read_journal(folder / JOURNAL) else set())
 
 
 def _entries(folder: Path, below: str, folders: set[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -112,13 +116,12 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 def read_journal(path: Path) -> dict[str, Any] | None:
-    """The journal of an export, None when there is none or it is damaged."""
+    """The journal of an export, None when there is none or it is damaged. Raises OSError when it can not be read."""
     try:
         journal = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
-    whole = isinstance(journal, dict) and all(isinstance(journal.get(key), dict) for key in ("shards", "identity"))
-    return journal if whole else None
+    return journal if isinstance(journal, dict) and isinstance(journal.get("identity"), dict) else None
 
 
 def sums(digests: Mapping[str, str]) -> bytes:

@@ -1,88 +1,48 @@
-"""The manifest of an export: what made it, from what, by which plan, and the digest and error of every tensor."""
+"""The manifest of an export: what made it, from what, by which plan, digests of shards, errors of layers.
 
-import builtins
-import json
-import types
-import typing
+Schema 2. Schema 1 had the digests of tensors instead, and is still read.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 import kernels
-from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, PROGRAM
+from studio.core.exporting.layer_lines import LayerLines, with_layers
 from studio.core.exporting.readback import StoredMatrix
-from studio.core.exporting.shards import Item, Shard
+from studio.core.exporting.records import Record, entries, without_statistics
 from studio.core.layouts import LAYOUTS, Layout
-from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import Placement
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
 from studio.core.results import LayerResult
 
-Record = TypeVar("Record", Placement, StoredMatrix, LayerResult)
-
-SCHEMA = 1
-
-
-def manifest(
-    plan: Plan,
-    layout: Layout,
-    source: Mapping[str, Any],
-    shards: Sequence[Shard],
-    tensors: Mapping[str, Mapping[str, str]],
-    results: Mapping[str, LayerResult],
-) -> Iterator[bytes]:
-    """The manifest as JSON, a line per layer; equal runs give equal bytes. `tensors`: SHA-256 by shard and name."""
-    whole = json_document(
-        {
-            "schema": SCHEMA,
-            "program": {"name": PROGRAM, "version": kernels.__version__},
-            "layout": layout.name,
-            "conventions": {
-                "tensor_scale": layout.scale_convention,
-                "codes": "two E2M1 codes per byte, the even element in the low nibble; 8-bit codes one per byte",
-                "scales": "one E4M3 byte per 16 (NVFP4), one E8M0 byte per 32 (MX), row-major, not swizzled",
-                "decode": "weight = code x (block scale x g), float32; affine: code x scale + bias",
-            },
-            "source": dict(source),
-            "plan": plan.to_json(),
-            "tensors": tensors,
-            "layers": [],
-        }
-    )
-    head, _, tail = whole.rpartition(b"]")
-    yield head
-    mark = "\n    "
-    for shard in shards:
-        for item in shard.items:
-            layer = json.dumps(_layer(shard, item, results), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            yield (mark + layer).encode()
-            mark = ",\n    "
-    yield b"\n  ]" + tail
+SCHEMA = 2
+_READ = (1, SCHEMA)
 
 
-def _layer(shard: Shard, item: Item, results: Mapping[str, LayerResult]) -> dict[str, Any]:
-    matrices = [
-        {
-            "name": matrix.name,
-            "rows": matrix.rows,
-            "columns": matrix.columns,
-            "parts": [_without_defaults(part) for part in parts],
-        }
-        for matrix, parts in item.matrices
-    ]
-    result = results[item.choice.layer.name].to_json()
-    result.pop("statistics")
-    kept = [_without_defaults(part) for part in item.kept]
-    return {**result, "shard": shard.name, "matrices": matrices, "kept": kept}
-
-
-def _without_defaults(part: Placement) -> dict[str, Any]:
-    data = asdict(part)
-    return data if data["offset"] else {key: value for key, value in data.items() if key != "offset"}
+def manifest(plan: Plan, layout: Layout, source: Mapping[str, Any], records: Sequence[Record]) -> Iterator[bytes]:
+    """The manifest as JSON, with the lines of the records; equal runs give equal bytes."""
+    head = {
+        "schema": SCHEMA,
+        "program": {"name": PROGRAM, "version": kernels.__version__},
+        "layout": layout.name,
+        "conventions": {
+            "tensor_scale": layout.scale_convention,
+            "codes": "two E2M1 codes per byte, the even element in the low nibble; 8-bit codes one per byte",
+            "scales": "one E4M3 byte per 16 (NVFP4), one E8M0 byte per 32 (MX), row-major, not swizzled",
+            "decode": "weight = code x (block scale x g), float32; affine: code x scale + bias",
+            "layers": "the name of a matrix, or part, is that of its layer, or matrix, and its `tail`; "
+            "rows and columns are those of the layer, a part is its whole tensor, unless it says otherwise; "
+            "scale_counts: how many blocks have each scale byte, from `first` on",
+        },
+        "source": dict(source),
+        "plan": plan.to_json(),
+        "shards": {record.shard: {"nbytes": record.nbytes, "sha256": record.sha256} for record in records},
+    }
+    return with_layers(head, (without_statistics(line) for record in records for line in record.lines.lines()))
 
 
 class Manifest:
@@ -93,55 +53,25 @@ class Manifest:
         if not path.exists():
             what = f"holds no {MANIFEST}: it was not exported by NVFP4 Studio, or the export is not complete"
             raise CheckpointError(what, file=folder)
-        data = read_object(path, limit=1 << 30)
-        if data.get("schema") != SCHEMA:
-            raise CheckpointError(f"schema {data.get('schema')}, this version reads schema {SCHEMA}", file=path)
+        lines = LayerLines(path)
+        data = lines.head
+        if data.get("schema") not in _READ:
+            what = f"schema {printable(data.get('schema'))}, this version reads schema {_READ[0]} and {_READ[1]}"
+            raise CheckpointError(what, file=path)
         try:
             self.layout = LAYOUTS[data["layout"]]
             self.source: dict[str, Any] = data["source"]
-            self.tensors: dict[str, dict[str, str]] = data["tensors"]
-            self.layers: list[dict[str, Any]] = data["layers"]
-            self.matrices = {layer["name"]: _matrices(layer) for layer in self.layers}
-            self.kept = {layer["name"]: tuple(map(_part, layer["kept"])) for layer in self.layers}
-            self.results = {layer["name"]: _result(layer) for layer in self.layers}
-            self.shard_of = {layer["name"]: str(layer["shard"]) for layer in self.layers}
-            self.stored_in = {shard: frozenset(names) for shard, names in self.tensors.items()}
+            shards = data["tensors" if data["schema"] == 1 else "shards"]
+            self.stored_in: dict[str, set[str]] = {shard: set() for shard, _ in shards.items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"malformed manifest: {type(error).__name__} {error}", file=path) from None
-
-
-def _matrices(layer: dict[str, Any]) -> list[StoredMatrix]:
-    return [
-        _typed(StoredMatrix(m["name"], m["rows"], m["columns"], layer["format"], tuple(map(_part, m["parts"]))))
-        for m in layer["matrices"]
-    ]
-
-
-def _part(data: dict[str, Any]) -> Placement:
-    return _typed(Placement(**{**data, "shape": tuple(data["shape"])}))
-
-
-def _result(layer: dict[str, Any]) -> LayerResult:
-    return _typed(LayerResult.from_json({**layer, "statistics": None}))
-
-
-def _typed(record: Record) -> Record:
-    """`record` of a dataclass; raises TypeError for a field that is not of its declared type, or below zero."""
-    for name, kind in get_type_hints(type(record)).items():
-        value = getattr(record, name)
-        if not _fits(value, kind):
-            raise TypeError(f"{name} is {printable(value)}")
-    return record
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    match get_origin(kind):
-        case builtins.tuple:
-            return all(_fits(item, get_args(kind)[0]) for item in value)
-        case typing.Literal:
-            return value in get_args(kind)
-        case types.UnionType:
-            return any(_fits(value, choice) for choice in get_args(kind))
-    if kind in (int, float):
-        return type(value) in (int, kind) and value >= 0
-    return isinstance(value, kind)
+        self.matrices: dict[str, tuple[StoredMatrix, ...]] = {}
+        self.kept: dict[str, tuple[Placement, ...]] = {}
+        self.results: dict[str, LayerResult] = {}
+        self.shard_of: dict[str, str] = {}
+        for entry in entries(lines):
+            name = entry.result.name
+            self.matrices[name], self.kept[name] = entry.matrices, entry.kept
+            self.results[name], self.shard_of[name] = entry.result, entry.shard
+            parts = (*entry.kept, *(part for matrix in entry.matrices for part in matrix.parts))
+            self.stored_in.setdefault(entry.shard, set()).update(part.name for part in parts)

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from studio.core.containers.dtypes import BITS
 from studio.core.containers.safetensors import Tensor, place
@@ -15,6 +16,9 @@ from studio.core.planning.plan import Choice
 from studio.core.running.pipeline import scopes
 
 SHARD_NBYTES = 5_000_000_000
+
+MOST_LAYERS = 8192
+"""Layers of a shard: what is known of a shard's layers while it is written bounds the memory that takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +52,39 @@ class Shard:
         """Size of the file in bytes."""
         return len(self.head) + sum(tensor.nbytes for tensor in self.tensors.values())
 
-    @property
-    def choices(self) -> list[Choice]:
-        """The choices of its layers."""
-        return [item.choice for item in self.items]
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One file of the export to be: its name, its bytes and those of its tensors, its header's SHA-256, its layers."""
+
+    name: str
+    nbytes: int
+    data_nbytes: int
+    head: str
+    choices: tuple[Choice, ...]
+
+    def lay_out(self, model: Model, layout: Layout) -> Shard:
+        """Where every byte of it goes; computed when it is its turn, as it takes memory with the number of tensors."""
+        return _shard(self.name, [_item(model, choice, layout) for choice in self.choices], layout)
 
 
 def plan_shards(
     model: Model, choices: Sequence[Choice], layout: Layout, limit: int = SHARD_NBYTES
-) -> tuple[Shard, ...]:
-    """All shards of an export, each at most `limit` bytes unless one bundle of layers is larger.
+) -> tuple[ShardPlan, ...]:
+    """All shards of an export, each of at most `limit` bytes and MOST_LAYERS layers unless one bundle is larger.
 
     Layers that share a target tensor or a tensor scale stay together. Raises PlanError when two layers would write
     the same tensor.
     """
-    items = [_item(model, choice, layout) for choice in choices]
-    _check_cover(items)
-    groups = _fill(_bundles(items), limit)
+    groups = _fill(_bundles(model, choices, layout), limit)
     names = [_shard_name(i, len(groups)) for i in range(len(groups))]
-    return tuple(_shard(name, group, layout) for name, group in zip(names, groups, strict=True))
+    return tuple(_planned(name, group, model, layout) for name, group in zip(names, groups, strict=True))
+
+
+def _planned(name: str, choices: tuple[Choice, ...], model: Model, layout: Layout) -> ShardPlan:
+    shard = _shard(name, [_item(model, choice, layout) for choice in choices], layout)
+    sized = tuple(item.choice for item in shard.items)
+    return ShardPlan(name, shard.nbytes, shard.nbytes - len(shard.head), sha256(shard.head).hexdigest(), sized)
 
 
 def sized(model: Model, choices: Sequence[Choice], layout: Layout) -> tuple[Choice, ...]:
@@ -112,41 +130,56 @@ def _clash(name: str) -> PlanError:
     return PlanError("the export would write it twice or in part: the checkpoint already uses this name", tensor=name)
 
 
-def _bundles(items: Sequence[Item]) -> list[list[Item]]:
-    """Items in order, joined where they share a target tensor or a scope."""
-    by_layer = {item.choice.layer.name: item for item in items}
-    parent: dict[str, str] = {}
+@dataclass(slots=True)
+class _Bundle:
+    """Layers that must lie in one file, and the bytes that they take there."""
 
-    def root(key: str) -> str:
-        while (up := parent.setdefault(key, key)) != key:
-            parent[key] = key = parent.setdefault(up, up)
-        return key
+    choices: list[Choice]
+    nbytes: int = 0
 
-    for scope in scopes([item.choice for item in items]):
-        for choice in scope:
-            parent[root(f"layer {choice.layer.name}")] = root(f"layer {scope[0].layer.name}")
-            for part in by_layer[choice.layer.name].placements:
-                parent[root(f"tensor {part.name}")] = root(f"layer {choice.layer.name}")
-    bundles: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        bundles[root(f"layer {item.choice.layer.name}")].append(item)
+
+def _bundles(model: Model, choices: Sequence[Choice], layout: Layout) -> list[_Bundle]:
+    """The choices in order, joined where they share a target tensor or a scope."""
+    parent = list(range(len(choices)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    number = {choice.layer.name: i for i, choice in enumerate(choices)}
+    for scope in scopes(choices):
+        for choice in scope[1:]:
+            parent[root(number[choice.layer.name])] = root(number[scope[0].layer.name])
+    sizes, owner = [], dict[str, int]()
+    for i, choice in enumerate(choices):
+        placements = _item(model, choice, layout).placements
+        sizes.append(sum(part.nbytes for part in placements))
+        for part in placements:
+            parent[root(i)] = root(owner.setdefault(part.name, i))
+    bundles: dict[int, _Bundle] = {}
+    for i, choice in enumerate(choices):
+        bundle = bundles.setdefault(root(i), _Bundle([]))
+        bundle.choices.append(choice)
+        bundle.nbytes += sizes[i]
     return list(bundles.values())
 
 
-def _fill(bundles: Iterable[list[Item]], limit: int) -> list[list[Item]]:
-    groups: list[list[Item]] = [[]]
+def _fill(bundles: Iterable[_Bundle], limit: int) -> list[tuple[Choice, ...]]:
+    groups: list[list[Choice]] = [[]]
     room = limit
     for bundle in bundles:
-        size = sum(part.nbytes for item in bundle for part in item.placements)
-        if groups[-1] and size > room:
+        full = bundle.nbytes > room or len(groups[-1]) + len(bundle.choices) > MOST_LAYERS
+        if groups[-1] and full:
             groups.append([])
             room = limit
-        groups[-1] += bundle
-        room -= size
-    return groups
+        groups[-1] += bundle.choices
+        room -= bundle.nbytes
+    return [tuple(group) for group in groups]
 
 
 def _shard(name: str, items: Sequence[Item], layout: Layout) -> Shard:
+    _check_cover(items)
     wanted = {part.name: (part.name, part.dtype, part.shape) for item in items for part in item.placements}
     ordered = sorted(wanted.values(), key=lambda entry: -BITS[entry[1]])
     metadata = {**layout.metadata, "nvfp4_studio.tensor_scale": layout.scale_convention}

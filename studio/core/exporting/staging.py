@@ -1,7 +1,7 @@
 """Staging: a folder beside the target where an export grows; the target appears whole, by one rename.
 
-Every file is written aside, flushed to the disk and renamed; the journal notes what is finished, so that the same
-command continues after a kill. A lock keeps a second export to the same place away.
+Every file is written aside, flushed to the disk and renamed. The journal says of what run it is, the record of a
+shard that it is finished, so that the same command continues after a kill. A lock keeps a second export away.
 """
 
 import contextlib
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from studio.core.errors import CheckpointError, ExportError
-from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, read_journal, remove
+from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, left_over, read_journal, remove
 from studio.core.exporting.exchange import exchange
+from studio.core.exporting.records import RECORD, Record, read_record
 from studio.core.names import printable
 
 SUFFIX = ".partial"
 TEMPORARY = ".tmp"
-_OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp)?|.*\.json\.tmp")
+_OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp|\.json)?|.*\.json\.tmp")
 AGAIN = "run the same command again; finished shards are kept"
 _RESUME = f"free some disk space and {AGAIN}"
 
@@ -94,7 +95,6 @@ class Staging:
         if not self._is_mine():
             os.close(self._lock)
             raise ExportError("another export to this target is running", file=target)
-        self.journal: dict[str, Any] = {}
 
     def _is_mine(self) -> bool:
         """True when the lock is ours and still that of the folder at this path."""
@@ -122,17 +122,19 @@ class Staging:
         old = self._read_journal()
         if old is None or restart:
             self.clear()
-            self.journal = {"identity": identity, "shards": {}}
-            self.save_journal()
+            self.write_file(JOURNAL, [json.dumps({"identity": identity}).encode()])
             return
         changed = [key for key in identity if old["identity"].get(key) != identity[key]]
         if changed:
             what = f"holds a stopped export with another {' and another '.join(changed)}"
             raise ExportError(what, file=self.path, hint="--restart discards it; the source or the plan changed since")
-        self.journal = old
 
     def _read_journal(self) -> dict[str, Any] | None:
-        journal = read_journal(self.path / JOURNAL)
+        try:
+            journal = read_journal(self.path / JOURNAL)
+        except OSError as error:  # no reason to discard what it tells of
+            what = f"can not be read: {os.strerror(error.errno) if error.errno else error}"
+            raise ExportError(what, file=self.path / JOURNAL, hint=AGAIN) from None
         if journal is None and (strangers := self._strangers()):
             what = f"exists and was not made by this program: it holds {printable(min(strangers))}"
             raise ExportError(what, file=self.path, hint="move it away or choose another target")
@@ -160,21 +162,25 @@ class Staging:
 
     def give_up(self) -> bool:
         """Remove the folder when no shard in it is finished; True when some are, which stay for the next run."""
-        if self.journal:
-            if not self.journal["shards"]:
+        finished = any(self.path.glob("*" + RECORD))
+        with contextlib.suppress(OSError):
+            if not finished and read_journal(self.path / JOURNAL):
                 self.discard()
-            return bool(self.journal["shards"])
-        return bool((read_journal(self.path / JOURNAL) or {}).get("shards"))
+        return finished
+
+    def record(self, shard: str) -> Record | None:
+        """The record of a shard, None while it is not finished."""
+        return read_record(self.path / f"{shard}.json")
+
+    def write_record(self, shard: str, lines: Iterable[bytes]) -> None:
+        """Note durably that a shard is finished."""
+        self.write_file(f"{shard}.json", lines)
 
     def discard(self) -> None:
         """Remove the folder; the lock stays until `close`."""
         with contextlib.suppress(ExportError, OSError):
             self.clear()
             self.path.rmdir()
-
-    def save_journal(self) -> None:
-        """Write the journal durably."""
-        self.write_file(JOURNAL, [json.dumps(self.journal).encode()])
 
     def temporary(self, name: str) -> Path:
         """The path under which the file `name` is written before it is renamed."""
@@ -204,9 +210,9 @@ class Staging:
     def publish(self, *, overwrite: bool) -> Path | None:
         """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.
 
-        The journal goes when nothing can be lost any more. Returns the folder that holds what was replaced and could
-        not be removed, None when there is no such. A process whose current folder is replaced goes on in the new one:
-        without a current folder, imports can fail.
+        Journal and records go when nothing can be lost any more. Returns the folder that holds what was replaced and
+        could not be removed, None when there is no such. A process whose current folder is replaced goes on in the new
+        one: without a current folder, imports can fail.
         """
         with writing(self.target):
             current = self.target.is_dir() and self.target.samefile(os.curdir)
@@ -214,8 +220,9 @@ class Staging:
             if current:
                 os.chdir(self.target)
             sync_folder(self.target.parent)
-        with contextlib.suppress(OSError):  # the export is whole with it, too
-            (self.target / JOURNAL).unlink()
+        with contextlib.suppress(CheckpointError, OSError):  # the export is whole with them, too
+            for name in sorted(left_over(self.target), key=JOURNAL.__eq__):
+                (self.target / name).unlink()
             os.fsync(self._lock)
         return self._remove(replaced) if replaced else None
 

@@ -16,14 +16,15 @@ from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
-from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, read_journal, read_sums
+from studio.core.exporting.contents import MANIFEST, SUMS, left_over, read_sums
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, sha256, squared_error
+from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, sha256
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer, Model
 from studio.core.names import printable
-from studio.core.results import LayerResult, Outcome
+from studio.core.outcome import Outcome
+from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
 from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.running.tasks import Tasks, bundles
@@ -125,9 +126,9 @@ def _kept_parts(
 
 def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None) -> float:
     quantized = read_quantized(place.file, place.header, place.layout, matrix, start, stop)
-    decoded = engine.backend.decode(quantized)
-    error = squared_error(read_slab(slab, engine.scratch), decoded) if slab else float(decoded.sum())
-    if not math.isfinite(error) and not np.isfinite(decoded).all():
+    backend = engine.backend
+    error = backend.squared_error(read_slab(slab, engine.scratch), quantized) if slab else math.nan
+    if not math.isfinite(error) and not np.isfinite(backend.decode(quantized)).all():
         raise CheckpointError("decodes to values that are not finite", file=place.file.path, tensor=matrix.name)
     return error
 
@@ -230,7 +231,7 @@ def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
     """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
     ours = {parent for name in expected for parent in Path(name).parents}
     found = [path.relative_to(folder) for place in sorted(ours) for path in sorted((folder / place).iterdir())]
-    listed = {*expected, SUMS, *([JOURNAL] if read_journal(folder / JOURNAL) else [])}
+    listed = {*expected, SUMS, *left_over(folder)}
     strangers = [path for path in found if path not in ours and path.as_posix() not in listed]
     for path in strangers:
         if path.name.endswith(_LOADED):
@@ -257,7 +258,7 @@ def _check_same_source(manifest: Manifest, source: Model, folder: Path) -> None:
 
 def _check_tensors(manifest: Manifest, shards: dict[str, Header], folder: Path) -> None:
     for shard, header in shards.items():
-        if odd := sorted(manifest.stored_in.get(shard, frozenset()) ^ set(header.tensors)):
+        if odd := sorted(manifest.stored_in.get(shard, set()) ^ set(header.tensors)):
             raise CheckpointError("is not in both the shard and the manifest", file=folder / shard, tensor=odd[0])
 
 

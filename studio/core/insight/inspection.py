@@ -53,7 +53,7 @@ class FormatDetail:
     rel_err: float
     max_error: float
     vanished: int
-    histogram: tuple[int, ...]
+    histogram: Sequence[int]
     zeros: int
     levels: tuple[float, ...]
     uses: tuple[int, ...]
@@ -88,7 +88,7 @@ class LayerDetail:
     kurtosis: float
     zeros: int
     outliers: int
-    histogram: tuple[int, ...]
+    histogram: Sequence[int]
     tail: tuple[tuple[float, ...], tuple[float, ...]]
     within: tuple[int, ...]
     dead: int

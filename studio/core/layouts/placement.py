@@ -1,5 +1,6 @@
 """Placement: where the parts of a matrix go; the words that all layouts share."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Format
+from studio.core.containers.dtypes import BITS
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 
@@ -26,6 +28,16 @@ class Placement:
     shape: tuple[int, ...]
     nbytes: int
     offset: int = 0
+
+    @property
+    def whole(self) -> int:
+        """Bytes of the whole target tensor."""
+        return stored_nbytes(self.dtype, self.shape)
+
+
+def stored_nbytes(dtype: str, shape: Sequence[int]) -> int:
+    """Bytes of a stored tensor; KeyError for a dtype that none can have."""
+    return math.prod(shape) * BITS[dtype] // 8
 
 
 class Layout(Protocol):

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from studio.core.exporting.staging import check_writable, writing
 from studio.core.layouts import Layout
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.outcome import Outcome
 from studio.core.planning.plan import Plan
 from studio.core.reporting.charts import error_chart, histogram_chart, scale_chart
 from studio.core.resources import resources
-from studio.core.results import LayerResult, Outcome
+from studio.core.results import LayerResult
 from studio.core.runtimes import Claim, claim_sentences
 
 CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
@@ -56,6 +58,11 @@ def size_text(nbytes: float) -> str:
 
 def report_json(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
     """Everything that a run found out, as one JSON object."""
+    return {**report_head(model, plan, outcome), "layers": [layer.to_json() for layer in outcome.layers]}
+
+
+def report_head(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    """What a run found out of the model as a whole."""
     return {
         "schema": 1,
         "program": {"name": "nvfp4-studio", "version": kernels.__version__},
@@ -69,7 +76,6 @@ def report_json(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "totals": [{**row, "worst": row["worst"].name if row["worst"] else None} for row in totals(outcome.layers)],
         "seconds": outcome.seconds,
         "warnings": outcome.warnings(),
-        "layers": [layer.to_json() for layer in outcome.layers],
     }
 
 
@@ -98,23 +104,44 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def totals(layers: Sequence[LayerResult]) -> list[dict[str, Any]]:
+@dataclass(slots=True)
+class _Total:
+    layers: int = 0
+    count: int = 0
+    nbytes_in: int = 0
+    nbytes_out: int = 0
+    errors: float = 0.0
+    squares: float = 0.0
+    worst: LayerResult | None = None
+
+    def add(self, result: LayerResult) -> None:
+        self.layers += 1
+        self.count += result.count
+        self.nbytes_in += result.nbytes_in
+        self.nbytes_out += result.nbytes_out
+        self.errors += result.sum_error
+        self.squares += result.sum_squares
+        if result.quantized and (self.worst is None or result.rel_err > self.worst.rel_err):
+            self.worst = result
+
+
+def totals(layers: Iterable[LayerResult]) -> list[dict[str, Any]]:
     """One row per role and format: layers, weights, bytes, and the error of those layers together."""
-    groups: dict[tuple[str, str], list[LayerResult]] = defaultdict(list)
+    groups: dict[tuple[str, str], _Total] = defaultdict(_Total)
     for layer in layers:
-        groups[layer.role, layer.format].append(layer)
+        groups[layer.role, layer.format].add(layer)
     return [
         {
             "role": role,
             "format": name,
-            "layers": len(members),
-            "count": sum(r.count for r in members),
-            "nbytes_in": sum(r.nbytes_in for r in members),
-            "nbytes_out": sum(r.nbytes_out for r in members),
-            "rel_err": relative_error(sum(r.sum_error for r in members), sum(r.sum_squares for r in members)),
-            "worst": max(members, key=lambda r: r.rel_err) if name != "keep" else None,
+            "layers": total.layers,
+            "count": total.count,
+            "nbytes_in": total.nbytes_in,
+            "nbytes_out": total.nbytes_out,
+            "rel_err": relative_error(total.errors, total.squares),
+            "worst": total.worst,
         }
-        for (role, name), members in sorted(groups.items())
+        for (role, name), total in sorted(groups.items())
     ]
 
 

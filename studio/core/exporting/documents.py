@@ -1,0 +1,69 @@
+"""The files of an export beside its shards: side files, index, card, manifest, config, digests."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+
+from studio.core.containers.files import SourceFile
+from studio.core.exporting.contents import MANIFEST, SUMS, sums
+from studio.core.exporting.export import Export
+from studio.core.exporting.manifest import manifest
+from studio.core.exporting.readback import chunks
+from studio.core.exporting.staging import Staging
+from studio.core.outcome import Outcome
+from studio.core.reporting.report import model_card
+from studio.core.results import LayerResult
+
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+CONFIG = "config.json"
+
+
+def write_documents(job: Export, staging: Staging, results: Sequence[LayerResult]) -> None:
+    """Write all of them; `config.json`, without which no runtime loads a folder, is the last."""
+    records = [record for shard in job.shards if (record := staging.record(shard.name))]
+    digests = {record.shard: record.sha256 for record in records}
+
+    def write(name: str, chunks: Iterable[bytes | bytearray]) -> None:
+        digest = sha256()
+
+        def hashed() -> Iterator[bytes | bytearray]:
+            for chunk in chunks:
+                digest.update(chunk)
+                yield chunk
+
+        staging.write_file(name, hashed())
+        digests[name] = digest.hexdigest()
+
+    for name, path in zip(job.model.side_names, job.model.side_files, strict=True):
+        with SourceFile(path) as file:
+            write(name, (file.read(*piece) for piece in chunks(file.size)))
+    if len(job.shards) > 1:
+        write(INDEX, _index(job))
+    write(CARD, [_card(job, results)])
+    source = {file.path.name: {"nbytes": file.size} for file in job.model.files}
+    write(MANIFEST, manifest(job.plan, job.layout, source, records))
+    for name, content in job.documents.items():
+        if name != CONFIG:
+            write(name, [content])
+    config = job.documents[CONFIG]
+    digests[CONFIG] = sha256(config).hexdigest()
+    staging.write_file(SUMS, [sums(digests)])
+    staging.write_file(CONFIG, [config])
+
+
+def _card(job: Export, results: Sequence[LayerResult]) -> bytes:
+    outcome = Outcome(results, job.target.name)
+    return model_card(job.model, job.plan, job.layout, outcome, [*job.changes, *job.cautions], job.claims)
+
+
+def _index(job: Export) -> Iterator[bytes]:
+    """Which tensor lies in which shard, a line each."""
+    total = sum(shard.data_nbytes for shard in job.shards)
+    yield f'{{\n  "metadata": {{\n    "total_size": {total}\n  }},\n  "weight_map": {{'.encode()
+    mark = "\n    "
+    for planned in job.shards:
+        for name in sorted(planned.lay_out(job.model, job.layout).tensors):
+            yield f"{mark}{json.dumps(name, ensure_ascii=False)}: {json.dumps(planned.name)}".encode()
+            mark = ",\n    "
+    yield b"\n  }\n}\n"

@@ -1,0 +1,190 @@
+"""The three steps of an export: begin, shard after shard, publish; it stops anywhere, and ends in the same bytes.
+
+A shard is finished when its record is there. Whoever finds all records publishes.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256 as sha256_of
+from pathlib import Path
+from typing import Any
+
+import kernels
+from studio.core.containers.files import SourceFile
+from studio.core.containers.safetensors import read_header
+from studio.core.errors import CheckpointError, ExportError
+from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started, Warned
+from studio.core.exporting.documents import write_documents
+from studio.core.exporting.export import Export
+from studio.core.exporting.readback import StoredMatrix, sha256
+from studio.core.exporting.records import Record, write_record
+from studio.core.exporting.shard_writer import ShardWriter
+from studio.core.exporting.shards import Item, Shard, ShardPlan
+from studio.core.exporting.staging import AGAIN, NoSpaceError, Staging
+from studio.core.exporting.target import check_target
+from studio.core.exporting.verification import Check, check_layers
+from studio.core.names import printable
+from studio.core.outcome import Outcome
+from studio.core.results import LayerResult
+from studio.core.running.engine import Engine
+from studio.core.running.packed_results import PackedResults
+from studio.core.running.pipeline import run, work
+from studio.core.running.tasks import Tasks
+
+
+def export(engine: Engine, job: Export) -> Iterator[Event]:
+    """Run a prepared export. Closing the generator stops it; what is finished stays for the next run.
+
+    What is finished stays too when the source can not be read or is refused, and the same run goes on with it.
+    """
+    staging = Staging(job.target)
+    try:
+        begin(job, staging)
+        yield Started("quantize", job.work, len(job.choices), job.target)
+        yield from _Run(engine, job, staging, PackedResults(job.choices)).events()
+    except CheckpointError as error:
+        if error.file is not None and Path(error.file).is_relative_to(staging.path):
+            hint = "the disk did not keep what was written; run the same command again"
+            raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
+        if staging.give_up():
+            error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"
+        raise
+    except NoSpaceError as error:
+        raise error.needing(job.nbytes) from None
+    finally:
+        staging.close()
+
+
+def begin(job: Export, staging: Staging) -> None:
+    """Take over what an earlier run of the same export finished, or start empty; raises ExportError."""
+    check_target(job.target, job.model.path, overwrite=job.overwrite)
+    staging.begin(_identity(job), restart=job.restart)
+
+
+def _identity(job: Export) -> dict[str, Any]:
+    """What two runs must have in common to share finished shards."""
+    source = {
+        file.path.name: [file.size, file.fingerprint.mtime_ns, sha256(file, 0, min(file.size, 1 << 20))]
+        for file in job.model.files
+    }
+    plan = sha256_of()
+    for choice in job.choices:
+        plan.update(repr((choice.layer.name, choice.recipe, choice.layer.source.meaning)).encode())
+    return {
+        "source": source,
+        "plan": plan.hexdigest(),
+        "layout": job.layout.name,
+        "division into shards": [[shard.name, shard.head] for shard in job.shards],
+        "version": kernels.__version__,
+    }
+
+
+@dataclass(slots=True)
+class _Run:
+    engine: Engine
+    job: Export
+    staging: Staging
+    results: PackedResults
+    done: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"quantize": 0.0, "verify": 0.0})
+
+    def events(self) -> Iterator[Event]:
+        for planned in self.job.shards:
+            for event in self._shard(planned):
+                if isinstance(event, LayerDone):
+                    self.results.add(event.result)
+                yield event
+        yield from self._publish()
+
+    def _shard(self, planned: ShardPlan) -> Iterator[Event]:
+        taken = take_over(self.staging, planned)
+        if taken is None:
+            yield from run_shard(self.engine, self.job, self.staging, planned, self.done, self.seconds)
+        else:
+            yield Resumed(planned.name, planned.nbytes)
+            yield from map(LayerDone, taken.results())
+        self.done += _shard_work(planned)
+
+    def _publish(self) -> Iterator[Event]:
+        job = self.job
+        job.model.check_unchanged()
+        write_documents(job, self.staging, self.results)
+        yield from publish(job, self.staging)
+        backend, cautions = self.engine.backend.title, tuple(job.cautions)
+        yield Finished(Outcome(self.results, str(job.target), self.seconds, backend, job.layout.name, cautions))
+
+
+def take_over(staging: Staging, planned: ShardPlan) -> Record | None:
+    """The record of a shard that an earlier run finished, if its bytes are still the ones that this noted."""
+    record, path = staging.record(planned.name), staging.path / planned.name
+    if record is None or not path.exists():
+        return None
+    with SourceFile(path) as file:
+        same = file.size == planned.nbytes == record.nbytes and sha256(file) == record.sha256
+    names = [choice.layer.name for choice in planned.choices]
+    try:
+        return record if same and [result.name for result in record.results()] == names else None
+    except CheckpointError:
+        return None
+
+
+def run_shard(
+    engine: Engine, job: Export, staging: Staging, planned: ShardPlan, done: int, seconds: dict[str, float]
+) -> Iterator[Event]:
+    """Write a shard, verify it, and note that it is finished; progress counts on from `done` bytes.
+
+    Adds what its phases take to `seconds`.
+    """
+    shard = planned.lay_out(job.model, job.layout)
+    results: dict[str, LayerResult] = {}
+    started = time.monotonic()
+    with ShardWriter(staging.temporary(shard.name), shard, job.layout) as sink:
+        for event in run(engine, planned.choices, sink, done):
+            if isinstance(event, LayerDone):
+                results[event.result.name] = event.result
+            yield event
+        sink.flush()
+    written = time.monotonic()
+    digest = yield from _verify(engine, job, staging, shard, results, done + work(planned.choices))
+    staging.settle(shard.name)
+    staging.write_record(shard.name, write_record(shard, digest, results))
+    seconds["quantize"] += written - started
+    seconds["verify"] += time.monotonic() - written
+    yield ShardWritten(shard.name, shard.nbytes, digest)
+
+
+def _verify(
+    engine: Engine, job: Export, staging: Staging, shard: Shard, results: Mapping[str, LayerResult], done: int
+) -> Generator[Event, None, str]:
+    with SourceFile(staging.temporary(shard.name)) as file, Tasks(engine.pool) as tasks:
+        whole = tasks.submit(sha256, file)
+        header = read_header(file)
+        checks = map(partial(_check, results=results), shard.items)
+        for name, nbytes in check_layers(engine, file, header, job.layout, list(checks)):
+            done += nbytes
+            yield Progress("verify", done, name)
+        return whole.result()
+
+
+def _shard_work(shard: ShardPlan) -> int:
+    return work(shard.choices) + sum(choice.layer.nbytes + choice.nbytes for choice in shard.choices)
+
+
+def _check(item: Item, results: Mapping[str, LayerResult]) -> Check:
+    layer, recipe = item.choice.layer, item.choice.recipe
+    name = recipe.format.name if recipe else ""
+    matrices = tuple(StoredMatrix(m.name, m.rows, m.columns, name, parts) for m, parts in item.matrices)
+    return Check(results[layer.name], matrices, item.kept, layer)
+
+
+def publish(job: Export, staging: Staging) -> Iterator[Event]:
+    """Give the folder, in which every file is whole, the name of the target."""
+    try:  # what happened at the target meanwhile must not go with it
+        check_target(job.target, job.model.path, overwrite=job.overwrite)
+    except ExportError as error:
+        error.hint = "; ".join(part for part in (error.hint, AGAIN) if part)
+        raise
+    if left := staging.publish(overwrite=job.overwrite):
+        yield Warned(f"{printable(left)} holds what was replaced and could not be removed")
