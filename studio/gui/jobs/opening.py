@@ -64,6 +64,11 @@ class Opening(QObject):
             self.told.emit(Message("info", f"{core.printable(path.name, 60)} is not opened: you cancelled"))
             self.changed.emit()
 
+    def close(self) -> None:
+        """Open nothing any more: the window closes."""
+        self._drop()
+        self.changed.emit()
+
     def _drop(self) -> None:
         task, self._task = self._task, None
         if task is not None:

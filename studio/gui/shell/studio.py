@@ -210,7 +210,8 @@ class Studio(QObject):
         self._window.show_workspace(False)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and what is being opened."""
+        self.opening.close()
         self.document.close_model()
 
     # what belongs to no part alone
