@@ -28,11 +28,11 @@ from studio.core.events import (
 from studio.core.exporting.export import Export, prepare, refuse
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
-from studio.core.insight.block_inspection import BlockDetail, inspect_block
+from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
-from studio.core.insight.inspection import FormatDetail, LayerDetail, inspect_layer
+from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
 from studio.core.insight.microscope import ErrorMap, Place
-from studio.core.insight.regime_prediction import estimate
+from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
@@ -111,11 +111,13 @@ __all__ = [
     "ScaleGroups",
     "ShardWritten",
     "Started",
+    "Steps",
     "StudioError",
     "ThresholdExceeded",
     "Tiers",
     "Warned",
     "__version__",
+    "block_steps",
     "changes",
     "check_reports",
     "choose_by_rule",
@@ -138,6 +140,7 @@ __all__ = [
     "inspect_block",
     "inspect_layer",
     "keep_nonfinite",
+    "layer_steps",
     "layout_for",
     "likeness",
     "load_plan",
@@ -147,6 +150,7 @@ __all__ = [
     "open_model",
     "plan_from_json",
     "prepare",
+    "prepare_estimates",
     "preset",
     "preset_names",
     "printable",

@@ -1,5 +1,6 @@
 """Inspection agrees with the definition: layers, blocks, maps, regimes and comparisons on small weights."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from kernels import recipe, reference
 from studio import core
+from studio.core.insight import inspection
 from tests.core.checkpoints import checkpoint, gaussian, write_safetensors
 
 NAME = "model.layers.0.self_attn.q_proj"
@@ -281,3 +283,42 @@ def test_an_export_can_be_compared(tmp_path: Path) -> None:
     same = core.compare("source", results(folder, plan.format), "export", exported)
     assert len(same.pairs) == 14
     assert all(pair.gain == pytest.approx(0, abs=1e-9) for pair in same.pairs)
+
+
+def test_a_look_goes_in_short_steps_that_tell_how_far_it_is(tmp_path: Path) -> None:
+    weight = gaussian(512, 4096, seed=1)  # 4 MiB
+    with opened(tmp_path, weight, 4 << 20) as (engine, layer):
+        choice = core.choose_format(layer, "nvfp4-3t")
+        steps = core.layer_steps(engine, choice)
+        shares = []
+        while True:
+            try:
+                shares.append(next(steps))
+            except StopIteration as end:
+                detail = end.value
+                break
+        whole = core.inspect_layer(engine, choice)
+    assert len(shares) == 16, "512 KiB a step, and two passes"
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert detail.a.rel_err == whole.a.rel_err
+    np.testing.assert_array_equal(detail.a.error_map.cells, whole.a.error_map.cells)
+
+
+def test_a_look_that_is_closed_reads_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    plain = inspection.read_slab
+
+    def counting(slab: Any, scratch: Any = None) -> Any:
+        read.append(slab.start)
+        return plain(slab, scratch)
+
+    monkeypatch.setattr(inspection, "read_slab", counting)
+    with opened(tmp_path, gaussian(1024, 256, seed=1), 4096) as (engine, layer):
+        steps = core.layer_steps(engine, core.choose_format(layer, "nvfp4-3t"))
+        next(steps)
+        steps.close()
+        count = len(read)
+        assert count < 20, "of 256"
+        time.sleep(0.05)
+        assert len(read) == count

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6", reason="the window is not installed")
@@ -80,6 +82,7 @@ def shared(qapp: QApplication, tmp_path_factory: pytest.TempPathFactory) -> Iter
     made = Commands(Settings(tmp_path_factory.mktemp("window") / "settings.ini"), qapp)
     made.start()
     wait_for(lambda: made.studio is not None)
+    made.studio.commands = made  # a short way for tests: the window's parts do not know what is above them
     SHARED.append(made.window)
     yield made
     made.window.close()
@@ -173,3 +176,16 @@ def names(studio: Studio) -> Callable[[str], list[str]]:
 @pytest.fixture(scope="session")
 def plan() -> core.Plan:
     return core.preset("linear")
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A checkpoint that takes a while: 96 layers of 4 MB."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(1024, 2048)).astype(np.float16)
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": weight for i in range(96)}
+    folder = tmp_path / "large"
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"architectures": ["Test"]}')
+    return folder

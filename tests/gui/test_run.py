@@ -24,19 +24,6 @@ def states(studio: Studio, names: list[str]) -> set[int]:
     return {int(store.state[store.index[name]]) for name in names}
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    """A checkpoint that takes a while: 96 layers of 4 MB."""
-    rng = np.random.default_rng(3)
-    weight = rng.normal(size=(1024, 2048)).astype(np.float16)
-    tensors = {f"model.layers.{i}.mlp.up_proj.weight": weight for i in range(96)}
-    folder = tmp_path / "large"
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text('{"architectures": ["Test"]}')
-    return folder
-
-
 def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
     with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
         studio.commands.open_path(path)

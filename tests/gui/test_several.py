@@ -27,6 +27,7 @@ def drop(commands: Commands, qtbot: QtBot, *paths: Path) -> Message | None:
     event = QDropEvent(QPoint(10, 10), Qt.DropAction.CopyAction, data, button, keys)
     with qtbot.waitSignal(commands.opened, timeout=20_000):
         commands.window.dropEvent(event)
+    qtbot.waitUntil(lambda: len(paths) == 1 or told(commands) is not None, timeout=10_000)
     return told(commands)
 
 
@@ -71,6 +72,7 @@ def test_two_dropped_exports_of_one_checkpoint_are_compared(
     assert isinstance(view, CompareView)
     assert studio.workspace.pages.currentWidget() is view
     assert [box.currentText() for box in (view.a_box, view.b_box)] == ["Export nvfp4-2t", "Export mxfp8"]
+    qtbot.waitUntil(lambda: view.comparison is not None, timeout=10_000)
     assert view.comparison is not None
     assert len(view.comparison.pairs) == 28
     assert view.comparison.better == 28
@@ -101,6 +103,6 @@ def test_several_paths_on_the_command_line_are_told_of_too(
     made = Commands(settings, qapp)
     with qtbot.waitSignal(made.opened, timeout=20_000):
         made.start(paths)
-    assert told(made) is not None
+    qtbot.waitUntil(lambda: told(made) is not None, timeout=10_000)
     made.window.close()
     made.window.deleteLater()

@@ -29,12 +29,12 @@ from studio import core
 from studio.__main__ import wants_window
 from studio.gui.jobs.activity import Estimate, duration
 from studio.gui.jobs.export_dialog import ExportDialog
-from studio.gui.shell.actions import SPECS
 from studio.gui.shell.command_palette import CommandPalette
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.instance import Instance
 from studio.gui.shell.settings import OPTIONS, Settings
 from studio.gui.shell.settings_dialog import SettingsDialog
+from studio.gui.shell.specs import SPECS
 from studio.gui.shell.studio import Studio
 from studio.gui.shell.theme import THEMES
 from tests.gui.conftest import give_focus
@@ -447,7 +447,7 @@ def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
             assert widget.accessibleName() or widget.parent().accessibleName(), widget
         if isinstance(widget, QAbstractButton | QTableView | QAbstractSpinBox) and widget.isVisible():
             named = widget.accessibleName() or (widget.text() if not isinstance(widget, QTableView) else "")
-            assert named or widget.objectName() == "qt_toolbar_ext_button", widget
+            assert named or widget.objectName() == "qt_toolbar_ext_button", (widget, widget.parent())
 
 
 def test_shortcuts_of_the_window_work_from_the_filter_field(studio: Studio, qtbot: QtBot) -> None:

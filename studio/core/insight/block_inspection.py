@@ -10,7 +10,7 @@ from kernels import Quantized
 from kernels.fidelity import relative_error
 from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
 from studio.core.errors import PlanError
-from studio.core.insight.inspection import matrix_census
+from studio.core.insight.inspection import Steps, all_of, matrix_census
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
@@ -53,6 +53,13 @@ class BlockDetail:
 def inspect_block(
     engine: Engine, choice: Choice, matrix: int, row: int, block: int, result: LayerResult | None = None
 ) -> BlockDetail:
+    """All of `block_steps` at once."""
+    return all_of(block_steps(engine, choice, matrix, row, block, result))
+
+
+def block_steps(
+    engine: Engine, choice: Choice, matrix: int, row: int, block: int, result: LayerResult | None = None
+) -> Steps[BlockDetail]:
     """One block of the chosen format: block `block` of row `row` of a matrix.
 
     The tensor scale is that of `result`, otherwise the matrix is read for its maximum. Raises PlanError when the layer
@@ -63,19 +70,20 @@ def inspect_block(
         raise PlanError(f"{printable(layer.name)} is kept as it is: it has no blocks")
     shape, size = layer.matrices[matrix], recipe.format.block
     if not (0 <= row < shape.rows and 0 <= block < shape.columns // size):
-        raise IndexError(f"[inspect_block] row {row}, block {block} is outside of {shape.rows} x {shape.columns}")
-    g = _block_multiplier(engine, choice, matrix, result) if recipe.format.tensor_scale else 1.0
+        raise IndexError(f"[block_steps] row {row}, block {block} is outside of {shape.rows} x {shape.columns}")
+    g = (yield from _multiplier_steps(engine, choice, matrix, result)) if recipe.format.tensor_scale else 1.0
     whole = read_slab(Slab(layer, shape, row, row + 1))
     weight = np.ascontiguousarray(whole[:, block * size : (block + 1) * size])
     quantized, _ = encode(engine.backend, layer, weight, recipe, g)
     return _block_detail(layer.name, (matrix, row, block), weight.astype(np.float32), quantized, g)
 
 
-def _block_multiplier(engine: Engine, choice: Choice, matrix: int, result: LayerResult | None) -> float:
+def _multiplier_steps(engine: Engine, choice: Choice, matrix: int, result: LayerResult | None) -> Steps[float]:
     if result and len(result.tensor_scales) == len(choice.layer.matrices):
         return result.tensor_scales[matrix]
     with Tasks(engine.pool) as tasks:
-        return float(tensor_scale(matrix_census(engine, tasks, choice, matrix).max_abs))
+        census = yield from matrix_census(engine, tasks, choice, matrix)
+    return float(tensor_scale(census.max_abs))
 
 
 def _block_detail(

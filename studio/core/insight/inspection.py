@@ -1,9 +1,10 @@
 """Inspection: one layer looked at closely, with memory that does not grow with the layer."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from studio.core.errors import PlanError
 from studio.core.insight.microscope import ErrorMap, MapBuilder, Place
 from studio.core.insight.regime_prediction import Fit, Ratios, block_sizes
 from studio.core.insight.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Tiers
+from studio.core.model import Matrix
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult, histogram
@@ -24,6 +26,15 @@ from studio.core.running.reading import Slab, read_slab, slabs
 from studio.core.running.tasks import Tasks
 
 TAIL_POINTS = 160
+STEP_NBYTES = 512 << 10
+"""Bytes of weights in a step: 5 ms of work, so that a look that nobody wants any more is over at once."""
+
+COUNTING = 0.2
+"""Part of a look that the first pass takes, as progress tells it."""
+
+T = TypeVar("T")
+Steps = Generator[float, None, T]
+"""Yields the share that is done, 0 to 1, after each short piece of work; closing it ends the work; returns T."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +105,13 @@ class LayerDetail:
 def inspect_layer(
     engine: Engine, choice: Choice, other: Choice | None = None, result: LayerResult | None = None
 ) -> LayerDetail:
+    """All of `layer_steps` at once."""
+    return all_of(layer_steps(engine, choice, other, result))
+
+
+def layer_steps(
+    engine: Engine, choice: Choice, other: Choice | None = None, result: LayerResult | None = None
+) -> Steps[LayerDetail]:
     """Look at a layer in its chosen format (A) and in that of `other` (B); reads its weights twice.
 
     Tensor scales are those of `result` where it has them; otherwise each matrix gets its own, although a run makes
@@ -103,16 +121,26 @@ def inspect_layer(
     if not layer.matrices:
         raise PlanError(f"{printable(layer.name)} can not be inspected: {layer.obstacle}")
     with Tasks(engine.pool) as tasks:
-        censuses = [matrix_census(engine, tasks, choice, matrix) for matrix in range(len(layer.matrices))]
+        censuses: list[Census] = []
+        for matrix in range(len(layer.matrices)):
+            censuses += [(yield from matrix_census(engine, tasks, choice, matrix))]
         census = sum(censuses, Census.empty())
         scales = multipliers(result, [float(tensor_scale(part.max_abs)) for part in censuses])
         look = _Look(
             choice, census.sigma, census.max_abs, scales, tuple(c.recipe if c else None for c in (choice, other))
         )
-        whole = _Sums(look)
-        for part in _in_order(engine, tasks, look):
-            whole.add(part)
+        whole = yield from _look_steps(engine, tasks, look)
     return _detail(look, whole, census)
+
+
+def all_of(steps: Steps[T]) -> T:
+    """What the steps return, when all are done."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def multipliers(result: LayerResult | None, own: Sequence[float]) -> tuple[float, ...]:
@@ -139,20 +167,33 @@ class _Look:
         return self.scales[matrix] if recipe.format.tensor_scale else 1.0
 
 
-def matrix_census(engine: Engine, tasks: Tasks, choice: Choice, matrix: int) -> Census:
+def matrix_census(engine: Engine, tasks: Tasks, choice: Choice, matrix: int) -> Steps[Census]:
     """Count the weights of one matrix of a layer."""
-    parts = slabs(choice.layer, choice.layer.matrices[matrix], engine.slab_nbytes)
-    return sum(tasks.in_order(partial(_count, engine, slab) for slab in parts), Census.empty())
+    shape = choice.layer.matrices[matrix]
+    parts = _short_slabs(engine, choice, shape)
+    census = Census.empty()
+    for slab, part in zip(parts, tasks.in_order(partial(_count, engine, slab) for slab in parts), strict=True):
+        census += part
+        yield COUNTING * (matrix + slab.stop / shape.rows) / len(choice.layer.matrices)
+    return census
+
+
+def _short_slabs(engine: Engine, choice: Choice, matrix: Matrix) -> list[Slab]:
+    return list(slabs(choice.layer, matrix, min(engine.slab_nbytes, STEP_NBYTES)))
 
 
 def _count(engine: Engine, slab: Slab) -> Census:
     return engine.backend.census(read_slab(slab, engine.scratch))
 
 
-def _in_order(engine: Engine, tasks: Tasks, look: _Look) -> Iterator["_Part"]:
-    layer = look.choice.layer
-    every = ((i, slab) for i, m in enumerate(layer.matrices) for slab in slabs(layer, m, engine.slab_nbytes))
-    return tasks.in_order(partial(_look_at, engine, look, i, slab) for i, slab in every)
+def _look_steps(engine: Engine, tasks: Tasks, look: _Look) -> Steps["_Sums"]:
+    choice, whole = look.choice, _Sums(look)
+    every = [(i, slab) for i, m in enumerate(choice.layer.matrices) for slab in _short_slabs(engine, choice, m)]
+    parts = tasks.in_order(partial(_look_at, engine, look, i, slab) for i, slab in every)
+    for done, part in enumerate(parts, 1):
+        whole.add(part)
+        yield COUNTING + (1 - COUNTING) * done / len(every)
+    return whole
 
 
 @dataclass(slots=True)

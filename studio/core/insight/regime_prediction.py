@@ -144,6 +144,11 @@ def _gaussian_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return energy @ cost / energy.sum(), number @ lost / number.sum()
 
 
+def prepare_estimates() -> None:
+    """Work out the tables that `estimate` uses: 40 ms, once, on the thread where that keeps nobody waiting."""
+    _gaussian_tables()
+
+
 def estimate(results: Sequence[LayerResult]) -> Tiers:
     """Both regimes from results alone, without reading weights; layers in other formats are left out.
 

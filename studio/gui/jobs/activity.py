@@ -171,7 +171,7 @@ class Activity(QWidget):
         self.show_above(0)
         self.show()
 
-    def begin(self, title: str) -> None:
+    def begin(self, title: str, *, pausable: bool = True) -> None:
         """A run starts."""
         self._what = title
         set_tone(self.title, "")
@@ -182,7 +182,7 @@ class Activity(QWidget):
         self.show_above(0)
         self.show_paused(False)
         self._show_buttons(True)
-        self.stop.setEnabled(True)
+        self.pause.setVisible(pausable)
         self.show()
 
     def show_progress(self, estimate: Estimate, detail: str, size: str, rate: str) -> None:

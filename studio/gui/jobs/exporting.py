@@ -1,21 +1,20 @@
 """Exporting: from the question where to, over the checks, to the card that says how to run the result."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QWidget
 
 from studio import core
+from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.export_dialog import ExportDialog
 from studio.gui.jobs.runs import Runs
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.shell.ask import ask_folder
 from studio.gui.shell.cards import Message
-
-if TYPE_CHECKING:
-    from studio.gui.shell.commands import Commands
+from studio.gui.shell.desktop import open_folder
 
 
 class Exporting(QObject):
@@ -28,23 +27,23 @@ class Exporting(QObject):
     told = Signal(object)
 
     def __init__(
-        self, document: Document, runs: Runs, editing: Editing, commands: "Commands", parent: QObject | None = None
+        self, document: Document, compute: Compute, runs: Runs, editing: Editing, window: QWidget, parent: QObject
     ) -> None:
         super().__init__(parent)
-        self._document, self._runs, self._editing, self._commands = document, runs, editing, commands
+        self._document, self._compute, self._runs, self._editing = document, compute, runs, editing
+        self._window = window
         self.dialog: ExportDialog | None = None
         runs.exported.connect(self._show_end)
 
     def ask(self) -> None:
         """Show the export dialog."""
-        self.dialog = ExportDialog(self._document, self._commands.compute, self._editing, self._commands.window)
+        self.dialog = ExportDialog(self._document, self._compute, self._editing, self._window)
         self.dialog.export_wanted.connect(self._runs.export)
-        self.dialog.worst_wanted.connect(self._editing.select_worst)
         self.dialog.open()
 
     def ask_verify(self) -> None:
         """Ask which export to verify."""
-        ask_folder(self._commands.window, "Verify an export", self._runs.verify)
+        ask_folder(self._window, "Verify an export", self._runs.verify)
 
     def _show_end(self, job: core.Export, outcome: core.Outcome) -> None:
         command = core.start_command(job.layout, job.target, job.choices)
@@ -53,8 +52,6 @@ class Exporting(QObject):
             f"{core.size_text(job.nbytes)} in {folder}. Every byte was read back and every weight decoded.\n"
             f"{_where(job)}\n{command}"
         )
-        from studio.gui.shell.commands import open_folder
-
         fixes = (
             ("Copy command", lambda: QGuiApplication.clipboard().setText(command)),
             ("Open folder", lambda: open_folder(job.target)),

@@ -1,20 +1,27 @@
 """Tasks: what the window asks of `studio.core`, as generators for the background thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from studio import core
 
+T = TypeVar("T")
+
 
 def opening(path: Path, plan: core.Plan) -> Iterator[Any]:
-    """Open a checkpoint and choose for every layer; yields (model, choices, what keeps its layers apart)."""
+    """Open a checkpoint and choose for every layer; yields (model, choices, what keeps its layers apart).
+
+    Whoever takes the model closes it.
+    """
     model = core.open_model(path)
     try:
-        yield model, core.resolve(plan, model), core.ScaleGroups(model)
-    except core.PlanError:
+        found = model, core.resolve(plan, model), core.ScaleGroups(model)
+        core.prepare_estimates()
+    except BaseException:
         model.close()
         raise
+    yield found
 
 
 def surveying(machine: core.Machine, model: core.Model, choices: Sequence[core.Choice]) -> Iterator[Any]:
@@ -55,10 +62,20 @@ def verifying(machine: core.Machine, folder: Path, source: core.Model | None) ->
         yield from core.verify(engine, folder, source)
 
 
-def inspecting(machine: core.Machine, call: Any) -> Iterator[Any]:
-    """Yield what `call` finds out with an engine."""
+def inspecting(machine: core.Machine, look: Callable[[core.Engine], core.Steps[T]]) -> Iterator[float | T]:
+    """Look at something with an engine; yields the share that is done, after each step, and at last what was found."""
     with core.start(machine) as engine:
-        yield call(engine)
+        yield (yield from look(engine))
+
+
+def reading_exports(paths: Sequence[Path]) -> Iterator[list[core.LayerResult]]:
+    """Read what exports say of their layers; yields the results of one after the other."""
+    yield from (core.exported_results(path) for path in paths)
+
+
+def choosing(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[core.Choice, ...]]:
+    """What plans choose for every layer; yields the choices of one after the other."""
+    yield from (core.resolve(plan, model) for plan in plans)
 
 
 def reporting(folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """Document: the checkpoint that is open, what is chosen for it, what is known of it, and what is selected."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ class Document(QObject):
 
     Layers are told by their places in the store, as arrays.
 
+    close_files: closes a checkpoint, once nothing reads from it.
+
     Signals:
         opened(): another checkpoint is open, or none.
         chosen(Indices): layers with another choice.
@@ -55,6 +57,7 @@ class Document(QObject):
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
         self.warning_line = 0.12
+        self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
     def open(
         self, model: core.Model, choices: tuple[core.Choice, ...], groups: core.ScaleGroups, plan: core.Plan
@@ -78,7 +81,7 @@ class Document(QObject):
         self._set_selection(_NONE)
         self._shown = None
         if self.model is not None:
-            self.model.close()
+            self.close_files(self.model)
             self.model = None
 
     # what is chosen

@@ -10,16 +10,16 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.jobs.runs import message_of
 from studio.gui.layers.choices import CODES
 from studio.gui.layers.columns import csv_of
 from studio.gui.layers.document import Document
+from studio.gui.layers.layer_view import LayerView
 from studio.gui.layers.store import FAILED
-from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.actions import keys_of
 from studio.gui.shell.ask import ask_file, ask_folder, ask_save
 from studio.gui.shell.cards import Message
+from studio.gui.shell.faults import message_of
 from studio.gui.shell.settings import Settings
+from studio.gui.shell.specs import keys_of
 
 
 class Editing(QObject):
@@ -33,14 +33,16 @@ class Editing(QObject):
     told = Signal(object)
     report_wanted = Signal(object)
 
-    def __init__(self, document: Document, workspace: Workspace, parent: QObject | None = None) -> None:
+    def __init__(
+        self, document: Document, layers: LayerView, settings: Settings, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
-        self._document, self._workspace = document, workspace
+        self._document, self._layers, self._settings = document, layers, settings
         self._files: dict[Path, core.Plan] = {}
 
     @property
     def _window(self) -> QWidget:
-        return self._workspace.window()
+        return self._layers.window()
 
     # formats and plans
 
@@ -130,7 +132,7 @@ class Editing(QObject):
 
     def copy_rows(self) -> None:
         """The selected layers as CSV, or all that are shown."""
-        selected, listed = self._document.selected_indices, self._workspace.layers.table.listed
+        selected, listed = self._document.selected_indices, self._layers.table.listed
         chosen = listed[np.isin(listed, selected)] if len(selected) else listed
         self._copy(csv_of(self._document.store, chosen), core.counted(len(chosen), "row"))
 
@@ -155,7 +157,7 @@ class Editing(QObject):
         file = whole or self._file_of(plan)
         if model is None or not (file or _is_preset(plan)):
             return None
-        more = {**(options or {}), **_machine_options(self._workspace.settings)}
+        more = {**(options or {}), **_machine_options(self._settings)}
         verb = "quantize" if target else "measure"
         return core.command_line(
             verb, model.path, plan, () if whole else rules, plan_file=file, target=target, options=more
@@ -174,11 +176,11 @@ class Editing(QObject):
 
     def select_all(self) -> None:
         """Every layer that passes the filter."""
-        self._document.select_around(self._workspace.layers.table.visible)
+        self._document.select_around(self._layers.table.visible)
 
     def select_invert(self) -> None:
         """The other layers that pass the filter."""
-        shown = self._workspace.layers.table.visible
+        shown = self._layers.table.visible
         self._document.select_around(shown[~np.isin(shown, self._document.selected_indices)])
 
     def select_kind(self) -> None:
@@ -208,7 +210,7 @@ class Editing(QObject):
         """The next or previous layer that failed or is above the line."""
         store, document = self._document.store, self._document
         bad = (store.rel_err > document.warning_line) | (store.state == FAILED)
-        shown = self._workspace.layers.table.listed
+        shown = self._layers.table.listed
         order = shown[bad[shown]]
         if not len(order):
             hidden = int(bad.sum())

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, 
 
 from studio import core
 from studio.gui.layers.layer_filter import Filter, FilterError, parse_filter
-from studio.gui.shell.actions import keys_of
+from studio.gui.shell.specs import keys_of
 from studio.gui.shell.text import button, label, set_tone, tip
 
 EXAMPLES = (

@@ -21,6 +21,7 @@ class PlanBar(QWidget):
     def __init__(self, document: Document, parent: QWidget) -> None:
         super().__init__(parent)
         self._document = document
+        self._locked = ""
         self.preset, self.format = QComboBox(), QComboBox()
         for name in core.preset_names():
             self.preset.addItem(name, name)
@@ -43,11 +44,17 @@ class PlanBar(QWidget):
         document.undo.indexChanged.connect(lambda _: self.refresh())
         self.refresh()
 
+    def set_locked(self, reason: str) -> None:
+        """Let nothing be picked, because of `reason`; "" lets it again."""
+        self._locked = reason
+        self.refresh()
+
     def refresh(self) -> None:
         """Show what the plan says now."""
         shown = self._document.model is not None
-        self.setEnabled(shown)
-        self.setToolTip("" if shown else "Open a checkpoint first")
+        reason = self._locked or ("" if shown else "open a checkpoint first")
+        self.setEnabled(not reason)
+        self.setToolTip(f"Not now: {reason}" if reason else "")
         if not shown:
             return
         plan = self._document.state.plan

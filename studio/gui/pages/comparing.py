@@ -1,6 +1,7 @@
 """Comparing: the two sides of the compare view: formats, presets, the plan of now, or exported folders."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,45 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.jobs.runs import Runs, message_of
+from studio.gui.jobs import tasks
+from studio.gui.jobs.runs import Runs
+from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document, Order
+from studio.gui.pages.answers import Answers
 from studio.gui.shell.ask import ask_folder
+from studio.gui.shell.cards import Message
+from studio.gui.shell.faults import message_of
 
 PLAN, FORMAT, PRESET, EXPORT, CHOOSE = "plan", "format:", "preset:", "export:", "choose"
+AGAIN = "Press Compare to go on."
+NOT_AN_EXPORT = "Choose a folder that this program exported: it holds nvfp4_studio.json."
+Results = Sequence[core.LayerResult]
+
+
+@dataclass(eq=False)
+class _Request:
+    """A comparison that is wanted, and what is known for it so far.
+
+    tried: sides that were quantized for it, as far as they can be. read: results of exported folders. choices: what the
+    other sides choose for each layer. waits: until the run that goes on is over.
+    """
+
+    first: str
+    second: str
+    tried: set[str] = field(default_factory=set)
+    read: dict[str, Results] = field(default_factory=dict)
+    choices: dict[str, Sequence[core.Choice]] = field(default_factory=dict)
+    waits: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.first, self.second)))
 
 
 class Comparing(QObject):
     """Finds the results of both sides, quantizing what is not known yet, and shows their comparison.
+
+    The newest request counts. Each ends in a comparison, or in a sentence that says why there is none and how to go on.
 
     Signals:
         told(Message): something to show.
@@ -26,15 +57,22 @@ class Comparing(QObject):
     told = Signal(object)
     exports_shown = Signal()
 
-    def __init__(self, document: Document, runs: Runs, view: Any, parent: QObject | None = None) -> None:
+    def __init__(
+        self, document: Document, runs: Runs, answers: Answers, view: Any, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
-        self._document, self._runs, self._view = document, runs, view
+        self._document, self._runs, self._answers, self._view = document, runs, answers, view
         self._exports: dict[str, str] = {}
-        self._wanted = ("", "")
-        if hasattr(view, "sides_wanted"):
-            view.sides_wanted.connect(lambda first, second: self.compare(first, second))
-            view.apply_wanted.connect(self._apply)
-            document.opened.connect(self.refresh_sides)
+        self._request: _Request | None = None
+        view.sides_wanted.connect(self.compare)
+        view.apply_wanted.connect(self._apply)
+        document.opened.connect(self._start_anew)
+        runs.ended.connect(self._run_ended)
+
+    def _start_anew(self) -> None:
+        self._request = None
+        self._view.show_comparison(None)
+        self.refresh_sides()
 
     def refresh_sides(self) -> None:
         """Offer what can be compared."""
@@ -44,45 +82,137 @@ class Comparing(QObject):
         sides += list(self._exports.items())
         self._view.set_sides([*sides, (CHOOSE, "An exported folder …")])
 
-    def compare(self, first: str, second: str, tried: frozenset[str] = frozenset()) -> None:
-        """Compare two sides by their keys; those in `tried` were quantized just now, as far as they can be."""
+    # from a request to its comparison
+
+    def compare(self, first: str, second: str) -> None:
+        """Compare two sides by their keys."""
         if self._document.model is None or not first or not second:
             return
         if CHOOSE in (first, second):
-            other = second if first == CHOOSE else first
-            place = 0 if first == CHOOSE else 1
-            ask_folder(self._window(), "An exported folder", lambda path: self._take_export(path, other, place))
-            return
-        self._wanted = (first, second)
-        keys = [key for key in (first, second) if key not in tried]
-        missing = [(key, order) for key in keys if (order := self._missing(key)).choices]
-        if missing and self._runs.active:
-            self._view.busy("Waits until the work that runs is done …")
-            return
-        if not missing:
-            self._show()
-            return
-        self._view.busy("Quantizing what is not known yet …")
-        key, order = missing[0]
-        self._runs.survey(
-            order, f"Quantizing to {self._title(key)}", lambda: self.compare(first, second, tried | {key})
-        )
+            self._choose(first, second)
+        else:
+            self._go_on(_Request(first, second))
 
-    def _window(self) -> QWidget:
+    def _go_on(self, request: _Request) -> None:
+        if self._document.model is None:
+            return
+        self._request = request
+        request.waits = False
+        unread = [key for key in request.keys if key.startswith(EXPORT) and key not in request.read]
+        plans = [key for key in request.keys if key.startswith((FORMAT, PRESET)) and key not in request.choices]
+        if unread:
+            self._read(request, unread)
+        elif plans:
+            self._resolve(request, plans)
+        else:
+            self._finish(request)
+
+    def _finish(self, request: _Request) -> None:
+        for key in request.keys:
+            if key not in request.tried and (order := self._missing(request, key)).choices:
+                self._quantize(request, key, order)
+                return
+        self._show(request)
+
+    def _read(self, request: _Request, keys: Sequence[str]) -> None:
+        def answer(found: list[Results], ending: Ending, error: object) -> None:
+            if ending == "failed":
+                self.told.emit(message_of(error, "This folder can not be compared", NOT_AN_EXPORT))
+            self._take(request, request.read, dict(zip(keys, found, strict=False)), ending)
+
+        self._view.busy("Reading what the export says of its layers …")
+        paths = [Path(key.removeprefix(EXPORT)) for key in keys]
+        self._answers.ask("exports", lambda: tasks.reading_exports(paths), answer, lasting=True)
+
+    def _resolve(self, request: _Request, keys: Sequence[str]) -> None:
+        """Choose for every layer on the thread: 47,155 layers take half a second."""
+
+        def answer(found: list[Sequence[core.Choice]], ending: Ending, error: object) -> None:
+            if ending == "failed":
+                self.told.emit(message_of(error, "This can not be compared"))
+            self._take(request, request.choices, dict(zip(keys, found, strict=False)), ending)
+
+        model, plans = self._document.model, [self._plan(key) for key in keys]
+        assert model is not None
+        self._answers.ask("choices", lambda: tasks.choosing(model, plans), answer)
+
+    def _take(self, request: _Request, into: dict[str, Any], found: dict[str, Any], ending: Ending) -> None:
+        """Go on with what was found, unless another comparison is wanted by now."""
+        if request is not self._request:
+            return
+        if ending == "finished":
+            into.update(found)
+            self._go_on(request)
+        else:
+            self._give_up(request, "you cancelled" if ending == "stopped" else "the message says why")
+
+    def _quantize(self, request: _Request, key: str, order: Order) -> None:
+        if reason := self._runs.hindrance():
+            self._view.busy(f"Not compared: {reason}. Press Compare once that is over.")
+        elif self._runs.active:
+            request.waits = True
+            self._view.busy("Waits for the work that runs, and goes on by itself once it is over …")
+        else:
+            request.tried.add(key)
+            title = f"Quantizing to {self._title(key)}"
+            unknown = core.counted(len(order.choices), "layer is", "layers are")
+            self._view.busy(f"{title}: {unknown} not known yet …")
+            self._runs.survey(order, title, lambda ending: self._quantized(request, ending))
+
+    def _quantized(self, request: _Request, ending: Ending) -> None:
+        if request is not self._request:
+            return
+        if ending == "finished":
+            self._go_on(request)
+        else:
+            self._give_up(request, "you cancelled" if ending == "stopped" else "quantizing failed")
+
+    def _run_ended(self, ending: Ending) -> None:
+        """The work that a request waited for is over."""
+        request = self._request
+        if request is None or not request.waits or self._runs.active:
+            return
+        if ending == "stopped":
+            self._give_up(request, "you cancelled what it waited for")
+        else:
+            self._go_on(request)
+
+    def _give_up(self, request: _Request, why: str) -> None:
+        """Say why there is no comparison; what was quantized for it is kept, and going on does the rest."""
+        anew = _Request(request.first, request.second)
+        self._request = None
+        what = f"Comparing {self._title(request.first)} with {self._title(request.second)} ended"
+        self._view.busy(f"{what}: {why}. {AGAIN}")
+        if why.startswith("you"):
+            again = ("Go on", lambda: self._go_on(anew))
+            self.told.emit(Message("warning", what, f"{why[:1].upper()}{why[1:]}.", fixes=(again,)))
+
+    def _show(self, request: _Request) -> None:
+        self._view.busy("")
+        first, second = request.first, request.second
+        results = [self._results(request, key) for key in (first, second)]
+        self._view.show_comparison(core.compare(self._title(first), results[0], self._title(second), results[1]))
+
+    # exported folders
+
+    def _choose(self, first: str, second: str) -> None:
         window: QWidget = self._view.window()
-        return window
+        self._view.busy("")
+        ask_folder(window, "An exported folder", lambda path: self._take_export(path, first, second))
 
-    def _take_export(self, path: Path, other: str, place: int) -> None:
-        try:
-            core.exported_results(path)
-        except core.StudioError as error:
-            hint = "Choose a folder that this program exported: it holds nvfp4_studio.json."
-            self.told.emit(message_of(error, "This folder can not be compared", hint))
-            return
-        key = self._offer_export(path)
-        both = (key, other) if place == 0 else (other, key)
-        self._view.choose_sides(*both)
-        self.compare(*both)
+    def _take_export(self, path: Path, first: str, second: str) -> None:
+        def answer(_found: list[Results], ending: Ending, error: object) -> None:
+            if ending == "finished":
+                self._view.busy("")
+                chosen = self._offer_export(path)
+                self._compare_shown(*(chosen if key == CHOOSE else key for key in (first, second)))
+                return
+            self._view.busy("Not compared. Choose another folder.")
+            if ending == "failed":
+                self.told.emit(message_of(error, "This folder can not be compared", NOT_AN_EXPORT))
+
+        self._view.busy(f"Reading {core.printable(path.name, 60)} …")
+        self._answers.ask("exports", lambda: tasks.reading_exports([path]), answer, lasting=True)
 
     def _offer_export(self, path: Path) -> str:
         key = EXPORT + str(path)
@@ -90,39 +220,36 @@ class Comparing(QObject):
         self.refresh_sides()
         return key
 
+    def _compare_shown(self, first: str, second: str) -> None:
+        self._view.choose_sides(first, second)
+        self.compare(first, second)
+
     def compare_exports(self, first: Path, second: Path) -> None:
         """Show the comparison of two exported folders."""
         both = self._offer_export(first), self._offer_export(second)
-        self._view.choose_sides(*both)
         self.exports_shown.emit()
-        self.compare(*both)
+        self._compare_shown(*both)
 
-    def _missing(self, key: str) -> Order:
-        return Order({}, {}) if key.startswith(EXPORT) else self._document.order_for(self._choices(key))
+    # sides
 
-    def _choices(self, key: str) -> Sequence[core.Choice]:
-        document, model = self._document, self._document.model
-        assert model is not None
-        if key == PLAN:
-            return document.choices
-        plan = document.state.plan
-        chosen = plan.with_format(key.removeprefix(FORMAT)) if key.startswith(FORMAT) else None
-        return core.resolve(chosen or core.preset(key.removeprefix(PRESET)).with_format(plan.format), model)
+    def _missing(self, request: _Request, key: str) -> Order:
+        return Order({}, {}) if key in request.read else self._document.order_for(self._choices(request, key))
 
-    def _results(self, key: str) -> Sequence[core.LayerResult]:
-        if key.startswith(EXPORT):
-            return core.exported_results(Path(key.removeprefix(EXPORT)))
-        return self._document.results_for(self._choices(key))
+    def _choices(self, request: _Request, key: str) -> Sequence[core.Choice]:
+        return self._document.choices if key == PLAN else request.choices[key]
+
+    def _plan(self, key: str) -> core.Plan:
+        plan = self._document.state.plan
+        if key.startswith(FORMAT):
+            return plan.with_format(key.removeprefix(FORMAT))
+        return core.preset(key.removeprefix(PRESET)).with_format(plan.format)
+
+    def _results(self, request: _Request, key: str) -> Results:
+        return request.read[key] if key in request.read else self._document.results_for(self._choices(request, key))
 
     def _title(self, key: str) -> str:
         titles = {PLAN: "plan", **self._exports}
         return titles.get(key, key.partition(":")[2])
-
-    def _show(self) -> None:
-        first, second = self._wanted
-        self._view.busy("")
-        both = (self._title(first), self._results(first), self._title(second), self._results(second))
-        self._view.show_comparison(core.compare(*both))
 
     def _apply(self, formats: dict[str, str]) -> None:
         if formats:

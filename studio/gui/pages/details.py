@@ -2,103 +2,180 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
-from studio.gui.jobs.compute import Compute, Task
-from studio.gui.jobs.runs import Runs, message_of
+from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.runs import Runs
+from studio.gui.jobs.turns import Ending, Task
+from studio.gui.layers.choices import Indices
 from studio.gui.layers.document import Document
-from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.actions import keys_of
+from studio.gui.pages.registry import Views, keys_of_page
+from studio.gui.shell.faults import message_of
+from studio.gui.shell.specs import keys_of
 
 REMEMBERED = 32
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is being read: of which layer, and who wants to know."""
+
+    task: Task
+    name: str
+    about: object
+    answer: Callable[[Any], None]
+
+
 class Details(QObject):
-    """Answers what views want to know of one layer, or of two sides.
+    """Answers what views want to know of one layer. The newest question counts: older ones are dropped at once.
 
     Signals:
+        changed(): something is being read, or no longer is.
         told(Message): something to show.
     """
 
+    changed = Signal()
     told = Signal(object)
 
     def __init__(
-        self, document: Document, workspace: Workspace, compute: Compute, runs: Runs, parent: QObject | None = None
+        self, document: Document, views: Views, compute: Compute, runs: Runs, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
-        self._document, self._workspace, self._compute, self._runs = document, workspace, compute, runs
-        self._seen: OrderedDict[Any, Any] = OrderedDict()
-        self._answers: dict[Task, Callable[[Any], None]] = {}
+        self._document, self._views, self._compute, self._runs = document, views, compute, runs
+        self._inspector = views["InspectorView"]
+        self._seen: OrderedDict[object, core.LayerDetail] = OrderedDict()
+        self._looks: dict[str, _Look] = {}
         self._other = ""
-        for view in workspace.views.values():
+        for view in views.values():
             view.detail_wanted.connect(self.show_detail)
-        inspector = workspace.views["InspectorView"]
-        if hasattr(inspector, "other_wanted"):
-            inspector.other_wanted.connect(self._show_other)
-            inspector.block_wanted.connect(self._show_block)
+        self._inspector.other_wanted.connect(self.show_detail)
+        self._inspector.block_wanted.connect(self._show_block)
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
+        document.selected.connect(self._follow)
         document.opened.connect(self._forget)
 
-    def _forget(self) -> None:
-        self._seen.clear()
+    @property
+    def active(self) -> bool:
+        """True while something is being read."""
+        return bool(self._looks)
+
+    def look_at(self, name: str) -> None:
+        """Show a layer closer, unless it is shown."""
+        shown = self._inspector.detail
+        if shown is None or shown.name != name:
+            self.show_detail(name)
 
     def show_detail(self, name: str, other: str | None = None) -> None:
-        """Show one layer closer, in every view that can."""
+        """Show one layer closer, in every view that can; `other`: the format beside its own, "" for none."""
         store = self._document.store
-        if name not in store.index or not hasattr(core, "inspect_layer"):
+        if name not in store.index:
             return
         self._other = self._other if other is None else other
         choice = self._document.choices[store.index[name]]
         result = self._document.valid_result(name)
         beside = core.choose_format(choice.layer, self._other) if self._other else None
-        key = (name, choice.recipe, beside.recipe if beside else None, result)
-        if key in self._seen:
-            self._show(self._seen[key])
+        about = (name, choice.recipe, beside.recipe if beside else None, result)
+        if about in self._seen:
+            self._drop("detail")
+            self._show(self._seen[about])
             return
 
-        def answer(detail: Any) -> None:
-            self._seen[key] = detail
-            while len(self._seen) > REMEMBERED:
-                self._seen.popitem(last=False)
-            if self._document.current in ("", name):
-                self._show(detail)
+        def answer(detail: core.LayerDetail) -> None:
+            self._remember(about, detail)
+            self._show(detail)
 
-        self._workspace.views["InspectorView"].busy(f"Reading {core.printable(name)} …")
-        self._ask("detail", lambda engine: core.inspect_layer(engine, choice, beside, result), answer)
+        self._ask("detail", name, about, lambda engine: core.layer_steps(engine, choice, beside, result), answer)
 
-    def _show(self, detail: Any) -> None:
-        self._workspace.views["InspectorView"].busy("")
-        for view in self._workspace.views.values():
+    def _remember(self, about: object, detail: core.LayerDetail) -> None:
+        self._seen[about] = detail
+        while len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _show(self, detail: core.LayerDetail) -> None:
+        for view in self._views.values():
             view.show_detail(detail)
-
-    def _show_other(self, name: str, format_name: str) -> None:
-        self.show_detail(name, format_name)
 
     def _show_block(self, name: str, matrix: int, row: int, block: int) -> None:
         choice = self._document.choices[self._document.store.index[name]]
         result = self._document.valid_result(name)
-        inspector = self._workspace.views["InspectorView"]
         self._ask(
-            "block", lambda engine: core.inspect_block(engine, choice, matrix, row, block, result), inspector.show_block
+            "block",
+            name,
+            (name, matrix, row, block),
+            lambda engine: core.block_steps(engine, choice, matrix, row, block, result),
+            self._inspector.show_block,
         )
 
-    def _ask(self, key: str, call: Callable[[Any], Any], answer: Callable[[Any], None]) -> None:
+    def stop(self) -> None:
+        """Read no more, because the user said so."""
+        for look in list(self._looks.values()):
+            self._compute.cancel(look.task)
+
+    def _ask(
+        self,
+        key: str,
+        name: str,
+        about: object,
+        steps: Callable[[core.Engine], core.Steps[Any]],
+        answer: Callable[[Any], None],
+    ) -> None:
+        if key in self._looks and self._looks[key].about == about:
+            return
         machine = self._runs.machine
-        task = Task(key, "Inspecting", lambda: tasks.inspecting(machine, call), preview=True)
-        self._answers[task] = answer
+        task = Task(key, "Inspecting", lambda: tasks.inspecting(machine, steps), preview=True)
+        self._looks[key] = _Look(task, name, about, answer)
+        if key == "detail":  # a block is there before its text could be read
+            self._inspector.busy(f"Reading {core.printable(name)} …")
         self._compute.submit(task)
+        self.changed.emit()
+
+    def _drop(self, key: str) -> None:
+        """Nobody wants to know this any more."""
+        if (look := self._looks.pop(key, None)) is not None:
+            self._compute.cancel(look.task)
+            self._inspector.busy("")
+            self.changed.emit()
+
+    def _follow(self, selected: Indices) -> None:
+        """Another selection: what is being read of a layer that is not in it is not wanted any more."""
+        for key, look in list(self._looks.items()):
+            if len(selected) and self._document.store.index[look.name] not in selected:
+                self._drop(key)
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        for key in list(self._looks):
+            self._drop(key)
+
+    def _of(self, task: Task) -> _Look | None:
+        look = self._looks.get(task.key)
+        return look if look is not None and look.task is task else None
 
     def _reported(self, task: Task, found: list[Any]) -> None:
-        if task in self._answers:
-            self._answers[task](found[-1])
+        if (look := self._of(task)) is None:
+            return
+        if isinstance(found[-1], float):
+            name, cancel = core.printable(look.name), keys_of("stop")
+            self._inspector.busy(f"Reading {name} … {found[-1]:.0%}, {cancel} cancels")
+        else:
+            self._inspector.busy("")
+            look.answer(found[-1])
 
-    def _ended(self, task: Task, ending: str, error: object) -> None:
-        if self._answers.pop(task, None) is not None and ending == "failed":
-            self._workspace.views["InspectorView"].busy("")
+    def _ended(self, task: Task, ending: Ending, error: object) -> None:
+        if (look := self._of(task)) is None:
+            return
+        del self._looks[task.key]
+        name = core.printable(look.name)
+        if ending == "failed":
+            self._inspector.busy(f"{name} can not be read. Problems and log ({keys_of('messages')}) say why.")
             hint = f"Read the checkpoint again ({keys_of('reload')})."
             self.told.emit(message_of(error, "This layer can not be inspected", hint))
+        elif ending == "stopped":
+            self._inspector.busy(f"{name} was not read: you cancelled. {keys_of_page('inspect')} reads it.")
+        self.changed.emit()

@@ -6,6 +6,7 @@ from typing import Any
 from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 
 from studio import core
+from studio.gui.layers.document import Document
 from studio.gui.shell.text import label
 
 LONGEST_VALUE = 2000
@@ -15,8 +16,9 @@ LONGEST_TEXT = 200_000
 class Metadata(QWidget):
     """A page of plain text about the checkpoint."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._document = document
         self.setAccessibleName("Metadata")
         rows = QVBoxLayout(self)
         rows.addWidget(label("What the checkpoint says of itself", "title"))
@@ -25,10 +27,11 @@ class Metadata(QWidget):
         self.text.setAccessibleName("Configuration and files")
         self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         rows.addWidget(self.text)
+        document.opened.connect(self._show_model)
 
-    def show_model(self, model: core.Model) -> None:
-        """Show another checkpoint."""
-        self.text.setPlainText(_described(model)[:LONGEST_TEXT])
+    def _show_model(self) -> None:
+        model = self._document.model
+        self.text.setPlainText(_described(model)[:LONGEST_TEXT] if model is not None else "")
 
 
 def _described(model: core.Model) -> str:

@@ -1,12 +1,10 @@
 """Workspace: the page of an open checkpoint: summary, table of layers, views beside it."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QSplitter, QTabWidget, QVBoxLayout, QWidget
 
 from studio import core
 from studio.gui import views
@@ -14,21 +12,13 @@ from studio.gui.layers.document import Document
 from studio.gui.layers.filter_bar import FilterBar
 from studio.gui.layers.layer_view import LayerView
 from studio.gui.layers.summary import Summary
-from studio.gui.pages.metadata import Metadata
+from studio.gui.pages.overview import Overview, shrinkable
+from studio.gui.pages.registry import PAGES
 from studio.gui.shell.actions import Actions
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.theme import Theme
 
 REFRESH_MS, SLOWEST_MS, STEP_MS = 100, 1500, 20
-WIDE, TALL = 48, 33
-"""Text heights across and down, from which on there is room for more plots beside and above each other."""
-PAGES = ("overview", "inspect", "compare", "metadata")
-_PLOTS = (
-    ("RegimeView", "Scale regimes"),
-    ("HistogramView", "Outliers"),
-    ("TailView", "Tail"),
-    ("ScatterView", "Error × outliers"),
-)
 
 
 class Workspace(QWidget):
@@ -41,10 +31,7 @@ class Workspace(QWidget):
         self.filter_bar = FilterBar()
         self.layers = LayerView(document, settings)
         self.layers.hide_extra_columns()
-        self.metadata = Metadata()
-        self.views: dict[str, Any] = {
-            name: _view(name) for name in ("ErrorView", *dict(_PLOTS), "InspectorView", "CompareView")
-        }
+        self.views: dict[str, Any] = {name: getattr(views, name)() for name in views.__all__}
         self._place()
         actions.bind_local(self)
         self.filter_bar.offer(actions["by_kind"])
@@ -67,11 +54,10 @@ class Workspace(QWidget):
         self.pages = QTabWidget()
         self.pages.setDocumentMode(True)
         self.pages.setAccessibleName("Views")
-        _shrinkable(self.pages)
-        self.overview = Overview(self.views)
-        pages = (self.overview, self.views["InspectorView"], self.views["CompareView"], self.metadata)
-        for page, title in zip(pages, ("Overview", "Inspector", "Compare", "Metadata"), strict=True):
-            self.pages.addTab(page, title)
+        shrinkable(self.pages)
+        self.shown = {page.key: page.make(self.document, self.views) for page in PAGES}
+        for page in PAGES:
+            self.pages.addTab(self.shown[page.key], page.title)
         self.split = QSplitter(Qt.Orientation.Horizontal)
         self.split.addWidget(left)
         self.split.addWidget(self.pages)
@@ -84,6 +70,13 @@ class Workspace(QWidget):
         whole.setSpacing(0)
         whole.addWidget(self.summary)
         whole.addWidget(self.split, 1)
+
+    @property
+    def overview(self) -> Overview:
+        """The page with the plots over all layers."""
+        page = self.shown["overview"]
+        assert isinstance(page, Overview)
+        return page
 
     def reset_layout(self) -> None:
         """Panes as they were at first."""
@@ -117,7 +110,6 @@ class Workspace(QWidget):
         self.filter_bar.field.clear()
         self.filter_bar.examples.show()
         if self.document.model is not None:
-            self.metadata.show_model(self.document.model)
             for view in self.views.values():
                 view.show_detail(None)
                 view.set_selection([])
@@ -190,7 +182,7 @@ class Workspace(QWidget):
 
     def show_page(self, page: str) -> None:
         """Bring a page to the front."""
-        self.pages.setCurrentIndex(PAGES.index(page))
+        self.pages.setCurrentWidget(self.shown[page])
 
     def inspect(self, name: str) -> None:
         """Show one layer in the inspector; when it is one of several that are selected, they stay so."""
@@ -205,77 +197,3 @@ class Workspace(QWidget):
         edits = len(state.edits)
         by_hand = f", {core.counted(edits, 'layer')} chosen by hand" if edits else ""
         return core.printable(model.name, 60), f"{state.plan.name or 'own'} plan, format {state.plan.format}{by_hand}"
-
-    def plots(self) -> Iterator[Any]:
-        """All views that can be saved."""
-        yield from self.views.values()
-
-
-class Overview(QWidget):
-    """The plots: where there is room, errors above and two groups below; where there is little, one group of tabs."""
-
-    def __init__(self, made: dict[str, Any], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._error = made["ErrorView"]
-        self._plots = [(made[name], title) for name, title in _PLOTS]
-        self.first, self.second = QTabWidget(), QTabWidget()
-        for tabs in (self.first, self.second):
-            tabs.setDocumentMode(True)
-            tabs.setMinimumHeight(140)
-            _shrinkable(tabs)
-            tabs.setAccessibleName("Plots")
-        self.below = QSplitter(Qt.Orientation.Horizontal)
-        self.below.addWidget(self.first)
-        self.below.addWidget(self.second)
-        self.whole = QSplitter(Qt.Orientation.Vertical)
-        self.whole.addWidget(self.below)
-        self.whole.setChildrenCollapsible(False)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.whole)
-        self._arranging = QTimer(self, singleShot=True, interval=0)
-        self._arranging.timeout.connect(self.arrange)
-        self._shape: tuple[bool, bool] | None = None
-        self._arrange(wide=False, tall=True)
-
-    def reset_layout(self) -> None:
-        """Panes as they were at first."""
-        if self.whole.count() > 1:
-            self.whole.setSizes([450, 550])
-        self.below.setSizes([560, 440])  # two plots in one view, and one in each of the others
-
-    def _arrange(self, *, wide: bool, tall: bool) -> None:
-        if (wide, tall) == self._shape:
-            return
-        self._shape = wide, tall
-        shown = self.first.currentWidget()
-        if tall:
-            self.whole.insertWidget(0, self._error)
-            self._error.show()
-        else:
-            self.first.insertTab(0, self._error, "Error by layer")
-        for number, (view, title) in enumerate(self._plots):
-            (self.second if wide and number else self.first).addTab(view, title)
-        self.second.setVisible(wide)
-        self.first.setCurrentIndex(max(self.first.indexOf(shown), 0) if shown is not None and tall else 0)
-        self.reset_layout()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Two groups of plots where it is wide, the errors above them where it is tall."""
-        super().resizeEvent(event)
-        self._arranging.start()  # not now: Qt resizes while it styles, and plots must not change places meanwhile
-
-    def arrange(self) -> None:
-        """As many groups as there is room for."""
-        height = self.fontMetrics().height()
-        self._arrange(wide=self.width() >= WIDE * height, tall=self.height() >= TALL * height)
-
-
-def _shrinkable(tabs: QTabWidget) -> None:
-    """Shorten the titles of tabs where there is little room, rather than hide some."""
-    tabs.setUsesScrollButtons(False)
-    tabs.setElideMode(Qt.TextElideMode.ElideRight)
-
-
-def _view(name: str) -> Any:
-    return getattr(views, name)()

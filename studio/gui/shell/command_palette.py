@@ -13,7 +13,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from studio.gui.shell.actions import Actions, Spec
+from studio.gui.shell.actions import Actions
+from studio.gui.shell.specs import Spec
 
 _KEY, _ASIDE = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
 

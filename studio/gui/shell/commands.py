@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, QUrl, Signal
-from PySide6.QtGui import QDesktopServices, QGuiApplication
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
 from studio.gui import views
-from studio.gui.jobs.compute import Compute, Task
-from studio.gui.shell.appearance import apply_theme, chosen_theme, set_text_size
+from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.turns import Task
+from studio.gui.shell.actions import NOTHING_OPEN
+from studio.gui.shell.appearance import set_text_size
 from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
+from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
+from studio.gui.shell.theme import Theme
 
 if TYPE_CHECKING:
     from studio.gui.shell.studio import Studio
@@ -43,7 +47,7 @@ class Commands(QObject):
 
     def __init__(self, settings: Settings, application: QApplication) -> None:
         super().__init__()
-        self.settings, self._application = settings, application
+        self.settings = settings
         self.session = Session(settings)
         self.compute = Compute(self)
         set_text_size(application, settings["text_size"])  # before the window is made, or its text grows later
@@ -51,11 +55,13 @@ class Commands(QObject):
         self.studio: Studio | None = None
         self._wanted: list[Path] = []
         self._quitting = False
-        own = ("open", "open_file", "demo", "quit", "larger", "smaller", "dark", "compact", "messages", "palette")
-        self.handlers: Handlers = {name: getattr(self, name) for name in (*own, "keyboard", "diagnostics")}
+        self.looks = Looks(settings, application, self.window, self)
+        own = ("open", "open_file", "demo", "quit", "messages", "palette", "keyboard", "diagnostics")
+        self.handlers: Handlers = {name: getattr(self, name) for name in own}
+        self.handlers |= {name: getattr(self.looks, name) for name in ("larger", "smaller", "dark", "compact")}
         self.handlers["settings"] = self.settings_dialog
         self._connect()
-        self.apply_theme()
+        self.looks.apply()
         self.refresh()
 
     def _connect(self) -> None:
@@ -68,8 +74,7 @@ class Commands(QObject):
         window.message_list.layer_wanted.connect(self._show_layer)
         self.settings.changed.connect(self._setting_changed)
         self.compute.ended.connect(self._task_ended)
-        hints = QGuiApplication.styleHints()
-        hints.colorSchemeChanged.connect(self.apply_theme)
+        self.looks.changed.connect(self._set_theme)
 
     def start(self, paths: Sequence[Path] = ()) -> None:
         """Show the window, load the rest in the background, and open `paths` or what was open last."""
@@ -97,17 +102,28 @@ class Commands(QObject):
                 )
             )
             return
-        self.studio = importlib.import_module(STUDIO).Studio(self)
-        self.apply_theme()
+        self._make_studio()
+        self.looks.apply()
         for fault in self.settings.faults:
             self.tell(Message("warning", "A setting made no sense", fault))
         self.ready.emit()
         self.open_paths(self._wanted)
 
+    def _make_studio(self) -> None:
+        parts = (self.window, self.settings, self.session, self.compute)
+        self.studio = made = importlib.import_module(STUDIO).Studio(*parts, self)
+        made.told.connect(self.tell)
+        made.changed.connect(self.refresh)
+        made.opened.connect(self._note_opened)
+
     # what actions do
 
     def perform(self, key: str) -> None:
-        """Do what the action called `key` says."""
+        """Do what the action called `key` says; say so when it can not be done now."""
+        self.refresh()
+        if reason := self.window.actions_of.reasons.get(key):
+            self.tell(Message("info", f"Not now: {reason}"))
+            return
         if self.studio is not None and key in self.studio.handlers:
             self.studio.handlers[key]()
         elif key in self.handlers:
@@ -143,9 +159,7 @@ class Commands(QObject):
         for path in paths[:1]:
             self.open_path(path)
         if len(paths) > 1:
-            from studio.gui.shell.several import about_several
-
-            self.tell(about_several(paths, self.studio.comparing.compare_exports))
+            self.studio.tell_of_several(list(paths))
 
     def demo(self) -> None:
         """Open the checkpoint that comes with the program."""
@@ -156,25 +170,6 @@ class Commands(QObject):
     def quit(self) -> None:
         """Close the window, which ends the program."""
         self.window.close()
-
-    def larger(self) -> None:
-        """All text one pixel higher."""
-        self._set_text_size(self.settings["text_size"] + 1)
-
-    def smaller(self) -> None:
-        """All text one pixel lower."""
-        self._set_text_size(self.settings["text_size"] - 1)
-
-    def _set_text_size(self, pixels: int) -> None:
-        self.settings["text_size"] = min(max(pixels, 10), 24)
-
-    def dark(self) -> None:
-        """Light on dark, or dark on light."""
-        self.settings["theme"] = "light" if self.theme.dark else "dark"
-
-    def compact(self) -> None:
-        """Lower rows, or not."""
-        self.settings["compact"] = not self.settings["compact"]
 
     def messages(self) -> None:
         """Show or hide the list of messages."""
@@ -215,21 +210,17 @@ class Commands(QObject):
 
     # how it looks
 
-    def apply_theme(self, *_: object) -> None:
-        """Draw everything as the settings say."""
-        self.theme = chosen_theme(self.settings["theme"], self.settings["text_size"])
-        apply_theme(self._application, self.theme)
-        self.window.set_theme(self.theme)
-        self.window.actions_of["dark"].setChecked(self.theme.dark)
-        self.window.actions_of["compact"].setChecked(self.settings["compact"])
+    @property
+    def theme(self) -> Theme:
+        """The colours and the size of text of now."""
+        return self.looks.theme
+
+    def _set_theme(self, theme: Theme) -> None:
         if self.studio is not None:
-            self.studio.set_theme(self.theme)
+            self.studio.set_theme(theme)
 
     def _setting_changed(self, key: str) -> None:
-        if key in ("theme", "text_size"):
-            if chosen_theme(self.settings["theme"], self.settings["text_size"]) != self.theme:
-                self.apply_theme()
-        elif key == "recents":
+        if key == "recents":
             self._show_recents()
         if self.studio is not None:
             self.studio.setting_changed(key)
@@ -244,15 +235,17 @@ class Commands(QObject):
             action.triggered.connect(lambda _checked=False, path=path: self.open_path(Path(path)))
         menu.setEnabled(bool(recents))
 
-    def note_opened(self, path: Path) -> None:
+    def _note_opened(self, path: Path) -> None:
         """A checkpoint is open: remember it."""
         self.session.note_opened(path)
         self._show_recents()
+        self.opened.emit()
 
     def refresh(self) -> None:
         """Enable what works now."""
-        reasons = self.studio.reasons() if self.studio is not None else _NOT_LOADED
-        self.window.actions_of.refresh(reasons)
+        actions = self.window.actions_of
+        nothing = dict.fromkeys(actions.conditions, NOTHING_OPEN)
+        actions.refresh(self.studio.reasons() if self.studio is not None else nothing)
 
     def tell(self, message: Message) -> None:
         """Show a card, and keep it in the list."""
@@ -284,34 +277,12 @@ class Commands(QObject):
         self.window.close()
 
     def close(self) -> None:
-        """Remember the session, stop the thread, close the files."""
+        """Remember the session, close the files once nothing reads from them, stop the thread."""
         parts = self.studio.layout_state() if self.studio is not None else {}
         self.session.keep(self.window, parts)
-        self.compute.close()
         if self.studio is not None:
             self.studio.close()
+        self.compute.close()
 
 
-def open_folder(path: Path) -> None:
-    """Show a folder in the system's file manager."""
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
-
-
-_NOTHING_OPEN = "open a checkpoint first"
-_NOT_LOADED = dict.fromkeys(
-    (
-        "open",
-        "idle",
-        "export",
-        "results",
-        "selection",
-        "pending",
-        "selection_pending",
-        "running",
-        "failed",
-        "undo",
-        "redo",
-    ),
-    _NOTHING_OPEN,
-)
 Handlers = dict[str, Callable[[], Any]]

@@ -4,7 +4,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence
 from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
-from studio.gui.shell.actions import MENUS, Actions
+from studio.gui.shell.actions import Actions
+from studio.gui.shell.specs import MENUS
 from studio.gui.shell.text import button, label
 
 Group = tuple[str, list[tuple[str, str]]]

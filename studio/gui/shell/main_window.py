@@ -8,9 +8,11 @@ from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEv
 from PySide6.QtWidgets import QMainWindow, QMenu, QSizePolicy, QStackedWidget, QToolBar, QVBoxLayout, QWidget
 
 from studio.gui.jobs.activity import Activity
-from studio.gui.shell.actions import MENUS, Actions, Spec
+from studio.gui.pages.registry import PAGES
+from studio.gui.shell.actions import Actions
 from studio.gui.shell.cards import Cards, Message, Messages
 from studio.gui.shell.message_list import MessageList
+from studio.gui.shell.specs import MENUS, SPECS, Spec
 from studio.gui.shell.text import label
 from studio.gui.shell.theme import Theme
 from studio.gui.shell.welcome import Welcome
@@ -37,7 +39,7 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(SMALLEST)
         self.setAcceptDrops(True)
         self.keep_open = False
-        self.actions_of = Actions(self, perform)
+        self.actions_of = Actions(self, perform, (*(page.spec for page in PAGES), *SPECS))
         self.messages = Messages(self)
         self.welcome = Welcome()
         self.activity = Activity()

@@ -9,12 +9,12 @@ from studio.gui.shell.cards import Message
 LISTED = 5
 
 
-def about_several(paths: Sequence[Path], compare: Callable[[Path, Path], object]) -> Message:
-    """Says that the first of `paths` is opened and the others are not; offers to `compare` two exports."""
+def about_several(paths: Sequence[Path], compare: Callable[[Path, Path], object] | None) -> Message:
+    """Says that the first of `paths` is opened and the others are not; offers to `compare` two exports, if it can."""
     rest = [core.printable(path.name, 60) for path in paths[1:]]
     more = f" and {len(rest) - LISTED:,} more" if len(rest) > LISTED else ""
     text = f"{core.printable(paths[0].name, 60)} is opened. Not opened: {', '.join(rest[:LISTED])}{more}."
-    if len(paths) == 2 and exports_of_one_checkpoint(paths):
+    if compare is not None:
         hint = "Both are exports of the same layers: compare them layer by layer."
         fix = ("Compare them", lambda: compare(paths[0], paths[1]))
         return Message("info", "One window shows one checkpoint", text, hint, fixes=(fix,))
@@ -22,10 +22,6 @@ def about_several(paths: Sequence[Path], compare: Callable[[Path, Path], object]
     return Message("warning", "One window shows one checkpoint", text, hint)
 
 
-def exports_of_one_checkpoint(paths: Sequence[Path]) -> bool:
-    """True when all are folders exported from the same layers."""
-    try:
-        layers = {frozenset((one.name, one.shape) for one in core.exported_results(path)) for path in paths}
-    except core.StudioError:
-        return False
-    return len(layers) == 1
+def of_same_layers(exports: Sequence[Sequence[core.LayerResult]]) -> bool:
+    """True when all exports hold the same layers."""
+    return len({frozenset((layer.name, layer.shape) for layer in results) for results in exports}) == 1

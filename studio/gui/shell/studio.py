@@ -1,116 +1,133 @@
-"""Studio: the parts that need a checkpoint: document, workspace, runs, editing, details, export; and their actions."""
+"""Studio: makes the parts that need numpy and core, and wires them to each other and to the window."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PySide6.QtCore import QByteArray, QObject, QTimer
+from PySide6.QtCore import QByteArray, QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
-from studio.gui.jobs.compute import Task
+from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.exporting import Exporting
-from studio.gui.jobs.runs import Runs, message_of
-from studio.gui.layers.choices import CODES
+from studio.gui.jobs.opening import Opening
+from studio.gui.jobs.reports import Reports
+from studio.gui.jobs.runs import Runs
+from studio.gui.jobs.turns import Ending
 from studio.gui.layers.columns import COLUMNS
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
 from studio.gui.layers.row_menu import show_row_menu
-from studio.gui.layers.store import FAILED, PENDING, STALE
+from studio.gui.pages.answers import Answers
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
+from studio.gui.pages.registry import PAGES
 from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.actions import format_specs, keys_of
 from studio.gui.shell.ask import confirm
+from studio.gui.shell.availability import Availability
 from studio.gui.shell.cards import Card, Message
-from studio.gui.shell.main_window import PROGRAM
+from studio.gui.shell.main_window import MainWindow
+from studio.gui.shell.session import Session
+from studio.gui.shell.settings import Settings
+from studio.gui.shell.several import about_several, of_same_layers
+from studio.gui.shell.specs import format_specs, keys_of
+from studio.gui.shell.status import Status
 from studio.gui.shell.theme import Theme
-
-if TYPE_CHECKING:
-    from studio.gui.shell.commands import Commands
+from studio.gui.shell.warning_line import WarningLine
 
 DEFAULT_PRESET = "linear"
-READY_MS = 150
 COLUMNS_PART = f"{len(COLUMNS)} columns"
 """Under which their widths are kept: those of a version with other columns would fit none."""
 
 
 class Studio(QObject):
-    """Made once numpy, pyqtgraph and core are loaded; lives as long as the window."""
+    """Made once numpy, pyqtgraph and core are loaded; lives as long as the window.
 
-    def __init__(self, commands: "Commands") -> None:
-        super().__init__(commands)
-        self.commands, window = commands, commands.window
-        self.document = Document(self)
-        self.document.warning_line = commands.settings["warning_line"]
+    Signals:
+        told(Message): something to show.
+        changed(): other actions may work now.
+        opened(Path): the checkpoint from there is open and shown.
+    """
+
+    told = Signal(object)
+    changed = Signal()
+    opened = Signal(object)
+
+    def __init__(
+        self, window: MainWindow, settings: Settings, session: Session, compute: Compute, parent: QObject
+    ) -> None:
+        super().__init__(parent)
+        self._window, self._settings, self._session, self._compute = window, settings, session, compute
         self._actions = window.actions_of
         for spec in format_specs({name: row.title for name, row in core.FORMATS.items()}):
             self._actions.add(spec)
         window.fill_menus()
-        self.workspace = Workspace(self.document, commands.settings, self._actions)
-        self.runs = Runs(self.document, commands.compute, commands.settings, window.activity, self)
-        self.editing = Editing(self.document, self.workspace, self)
-        self.details = Details(self.document, self.workspace, commands.compute, self.runs, self)
-        self.exporting = Exporting(self.document, self.runs, self.editing, commands, self)
-        self.comparing = Comparing(self.document, self.runs, self.workspace.views["CompareView"], self)
+        self._make_parts()
+        self._make_lines()
+        self.handlers = self._handlers()
+        self._former: list[Card] = []
+        self._connect()
+
+    def _make_parts(self) -> None:
+        compute, settings, window = self._compute, self._settings, self._window
+        self.document = document = Document(self)
+        document.close_files = lambda model: compute.release(model.close)
+        self.workspace = Workspace(document, settings, self._actions)
+        views = self.workspace.views
+        self.runs = Runs(document, compute, settings, window.activity, self)
+        self.editing = Editing(document, self.workspace.layers, settings, self)
+        self.details = Details(document, views, compute, self.runs, self)
+        self.opening = Opening(document, compute, self)
+        self.runs.hindrance = lambda: self.opening.reason
+        self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
+        self._answers = Answers(compute, self)
+        self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
+        self.reports = Reports(document, compute, self)
+
+    def _make_lines(self) -> None:
+        window = self._window
         self.plan_bar = PlanBar(self.document, window)
         window.tools.addWidget(self.plan_bar)
         window.place_workspace(self.workspace)
-        self.handlers = self._handlers()
-        self._opening: dict[Task, tuple[Path, core.Plan]] = {}
-        self._former: list[Card] = []
-        self._ready_soon = QTimer(self, singleShot=True, interval=READY_MS)
-        self._connect()
-        self._set_warning_line(self.document.warning_line)
-        if (state := commands.session.part(COLUMNS_PART)) is not None:
+        self.status = Status(window, self.document, self.runs, self.opening, self)
+        self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
+        self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
+        if (state := self._session.part(COLUMNS_PART)) is not None:
             self.workspace.layers.horizontalHeader().restoreState(state)
 
     def _connect(self) -> None:
-        commands, document, window = self.commands, self.document, self.commands.window
-        commands.compute.reported.connect(self._reported)
-        commands.compute.ended.connect(self._ended)
-        for source in (self.runs, self.editing, self.details, self.comparing, self.exporting):
-            source.told.connect(commands.tell)
-        for signal in (
-            document.opened,
-            document.chosen,
-            document.measured,
-            document.selected,
-            document.undo.indexChanged,
-        ):
-            signal.connect(lambda *_: commands.refresh())
-        self.runs.changed.connect(commands.refresh)
-        self.runs.changed.connect(self._catch_up)
-        self.runs.changed.connect(self._show_paused)
-        self.runs.progressed.connect(self._show_progress)
-        self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
-        document.saved_changed.connect(self._show_saved)
+        document, runs, strip = self.document, self.runs, self._window.activity
+        parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
+        for source in (*parts, self.reports):
+            source.told.connect(self.told)
+        for signal in (document.opened, document.chosen, document.measured, document.selected):
+            signal.connect(lambda *_: self.changed.emit())
+        for signal in (document.undo.indexChanged, runs.changed, self.details.changed, self.opening.changed):
+            signal.connect(lambda *_: self.changed.emit())
+        runs.changed.connect(self._catch_up)
         document.hidden.connect(self._offer_hidden)
-        document.chosen.connect(lambda _: self._ready_soon.start())
-        self._ready_soon.timeout.connect(self._show_what_is_left)
-        window.activity.pause_wanted.connect(self.runs.toggle_pause)
-        window.activity.stop_wanted.connect(self.runs.stop)
-        window.activity.worst_wanted.connect(self.editing.select_worst)
+        self.opening.opened.connect(self._show_opened)
+        self.opening.changed.connect(lambda: self.plan_bar.set_locked(self.opening.reason))
+        strip.pause_wanted.connect(runs.toggle_pause)
+        strip.stop_wanted.connect(self._stop)
+        strip.worst_wanted.connect(self.editing.select_worst)
         self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
         self.workspace.layers.menu_wanted.connect(lambda at: show_row_menu(self.workspace.layers, self._actions, at))
-        self.editing.report_wanted.connect(self._write_report)
+        self.editing.report_wanted.connect(self.reports.write)
         table = self.workspace.layers.table
         table.modelReset.connect(lambda: self._actions["by_kind"].setChecked(table.by_kind))
-        error_view = self.workspace.views["ErrorView"]
-        if hasattr(error_view, "warning_changed"):
-            error_view.warning_changed.connect(self._change_warning_line)
 
     def _catch_up(self) -> None:
         if not self.runs.active:
             self.workspace.catch_up()
 
-    def _handlers(self) -> dict[str, Any]:
-        runs, editing, page = self.runs, self.editing, self.workspace.show_page
-        table = self.workspace.layers
-        found: dict[str, Any] = {
+    def _handlers(self) -> dict[str, Callable[[], Any]]:
+        runs, editing, layers = self.runs, self.editing, self.workspace.layers
+        found: dict[str, Callable[[], Any]] = {
             "reload": self.reload,
             "close": self.close_checkpoint,
             "export": self.exporting.ask,
@@ -122,58 +139,61 @@ class Studio(QObject):
             "quantize": runs.quantize,
             "quantize_selection": lambda: runs.quantize(self.document.selection),
             "pause": runs.toggle_pause,
-            "stop": runs.stop,
+            "stop": self._stop,
             "retry": runs.retry,
-            "inspect": self._inspect,
-            "overview": lambda: page("overview"),
-            "compare": lambda: page("compare"),
-            "metadata": lambda: page("metadata"),
-            "fold_all": lambda: table.fold(folded=True, everywhere=True),
-            "unfold_all": lambda: table.fold(folded=False, everywhere=True),
+            "fold_all": lambda: layers.fold(folded=True, everywhere=True),
+            "unfold_all": lambda: layers.fold(folded=False, everywhere=True),
             "next_problem": lambda: editing.step_problem(1),
             "last_problem": lambda: editing.step_problem(-1),
             "reset_layout": self._reset_layout,
             "formats": self._explain_formats,
-            "by_kind": lambda: table.divide_by_kind(not table.table.by_kind),
+            "by_kind": lambda: layers.divide_by_kind(not layers.table.by_kind),
         }
         same = ("save_plan", "load_plan", "report", "copy_rows", "copy_names", "copy_command", "reset_format")
         chosen = ("select_all", "select_invert", "select_kind", "select_block", "select_worst")
         found |= {name: getattr(editing, name) for name in (*same, *chosen)}
-        for name in (*core.FORMATS, core.KEEP):
-            found[f"format:{name}"] = lambda name=name: editing.set_format(name)
-        return found
+        found |= {page.key: partial(self.workspace.show_page, page.key) for page in PAGES}
+        found |= {f"format:{name}": partial(editing.set_format, name) for name in (*core.FORMATS, core.KEEP)}
+        return {**found, "inspect": self._inspect}
+
+    def reasons(self) -> dict[str, str]:
+        """For each condition of an action why it does not hold, "" when it does."""
+        return self.availability.reasons()
 
     # opening and closing
 
     def open(self, path: Path) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
+        model = self.document.model
         if self.runs.active:
             hint = f"Cancel it ({keys_of('stop')}) or wait, then open the other checkpoint."
-            self.commands.tell(Message("warning", "Work is still running", hint=hint))
+            self.told.emit(Message("warning", "Work is still running", hint=hint))
+        elif path == self.opening.path:
             return
-        model = self.document.model
-        if model is not None and model.path == path:
+        elif model is not None and model.path == path:
             self._open(path, self.document.state.plan)
         else:
             self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
 
     def unless_lost(self, question: str, yes: str, proceed: Callable[[], object]) -> None:
         """Proceed at once, or, where a plan that is not saved would go, when the user agrees."""
-        if not self.commands.settings["confirm_quit"] or self.document.is_saved:
+        if not self._settings["confirm_quit"] or self.document.is_saved:
             proceed()
             return
         count = len(self.document.state.edits)
         held = f" {core.counted(count, 'choice')} by hand would go." if count else ""
         text = f"The plan is not saved.{held} Save it with {keys_of('save_plan')}."
-        confirm(self.commands.window, question, text, f"{yes} without saving", proceed)
+        confirm(self._window, question, text, f"{yes} without saving", proceed)
 
     def _open(self, path: Path, plan: core.Plan | None = None) -> None:
-        plan = plan or core.preset(DEFAULT_PRESET)
-        task = Task("open", "Opening", lambda: tasks.opening(path, plan))
-        self._opening[task] = path, plan
-        self._former = list(self.commands.window.cards.shown)
-        self.commands.window.machine.setText(f"Opening {core.printable(path.name)} …")
-        self.commands.compute.submit(task)
+        self._former = list(self._window.cards.shown)
+        self.opening.open(path, plan or core.preset(DEFAULT_PRESET))
+
+    def _show_opened(self, path: Path) -> None:
+        self._window.cards.clear(self._former)
+        self._window.show_workspace(True)
+        self.workspace.layers.setFocus()
+        self.opened.emit(path)
 
     def reload(self) -> None:
         """Read the headers again; the plan stays, and choices by hand where their layers still are."""
@@ -181,131 +201,32 @@ class Studio(QObject):
             self.open(self.document.model.path)
 
     def close_checkpoint(self) -> None:
-        """Back to the welcome page."""
+        """Back to the welcome page; what goes on is stopped first."""
         if self.runs.active:
-            self.runs.stop()
+            self._stop()
             return
+        self.opening.cancel()
         self.unless_lost("Close the checkpoint?", "Close it", self._close)
 
     def _close(self) -> None:
         self.document.close_model()
         self.document.opened.emit()
-        self.commands.session.note_closed()
-        self.commands.window.cards.clear()
-        self.commands.window.show_workspace(False)
-        self.commands.window.setWindowTitle(PROGRAM)
-        self.commands.window.activity.hide()
+        self._session.note_closed()
+        self._window.cards.clear()
+        self._window.show_workspace(False)
 
-    def _reported(self, task: Task, reports: list[Any]) -> None:
-        if task not in self._opening:
-            return
-        path, plan = self._opening[task]
-        (model, choices, groups), window = reports[-1], self.commands.window
-        again = self.document.model is not None and self.document.model.path == model.path
-        edits = dict(self.document.state.edits) if again else {}
-        saved = self.document.is_saved or not again
-        self.document.open(model, choices, groups, plan)
-        kept = {name: value for name, value in edits.items() if name in self.document.store.index}
-        if kept:
-            self.document.set_formats(kept, "choices from before")
-        (self.document.undo.setClean if saved else self.document.undo.resetClean)()
-        self.commands.note_opened(path)
-        window.cards.clear(self._former)
-        window.show_workspace(True)
-        self._show_ready()
-        self._show_title()
-        self.workspace.layers.setFocus()
-        for warning in model.warnings[:3]:
-            self.commands.tell(Message("warning", "Odd in this checkpoint", core.printable(warning, 400)))
-        if model.quantized_by:
-            hint = "Look around; to quantize, start from the checkpoint before it was quantized."
-            self.commands.tell(
-                Message("warning", f"Already quantized: {core.printable(model.quantized_by)}", hint=hint)
-            )
-        self.commands.opened.emit()
+    def close(self) -> None:
+        """Close the files, and what is being opened."""
+        self.opening.close()
+        self.document.close_model()
 
-    def _ended(self, task: Task, ending: str, error: object) -> None:
-        if task.key == "report":
-            self._report_ended(ending, error)
-        if self._opening.pop(task, None) is None:
-            return
-        self._show_machine()
-        if ending == "failed":
-            hint = "Choose a folder with config.json and .safetensors, or one .safetensors file, downloaded in full."
-            self.commands.tell(message_of(error, "This can not be opened", hint))
-        self.commands.refresh()
+    # what belongs to no part alone
 
-    def _show_machine(self) -> None:
-        workers = self.runs.machine.workers
-        self.commands.window.machine.setText(f"{core.counted(workers, 'thread')}, {self.runs.machine.backend}")
-
-    def _show_ready(self) -> None:
-        """What the strip says before anything runs."""
-        document = self.document
-        left, known = document.left(), document.store.figures().done
-        if len(left):
-            size = core.size_text(int(document.store.nbytes_in[left].sum()))
-            title = f"{core.counted(len(left), 'layer')} to quantize, {size}"
-            detail = f"{keys_of('quantize')} quantizes them in memory and measures what each loses; nothing is written."
-            self.commands.window.activity.show_ready(title, detail)
-        else:
-            done = f"{core.counted(known, 'layer is', 'layers are')} quantized already"
-            title = done if known else "Nothing to quantize"
-            self.commands.window.activity.show_ready(title, "" if known else "Every layer is kept as it is.")
-
-    def _show_what_is_left(self) -> None:
-        if self.document.model is not None and not self.runs.active:
-            self._show_ready()
-
-    def _show_title(self, progress: str = "") -> None:
-        model = self.document.model
-        name = core.printable(model.name, 60) if model is not None else ""
-        self.commands.window.setWindowTitle(" - ".join(part for part in (progress, name, PROGRAM) if part))
-        self._show_saved()
-
-    def _show_progress(self, share: float) -> None:
-        self._show_title(f"{share:.0%}" if share >= 0 else "")
-
-    def _show_paused(self) -> None:
-        paused, action = self.commands.compute.paused, self._actions["pause"]
-        action.setChecked(paused)
-        action.setText("&Resume" if paused else "&Pause")
-        action.setIconText("Resume" if paused else "Pause")
-
-    def _show_saved(self) -> None:
-        self.commands.window.saved.setText("" if self.document.is_saved else "plan not saved")
-
-    # what works now
-
-    def reasons(self) -> dict[str, str]:
-        """For each condition of an action why it does not hold, "" when it does."""
-        if self.document.model is None:
-            nothing = "open a checkpoint first"
-            names = ("open", "export", "results", "selection", "pending", "selection_pending", "failed", "undo", "redo")
-            return {**dict.fromkeys(names, nothing), "running": "nothing runs", "idle": ""}
-        return self._reasons_with(self.document.model)
-
-    def _reasons_with(self, model: core.Model) -> dict[str, str]:
-        store, document = self.document.store, self.document
-        busy = "work is running" if self.runs.active else ""
-        sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
-        left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
-        chosen = bool((store.codes != CODES[core.KEEP]).any())
-        return {
-            "open": "",
-            "idle": busy,
-            "pending": busy or sealed or ("" if left else "everything is done" if chosen else "every layer is kept"),
-            "selection": "" if document.selection else "select layers first",
-            "selection_pending": busy or sealed or ("" if document.selection else "select layers first"),
-            "running": "" if busy else "nothing runs",
-            "failed": busy or ("" if (store.state == FAILED).any() else "nothing failed"),
-            "results": "" if store.figures().done else "quantize first",
-            "export": busy or sealed or ("" if chosen else "every layer is kept: choose a format first"),
-            "undo": "" if document.undo.canUndo() else "nothing to undo",
-            "redo": "" if document.undo.canRedo() else "nothing to redo",
-        }
-
-    # the rest
+    def _stop(self) -> None:
+        """Stop whatever goes on: opening, a run, a look at a layer."""
+        self.opening.cancel()
+        self.details.stop()
+        self.runs.stop()
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
@@ -314,24 +235,13 @@ class Studio(QObject):
 
     def setting_changed(self, key: str) -> None:
         """An option has another value."""
-        if key == "warning_line":
-            self._set_warning_line(self.commands.settings["warning_line"])
-        elif key in ("backend", "threads"):
-            self._show_machine()
-
-    def _change_warning_line(self, value: float) -> None:
-        self.commands.settings["warning_line"] = round(min(max(value, 0.0), 1.0), 4)
-
-    def _set_warning_line(self, value: float) -> None:
-        self.document.warning_line = self.workspace.filter_bar.line = value
-        error_view = self.workspace.views["ErrorView"]
-        if hasattr(error_view, "set_warning_line"):
-            error_view.set_warning_line(value)
-        self.workspace.layers.table.touch_all()
+        if key in ("backend", "threads"):
+            self.status.show_machine()
 
     def _inspect(self) -> None:
-        if self.document.current:
-            self.workspace.inspect(self.document.current)
+        if name := self.document.current:
+            self.workspace.inspect(name)
+            self.details.look_at(name)
         self.workspace.show_page("inspect")
 
     def _find(self) -> None:
@@ -348,11 +258,21 @@ class Studio(QObject):
     def _offer_hidden(self, names: list[str]) -> None:
         shown = core.printable(names[0]) if len(names) == 1 else core.counted(len(names), "layer")
         text = f"The filter hides {shown}"
-        self.commands.tell(Message("info", text, fixes=(("Clear the filter", lambda: self._show_hidden(names)),)))
+        self.told.emit(Message("info", text, fixes=(("Clear the filter", lambda: self._show_hidden(names)),)))
 
     def _show_hidden(self, names: list[str]) -> None:
         self.workspace.filter_bar.field.clear()
         self.document.select(names)
+
+    def tell_of_several(self, paths: list[Path]) -> None:
+        """Say that only the first of `paths` is opened, and offer to compare two exports of the same layers."""
+
+        def answer(found: list[Any], ending: Ending, _error: object) -> None:
+            same = ending == "finished" and len(paths) == 2 and of_same_layers(found)
+            self.told.emit(about_several(paths, self.comparing.compare_exports if same else None))
+
+        both = paths if len(paths) == 2 else []
+        self._answers.ask("same exports", lambda: tasks.reading_exports(both), answer, lasting=True)
 
     def _reset_layout(self) -> None:
         self.workspace.reset_layout()
@@ -361,29 +281,8 @@ class Studio(QObject):
     def _explain_formats(self) -> None:
         from studio.gui.shell.format_sheet import FormatSheet
 
-        FormatSheet(self.commands.window).open()
-
-    def _write_report(self, folder: Path) -> None:
-        model = self.document.model
-        assert model is not None
-        plan, outcome = self.document.plan, self.document.outcome()
-        self.commands.compute.submit(Task("report", "Report", lambda: tasks.reporting(folder, model, plan, outcome)))
-        self._report_folder = folder
-
-    def _report_ended(self, ending: str, error: object) -> None:
-        from studio.gui.shell.commands import open_folder
-
-        if ending == "failed":
-            self.commands.tell(message_of(error, "The report could not be written"))
-        elif ending == "finished":
-            folder = self._report_folder
-            fix = ("Open folder", lambda: open_folder(folder))
-            self.commands.tell(Message("good", "Report written", str(folder), fixes=(fix,)))
+        FormatSheet(self._window).open()
 
     def layout_state(self) -> dict[str, QByteArray]:
         """What to remember of panes and columns."""
         return {COLUMNS_PART: self.workspace.layers.horizontalHeader().saveState()}
-
-    def close(self) -> None:
-        """Close the files."""
-        self.document.close_model()

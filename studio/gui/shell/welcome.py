@@ -6,8 +6,8 @@ from pathlib import Path
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from studio.gui.shell.actions import keys_of
 from studio.gui.shell.appearance import themed_icon
+from studio.gui.shell.specs import keys_of
 from studio.gui.shell.text import Elided, button, label
 from studio.gui.shell.theme import LIGHT, Theme
 

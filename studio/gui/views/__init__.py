@@ -9,11 +9,11 @@ thread, then build views on the GUI thread). Every view is a `QWidget` made with
     show_detail(detail)       core.LayerDetail | None; ignored when it is not about the layer shown
     set_selection(names)      never emits
     selection                 the names last given or chosen
-    busy(text)                InspectorView and CompareView: what is being worked on, "" when it is done
+    busy(text)                InspectorView and CompareView: what goes on, or why it ended; "" when it is done
 
     layers_selected(list)     names that the user picked in the plot; the shell answers with set_selection on all views
     layer_activated(str)      double click or Enter on a layer: open the inspector
-    detail_wanted(str)        this view could show more of that layer: run core.inspect_layer, answer with show_detail
+    detail_wanted(str)        this view could show more of that layer: core.layer_steps, answer with show_detail
 
     save_failed(str)          a sentence about a file that could not be written
 
@@ -36,8 +36,8 @@ answer with show_comparison(core.Comparison | None) from core.compare. apply_wan
 
 On the compute thread, with an engine from core.start:
 
-    core.inspect_layer(engine, choice, other=None, result=None) -> LayerDetail     reads the layer twice; other: Choice
-    core.inspect_block(engine, choice, matrix, row, block, result=None) -> BlockDetail   reads one block of `choice`
+    core.layer_steps(engine, choice, other=None, result=None) -> Steps[LayerDetail]   reads it twice; other: Choice
+    core.block_steps(engine, choice, matrix, row, block, result=None) -> Steps[BlockDetail]   one block of `choice`
     core.compare(title_a, results_a, title_b, results_b) -> Comparison             arithmetic only
     core.exported_results(folder) -> list[LayerResult]                             reads the manifest of an export
 """

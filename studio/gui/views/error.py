@@ -10,7 +10,7 @@ from PySide6.QtGui import QActionGroup
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.shell.actions import keys_of
+from studio.gui.shell.specs import keys_of
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import nice, powers_of_ten
 from studio.gui.views.boxes import LEAST_PIXELS, Boxes

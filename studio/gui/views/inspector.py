@@ -94,7 +94,7 @@ class InspectorView(View):
     # Data
 
     def selection_changed(self) -> None:
-        """Ask for the detail of the layer that is selected, the first of many."""
+        """Ask for the detail of the layer that is selected, the current one of many."""
         if self.selection and (self.detail is None or self.detail.name != self.selection[-1]):
             self.detail_wanted.emit(self.selection[-1])
 

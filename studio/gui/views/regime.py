@@ -8,7 +8,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from studio import core
-from studio.gui.shell.actions import keys_of
+from studio.gui.shell.specs import keys_of
 from studio.gui.views.columns import short
 from studio.gui.views.error_bars import Bar, ErrorBars
 from studio.gui.views.figure import Figure

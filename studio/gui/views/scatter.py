@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.shell.actions import keys_of
+from studio.gui.shell.specs import keys_of
 from studio.gui.views.axes import nice, powers_of_ten, sigmas
 from studio.gui.views.columns import above_zero
 from studio.gui.views.figure import Figure

@@ -9,7 +9,7 @@ from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from studio import core
-from studio.gui.shell.actions import keys_of
+from studio.gui.shell.specs import keys_of
 from studio.gui.views.axes import powers_of_ten, sigmas
 from studio.gui.views.columns import short
 from studio.gui.views.distributions import (

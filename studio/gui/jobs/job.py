@@ -1,0 +1,93 @@
+"""Job: one run: its kind says what it is called and what to do when it fails, and it counts what it found so far."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from studio import core
+from studio.gui.jobs.activity import Estimate, duration
+from studio.gui.jobs.turns import Ending, Steps
+from studio.gui.layers.document import Order
+from studio.gui.shell.specs import keys_of
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is the same for all jobs of a kind.
+
+    past: what it did, once it is over. kept: what is left when it is stopped. remedy: what to do when it failed.
+    warned: title of its warnings.
+    """
+
+    key: str
+    past: str
+    kept: str
+    remedy: str
+    warned: str
+
+
+MEASURE = Kind(
+    "measure",
+    "Quantized",
+    "what is done is kept",
+    f"What is done is kept: mend the cause and quantize again ({keys_of('quantize')}).",
+    "Look at this layer",
+)
+EXPORT = Kind(
+    "export",
+    "Exported",
+    "finished shards are kept: export again to go on",
+    f"The target is as it was. Mend the cause and export again ({keys_of('export')}): finished shards are taken over.",
+    "Look at this folder",
+)
+VERIFY = Kind(
+    "verify",
+    "Verified",
+    "nothing was changed",
+    f"Do not use this export: write it again ({keys_of('export')}).",
+    "Look at this folder",
+)
+
+
+@dataclass(eq=False)
+class Job:
+    """A run that waits, goes on or is over. `over` is called once, with how it ended."""
+
+    kind: Kind
+    title: str
+    steps: Callable[[], Steps]
+    order: Order | None = None
+    over: Callable[[Ending, "Job"], None] = lambda _ending, _job: None
+    done: int = 0
+    failed: int = 0
+    outcome: core.Outcome | None = None
+    estimate: Estimate | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has worked; pauses do not count."""
+        return time.monotonic() - self.began - (self.estimate.waited if self.estimate else 0.0)
+
+    def take(self, event: object) -> None:
+        """Count what it found."""
+        if isinstance(event, core.Started):
+            self.estimate = Estimate(event.total, started=self.began)
+        elif isinstance(event, core.LayerDone):
+            self.done += 1
+        elif isinstance(event, core.LayerFailed):
+            self.failed += 1
+        elif isinstance(event, core.Finished):
+            self.outcome = event.outcome
+
+    def summary(self) -> str:
+        """What it did, in a few words."""
+        what = f"{self.kind.past} {core.counted(self.done, 'layer')}" if self.done else self.kind.past
+        return f"{what}, {self.failed:,} failed" if self.failed else what
+
+    def figures(self) -> str:
+        """Bytes, time and rate."""
+        seconds, total = self.seconds, self.estimate.total if self.estimate else 0
+        if seconds < 1:
+            return f"{core.size_text(total)} read in {seconds:.1f} s"
+        return f"{core.size_text(total)} read in {duration(seconds)} at {core.size_text(total / seconds)}/s"

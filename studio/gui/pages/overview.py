@@ -1,0 +1,84 @@
+"""Overview: the plots over all layers, in as many groups as there is room for."""
+
+from typing import Any
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QWidget
+
+from studio.gui.pages.registry import Views
+
+WIDE, TALL = 48, 33
+"""Text heights across and down, from which on there is room for more plots beside and above each other."""
+_PLOTS = (
+    ("RegimeView", "Scale regimes"),
+    ("HistogramView", "Outliers"),
+    ("TailView", "Tail"),
+    ("ScatterView", "Error × outliers"),
+)
+
+
+class Overview(QWidget):
+    """The plots: where there is room, errors above and two groups below; where there is little, one group of tabs."""
+
+    def __init__(self, made: Views, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._error: Any = made["ErrorView"]
+        self._plots: list[tuple[Any, str]] = [(made[name], title) for name, title in _PLOTS]
+        self.first, self.second = QTabWidget(), QTabWidget()
+        for tabs in (self.first, self.second):
+            tabs.setDocumentMode(True)
+            tabs.setMinimumHeight(140)
+            shrinkable(tabs)
+            tabs.setAccessibleName("Plots")
+        self.below = QSplitter(Qt.Orientation.Horizontal)
+        self.below.addWidget(self.first)
+        self.below.addWidget(self.second)
+        self.whole = QSplitter(Qt.Orientation.Vertical)
+        self.whole.addWidget(self.below)
+        self.whole.setChildrenCollapsible(False)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.whole)
+        self._arranging = QTimer(self, singleShot=True, interval=0)
+        self._arranging.timeout.connect(self.arrange)
+        self._shape: tuple[bool, bool] | None = None
+        self._arrange(wide=False, tall=True)
+
+    def reset_layout(self) -> None:
+        """Panes as they were at first."""
+        if self.whole.count() > 1:
+            self.whole.setSizes([450, 550])
+        self.below.setSizes([560, 440])  # two plots in one view, and one in each of the others
+
+    def _arrange(self, *, wide: bool, tall: bool) -> None:
+        if (wide, tall) == self._shape:
+            return
+        self._shape = wide, tall
+        shown = self.first.currentWidget()
+        if tall:
+            self.whole.insertWidget(0, self._error)
+            self._error.show()
+        else:
+            self.first.insertTab(0, self._error, "Error by layer")
+        for number, (view, title) in enumerate(self._plots):
+            (self.second if wide and number else self.first).addTab(view, title)
+        self.second.setVisible(wide)
+        self.first.setCurrentIndex(max(self.first.indexOf(shown), 0) if shown is not None and tall else 0)
+        self.reset_layout()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Two groups of plots where it is wide, the errors above them where it is tall."""
+        super().resizeEvent(event)
+        self._arranging.start()  # not now: Qt resizes while it styles, and plots must not change places meanwhile
+
+    def arrange(self) -> None:
+        """As many groups as there is room for."""
+        height = self.fontMetrics().height()
+        self._arrange(wide=self.width() >= WIDE * height, tall=self.height() >= TALL * height)
+
+
+def shrinkable(tabs: QTabWidget) -> None:
+    """Shorten the titles of tabs where there is little room, rather than hide some."""
+    tabs.setUsesScrollButtons(False)
+    tabs.setElideMode(Qt.TextElideMode.ElideRight)

@@ -1,0 +1,106 @@
+"""Registry: the pages beside the table; each is described here alone: its tab, its action, and what makes it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtWidgets import QWidget
+
+from studio.gui.shell.specs import Spec
+
+if TYPE_CHECKING:
+    from studio.gui.layers.document import Document
+
+Views = Mapping[str, Any]
+"""The views of the window by the names of their classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A tab, and the action that brings it to the front.
+
+    make: makes the page from the document and the views, once numpy and pyqtgraph are loaded. The other fields are
+    those of `Spec`.
+    """
+
+    key: str
+    title: str
+    text: str
+    help: str
+    keys: tuple[str, ...]
+    icon: str
+    make: Callable[["Document", Views], QWidget]
+    local: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        """The action that shows it."""
+        return Spec(self.key, self.text, self.help, self.keys, self.icon, "open", self.local, menu="View")
+
+
+def _overview(_document: "Document", views: Views) -> QWidget:
+    from studio.gui.pages.overview import Overview
+
+    return Overview(views)
+
+
+def _inspector(_document: "Document", views: Views) -> QWidget:
+    inspector: QWidget = views["InspectorView"]
+    return inspector
+
+
+def _compare(_document: "Document", views: Views) -> QWidget:
+    compare: QWidget = views["CompareView"]
+    return compare
+
+
+def _metadata(document: "Document", _views: Views) -> QWidget:
+    from studio.gui.pages.metadata import Metadata
+
+    return Metadata(document)
+
+
+PAGES = (
+    Page(
+        "overview",
+        "Overview",
+        "&Overview",
+        "Errors, outliers and scale regimes of all layers.",
+        ("Ctrl+1",),
+        "layers",
+        _overview,
+    ),
+    Page(
+        "inspect",
+        "Inspector",
+        "&Inspector",
+        "One layer down to a block of 16 weights.",
+        ("Ctrl+Shift+I",),
+        "inspect",
+        _inspector,
+    ),
+    Page(
+        "compare",
+        "Compare",
+        "&Compare A and B",
+        "Two formats, plans or exports side by side.",
+        ("C",),
+        "compare",
+        _compare,
+        local=True,
+    ),
+    Page(
+        "metadata",
+        "Metadata",
+        "&Metadata",
+        "Configuration, files and what was odd about them.",
+        ("Ctrl+4",),
+        "info",
+        _metadata,
+    ),
+)
+
+
+def keys_of_page(key: str) -> str:
+    """The shortcut of a page as the platform writes it."""
+    return next(page.spec.written_keys for page in PAGES if page.key == key)

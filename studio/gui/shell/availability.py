@@ -1,0 +1,58 @@
+"""Availability: which actions work now, and of the others, why they do not."""
+
+from studio import core
+from studio.gui.jobs.opening import Opening
+from studio.gui.jobs.runs import Runs
+from studio.gui.layers.choices import CODES
+from studio.gui.layers.document import Document
+from studio.gui.layers.store import FAILED, PENDING, STALE
+from studio.gui.pages.details import Details
+from studio.gui.shell.actions import NOTHING_OPEN, Actions
+
+NOTHING_RUNS = "nothing runs"
+
+
+class Availability:
+    """Answers for each condition of an action (`Spec.when`)."""
+
+    def __init__(self, actions: Actions, document: Document, runs: Runs, opening: Opening, details: Details) -> None:
+        self._actions = actions
+        self._document, self._runs, self._opening, self._details = document, runs, opening, details
+
+    def reasons(self) -> dict[str, str]:
+        """For each condition why it does not hold, "" when it does."""
+        model = self._document.model
+        found = dict.fromkeys(self._actions.conditions, self._opening.reason or NOTHING_OPEN)
+        return {**found, **self._of_work(), **(self._of_checkpoint(model) if model is not None else {})}
+
+    def _busy(self) -> str:
+        return self._opening.reason or ("work is running" if self._runs.active else "")
+
+    def _of_work(self) -> dict[str, str]:
+        ends = self._runs.active or self._details.active or bool(self._opening.reason)
+        return {
+            "idle": self._busy(),
+            "running": "" if self._runs.active else NOTHING_RUNS,
+            "stoppable": "" if ends else NOTHING_RUNS,
+        }
+
+    def _of_checkpoint(self, model: core.Model) -> dict[str, str]:
+        document, store, opening = self._document, self._document.store, self._opening.reason
+        sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
+        stopped = self._busy() or sealed
+        left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
+        chosen = bool((store.codes != CODES[core.KEEP]).any())
+        selection = "" if document.selection else "select layers first"
+        return {
+            "open": "",
+            "editable": opening,
+            "selection": selection,
+            "choice": opening or selection,
+            "pending": stopped or ("" if left else "everything is done" if chosen else "every layer is kept"),
+            "selection_pending": stopped or selection,
+            "failed": stopped or ("" if (store.state == FAILED).any() else "nothing failed"),
+            "results": "" if store.figures().done else "quantize first",
+            "export": stopped or ("" if chosen else "every layer is kept: choose a format first"),
+            "undo": opening or ("" if document.undo.canUndo() else "nothing to undo"),
+            "redo": opening or ("" if document.undo.canRedo() else "nothing to redo"),
+        }

@@ -1,0 +1,42 @@
+"""Faults: what an error becomes on a card: what happened, and what to do about it in the window."""
+
+from dataclasses import dataclass
+
+from studio.gui.shell.cards import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """An exception that nobody expected, with its traceback as text."""
+
+    what: str
+    details: str
+
+
+def message_of(error: object, title: str, otherwise: str = "") -> Message:
+    """The card for an error: what happened and what to do (`otherwise`, where it does not say), or to report a bug."""
+    from studio import core
+
+    if isinstance(error, core.StudioError):
+        return Message("error", title, str(error), for_window(error.hint) or otherwise)
+    if isinstance(error, Bug):
+        hint = "This is a fault of the program. Copy it into a report; your checkpoint is unchanged."
+        return Message("error", title, error.what, hint, error.details)
+    return Message("error", title, str(error))
+
+
+_HINTS = {
+    "--overwrite": "tick Replace",
+    "--restart": "tick Discard what a stopped run left",
+    "--skip-nonfinite keeps such tensors as they are": "keep such layers as they are (key 0)",
+    "--backend auto": "the setting Computes on: auto",
+    "list the names with: nvfp4-studio inspect": "the names are in the table",
+    "run the same command again": "export again",
+}
+
+
+def for_window(hint: str) -> str:
+    """A hint that was written for the command line, in the words of the window."""
+    for option, words in _HINTS.items():
+        hint = hint.replace(option, words)
+    return hint[:1].upper() + hint[1:] + ("." if hint and not hint.endswith(".") else "")
