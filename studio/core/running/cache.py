@@ -34,6 +34,15 @@ class ResultCache:
         """Remember the result of `choice`."""
         self._results[_key(choice, peers)] = result
 
+    def update(self, other: "ResultCache") -> None:
+        """Remember what `other` does, too."""
+        self._results.update(other._results)
+
+    def forget(self, model: Model) -> None:
+        """Remember nothing of the files of `model`."""
+        paths = {file.path for file in model.files}
+        self._results = {key: result for key, result in self._results.items() if key[0] not in paths}
+
 
 def _key(choice: Choice, peers: Sequence[str]) -> Key:
     stored = choice.layer.stored
