@@ -1,4 +1,4 @@
-"""What a person chose is never thrown away without asking."""
+"""What a person chose is never thrown away without asking, where it is not kept by itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ Names = Callable[[str], list[str]]
 
 
 def ask_about(studio: Studio, names: Names) -> None:
+    studio.commands.settings["remember"] = False
     studio.document.set_format(names("layers.1.mlp.down"), "mxfp8")
     studio.commands.settings["confirm_quit"] = True
 
@@ -59,6 +60,13 @@ def test_quitting_asks_about_a_plan_that_is_not_saved(studio: Studio, names: Nam
     assert studio.commands.window.isVisible()
     press(question(studio), "Cancel")
     assert studio.document.model is not None
+
+
+def test_a_plan_that_is_kept_by_itself_is_not_asked_about(studio: Studio, names: Names) -> None:
+    ask_about(studio, names)
+    studio.commands.settings["remember"] = True
+    studio.commands.perform("close")
+    assert studio.document.model is None
 
 
 def test_reading_again_keeps_preset_format_and_choices_by_hand(studio: Studio, names: Names, qtbot: QtBot) -> None:

@@ -309,7 +309,7 @@ def test_a_plan_is_saved_and_loaded(studio: Studio, tmp_path: Path, names: Calla
     studio.document.select(names("layers.1.mlp"))
     studio.commands.perform("format:mxfp4")
     wanted = list(studio.document.store.formats)
-    assert studio.commands.window.saved.text() == "plan not saved"
+    assert studio.commands.window.saved.text() == "plan kept, not in a file"
     studio.editing.write_plan(tmp_path / "plan.json")
     assert studio.commands.window.saved.text() == ""
     studio.commands.perform("undo")

@@ -7,16 +7,6 @@ from typing import Any
 from studio import core
 
 
-def opening(path: Path, plan: core.Plan) -> Iterator[Any]:
-    """Open a checkpoint and choose for every layer; yields (model, choices, what keeps its layers apart)."""
-    model = core.open_model(path)
-    try:
-        yield model, core.resolve(plan, model), core.ScaleGroups(model)
-    except core.PlanError:
-        model.close()
-        raise
-
-
 def surveying(machine: core.Machine, model: core.Model, choices: Sequence[core.Choice]) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
     with core.start(machine, model) as engine:

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QSignalBlocker, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from studio import core
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 MERGE_MS = 800
+STEPS_KEPT = 100
+"""Steps of undo, and as many of redo, that outlive the window."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Order:
     peers: Mapping[str, tuple[str, ...]]
 
 
+History = tuple[tuple[PlanState, ...], tuple[str, ...], int, int]
+"""States of the plan, what each step between them is called, which state is in force, which is saved (-1 for none)."""
+
+
 class Document(QObject):
     """What every view shows. It knows no widget; everything that changes is told by a signal.
 
@@ -41,6 +47,7 @@ class Document(QObject):
         selected(list): names of the selected layers.
         hidden(list): names of layers that were to be selected, all of which the filter hides.
         saved_changed(): the plan differs from the saved one, or no longer does.
+        learned(list): (choice, names of the layers that share its tensor scale, result) of what was measured just now.
     """
 
     opened = Signal()
@@ -49,6 +56,7 @@ class Document(QObject):
     selected = Signal(list)
     hidden = Signal(list)
     saved_changed = Signal()
+    learned = Signal(list)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -60,12 +68,16 @@ class Document(QObject):
         self._shown: NDArray[np.bool_] | None = None
         self.choices: list[core.Choice] = []
         self.warning_line = 0.12
+        self._standing = False
 
     def open(
         self, model: core.Model, choices: tuple[core.Choice, ...], groups: core.ScaleGroups, plan: core.Plan
     ) -> None:
-        """Show another checkpoint; the one before is closed."""
-        self.close_model()
+        """Show another checkpoint, or the same anew; one before is closed."""
+        if self.model is not model:
+            self.close_model()
+        self.undo.clear()
+        self.selection, self._shown = [], None
         self.model, self._groups = model, groups
         self.state = PlanState(plan, choices)
         self.choices = list(choices)
@@ -122,8 +134,35 @@ class Document(QObject):
         if state != self.state:
             self.undo.push(_Change(self, text, self.state, state))
 
+    def history(self) -> History:
+        """The states of the plan that undo and redo reach, as far as they are kept."""
+        stack = self.undo
+        first = max(stack.index() - STEPS_KEPT, 0)
+        steps = [stack.command(number) for number in range(first, min(stack.count(), stack.index() + STEPS_KEPT))]
+        changes = [step for step in steps if isinstance(step, _Change)]
+        states = (changes[0].before, *(step.after for step in changes)) if changes else (self.state,)
+        saved = stack.cleanIndex() - first
+        reached = 0 <= saved < len(states)
+        return states, tuple(step.text() for step in changes), stack.index() - first, saved if reached else -1
+
+    def restore(self, states: Sequence[PlanState], texts: Sequence[str], at: int, saved: int) -> None:
+        """Take over what `history` gave, for a checkpoint that was just opened."""
+        self._standing = True
+        with QSignalBlocker(self.undo):
+            for before, after, text in zip(states, states[1:], texts, strict=False):
+                self.undo.push(_Change(self, text, before, after))
+            self.undo.setIndex(max(saved, 0))
+            (self.undo.setClean if saved >= 0 else self.undo.resetClean)()
+            self.undo.setIndex(at)
+        self._standing = False
+        self.apply(states[at])
+        self.undo.indexChanged.emit(at)
+        self.saved_changed.emit()
+
     def apply(self, state: PlanState) -> None:
         """Take over a state of the plan: the layers that it changes get their choice, and a known result at once."""
+        if self._standing:
+            return
         before, self.state = self.choices, state
         self.choices = [self._choice(choice) for choice in state.base]
         changed = [i for i, (old, new) in enumerate(zip(before, self.choices, strict=True)) if old != new]
@@ -184,6 +223,7 @@ class Document(QObject):
                 shown.append(index)
         if shown:
             self.measured.emit(shown)
+        self.learned.emit([(order.choices[one.name], order.peers[one.name], one) for one in results])
 
     def take_running(self, name: str) -> None:
         """Mark a queued layer as the one at hand."""
@@ -263,10 +303,10 @@ def _kept(choice: core.Choice) -> core.LayerResult:
 class _Change(QUndoCommand):
     def __init__(self, document: Document, text: str, before: PlanState, after: PlanState) -> None:
         super().__init__(text)
-        self._document, self._before, self._after = document, before, after
+        self._document, self.before, self.after = document, before, after
 
     def redo(self) -> None:
-        self._document.apply(self._after)
+        self._document.apply(self.after)
 
     def undo(self) -> None:
-        self._document.apply(self._before)
+        self._document.apply(self.before)

@@ -1,5 +1,7 @@
 """LayerView: the table of layers on the screen: cells, folding, and one selection kept as names."""
 
+from collections.abc import Collection
+
 from PySide6.QtCore import (
     QItemSelection,
     QItemSelectionModel,
@@ -206,6 +208,23 @@ class LayerView(QTableView):
         """Hide the columns that most people do not need."""
         for number, column in enumerate(COLUMNS):
             self.setColumnHidden(number, column.hidden)
+
+    def show_columns(self, keys: Collection[str], *, automatic: bool) -> None:
+        """Show these columns; with `automatic` the shapes come and go with the room that there is."""
+        self._roomy = automatic
+        for number, key in enumerate(KEYS):
+            self.setColumnHidden(number, key not in keys)
+        self._fill_width()
+
+    @property
+    def is_roomy(self) -> bool:
+        """True while the shapes come and go with the room that there is."""
+        return self._roomy
+
+    @property
+    def has_layers(self) -> bool:
+        """True when a checkpoint is open."""
+        return self._document.model is not None
 
     def _offer_columns(self, at: QPoint) -> None:
         menu = QMenu(self)

@@ -46,6 +46,7 @@ SPECS: tuple[Spec, ...] = (
     Spec("demo", "Open the &demo checkpoint", "File", "A small Llama that comes with the program.", icon="demo"),
     Spec("reload", "&Reload", "File", "Read the checkpoint's headers again.", ("Ctrl+R",), "retry", "open"),
     Spec("close", "&Close checkpoint", "File", "Back to the welcome page.", ("Ctrl+W",), "", "open"),
+    Spec("afresh", "Start a&fresh", "File", "The standard plan, without history and results of before.", when="open"),
     Spec(
         "save_plan",
         "&Save plan…",

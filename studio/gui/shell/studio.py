@@ -11,6 +11,8 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Task
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.runs import Runs, message_of
+from studio.gui.keeping.keeping import Keeping
+from studio.gui.keeping.recall import Found, opening
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
@@ -23,12 +25,12 @@ from studio.gui.shell.actions import format_specs
 from studio.gui.shell.ask import confirm
 from studio.gui.shell.cards import Card, Message
 from studio.gui.shell.main_window import PROGRAM
+from studio.gui.shell.text import tip
 from studio.gui.shell.theme import Theme
 
 if TYPE_CHECKING:
     from studio.gui.shell.commands import Commands
 
-DEFAULT_PRESET = "linear"
 READY_MS = 150
 
 
@@ -45,6 +47,7 @@ class Studio(QObject):
             self._actions.add(spec)
         window.fill_menus()
         self.workspace = Workspace(self.document, commands.settings, self._actions)
+        self.keeping = Keeping(self.document, self.workspace, commands.settings, self)
         self.runs = Runs(self.document, commands.compute, commands.settings, window.activity, self)
         self.editing = Editing(self.document, self.workspace, self)
         self.details = Details(self.document, self.workspace, commands.compute, self.runs, self)
@@ -54,7 +57,7 @@ class Studio(QObject):
         window.tools.addWidget(self.plan_bar)
         window.place_workspace(self.workspace)
         self.handlers = self._handlers()
-        self._opening: dict[Task, tuple[Path, core.Plan]] = {}
+        self._opening: dict[Task, Path] = {}
         self._former: list[Card] = []
         self._ready_soon = QTimer(self, singleShot=True, interval=READY_MS)
         self._connect()
@@ -66,7 +69,7 @@ class Studio(QObject):
         commands, document, window = self.commands, self.document, self.commands.window
         commands.compute.reported.connect(self._reported)
         commands.compute.ended.connect(self._ended)
-        for source in (self.runs, self.editing, self.details, self.comparing, self.exporting):
+        for source in (self.runs, self.editing, self.details, self.comparing, self.exporting, self.keeping):
             source.told.connect(commands.tell)
         for signal in (
             document.opened,
@@ -82,6 +85,8 @@ class Studio(QObject):
         self.runs.progressed.connect(self._show_progress)
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)
+        self.keeping.changed.connect(self._show_saved)
+        self.keeping.afresh_wanted.connect(self.start_afresh)
         document.hidden.connect(self._offer_hidden)
         document.chosen.connect(lambda _: self._ready_soon.start())
         self._ready_soon.timeout.connect(self._show_what_is_left)
@@ -107,6 +112,7 @@ class Studio(QObject):
         found: dict[str, Any] = {
             "reload": self.reload,
             "close": self.close_checkpoint,
+            "afresh": self.start_afresh,
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
             "undo": self.document.undo.undo,
@@ -146,13 +152,13 @@ class Studio(QObject):
             return
         model = self.document.model
         if model is not None and model.path == path:
-            self._open(path, self.document.state.plan)
+            self._open(path)
         else:
             self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
 
     def unless_lost(self, question: str, yes: str, proceed: Callable[[], object]) -> None:
-        """Proceed at once, or, where a plan that is not saved would go, when the user agrees."""
-        if not self.commands.settings["confirm_quit"] or self.document.is_saved:
+        """Proceed at once, or, where a plan would go that is neither saved nor kept, when the user agrees."""
+        if not self.commands.settings["confirm_quit"] or self.document.is_saved or self.keeping.keep_now():
             proceed()
             return
         count = len(self.document.state.edits)
@@ -160,16 +166,17 @@ class Studio(QObject):
         text = f"The plan is not saved.{held} Save it with Ctrl+S."
         confirm(self.commands.window, question, text, f"{yes} without saving", proceed)
 
-    def _open(self, path: Path, plan: core.Plan | None = None) -> None:
-        plan = plan or core.preset(DEFAULT_PRESET)
-        task = Task("open", "Opening", lambda: tasks.opening(path, plan))
-        self._opening[task] = path, plan
+    def _open(self, path: Path) -> None:
+        again = self.document.model is not None and self.document.model.path == path
+        shelf, held, work = self.keeping.shelf_in_use, self.keeping.held, self.keeping.work() if again else None
+        task = Task("open", "Opening", lambda: opening(path, shelf, held, work))
+        self._opening[task] = path
         self._former = list(self.commands.window.cards.shown)
         self.commands.window.machine.setText(f"Opening {core.printable(path.name)} …")
         self.commands.compute.submit(task)
 
     def reload(self) -> None:
-        """Read the headers again; the plan stays, and choices by hand where their layers still are."""
+        """Read the headers again; plan, undo and view stay, and choices by hand where their layers still are."""
         if self.document.model is not None:
             self.open(self.document.model.path)
 
@@ -180,7 +187,16 @@ class Studio(QObject):
             return
         self.unless_lost("Close the checkpoint?", "Close it", self._close)
 
+    def start_afresh(self) -> None:
+        """The standard plan, without history and results."""
+        if self.runs.active:
+            self.commands.tell(Message("warning", "Work is still running", hint="Cancel it (Ctrl+.) or wait."))
+            return
+        self.keeping.start_afresh()
+        self._show_ready()
+
     def _close(self) -> None:
+        self.keeping.leave()
         self.document.close_model()
         self.document.opened.emit()
         self.commands.session.note_closed()
@@ -190,21 +206,14 @@ class Studio(QObject):
         self.commands.window.activity.hide()
 
     def _reported(self, task: Task, reports: list[Any]) -> None:
-        if task not in self._opening:
+        if task not in self._opening or not isinstance(found := reports[-1], Found):
             return
-        path, plan = self._opening[task]
-        (model, choices, groups), window = reports[-1], self.commands.window
+        path, model, window = self._opening[task], found.model, self.commands.window
         again = self.document.model is not None and self.document.model.path == model.path
-        edits = dict(self.document.state.edits) if again else {}
-        saved = self.document.is_saved or not again
-        self.document.open(model, choices, groups, plan)
-        kept = {name: value for name, value in edits.items() if name in self.document.store.index}
-        if kept:
-            self.document.set_formats(kept, "choices from before")
-        (self.document.undo.setClean if saved else self.document.undo.resetClean)()
         self.commands.note_opened(path)
         window.cards.clear(self._former)
         window.show_workspace(True)
+        self.keeping.show(found, again=again)
         self._show_ready()
         self._show_title()
         self.workspace.layers.setFocus()
@@ -268,7 +277,9 @@ class Studio(QObject):
         action.setIconText("Resume" if paused else "Pause")
 
     def _show_saved(self) -> None:
-        self.commands.window.saved.setText("" if self.document.is_saved else "plan not saved")
+        text, about = self.keeping.saved_text()
+        self.commands.window.saved.setText(text)
+        self.commands.window.saved.setToolTip(tip(about))
 
     # what works now
 
@@ -380,5 +391,6 @@ class Studio(QObject):
         return {"columns": self.workspace.layers.horizontalHeader().saveState()}
 
     def close(self) -> None:
-        """Close the files."""
+        """Keep what is not kept yet, and close the files."""
+        self.keeping.close()
         self.document.close_model()

@@ -1,0 +1,316 @@
+"""Keeping: what is done to the open checkpoint is written as it changes, and is there again the next time."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from studio import core
+from studio.gui.keeping.recall import DEFAULT_PRESET, Found, Known, fresh_work
+from studio.gui.keeping.shelf import Entry, Shelf
+from studio.gui.keeping.view_state import restore_view, view_changed, view_state
+from studio.gui.keeping.work import Encoder, Work
+from studio.gui.layers.document import Document
+from studio.gui.pages.workspace import Workspace
+from studio.gui.shell.cards import Message
+from studio.gui.shell.settings import Settings
+
+SAVE_MS, RETRY_MS = 1000, 10_000
+NOT_KEPT = "Work on this checkpoint is not kept"
+
+
+@dataclass(eq=False)
+class _Save:
+    """One write to the disk: the work, unless it is None, and results that are new."""
+
+    entry: Entry
+    encoder: Encoder
+    lines: core.ResultLines
+    work: Work | None
+    results: list[Known]
+    future: "Future[None]" = field(default_factory=Future)
+
+    def write(self) -> None:
+        """Write; raises OSError."""
+        if self.results:
+            self.entry.add_lines([self.lines.line(*known) for known in self.results])
+            self.results = []
+        if self.work is not None:
+            data = self.encoder.encode(self.work)
+            if data != self.encoder.written:
+                self.entry.write_work(data)
+                self.encoder.written = data
+
+
+class Keeping(QObject):
+    """Writes on a thread of its own, a second after a change, and before anything is closed.
+
+    Signals:
+        told(Message): something to show.
+        changed(): whether work is kept is another matter now.
+        afresh_wanted(): the user wants nothing of what was kept.
+    """
+
+    told = Signal(object)
+    changed = Signal()
+    afresh_wanted = Signal()
+    _ended = Signal(object)
+
+    def __init__(
+        self, document: Document, workspace: Workspace, settings: Settings, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._document, self._workspace, self._settings = document, workspace, settings
+        self.shelf = Shelf(settings.data / "checkpoints")
+        self._found: Found | None = None
+        self._unsaved = False
+        self._learned: list[Known] = []
+        self._saves: list[_Save] = []
+        self._problem = ""
+        self._thread = ThreadPoolExecutor(1, "keeping")
+        self._thread.submit(int)  # starts it
+        self._soon = QTimer(self, singleShot=True, interval=SAVE_MS)
+        self._soon.timeout.connect(self._save)
+        self._ended.connect(self._settle)
+        document.learned.connect(self._learn)
+        document.undo.indexChanged.connect(lambda _: self.keep_soon())
+        document.undo.cleanChanged.connect(lambda _: self.keep_soon())
+        document.selected.connect(lambda _: self.keep_soon())
+        view_changed(workspace, self.keep_soon)
+        settings.changed.connect(self._setting_changed)
+
+    # what is kept
+
+    @property
+    def keeps(self) -> bool:
+        """True when what is done now will be there the next time."""
+        return self._entry is not None and not self._problem
+
+    @property
+    def _entry(self) -> Entry | None:
+        """The entry of the open checkpoint, when this window writes it."""
+        entry = self._found.entry if self._found is not None and self._settings["remember"] else None
+        return entry if entry is not None and entry.is_held else None
+
+    @property
+    def held(self) -> Entry | None:
+        """The entry that this window holds."""
+        return self._found.entry if self._found is not None else None
+
+    @property
+    def shelf_in_use(self) -> Shelf | None:
+        """Where to look for what is kept; None when nothing is to be remembered."""
+        return self.shelf if self._settings["remember"] else None
+
+    def work(self) -> Work:
+        """What was done up to now."""
+        states, texts, at, saved = self._document.history()
+        return Work(states, texts, at, saved, view_state(self._workspace))
+
+    # opening and leaving
+
+    def show(self, found: Found, *, again: bool = False) -> None:
+        """Show a checkpoint with what is kept of it; the one before is left."""
+        if again:
+            self._bring_along(found)
+        self._leave(found.entry)
+        self._found, self._problem = found, found.problem
+        self._show(found.work, found.known)
+        for note in found.notes:
+            self.told.emit(note)
+        if found.problem:
+            self._warn()
+        elif found.recalled and not again:
+            self._greet(found)
+        self.changed.emit()
+
+    def _bring_along(self, found: Found) -> None:
+        """Take over into what was read again what was done meanwhile."""
+        work = self.work()
+        with suppress(core.PlanError):
+            if found.asked is None or found.asked.states != work.states:
+                found.work = work.resolved(found.model)
+        found.work = replace(found.work, view=work.view)
+        if self._found is not None:
+            found.known = found.known or self._found.known
+
+    def _show(self, work: Work, known: list[Known]) -> None:
+        assert self._found is not None
+        document, found = self._document, self._found
+        results = core.ResultCache()
+        for one in known:
+            results.add(*one)
+        document.cache.update(results)
+        document.open(found.model, work.now.base, found.groups, work.now.plan)
+        document.restore(work.states, work.texts, work.at, work.saved)
+        restore_view(self._workspace, work.view)
+
+    def _greet(self, found: Found) -> None:
+        if found.work.is_fresh and not found.known:
+            return
+        counts = (("choice{} by hand", found.work.by_hand), ("result{}", self._document.store.figures().done))
+        parts = [f"{count:,} {what.format('s' if count != 1 else '')}" for what, count in counts if count]
+        title = ": ".join(filter(None, ("Picked up where you left off", ", ".join(parts))))
+        steps = len(found.work.texts)
+        hint = f"Undo goes back up to {steps:,} step{'s' if steps != 1 else ''}." if steps else ""
+        self.told.emit(Message("info", title, hint=hint, fixes=(("Start afresh", self.afresh_wanted.emit),)))
+
+    def start_afresh(self) -> None:
+        """The standard plan, no history, no results; a card offers to take that back."""
+        found = self._found
+        if found is None or self._document.model is None:
+            return
+        self.keep_now()
+        before, known = self.work(), found.known
+        if (entry := self._entry) is not None:
+            try:
+                entry.forget()
+            except OSError as error:
+                self._fail(f"{entry.folder}: {error.strerror}")
+        found.encoder.written = b""
+        self._document.cache.forget(found.model)
+        found.known = []
+        self._show(fresh_work().resolved(found.model), [])
+        self.keep_soon()
+        fix = ("Take it back", lambda: self._take_back(found, before, known))
+        gone = f"{before.by_hand:,} choices by hand and {len(known):,} results are gone"
+        text = f"The plan is the preset {DEFAULT_PRESET}; {gone}."
+        self.told.emit(Message("info", "Started afresh", text, fixes=(fix,)))
+
+    def _take_back(self, found: Found, before: Work, known: list[Known]) -> None:
+        if self._document.model is not found.model:
+            return
+        found.known = [*known, *found.known]
+        self._learned = list(known)
+        self._show(before, found.known)
+        self.keep_soon()
+
+    def leave(self) -> None:
+        """The checkpoint is about to be closed: write what is not written."""
+        self._leave(None)
+        self._found, self._problem = None, ""
+        self.changed.emit()
+
+    def _leave(self, following: Entry | None) -> None:
+        if self._found is None:
+            return
+        self.keep_now()
+        self._learned, self._unsaved = [], False
+        self._soon.stop()
+        if (entry := self._found.entry) is not None and entry is not following:
+            entry.release()
+
+    def close(self) -> None:
+        """Write what is not written, and end the thread."""
+        self.leave()
+        self._thread.shutdown()
+
+    # writing
+
+    def keep_soon(self) -> None:
+        """Something changed."""
+        if self._document.model is not None and self._found is not None:
+            self._unsaved = True
+            self._start(SAVE_MS)
+
+    def _start(self, milliseconds: int) -> None:
+        if self._entry is not None and not self._soon.isActive():
+            self._soon.start(milliseconds)
+
+    def _learn(self, known: list[Known]) -> None:
+        if self._found is not None:
+            self._found.known += known
+            self._learned += known
+            self._start(SAVE_MS)
+
+    def keep_now(self) -> bool:
+        """Write at once; True when everything is kept."""
+        self._wait()
+        if self._entry is not None and (self._unsaved or self._learned):
+            self._save()
+            self._wait()
+        return self.keeps
+
+    def _wait(self) -> None:
+        for save in list(self._saves):
+            save.future.exception()
+            self._settle(save)
+
+    def _save(self) -> None:
+        if (entry := self._entry) is None or self._document.model is None or self._found is None:
+            return
+        work = self.work() if self._unsaved else None
+        save = _Save(entry, self._found.encoder, self._found.lines, work, self._learned)
+        self._learned, self._unsaved = [], False
+        self._saves.append(save)
+        save.future = self._thread.submit(save.write)
+        save.future.add_done_callback(lambda _: self._ended.emit(save))
+
+    def _settle(self, save: _Save) -> None:
+        """A write is over."""
+        if save not in self._saves:
+            return
+        self._saves.remove(save)
+        error = save.future.exception()
+        if error is None:
+            self._succeed()
+            return
+        if not isinstance(error, OSError):
+            raise error
+        self._learned = [*save.results, *self._learned]
+        self._unsaved = self._unsaved or save.work is not None
+        self._fail(f"{save.entry.folder}: {error.strerror or error}")
+        self._start(RETRY_MS)
+
+    def _succeed(self) -> None:
+        if self._problem:
+            self._problem = ""
+            self.told.emit(Message("good", "Work is kept again", "All that was done up to now is on the disk."))
+            self.changed.emit()
+
+    def _fail(self, problem: str) -> None:
+        told, self._problem = bool(self._problem), problem
+        if not told:
+            self._warn()
+            self.changed.emit()
+
+    def _warn(self) -> None:
+        hint = "Save the plan with Ctrl+S before you quit; what was measured is lost then."
+        self.told.emit(Message("warning", NOT_KEPT, f"{self._problem[:1].upper()}{self._problem[1:]}.", hint))
+
+    # settings
+
+    def _setting_changed(self, key: str) -> None:
+        if key != "remember" or self._found is None:
+            return
+        if self._settings["remember"]:
+            self._begin(self._found)
+        elif self._found.entry is not None:
+            self._found.entry.release()
+        self.changed.emit()
+
+    def _begin(self, found: Found) -> None:
+        """Keep what is open from now on, and all that was done before."""
+        path, fingerprint = found.model.path, found.lines.fingerprint
+        try:
+            found.entry = self.shelf.entry(path, fingerprint)
+            self._problem = "" if found.entry.hold() else "another window keeps its own work on this checkpoint"
+            if not self._problem:
+                found.entry.identify(path.absolute(), fingerprint)
+        except OSError as error:
+            self._problem = f"{self.shelf.folder}: {error.strerror or error}"
+        self._learned, found.encoder.written = list(found.known), b""
+        self._warn() if self._problem else self.keep_soon()
+
+    def saved_text(self) -> tuple[str, str]:
+        """What the status line says of the plan, and what that means."""
+        if self._document.is_saved:
+            return "", ""
+        if self.keeps:
+            return "plan kept, not in a file", _KEPT
+        return "plan not saved", self._problem or _LOST
+
+
+_KEPT = "Kept automatically: it is there again when you open this checkpoint. Ctrl+S saves it to a file of its own."
+_LOST = "Lost when the checkpoint is closed: save it with Ctrl+S, or let Settings remember work on each checkpoint."

@@ -1,0 +1,159 @@
+"""Recall: open a checkpoint and find what is kept of it, on the background thread."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from studio import core
+from studio.gui.keeping.shelf import RESULTS, RESULTS_SCHEMA, WORK, Entry, Shelf
+from studio.gui.keeping.work import Encoder, NewerError, Work, decode
+from studio.gui.layers.document import PlanState
+from studio.gui.shell.cards import Message
+
+Known = tuple[core.Choice, tuple[str, ...], core.LayerResult]
+DEFAULT_PRESET = "linear"
+STEP = 1000
+"""Lines read between two places to stop."""
+
+
+@dataclass
+class Found:
+    """A checkpoint and what is kept of it.
+
+    `work` holds for the model, `asked` is what was handed in for it. `problem` says why nothing can be kept, `recalled`
+    whether anything was.
+    """
+
+    model: core.Model
+    groups: core.ScaleGroups
+    lines: core.ResultLines
+    encoder: Encoder
+    work: Work
+    asked: Work | None = None
+    entry: Entry | None = None
+    problem: str = ""
+    recalled: bool = False
+    known: list[Known] = field(default_factory=list)
+    results: core.ResultCache = field(default_factory=core.ResultCache)
+    notes: list[Message] = field(default_factory=list)
+
+
+def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None) -> Iterator[Found | None]:
+    """Open a checkpoint; yields None where it may be stopped, and at last what is found.
+
+    `work` is what was done in this window when the same is read again, `held` the entry that this window writes.
+    Raises CheckpointError, and PlanError when `work` does not fit any more.
+    """
+    model = core.open_model(path)
+    try:
+        names = [layer.name for layer in model.layers]
+        fresh = fresh_work() if work is None else work
+        found = Found(model, core.ScaleGroups(model), core.ResultLines(model), Encoder(names), fresh.resolved(model))
+        found.asked = work
+        yield None
+        if shelf is not None:
+            _find_entry(found, shelf, held)
+        if found.entry is not None:
+            if work is None:
+                _recall_work(found, found.entry)
+            yield from _recall_results(found, found.entry, tidy=found.entry.is_held and found.entry is not held)
+            found.recalled = found.recalled or bool(found.known)
+        yield found
+    except core.PlanError:
+        model.close()
+        raise
+
+
+def fresh_work() -> Work:
+    """Nothing done yet."""
+    return Work((PlanState(core.preset(DEFAULT_PRESET), ()),))
+
+
+def _find_entry(found: Found, shelf: Shelf, held: Entry | None) -> None:
+    path, fingerprint = found.model.path, found.lines.fingerprint
+    try:
+        entry = shelf.entry(path, fingerprint)
+        found.entry = held if held is not None and held.folder == entry.folder else entry
+        if not found.entry.hold():
+            found.problem = "another window has this checkpoint open and keeps its own work on it"
+            return
+        found.entry.identify(path.absolute(), fingerprint)
+        shelf.trim(found.entry)
+    except OSError as error:
+        found.problem = f"{shelf.folder}: {error.strerror or error}"
+
+
+def _recall_work(found: Found, entry: Entry) -> None:
+    try:
+        data = entry.read_work()
+        if data is not None:
+            found.work = decode(data).resolved(found.model)
+            found.recalled = True
+    except NewerError as error:
+        found.notes.append(_unread(entry, WORK, "was written by a later version", f"It is {error}.", _LATER))
+    except core.PlanError as error:
+        found.notes.append(_unread(entry, WORK, "does not fit the checkpoint any more", f"{error}.", _DAMAGED))
+    except ValueError as error:
+        found.notes.append(_unread(entry, WORK, "is damaged", f"{error}.", _DAMAGED))
+    except OSError as error:
+        found.problem = f"{entry.folder / WORK}: {error.strerror or error}"
+
+
+_LATER = "Open the checkpoint with that version to go on, or choose again here."
+_DAMAGED = "The plan is the standard one. Load a saved plan (Ctrl+L), or choose again."
+
+
+def _unread(entry: Entry, name: str, what: str, why: str, hint: str) -> Message:
+    """Put a file aside, and say so."""
+    try:
+        where = f"It stays as {entry.set_aside(name)}." if entry.is_held else f"It is {entry.folder / name}."
+    except OSError as error:
+        where = f"{entry.folder / name} can not be put aside: {error.strerror}."
+    title = f"The {'plan' if name == WORK else 'list of results'} kept for this checkpoint {what}"
+    return Message("warning", title, f"{why} {where}", hint)
+
+
+def _recall_results(found: Found, entry: Entry, *, tidy: bool) -> Iterator[None]:
+    """Take over the results that still hold; put damaged ones aside, and write the file anew when most is waste."""
+    kept: dict[tuple[object, ...], bytes] = {}
+    damaged = total = 0
+    try:
+        for total, raw in enumerate(entry.lines()):
+            line = raw.rstrip(b"\n")
+            if total % STEP == STEP - 1:
+                yield None
+            if total == 0 and (schema := _schema(line)):
+                if schema > RESULTS_SCHEMA:
+                    why = f"It is schema {schema}, this version reads {RESULTS_SCHEMA}."
+                    found.notes.append(_unread(entry, RESULTS, "was written by a later version", why, _MEASURE))
+                    return
+                continue
+            try:
+                known = found.lines.known(line)
+            except ValueError:
+                damaged += raw.endswith(b"\n") and bool(line)  # a line without an end was cut short by a crash
+                continue
+            if known is not None:
+                kept[known[0].layer.name, known[0].recipe, known[1]] = line
+                found.known.append(known)
+                found.results.add(*known)
+        if damaged and tidy:
+            why = f"{damaged:,} of {total:,} lines can not be read; the others are in use."
+            found.notes.append(_unread(entry, RESULTS, "is damaged", why, _MEASURE))
+        if tidy and (damaged or total > 2 * len(kept) + STEP):
+            entry.rewrite_lines(list(kept.values()))
+    except OSError as error:
+        found.problem = f"{entry.folder / RESULTS}: {error.strerror or error}"
+
+
+_MEASURE = "Quantize (Ctrl+Return) measures again what is missing."
+
+
+def _schema(line: bytes) -> int:
+    """The schema that a head says, 0 for any other line."""
+    try:
+        said = json.loads(line)
+        return int(said["schema"]) if set(said) == {"schema"} else 0
+    except (ValueError, TypeError, KeyError):
+        return 0

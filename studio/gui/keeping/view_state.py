@@ -1,0 +1,146 @@
+"""How a checkpoint is looked at, as plain data: filter, order and columns of the table, panes, page, selection."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from PySide6.QtCore import QSignalBlocker
+from PySide6.QtWidgets import QSplitter, QTabWidget
+
+from studio.gui.layers.layer_table import KEYS
+from studio.gui.layers.layer_view import LayerView
+from studio.gui.pages.workspace import PAGES, Workspace
+
+State = Mapping[str, Any]
+
+
+def view_state(workspace: Workspace) -> dict[str, Any]:
+    """What `restore_view` takes."""
+    return {
+        "filter": workspace.filter_bar.field.text(),
+        "page": PAGES[workspace.pages.currentIndex()],
+        "panes": {name: pane.sizes() for name, pane in _panes(workspace).items()},
+        "tabs": {name: _title(tabs) for name, tabs in _tabs(workspace).items()},
+        "table": _table_state(workspace.layers),
+        "selection": list(workspace.document.selection),
+        "current": workspace.document.current,
+    }
+
+
+def restore_view(workspace: Workspace, state: State) -> None:
+    """Look at the open checkpoint as `view_state` said; what makes no sense is left as it is."""
+    for name, pane in _panes(workspace).items():
+        _resize(pane, _mapping(state, "panes").get(name))
+    for name, tabs in _tabs(workspace).items():
+        _bring_up(tabs, _mapping(state, "tabs").get(name))
+    _restore_table(workspace.layers, _mapping(state, "table"))
+    workspace.filter_bar.field.setText(_text(state, "filter"))
+    if (page := _text(state, "page")) in PAGES:
+        workspace.show_page(page)
+    _select(workspace, state)
+
+
+def view_changed(workspace: Workspace, call: Callable[[], object]) -> None:
+    """Call when any of it changes."""
+
+    def changed(*_: object) -> None:
+        call()
+
+    head = workspace.layers.horizontalHeader()
+    tabs = (workspace.pages, *_tabs(workspace).values())
+    for signal in (
+        workspace.filter_bar.field.textChanged,
+        workspace.layers.table.modelReset,
+        head.sectionMoved,
+        head.sectionResized,
+        *(pane.splitterMoved for pane in _panes(workspace).values()),
+        *(one.currentChanged for one in tabs),
+    ):
+        signal.connect(changed)
+
+
+def _panes(workspace: Workspace) -> dict[str, QSplitter]:
+    overview = workspace.overview
+    return {"table": workspace.split, "plots": overview.whole, "plots below": overview.below}
+
+
+def _tabs(workspace: Workspace) -> dict[str, QTabWidget]:
+    return {"first": workspace.overview.first, "second": workspace.overview.second}
+
+
+def _title(tabs: QTabWidget) -> str:
+    return tabs.tabText(tabs.currentIndex())
+
+
+def _bring_up(tabs: QTabWidget, title: object) -> None:
+    for number in range(tabs.count()):
+        if tabs.tabText(number) == title:
+            tabs.setCurrentIndex(number)
+
+
+def _resize(pane: QSplitter, sizes: object) -> None:
+    if not isinstance(sizes, list) or len(sizes) != pane.count():
+        return
+    if all(type(size) is int and size >= 0 for size in sizes) and any(sizes):
+        pane.setSizes(sizes)
+
+
+# the table
+
+
+def _table_state(view: LayerView) -> dict[str, Any]:
+    table, head = view.table, view.horizontalHeader()
+    order = sorted(range(len(KEYS)), key=head.visualIndex)
+    store = table.store if view.has_layers else None
+    groups = store.group_names if store is not None else []
+    return {
+        "order": [KEYS[number] for number in order],
+        "hidden": [KEYS[number] for number in order if view.isColumnHidden(number)],
+        "widths": {KEYS[number]: view.columnWidth(number) for number in order if not view.isColumnHidden(number)},
+        "automatic": view.is_roomy,
+        "sort": [KEYS[table.sort_column], table.descending] if table.sort_column >= 0 else [],
+        "folded": [name for number, name in enumerate(groups) if table.is_folded(number)],
+    }
+
+
+def _restore_table(view: LayerView, state: State) -> None:
+    if not state:
+        return
+    _restore_columns(view, state)
+    table = view.table
+    sort = state.get("sort")
+    if isinstance(sort, list) and len(sort) == 2 and sort[0] in KEYS:
+        table.sort_column, table.descending = KEYS.index(sort[0]), bool(sort[1])
+    folded = {name for name in state.get("folded") or () if isinstance(name, str)}
+    table.fold([number for number, name in enumerate(table.store.group_names) if name in folded], folded=True)
+
+
+def _restore_columns(view: LayerView, state: State) -> None:
+    head, hidden = view.horizontalHeader(), state.get("hidden")
+    widths, order = _mapping(state, "widths"), state.get("order")
+    with QSignalBlocker(head):
+        for place, key in enumerate(key for key in (order if isinstance(order, list) else []) if key in KEYS):
+            head.moveSection(head.visualIndex(KEYS.index(key)), place)
+    if isinstance(hidden, list):
+        view.show_columns([key for key in KEYS if key not in hidden], automatic=bool(state.get("automatic", True)))
+    for key, width in widths.items():
+        if key in KEYS and type(width) is int and 0 < width < 10_000:
+            view.setColumnWidth(KEYS.index(key), width)
+
+
+def _select(workspace: Workspace, state: State) -> None:
+    document = workspace.document
+    names = [name for name in state.get("selection", ()) if name in document.store.index]
+    if (current := state.get("current")) in names:
+        names = [*(name for name in names if name != current), str(current)]
+    if names:
+        document.select(names)
+
+
+def _mapping(state: State, key: str) -> Mapping[str, Any]:
+    found = state.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _text(state: State, key: str) -> str:
+    found = state.get(key)
+    return found if isinstance(found, str) else ""

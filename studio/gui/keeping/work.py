@@ -1,0 +1,181 @@
+"""Work: what a person did to a checkpoint, step by step, and how it was looked at; as JSON and back. No Qt."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from studio import core
+from studio.gui.keeping.ranges import numbers_of, ranges
+from studio.gui.layers.document import PlanState
+
+SCHEMA = 1
+MOST_PLANS = 12
+"""Plans that undo can go back to after opening: each is worked out for every layer."""
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_Edits = Mapping[str, str]
+
+
+class NewerError(ValueError):
+    """A later version of the program wrote this."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The states of the plan, oldest first; step i, called texts[i], led from states[i] to states[i + 1].
+
+    `at` is the state of now, `saved` the one that a plan file holds, -1 for none. `view` is what `view_state` gave.
+    """
+
+    states: tuple[PlanState, ...]
+    texts: tuple[str, ...] = ()
+    at: int = 0
+    saved: int = 0
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def now(self) -> PlanState:
+        """The state of the plan that is in force."""
+        return self.states[self.at]
+
+    @property
+    def by_hand(self) -> int:
+        """How many layers have a format chosen by hand."""
+        return len(self.now.edits)
+
+    @property
+    def is_fresh(self) -> bool:
+        """True when there is nothing in it that a person would miss."""
+        return len(self.states) == 1 and not self.by_hand
+
+    def resolved(self, model: core.Model) -> "Work":
+        """The same for the layers of `model`: choices for layers that are gone go, and steps that no longer fit.
+
+        Raises PlanError when the plan of now does not fit.
+        """
+        resolver = _Resolver(model)
+        now = resolver.state(self.now)
+        later = _while_fitting(resolver, self.states[self.at + 1 :])
+        earlier = _while_fitting(resolver, self.states[: self.at][::-1])[::-1]
+        first = self.at - len(earlier)
+        states = (*earlier, now, *later)
+        saved = self.saved - first if first <= self.saved < first + len(states) else -1
+        return replace(
+            self, states=states, texts=self.texts[first : first + len(states) - 1], at=len(earlier), saved=saved
+        )
+
+
+class _Resolver:
+    def __init__(self, model: core.Model) -> None:
+        self._model = model
+        self._plans: list[tuple[core.Plan, tuple[core.Choice, ...]]] = []
+
+    def state(self, state: PlanState) -> PlanState:
+        edits = {name: value for name, value in state.edits.items() if name in self._model.by_name}
+        return PlanState(state.plan, self._base(state.plan), edits)
+
+    def _base(self, plan: core.Plan) -> tuple[core.Choice, ...]:
+        for known, base in self._plans:
+            if known == plan:
+                return base
+        if len(self._plans) == MOST_PLANS:
+            raise core.PlanError(f"more than {MOST_PLANS} plans")
+        self._plans.append((plan, core.resolve(plan, self._model)))
+        return self._plans[-1][1]
+
+
+def _while_fitting(resolver: _Resolver, states: Sequence[PlanState]) -> tuple[PlanState, ...]:
+    found: list[PlanState] = []
+    for state in states:
+        try:
+            found.append(resolver.state(state))
+        except core.PlanError:
+            break
+    return tuple(found)
+
+
+class Encoder:
+    """Work as JSON, for the layers called `names`. What was encoded for an earlier save is not worked out again."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._index = {name: i for i, name in enumerate(names)}
+        self._names = _encode(list(names))
+        self.written = b""  # what the disk holds
+        self._known: dict[tuple[int, int], tuple[PlanState | None, PlanState, dict[str, Any]]] = {}
+
+    def encode(self, work: Work) -> bytes:
+        """The bytes of a file."""
+        plans: list[core.Plan] = []
+        steps = list(self._steps(work, plans))
+        view = {**work.view, "selection": self._ranges(work.view.get("selection", ()))}
+        said = {"schema": SCHEMA, "at": work.at, "saved": work.saved, "plans": [plan.to_json() for plan in plans]}
+        body = _encode({**said, "steps": steps, "view": view})
+        return f'{body[:-1]},"layers":{self._names}}}\n'.encode()
+
+    def _steps(self, work: Work, plans: list[core.Plan]) -> Iterator[dict[str, Any]]:
+        known, self._known = self._known, {}
+        before: PlanState | None = None
+        for state, text in zip(work.states, ("", *work.texts), strict=True):
+            key = id(before), id(state)
+            found = known.get(key) or (before, state, self._change(before.edits if before else {}, state.edits))
+            self._known[key] = found
+            yield {"text": text, "plan": _place(plans, state.plan), **found[2]}
+            before = state
+
+    def _change(self, before: _Edits, after: _Edits) -> dict[str, Any]:
+        chosen: dict[str, list[int]] = {}
+        for name, value in after.items():
+            if before.get(name) != value:
+                chosen.setdefault(value, []).append(self._index[name])
+        dropped = [self._index[name] for name in before if name not in after]
+        return {"set": {value: ranges(found) for value, found in chosen.items()}, "drop": ranges(dropped)}
+
+    def _ranges(self, names: Sequence[str]) -> str:
+        return ranges(self._index[name] for name in names if name in self._index)
+
+
+def _place(plans: list[core.Plan], plan: core.Plan) -> int:
+    if plan not in plans:
+        plans.append(plan)
+    return plans.index(plan)
+
+
+def decode(data: bytes) -> Work:
+    """The work in a file; its states have no choices yet, see `Work.resolved`.
+
+    Raises NewerError for a later schema, ValueError or PlanError for what is damaged.
+    """
+    try:
+        said = json.loads(data)
+        if said["schema"] > SCHEMA:
+            raise NewerError(f"schema {said['schema']}, this version reads {SCHEMA}")
+        return _decoded(said)
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not a kept work: {type(error).__name__} {error}") from None
+
+
+def _decoded(said: dict[str, Any]) -> Work:
+    names = [str(name) for name in said["layers"]]
+    plans = [core.plan_from_json(plan) for plan in said["plans"]]
+    states: list[PlanState] = []
+    edits: dict[str, str] = {}
+    for step in said["steps"]:
+        edits = _changed(edits, step, names)
+        states.append(PlanState(plans[step["plan"]], (), edits))
+    at, saved, view = int(said["at"]), int(said["saved"]), dict(said["view"])
+    if not 0 <= at < len(states) or not -1 <= saved < len(states):
+        raise ValueError(f"state {at} of {len(states)}")
+    view["selection"] = [names[i] for i in numbers_of(view["selection"], len(names))]
+    texts = tuple(str(step["text"]) for step in said["steps"][1:])
+    return Work(tuple(states), texts, at, saved, view)
+
+
+def _changed(edits: _Edits, step: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    dropped = {names[i] for i in numbers_of(step["drop"], len(names))}
+    found = {name: value for name, value in edits.items() if name not in dropped}
+    for value, numbers in step["set"].items():
+        if value != core.KEEP and value not in core.FORMATS:
+            raise ValueError(f"unknown format {value}")
+        found.update(dict.fromkeys((names[i] for i in numbers_of(numbers, len(names))), value))
+    return found
