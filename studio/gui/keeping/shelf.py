@@ -124,7 +124,8 @@ class Shelf:
         """The entry of the checkpoint at `path`; that of a folder that was moved here comes along."""
         absolute = path.absolute()
         found = self._at(absolute)
-        if not (found.folder / WORK).exists() and (moved := self._moved(fingerprint)) is not None:
+        empty = not any((found.folder / name).exists() for name in (WORK, RESULTS))
+        if empty and (moved := self._moved(fingerprint)) is not None:
             with suppress(OSError):
                 self._take_over(moved, found)
         return found

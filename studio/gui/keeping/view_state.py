@@ -11,6 +11,8 @@ from studio.gui.layers.layer_view import LayerView
 from studio.gui.pages.workspace import PAGES, Workspace
 
 State = Mapping[str, Any]
+TABLE = "table"
+"""The name of the panes that divide table and plots."""
 
 
 def view_state(workspace: Workspace) -> dict[str, Any]:
@@ -18,9 +20,9 @@ def view_state(workspace: Workspace) -> dict[str, Any]:
     return {
         "filter": workspace.filter_bar.field.text(),
         "page": PAGES[workspace.pages.currentIndex()],
-        "panes": {name: pane.sizes() for name, pane in _panes(workspace).items()},
+        "panes": {TABLE: [workspace.split.sizes()], **workspace.overview.panes()},
         "tabs": {name: _title(tabs) for name, tabs in _tabs(workspace).items()},
-        "table": _table_state(workspace.layers),
+        "columns": _table_state(workspace.layers),
         "selection": list(workspace.document.selection),
         "current": workspace.document.current,
     }
@@ -28,11 +30,10 @@ def view_state(workspace: Workspace) -> dict[str, Any]:
 
 def restore_view(workspace: Workspace, state: State) -> None:
     """Look at the open checkpoint as `view_state` said; what makes no sense is left as it is."""
-    for name, pane in _panes(workspace).items():
-        _resize(pane, _mapping(state, "panes").get(name))
+    _restore_panes(workspace, _mapping(state, "panes"))
     for name, tabs in _tabs(workspace).items():
         _bring_up(tabs, _mapping(state, "tabs").get(name))
-    _restore_table(workspace.layers, _mapping(state, "table"))
+    _restore_table(workspace.layers, _mapping(state, "columns"))
     workspace.filter_bar.field.setText(_text(state, "filter"))
     if (page := _text(state, "page")) in PAGES:
         workspace.show_page(page)
@@ -52,15 +53,30 @@ def view_changed(workspace: Workspace, call: Callable[[], object]) -> None:
         workspace.layers.table.modelReset,
         head.sectionMoved,
         head.sectionResized,
-        *(pane.splitterMoved for pane in _panes(workspace).values()),
+        *(pane.splitterMoved for pane in _panes(workspace)),
         *(one.currentChanged for one in tabs),
     ):
         signal.connect(changed)
 
 
-def _panes(workspace: Workspace) -> dict[str, QSplitter]:
-    overview = workspace.overview
-    return {"table": workspace.split, "plots": overview.whole, "plots below": overview.below}
+def _panes(workspace: Workspace) -> tuple[QSplitter, ...]:
+    return workspace.split, workspace.overview.whole, workspace.overview.below
+
+
+def _restore_panes(workspace: Workspace, panes: State) -> None:
+    sizes = {name: found for name, found in panes.items() if _are_sizes(found, 1 if name == TABLE else 2)}
+    if table := sizes.pop(TABLE, None):
+        workspace.split.setSizes(table[0])
+    if sizes:
+        workspace.overview.restore_panes(sizes)
+
+
+def _are_sizes(found: object, panes: int) -> bool:
+    if not isinstance(found, list) or len(found) != panes:
+        return False
+    return all(
+        isinstance(row, list) and any(row) and all(type(size) is int and size >= 0 for size in row) for row in found
+    )
 
 
 def _tabs(workspace: Workspace) -> dict[str, QTabWidget]:
@@ -75,13 +91,6 @@ def _bring_up(tabs: QTabWidget, title: object) -> None:
     for number in range(tabs.count()):
         if tabs.tabText(number) == title:
             tabs.setCurrentIndex(number)
-
-
-def _resize(pane: QSplitter, sizes: object) -> None:
-    if not isinstance(sizes, list) or len(sizes) != pane.count():
-        return
-    if all(type(size) is int and size >= 0 for size in sizes) and any(sizes):
-        pane.setSizes(sizes)
 
 
 # the table
