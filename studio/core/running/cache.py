@@ -19,8 +19,8 @@ class ResultCache:
     them leaves the group, the scale of the others changes.
     """
 
-    def __init__(self) -> None:
-        self._results: dict[Key, LayerResult] = {}
+    def __init__(self, known: Iterable[tuple[Choice, Sequence[str], LayerResult]] = ()) -> None:
+        self._results = {_key(choice, peers): result for choice, peers, result in known}
 
     def __len__(self) -> int:
         return len(self._results)

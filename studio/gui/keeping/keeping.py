@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from studio import core
+from studio.gui.keeping.kept_row import KeptRow
 from studio.gui.keeping.recall import DEFAULT_PRESET, Found, Known, fresh_work
 from studio.gui.keeping.shelf import Entry, Shelf
 from studio.gui.keeping.view_state import restore_view, view_changed, view_state
@@ -116,7 +117,7 @@ class Keeping(QObject):
             self._bring_along(found)
         self._leave(found.entry)
         self._found, self._problem = found, found.problem
-        self._show(found.work, found.known)
+        self._show(found.work, found.results)
         for note in found.notes:
             self.told.emit(note)
         if found.problem:
@@ -135,15 +136,11 @@ class Keeping(QObject):
         if self._found is not None:
             found.known = found.known or self._found.known
 
-    def _show(self, work: Work, known: list[Known]) -> None:
+    def _show(self, work: Work, results: core.ResultCache) -> None:
         assert self._found is not None
-        document, found = self._document, self._found
-        results = core.ResultCache()
-        for one in known:
-            results.add(*one)
-        document.cache.update(results)
-        document.open(found.model, work.now.base, found.groups, work.now.plan)
-        document.restore(work.states, work.texts, work.at, work.saved)
+        self._document.cache.update(results)
+        self._document.open(self._found.model, self._found.groups, work.now)
+        self._document.restore(work.states, work.texts, work.at, work.saved)
         restore_view(self._workspace, work.view)
 
     def _greet(self, found: Found) -> None:
@@ -171,7 +168,7 @@ class Keeping(QObject):
         found.encoder.written = b""
         self._document.cache.forget(found.model)
         found.known = []
-        self._show(fresh_work().resolved(found.model), [])
+        self._show(fresh_work().resolved(found.model), core.ResultCache())
         self.keep_soon()
         fix = ("Take it back", lambda: self._take_back(found, before, known))
         gone = f"{before.by_hand:,} choices by hand and {len(known):,} results are gone"
@@ -183,7 +180,7 @@ class Keeping(QObject):
             return
         found.known = [*known, *found.known]
         self._learned = list(known)
-        self._show(before, found.known)
+        self._show(before, core.ResultCache(known))
         self.keep_soon()
 
     def leave(self) -> None:
@@ -302,6 +299,11 @@ class Keeping(QObject):
             self._problem = f"{self.shelf.folder}: {error.strerror or error}"
         self._learned, found.encoder.written = list(found.known), b""
         self._warn() if self._problem else self.keep_soon()
+
+    def kept_row(self) -> KeptRow:
+        """What is kept, and a button to forget it, for the settings."""
+        self.keep_now()
+        return KeptRow(self.shelf)
 
     def saved_text(self) -> tuple[str, str]:
         """What the status line says of the plan, and what that means."""

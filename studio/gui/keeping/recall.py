@@ -48,17 +48,19 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
     model = core.open_model(path)
     try:
         names = [layer.name for layer in model.layers]
-        fresh = fresh_work() if work is None else work
-        found = Found(model, core.ScaleGroups(model), core.ResultLines(model), Encoder(names), fresh.resolved(model))
-        found.asked = work
+        lines, encoder = core.ResultLines(model), Encoder(names)
+        found = Found(model, core.ScaleGroups(model), lines, encoder, work or fresh_work(), work)
         yield None
         if shelf is not None:
             _find_entry(found, shelf, held)
         if found.entry is not None:
             if work is None:
                 _recall_work(found, found.entry)
+            yield None
             yield from _recall_results(found, found.entry, tidy=found.entry.is_held and found.entry is not held)
             found.recalled = found.recalled or bool(found.known)
+        if work is not None or not found.work.now.base:
+            found.work = found.work.resolved(model)
         yield found
     except core.PlanError:
         model.close()

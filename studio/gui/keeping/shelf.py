@@ -110,8 +110,11 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its files."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        """Bytes of its files; 0 when another window removes it just now."""
+        try:
+            return sum(path.stat().st_size for path in self.folder.iterdir())
+        except FileNotFoundError:
+            return 0
 
 
 class Shelf:

@@ -72,7 +72,9 @@ class _Resolver:
         self._plans: list[tuple[core.Plan, tuple[core.Choice, ...]]] = []
 
     def state(self, state: PlanState) -> PlanState:
-        edits = {name: value for name, value in state.edits.items() if name in self._model.by_name}
+        known, edits = self._model.by_name, state.edits
+        if not edits.keys() <= known.keys():
+            edits = {name: value for name, value in edits.items() if name in known}
         return PlanState(state.plan, self._base(state.plan), edits)
 
     def _base(self, plan: core.Plan) -> tuple[core.Choice, ...]:
@@ -172,8 +174,9 @@ def _decoded(said: dict[str, Any]) -> Work:
 
 
 def _changed(edits: _Edits, step: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    dropped = {names[i] for i in numbers_of(step["drop"], len(names))}
-    found = {name: value for name, value in edits.items() if name not in dropped}
+    found = dict(edits)
+    for i in numbers_of(step["drop"], len(names)):
+        found.pop(names[i], None)
     for value, numbers in step["set"].items():
         if value != core.KEEP and value not in core.FORMATS:
             raise ValueError(f"unknown format {value}")

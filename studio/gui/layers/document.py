@@ -70,19 +70,17 @@ class Document(QObject):
         self.warning_line = 0.12
         self._standing = False
 
-    def open(
-        self, model: core.Model, choices: tuple[core.Choice, ...], groups: core.ScaleGroups, plan: core.Plan
-    ) -> None:
+    def open(self, model: core.Model, groups: core.ScaleGroups, state: PlanState) -> None:
         """Show another checkpoint, or the same anew; one before is closed."""
         if self.model is not model:
             self.close_model()
         self.undo.clear()
         self.selection, self._shown = [], None
         self.model, self._groups = model, groups
-        self.state = PlanState(plan, choices)
-        self.choices = list(choices)
-        self.store = LayerStore(model, choices)
-        self._recall(range(len(choices)))
+        self.state = state
+        self.choices = [self._choice(choice) for choice in state.base]
+        self.store = LayerStore(model, self.choices)
+        self._recall(range(len(self.choices)))
         self.opened.emit()
 
     def close_model(self) -> None:
@@ -146,7 +144,7 @@ class Document(QObject):
         return states, tuple(step.text() for step in changes), stack.index() - first, saved if reached else -1
 
     def restore(self, states: Sequence[PlanState], texts: Sequence[str], at: int, saved: int) -> None:
-        """Take over what `history` gave, for a checkpoint that was just opened."""
+        """Take over what `history` gave, for a checkpoint that was just opened in the state number `at`."""
         self._standing = True
         with QSignalBlocker(self.undo):
             for before, after, text in zip(states, states[1:], texts, strict=False):
@@ -155,7 +153,6 @@ class Document(QObject):
             (self.undo.setClean if saved >= 0 else self.undo.resetClean)()
             self.undo.setIndex(at)
         self._standing = False
-        self.apply(states[at])
         self.undo.indexChanged.emit(at)
         self.saved_changed.emit()
 

@@ -200,7 +200,8 @@ class Commands(QObject):
         """Change settings."""
         from studio.gui.shell.settings_dialog import SettingsDialog
 
-        SettingsDialog(self.settings, self.window).open()
+        more = {"remember": self.studio.keeping.kept_row()} if self.studio is not None else None
+        SettingsDialog(self.settings, self.window, more).open()
 
     def diagnostics(self) -> None:
         """Versions and machine as text, for a report of a fault."""

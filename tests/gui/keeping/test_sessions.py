@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
 
 from studio import core
@@ -400,3 +400,22 @@ def test_results_that_hold_no_more_are_left_out_when_they_are_most(
     assert len(path.read_bytes().splitlines()) == len(lines) + 1
     assert done(studio) == len(lines)
     shutil.rmtree(folder)
+
+
+def test_the_settings_say_how_much_is_kept_and_forget_what_is_not_open(
+    quantized: Studio, qtbot: QtBot, tmp_path: Path
+) -> None:
+    open_path(quantized, qtbot, checkpoint(tmp_path / "model", llama(1)))
+    quantized.document.set_format(quantized.document.store.names[1:3], "mxfp8")
+    row = quantized.keeping.kept_row()
+    qtbot.addWidget(row)
+    assert row.about.text().startswith("2 checkpoints, ")
+    row.forget.click()
+    (box,) = [box for box in row.findChildren(QMessageBox) if box.isVisible()]
+    next(made for made in box.buttons() if made.text().startswith("Forget")).click()
+    assert row.about.text().startswith("1 checkpoint, ")
+    quantized.document.cache = core.ResultCache()
+    open_path(quantized, qtbot, core.demo_checkpoint())
+    assert done(quantized) == 0
+    open_path(quantized, qtbot, tmp_path / "model")
+    assert len(quantized.document.state.edits) == 2
