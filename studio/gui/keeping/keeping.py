@@ -8,7 +8,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from studio import core
 from studio.gui.keeping.kept_row import KeptRow
-from studio.gui.keeping.recall import DEFAULT_PRESET, Found, Known, fresh_work
+from studio.gui.keeping.recall import DEFAULT_PRESET, ELSEWHERE, Found, Known, fresh_work, replaced
 from studio.gui.keeping.shelf import Entry, Shelf
 from studio.gui.keeping.view_state import restore_view, view_changed, view_state
 from studio.gui.keeping.work import Encoder, Work
@@ -18,6 +18,9 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.settings import Settings
 
 SAVE_MS, RETRY_MS = 1000, 10_000
+PICKED_UP, AFRESH = "Picked up where you left off", "Started afresh"
+"""Titles of the cards that go with the next change: what they offer was about the plan before it."""
+
 NOT_KEPT = "Work on this checkpoint is not kept"
 
 
@@ -91,13 +94,13 @@ class Keeping(QObject):
     @property
     def _entry(self) -> Entry | None:
         """The entry of the open checkpoint, when this window writes it."""
-        entry = self._found.entry if self._found is not None and self._settings["remember"] else None
-        return entry if entry is not None and entry.is_held else None
+        return self.held if self._settings["remember"] else None
 
     @property
     def held(self) -> Entry | None:
         """The entry that this window holds."""
-        return self._found.entry if self._found is not None else None
+        entry = self._found.entry if self._found is not None else None
+        return entry if entry is not None and entry.is_held else None
 
     @property
     def shelf_in_use(self) -> Shelf | None:
@@ -146,12 +149,11 @@ class Keeping(QObject):
     def _greet(self, found: Found) -> None:
         if found.work.is_fresh and not found.known:
             return
-        counts = (("choice{} by hand", found.work.by_hand), ("result{}", self._document.store.figures().done))
+        done = self._document.store.figures().done
+        counts = ("choice{} by hand", found.work.by_hand), ("result{}", done), ("step{} of undo", found.work.at)
         parts = [f"{count:,} {what.format('s' if count != 1 else '')}" for what, count in counts if count]
-        title = ": ".join(filter(None, ("Picked up where you left off", ", ".join(parts))))
-        steps = len(found.work.texts)
-        hint = f"Undo goes back up to {steps:,} step{'s' if steps != 1 else ''}." if steps else ""
-        self.told.emit(Message("info", title, hint=hint, fixes=(("Start afresh", self.afresh_wanted.emit),)))
+        text = ", ".join(parts) or "The view is as it was."
+        self.told.emit(Message("info", PICKED_UP, text, fixes=(("Start afresh", self.afresh_wanted.emit),)))
 
     def start_afresh(self) -> None:
         """The standard plan, no history, no results; a card offers to take that back."""
@@ -173,7 +175,7 @@ class Keeping(QObject):
         fix = ("Take it back", lambda: self._take_back(found, before, known))
         gone = f"{before.by_hand:,} choices by hand and {len(known):,} results are gone"
         text = f"The plan is the preset {DEFAULT_PRESET}; {gone}."
-        self.told.emit(Message("info", "Started afresh", text, fixes=(fix,)))
+        self.told.emit(Message("info", AFRESH, text, fixes=(fix,)))
 
     def _take_back(self, found: Found, before: Work, known: list[Known]) -> None:
         if self._document.model is not found.model:
@@ -273,7 +275,8 @@ class Keeping(QObject):
             self.changed.emit()
 
     def _warn(self) -> None:
-        hint = "Save the plan with Ctrl+S before you quit; what was measured is lost then."
+        again = f"It is tried again every {RETRY_MS // 1000} s." if self._entry is not None else _READ_AGAIN
+        hint = f"{again} Until then save the plan with Ctrl+S before you close it; results are lost then."
         self.told.emit(Message("warning", NOT_KEPT, f"{self._problem[:1].upper()}{self._problem[1:]}.", hint))
 
     # settings
@@ -283,18 +286,26 @@ class Keeping(QObject):
             return
         if self._settings["remember"]:
             self._begin(self._found)
-        elif self._found.entry is not None:
-            self._found.entry.release()
+        else:
+            self._stop(self._found)
         self.changed.emit()
+
+    def _stop(self, found: Found) -> None:
+        self._wait()
+        self._problem = ""
+        if found.entry is not None:
+            found.entry.release()
 
     def _begin(self, found: Found) -> None:
         """Keep what is open from now on, and all that was done before."""
         path, fingerprint = found.model.path, found.lines.fingerprint
         try:
             found.entry = self.shelf.entry(path, fingerprint)
-            self._problem = "" if found.entry.hold() else "another window keeps its own work on this checkpoint"
+            self._problem = "" if found.entry.hold() else ELSEWHERE
             if not self._problem:
                 found.entry.identify(path.absolute(), fingerprint)
+                for note in replaced(found.entry, found.encoder.written):
+                    self.told.emit(note)
         except OSError as error:
             self._problem = f"{self.shelf.folder}: {error.strerror or error}"
         self._learned, found.encoder.written = list(found.known), b""
@@ -314,5 +325,6 @@ class Keeping(QObject):
         return "plan not saved", self._problem or _LOST
 
 
+_READ_AGAIN = "Mend that, and read the checkpoint again (Ctrl+R)."
 _KEPT = "Kept automatically: it is there again when you open this checkpoint. Ctrl+S saves it to a file of its own."
 _LOST = "Lost when the checkpoint is closed: save it with Ctrl+S, or let Settings remember work on each checkpoint."

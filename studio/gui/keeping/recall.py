@@ -13,6 +13,7 @@ from studio.gui.shell.cards import Message
 
 Known = tuple[core.Choice, tuple[str, ...], core.LayerResult]
 DEFAULT_PRESET = "linear"
+ELSEWHERE = "another window has this checkpoint open and keeps its own work on it"
 STEP = 1000
 """Lines read between two places to stop."""
 
@@ -56,6 +57,8 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
         if found.entry is not None:
             if work is None:
                 _recall_work(found, found.entry)
+            elif found.entry is not held and found.entry.is_held:
+                found.notes += replaced(found.entry, b"")
             yield None
             yield from _recall_results(found, found.entry, tidy=found.entry.is_held and found.entry is not held)
             found.recalled = found.recalled or bool(found.known)
@@ -65,6 +68,14 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
     except core.PlanError:
         model.close()
         raise
+
+
+def replaced(entry: Entry, own: bytes) -> list[Message]:
+    """Put aside work that the one at hand, which was written last as `own`, takes the place of; and say so."""
+    if entry.read_work() in (None, own):
+        return []
+    text = f"What was done to this checkpoint elsewhere stays as {entry.set_aside(WORK)}."
+    return [Message("info", "The plan of this window takes the place of one kept before", text)]
 
 
 def fresh_work() -> Work:
@@ -78,7 +89,7 @@ def _find_entry(found: Found, shelf: Shelf, held: Entry | None) -> None:
         entry = shelf.entry(path, fingerprint)
         found.entry = held if held is not None and held.folder == entry.folder else entry
         if not found.entry.hold():
-            found.problem = "another window has this checkpoint open and keeps its own work on it"
+            found.problem = ELSEWHERE
             return
         found.entry.identify(path.absolute(), fingerprint)
         shelf.trim(found.entry)

@@ -121,7 +121,7 @@ class Shelf:
     """The entries of a user."""
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        self.folder, self._limit = folder, limit
+        self.folder, self.limit = folder, limit
 
     def entry(self, path: Path, fingerprint: str) -> Entry:
         """The entry of the checkpoint at `path`; that of a folder that was moved here comes along."""
@@ -170,7 +170,7 @@ class Shelf:
         sizes = [(entry, entry.nbytes) for entry in self.entries()]
         total = sum(nbytes for _, nbytes in sizes)
         for entry, nbytes in sizes:
-            if total <= self._limit:
+            if total <= self.limit:
                 return
             if entry.folder != spared.folder and entry.hold():
                 shutil.rmtree(entry.folder, ignore_errors=True)

@@ -209,6 +209,16 @@ class LayerView(QTableView):
         for number, column in enumerate(COLUMNS):
             self.setColumnHidden(number, column.hidden)
 
+    def reset_columns(self) -> None:
+        """Columns, their order and their widths as they were at first."""
+        head = self.horizontalHeader()
+        for number, width in enumerate(self._widths):
+            head.moveSection(head.visualIndex(number), number)
+            self.setColumnWidth(number, width)
+        self._roomy = True
+        self.hide_extra_columns()
+        self._fill_width()
+
     def show_columns(self, keys: Collection[str], *, automatic: bool) -> None:
         """Show these columns; with `automatic` the shapes come and go with the room that there is."""
         self._roomy = automatic

@@ -63,7 +63,7 @@ OPTIONS: dict[str, Option] = {
             "remember",
             "Remember work on each checkpoint",
             True,
-            "Plan, undo, results and view come back, even after a crash. At most 1 GB; the oldest go first.",
+            "Plan, undo, results and view come back, even after a crash.",
         ),
         Option("recents", "Remember recent checkpoints", True, "Listed on the welcome page and in the File menu."),
         Option("confirm_quit", "Ask before work is lost", True, "A plan that is not saved, or what still runs."),

@@ -11,7 +11,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Task
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.runs import Runs, message_of
-from studio.gui.keeping.keeping import Keeping
+from studio.gui.keeping.keeping import AFRESH, PICKED_UP, Keeping
 from studio.gui.keeping.recall import Found, opening
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
@@ -86,6 +86,8 @@ class Studio(QObject):
         self.runs.backend_known.connect(lambda title: window.machine.setText(f"Computes on: {title}"))
         document.saved_changed.connect(self._show_saved)
         self.keeping.changed.connect(self._show_saved)
+        document.undo.indexChanged.connect(lambda _: self._drop_offers())
+        self.runs.changed.connect(self._drop_offers)
         self.keeping.afresh_wanted.connect(self.start_afresh)
         document.hidden.connect(self._offer_hidden)
         document.chosen.connect(lambda _: self._ready_soon.start())
@@ -186,6 +188,10 @@ class Studio(QObject):
             self.runs.stop()
             return
         self.unless_lost("Close the checkpoint?", "Close it", self._close)
+
+    def _drop_offers(self) -> None:
+        cards = self.commands.window.cards
+        cards.clear([card for card in cards.shown if card.message.title in (PICKED_UP, AFRESH)])
 
     def start_afresh(self) -> None:
         """The standard plan, without history and results."""
@@ -362,7 +368,7 @@ class Studio(QObject):
 
     def _reset_layout(self) -> None:
         self.workspace.reset_layout()
-        self.workspace.layers.hide_extra_columns()
+        self.workspace.layers.reset_columns()
 
     def _explain_formats(self) -> None:
         from studio.gui.shell.format_sheet import FormatSheet

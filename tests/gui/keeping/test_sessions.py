@@ -16,6 +16,7 @@ from pytestqt.qtbot import QtBot
 from studio import core
 from studio.gui.keeping.shelf import RESULTS
 from studio.gui.keeping.view_state import view_state
+from studio.gui.keeping.work import decode
 from studio.gui.layers.layer_table import KEYS
 from studio.gui.layers.store import DONE
 from studio.gui.pages.workspace import Overview, Workspace
@@ -97,10 +98,12 @@ def test_plan_undo_and_results_come_back(quantized: Studio, qtbot: QtBot) -> Non
     assert (document.state.plan, document.state.edits) == (state.plan, state.edits)
     assert done(quantized) == measured > 0
     (card,) = told(quantized, GREETING)
-    assert card.title == f"{GREETING}: 3 choices by hand, {measured} results"
+    assert card.text == f"3 choices by hand, {measured} results, 1 step of undo"
+    assert [shown.message for shown in quantized.commands.window.cards.shown][-1:] == [card]
     assert document.undo.redoText() == "mxfp4 for the plan"
     document.undo.redo()
     assert document.state.plan.format == "mxfp4"
+    assert card not in [shown.message for shown in quantized.commands.window.cards.shown]
     document.undo.setIndex(0)
     assert not document.state.edits
     assert document.state.plan.format == core.DEFAULT_FORMAT
@@ -170,6 +173,8 @@ def test_the_view_comes_back(studio: Studio, qtbot: QtBot) -> None:
     assert shares(workspace) == pytest.approx(shares_of(before), abs=0.01)
     assert before["selection"] == names[1:4]
     studio.commands.perform("reset_layout")
+    assert view_state(workspace)["columns"]["order"] == KEYS
+    assert view_state(workspace)["columns"]["automatic"]
 
 
 def test_the_order_of_a_column_comes_back(quantized: Studio, qtbot: QtBot) -> None:
@@ -201,7 +206,7 @@ def test_work_comes_back_in_another_window(window: Callable[[], Studio], qtbot: 
     second = window()
     qtbot.waitUntil(lambda: second.document.model is not None, timeout=20_000)
     assert second.document.store.formats == formats
-    assert told(second, f"{GREETING}: 2 choices by hand")
+    assert told(second, GREETING)[0].text == "2 choices by hand, 1 step of undo"
     second.commands.window.resize(1700, 1050)  # the offscreen screen is smaller: they are laid out another way first
     qtbot.waitUntil(lambda: sizes_of(second.workspace.overview) == panes)
     assert second.commands.window.saved.text() == "plan kept, not in a file"
@@ -298,6 +303,19 @@ def test_nothing_is_kept_when_the_setting_is_off(studio: Studio, qtbot: QtBot) -
     assert not studio.document.state.edits
 
 
+def test_turning_the_setting_on_puts_older_work_aside(studio: Studio, qtbot: QtBot) -> None:
+    studio.document.set_format(studio.document.store.names[3:5], "mxfp8")
+    studio.commands.perform("close")
+    studio.commands.settings["remember"] = False
+    open_path(studio, qtbot, core.demo_checkpoint())
+    studio.document.set_format(studio.document.store.names[3:4], "mxfp4")
+    studio.commands.settings["remember"] = True
+    assert told(studio, "The plan of this window takes the place")
+    studio.commands.settings["remember"] = False
+    studio.commands.settings["remember"] = True
+    assert len(told(studio, "The plan of this window takes the place")) == 1
+
+
 def test_turning_the_setting_on_keeps_what_is_open(quantized: Studio, qtbot: QtBot) -> None:
     quantized.commands.settings["remember"] = False
     quantized.document.set_format(quantized.document.store.names[3:5], "mxfp8")
@@ -324,6 +342,15 @@ def test_of_two_windows_with_one_checkpoint_one_keeps_and_the_other_says_so(
     assert not second.keeping.keep_now()
     open_again(first, qtbot)
     assert set(first.document.state.edits.values()) == {"mxfp8"}
+    first.commands.perform("close")
+    with qtbot.waitSignal(second.commands.opened, timeout=20_000):
+        second.commands.perform("reload")
+    assert set(second.document.state.edits.values()) == {"mxfp4"}
+    assert second.commands.window.saved.text() == "plan kept, not in a file"
+    (note,) = told(second, "The plan of this window takes the place")
+    (aside,) = second.keeping.held.folder.glob("work.json.*.unread") if second.keeping.held else ()
+    assert str(aside) in note.text
+    assert set(decode(aside.read_bytes()).now.edits.values()) == {"mxfp8"}
 
 
 CHILD = """
@@ -366,7 +393,7 @@ def test_a_killed_window_loses_nothing_older_than_a_second(
         open_path(studio, qtbot, core.demo_checkpoint())
     assert set(studio.document.state.edits.values()) == {"mxfp8"}
     assert done(studio) == studio.document.store.figures().chosen
-    assert told(studio, f"{GREETING}: 3 choices by hand")
+    assert told(studio, GREETING)[0].text.startswith("3 choices by hand, ")
 
 
 def test_results_are_appended_not_written_again(quantized: Studio, wait: Wait) -> None:
