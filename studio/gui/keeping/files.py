@@ -11,14 +11,23 @@ _MODE = 0o600
 def write_whole(path: Path, data: bytes) -> None:
     """Put `data` in the place of a file at once; the old one stays whole until then. Raises OSError."""
     aside = path.with_name(f"{path.name}.part")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_TRUNC | _FLAGS, _MODE)
+    try:
+        _fill(aside, data)
+        aside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def _fill(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | _FLAGS, _MODE)
     try:
         _write(descriptor, data)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    aside.replace(path)
-    _flush_folder(path.parent)
 
 
 def append(path: Path, data: bytes) -> None:

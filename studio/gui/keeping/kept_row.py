@@ -31,10 +31,9 @@ class KeptRow(QWidget):
     def refresh(self, done: str = "") -> None:
         """Say how much there is."""
         count, nbytes = self._shelf.size()
-        kept = (
-            f"{count:,} checkpoint{'s' if count != 1 else ''}, {core.size_text(nbytes)}" if count else "Nothing is kept"
-        )
-        self.about.set_text("; ".join(filter(None, (kept, done))))
+        kept = f"{count:,} checkpoint{'s' if count != 1 else ''}, {core.size_text(nbytes)}" if count else "Nothing yet"
+        parts = f"{kept} of at most {core.size_text(self._shelf.limit)}", done
+        self.about.set_text("; ".join(filter(None, parts)))
         for made in (self.forget, self.show_folder):
             made.setEnabled(count > 0)
 

@@ -1,7 +1,7 @@
 """Recall: open a checkpoint and find what is kept of it, on the background thread."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,34 +40,44 @@ class Found:
     notes: list[Message] = field(default_factory=list)
 
 
-def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None) -> Iterator[Found | None]:
+Steps = Generator[Found | None, None, None]
+
+
+def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None) -> Steps:
     """Open a checkpoint; yields None where it may be stopped, and at last what is found.
 
     `work` is what was done in this window when the same is read again, `held` the entry that this window writes.
     Raises CheckpointError, and PlanError when `work` does not fit any more.
     """
     model = core.open_model(path)
+    names = [layer.name for layer in model.layers]
+    lines, encoder = core.ResultLines(model), Encoder(names)
+    found = Found(model, core.ScaleGroups(model), lines, encoder, work or fresh_work(), work)
     try:
-        names = [layer.name for layer in model.layers]
-        lines, encoder = core.ResultLines(model), Encoder(names)
-        found = Found(model, core.ScaleGroups(model), lines, encoder, work or fresh_work(), work)
         yield None
-        if shelf is not None:
-            _find_entry(found, shelf, held)
-        if found.entry is not None:
-            if work is None:
-                _recall_work(found, found.entry)
-            elif found.entry is not held and found.entry.is_held:
-                found.notes += replaced(found.entry, b"")
-            yield None
-            yield from _recall_results(found, found.entry, tidy=found.entry.is_held and found.entry is not held)
-            found.recalled = found.recalled or bool(found.known)
+        yield from _recall(found, shelf, held)
         if work is not None or not found.work.now.base:
             found.work = found.work.resolved(model)
-        yield found
-    except core.PlanError:
+    except BaseException:  # stopped, too
+        if found.entry is not None and found.entry is not held:
+            found.entry.release()
         model.close()
         raise
+    yield found
+
+
+def _recall(found: Found, shelf: Shelf | None, held: Entry | None) -> Iterator[None]:
+    if shelf is not None:
+        _find_entry(found, shelf, held)
+    if (entry := found.entry) is None:
+        return
+    if found.asked is None:
+        _recall_work(found, entry)
+    elif entry is not held and entry.is_held:
+        found.notes += replaced(entry, b"")
+    yield None
+    yield from _recall_results(found, entry, tidy=entry.is_held and entry is not held)
+    found.recalled = found.recalled or bool(found.known)
 
 
 def replaced(entry: Entry, own: bytes) -> list[Message]:

@@ -66,7 +66,12 @@ OPTIONS: dict[str, Option] = {
             "Plan, undo, results and view come back, even after a crash.",
         ),
         Option("recents", "Remember recent checkpoints", True, "Listed on the welcome page and in the File menu."),
-        Option("confirm_quit", "Ask before work is lost", True, "A plan that is not saved, or what still runs."),
+        Option(
+            "confirm_quit",
+            "Ask before work is lost",
+            True,
+            "A plan that is neither saved nor kept, or what still runs.",
+        ),
         Option("warning_line", "Warning line", 0.12, "Layers above this relative error are marked.", (), 0.0, 1.0),
         Option("backend", "Computes on", "auto", "auto takes the fastest that works here.", BACKENDS, page="Machine"),
         Option("threads", "Threads", 0, "0 takes one per processor.", (), 0, 1024, page="Machine"),

@@ -170,6 +170,7 @@ class Studio(QObject):
 
     def _open(self, path: Path) -> None:
         again = self.document.model is not None and self.document.model.path == path
+        self.keeping.keep_now()  # it may be the same checkpoint by another path
         shelf, held, work = self.keeping.shelf_in_use, self.keeping.held, self.keeping.work() if again else None
         task = Task("open", "Opening", lambda: opening(path, shelf, held, work))
         self._opening[task] = path

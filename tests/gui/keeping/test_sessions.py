@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.gui.keeping.recall import opening
 from studio.gui.keeping.shelf import RESULTS
 from studio.gui.keeping.view_state import view_state
 from studio.gui.keeping.work import decode
@@ -446,3 +447,22 @@ def test_the_settings_say_how_much_is_kept_and_forget_what_is_not_open(
     assert done(quantized) == 0
     open_path(quantized, qtbot, tmp_path / "model")
     assert len(quantized.document.state.edits) == 2
+
+
+def test_an_opening_that_is_stopped_leaves_the_work_to_the_next(studio: Studio, qtbot: QtBot) -> None:
+    studio.document.set_format(studio.document.store.names[3:5], "mxfp8")
+    studio.commands.perform("close")
+    steps = opening(core.demo_checkpoint(), studio.keeping.shelf, None, None)
+    for _ in range(2):
+        assert next(steps) is None
+    steps.close()
+    open_path(studio, qtbot, core.demo_checkpoint())
+    assert studio.keeping.keeps
+    assert len(studio.document.state.edits) == 2
+
+
+def test_the_same_checkpoint_by_another_path_keeps_the_newest(studio: Studio, qtbot: QtBot) -> None:
+    studio.document.set_format(studio.document.store.names[3:5], "mxfp8")
+    open_path(studio, qtbot, Path(os.path.relpath(core.demo_checkpoint())))
+    assert len(studio.document.state.edits) == 2
+    assert studio.keeping.keeps

@@ -40,6 +40,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(
                 write(path, b"after\n")
     assert whole.read_bytes() == b"before"
     assert grown.read_bytes() == b"one\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grown", "whole"]
 
 
 def test_a_line_that_a_crash_cut_short_does_not_spoil_the_next(tmp_path: Path) -> None:
