@@ -75,7 +75,7 @@ class Keeping(QObject):
         self._thread = ThreadPoolExecutor(1, "keeping")
         self._thread.submit(int)  # starts it
         self._soon = QTimer(self, singleShot=True, interval=SAVE_MS)
-        self._soon.timeout.connect(self._save)
+        self._soon.timeout.connect(self.save)
         self._ended.connect(self._settle)
         document.learned.connect(self._learn)
         document.undo.indexChanged.connect(lambda _: self.keep_soon())
@@ -227,7 +227,7 @@ class Keeping(QObject):
         """Write at once; True when everything is kept."""
         self._wait()
         if self._entry is not None and (self._unsaved or self._learned):
-            self._save()
+            self.save()
             self._wait()
         return self.keeps
 
@@ -236,7 +236,8 @@ class Keeping(QObject):
             save.future.exception()
             self._settle(save)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Hand what changed to the thread that writes."""
         if (entry := self._entry) is None or self._document.model is None or self._found is None:
             return
         work = self.work() if self._unsaved else None
