@@ -1,17 +1,18 @@
 """Keeping: what is done to the open checkpoint is written as it changes, and is there again the next time."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from studio import core
 from studio.gui.keeping.kept_row import KeptRow
 from studio.gui.keeping.recall import DEFAULT_PRESET, ELSEWHERE, Found, Known, fresh_work, replaced
+from studio.gui.keeping.saving import Save
 from studio.gui.keeping.shelf import Entry, Shelf
 from studio.gui.keeping.view_state import restore_view, view_changed, view_state
-from studio.gui.keeping.work import Encoder, Work
+from studio.gui.keeping.work import Work
 from studio.gui.layers.document import Document
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.cards import Message
@@ -22,29 +23,6 @@ PICKED_UP, AFRESH = "Picked up where you left off", "Started afresh"
 """Titles of the cards that go with the next change: what they offer was about the plan before it."""
 
 NOT_KEPT = "Work on this checkpoint is not kept"
-
-
-@dataclass(eq=False)
-class _Save:
-    """One write to the disk: the work, unless it is None, and results that are new."""
-
-    entry: Entry
-    encoder: Encoder
-    lines: core.ResultLines
-    work: Work | None
-    results: list[Known]
-    future: "Future[None]" = field(default_factory=Future)
-
-    def write(self) -> None:
-        """Write; raises OSError."""
-        if self.results:
-            self.entry.add_lines([self.lines.line(*known) for known in self.results])
-            self.results = []
-        if self.work is not None:
-            data = self.encoder.encode(self.work)
-            if data != self.encoder.written:
-                self.entry.write_work(data)
-                self.encoder.written = data
 
 
 class Keeping(QObject):
@@ -70,7 +48,7 @@ class Keeping(QObject):
         self._found: Found | None = None
         self._unsaved = False
         self._learned: list[Known] = []
-        self._saves: list[_Save] = []
+        self._saves: list[Save] = []
         self._problem = ""
         self._thread = ThreadPoolExecutor(1, "keeping")
         self._thread.submit(int)  # starts it
@@ -116,9 +94,9 @@ class Keeping(QObject):
 
     def show(self, found: Found, *, again: bool = False) -> None:
         """Show a checkpoint with what is kept of it; the one before is left."""
+        self._leave(found.entry)
         if again:
             self._bring_along(found)
-        self._leave(found.entry)
         self._found, self._problem = found, found.problem
         self._show(found.work, found.results)
         for note in found.notes:
@@ -136,8 +114,10 @@ class Keeping(QObject):
             if found.asked is None or found.asked.states != work.states:
                 found.work = work.resolved(found.model)
         found.work = replace(found.work, view=work.view)
-        if self._found is not None:
+        if self._found is not None and self._found.lines.fingerprint == found.lines.fingerprint:
             found.known = found.known or self._found.known
+        else:  # results of other bytes
+            self._learned = []
 
     def _show(self, work: Work, results: core.ResultCache) -> None:
         assert self._found is not None
@@ -181,7 +161,7 @@ class Keeping(QObject):
         if self._document.model is not found.model:
             return
         found.known = [*known, *found.known]
-        self._learned = list(known)
+        self._learned += known
         self._show(before, core.ResultCache(known))
         self.keep_soon()
 
@@ -195,9 +175,11 @@ class Keeping(QObject):
         if self._found is None:
             return
         self.keep_now()
+        if (entry := self._found.entry) is not None and entry is following:
+            return
         self._learned, self._unsaved = [], False
         self._soon.stop()
-        if (entry := self._found.entry) is not None and entry is not following:
+        if entry is not None:
             entry.release()
 
     def close(self) -> None:
@@ -241,13 +223,13 @@ class Keeping(QObject):
         if (entry := self._entry) is None or self._document.model is None or self._found is None:
             return
         work = self.work() if self._unsaved else None
-        save = _Save(entry, self._found.encoder, self._found.lines, work, self._learned)
+        save = Save(entry, self._found.encoder, self._found.lines, work, self._learned)
         self._learned, self._unsaved = [], False
         self._saves.append(save)
         save.future = self._thread.submit(save.write)
         save.future.add_done_callback(lambda _: self._ended.emit(save))
 
-    def _settle(self, save: _Save) -> None:
+    def _settle(self, save: Save) -> None:
         """A write is over."""
         if save not in self._saves:
             return

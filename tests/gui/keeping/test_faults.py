@@ -11,7 +11,9 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.gui.keeping.shelf import RESULTS, WORK, Shelf
+from studio.gui.shell.commands import Commands
 from studio.gui.shell.studio import Studio
+from tests.core.checkpoints import checkpoint, llama
 from tests.gui.keeping.test_sessions import done, open_again, open_path, told
 from tests.gui.test_keeping import press, question
 
@@ -150,3 +152,29 @@ def test_a_failed_write_is_tried_again_by_itself(studio: Studio, qtbot: QtBot, m
         studio.document.set_format(studio.document.store.names[3:5], "mxfp8")
         qtbot.waitUntil(lambda: bool(told(studio, NOT_KEPT)), timeout=5000)
     qtbot.waitUntil(lambda: bool(told(studio, "Work is kept again")), timeout=5000)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_a_full_disk_held_back_is_kept_after_reading_again_unless_its_bytes_changed(
+    commands: Commands,
+    qtbot: QtBot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Callable[[], None],
+    changed: bool,
+) -> None:
+    studio, folder = commands.studio, checkpoint(tmp_path / "model", llama(1))
+    assert studio is not None
+    open_path(studio, qtbot, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        commands.perform("quantize")
+        wait()
+        if changed:
+            os.utime(min(folder.glob("*.safetensors")), ns=(1, 1))
+        with qtbot.waitSignal(commands.opened, timeout=20_000):
+            commands.perform("reload")
+    assert studio.keeping.keep_now()
+    studio.document.cache = core.ResultCache()
+    open_again(studio, qtbot)
+    assert (done(studio) > 0) is not changed
