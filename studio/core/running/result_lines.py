@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from kernels import FORMATS
+from studio.core.counts import Counts
 from studio.core.model import Layer, Model
 from studio.core.planning.plan import Choice, choose_format
 from studio.core.results import LayerResult, Statistics
@@ -65,11 +66,11 @@ class ResultLines:
             "errors": [result.sum_squares, result.sum_error, result.max_error],
             "vanished": [result.vanished, result.rows, result.vanished_rows],
             "tensor_scales": list(result.tensor_scales),
-            "scale_counts": _trimmed(result.scale_counts),
+            "scale_counts": result.scale_counts.to_json(),
         }
         if known is not None:
             said["weights"] = {key: getattr(known, key) for key in _STATISTICS}
-            said["weights"] |= {"quantiles": list(known.quantiles), "histogram": _trimmed(known.histogram)}
+            said["weights"] |= {"quantiles": list(known.quantiles), "histogram": known.histogram.to_json()}
         return _encode(said)
 
     def known(self, line: str | bytes) -> Known | None:
@@ -98,20 +99,6 @@ def _digest(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
-def _trimmed(counts: Sequence[int]) -> list[int]:
-    """Length, place of the first count that is not zero, and the counts up to the last such."""
-    filled = [i for i, count in enumerate(counts) if count]
-    return [len(counts), filled[0], *counts[filled[0] : filled[-1] + 1]] if filled else [len(counts), 0]
-
-
-def _whole(trimmed: Sequence[int]) -> tuple[int, ...]:
-    length, first, *counts = trimmed
-    after = length - first - len(counts)
-    if not 0 <= length <= 1 << 16 or first < 0 or after < 0:
-        raise ValueError("counts without a place")
-    return (*[0] * first, *counts, *[0] * after)
-
-
 def _result(choice: Choice, said: dict[str, Any]) -> LayerResult:
     layer, weights = choice.layer, said.get("weights")
     squares, error, largest = _numbers(said["errors"], float)
@@ -134,14 +121,14 @@ def _result(choice: Choice, said: dict[str, Any]) -> LayerResult:
         rows=rows,
         vanished_rows=vanished_rows,
         tensor_scales=tuple(_numbers(said["tensor_scales"], float)),
-        scale_counts=_whole(said["scale_counts"]),
+        scale_counts=Counts.from_json(said["scale_counts"]),
         statistics=_statistics(weights) if weights is not None else None,
     )
 
 
 def _statistics(said: dict[str, Any]) -> Statistics:
     plain = {key: said[key] for key in _STATISTICS}
-    return Statistics(**plain, quantiles=tuple(said["quantiles"]), histogram=_whole(said["histogram"]))
+    return Statistics(**plain, quantiles=tuple(said["quantiles"]), histogram=Counts.from_json(said["histogram"]))
 
 
 def _numbers(values: Sequence[Any], kind: Callable[[Any], Any]) -> list[Any]:
