@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
+from studio.gui.keeping.kept_row import KeptRow
+from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.studio import Studio
 
 Names = Callable[[str], list[str]]
@@ -79,3 +82,27 @@ def test_reading_again_keeps_preset_format_and_choices_by_hand(studio: Studio, n
     assert studio.document.store.formats == before
     assert studio.document.state.plan.name == "mlp"
     assert not studio.document.is_saved
+
+
+@pytest.mark.parametrize(("remember", "words"), [(True, "Plan and results are kept."), (False, "are not kept.")])
+def test_quitting_while_work_runs_says_truly_what_is_kept(
+    studio: Studio, wait: Callable[[], None], remember: bool, words: str
+) -> None:
+    studio.commands.settings["remember"] = remember
+    studio.commands.settings["confirm_quit"] = True
+    studio.commands.perform("quantize")
+    studio.commands.window.close()
+    box = question(studio)
+    assert box.informativeText().endswith(words)
+    press(box, "Cancel")
+    wait()
+    studio.commands.settings["remember"] = True
+
+
+def test_the_settings_show_what_is_kept_and_its_limit(studio: Studio) -> None:
+    studio.commands.perform("settings")
+    (dialog,) = studio.commands.window.findChildren(SettingsDialog)
+    (row,) = dialog.findChildren(KeptRow)
+    assert row.about.text().startswith("1 checkpoint, ")
+    assert row.about.text().endswith(" of at most 1 GB")
+    dialog.accept()
