@@ -7,7 +7,10 @@ import pytest
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
+from studio import core
 from studio.gui.keeping.kept_row import KeptRow
+from studio.gui.keeping.shelf import LIMIT
+from studio.gui.shell.settings import OPTIONS
 from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.studio import Studio
 
@@ -104,5 +107,6 @@ def test_the_settings_show_what_is_kept_and_its_limit(studio: Studio) -> None:
     (dialog,) = studio.commands.window.findChildren(SettingsDialog)
     (row,) = dialog.findChildren(KeptRow)
     assert row.about.text().startswith("1 checkpoint, ")
-    assert row.about.text().endswith(" of at most 1 GB")
+    assert core.size_text(LIMIT) == "1 GB"
+    assert "beyond 1 GB" in OPTIONS["remember"].help
     dialog.accept()

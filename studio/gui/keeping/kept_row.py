@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QWidget
 from studio import core
 from studio.gui.keeping.shelf import Shelf
 from studio.gui.shell.ask import confirm
-from studio.gui.shell.text import Elided, button
+from studio.gui.shell.text import Elided, button, tip
 
 FORGOTTEN = "Plans, undo and results of all checkpoints that are not open go. Saved plans and exports stay."
 
@@ -19,6 +19,7 @@ class KeptRow(QWidget):
         super().__init__()
         self._shelf = shelf
         self.about = Elided()
+        self.setToolTip(tip(f"{shelf.folder}\nAt most {core.size_text(shelf.limit)}"))
         self.forget = button("Forget…", self._ask, "", "Forget what is kept of checkpoints that are not open")
         across = QHBoxLayout(self)
         across.setContentsMargins(0, 0, 0, 4)
@@ -31,9 +32,10 @@ class KeptRow(QWidget):
     def refresh(self, done: str = "") -> None:
         """Say how much there is."""
         count, nbytes = self._shelf.size()
-        kept = f"{count:,} checkpoint{'s' if count != 1 else ''}, {core.size_text(nbytes)}" if count else "Nothing yet"
-        parts = f"{kept} of at most {core.size_text(self._shelf.limit)}", done
-        self.about.set_text("; ".join(filter(None, parts)))
+        kept = (
+            f"{count:,} checkpoint{'s' if count != 1 else ''}, {core.size_text(nbytes)}" if count else "Nothing is kept"
+        )
+        self.about.set_text("; ".join(filter(None, (kept, done))))
         for made in (self.forget, self.show_folder):
             made.setEnabled(count > 0)
 

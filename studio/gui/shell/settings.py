@@ -63,7 +63,7 @@ OPTIONS: dict[str, Option] = {
             "remember",
             "Remember work on each checkpoint",
             True,
-            "Plan, undo, results and view come back, even after a crash.",
+            "Plan, undo, results and view; beyond 1 GB the oldest go.",
         ),
         Option("recents", "Remember recent checkpoints", True, "Listed on the welcome page and in the File menu."),
         Option(
