@@ -108,7 +108,7 @@ def reset(made: Commands) -> None:
     studio.runs.stop()
     wait_for(lambda: not studio.runs.active)
     made.perform("close")
-    studio.keeping.shelf.forget()
+    assert studio.keeping.shelf.forget() == 0, "a lock was not let go"
     studio.document.cache = core.ResultCache()
     studio.workspace.filter_bar.field.clear()
     studio.workspace.show_page("overview")

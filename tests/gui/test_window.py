@@ -433,6 +433,7 @@ def test_actions_that_do_not_work_now_say_why(studio: Studio) -> None:
 
 
 def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
+    quantized.workspace.filter_bar.field.setText("mlp")  # shows the button that clears it
     for widget in quantized.commands.window.findChildren(QWidget):
         if isinstance(widget, QLineEdit | QComboBox) and not isinstance(widget.parent(), QComboBox):
             assert widget.accessibleName() or widget.parent().accessibleName(), widget

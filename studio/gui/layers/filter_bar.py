@@ -4,7 +4,7 @@ from functools import partial
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from studio.gui.layers.layer_filter import Filter, FilterError, parse_filter
 from studio.gui.shell.text import button, label, set_tone, tip
@@ -51,6 +51,8 @@ class FilterBar(QWidget):
         self.field = QLineEdit()
         self.field.setPlaceholderText("Filter (Ctrl+F):  down_proj  err>0.11  fmt:mxfp8  block:0-3")
         self.field.setClearButtonEnabled(True)
+        for clear in self.field.findChildren(QToolButton):
+            clear.setAccessibleName("Clear the filter")
         self.field.setAccessibleName("Filter layers")
         self.field.setToolTip(tip(_HELP))
         self.field.textChanged.connect(self._parse)
