@@ -62,6 +62,7 @@ from studio.core.resources import demo_checkpoint, resources
 from studio.core.results import LayerResult, histogram_edges
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
+from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 
@@ -106,6 +107,7 @@ __all__ = [
     "Progress",
     "Regime",
     "ResultCache",
+    "ResultLines",
     "Resumed",
     "Rule",
     "ScaleGroups",

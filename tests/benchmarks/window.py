@@ -110,6 +110,7 @@ def _table(folder: Path, layers: int) -> list[tuple[str, float, float, str]]:
             ("fold all blocks", _processor(lambda: driver.perform("fold_all")), 25, "ms"),
             ("refresh of summary, table and views", _processor(driver.refresh), 15, "ms"),
             ("one format for 1,000 layers", _processor(driver.change_formats, 4), 60, "ms"),
+            ("keep what changed, on the thread of the window", _processor(driver.keep), 5, "ms"),
         ]
     finally:
         driver.close()

@@ -181,6 +181,11 @@ class Driver:
         other = "mxfp8" if document.store.formats[0] != "mxfp8" else "mxfp4"
         document.set_format(names, other)
 
+    def keep(self) -> None:
+        """What happens a second after a change; the disk is the matter of another thread."""
+        self.studio.keeping.keep_soon()
+        self.studio.keeping.save()
+
     def wait(self, done: Callable[[], bool]) -> None:
         """Run the event loop until `done`."""
         loop, poll = QEventLoop(), QTimer(interval=20)

@@ -111,9 +111,11 @@ def reset(made: Commands) -> None:
     studio.runs.stop()
     wait_for(lambda: not studio.runs.active)
     made.perform("close")
+    assert studio.keeping.shelf.forget() == 0, "a lock was not let go"
     studio.document.cache = core.ResultCache()
     studio.workspace.filter_bar.field.clear()
     studio.workspace.show_page("overview")
+    studio.workspace.layers.reset_columns()
     window.cards.clear()
     window.messages.beginResetModel()
     window.messages.items.clear()

@@ -1,17 +1,24 @@
-"""What a person chose is never thrown away without asking."""
+"""What a person chose is never thrown away without asking, where it is not kept by itself."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
+from studio import core
+from studio.gui.keeping.kept_row import KeptRow
+from studio.gui.keeping.shelf import LIMIT
+from studio.gui.shell.settings import OPTIONS
+from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.studio import Studio
 
 Names = Callable[[str], list[str]]
 
 
 def ask_about(studio: Studio, names: Names) -> None:
+    studio.commands.settings["remember"] = False
     studio.document.set_format(names("layers.1.mlp.down"), "mxfp8")
     studio.commands.settings["confirm_quit"] = True
 
@@ -61,6 +68,13 @@ def test_quitting_asks_about_a_plan_that_is_not_saved(studio: Studio, names: Nam
     assert studio.document.model is not None
 
 
+def test_a_plan_that_is_kept_by_itself_is_not_asked_about(studio: Studio, names: Names) -> None:
+    ask_about(studio, names)
+    studio.commands.settings["remember"] = True
+    studio.commands.perform("close")
+    assert studio.document.model is None
+
+
 def test_reading_again_keeps_preset_format_and_choices_by_hand(studio: Studio, names: Names, qtbot: QtBot) -> None:
     studio.editing.set_preset("mlp")
     studio.editing.set_plan_format("int4-g64")
@@ -71,3 +85,28 @@ def test_reading_again_keeps_preset_format_and_choices_by_hand(studio: Studio, n
     assert studio.document.store.formats == before
     assert studio.document.state.plan.name == "mlp"
     assert not studio.document.is_saved
+
+
+@pytest.mark.parametrize(("remember", "words"), [(True, "Plan and results are kept."), (False, "are not kept.")])
+def test_quitting_while_work_runs_says_truly_what_is_kept(
+    studio: Studio, wait: Callable[[], None], remember: bool, words: str
+) -> None:
+    studio.commands.settings["remember"] = remember
+    studio.commands.settings["confirm_quit"] = True
+    studio.commands.perform("quantize")
+    studio.commands.window.close()
+    box = question(studio)
+    assert box.informativeText().endswith(words)
+    press(box, "Cancel")
+    wait()
+    studio.commands.settings["remember"] = True
+
+
+def test_the_settings_show_what_is_kept_and_its_limit(studio: Studio) -> None:
+    studio.commands.perform("settings")
+    (dialog,) = studio.commands.window.findChildren(SettingsDialog)
+    (row,) = dialog.findChildren(KeptRow)
+    assert row.about.text().startswith("1 checkpoint, ")
+    assert core.size_text(LIMIT) == "1 GB"
+    assert "beyond 1 GB" in OPTIONS["remember"].help
+    dialog.accept()

@@ -15,6 +15,7 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.gui.jobs import tasks
+from studio.gui.keeping import recall
 from studio.gui.layers.store import DONE
 from studio.gui.pages.registry import PAGES
 from studio.gui.shell.commands import Commands
@@ -162,13 +163,13 @@ def test_a_look_that_fails_says_so_where_it_was_asked_for(
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Opening takes until the gate is open."""
-    gate, plain = threading.Event(), tasks.opening
+    gate, plain = threading.Event(), recall.opening
 
-    def slow(path: Path, plan: core.Plan) -> Iterator[Any]:
+    def slow(*arguments: Any) -> Iterator[Any]:
         gate.wait(20)
-        yield from plain(path, plan)
+        yield from plain(*arguments)
 
-    monkeypatch.setattr(tasks, "opening", slow)
+    monkeypatch.setattr(recall, "opening", slow)
     yield gate
     gate.set()
 

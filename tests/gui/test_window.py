@@ -311,7 +311,7 @@ def test_a_plan_is_saved_and_loaded(studio: Studio, tmp_path: Path, names: Calla
     studio.document.select(names("layers.1.mlp"))
     studio.commands.perform("format:mxfp4")
     wanted = list(studio.document.store.formats)
-    assert studio.commands.window.saved.text() == "plan not saved"
+    assert studio.commands.window.saved.text() == "plan kept, not in a file"
     studio.editing.write_plan(tmp_path / "plan.json")
     assert studio.commands.window.saved.text() == ""
     studio.commands.perform("undo")
@@ -442,6 +442,7 @@ def test_actions_that_do_not_work_now_say_why(studio: Studio) -> None:
 
 
 def test_everything_that_takes_input_has_a_name(quantized: Studio) -> None:
+    quantized.workspace.filter_bar.field.setText("mlp")  # shows the button that clears it
     for widget in quantized.commands.window.findChildren(QWidget):
         if isinstance(widget, QLineEdit | QComboBox) and not isinstance(widget.parent(), QComboBox):
             assert widget.accessibleName() or widget.parent().accessibleName(), widget

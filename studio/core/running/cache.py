@@ -23,8 +23,8 @@ class ResultCache:
     them leaves the group, the scale of the others changes.
     """
 
-    def __init__(self) -> None:
-        self._results: dict[Key, LayerResult] = {}
+    def __init__(self, known: Iterable[tuple[Choice, Sequence[str], LayerResult]] = ()) -> None:
+        self._results = {_key(choice, peers): result for choice, peers, result in known}
 
     def __len__(self) -> int:
         return len(self._results)
@@ -37,6 +37,15 @@ class ResultCache:
     def add(self, choice: Choice, peers: Sequence[str], result: LayerResult) -> None:
         """Remember the result of `choice`."""
         self._results[_key(choice, peers)] = result
+
+    def update(self, other: "ResultCache") -> None:
+        """Remember what `other` does, too."""
+        self._results.update(other._results)
+
+    def forget(self, model: Model) -> None:
+        """Remember nothing of the files of `model`."""
+        paths = {file.path for file in model.files}
+        self._results = {key: result for key, result in self._results.items() if key[0] not in paths}
 
 
 def _key(choice: Choice, peers: Sequence[str]) -> Key:

@@ -1,15 +1,14 @@
 """Opening: a checkpoint is read on the background thread; meanwhile nothing else starts, and it can be cancelled."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PySide6.QtCore import QObject, Signal
 
 from studio import core
-from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.turns import Ending, Task
-from studio.gui.layers.document import Document
+from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 
@@ -18,42 +17,51 @@ SEALED = "Look around; to quantize, start from the checkpoint before it was quan
 MOST_WARNINGS = 3
 
 
+class Found(Protocol):
+    """A checkpoint and what belongs to it; `close` lets go of both."""
+
+    model: core.Model
+
+    def close(self) -> None:
+        """Nobody wants it."""
+
+
 class Opening(QObject):
     """Opens one checkpoint at a time; the one asked for last is the one that opens.
 
     Signals:
         changed(): something is being opened, or no longer is.
-        opened(Path): the document shows what was opened from there.
+        opened(Path, Found): a checkpoint was read from there; whoever listens shows it.
         told(Message): something to show.
     """
 
     changed = Signal()
-    opened = Signal(object)
+    opened = Signal(object, object)
     told = Signal(object)
 
-    def __init__(self, document: Document, compute: Compute, parent: QObject | None = None) -> None:
+    def __init__(self, compute: Compute, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._document, self._compute = document, compute
+        self._compute = compute
         self._task: Task | None = None
-        self._asked: dict[Task, tuple[Path, core.Plan]] = {}
+        self._asked: dict[Task, Path] = {}
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
 
     @property
     def path(self) -> Path | None:
         """What is being opened."""
-        return self._asked[self._task][0] if self._task is not None else None
+        return self._asked[self._task] if self._task is not None else None
 
     @property
     def reason(self) -> str:
         """Why nothing else can start, "" when nothing is being opened."""
         return "a checkpoint is being opened" if self._task is not None else ""
 
-    def open(self, path: Path, plan: core.Plan) -> None:
-        """Open a checkpoint, instead of the one that is being opened."""
+    def open(self, path: Path, steps: Callable[[], Steps]) -> None:
+        """Open a checkpoint, instead of the one that is being opened; what `steps` yields at last is a `Found`."""
         self._drop()
-        task = Task("open", "Opening", lambda: tasks.opening(path, plan))
-        self._task, self._asked[task] = task, (path, plan)
+        task = Task("open", "Opening", steps)
+        self._task, self._asked[task] = task, path
         self._compute.submit(task)
         self.changed.emit()
 
@@ -75,32 +83,16 @@ class Opening(QObject):
             self._compute.cancel(task)
 
     def _reported(self, task: Task, reports: list[Any]) -> None:
-        if task not in self._asked:
+        if task not in self._asked or reports[-1] is None:  # a place to stop
             return
-        model, choices, groups = reports[-1]
+        found: Found = reports[-1]
         if task is not self._task:
-            self._compute.release(model.close)
+            self._compute.release(found.close)
             return
-        path, plan = self._asked[task]
         self._task = None
-        self._show(model, choices, groups, plan)
-        self.opened.emit(path)
+        self.opened.emit(self._asked[task], found)
         self.changed.emit()
-        self._warn(model)
-
-    def _show(
-        self, model: core.Model, choices: tuple[core.Choice, ...], groups: core.ScaleGroups, plan: core.Plan
-    ) -> None:
-        """Put it into the document; read again, choices by hand stay where their layers still are."""
-        document = self._document
-        again = document.model is not None and document.model.path == model.path
-        edits = dict(document.state.edits) if again else {}
-        saved = document.is_saved or not again
-        document.open(model, choices, groups, plan)
-        kept = {name: value for name, value in edits.items() if name in document.store.index}
-        if kept:
-            document.set_formats(kept, "choices from before")
-        (document.undo.setClean if saved else document.undo.resetClean)()
+        self._warn(found.model)
 
     def _warn(self, model: core.Model) -> None:
         for warning in model.warnings[:MOST_WARNINGS]:

@@ -9,21 +9,6 @@ from studio import core
 T = TypeVar("T")
 
 
-def opening(path: Path, plan: core.Plan) -> Iterator[Any]:
-    """Open a checkpoint and choose for every layer; yields (model, choices, what keeps its layers apart).
-
-    Whoever takes the model closes it.
-    """
-    model = core.open_model(path)
-    try:
-        found = model, core.resolve(plan, model), core.ScaleGroups(model)
-        core.prepare_estimates()
-    except BaseException:
-        model.close()
-        raise
-    yield found
-
-
 def surveying(machine: core.Machine, model: core.Model, choices: Sequence[core.Choice]) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
     with core.start(machine, model) as engine:

@@ -45,6 +45,10 @@ class Names(Sequence[str]):
         """The layers of these names."""
         return np.fromiter(map(self.place_of.__getitem__, names), np.int64, len(names))
 
+    def places_in(self, other: "Names") -> Indices:
+        """The place of each layer among those of `other`, -1 where it is not there."""
+        return np.fromiter((other.place_of.get(name, -1) for name in self), np.int64, len(self))
+
 
 class Edits(Mapping[str, str]):
     """Formats chosen by hand instead of the plan's, name -> format; held as a number per layer."""
@@ -70,6 +74,16 @@ class Edits(Mapping[str, str]):
         other = self.codes.copy()
         other[indices] = codes
         return Edits(self._names, other)
+
+    def moved(self, names: Names, places: Indices) -> "Edits":
+        """The same for the layers called `names`, whose places among those of now are `places`, -1 for new ones."""
+        codes = np.append(self.codes, np.int8(BY_PLAN))
+        return Edits(names, codes[places])
+
+    @property
+    def names(self) -> Names:
+        """The layers that formats can be chosen for."""
+        return self._names
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QSignalBlocker, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from studio import core
-from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, Names, PlanState
+from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, PlanState
 from studio.gui.layers.known import Known
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 _NONE: Indices = np.zeros(0, np.int64)
+STEPS_KEPT = 100
+"""Steps of undo, and as many of redo, that outlive the window."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Order:
 
     choices: Mapping[str, core.Choice]
     peers: Mapping[str, tuple[str, ...]]
+
+
+History = tuple[tuple[PlanState, ...], tuple[str, ...], int, int]
+"""States of the plan, what each step between them is called, which state is in force, which is saved (-1 for none)."""
 
 
 class Document(QObject):
@@ -38,6 +44,7 @@ class Document(QObject):
         selected(Indices): the selected layers, the current one last.
         hidden(list): names of layers that were to be selected, all of which the filter hides.
         saved_changed(): the plan differs from the saved one, or no longer does.
+        learned(list): (choice, names of the layers that share its tensor scale, result) of what was measured just now.
     """
 
     opened = Signal()
@@ -46,6 +53,7 @@ class Document(QObject):
     selected = Signal(object)
     hidden = Signal(list)
     saved_changed = Signal()
+    learned = Signal(list)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -57,32 +65,35 @@ class Document(QObject):
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
         self.warning_line = 0.12
+        self._standing = False
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
-    def open(
-        self, model: core.Model, choices: tuple[core.Choice, ...], groups: core.ScaleGroups, plan: core.Plan
-    ) -> None:
-        """Show another checkpoint; the one before is closed."""
-        self.close_model()
+    def open(self, model: core.Model, groups: core.ScaleGroups, state: PlanState) -> None:
+        """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown."""
+        if self.model is not model:
+            self.close_model()
+        self._clear()
         self.model, self._groups = model, groups
-        self._chooser, names = Chooser(model.layers), Names([layer.name for layer in model.layers])
-        rules = np.fromiter((choice.rule for choice in choices), np.int32, len(choices))
-        self.state = PlanState(plan, rules, Edits(names))
+        self._chooser = Chooser(model.layers)
+        self.state = state
         self.choices = self._chooser.choose(self.state)
         self._marks = groups.marks(self.choices.tiered)
         self.store = LayerStore(model, self.choices)
-        self._known = Known(self.cache, groups, len(choices))
-        self._recall(np.arange(len(choices)))
+        self._known = Known(self.cache, groups, len(self.choices))
+        self._recall(np.arange(len(self.choices)))
         self.opened.emit()
 
     def close_model(self) -> None:
         """Close the checkpoint's files; nothing is open afterwards."""
-        self.undo.clear()
-        self._set_selection(_NONE)
-        self._shown = None
+        self._clear()
         if self.model is not None:
             self.close_files(self.model)
             self.model = None
+
+    def _clear(self) -> None:
+        self.undo.clear()
+        self._set_selection(_NONE)
+        self._shown = None
 
     # what is chosen
 
@@ -138,8 +149,34 @@ class Document(QObject):
         if not state.same(self.state):
             self.undo.push(_Change(self, text, self.state, state))
 
+    def history(self) -> History:
+        """The states of the plan that undo and redo reach, as far as they are kept."""
+        stack = self.undo
+        first = max(stack.index() - STEPS_KEPT, 0)
+        steps = [stack.command(number) for number in range(first, min(stack.count(), stack.index() + STEPS_KEPT))]
+        changes = [step for step in steps if isinstance(step, _Change)]
+        states = (changes[0].before, *(step.after for step in changes)) if changes else (self.state,)
+        saved = stack.cleanIndex() - first
+        reached = 0 <= saved < len(states)
+        return states, tuple(step.text() for step in changes), stack.index() - first, saved if reached else -1
+
+    def restore(self, states: Sequence[PlanState], texts: Sequence[str], at: int, saved: int) -> None:
+        """Take over what `history` gave, for a checkpoint that was just opened in the state number `at`."""
+        self._standing = True
+        with QSignalBlocker(self.undo):
+            for before, after, text in zip(states, states[1:], texts, strict=False):
+                self.undo.push(_Change(self, text, before, after))
+            self.undo.setIndex(max(saved, 0))
+            (self.undo.setClean if saved >= 0 else self.undo.resetClean)()
+            self.undo.setIndex(at)
+        self._standing = False
+        self.undo.indexChanged.emit(at)
+        self.saved_changed.emit()
+
     def apply(self, state: PlanState) -> None:
         """Take over a state of the plan: the layers that it changes get their choice, and a known result at once."""
+        if self._standing:
+            return
         before, self.state = self.choices, state
         self.choices = self._chooser.choose(state)
         self._marks = self._groups.marks(self.choices.tiered)
@@ -206,6 +243,7 @@ class Document(QObject):
             indices = np.array(shown, np.int64)
             self._recall(indices)
             self.measured.emit(indices)
+        self.learned.emit([(order.choices[one.name], order.peers[one.name], one) for one in results])
 
     def _take(self, order: Order, result: core.LayerResult) -> int | None:
         """Remember a result; the place of its layer when it is for what is chosen now."""
@@ -323,10 +361,10 @@ def _kept(choice: core.Choice) -> core.LayerResult:
 class _Change(QUndoCommand):
     def __init__(self, document: Document, text: str, before: PlanState, after: PlanState) -> None:
         super().__init__(text)
-        self._document, self._before, self._after = document, before, after
+        self._document, self.before, self.after = document, before, after
 
     def redo(self) -> None:
-        self._document.apply(self._after)
+        self._document.apply(self.after)
 
     def undo(self) -> None:
-        self._document.apply(self._before)
+        self._document.apply(self.before)

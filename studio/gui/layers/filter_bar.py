@@ -53,6 +53,8 @@ class FilterBar(QWidget):
         self.field = QLineEdit()
         self.field.setPlaceholderText(f"Filter ({keys_of('find')}):  down_proj  err>0.11  fmt:mxfp8  block:0-3")
         self.field.setClearButtonEnabled(True)
+        for clear in self.field.findChildren(QToolButton):
+            clear.setAccessibleName("Clear the filter")
         self.field.setAccessibleName("Filter layers")
         self.field.setToolTip(tip(_HELP))
         self.field.textChanged.connect(self._parse)

@@ -104,6 +104,11 @@ class LayerTable(QAbstractTableModel):
         self._folds.set(sections, folded)
         self.rearrange()
 
+    @property
+    def said_folds(self) -> tuple[Indices, Indices]:
+        """The sections that the user folded, and those that the user unfolded; the others fold by themselves."""
+        return self._folds.said
+
     def reveal(self, index: int) -> None:
         """Unfold what hides a layer that passes the filter."""
         section = int(self.sections.of[index])

@@ -1,5 +1,7 @@
 """LayerView: the table of layers on the screen: widths, folding, and one selection kept by layer, not by row."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QResizeEvent
@@ -152,6 +154,30 @@ class LayerView(QTableView):
         for number, column in enumerate(COLUMNS):
             self.setColumnHidden(number, column.hidden)
         self._fill_width()
+
+    def reset_columns(self) -> None:
+        """Columns, their order and their widths as they were at first."""
+        head = self.horizontalHeader()
+        for number, width in enumerate(self._widths):
+            head.moveSection(head.visualIndex(number), number)
+            self.setColumnWidth(number, width)
+        self.hide_extra_columns()
+
+    @property
+    def said_columns(self) -> dict[str, bool]:
+        """Columns that the user showed (True) or hid (False); the others come where there is room."""
+        return {KEYS[number]: shown for number, shown in self._said.items()}
+
+    def say_columns(self, said: Mapping[str, bool]) -> None:
+        """Show and hide columns as `said_columns` gave."""
+        self.hide_extra_columns()
+        for key, shown in said.items():
+            self._show_column(KEYS.index(key), shown)
+
+    @property
+    def has_layers(self) -> bool:
+        """True when a checkpoint is open."""
+        return self._document.model is not None
 
     def _offer_columns(self, at: QPoint) -> None:
         menu = QMenu(self)

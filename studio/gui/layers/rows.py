@@ -26,6 +26,11 @@ class Folds:
         """Fold or unfold sections."""
         self._said[np.fromiter(numbers, np.int64)] = _FOLDED if folded else _OPEN
 
+    @property
+    def said(self) -> tuple[Indices, Indices]:
+        """The sections that the user folded, and those that the user unfolded."""
+        return np.flatnonzero(self._said == _FOLDED), np.flatnonzero(self._said == _OPEN)
+
     def set_filtered(self, filtered: bool) -> None:
         """Whether a filter chooses what is shown."""
         self._filtered = filtered

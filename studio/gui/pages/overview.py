@@ -8,6 +8,8 @@ from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QWidget
 
 from studio.gui.pages.registry import Views
 
+Sizes = list[list[int]]
+
 WIDE, TALL = 48, 33
 """Text heights across and down, from which on there is room for more plots beside and above each other."""
 _PLOTS = (
@@ -43,10 +45,31 @@ class Overview(QWidget):
         self._arranging = QTimer(self, singleShot=True, interval=0)
         self._arranging.timeout.connect(self.arrange)
         self._shape: tuple[bool, bool] | None = None
+        self._sizes: dict[str, Sizes] = {}  # of the panes of each shape that was seen
         self._arrange(wide=False, tall=True)
+
+    def panes(self) -> dict[str, Sizes]:
+        """Sizes of the panes for each shape that was seen: one above the other, and side by side."""
+        if self._shape is not None:
+            self._sizes[_called(self._shape)] = [self.whole.sizes(), self.below.sizes()]
+        return dict(self._sizes)
+
+    def restore_panes(self, sizes: dict[str, Sizes]) -> None:
+        """Take over what `panes` gave."""
+        self._sizes = dict(sizes)
+        self._set_sizes()
 
     def reset_layout(self) -> None:
         """Panes as they were at first."""
+        self._sizes.clear()
+        self._set_sizes()
+
+    def _set_sizes(self) -> None:
+        kept = self._sizes.get(_called(self._shape)) if self._shape is not None else None
+        if kept is not None:
+            self.whole.setSizes(kept[0])
+            self.below.setSizes(kept[1])
+            return
         if self.whole.count() > 1:
             self.whole.setSizes([450, 550])
         self.below.setSizes([560, 440])  # two plots in one view, and one in each of the others
@@ -54,6 +77,7 @@ class Overview(QWidget):
     def _arrange(self, *, wide: bool, tall: bool) -> None:
         if (wide, tall) == self._shape:
             return
+        self.panes()
         self._shape = wide, tall
         shown = self.first.currentWidget()
         if tall:
@@ -65,7 +89,7 @@ class Overview(QWidget):
             (self.second if wide and number else self.first).addTab(view, title)
         self.second.setVisible(wide)
         self.first.setCurrentIndex(max(self.first.indexOf(shown), 0) if shown is not None and tall else 0)
-        self.reset_layout()
+        self._set_sizes()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Two groups of plots where it is wide, the errors above them where it is tall."""
@@ -76,6 +100,10 @@ class Overview(QWidget):
         """As many groups as there is room for."""
         height = self.fontMetrics().height()
         self._arrange(wide=self.width() >= WIDE * height, tall=self.height() >= TALL * height)
+
+
+def _called(shape: tuple[bool, bool]) -> str:
+    return " ".join(word for word, holds in zip(("wide", "tall"), shape, strict=True) if holds) or "small"
 
 
 def shrinkable(tabs: QTabWidget) -> None:

@@ -180,6 +180,11 @@ class Workspace(QWidget):
             view.show_results(results)
         self._fresh.update(stale)
 
+    @property
+    def page(self) -> str:
+        """The key of the page at the front."""
+        return PAGES[self.pages.currentIndex()].key
+
     def show_page(self, page: str) -> None:
         """Bring a page to the front."""
         self.pages.setCurrentWidget(self.shown[page])

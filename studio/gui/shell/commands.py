@@ -195,7 +195,8 @@ class Commands(QObject):
         """Change settings."""
         from studio.gui.shell.settings_dialog import SettingsDialog
 
-        SettingsDialog(self.settings, self.window).open()
+        more = {"remember": self.studio.keeping.kept_row()} if self.studio is not None else None
+        SettingsDialog(self.settings, self.window, more).open()
 
     def diagnostics(self) -> None:
         """Versions and machine as text, for a report of a fault."""
@@ -261,11 +262,12 @@ class Commands(QObject):
         if self.studio is not None and self.settings["confirm_quit"] and not self._quitting:
             if self.studio.runs.active:
                 text = "Finished shards of an export are kept, and the same export goes on with them. "
-                text += "What was measured, and a plan that is not saved, is not kept."
+                kept = self.studio.keeping.keep_now()
+                text += "Plan and results are kept." if kept else "Results, and a plan that is not saved, are not kept."
                 confirm(self.window, "Work is still running. Quit?", text, "Stop and quit", self.quit_now)
                 self.window.keep_open = True
                 return
-            if not self.studio.document.is_saved:
+            if not self.studio.document.is_saved and not self.studio.keeping.keep_now():
                 self.studio.unless_lost("Quit?", "Quit", self.quit_now)
                 self.window.keep_open = True
                 return

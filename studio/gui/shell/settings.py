@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QByteArray, QObject, QSettings, Signal
+from PySide6.QtCore import QByteArray, QObject, QSettings, QStandardPaths, Signal
 
 FILE_VARIABLE = "NVFP4_STUDIO_SETTINGS"
+DATA_VARIABLE = "NVFP4_STUDIO_DATA"
 RECENTS = 8
 
 
@@ -58,8 +59,19 @@ OPTIONS: dict[str, Option] = {
         Option("text_size", "Text size", 13, "Height of text. Ctrl + and Ctrl − change it too.", (), 10, 24, "px"),
         Option("compact", "Compact rows", False, "Lower rows, so that more layers fit on the screen."),
         Option("restore", "Open the last checkpoint again", True, "Start where the last session ended."),
+        Option(
+            "remember",
+            "Remember work on each checkpoint",
+            True,
+            "Plan, undo, results and view; beyond 1 GB the oldest go.",
+        ),
         Option("recents", "Remember recent checkpoints", True, "Listed on the welcome page and in the File menu."),
-        Option("confirm_quit", "Ask before work is lost", True, "A plan that is not saved, or what still runs."),
+        Option(
+            "confirm_quit",
+            "Ask before work is lost",
+            True,
+            "A plan that is neither saved nor kept, or what still runs.",
+        ),
         Option("warning_line", "Warning line", 0.12, "Layers above this relative error are marked.", (), 0.0, 1.0),
         Option("backend", "Computes on", "auto", "auto takes the fastest that works here.", BACKENDS, page="Machine"),
         Option("threads", "Threads", 0, "0 takes one per processor.", (), 0, 1024, page="Machine"),
@@ -73,6 +85,8 @@ OPTIONS: dict[str, Option] = {
 class Settings(QObject):
     """The user's settings. What is unknown or broken in the file falls back to the default, and `faults` says so.
 
+    `data` is the folder for what is larger.
+
     Signals:
         changed(str): an option has another value; the key says which.
     """
@@ -82,6 +96,7 @@ class Settings(QObject):
     def __init__(self, path: Path | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._file = QSettings(str(path or _location()), QSettings.Format.IniFormat)
+        self.data = _data_location(path)
         self.faults: list[str] = []
         self._values = {key: self._read(option) for key, option in OPTIONS.items()}
 
@@ -144,3 +159,12 @@ def _location() -> Path:
         return Path(chosen)
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return home / "nvfp4-studio" / "window.ini"
+
+
+def _data_location(settings: Path | None) -> Path:
+    """Beside a settings file that was chosen; else where the system keeps data of programs."""
+    if chosen := os.environ.get(DATA_VARIABLE):
+        return Path(chosen)
+    if settings is not None or os.environ.get(FILE_VARIABLE):
+        return (settings or _location()).absolute().parent / "data"
+    return Path(QStandardPaths.writableLocation(QStandardPaths.StandardLocation.AppDataLocation))

@@ -1,7 +1,7 @@
 """SettingsDialog: every option, made from the table of options; changes take effect at once."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from PySide6.QtCore import Qt
@@ -26,14 +26,14 @@ WIDTH = 36
 
 
 class SettingsDialog(QDialog):
-    """One field per option, with its help below."""
+    """One field per option, with its help below; `more` are widgets that stand below options, by key."""
 
-    def __init__(self, settings: Settings, parent: QWidget) -> None:
+    def __init__(self, settings: Settings, parent: QWidget, more: Mapping[str, QWidget] | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("Settings")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setMinimumWidth(WIDTH * self.fontMetrics().height())
-        self._settings = settings
+        self._settings, self._more = settings, more or {}
         self.fields: dict[str, QWidget] = {}
         self._show: dict[str, Callable[[Any], None]] = {}
         rows = QVBoxLayout(self)
@@ -63,6 +63,8 @@ class SettingsDialog(QDialog):
             name.setBuddy(field)
             form.addRow(name, field)
             form.addRow("", label(option.help, "small"))
+            if option.key in self._more:
+                form.addRow("", self._more[option.key])
         return box
 
     def _field(self, option: Option) -> QWidget:

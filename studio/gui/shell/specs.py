@@ -45,6 +45,7 @@ _FILE = (
     Spec("demo", "Open the &demo checkpoint", "A small Llama that comes with the program.", icon="demo"),
     Spec("reload", "&Reload", "Read the checkpoint's headers again.", ("Ctrl+R",), icon="retry", when="open"),
     Spec("close", "&Close checkpoint", "Back to the welcome page.", ("Ctrl+W",), when="open"),
+    Spec("afresh", "Start a&fresh", "The standard plan, without history and results of before.", when="editable"),
     Spec(
         "save_plan",
         "&Save plan…",

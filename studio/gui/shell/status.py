@@ -5,9 +5,11 @@ from PySide6.QtCore import QObject, QTimer
 from studio import core
 from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.runs import Runs
+from studio.gui.keeping.keeping import Keeping
 from studio.gui.layers.document import Document
 from studio.gui.shell.main_window import PROGRAM, MainWindow
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.text import tip
 
 READY_MS = 150
 LONG_MS = 300
@@ -17,9 +19,12 @@ LONG_MS = 300
 class Status(QObject):
     """Keeps the lines of the window on document, runs and opening."""
 
-    def __init__(self, window: MainWindow, document: Document, runs: Runs, opening: Opening, parent: QObject) -> None:
+    def __init__(
+        self, window: MainWindow, document: Document, runs: Runs, opening: Opening, keeping: Keeping, parent: QObject
+    ) -> None:
         super().__init__(parent)
         self._window, self._document, self._runs, self._opening = window, document, runs, opening
+        self._keeping = keeping
         self._ready_soon = QTimer(self, singleShot=True, interval=READY_MS)
         self._ready_soon.timeout.connect(self._show_what_is_left)
         self._opens_long = QTimer(self, singleShot=True, interval=LONG_MS)
@@ -32,6 +37,7 @@ class Status(QObject):
         document.opened.connect(self._show_document)
         document.chosen.connect(lambda _: self._ready_soon.start())
         document.saved_changed.connect(self._show_saved)
+        self._keeping.changed.connect(self._show_saved)
         runs.changed.connect(self._show_paused)
         runs.progressed.connect(self._show_progress)
         runs.backend_known.connect(lambda title: self._window.machine.setText(f"Computes on: {title}"))
@@ -53,7 +59,9 @@ class Status(QObject):
         self._show_saved()
 
     def _show_saved(self) -> None:
-        self._window.saved.setText("" if self._document.is_saved else "plan not saved")
+        text, about = self._keeping.saved_text()
+        self._window.saved.setText(text)
+        self._window.saved.setToolTip(tip(about))
 
     def show_machine(self) -> None:
         """What the next run computes on."""

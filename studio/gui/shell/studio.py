@@ -15,6 +15,8 @@ from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
+from studio.gui.keeping import recall
+from studio.gui.keeping.keeping import AFRESH, PICKED_UP, Keeping
 from studio.gui.layers.columns import COLUMNS
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
@@ -37,7 +39,6 @@ from studio.gui.shell.status import Status
 from studio.gui.shell.theme import Theme
 from studio.gui.shell.warning_line import WarningLine
 
-DEFAULT_PRESET = "linear"
 COLUMNS_PART = f"{len(COLUMNS)} columns"
 """Under which their widths are kept: those of a version with other columns would fit none."""
 
@@ -79,7 +80,8 @@ class Studio(QObject):
         self.runs = Runs(document, compute, settings, window.activity, self)
         self.editing = Editing(document, self.workspace.layers, settings, self)
         self.details = Details(document, views, compute, self.runs, self)
-        self.opening = Opening(document, compute, self)
+        self.opening = Opening(compute, self)
+        self.keeping = Keeping(document, self.workspace, settings, self)
         self.runs.hindrance = lambda: self.opening.reason
         self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
         self._answers = Answers(compute, self)
@@ -91,7 +93,7 @@ class Studio(QObject):
         self.plan_bar = PlanBar(self.document, window)
         window.tools.addWidget(self.plan_bar)
         window.place_workspace(self.workspace)
-        self.status = Status(window, self.document, self.runs, self.opening, self)
+        self.status = Status(window, self.document, self.runs, self.opening, self.keeping, self)
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
         if (state := self._session.part(COLUMNS_PART)) is not None:
@@ -100,13 +102,16 @@ class Studio(QObject):
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
         parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
-        for source in (*parts, self.reports):
+        for source in (*parts, self.reports, self.keeping):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
             signal.connect(lambda *_: self.changed.emit())
         for signal in (document.undo.indexChanged, runs.changed, self.details.changed, self.opening.changed):
             signal.connect(lambda *_: self.changed.emit())
         runs.changed.connect(self._catch_up)
+        for signal in (document.undo.indexChanged, runs.changed):
+            signal.connect(lambda *_: self._drop_offers())
+        self.keeping.afresh_wanted.connect(self.start_afresh)
         document.hidden.connect(self._offer_hidden)
         self.opening.opened.connect(self._show_opened)
         self.opening.changed.connect(lambda: self.plan_bar.set_locked(self.opening.reason))
@@ -130,6 +135,7 @@ class Studio(QObject):
         found: dict[str, Callable[[], Any]] = {
             "reload": self.reload,
             "close": self.close_checkpoint,
+            "afresh": self.start_afresh,
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
             "undo": self.document.undo.undo,
@@ -171,13 +177,13 @@ class Studio(QObject):
         elif path == self.opening.path:
             return
         elif model is not None and model.path == path:
-            self._open(path, self.document.state.plan)
+            self._open(path)
         else:
             self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
 
     def unless_lost(self, question: str, yes: str, proceed: Callable[[], object]) -> None:
-        """Proceed at once, or, where a plan that is not saved would go, when the user agrees."""
-        if not self._settings["confirm_quit"] or self.document.is_saved:
+        """Proceed at once, or, where a plan would go that is neither saved nor kept, when the user agrees."""
+        if not self._settings["confirm_quit"] or self.document.is_saved or self.keeping.keep_now():
             proceed()
             return
         count = len(self.document.state.edits)
@@ -185,18 +191,25 @@ class Studio(QObject):
         text = f"The plan is not saved.{held} Save it with {keys_of('save_plan')}."
         confirm(self._window, question, text, f"{yes} without saving", proceed)
 
-    def _open(self, path: Path, plan: core.Plan | None = None) -> None:
+    def _open(self, path: Path) -> None:
         self._former = list(self._window.cards.shown)
-        self.opening.open(path, plan or core.preset(DEFAULT_PRESET))
+        keeping = self.keeping
+        keeping.keep_now()  # it may be the same checkpoint by another path
+        shelf, held, work = keeping.shelf_in_use, keeping.held, keeping.work() if self._is_open(path) else None
+        self.opening.open(path, lambda: recall.opening(path, shelf, held, work))
 
-    def _show_opened(self, path: Path) -> None:
+    def _is_open(self, path: Path) -> bool:
+        return self.document.model is not None and self.document.model.path == path
+
+    def _show_opened(self, path: Path, found: recall.Found) -> None:
         self._window.cards.clear(self._former)
         self._window.show_workspace(True)
+        self.keeping.show(found, again=self._is_open(found.model.path))
         self.workspace.layers.setFocus()
         self.opened.emit(path)
 
     def reload(self) -> None:
-        """Read the headers again; the plan stays, and choices by hand where their layers still are."""
+        """Read the headers again; plan, undo and view stay, and choices by hand where their layers still are."""
         if self.document.model is not None:
             self.open(self.document.model.path)
 
@@ -208,7 +221,20 @@ class Studio(QObject):
         self.opening.cancel()
         self.unless_lost("Close the checkpoint?", "Close it", self._close)
 
+    def start_afresh(self) -> None:
+        """The standard plan, without history and results."""
+        if self.runs.active or self.opening.reason:
+            hint = f"Cancel it ({keys_of('stop')}) or wait."
+            self.told.emit(Message("warning", "Work is still running", hint=hint))
+        else:
+            self.keeping.start_afresh()
+
+    def _drop_offers(self) -> None:
+        cards = self._window.cards
+        cards.clear([card for card in cards.shown if card.message.title in (PICKED_UP, AFRESH)])
+
     def _close(self) -> None:
+        self.keeping.leave()
         self.document.close_model()
         self.document.opened.emit()
         self._session.note_closed()
@@ -216,8 +242,9 @@ class Studio(QObject):
         self._window.show_workspace(False)
 
     def close(self) -> None:
-        """Close the files, and what is being opened."""
+        """Keep what is not kept yet, close the files, and what is being opened."""
         self.opening.close()
+        self.keeping.close()
         self.document.close_model()
 
     # what belongs to no part alone
@@ -276,7 +303,7 @@ class Studio(QObject):
 
     def _reset_layout(self) -> None:
         self.workspace.reset_layout()
-        self.workspace.layers.hide_extra_columns()
+        self.workspace.layers.reset_columns()
 
     def _explain_formats(self) -> None:
         from studio.gui.shell.format_sheet import FormatSheet

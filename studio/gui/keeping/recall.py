@@ -1,0 +1,189 @@
+"""Recall: open a checkpoint and find what is kept of it, on the background thread."""
+
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from studio import core
+from studio.gui.keeping.shelf import RESULTS, RESULTS_SCHEMA, WORK, Entry, Shelf
+from studio.gui.keeping.work import NO_RULES, Encoder, NewerError, Work, decode
+from studio.gui.layers.choices import Edits, Names, PlanState
+from studio.gui.shell.cards import Message
+from studio.gui.shell.specs import keys_of
+
+Known = tuple[core.Choice, tuple[str, ...], core.LayerResult]
+DEFAULT_PRESET = "linear"
+ELSEWHERE = "another window has this checkpoint open and keeps its own work on it"
+STEP = 1000
+"""Lines read between two places to stop."""
+
+
+@dataclass
+class Found:
+    """A checkpoint and what is kept of it.
+
+    `work` holds for the model, `asked` is what was handed in for it. `held` is the entry that this window had before.
+    `problem` says why nothing can be kept, `recalled` whether anything was.
+    """
+
+    model: core.Model
+    groups: core.ScaleGroups
+    lines: core.ResultLines
+    encoder: Encoder
+    work: Work
+    asked: Work | None = None
+    held: Entry | None = None
+    entry: Entry | None = None
+    problem: str = ""
+    recalled: bool = False
+    known: list[Known] = field(default_factory=list)
+    results: core.ResultCache = field(default_factory=core.ResultCache)
+    notes: list[Message] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let go of the files, and of the entry unless it was held before: nobody wants this."""
+        if self.entry is not None and self.entry is not self.held:
+            self.entry.release()
+        self.model.close()
+
+
+Steps = Generator[Found | None, None, None]
+
+
+def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None) -> Steps:
+    """Open a checkpoint; yields None where it may be stopped, and at last what is found.
+
+    `work` is what was done in this window when the same is read again, `held` the entry that this window writes.
+    Raises CheckpointError, and PlanError when `work` does not fit any more.
+    """
+    model = core.open_model(path)
+    names = [layer.name for layer in model.layers]
+    lines, encoder = core.ResultLines(model), Encoder(names)
+    found = Found(model, core.ScaleGroups(model), lines, encoder, work or fresh_work(), work, held)
+    try:
+        yield None
+        yield from _recall(found, shelf, held)
+        if work is not None or found.work.now.rules is NO_RULES:
+            found.work = found.work.resolved(model)
+        core.prepare_estimates()
+    except BaseException:  # stopped, too
+        found.close()
+        raise
+    yield found
+
+
+def _recall(found: Found, shelf: Shelf | None, held: Entry | None) -> Iterator[None]:
+    if shelf is not None:
+        _find_entry(found, shelf, held)
+    if (entry := found.entry) is None:
+        return
+    if found.asked is None:
+        _recall_work(found, entry)
+    elif entry is not held and entry.is_held:
+        found.notes += replaced(entry, b"")
+    yield None
+    yield from _recall_results(found, entry, tidy=entry.is_held and entry is not held)
+    found.recalled = found.recalled or bool(found.known)
+
+
+def replaced(entry: Entry, own: bytes) -> list[Message]:
+    """Put aside work that the one at hand, which was written last as `own`, takes the place of; and say so."""
+    if entry.read_work() in (None, own):
+        return []
+    text = f"What was done to this checkpoint elsewhere stays as {entry.set_aside(WORK)}."
+    return [Message("info", "The plan of this window takes the place of one kept before", text)]
+
+
+def fresh_work() -> Work:
+    """Nothing done yet."""
+    return Work((PlanState(core.preset(DEFAULT_PRESET), NO_RULES, Edits(Names(()))),))
+
+
+def _find_entry(found: Found, shelf: Shelf, held: Entry | None) -> None:
+    path, fingerprint = found.model.path, found.lines.fingerprint
+    try:
+        entry = shelf.entry(path, fingerprint)
+        found.entry = held if held is not None and held.folder == entry.folder else entry
+        if not found.entry.hold():
+            found.problem = ELSEWHERE
+            return
+        found.entry.identify(path.absolute(), fingerprint)
+        shelf.trim(found.entry)
+    except OSError as error:
+        found.problem = f"{shelf.folder}: {error.strerror or error}"
+
+
+def _recall_work(found: Found, entry: Entry) -> None:
+    try:
+        data = entry.read_work()
+        if data is not None:
+            found.work = decode(data).resolved(found.model)
+            found.recalled = True
+    except NewerError as error:
+        found.notes.append(_unread(entry, WORK, "was written by a later version", f"It is {error}.", _LATER))
+    except core.PlanError as error:
+        found.notes.append(_unread(entry, WORK, "does not fit the checkpoint any more", f"{error}.", _DAMAGED))
+    except ValueError as error:
+        found.notes.append(_unread(entry, WORK, "is damaged", f"{error}.", _DAMAGED))
+    except OSError as error:
+        found.problem = f"{entry.folder / WORK}: {error.strerror or error}"
+
+
+_LATER = "Open the checkpoint with that version to go on, or choose again here."
+_DAMAGED = f"The plan is the standard one. Load a saved plan ({keys_of('load_plan')}), or choose again."
+
+
+def _unread(entry: Entry, name: str, what: str, why: str, hint: str) -> Message:
+    """Put a file aside, and say so."""
+    try:
+        where = f"It stays as {entry.set_aside(name)}." if entry.is_held else f"It is {entry.folder / name}."
+    except OSError as error:
+        where = f"{entry.folder / name} can not be put aside: {error.strerror}."
+    title = f"The {'plan' if name == WORK else 'list of results'} kept for this checkpoint {what}"
+    return Message("warning", title, f"{why} {where}", hint)
+
+
+def _recall_results(found: Found, entry: Entry, *, tidy: bool) -> Iterator[None]:
+    """Take over the results that still hold; put damaged ones aside, and write the file anew when most is waste."""
+    kept: dict[tuple[object, ...], bytes] = {}
+    damaged = total = 0
+    try:
+        for total, raw in enumerate(entry.lines()):
+            line = raw.rstrip(b"\n")
+            if total % STEP == STEP - 1:
+                yield None
+            if total == 0 and (schema := _schema(line)):
+                if schema > RESULTS_SCHEMA:
+                    why = f"It is schema {schema}, this version reads {RESULTS_SCHEMA}."
+                    found.notes.append(_unread(entry, RESULTS, "was written by a later version", why, _MEASURE))
+                    return
+                continue
+            try:
+                known = found.lines.known(line)
+            except ValueError:
+                damaged += raw.endswith(b"\n") and bool(line)  # a line without an end was cut short by a crash
+                continue
+            if known is not None:
+                kept[known[0].layer.name, known[0].recipe, known[1]] = line
+                found.known.append(known)
+                found.results.add(*known)
+        if damaged and tidy:
+            why = f"{damaged:,} of {total:,} lines can not be read; the others are in use."
+            found.notes.append(_unread(entry, RESULTS, "is damaged", why, _MEASURE))
+        if tidy and (damaged or total > 2 * len(kept) + STEP):
+            entry.rewrite_lines(list(kept.values()))
+    except OSError as error:
+        found.problem = f"{entry.folder / RESULTS}: {error.strerror or error}"
+
+
+_MEASURE = f"Quantize ({keys_of('quantize')}) measures again what is missing."
+
+
+def _schema(line: bytes) -> int:
+    """The schema that a head says, 0 for any other line."""
+    try:
+        said = json.loads(line)
+        return int(said["schema"]) if set(said) == {"schema"} else 0
+    except (ValueError, TypeError, KeyError):
+        return 0
