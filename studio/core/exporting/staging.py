@@ -20,9 +20,12 @@ from studio.core.errors import CheckpointError, ExportError
 from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, left_over, read_journal, remove
 from studio.core.exporting.exchange import exchange
 from studio.core.exporting.records import RECORD, Record, read_record
+from studio.core.exporting.write_back import start_writing_back
 from studio.core.names import printable
 
 SUFFIX = ".partial"
+_WRITE_BACK_NBYTES = 32 << 20
+"""Bytes after which the disk gets its share: a flush at the end would wait for all of them."""
 TEMPORARY = ".tmp"
 _OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp|\.json)?|.*\.json\.tmp")
 AGAIN = "run the same command again; finished shards are kept"
@@ -274,13 +277,18 @@ class StagedFile:
         except ExportError:
             os.close(self._descriptor)
             raise
+        self._waiting = 0
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of `data` at `offset`."""
+        self._waiting += len(data)
         with writing(self.path):
             while data:
                 count = os.pwrite(self._descriptor, data, offset)
                 data, offset = data[count:], offset + count
+        if self._waiting > _WRITE_BACK_NBYTES:
+            self._waiting = 0
+            start_writing_back(self._descriptor)
 
     def flush(self) -> None:
         """Flush the file to the disk; a failure ends the run."""
