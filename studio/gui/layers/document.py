@@ -5,17 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QObject, QSignalBlocker, Signal
-from PySide6.QtGui import QUndoCommand, QUndoStack
+from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, PlanState
-from studio.gui.layers.known import Known
+from studio.gui.layers.history import History, PlanHistory
+from studio.gui.layers.known import Known, kept_result
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 _NONE: Indices = np.zeros(0, np.int64)
-STEPS_KEPT = 100
-"""Steps of undo, and as many of redo, that outlive the window."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,6 @@ class Order:
 
     choices: Mapping[str, core.Choice]
     peers: Mapping[str, tuple[str, ...]]
-
-
-History = tuple[tuple[PlanState, ...], tuple[str, ...], int, int]
-"""States of the plan, what each step between them is called, which state is in force, which is saved (-1 for none)."""
 
 
 class Document(QObject):
@@ -58,14 +52,13 @@ class Document(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.model: core.Model | None = None
-        self.undo = QUndoStack(self)
+        self.undo = PlanHistory(self.apply, self)
         self.undo.cleanChanged.connect(lambda _clean: self.saved_changed.emit())
         self.cache = core.ResultCache()
         self.selected_indices = _NONE
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
         self.warning_line = 0.12
-        self._standing = False
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
     def open(self, model: core.Model, groups: core.ScaleGroups, state: PlanState) -> None:
@@ -147,36 +140,19 @@ class Document(QObject):
 
     def _push(self, text: str, state: PlanState) -> None:
         if not state.same(self.state):
-            self.undo.push(_Change(self, text, self.state, state))
+            self.undo.add(text, self.state, state)
 
     def history(self) -> History:
         """The states of the plan that undo and redo reach, as far as they are kept."""
-        stack = self.undo
-        first = max(stack.index() - STEPS_KEPT, 0)
-        steps = [stack.command(number) for number in range(first, min(stack.count(), stack.index() + STEPS_KEPT))]
-        changes = [step for step in steps if isinstance(step, _Change)]
-        states = (changes[0].before, *(step.after for step in changes)) if changes else (self.state,)
-        saved = stack.cleanIndex() - first
-        reached = 0 <= saved < len(states)
-        return states, tuple(step.text() for step in changes), stack.index() - first, saved if reached else -1
+        return self.undo.kept(self.state)
 
     def restore(self, states: Sequence[PlanState], texts: Sequence[str], at: int, saved: int) -> None:
         """Take over what `history` gave, for a checkpoint that was just opened in the state number `at`."""
-        self._standing = True
-        with QSignalBlocker(self.undo):
-            for before, after, text in zip(states, states[1:], texts, strict=False):
-                self.undo.push(_Change(self, text, before, after))
-            self.undo.setIndex(max(saved, 0))
-            (self.undo.setClean if saved >= 0 else self.undo.resetClean)()
-            self.undo.setIndex(at)
-        self._standing = False
-        self.undo.indexChanged.emit(at)
+        self.undo.restore(states, texts, at, saved)
         self.saved_changed.emit()
 
     def apply(self, state: PlanState) -> None:
         """Take over a state of the plan: the layers that it changes get their choice, and a known result at once."""
-        if self._standing:
-            return
         before, self.state = self.choices, state
         self.choices = self._chooser.choose(state)
         self._marks = self._groups.marks(self.choices.tiered)
@@ -224,7 +200,7 @@ class Document(QObject):
         taken = self._chooser.take(choices)
         found = self._known.results(taken, self._groups.marks(taken.tiered))
         both = zip(taken, found, strict=True)
-        return [result or _kept(choice) for choice, result in both if result is not None or choice.recipe is None]
+        return [result or kept_result(choice) for choice, result in both if result is not None or choice.recipe is None]
 
     def peers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that share the tensor scale of a layer now."""
@@ -340,31 +316,3 @@ class Document(QObject):
     def current(self) -> str:
         """The layer that details are shown for, or an empty text."""
         return self.store.names[int(self.selected_indices[-1])] if len(self.selected_indices) else ""
-
-
-def _kept(choice: core.Choice) -> core.LayerResult:
-    layer = choice.layer
-    return core.LayerResult(
-        layer.name,
-        layer.role,
-        layer.block,
-        layer.tensor.dtype,
-        layer.shape,
-        core.KEEP,
-        choice.reason,
-        layer.count,
-        layer.nbytes,
-        choice.nbytes,
-    )
-
-
-class _Change(QUndoCommand):
-    def __init__(self, document: Document, text: str, before: PlanState, after: PlanState) -> None:
-        super().__init__(text)
-        self._document, self.before, self.after = document, before, after
-
-    def redo(self) -> None:
-        self._document.apply(self.after)
-
-    def undo(self) -> None:
-        self._document.apply(self.before)

@@ -42,7 +42,7 @@ class Availability:
         stopped = self._busy() or sealed
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
         chosen = bool((store.codes != CODES[core.KEEP]).any())
-        selection = "" if document.selection else "select layers first"
+        selection = "" if len(document.selected_indices) else "select layers first"
         return {
             "open": "",
             "editable": opening,

@@ -15,8 +15,7 @@ from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
-from studio.gui.keeping import recall
-from studio.gui.keeping.keeping import AFRESH, PICKED_UP, Keeping
+from studio.gui.keeping.keeping import Keeping
 from studio.gui.layers.columns import COLUMNS
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
@@ -27,14 +26,14 @@ from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
 from studio.gui.pages.registry import PAGES
 from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.ask import confirm
 from studio.gui.shell.availability import Availability
-from studio.gui.shell.cards import Card, Message
+from studio.gui.shell.cards import Message
+from studio.gui.shell.checkpoints import Checkpoints
 from studio.gui.shell.main_window import MainWindow
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.several import about_several, of_same_layers
-from studio.gui.shell.specs import format_specs, keys_of
+from studio.gui.shell.specs import format_specs
 from studio.gui.shell.status import Status
 from studio.gui.shell.theme import Theme
 from studio.gui.shell.warning_line import WarningLine
@@ -68,7 +67,6 @@ class Studio(QObject):
         self._make_parts()
         self._make_lines()
         self.handlers = self._handlers()
-        self._former: list[Card] = []
         self._connect()
 
     def _make_parts(self) -> None:
@@ -95,6 +93,8 @@ class Studio(QObject):
         window.place_workspace(self.workspace)
         self.status = Status(window, self.document, self.runs, self.opening, self.keeping, self)
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
+        self.checkpoints = Checkpoints(window, self._settings, self._session, self)
+        self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
         if (state := self._session.part(COLUMNS_PART)) is not None:
             self.workspace.layers.horizontalHeader().restoreState(state)
@@ -102,21 +102,18 @@ class Studio(QObject):
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
         parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
-        for source in (*parts, self.reports, self.keeping):
+        for source in (*parts, self.reports, self.keeping, self.checkpoints):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
             signal.connect(lambda *_: self.changed.emit())
         for signal in (document.undo.indexChanged, runs.changed, self.details.changed, self.opening.changed):
             signal.connect(lambda *_: self.changed.emit())
         runs.changed.connect(self._catch_up)
-        for signal in (document.undo.indexChanged, runs.changed):
-            signal.connect(lambda *_: self._drop_offers())
-        self.keeping.afresh_wanted.connect(self.start_afresh)
         document.hidden.connect(self._offer_hidden)
-        self.opening.opened.connect(self._show_opened)
+        self.checkpoints.opened.connect(self.opened)
         self.opening.changed.connect(lambda: self.plan_bar.set_locked(self.opening.reason))
         strip.pause_wanted.connect(runs.toggle_pause)
-        strip.stop_wanted.connect(self._stop)
+        strip.stop_wanted.connect(self.checkpoints.stop)
         strip.worst_wanted.connect(self.editing.select_worst)
         self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
@@ -133,9 +130,9 @@ class Studio(QObject):
     def _handlers(self) -> dict[str, Callable[[], Any]]:
         runs, editing, layers = self.runs, self.editing, self.workspace.layers
         found: dict[str, Callable[[], Any]] = {
-            "reload": self.reload,
-            "close": self.close_checkpoint,
-            "afresh": self.start_afresh,
+            "reload": self.checkpoints.reload,
+            "close": self.checkpoints.close,
+            "afresh": self.checkpoints.start_afresh,
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
             "undo": self.document.undo.undo,
@@ -145,7 +142,7 @@ class Studio(QObject):
             "quantize": runs.quantize,
             "quantize_selection": lambda: runs.quantize(self.document.selection),
             "pause": runs.toggle_pause,
-            "stop": self._stop,
+            "stop": self.checkpoints.stop,
             "retry": runs.retry,
             "fold_all": lambda: layers.fold(folded=True, everywhere=True),
             "unfold_all": lambda: layers.fold(folded=False, everywhere=True),
@@ -170,90 +167,17 @@ class Studio(QObject):
 
     def open(self, path: Path) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
-        model = self.document.model
-        if self.runs.active:
-            hint = f"Cancel it ({keys_of('stop')}) or wait, then open the other checkpoint."
-            self.told.emit(Message("warning", "Work is still running", hint=hint))
-        elif path == self.opening.path:
-            return
-        elif model is not None and model.path == path:
-            self._open(path)
-        else:
-            self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
+        self.checkpoints.open(path)
 
     def unless_lost(self, question: str, yes: str, proceed: Callable[[], object]) -> None:
         """Proceed at once, or, where a plan would go that is neither saved nor kept, when the user agrees."""
-        if not self._settings["confirm_quit"] or self.document.is_saved or self.keeping.keep_now():
-            proceed()
-            return
-        count = len(self.document.state.edits)
-        held = f" {core.counted(count, 'choice')} by hand would go." if count else ""
-        text = f"The plan is not saved.{held} Save it with {keys_of('save_plan')}."
-        confirm(self._window, question, text, f"{yes} without saving", proceed)
-
-    def _open(self, path: Path) -> None:
-        self._former = list(self._window.cards.shown)
-        keeping = self.keeping
-        keeping.keep_now()  # it may be the same checkpoint by another path
-        shelf, held, work = keeping.shelf_in_use, keeping.held, keeping.work() if self._is_open(path) else None
-        self.opening.open(path, lambda: recall.opening(path, shelf, held, work))
-
-    def _is_open(self, path: Path) -> bool:
-        return self.document.model is not None and self.document.model.path == path
-
-    def _show_opened(self, path: Path, found: recall.Found) -> None:
-        self._window.cards.clear(self._former)
-        self._window.show_workspace(True)
-        self.keeping.show(found, again=self._is_open(found.model.path))
-        self.workspace.layers.setFocus()
-        self.opened.emit(path)
-
-    def reload(self) -> None:
-        """Read the headers again; plan, undo and view stay, and choices by hand where their layers still are."""
-        if self.document.model is not None:
-            self.open(self.document.model.path)
-
-    def close_checkpoint(self) -> None:
-        """Back to the welcome page; what goes on is stopped first."""
-        if self.runs.active:
-            self._stop()
-            return
-        self.opening.cancel()
-        self.unless_lost("Close the checkpoint?", "Close it", self._close)
-
-    def start_afresh(self) -> None:
-        """The standard plan, without history and results."""
-        if self.runs.active or self.opening.reason:
-            hint = f"Cancel it ({keys_of('stop')}) or wait."
-            self.told.emit(Message("warning", "Work is still running", hint=hint))
-        else:
-            self.keeping.start_afresh()
-
-    def _drop_offers(self) -> None:
-        cards = self._window.cards
-        cards.clear([card for card in cards.shown if card.message.title in (PICKED_UP, AFRESH)])
-
-    def _close(self) -> None:
-        self.keeping.leave()
-        self.document.close_model()
-        self.document.opened.emit()
-        self._session.note_closed()
-        self._window.cards.clear()
-        self._window.show_workspace(False)
+        self.checkpoints.unless_lost(question, yes, proceed)
 
     def close(self) -> None:
         """Keep what is not kept yet, close the files, and what is being opened."""
-        self.opening.close()
-        self.keeping.close()
-        self.document.close_model()
+        self.checkpoints.leave()
 
     # what belongs to no part alone
-
-    def _stop(self) -> None:
-        """Stop whatever goes on: opening, a run, a look at a layer."""
-        self.opening.cancel()
-        self.details.stop()
-        self.runs.stop()
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
@@ -277,7 +201,7 @@ class Studio(QObject):
         field.selectAll()
 
     def _clear(self) -> None:
-        if self.document.selection:
+        if len(self.document.selected_indices):
             self.document.select([])
         else:
             self.workspace.filter_bar.field.clear()
