@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers mac-proof pictures package clean
+.PHONY: demo test lint bench architectures consumers faults mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -20,6 +20,7 @@ lint: .venv/.dev
 bench: .venv/.dev
 	@$(BIN)/python tests/benchmarks/kernels_cpu.py
 	@$(BIN)/python tests/benchmarks/end_to_end.py
+	@$(BIN)/python -m tests.benchmarks.scale
 	@$(BIN)/python -m tests.benchmarks.window
 
 architectures: .venv/.dev
@@ -34,6 +35,9 @@ architectures: .venv/.dev
 
 consumers: .venv/.dev
 	@$(BIN)/python -m tests.consumers --publish
+
+faults: .venv/.dev
+	@$(BIN)/python -m tests.faults.random_kills
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt

@@ -40,10 +40,10 @@ class Census:
     @classmethod
     def from_bfloat16_counts(cls, counts: NDArray[np.uint64]) -> "Census":
         """The census of bfloat16 weights, where the counts alone tell everything exactly."""
-        filled = filled_bins(counts)
-        values, found = bin_values()[filled], counts[filled].astype(np.float64)
+        filled = _filled(counts)
+        values, found = filled.values, filled.counts.astype(np.float64)
         squares = values * values
-        largest = float(values[-1]) if filled.size else 0.0
+        largest = float(values[-1]) if values.size else 0.0
         return cls(counts, largest, float(squares @ found), float((squares * squares) @ found))
 
     @classmethod
@@ -58,6 +58,11 @@ class Census:
             self.sum2 + other.sum2,
             self.sum4 + other.sum4,
         )
+
+    @property
+    def finite(self) -> "FilledBins":
+        """The bins of finite weights that are not empty: few of all, so several questions are best put to them."""
+        return _filled(self.counts)
 
     @property
     def count(self) -> int:
@@ -91,8 +96,7 @@ class Census:
 
     def above(self, threshold: float) -> int:
         """Number of finite weights with |w| > threshold, to the resolution of the bins."""
-        first = int(np.searchsorted(bin_values()[:INFINITY_BIN], threshold, side="right"))
-        return int(self.counts[first:INFINITY_BIN].sum())
+        return self.finite.above(threshold)
 
     def outliers(self, sigmas: float = 6.0) -> int:
         """Number of finite weights beyond `sigmas` standard deviations."""
@@ -104,18 +108,38 @@ class Census:
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...]:
         """Like `quantile`, for several shares."""
-        filled = filled_bins(self.counts)
-        if not filled.size:
+        return self.finite.quantiles(shares)
+
+
+@dataclass(frozen=True, slots=True)
+class FilledBins:
+    """Bins that hold weights, in order: their smallest magnitudes, float64, and how many weights each holds, uint64."""
+
+    values: NDArray[np.float64]
+    counts: NDArray[np.uint64]
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return int(self.counts.sum())
+
+    def above(self, threshold: float) -> int:
+        """See `Census.above`."""
+        return int(self.counts[np.searchsorted(self.values, threshold, side="right") :].sum())
+
+    def quantiles(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """See `Census.quantiles`."""
+        if not self.values.size:
             return (0.0,) * len(shares)
-        total = np.cumsum(self.counts[filled])
+        total = np.cumsum(self.counts)
         count = int(total[-1])
         ranks = np.array([min(max(math.ceil(q * count), 1), count) for q in shares], np.uint64)
-        return tuple(bin_values()[filled[np.searchsorted(total, ranks)]].tolist())
+        return tuple(self.values[np.searchsorted(total, ranks)].tolist())
 
 
-def filled_bins(counts: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """The bins of finite weights that are not empty, in order."""
-    return np.flatnonzero(counts[:INFINITY_BIN] != 0)  # of truth values this is many times faster than of numbers
+def _filled(counts: NDArray[np.uint64]) -> FilledBins:
+    bins = (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of truth values this is many times faster than of numbers
+    return FilledBins(bin_values()[bins], counts[bins])
 
 
 @dataclass(frozen=True, slots=True)

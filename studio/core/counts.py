@@ -4,6 +4,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 _TYPECODES = ("B", "H", "I", "Q")
 _LARGEST = 1 << 16
 
@@ -18,6 +21,15 @@ class Counts(Sequence[int]):
         filled = [i for i, count in enumerate(whole) if count]
         first, stop = (filled[0], filled[-1] + 1) if filled else (0, 0)
         self._set(len(whole), first, whole[first:stop])
+
+    @classmethod
+    def of(cls, counts: NDArray[np.uint64]) -> "Counts":
+        """The counts in an array."""
+        filled = counts.nonzero()[0]
+        first, stop = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
+        made = cls.__new__(cls)
+        made._set(len(counts), first, counts[first:stop].tolist())
+        return made
 
     def _set(self, size: int, first: int, counts: Sequence[int]) -> None:
         largest = max(counts, default=0)

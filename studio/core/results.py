@@ -7,9 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels import Census
-from kernels.fidelity import bin_values, filled_bins, relative_error, snr_db
+from kernels.fidelity import FilledBins, relative_error, snr_db
 from studio.core.counts import NO_COUNTS, Counts
 from studio.core.model import Layer
 from studio.core.planning.plan import Choice
@@ -149,17 +150,19 @@ def finite(value: Any) -> Any:
 
 def statistics(census: Census) -> Statistics:
     """The distribution that a census tells."""
-    sigma = census.sigma
+    filled, nan, infinite = census.finite, census.nan, census.infinite
+    count = filled.count + nan + infinite
+    sigma = math.sqrt(census.sum2 / count) if count else 0.0
     return Statistics(
         max_abs=census.max_abs,
         sigma=sigma,
-        kurtosis=census.kurtosis,
-        outliers=census.above(_OUTLIER_SIGMAS * sigma),
+        kurtosis=census.sum4 * count / census.sum2**2 if census.sum2 > 0 else 0.0,
+        outliers=filled.above(_OUTLIER_SIGMAS * sigma),
         zeros=census.zeros,
-        nan=census.nan,
-        infinite=census.infinite,
-        quantiles=census.quantiles((0.5, 0.99, 0.999, 0.9999)),
-        histogram=histogram(census, sigma),
+        nan=nan,
+        infinite=infinite,
+        quantiles=filled.quantiles((0.5, 0.99, 0.999, 0.9999)),
+        histogram=histogram(filled, sigma),
     )
 
 
@@ -171,16 +174,21 @@ def histogram_edges() -> tuple[float, ...]:
     return tuple(2 ** (low + i / HISTOGRAM_STEPS_PER_OCTAVE) for i in range(steps))
 
 
-def histogram(census: Census, sigma: float) -> Counts:
+@lru_cache
+def _edges() -> NDArray[np.float64]:
+    return np.array(histogram_edges())
+
+
+def histogram(filled: FilledBins, sigma: float) -> Counts:
     """Weights that are not zero per bin of `histogram_edges`, |w| in units of `sigma`."""
-    edges = np.array(histogram_edges()) * sigma
+    edges = _edges() * sigma
     if not sigma:
         return Counts([0] * (len(edges) - 1))
-    filled = filled_bins(census.counts)
-    filled = filled[filled > 0]
-    bins = np.clip(np.searchsorted(edges, bin_values()[filled], side="right") - 1, 0, len(edges) - 2)
-    found = np.bincount(bins, weights=census.counts[filled], minlength=len(edges) - 1)
-    return Counts(found.astype(np.int64).tolist())
+    start = int(np.searchsorted(filled.values, 0, side="right"))
+    values, counts = filled.values[start:], filled.counts[start:]
+    bins = np.searchsorted(edges, values, side="right") - 1
+    np.clip(bins, 0, len(edges) - 2, out=bins)
+    return Counts.of(np.bincount(bins, weights=counts, minlength=len(edges) - 1).astype(np.uint64))
 
 
 def layer_result(
@@ -206,6 +214,6 @@ def layer_result(
         rows=errors.rows,
         vanished_rows=errors.vanished_rows,
         tensor_scales=tuple(float(g) for g in tensor_scales),
-        scale_counts=NO_COUNTS if errors.scale_counts is None else Counts(errors.scale_counts.tolist()),
+        scale_counts=NO_COUNTS if errors.scale_counts is None else Counts.of(errors.scale_counts),
         statistics=distribution,
     )

@@ -45,7 +45,7 @@ class SourceFile:
         """A descriptor of the file as it was first seen."""
         if self._closed:
             raise ValueError(f"[SourceFile] read after it was closed: {self.path}")
-        with _opened(self.path) as descriptor:
+        with _opened(self.path, known=True) as descriptor:
             if _fingerprint(os.fstat(descriptor)) != self.fingerprint:
                 raise self._changed()
             yield descriptor
@@ -100,10 +100,10 @@ class SourceFile:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """A descriptor of a regular file, opened without waiting for anything."""
+def _opened(path: Path, *, known: bool = False) -> Iterator[int]:
+    """A descriptor of a regular file, opened without waiting; what is not `known` is looked at before."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not known and not stat.S_ISREG(path.stat().st_mode):
             raise CheckpointError("not a regular file", file=path)
         descriptor = os.open(path, _OPEN_FLAGS)
     except OSError as error:

@@ -14,7 +14,8 @@ from studio.core.layouts.documents import json_document
 LARGEST = 4 << 30
 _LARGEST_HEAD = _LARGEST_LINE = 64 << 20
 _LARGEST_WHOLE = 1 << 30
-_MARK, _END = b'  "layers": [', b"  ]"
+_MARK, _END = b'  "layers":[', b"  ]"
+"""No pretty printer writes the first of these lines, so that it tells that each layer has a line of its own."""
 
 
 def layer_line(layer: Mapping[str, Any]) -> bytes:
@@ -24,8 +25,8 @@ def layer_line(layer: Mapping[str, Any]) -> bytes:
 
 def with_layers(head: Mapping[str, Any], lines: Iterable[bytes]) -> Iterator[bytes]:
     """A JSON document: the entries of `head`, then "layers", a line for each."""
-    start, _, end = json_document({**head, "layers": []}).rpartition(b"]")
-    yield start
+    start, _, end = json_document({**head, "layers": []}).rpartition(b": []")
+    yield start + b":["
     mark = b"\n    "
     for line in lines:
         yield mark + line
@@ -56,15 +57,15 @@ class LayerLines:
         for line in lines:
             if line == _MARK:
                 break
-        more = True
+        more: bool | None = None
         for line in lines:
             if line == _END:
                 break
-            if not more:
+            if more is False:
                 raise self._damaged()
             more = line.endswith(b",")
             yield line[4:-1] if more else line[4:]
-        if list(lines) != [b"}", b""] or more:
+        if more or list(lines) not in ([b"}", b""], [b"}"]):
             raise self._damaged()
 
     def layers(self) -> Iterator[dict[str, Any]]:

@@ -243,7 +243,7 @@ def _side(engine: Engine, look: _Look, weight: NDArray[np.float32], recipe: Reci
     assert fidelity.block_error is not None
     census = engine.backend.census(engine.backend.decode(quantized))
     return _Side(
-        np.array(histogram(census, look.sigma), np.int64),
+        np.array(histogram(census.finite, look.sigma), np.int64),
         census.zeros,
         _uses(quantized),
         (fidelity.row_error, fidelity.row_squares),
@@ -355,7 +355,7 @@ def _detail(look: _Look, whole: _Sums, census: Census) -> LayerDetail:
         kurtosis=census.kurtosis,
         zeros=census.zeros,
         outliers=census.outliers(),
-        histogram=histogram(census, census.sigma),
+        histogram=histogram(census.finite, census.sigma),
         tail=_tail(census),
         within=whole.ratios.total[1:],
         dead=whole.dead,
