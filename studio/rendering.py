@@ -41,6 +41,10 @@ def show_inspection(model: core.Model, console: Console) -> None:
     console.say(model.read_by)
     if model.quantized_by:
         console.say(f"It is already quantized: {model.quantized_by}")
+        if core.exported(model):
+            console.say(
+                "\nNext: nvfp4-studio verify DIR --source SRC proves it against the checkpoint it was made from."
+            )
     else:
         console.say("\nWhat the preset linear quantizes:")
         _show_shares(core.resolve(core.preset("linear"), model), console)

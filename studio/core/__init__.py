@@ -40,6 +40,7 @@ from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening.checkpoint import open_model
+from studio.core.opening.exports import Exported, exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.plan import (
@@ -88,6 +89,7 @@ __all__ = [
     "Event",
     "Export",
     "ExportError",
+    "Exported",
     "Finished",
     "FormatDetail",
     "Layer",
@@ -134,6 +136,7 @@ __all__ = [
     "estimate",
     "expert_index",
     "export",
+    "exported",
     "exported_results",
     "fitted",
     "hand_rules",

@@ -179,7 +179,7 @@ def test_sizes_are_exact_to_the_byte_in_every_layout(
     options = ("--layout", layout, "--format", name, "--json")
     plan = events(studio("plan", source, *options).out)
     done = events(studio("quantize", source, tmp_path / "out", *options).out)
-    with core.open_model(tmp_path / "out") as made:
+    with core.open_model(tmp_path / "out" / "model.safetensors") as made:
         stored = sum(layer.tensor.nbytes for layer in made.layers)
     assert plan["plan"][0]["nbytes_after"] == done["finished"][0]["nbytes_out"] == stored
     assert plan["plan"][0]["layout"] == layout

@@ -360,7 +360,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def stored(folder: Path) -> Iterator[tuple[str, str, bytes]]:
-    with core.open_model(folder) as model:
+    with core.open_model(folder / "model.safetensors") as model:
         for layer in model.layers:
             data = layer.stored.file.read(layer.tensor.start, layer.tensor.nbytes)
             yield layer.tensor.name, layer.tensor.dtype, bytes(data)
@@ -398,7 +398,7 @@ def test_every_format_is_exported_at_the_size_said_and_verified(
 ) -> None:
     assert studio("quantize", source, tmp_path / "out", "--format", name).code == 0
     assert studio("verify", tmp_path / "out", "--source", source).code == 0
-    with core.open_model(source) as model, core.open_model(tmp_path / "out") as written:
+    with core.open_model(source) as model, core.open_model(tmp_path / "out" / "model.safetensors") as written:
         (choice,) = [c for c in core.resolve(core.preset("linear").with_format(name), model) if c.layer.name == DOWN]
         parts = [layer.tensor for layer in written.layers if layer.tensor.name.startswith(DOWN)]
         assert choice.nbytes == sum(part.nbytes for part in parts)

@@ -265,7 +265,7 @@ def _checked(export: _Export, entry: Entry, header: Header) -> Check:
     if export.source:
         _check_same_source(entry, export.source, export.folder)
     check = export.check(entry)
-    _check_parts(check, header, export.folder / entry.shard)
+    check_parts(check, header, export.folder / entry.shard)
     return check
 
 
@@ -315,7 +315,7 @@ def _check_same_source(entry: Entry, source: Model, folder: Path) -> None:
         raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
 
 
-def _check_parts(check: Check, header: Header, path: Path) -> None:
+def check_parts(check: Check, header: Header, path: Path) -> None:
     """The stored tensors have the dtypes and shapes that the manifest promises, and the parts fit inside."""
     for part in check.parts:
         tensor = header.tensors.get(part.name)

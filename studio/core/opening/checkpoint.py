@@ -1,6 +1,7 @@
 """open_model: from a path to a Model. Reads headers, index and config, believes none of them, and says what is odd."""
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from studio.core.containers.links import check_link, in_snapshot, is_blob
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
 from studio.core.layouts.detect import leftovers, quantization_method
-from studio.core.model import Model
+from studio.core.model import Layer, Model, Stored
 from studio.core.names import printable
+from studio.core.opening.exports import exported_layers, is_export
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import stored_input_first
 from studio.core.opening.side_files import side_files
@@ -48,18 +50,29 @@ def _open(path: Path) -> Model:
         what = "neither a folder nor a .safetensors file"
         raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
     config = _config(folder)
-    beside = side_files(folder, warnings) if config or place.is_dir() else ()
     family, known = family_of(config), is_known(config)
     stored, declared = opened.stored, _declared(folder, config, warnings)
     found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
-    layers = layers_of(stored, config, family, found, warnings)
-    method = quantization_method(stored, declared, found)
+    method, layers = _exported(folder, stored, warnings) if place.is_dir() and is_export(folder) else ("", ())
+    beside = side_files(folder, warnings) if not method and (config or place.is_dir()) else ()
+    if not method:
+        layers = layers_of(stored, config, family, found, warnings)
+        method = quantization_method(stored, declared, found)
     warnings += leftovers(declared, found, method)
     if config.get("model_type") and not known:
         kind = printable(config["model_type"], 60)
         warnings.append(f"model type {kind!r} is unknown: roles come from names alone, check them")
     files = tuple(opened.files.values())
     return Model(place, files, layers, config, beside, tuple(warnings), method, family, known)
+
+
+def _exported(folder: Path, stored: Mapping[str, Stored], warnings: list[str]) -> tuple[str, tuple[Layer, ...]]:
+    """What an export of ours says of its layers; nothing, with a warning, where it is not true."""
+    try:
+        return exported_layers(folder, stored)
+    except CheckpointError as error:
+        warnings.append(f"it is shown as it is stored, not as its manifest says: {error}")
+        return "", ()
 
 
 def _config(folder: Path) -> dict[str, Any]:
