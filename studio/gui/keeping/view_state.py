@@ -102,10 +102,11 @@ def _bring_up(tabs: QTabWidget, title: object) -> None:
 def _table_state(view: LayerView) -> dict[str, Any]:
     table, head = view.table, view.horizontalHeader()
     order = sorted(range(len(KEYS)), key=head.visualIndex)
+    shown = [number for number in order if number and not view.isColumnHidden(number)]  # names take what is left
     return {
         "order": [KEYS[number] for number in order],
         "said": view.said_columns,
-        "widths": {KEYS[number]: view.columnWidth(number) for number in order if not view.isColumnHidden(number)},
+        "widths": {KEYS[number]: view.columnWidth(number) for number in shown},
         "by_kind": table.by_kind,
         "sort": [KEYS[table.sort_column], table.descending] if table.sort_column >= 0 else [],
         **(_folds(table) if view.has_layers else {}),
