@@ -39,7 +39,9 @@ class CpuBackend:
         """See `Backend.census`."""
         weight = np.ascontiguousarray(weight)
         counts = np.zeros(MAGNITUDE_BINS, np.uint64)
-        task = library.CensusTask(weight.ctypes.data, counts.ctypes.data, weight.size, _dtype(weight, "census"))
+        task = library.CensusTask(
+            library.address(weight), library.address(counts), weight.size, _dtype(weight, "census")
+        )
         if self._library.nvfp4_census(self._number, ctypes.byref(task)):
             raise MemoryError("[census] no memory for the counters")
         return Census(counts, task.max_abs, task.sum2, task.sum4)
@@ -62,9 +64,9 @@ class CpuBackend:
         biases = np.empty_like(scales) if row.affine else None
         measured = _Measured(rows, width // row.block, blocks) if measure or blocks else None
         task = library.EncodeTask(
-            weight=weight.ctypes.data,
-            codes=codes.ctypes.data,
-            scales=scales.ctypes.data,
+            weight=library.address(weight),
+            codes=library.address(codes),
+            scales=library.address(scales),
             biases=library.address(biases),
             measure=ctypes.pointer(measured.structure) if measured else None,
             rows=rows,

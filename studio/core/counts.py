@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, overload
 
 import numpy as np
@@ -67,9 +68,8 @@ class Counts(Sequence[int]):
         return self._size
 
     def __iter__(self) -> Iterator[int]:
-        yield from (0 for _ in range(self._first))
-        yield from self._counts
-        yield from (0 for _ in range(self._size - self._first - len(self._counts)))
+        after = self._size - self._first - len(self._counts)
+        return chain(repeat(0, self._first), self._counts, repeat(0, after))
 
     @overload
     def __getitem__(self, at: int) -> int: ...

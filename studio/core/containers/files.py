@@ -3,8 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +36,25 @@ class SourceFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._closed = False
-        with _opened(path) as descriptor:
-            self.fingerprint = _fingerprint(os.fstat(descriptor))
+        self.fingerprint = _first_seen(path)
 
-    @contextmanager
-    def _same(self) -> Iterator[int]:
-        """A descriptor of the file as it was first seen."""
+    def _opened(self) -> int:
+        """A descriptor of the file as it was first seen, to be closed with `_close`."""
         if self._closed:
             raise ValueError(f"[SourceFile] read after it was closed: {self.path}")
-        with _opened(self.path, known=True) as descriptor:
-            if _fingerprint(os.fstat(descriptor)) != self.fingerprint:
-                raise self._changed()
-            yield descriptor
+        descriptor = _open(self.path)
+        try:
+            self._check_same(descriptor)
+        except BaseException:
+            _close(descriptor)
+            raise
+        return descriptor
+
+    def _check_same(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        _check_regular(found, self.path)
+        if _fingerprint(found) != self.fingerprint:
+            raise self._changed()
 
     def _changed(self) -> CheckpointError:
         return CheckpointError("changed while it was in use", file=self.path, hint="run it again on a quiet folder")
@@ -66,27 +72,35 @@ class SourceFile:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset`; raises CheckpointError when the file ends before or was changed."""
-        with self._same() as descriptor:
-            done = 0
-            while done < len(buffer):
-                try:
-                    got = os.preadv(descriptor, [buffer[done:]], offset + done)
-                except OSError as error:
-                    raise unreadable(error, self.path) from None
-                if not got:
-                    raise CheckpointError("truncated while it was read: it changed", file=self.path)
-                done += got
+        descriptor = self._opened()
+        try:
+            self._fill(buffer, descriptor, offset)
+        finally:
+            _close(descriptor)
+
+    def _fill(self, buffer: memoryview, descriptor: int, offset: int) -> None:
+        done = 0
+        while done < len(buffer):
+            try:
+                got = os.preadv(descriptor, [buffer[done:]], offset + done)
+            except OSError as error:
+                raise unreadable(error, self.path) from None
+            if not got:
+                raise CheckpointError("truncated while it was read: it changed", file=self.path)
+            done += got
 
     def read_ahead(self, offset: int, count: int) -> None:
         """Tell the system that these bytes are needed soon, where it can be told."""
         if hasattr(os, "posix_fadvise"):
-            with self._same() as descriptor:
+            descriptor = self._opened()
+            try:
                 os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_WILLNEED)
+            finally:
+                _close(descriptor)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when the file was modified or replaced since it was first opened."""
-        with self._same():
-            pass
+        _close(self._opened())
 
     def close(self) -> None:
         """Read no more from it; it may be closed twice."""
@@ -99,22 +113,38 @@ class SourceFile:
         self.close()
 
 
-@contextmanager
-def _opened(path: Path, *, known: bool = False) -> Iterator[int]:
-    """A descriptor of a regular file, opened without waiting; what is not `known` is looked at before."""
+def _first_seen(path: Path) -> Fingerprint:
+    """The fingerprint of a file that nothing is known of; it is looked at before it is opened."""
     try:
-        if not known and not stat.S_ISREG(path.stat().st_mode):
-            raise CheckpointError("not a regular file", file=path)
-        descriptor = os.open(path, _OPEN_FLAGS)
+        before = path.stat()
     except OSError as error:
         raise unreadable(error, path) from None
+    _check_regular(before, path)
+    descriptor = _open(path)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise CheckpointError("not a regular file", file=path)
-        yield descriptor
+        found = os.fstat(descriptor)
+        _check_regular(found, path)
     finally:
-        with suppress(OSError):  # nothing was written, so nothing can be lost
-            os.close(descriptor)
+        _close(descriptor)
+    return _fingerprint(found)
+
+
+def _open(path: Path) -> int:
+    """A descriptor, without waiting."""
+    try:
+        return os.open(path, _OPEN_FLAGS)
+    except OSError as error:
+        raise unreadable(error, path) from None
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # nothing was written, so nothing can be lost
+        os.close(descriptor)
+
+
+def _check_regular(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError("not a regular file", file=path)
 
 
 def _fingerprint(found: os.stat_result) -> Fingerprint:

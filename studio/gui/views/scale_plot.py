@@ -44,6 +44,9 @@ class ScalePlot(Plot):
         self.box.setMouseEnabled(x=False, y=False)
         self.regime: core.Regime | None = None
         self._shares: NDArray[np.float64] = np.zeros(len(PLACES) - 1)
+        self._theme: Theme | None = None
+        self._bars: pg.BarGraphItem | None = None
+        self._zones: list[tuple[str, float, pg.TextItem]] = []
         self._labels: list[tuple[pg.TextItem, str, str]] = []
         self._low = 0
         self._top = 1.0
@@ -51,24 +54,22 @@ class ScalePlot(Plot):
 
     def show_regime(self, regime: core.Regime, theme: Theme, color: str, top: float) -> None:
         """Draw the blocks of a regime, on an axis up to `top` percent."""
-        self.regime = regime
-        self.plotItem.clear()
+        self.regime, self._top = regime, top
+        if theme != self._theme:
+            self._theme = theme
+            self._draw_zones(theme)
         self._shares = 100 * regime.counts / max(regime.blocks, 1)
-        self._draw_zones(regime, theme, top)
-        filled = self._shares > 0
-        self.addItem(
-            pg.BarGraphItem(
-                x0=PLACES[:-1][filled],
-                x1=PLACES[1:][filled],
-                y0=0,
-                height=self._shares[filled],
-                brush=color,
-                pen=pg.mkPen(None),
-            ),
-            ignoreBounds=True,
-        )
-        self._top = top
+        self._draw_bars(color)
+        self._place_labels(regime, top)
         self._fit()
+
+    def _draw_bars(self, color: str) -> None:
+        filled = self._shares > 0
+        if self._bars is not None:
+            self.removeItem(self._bars)
+        edges = {"x0": PLACES[:-1][filled], "x1": PLACES[1:][filled], "y0": 0, "height": self._shares[filled]}
+        self._bars = pg.BarGraphItem(**edges, brush=color, pen=pg.mkPen(None))
+        self.addItem(self._bars, ignoreBounds=True)
 
     def _fit(self) -> None:
         """All scales, with room for half of the last label, and names of the zones where there is room."""
@@ -77,8 +78,10 @@ class ScalePlot(Plot):
         self.show_range((PLACES[0], PLACES[-1] + margin), (0.0, self._top))
         self._write_labels()
 
-    def _draw_zones(self, regime: core.Regime, theme: Theme, top: float) -> None:
-        self._labels, self._low = [], LOW * theme.font_px
+    def _draw_zones(self, theme: Theme) -> None:
+        """They are the same for every regime, and drawn once: each is three items of the scene."""
+        self.plotItem.clear()
+        self._zones, self._bars, self._low = [], None, LOW * theme.font_px
         tints = (theme.error, theme.warning, theme.good, theme.error)
         for zone, tint, low, high in zip(core.ZONES, tints, STARTS, STARTS[1:], strict=False):
             color = pg.mkColor(tint)
@@ -86,16 +89,22 @@ class ScalePlot(Plot):
             region = pg.LinearRegionItem((low, high), movable=False, brush=color, pen=pg.mkPen(None))
             region.setZValue(-50)
             self.addItem(region, ignoreBounds=True)
-            self._label_zone(_percent(regime.share(zone)), zone, ((low + high) / 2, top), theme)
+            self._zones.append((zone, (low + high) / 2, self._label_of(zone, theme)))
 
-    def _label_zone(self, share: str, zone: str, place: tuple[float, float], theme: Theme) -> None:
+    def _label_of(self, zone: str, theme: Theme) -> pg.TextItem:
         upright = zone == "normal"
         label = pg.TextItem(color=theme.text, anchor=(0.5, 0) if upright else (1, 0.5), angle=0 if upright else 90)
         label.setFont(self.font())
         label.setZValue(20)
         self.addItem(label, ignoreBounds=True)
-        label.setPos(*place)
-        self._labels.append((label, f"{zone} {share}", share))
+        return label
+
+    def _place_labels(self, regime: core.Regime, top: float) -> None:
+        self._labels = []
+        for zone, middle, label in self._zones:
+            share = _percent(regime.share(zone))
+            label.setPos(middle, top)
+            self._labels.append((label, f"{zone} {share}", share))
 
     def _write_labels(self) -> None:
         """Name the zones where there is room: a text that would lie on another is shortened, or left out."""
