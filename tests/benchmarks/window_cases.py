@@ -6,7 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TICK_MS = 5
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj")
 LAYERS_PER_BLOCK = len(KINDS) + 1
+TINY_LAYERS = 4704
 
 
 def heavy_checkpoint(folder: Path, layers: int = 40) -> Path:
@@ -33,6 +34,15 @@ def heavy_checkpoint(folder: Path, layers: int = 40) -> Path:
     weight = np.random.default_rng(5).normal(size=(2048, 4096)).astype(np.float16)
     shapes = {f"model.layers.{i}.mlp.down_proj.weight": weight for i in range(layers)}
     _write(folder, dict.fromkeys(shapes, (weight.shape, weight)))
+    return folder
+
+
+def tiny_checkpoint(folder: Path, blocks: int = 32, experts: int = 49) -> Path:
+    """Experts of 64 x 64 weights, `TINY_LAYERS` of them with the defaults."""
+    folder.mkdir()
+    weight = np.random.default_rng(5).normal(0, 0.02, (64, 64)).astype(np.float16)
+    each = [f"mlp.experts.{e}.{leaf}.weight" for e in range(experts) for leaf in ("gate_proj", "up_proj", "down_proj")]
+    _write(folder, {f"model.layers.{b}.{name}": (weight.shape, weight) for b in range(blocks) for name in each})
     return folder
 
 
@@ -160,6 +170,32 @@ class Driver:
         self.wait(lambda: not self.studio.runs.active)
         timer.stop()
         return [after - before for before, after in pairwise(ticks)]
+
+    def gaps_for(self, seconds: float) -> list[float]:
+        """What `gaps_while` gives for quantizing to every format in turn, until it went on for so long."""
+        gaps: list[float] = []
+        for name in cycle(core.FORMATS):
+            self.studio.editing.set_plan_format(name)
+            self.settle()
+            gaps += self.gaps_while("quantize")
+            if sum(gaps) > seconds:
+                return gaps
+            if name == tuple(core.FORMATS)[-1]:
+                self.perform("afresh")
+        return gaps
+
+    def seconds_of_runs(self, count: int) -> tuple[list[int], list[float]]:
+        """Bytes read, and seconds from the key to the end, of each of `count` runs from nothing known."""
+        nbytes, seconds = [], []
+        for _ in range(count):
+            self.perform("afresh")
+            self.settle()
+            began, left = time.monotonic(), self.studio.document.left()
+            nbytes.append(2 * int(self.studio.document.store.nbytes_in[left].sum()))  # once per pass
+            self.perform("quantize")
+            self.wait(lambda: not self.studio.runs.active)
+            seconds.append(time.monotonic() - began)
+        return nbytes, seconds
 
     def refresh(self) -> None:
         """What happens ten times a second while layers are done: ten new results, and everything in sight again."""
