@@ -6,25 +6,23 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Signal
-from PySide6.QtGui import QActionGroup
 from PySide6.QtWidgets import QWidget
 
-from studio import core
 from studio.gui.shell.specs import keys_of
 from studio.gui.shell.theme import Theme
 from studio.gui.views.axes import nice, powers_of_ten
 from studio.gui.views.boxes import LEAST_PIXELS, Boxes
 from studio.gui.views.color_key import ColorKey
-from studio.gui.views.columns import above_zero, short
+from studio.gui.views.columns import above_zero
 from studio.gui.views.drawing import Drawing
-from studio.gui.views.error_choices import ErrorChoices
+from studio.gui.views.error_choices import ErrorChoices, add_scales
 from studio.gui.views.error_range import error_range
+from studio.gui.views.error_words import HEADS, rows_of, summary_of
 from studio.gui.views.experts import COLORS, ExpertMap, expert_kinds, is_mixture
 from studio.gui.views.figure import Figure
-from studio.gui.views.kinds import kind
 from studio.gui.views.labels import Entry
 from studio.gui.views.points import PointsView, padded
-from studio.gui.views.section_axis import label_sections
+from studio.gui.views.section_axis import Borders, label_sections
 from studio.gui.views.sections import Sections, sections
 from studio.gui.views.warning_line import WarningLine
 
@@ -32,8 +30,6 @@ SPREAD_FOR_LOG = 5.0
 WARNING = 0.12
 FEW = 400
 """Layers up to which each has a mark of its own; of more, blocks or experts are shown."""
-MOST_BORDERS = 120
-"""Lines between blocks or kinds; more would hide the layers."""
 
 
 class ErrorView(PointsView):
@@ -64,14 +60,15 @@ class ErrorView(PointsView):
         self.controls.addWidget(self.choices)
         self.key = ColorKey(COLORS)
         self.show_key(self.key)
-        self._borders: list[pg.InfiniteLine] = []
         self._sections: Sections = sections(self.columns, "block")
-        self._add_scales()
+        self.menu.addAction("Show the warning line").triggered.connect(lambda *_: self.show_line())
+        add_scales(self.menu, self.set_scale)
         self._offer()
 
     def make_plots(self) -> None:
         """One plot with the warning line."""
         super().make_plots()
+        self._borders = Borders(self.plot)
         self._line = WarningLine(self.plot)
         self._line.sigPositionChangeFinished.connect(self._line_left)
         self._line.sigDragged.connect(lambda: self._line.name(self._line_text(self._value_at(self._line.value()))))
@@ -81,21 +78,6 @@ class ErrorView(PointsView):
         self.plot.box.sigXRangeChanged.connect(lambda *_: self._make_room())
         self.plot.box.sigRangeChangedManually.connect(lambda *_: self._make_room())
         self.plot.box.sigResized.connect(lambda *_: self._make_room())
-
-    def _add_scales(self) -> None:
-        self.menu.addAction("Show the warning line").triggered.connect(lambda *_: self.show_line())
-        self.menu.addSeparator()
-        group = QActionGroup(self)
-        for text, scale in (
-            ("Error axis: automatic", "auto"),
-            ("Error axis: from zero", "zero"),
-            ("Error axis: logarithmic", "log"),
-        ):
-            action = group.addAction(text)
-            action.setCheckable(True)
-            action.setChecked(scale == "auto")
-            action.triggered.connect(lambda _=False, scale=scale: self.set_scale(scale))
-            self.menu.addAction(action)
 
     # What is shown
 
@@ -257,27 +239,19 @@ class ErrorView(PointsView):
         self._line.setVisible(self.marks != "experts")
         self._line.set_theme(theme, self.font())
         self._line.show_at(self._place_of(self.warning_line), self._line_text(self.warning_line))
-        for border in self._borders:
-            self.plot.removeItem(border)
-        self._borders = []
+        self._borders.show(self._sections if self.drawing is None else None, theme.grid)
         if self.drawing is not None:
             self.drawing.label_axes(self.plot)
         else:
-            self._label_marks(theme)
+            self._label_marks()
         if isinstance(self.drawing, ExpertMap):
             self.key.set_color(theme.muted)
             self.key.show_ends(*self.drawing.key(), titled=True)
 
-    def _label_marks(self, theme: Theme) -> None:
+    def _label_marks(self) -> None:
         self.plot.y_axis.set_ticks(powers_of_ten if self.logarithmic else nice)
         self.plot.y_axis.setLabel(self.Y)
         label_sections(self.plot, self._sections)
-        starts = self._sections.starts[1:].tolist()
-        for start in starts if len(starts) < MOST_BORDERS else ():
-            border = pg.InfiniteLine(start - 0.5, pen=pg.mkPen(theme.grid, width=1))
-            border.setZValue(-5)
-            self.plot.addItem(border, ignoreBounds=True)
-            self._borders.append(border)
 
     # The warning line
 
@@ -333,23 +307,8 @@ class ErrorView(PointsView):
 
     def summary_text(self) -> str:
         """Median, worst layer, how many are above the line, and which have no place in a map of experts."""
-        error = self.columns.error
-        worst = int(error.argmax())
-        above = int((error > self.warning_line).sum())
-        tail = f"{above:,} above the line" if above else "none above the line"
-        count = core.counted(len(error), "layer")
-        name = short(self.columns.layers[worst].name)
-        others = len(error) - int((self.columns.expert >= 0).sum()) if self.marks == "experts" else 0
-        beside = f"; {others:,} more under Boxes" if others else ""
-        return f"{count}, median {self.columns.median:.4f}, worst {name} {error[worst]:.4f}, {tail}{beside}"
+        return summary_of(self.columns, self.warning_line, mapped=self.marks == "experts")
 
     def figure(self) -> Figure:
         """Layer by layer in the order shown."""
-        heads = ("layer", "block", "kind", "format", "bits per weight", "relative error", "SNR, dB", "max |w| / sigma")
-        rows = []
-        for i in self._sections.order:
-            layer: core.LayerResult = self.columns.layers[i]
-            block = "" if layer.block is None else layer.block
-            start = (layer.name, block, kind(layer), layer.format)
-            rows.append((*start, layer.bits_per_weight, layer.rel_err, layer.snr, float(self.columns.ratio[i])))
-        return Figure(self.TITLE, heads, rows)
+        return Figure(self.TITLE, HEADS, rows_of(self.columns, self._sections.order))

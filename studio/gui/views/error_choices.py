@@ -1,15 +1,16 @@
-"""ErrorChoices: the boxes above the error plot: what is drawn, in which order, in which colours, of which kind."""
+"""What can be chosen of the error plot: marks, order, colours and kind in boxes above it, its axis in the menu."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
+from PySide6.QtGui import QActionGroup, QStandardItemModel
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QMenu, QWidget
 
 from studio.gui.views.experts import WORST
 from studio.gui.views.sections import ORDERS
 
 MARKS = (("auto", "Automatic"), ("dots", "Dots"), ("bars", "Bars"), ("boxes", "Boxes"), ("experts", "Experts"))
+SCALES = (("auto", "automatic"), ("zero", "from zero"), ("log", "logarithmic"))
 
 
 class ErrorChoices(QWidget):
@@ -82,3 +83,15 @@ class ErrorChoices(QWidget):
         self.kind_box.addItems(list(texts))
         self.kind_box.setCurrentIndex(max(self.kind_box.findText(before), 0))
         self.kind_box.blockSignals(False)
+
+
+def add_scales(menu: QMenu, chosen: Callable[[str], object]) -> None:
+    """Offer the axes of errors, each the first of a pair of `SCALES`, the first of which holds."""
+    menu.addSeparator()
+    group = QActionGroup(menu)
+    for scale, text in SCALES:
+        action = group.addAction(f"Error axis: {text}")
+        action.setCheckable(True)
+        action.setChecked(scale == SCALES[0][0])
+        action.triggered.connect(lambda _=False, scale=scale: chosen(scale))
+        menu.addAction(action)

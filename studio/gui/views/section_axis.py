@@ -1,6 +1,8 @@
-"""The axis of layers side by side: the name of each block or kind below the middle of its layers."""
+"""The axis of layers side by side: the name of each block or kind below the middle of its layers, and their borders."""
 
 from collections.abc import Sequence
+
+import pyqtgraph as pg
 
 from studio.gui.views.axes import Tick, marks, nice, nice_stride
 from studio.gui.views.plot import Plot
@@ -8,7 +10,34 @@ from studio.gui.views.sections import Sections
 
 MOST_SECTIONS = 240
 """Blocks or kinds that can have a name; of more, every second or third has one."""
+MOST_BORDERS = 120
+"""Lines between blocks or kinds; more would hide the layers."""
 TITLES = {"block": "block", "kind": "kind of layer", "worst": "layers, worst first"}
+
+
+class Borders:
+    """Lines between blocks or kinds. They stay while layers get their results: each takes longer than all the dots."""
+
+    def __init__(self, plot: Plot) -> None:
+        self._plot = plot
+        self._shown: tuple[list[int], str] = [], ""
+        self._lines: list[pg.InfiniteLine] = []
+
+    def show(self, parts: Sections | None, color: str) -> None:
+        """Draw a line where each section but the first starts; none without sections."""
+        starts = [] if parts is None else parts.starts[1:].tolist()
+        wanted = (starts if len(starts) < MOST_BORDERS else []), color
+        if wanted == self._shown:
+            return
+        for line in self._lines:
+            self._plot.removeItem(line)
+        self._shown, self._lines = wanted, [self._line(start, color) for start in wanted[0]]
+
+    def _line(self, start: int, color: str) -> pg.InfiniteLine:
+        line = pg.InfiniteLine(start - 0.5, pen=pg.mkPen(color, width=1))
+        line.setZValue(-5)
+        self._plot.addItem(line, ignoreBounds=True)
+        return line
 
 
 def label_sections(plot: Plot, parts: Sections) -> None:

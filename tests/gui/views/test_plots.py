@@ -359,3 +359,17 @@ def test_bars_stand_on_zero_so_that_their_lengths_can_be_compared(show: Show) ->
     assert view.plot.box.viewRange()[1][0] > 0.05
     view.set_marks("bars")
     assert view.plot.box.viewRange()[1][0] == 0.0
+
+
+@pytest.mark.parametrize(("name", "item"), [("ErrorView", pg.InfiniteLine), ("RegimeView", pg.LinearRegionItem)])
+def test_what_does_not_depend_on_results_is_not_drawn_again_with_each_of_them(
+    name: str, item: type, show: Show
+) -> None:
+    view = show(name)
+    results = layers()
+    view.show_results(results)
+    plot = view.plot if name == "ErrorView" else view.plots[0]
+    before = [found for found in plot.plotItem.items if isinstance(found, item)]
+    assert len(before) > 1
+    view.show_results([replace(layer, sum_error=2 * layer.sum_error) for layer in results])
+    assert [found for found in plot.plotItem.items if isinstance(found, item)] == before
