@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Runs(QObject):
 
     Signals:
         changed(): a run began, paused, went on or ended.
+        began(str): a run of this kind starts.
         ended(str): a run is over: "finished", "stopped" or "failed".
         told(Message): something to show.
         exported(Export, Outcome): an export is written and verified.
@@ -34,6 +36,7 @@ class Runs(QObject):
     """
 
     changed = Signal()
+    began = Signal(str)
     ended = Signal(str)
     told = Signal(object)
     exported = Signal(object, object)
@@ -128,7 +131,7 @@ class Runs(QObject):
     def _submit(self, job: Job) -> bool:
         if reason := self.hindrance():
             hint = f"Wait a moment and ask again, or cancel what goes on ({keys_of('stop')})."
-            self.told.emit(Message("warning", f"{job.title} can not start now: {reason}", hint=hint))
+            self.told.emit(Message("warning", f"{job.title} can not start now: {reason}", hint=hint, run=job.kind.key))
             return False
         task = Task(job.kind.key, job.title, job.steps)
         self._jobs[task] = job
@@ -160,6 +163,7 @@ class Runs(QObject):
             return
         self._current, job.began = job, time.monotonic()
         self._activity.begin(job.title)
+        self.began.emit(job.kind.key)
         self.changed.emit()
 
     def _reported(self, task: Task, events: list[Any]) -> None:
@@ -178,7 +182,7 @@ class Runs(QObject):
         elif isinstance(event, core.LayerFailed):
             self._tell_failure(event)
         elif isinstance(event, core.Warned):
-            self.told.emit(Message("warning", job.kind.warned, event.message))
+            self.told.emit(Message("warning", job.kind.warned, event.message, run=job.kind.key))
         elif isinstance(event, core.Resumed):
             self.told.emit(Message("info", f"{event.shard} was finished by an earlier run and is taken over"))
 
@@ -188,7 +192,7 @@ class Runs(QObject):
         keep = ("Keep it as it is", lambda: self._document.set_format([event.name], core.KEEP))
         hint = "The other layers go on. Keep this one as it is, or mend the source."
         self.told.emit(
-            Message("error", f"{name} can not be quantized", str(event.error), hint, "", event.name, (keep,))
+            Message("error", f"{name} can not be quantized", str(event.error), hint, layer=event.name, fixes=(keep,))
         )
 
     def _show_progress(self, job: Job, events: list[Any]) -> None:
@@ -237,4 +241,4 @@ class Runs(QObject):
             self._activity.end(f"Stopped after {duration(job.seconds)}", "warning", job.kind.kept)
         else:
             self._activity.end(f"{job.title} failed", "error")
-            self.told.emit(message_of(error, f"{job.title} failed", job.kind.remedy))
+            self.told.emit(replace(message_of(error, f"{job.title} failed", job.kind.remedy), run=job.kind.key))

@@ -27,7 +27,7 @@ class Message:
     """Something to tell.
 
     `tone`: info, good, warning or error. `hint` says what to do, `details` is for experts, `fixes` are buttons: title
-    and what they do. `layer` is the layer that it is about.
+    and what they do. `layer` is the layer that it is about, `run` the kind of run.
     """
 
     tone: str
@@ -36,6 +36,7 @@ class Message:
     hint: str = ""
     details: str = ""
     layer: str = ""
+    run: str = ""
     fixes: tuple[tuple[str, Callable[[], object]], ...] = ()
     time: datetime = field(default_factory=lambda: datetime.now().astimezone())
 

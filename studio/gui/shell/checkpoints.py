@@ -69,9 +69,9 @@ class Checkpoints(QObject):
         confirm(self._window, question, text, f"{yes} without saving", proceed)
 
     def _open(self, path: Path) -> None:
-        self._former = list(self._window.cards.shown)
         keeping = self._keeping
         keeping.keep_now()  # it may be the same checkpoint by another path
+        self._former = list(self._window.cards.shown)
         shelf, held, work = keeping.shelf_in_use, keeping.held, keeping.work() if self._is_open(path) else None
         self._opening.open(path, lambda: recall.opening(path, shelf, held, work))
 

@@ -28,6 +28,7 @@ from studio.gui.pages.registry import PAGES
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.availability import Availability
 from studio.gui.shell.cards import Message
+from studio.gui.shell.causes import Causes
 from studio.gui.shell.checkpoints import Checkpoints
 from studio.gui.shell.main_window import MainWindow
 from studio.gui.shell.session import Session
@@ -95,6 +96,7 @@ class Studio(QObject):
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
+        self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
         if (state := self._session.part(COLUMNS_PART)) is not None:
             self.workspace.layers.horizontalHeader().restoreState(state)
