@@ -85,6 +85,14 @@ class Job:
         what = f"{self.kind.past} {core.counted(self.done, 'layer')}" if self.done else self.kind.past
         return f"{what}, {self.failed:,} failed" if self.failed else what
 
+    def notice(self, ending: Ending) -> tuple[str, str]:
+        """What it did and how it ended, in two lines for someone who looks elsewhere."""
+        if ending == "finished":
+            return self.summary(), self.figures()
+        if ending == "stopped":
+            return f"{self.title} stopped after {duration(self.seconds)}", self.kind.kept
+        return f"{self.title} failed after {duration(self.seconds)}", self.kind.remedy
+
     def figures(self) -> str:
         """Bytes, time and rate."""
         seconds, total = self.seconds, self.estimate.total if self.estimate else 0

@@ -29,6 +29,7 @@ class Runs(QObject):
         changed(): a run began, paused, went on or ended.
         began(str): a run of this kind starts.
         ended(str): a run is over: "finished", "stopped" or "failed".
+        over(Job, str): the same, and which.
         told(Message): something to show.
         exported(Export, Outcome): an export is written and verified.
         backend_known(str): the title of what computes.
@@ -38,6 +39,7 @@ class Runs(QObject):
     changed = Signal()
     began = Signal(str)
     ended = Signal(str)
+    over = Signal(object, str)
     told = Signal(object)
     exported = Signal(object, object)
     backend_known = Signal(str)
@@ -226,6 +228,7 @@ class Runs(QObject):
         if job.order is not None:
             self._document.end(job.order)
         self._show_end(job, ending, error)
+        self.over.emit(job, ending)
         job.over(ending, job)
         if not self.active:
             self._compute.pause(False)

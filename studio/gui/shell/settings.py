@@ -72,6 +72,12 @@ OPTIONS: dict[str, Option] = {
             True,
             "A plan that is neither saved nor kept, or what still runs.",
         ),
+        Option(
+            "notices",
+            "Say when long work ends",
+            True,
+            "A run of over a minute that ends while the window is not in front.",
+        ),
         Option("warning_line", "Warning line", 0.12, "Layers above this relative error are marked.", (), 0.0, 1.0),
         Option("backend", "Computes on", "auto", "auto takes the fastest that works here.", BACKENDS, page="Machine"),
         Option("threads", "Threads", 0, "0 takes one per processor.", (), 0, 1024, page="Machine"),

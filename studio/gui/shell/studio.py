@@ -30,7 +30,9 @@ from studio.gui.shell.availability import Availability
 from studio.gui.shell.cards import Message
 from studio.gui.shell.causes import Causes
 from studio.gui.shell.checkpoints import Checkpoints
+from studio.gui.shell.desktop import Bell
 from studio.gui.shell.main_window import MainWindow
+from studio.gui.shell.notices import Notices
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.several import about_several, of_same_layers
@@ -97,6 +99,7 @@ class Studio(QObject):
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
         self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
+        self.notices = Notices(self.runs, self._settings, Bell(window), self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
         if (state := self._session.part(COLUMNS_PART)) is not None:
             self.workspace.layers.horizontalHeader().restoreState(state)
