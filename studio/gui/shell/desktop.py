@@ -18,7 +18,7 @@ def in_front() -> bool:
 
 
 class Bell:
-    """Asks for a look at a window that is not in front: by its entry in the task bar, and a message where one can be."""
+    """Asks for a look at a window that is not in front: by its entry in the task bar, and by a message where it can."""
 
     def __init__(self, window: QWidget) -> None:
         self._window = window
