@@ -19,9 +19,11 @@ from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
 from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
+from studio.gui.shell.recents import Recents
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.theme import Theme
+from studio.gui.shell.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from studio.gui.shell.studio import Studio
@@ -53,6 +55,7 @@ class Commands(QObject):
         set_text_size(application, settings["text_size"])  # before the window is made, or its text grows later
         self.window = MainWindow(self.perform)
         self.studio: Studio | None = None
+        self.recents = Recents(self.window, self.session, Whereabouts(self), self)
         self._wanted: list[Path] = []
         self._quitting = False
         self.looks = Looks(settings, application, self.window, self)
@@ -68,7 +71,7 @@ class Commands(QObject):
         window = self.window
         window.welcome.open_wanted.connect(self.open)
         window.welcome.demo_wanted.connect(self.demo)
-        window.welcome.recent_wanted.connect(lambda path: self.open_path(Path(path)))
+        self.recents.wanted.connect(self.open_path)
         window.dropped.connect(self.open_paths)
         window.closing.connect(self._closing)
         window.message_list.layer_wanted.connect(self._show_layer)
@@ -79,12 +82,13 @@ class Commands(QObject):
     def start(self, paths: Sequence[Path] = ()) -> None:
         """Show the window, load the rest in the background, and open `paths` or what was open last."""
         self.session.restore(self.window)
-        self._show_recents()
+        self.recents.show()
         self.window.show()
-        last = self.session.last
-        self._wanted = list(paths) or ([last] if last else [])
+        self._wanted = list(paths)
         if self._wanted:
             self.window.machine.setText(f"Opening {self._wanted[0].name} …")
+        else:
+            self.recents.open_last()
         self.compute.submit(Task("load", "Loading", _loading))
 
     def _task_ended(self, task: Task, ending: str, error: object) -> None:
@@ -144,8 +148,10 @@ class Commands(QObject):
 
     def open_path(self, path: Path) -> None:
         """Open a checkpoint, or follow a plan that was dropped; wait for the rest to be loaded if need be."""
+        self.recents.forget_last()
         if self.studio is None:
             self._wanted = [path]
+            self.window.machine.setText(f"Opening {path.name} …")
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
             self.studio.editing.read_plan(path)
         else:
@@ -222,24 +228,14 @@ class Commands(QObject):
 
     def _setting_changed(self, key: str) -> None:
         if key == "recents":
-            self._show_recents()
+            self.recents.show()
         if self.studio is not None:
             self.studio.setting_changed(key)
-
-    def _show_recents(self) -> None:
-        recents = self.session.recents
-        self.window.welcome.show_recents(recents)
-        menu = self.window.recent_menu
-        menu.clear()
-        for path in recents:
-            action = menu.addAction(path.replace("&", "&&"))
-            action.triggered.connect(lambda _checked=False, path=path: self.open_path(Path(path)))
-        menu.setEnabled(bool(recents))
 
     def _note_opened(self, path: Path) -> None:
         """A checkpoint is open: remember it."""
         self.session.note_opened(path)
-        self._show_recents()
+        self.recents.show()
         self.opened.emit()
 
     def refresh(self) -> None:

@@ -24,10 +24,9 @@ class Session:
 
     @property
     def last(self) -> Path | None:
-        """What was open when the last session ended, if it is to be opened again and is still there."""
+        """What was open when the last session ended, if it is to be opened again; it may be gone."""
         found = self._settings.texts("last")
-        there = bool(found) and self._settings["restore"] and Path(found[0]).exists()
-        return Path(found[0]) if there else None
+        return Path(found[0]) if found and self._settings["restore"] else None
 
     def note_opened(self, path: Path) -> None:
         """Remember that `path` was opened."""

@@ -12,6 +12,10 @@ from studio.gui.shell.text import Elided, button, label
 from studio.gui.shell.theme import LIGHT, Theme
 
 MAIN_WIDTH = 800
+FIRST = (
+    f"First time here? Open the demo checkpoint, quantize it ({keys_of('quantize')}), and see what each layer lost. "
+    "What you open is listed here the next time."
+)
 
 
 class Welcome(QWidget):
@@ -35,6 +39,7 @@ class Welcome(QWidget):
         middle.addStretch(2)
         middle.addWidget(self._drop_area())
         middle.addSpacing(18)
+        self.rows: dict[str, Recent] = {}
         self.recents = QVBoxLayout()
         self.recents.setSpacing(2)
         middle.addLayout(self.recents)
@@ -94,16 +99,19 @@ class Welcome(QWidget):
         self.drop.style().polish(self.drop)
 
     def show_recents(self, paths: Sequence[str]) -> None:
-        """List what was opened before; what is gone is shown, and can not be opened."""
+        """List what was opened before, or say how to begin."""
         while (item := self.recents.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.deleteLater()
-        if not paths:
-            return
-        title = label("Recent", "muted")
-        self.recents.addWidget(title)
-        for path in paths:
-            self.recents.addWidget(_Recent(Path(path), self.recent_wanted.emit))
+        self.rows = {path: Recent(Path(path), self.recent_wanted.emit) for path in paths}
+        self.recents.addWidget(label("Recent" if paths else FIRST, "muted", wrap=not paths))
+        for row in self.rows.values():
+            self.recents.addWidget(row)
+
+    def mark(self, path: str, there: bool) -> None:
+        """What is gone can not be opened, and says so."""
+        if (row := self.rows.get(path)) is not None:
+            row.mark(there)
 
 
 def _on_accent(theme: Theme) -> Theme:
@@ -112,17 +120,23 @@ def _on_accent(theme: Theme) -> Theme:
     return replace(theme, text=theme.surface)
 
 
-class _Recent(QWidget):
+class Recent(QWidget):
+    """A checkpoint that was opened before. Whether it is still there is told later: asking may take long."""
+
     def __init__(self, path: Path, chosen: Callable[[str], object]) -> None:
         super().__init__()
+        self._folder = str(path.parent)
         columns = QGridLayout(self)
         columns.setContentsMargins(0, 0, 0, 0)
         name = path.name.encode("unicode_escape").decode() if not path.name.isprintable() else path.name
-        there = path.exists()
-        made = button(name.replace("&", "&&"), lambda: chosen(str(path)), "flat", str(path))
-        made.setEnabled(there)
-        place = Elided(str(path.parent) if there else f"{path.parent}  (not there any more)")
-        place.setEnabled(False)
-        columns.addWidget(made, 0, 0)
-        columns.addWidget(place, 0, 1)
+        self.open = button(name.replace("&", "&&"), lambda: chosen(str(path)), "flat", str(path))
+        self.place = Elided(self._folder)
+        self.place.setEnabled(False)
+        columns.addWidget(self.open, 0, 0)
+        columns.addWidget(self.place, 0, 1)
         columns.setColumnStretch(1, 1)
+
+    def mark(self, there: bool) -> None:
+        """It is still there, or gone."""
+        self.open.setEnabled(there)
+        self.place.set_text(self._folder if there else f"{self._folder}  (not there any more)")
