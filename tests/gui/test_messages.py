@@ -7,29 +7,8 @@ import pytest
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from studio.gui.jobs.activity import Estimate
 from studio.gui.shell.cards import Message
 from studio.gui.shell.studio import Studio
-
-
-def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left() -> None:
-    estimate = Estimate(1000, started=0.0)
-    for step in range(1, 5):
-        estimate.update(10 * step, float(step))
-    estimate.hold(4.5)
-    estimate.update(45, 60.0)
-    estimate.go_on(104.5)
-    estimate.update(50, 105.0)
-    assert estimate.rate == pytest.approx(10, rel=0.1)
-    assert estimate.left == pytest.approx(95, rel=0.1)
-    assert estimate.waited == 100
-
-
-def test_no_rate_is_made_of_a_moment() -> None:
-    estimate = Estimate(1000, started=0.0)
-    estimate.update(100, 0.001)
-    estimate.update(100, 1.0)
-    assert estimate.rate == 100
 
 
 def test_a_pause_without_a_run_stops_nothing_later(studio: Studio, wait: Callable[[], None]) -> None:

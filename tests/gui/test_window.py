@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.__main__ import wants_window
-from studio.gui.jobs.activity import Estimate, duration
 from studio.gui.jobs.export_dialog import ExportDialog
 from studio.gui.shell.command_palette import CommandPalette
 from studio.gui.shell.commands import Commands
@@ -474,22 +472,6 @@ def test_sheets_open_and_close(studio: Studio, qapp: QApplication, key: str) -> 
 
 
 # progress, messages, start
-
-
-def test_the_time_left_never_jumps() -> None:
-    estimate = Estimate(1000, started=0.0)
-    shown = []
-    for step in range(1, 60):
-        estimate.update(10 * step if step < 30 else 300 + 2 * (step - 30), float(step))
-        shown.append(estimate.left)
-    known = [value for value in shown if value is not None]
-    assert len(known) > 50
-    for before, after in pairwise(known):
-        assert abs(after - (before - 1)) <= 0.2 * max(before, 1) + 1e-9
-
-
-def test_durations_read_well() -> None:
-    assert [duration(s) for s in (0.4, 61, 3700)] == ["0:00", "1:01", "1:01:40"]
 
 
 def test_an_exception_nobody_caught_becomes_a_card(commands: Commands) -> None:

@@ -1,90 +1,13 @@
 """Activity: the run that is going on, in bytes, with its rate and the time left."""
 
-import time
-from dataclasses import dataclass, field
-
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
+from studio.gui.jobs.estimate import Estimate
 from studio.gui.shell.appearance import themed_icon
 from studio.gui.shell.text import Elided, button, label, set_tone
 from studio.gui.shell.theme import LIGHT, Theme
-
-STEADY_SECONDS = 10.0
-SHOWN_AFTER_SECONDS, SHOWN_AFTER_SHARE = 2.0, 0.03
-SHORTEST_SPAN = 0.05
-LARGEST_STEP = 0.2
-
-
-@dataclass
-class Estimate:
-    """Rate and time left of a run of `total` bytes: an average over the last seconds that never jumps."""
-
-    total: int
-    started: float = field(default_factory=time.monotonic)
-    done: int = 0
-    rate: float = 0.0
-    left: float | None = None
-    waited: float = 0.0
-    _last: float = 0.0
-    _counted: int = 0
-    _held: float | None = None
-
-    def __post_init__(self) -> None:
-        self._last = self.started
-
-    def update(self, done: int, now: float) -> None:
-        """`done` bytes are worked through at the moment `now`."""
-        span = now - self._last
-        if span < SHORTEST_SPAN or self._held is not None:
-            self.done = max(self.done, done)
-            return
-        fresh = (done - self._counted) / span
-        weight = min(span / STEADY_SECONDS, 1.0) if self.rate else 1.0
-        self.rate += weight * (fresh - self.rate)
-        self.done = self._counted = done
-        self._last = now
-        self._estimate(now, span)
-
-    def _estimate(self, now: float, span: float) -> None:
-        long_enough = (
-            now - self.started - self.waited > SHOWN_AFTER_SECONDS or self.done > SHOWN_AFTER_SHARE * self.total
-        )
-        if self.rate <= 0 or not long_enough:
-            return
-        wanted = (self.total - self.done) / self.rate
-        if self.left is None:
-            self.left = wanted
-            return
-        expected = max(self.left - span, 0.0)
-        room = LARGEST_STEP * max(expected, 1.0)
-        self.left = min(max(wanted, expected - room), expected + room)
-
-    def hold(self, now: float) -> None:
-        """The run waits: time does not count."""
-        if self._held is None:
-            self._held = now
-
-    def go_on(self, now: float) -> None:
-        """The run goes on: time counts again."""
-        if self._held is not None:
-            waited, self._held = now - self._held, None
-            self.waited += waited
-            self._last += waited
-
-    @property
-    def share(self) -> float:
-        """Part that is done, 0 to 1."""
-        return min(self.done / self.total, 1.0) if self.total else 0.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them."""
-    whole = int(seconds + 0.5)
-    if whole >= 3600:
-        return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
-    return f"{whole // 60}:{whole % 60:02}"
 
 
 class ProgressLine(QWidget):
@@ -188,8 +111,8 @@ class Activity(QWidget):
     def show_progress(self, estimate: Estimate, detail: str, size: str, rate: str) -> None:
         """How far the run is; called at most ten times a second."""
         self.bar.show_share(estimate.share)
-        left = f"{duration(estimate.left)} left" if estimate.left is not None else ""
-        self.figures.setText("  ·  ".join(part for part in (f"{estimate.share:.0%}", size, rate, left) if part))
+        parts = (f"{estimate.share:.0%}", size, rate, estimate.left_text)
+        self.figures.setText("  ·  ".join(part for part in parts if part))
         self.detail.set_text(detail)
 
     def show_above(self, count: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from studio import core
-from studio.gui.jobs.activity import Estimate, duration
+from studio.gui.jobs.estimate import Estimate, duration
 from studio.gui.jobs.turns import Ending, Steps
 from studio.gui.layers.document import Order
 from studio.gui.shell.specs import keys_of
@@ -61,24 +61,35 @@ class Job:
     done: int = 0
     failed: int = 0
     outcome: core.Outcome | None = None
-    estimate: Estimate | None = None
-    began: float = field(default_factory=time.monotonic)
+    estimate: Estimate = field(default_factory=Estimate)
+    _taken_over: bool = False
+
+    def begin(self, now: float) -> None:
+        """Its turn has come."""
+        self.estimate = Estimate(started=now)
 
     @property
     def seconds(self) -> float:
         """How long it has worked; pauses do not count."""
-        return time.monotonic() - self.began - (self.estimate.waited if self.estimate else 0.0)
+        return self.estimate.seconds(time.monotonic())
 
     def take(self, event: object) -> None:
         """Count what it found."""
         if isinstance(event, core.Started):
-            self.estimate = Estimate(event.total, started=self.began)
+            self.estimate.expect(event.total, time.monotonic())
+        elif isinstance(event, core.Resumed):
+            self._taken_over = True
         elif isinstance(event, core.LayerDone):
             self.done += 1
         elif isinstance(event, core.LayerFailed):
             self.failed += 1
         elif isinstance(event, core.Finished):
             self.outcome = event.outcome
+
+    def follow(self, done: int, now: float) -> None:
+        """It worked through `done` bytes; those of an earlier run say nothing of its rate."""
+        (self.estimate.skip if self._taken_over else self.estimate.update)(done, now)
+        self._taken_over = False
 
     def summary(self) -> str:
         """What it did, in a few words."""
@@ -95,7 +106,7 @@ class Job:
 
     def figures(self) -> str:
         """Bytes, time and rate."""
-        seconds, total = self.seconds, self.estimate.total if self.estimate else 0
+        seconds, total = self.seconds, self.estimate.total
         if seconds < 1:
             return f"{core.size_text(total)} read in {seconds:.1f} s"
         return f"{core.size_text(total)} read in {duration(seconds)} at {core.size_text(total / seconds)}/s"

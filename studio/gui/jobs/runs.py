@@ -10,8 +10,9 @@ from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
-from studio.gui.jobs.activity import Activity, duration
+from studio.gui.jobs.activity import Activity
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.estimate import duration
 from studio.gui.jobs.job import EXPORT, MEASURE, VERIFY, Job
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document, Order
@@ -148,7 +149,8 @@ class Runs(QObject):
         paused = not self._compute.paused
         self._compute.pause(paused)
         self._activity.show_paused(paused)
-        if self._current is not None and (estimate := self._current.estimate) is not None:
+        if self._current is not None:
+            estimate = self._current.estimate
             (estimate.hold if paused else estimate.go_on)(time.monotonic())
         self.changed.emit()
 
@@ -163,7 +165,8 @@ class Runs(QObject):
     def _started(self, task: Task) -> None:
         if (job := self._jobs.get(task)) is None:
             return
-        self._current, job.began = job, time.monotonic()
+        self._current = job
+        job.begin(time.monotonic())
         self._activity.begin(job.title)
         self.began.emit(job.kind.key)
         self.changed.emit()
@@ -200,9 +203,9 @@ class Runs(QObject):
     def _show_progress(self, job: Job, events: list[Any]) -> None:
         last = next((event for event in reversed(events) if isinstance(event, core.Progress)), None)
         estimate = job.estimate
-        if last is None or estimate is None:
+        if last is None:
             return
-        estimate.update(last.done, time.monotonic())
+        job.follow(last.done, time.monotonic())
         if job.order is not None and last.layer in self._document.store.index:
             self._document.take_running(last.layer)
         word = "verifying" if last.phase == "verify" and job.kind is EXPORT else ""
