@@ -14,6 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.benchmarks.window_cases import Driver
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
@@ -156,15 +160,28 @@ def _experts(folder: Path) -> list[Figure]:
     driver = Driver(folder / "experts.ini")
     try:
         driver.open(expert_checkpoint(folder / "experts"))
+        count = f"{len(driver.studio.document.store):,} layers"
+        left = Figure(f"what a run works on, {count}", _processor(driver.studio.document.order), 50, "ms")
         fill_results(driver.studio)
         steps = ("select_all", "format:mxfp8", "undo", "redo", "by_kind", "clear")
         times = [driver.times_of(steps) for _ in range(5)]
-        count = len(driver.studio.document.store)
+        presets = [_presets(driver, name, count) for name in ("mlp", "linear")]
     finally:
         driver.close()
     names = ("select all", "one format for all", "undo it", "redo it", "group by kind")
     medians = [1000 * sorted(column)[2] for column in zip(*times, strict=True)]
-    return [Figure(f"{name}, {count:,} layers", value, 100, "ms") for name, value in zip(names, medians, strict=False)]
+    both = zip(names, medians, strict=False)
+    return [left, *(Figure(f"{name}, {count}", value, 100, "ms") for name, value in both), *presets]
+
+
+def _presets(driver: "Driver", name: str, count: str) -> Figure:
+    """Another preset picked in the tool bar, from the one that holds for all."""
+    editing, times = driver.studio.editing, []
+    for _ in range(5):
+        editing.set_preset("all")
+        driver.settle()
+        times.append(_processor(lambda: editing.set_preset(name), 1))
+    return Figure(f"preset {name}, {count}", sorted(times)[2], 50, "ms")
 
 
 def _processor(work: Callable[[], object], rounds: int = 15) -> float:

@@ -1,6 +1,7 @@
 """Rules decide in order, patterns and ranges mean what they say, and mistakes are named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,27 @@ def test_patterns_may_be_regular_expressions_and_blocks_ranges(model: core.Model
         "model.layers.1.self_attn.q_proj",
         "model.layers.1.self_attn.k_proj",
     ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("*mlp*",),
+        ("*.0.*",),
+        ("*.?.*",),
+        ("*[0]*",),
+        ("*[!0]*",),
+        ("re:\\.1\\.",),
+        ("*up*", "lm_head"),
+        ("*.mlp.*", "*0*"),
+        (),
+    ],
+)
+def test_a_rule_decides_for_each_layer_as_when_it_is_asked_alone(names: tuple[str, ...], model: core.Model) -> None:
+    rules = core.Rule(names=names, blocks="1", format="mxfp8"), core.Rule(names=names), core.Rule(roles=("norm",))
+    slow = [next((i for i, rule in enumerate(rules) if rule.matches(layer)), -1) for layer in model.layers]
+    optional = plan(*(replace(rule, optional=True) for rule in rules))
+    assert list(core.deciding_rules(optional, model)) == slow
 
 
 def test_every_preset_keeps_norms_and_routers(tmp_path: Path) -> None:

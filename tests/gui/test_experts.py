@@ -200,8 +200,9 @@ def test_choosing_for_all_layers_costs_no_work_per_layer(commands: Commands, qtb
     for blocks in (2, 8):
         studio = opened(commands, qtbot, expert_checkpoint(tmp_path / str(blocks), blocks, EXPERTS))
         calls[blocks] = [_calls(lambda key=key: commands.perform(key)) for key in steps]
+        calls[blocks].append(_calls(studio.document.order))
         assert studio.document.store.formats.count("mxfp8") == blocks * (3 * EXPERTS + 5) + 2
-    for key, few, many in zip(steps, calls[2], calls[8], strict=True):
+    for key, few, many in zip((*steps, "order"), calls[2], calls[8], strict=True):
         assert many < 1.3 * few + 40, f"{key}: {few} calls for 2 blocks, {many} for 8"
 
 
@@ -219,3 +220,18 @@ def _calls(work: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
     return count
+
+
+def test_what_a_run_works_on_is_what_was_chosen_when_it_started(
+    commands: Commands, qtbot: QtBot, tmp_path: Path
+) -> None:
+    document = opened(commands, qtbot, expert_checkpoint(tmp_path / "few", 1, EXPERTS)).document
+    order = document.order()
+    left = [i for i, choice in enumerate(document.choices) if choice.recipe is not None]
+    chosen = {document.store.names[i]: (document.choices[i], document.peers(document.store.names[i])) for i in left}
+    document.set_format(document.store.names, "mxfp8")
+    assert dict(order.choices) == {name: choice for name, (choice, _) in chosen.items()}
+    assert dict(order.peers) == {name: peers for name, (_, peers) in chosen.items()}
+    assert "no such layer" not in order.choices
+    kept = next(name for name in document.store.names if name not in chosen)
+    assert kept not in order.choices

@@ -219,14 +219,25 @@ def _first_match(plan: Plan, matchers: Sequence[Callable[[Layer], bool]]) -> Cal
     def first(layer: Layer) -> int:
         return next((i for i, matches in enumerate(matchers) if matches(layer)), -1)
 
-    known: dict[tuple[str, int | None], int] = {}
+    names = {name for rule in plan.rules for name in rule.names}
+    known: dict[tuple[str, int | None, bytes], int] = {}
 
     def recalled(layer: Layer) -> int:
-        if (index := known.get((layer.role, layer.block))) is None:
-            index = known[layer.role, layer.block] = first(layer)
+        alike = layer.name.encode(errors="surrogatepass").translate(_ONE_DIGIT) if names else b""
+        key = layer.role, layer.block, alike
+        if (index := known.get(key)) is None:
+            index = known[key] = first(layer)
         return index
 
-    return first if any(rule.names for rule in plan.rules) else recalled
+    return recalled if all(map(_takes_any_digit, names)) else first
+
+
+_ONE_DIGIT = bytes.maketrans(b"123456789", b"000000000")
+
+
+def _takes_any_digit(name: str) -> bool:
+    """True for a pattern that matches a name with some digits whenever it matches it with others."""
+    return _is_pattern(name) and not name.startswith("re:") and not any(c.isdigit() or c == "[" for c in name)
 
 
 def choose_by_rule(plan: Plan, index: int, layer: Layer) -> Choice:

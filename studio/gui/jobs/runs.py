@@ -93,7 +93,7 @@ class Runs(QObject):
         """Quantize in memory what `order` says, and remember the results; `over` is told how it ended."""
         model = self._document.model
         assert model is not None
-        choices, machine = list(order.choices.values()), self.machine
+        choices, machine = order.choices.values(), self.machine
         return self._submit(
             Job(
                 MEASURE,

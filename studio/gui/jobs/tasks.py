@@ -1,6 +1,6 @@
 """Tasks: what the window asks of `studio.core`, as generators for the background thread."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,11 +9,11 @@ from studio import core
 T = TypeVar("T")
 
 
-def surveying(machine: core.Machine, model: core.Model, choices: Sequence[core.Choice]) -> Iterator[Any]:
+def surveying(machine: core.Machine, model: core.Model, choices: Iterable[core.Choice]) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
     with core.start(machine, model) as engine:
         yield engine.backend.title
-        yield from core.survey(engine, model, choices)
+        yield from core.survey(engine, model, list(choices))
 
 
 def exporting(machine: core.Machine, job: core.Export) -> Iterator[Any]:
@@ -58,9 +58,9 @@ def reading_exports(paths: Sequence[Path]) -> Iterator[list[core.LayerResult]]:
     yield from (core.exported_results(path) for path in paths)
 
 
-def choosing(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[core.Choice, ...]]:
-    """What plans choose for every layer; yields the choices of one after the other."""
-    yield from (core.resolve(plan, model) for plan in plans)
+def deciding(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[int, ...]]:
+    """Which rules of plans decide for every layer; yields those of one after the other."""
+    yield from (core.deciding_rules(plan, model) for plan in plans)
 
 
 def reporting(folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QObject, Signal
 
 from studio import core
+from studio.gui.layers.by_name import ByName
 from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, PlanState
 from studio.gui.layers.history import History, PlanHistory
 from studio.gui.layers.known import Known, kept_result
@@ -178,9 +179,12 @@ class Document(QObject):
     def order_for(self, choices: Sequence[core.Choice], names: Iterable[str] | None = None) -> Order:
         """What is left to quantize for other choices for the same layers."""
         taken = self._chooser.take(choices)
-        left = self._left(taken, names).tolist()
-        peers = {taken.layers[i].name: self._groups.peers(i, taken) for i in left}
-        return Order({taken.layers[i].name: taken[i] for i in left}, peers)
+        left, groups, layers = self._left(taken, names), self._groups, self.store.names
+        return Order(ByName(layers, left, taken.__getitem__), ByName(layers, left, lambda i: groups.peers(i, taken)))
+
+    def choices_for(self, plan: core.Plan, rules: Sequence[int]) -> Choices:
+        """What a plan chooses for the layers without choices by hand, when these rules of it decide."""
+        return self._chooser.choose(PlanState(plan, np.array(rules, np.int32), Edits(self.store.names)))
 
     def left(self) -> Indices:
         """The layers that `order` would quantize."""
@@ -199,8 +203,8 @@ class Document(QObject):
         """What is known of other choices for the same layers; kept layers have a result without errors."""
         taken = self._chooser.take(choices)
         found = self._known.results(taken, self._groups.marks(taken.tiered))
-        both = zip(taken, found, strict=True)
-        return [result or kept_result(choice) for choice, result in both if result is not None or choice.recipe is None]
+        kept = {i: kept_result(taken[i]) for i in np.flatnonzero(taken.recipes < 0).tolist()}
+        return [one for i, result in enumerate(found) if (one := result or kept.get(i)) is not None]
 
     def peers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that share the tensor scale of a layer now."""
@@ -214,16 +218,16 @@ class Document(QObject):
 
     def take(self, order: Order, results: Sequence[core.LayerResult]) -> None:
         """Take over results of a run; those of a choice that changed since are remembered, not shown."""
-        shown = [index for result in results if (index := self._take(order, result)) is not None]
+        known = [(order.choices[one.name], order.peers[one.name], one) for one in results]
+        shown = [index for one in known if (index := self._take(*one)) is not None]
         if shown:
             indices = np.array(shown, np.int64)
             self._recall(indices)
             self.measured.emit(indices)
-        self.learned.emit([(order.choices[one.name], order.peers[one.name], one) for one in results])
+        self.learned.emit(known)
 
-    def _take(self, order: Order, result: core.LayerResult) -> int | None:
+    def _take(self, choice: core.Choice, peers: tuple[str, ...], result: core.LayerResult) -> int | None:
         """Remember a result; the place of its layer when it is for what is chosen now."""
-        choice, peers = order.choices[result.name], order.peers[result.name]
         self.cache.add(choice, peers, result)
         index = self.store.index[result.name]
         recipe, mark = self._chooser.number(choice), self._groups.mark_of(index, peers)

@@ -125,16 +125,18 @@ class Comparing(QObject):
         self._answers.ask("exports", lambda: tasks.reading_exports(paths), answer, lasting=True)
 
     def _resolve(self, request: _Request, keys: Sequence[str]) -> None:
-        """Choose for every layer on the thread: 47,155 layers take half a second."""
-
-        def answer(found: list[Sequence[core.Choice]], ending: Ending, error: object) -> None:
-            if ending == "failed":
-                self.told.emit(message_of(error, "This can not be compared"))
-            self._take(request, request.choices, dict(zip(keys, found, strict=False)), ending)
-
+        """Find which rules decide on the thread: names of 47,155 layers against patterns take a while."""
         model, plans = self._document.model, [self._plan(key) for key in keys]
         assert model is not None
-        self._answers.ask("choices", lambda: tasks.choosing(model, plans), answer)
+
+        def answer(found: list[Sequence[int]], ending: Ending, error: object) -> None:
+            if ending == "failed":
+                self.told.emit(message_of(error, "This can not be compared"))
+            both = zip(plans, found, strict=False) if ending == "finished" else ()
+            choices = [self._document.choices_for(plan, rules) for plan, rules in both]
+            self._take(request, request.choices, dict(zip(keys, choices, strict=False)), ending)
+
+        self._answers.ask("choices", lambda: tasks.deciding(model, plans), answer)
 
     def _take(self, request: _Request, into: dict[str, Any], found: dict[str, Any], ending: Ending) -> None:
         """Go on with what was found, unless another comparison is wanted by now."""
