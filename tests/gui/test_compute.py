@@ -195,3 +195,69 @@ def test_closing_does_not_wait_for_a_long_step(qtbot: QtBot) -> None:
     qtbot.wait(20)
     gate.set()
     assert closed.wait(5), "the work ends in order, without the window"
+
+
+def until(done: Callable[[], object]) -> None:
+    """Wait without letting the event loop have its turn."""
+    ends = time.monotonic() + 5
+    while not done():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_what_nobody_heard_of_is_discarded_before_the_next_task_begins(
+    compute: Compute, heard: Heard, qtbot: QtBot
+) -> None:
+    order: list[str] = []
+    first = Task("open", "Open", lambda: iter(["found"]), discard=lambda found: order.append(f"{found} discarded"))
+
+    def following() -> Iterator[str]:
+        order.append("next begins")
+        yield "next"
+
+    compute.submit(first)
+    until(lambda: compute._turns.reports and not compute._turns.live)  # it is over, and the event loop does not know
+    compute.cancel(first)
+    compute.submit(Task("open", "Open", following))
+    qtbot.waitUntil(lambda: len(heard.ended) == 2)
+    assert order == ["found discarded", "next begins"]
+    assert first not in heard.found
+
+
+def test_what_is_found_in_the_step_that_was_to_be_the_last_is_discarded(
+    compute: Compute, heard: Heard, qtbot: QtBot
+) -> None:
+    began, goes_on, discarded = threading.Event(), threading.Event(), []
+
+    def slow() -> Iterator[str]:
+        began.set()
+        goes_on.wait(5)
+        yield "found"
+
+    task = Task("open", "Open", slow, discard=discarded.append)
+    compute.submit(task)
+    began.wait(5)
+    compute.cancel(task)
+    goes_on.set()
+    qtbot.waitUntil(lambda: len(heard.ended) == 1)
+    assert discarded == ["found"]
+    assert task not in heard.found
+
+
+def test_what_was_found_in_the_instant_of_closing_is_discarded() -> None:
+    compute, discarded = Compute(), []
+    heard = Heard(compute)
+    compute.submit(Task("open", "Open", lambda: iter(["found"]), discard=discarded.append))
+    until(lambda: compute._turns.reports)
+    compute.close()
+    until(lambda: discarded)
+    assert heard.found == {}
+
+
+def test_what_was_done_before_a_stop_is_reported(compute: Compute, heard: Heard, qtbot: QtBot) -> None:
+    task = Task("run", "Run", counting(1000))
+    compute.submit(task)
+    until(lambda: len(compute._turns.reports) > 3)
+    compute.cancel(task)
+    qtbot.waitUntil(lambda: task in heard.ended)
+    assert heard.found[task][:4] == [0, 1, 2, 3]

@@ -87,6 +87,7 @@ class Compute(QObject):
             gone = [task for task in turns.waiting if which(task)]
             turns.waiting = [task for task in turns.waiting if not which(task)]
             turns.dropped.update(live.task for live in turns.live if which(live.task))
+            turns.discard(which)
             self._notify()
         for task in gone:
             self.ended.emit(task, "stopped", None)
@@ -108,10 +109,8 @@ class Compute(QObject):
         self.ended.emit(task, ending, error)
 
     def _relay(self) -> None:
-        reports = self._turns.reports
         batch: dict[Task, list[Any]] = {}
-        for _ in range(len(reports)):
-            task, report = reports.popleft()
+        for task, report in self._turns.take_reports():
             batch.setdefault(task, []).append(report)
         for task, found in batch.items():
             self.reported.emit(task, found)

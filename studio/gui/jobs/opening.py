@@ -60,7 +60,7 @@ class Opening(QObject):
     def open(self, path: Path, steps: Callable[[], Steps]) -> None:
         """Open a checkpoint, instead of the one that is being opened; what `steps` yields at last is a `Found`."""
         self._drop()
-        task = Task("open", "Opening", steps)
+        task = Task("open", "Opening", steps, discard=_close)
         self._task, self._asked[task] = task, path
         self._compute.submit(task)
         self.changed.emit()
@@ -108,3 +108,9 @@ class Opening(QObject):
         if ending == "failed":
             self.told.emit(message_of(error, "This can not be opened", HINT))
         self.changed.emit()
+
+
+def _close(found: Found | None) -> None:
+    """Let go of what was found, if anything was by now."""
+    if found is not None:
+        found.close()

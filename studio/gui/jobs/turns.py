@@ -28,6 +28,9 @@ class Task:
 
     One task runs at a time. A preview is short: it takes turns with the task that runs, and a newer one of the same key
     replaces it. It ends when another checkpoint is opened, unless it is `lasting`: then it reads none.
+
+    discard: called on the thread with what was yielded and nobody takes any more, as the task or the window is gone,
+    before another task begins; without it, what a task that is stopped has yielded is reported all the same.
     """
 
     key: str
@@ -35,6 +38,7 @@ class Task:
     steps: Callable[[], Steps]
     preview: bool = False
     lasting: bool = False
+    discard: Callable[[Any], object] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,8 +78,27 @@ class Turns(QObject):
             due()
         for live in self.live:
             _close(live.steps)
-        for chore in self.chores:
-            chore()
+        self.discard(lambda _: True)
+        while self.chores:
+            self.chores.popleft()()
+
+    def take_reports(self) -> deque[tuple[Task, Any]]:
+        """What was yielded since the last time; nothing once it is time to leave."""
+        with self.condition:
+            if self.leaving:
+                return deque()
+            taken, self.reports = self.reports, deque()
+            return taken
+
+    def discard(self, which: Callable[[Task], bool]) -> None:
+        """Take back what such tasks yielded and nobody heard of; the tasks say what is to be done with it."""
+        with self.condition:
+            unheard, self.reports = self.reports, deque()
+            for task, report in unheard:
+                if task.discard is not None and which(task):
+                    self.chores.append(partial(task.discard, report))
+                else:
+                    self.reports.append((task, report))
 
     def _next(self) -> Callable[[], object] | None:
         with self.condition:
@@ -112,7 +135,9 @@ class Turns(QObject):
         until = time.monotonic() + TURN_SECONDS
         try:
             while not self.changed:
-                self.reports.append((live.task, next(live.steps)))
+                report = next(live.steps)
+                with self.condition:
+                    self.reports.append((live.task, report))
                 if time.monotonic() > until:
                     return
         except StopIteration:
@@ -126,7 +151,9 @@ class Turns(QObject):
         fault = _close(live.steps)
         with self.condition:
             self.live.remove(live)
-            self.dropped.discard(live.task)
+            if live.task in self.dropped:
+                self.dropped.remove(live.task)
+                self.discard(lambda task: task is live.task)
         if fault is not None:
             ending, error = "failed", fault
         self._tell(self.ended, live.task, ending, error)

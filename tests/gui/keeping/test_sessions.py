@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -468,3 +469,46 @@ def test_the_same_checkpoint_by_another_path_keeps_the_newest(studio: Studio, qt
     open_path(studio, qtbot, Path(os.path.relpath(core.demo_checkpoint())))
     assert len(studio.document.state.edits) == 2
     assert studio.keeping.keeps
+
+
+def hold_event_loop_until_read(studio: Studio) -> None:
+    """Wait until what is being opened was read on the thread, which the window does not know yet."""
+    turns, ends = studio._compute._turns, time.monotonic() + 10
+    while not any(report is not None for _, report in turns.reports) or turns.live:
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_one_checkpoint_then_another_then_the_first_again_is_no_other_window(
+    studio: Studio, qtbot: QtBot, tmp_path: Path
+) -> None:
+    paths = [checkpoint(tmp_path / name, llama()) for name in "ab"]
+    studio.commands.perform("close")
+    studio.commands.open_path(paths[0])
+    hold_event_loop_until_read(studio)
+    studio.commands.open_path(paths[1])
+    open_path(studio, qtbot, paths[0])
+    assert studio.document.model is not None
+    assert studio.document.model.path == paths[0]
+    assert studio.keeping.keeps
+    assert not told(studio, "Work on this checkpoint is not kept")
+
+
+def test_a_window_that_closes_in_the_instant_after_opening_leaves_no_lock(
+    window: Callable[[], Studio], tmp_path: Path
+) -> None:
+    path = checkpoint(tmp_path / "model", llama())
+    studio = window()
+    studio.commands.open_path(path)
+    hold_event_loop_until_read(studio)
+    (found,) = [report for _, report in studio._compute._turns.reports if report is not None]
+    assert found.entry.is_held
+    studio.commands.window.close()
+    ends = time.monotonic() + 5
+    while found.entry.is_held and time.monotonic() < ends:
+        time.sleep(0.001)
+    (entry,) = studio.keeping.shelf.entries()
+    assert entry.hold()
+    entry.release()
+    with pytest.raises(ValueError, match="after it was closed"):
+        found.model.files[0].read(0, 1)
