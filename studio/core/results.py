@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kernels import Census
 from kernels.fidelity import FilledBins, relative_error, snr_db
+from studio.core.counting import counted
 from studio.core.counts import NO_COUNTS, Counts
 from studio.core.model import Layer
 from studio.core.planning.plan import Choice
@@ -111,7 +112,9 @@ class LayerResult:
             found.append(f"{self.vanished_share:.0%} of its non-zero weights became zero")
         if self.vanished_rows:
             share = self.vanished_rows / self.rows
-            found.append(f"{self.vanished_rows:,} of its {self.rows:,} rows ({share:.1%}) became zero altogether")
+            found.append(
+                f"{self.vanished_rows:,} of its {counted(self.rows, 'row')} ({share:.1%}) became zero altogether"
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:

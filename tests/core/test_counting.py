@@ -9,9 +9,10 @@ import studio
 from studio import core
 
 NOUNS = "layers|rows|names|blocks|weights|files|threads|shards|rules|choices|tensors|experts|bytes|warnings|problems"
-BY_HAND = re.compile(rf"\{{[^{{}}]*(?::,|len\(|count)[^{{}}]*\}} (?:selected )?(?:{NOUNS})\b|['\"]s['\"] if ")
+FIGURE = r"\{(?![A-Z_]+[:}])[^{}]*(?::,|len\(|count)[^{}]*\}"  # but for constants
+BY_HAND = re.compile(rf"{FIGURE} (?:selected )?(?:{NOUNS})\b|['\"]s['\"] if ")
 PROGRAM = Path(studio.__file__).parent
-FRONT_ENDS = [path for path in sorted(PROGRAM.glob("**/*.py")) if path.relative_to(PROGRAM).parts[0] != "core"]
+MODULES = [path for path in sorted(PROGRAM.glob("**/*.py")) if path.name != "counting.py"]
 
 
 @pytest.mark.parametrize(
@@ -31,9 +32,14 @@ def test_one_is_singular_and_all_else_plural(count: int, words: tuple[str, ...],
 def test_every_count_that_people_read_is_put_in_words_in_one_place() -> None:
     found = [
         f"{path.name}: {line.strip()}"
-        for path in FRONT_ENDS
+        for path in MODULES
         for line in path.read_text(encoding="utf-8").splitlines()
-        if BY_HAND.search(line)
+        if (match := BY_HAND.search(line)) and not (_in_core(path) and match[0].endswith("bytes"))
     ]
-    assert len(FRONT_ENDS) > 50
+    assert len(MODULES) > 100
     assert found == []
+
+
+def _in_core(path: Path) -> bool:
+    """Bytes of files and of memory that core tells of are never one."""
+    return path.relative_to(PROGRAM).parts[0] == "core"

@@ -1,18 +1,22 @@
 """Shortcuts in texts are those of the actions, written as the platform writes them."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 from PySide6.QtGui import QKeySequence
 
+import studio.core
 import studio.gui
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.specs import keys_of
 
 WHERE_KEYS_ARE_GIVEN = ("specs.py", "registry.py")
+KEYS = re.compile(r"\b(Ctrl|Shift|Alt|Cmd|Meta) ?[+⌘]")
+FOLDERS = [Path(package.__file__).parent for package in (studio.gui, studio.core) if package.__file__]
 MODULES = [
-    path for path in sorted(Path(studio.gui.__file__).parent.glob("**/*.py")) if path.name not in WHERE_KEYS_ARE_GIVEN
+    path for folder in FOLDERS for path in sorted(folder.glob("**/*.py")) if path.name not in WHERE_KEYS_ARE_GIVEN
 ]
 
 
@@ -25,7 +29,7 @@ def test_keys_in_texts_are_those_of_the_action(commands: Commands, key: str) -> 
 def test_no_text_names_keys_by_itself() -> None:
     texts = [(path.name, text) for path in MODULES for text in _texts(ast.parse(path.read_text(encoding="utf-8")))]
     assert len(texts) > 500
-    assert [found for found in texts if "Ctrl+" in found[1]] == []
+    assert [found for found in texts if KEYS.search(found[1])] == []
 
 
 def _texts(tree: ast.Module) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from studio.core.counting import counted
 from studio.core.exporting.manifest import Manifest
 from studio.core.planning.plan import KEEP
 from studio.core.reporting.report import size_text
@@ -59,10 +60,10 @@ class Comparison:
         if not self.pairs:
             return "A and B have no quantized layer in common."
         a, b = median(pair.error_a for pair in self.pairs), median(pair.error_b for pair in self.pairs)
-        count = f"{self.better:,} of {len(self.pairs):,} layers"
+        count = f"{self.better:,} of {counted(len(self.pairs), 'layer')}"
         change = f" ({b / a - 1:+.0%})" if a else ""
         size = "same size" if not self.nbytes else f"{'+' if self.nbytes > 0 else '−'}{size_text(abs(self.nbytes))}"
-        missing = f", {self.only_one:,} layers are only in one of them" if self.only_one else ""
+        missing = f", {counted(self.only_one, 'layer is', 'layers are')} only in one of them" if self.only_one else ""
         return f"B is better on {count}, median error {a:.4f} → {b:.4f}{change.replace('-', '−')}, {size}{missing}"
 
 

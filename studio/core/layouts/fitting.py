@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from kernels import recipe
 from studio.core.architectures.family import pattern
+from studio.core.counting import counted
 from studio.core.names import printable
 from studio.core.planning.plan import KEEP, Choice
 
@@ -23,7 +24,7 @@ def changes(before: Sequence[Choice], after: Sequence[Choice]) -> list[str]:
 
 
 def _layers(names: Sequence[str]) -> str:
-    return f"{names[0]} is" if len(names) == 1 else f"{len(names):,} layers like {names[0]} are"
+    return f"{names[0]} is" if len(names) == 1 else f"{counted(len(names), 'layer')} like {names[0]} are"
 
 
 def named(choice: Choice, text: str) -> bool:

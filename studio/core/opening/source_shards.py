@@ -11,6 +11,7 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.links import check_link, repositories
 from studio.core.containers.safetensors import read_header
 from studio.core.containers.strict_json import read_object
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.model import Stored
 from studio.core.names import is_plain_name, printable, some_of
@@ -84,7 +85,7 @@ def _open_indexed(folder: Path, index: Path, present: Sequence[str], warnings: l
     files, stored, twice = _open_shards(folder, names, owner)
     _compare_with_index(folder, owner, stored, index, present)
     if twice:
-        count = f"{len(twice):,} tensors are" if len(twice) != 1 else "1 tensor is"
+        count = counted(len(twice), "tensor is", "tensors are")
         warnings.append(f"{count} stored more than once, the index says which copy counts: {some_of(twice)}")
     if unlisted := [name for name in stored if name not in owner]:
         kind = "tensors" if len(unlisted) != 1 else "tensor"
@@ -119,11 +120,13 @@ def _check_all_there(folder: Path, index: Path, names: Sequence[str], present: S
     if not missing:
         return
     if missing == names and _complete(present):
-        what = f"none of the {len(names)} shards that it names is here, and {some_of(list(present))} is a whole model"
+        several = f"none of the {counted(len(names), 'shard')} that it names is here"
+        named = several if len(names) > 1 else "the shard that it names is not here"
+        what = f"{named}, and {some_of(list(present))} is a whole model"
         raise CheckpointError(what, file=index, hint="delete the index when it is left from another download")
     what = "shard missing: an incomplete download"
     if len(missing) > 1:
-        what = f"{len(missing)} of {len(names)} shards missing, {some_of(missing)}: an incomplete download"
+        what = f"{len(missing)} of {counted(len(names), 'shard')} missing, {some_of(missing)}: an incomplete download"
     raise CheckpointError(what, file=folder / missing[0], hint=f"finish the download: {some_of(missing)}")
 
 
@@ -180,7 +183,8 @@ def _shards_without_index(folder: Path, present: Sequence[str]) -> list[str]:
         ((stem, count),) = sets
         shards = [name for name in present if (match := _NUMBERED.fullmatch(name)) and match[1] == stem]
         if len(shards) != int(count):
-            what = f"missing: {len(shards)} of {int(count)} shards are here and no index, an incomplete download"
+            here = f"{len(shards)} of {counted(int(count), 'shard')}"
+            what = f"missing: {here} are here and no index, an incomplete download"
             raise CheckpointError(what, file=folder / shards[0], hint="finish the download")
         return shards
     if len(present) > 1:

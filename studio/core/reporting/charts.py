@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from studio.core.counting import counted
 from studio.core.names import printable
 from studio.core.results import LayerResult, histogram_edges
 
@@ -97,10 +98,10 @@ def _range(values: Sequence[float]) -> tuple[float, float, float]:
 
 def histogram_chart(layers: Sequence[LayerResult]) -> Markup:
     """All weights with statistics: share per bin of |w| / sigma of their layer, both axes logarithmic."""
-    counted = [layer.statistics.histogram for layer in layers if layer.statistics and layer.quantized]
-    if not counted:
+    histograms = [layer.statistics.histogram for layer in layers if layer.statistics and layer.quantized]
+    if not histograms:
         return Markup("")
-    total = [sum(column) for column in zip(*counted, strict=True)]
+    total = [sum(column) for column in zip(*histograms, strict=True)]
     weights = sum(total)
     edges = [math.log2(edge) for edge in histogram_edges()]
     floor = math.log10(1 / weights) if weights > 1 else -1.0
@@ -116,7 +117,7 @@ def histogram_chart(layers: Sequence[LayerResult]) -> Markup:
                 y=f"{y:.1f}",
                 w=f"{axes.px(high) - x - 1:.1f}",
                 h=f"{axes.py(floor - 0.3) - y:.1f}",
-                t=f"{2**low:.3g} to {2**high:.3g} sigma: {count:,} weights",
+                t=f"{2**low:.3g} to {2**high:.3g} sigma: {counted(count, 'weight')}",
             )
     _sigma_mark(axes)
     powers = list(range(int(edges[0]), int(edges[-1]) + 1, 2))
@@ -132,10 +133,10 @@ def _sigma_mark(axes: _Axes) -> None:
 
 def scale_chart(layers: Sequence[LayerResult]) -> Markup:
     """Blocks per E4M3 scale byte over all NVFP4 layers, with the zones of E4M3."""
-    counted = [r.scale_counts for r in layers if r.format.startswith("nvfp4") and r.scale_counts]
-    if not counted:
+    scales = [r.scale_counts for r in layers if r.format.startswith("nvfp4") and r.scale_counts]
+    if not scales:
         return Markup("")
-    total = [sum(column) for column in zip(*counted, strict=True)][:127]
+    total = [sum(column) for column in zip(*scales, strict=True)][:127]
     peak = max(total) or 1
     axes = _Axes((0, 127), (0, peak * 1.05), 220)
     for first, last, zone in ((0, 1, "zero"), (1, 8, "subnormal"), (8, 126, "normal"), (126, 127, "largest")):
@@ -156,7 +157,7 @@ def scale_chart(layers: Sequence[LayerResult]) -> Markup:
                 y=f"{axes.py(count):.1f}",
                 w=f"{axes.px(byte + 1) - axes.px(byte) - 1:.1f}",
                 h=f"{axes.py(0) - axes.py(count):.1f}",
-                t=f"scale byte 0x{byte:02X}: {count:,} blocks",
+                t=f"scale byte 0x{byte:02X}: {counted(count, 'block')}",
             )
     marks = [(0, "0"), (8, "2^-6"), (56, "1"), (88, "16"), (126, "448")]
     axes.marks([byte + 0.5 for byte, _ in marks], [text for _, text in marks])

@@ -11,6 +11,7 @@ from typing import Any
 
 import kernels
 from kernels.fidelity import relative_error
+from studio.core.counting import counted
 from studio.core.exporting.staging import check_writable, writing
 from studio.core.layouts import Layout
 from studio.core.model import Model
@@ -197,8 +198,9 @@ def model_card(
     lines = [
         f"# {_markdown(model.name)}, quantized",
         "",
-        f"{_markdown(model.architecture) or 'A model'} with {outcome.count:,} weights, quantized by NVFP4 Studio "
-        f"{kernels.__version__} from {size_text(outcome.nbytes_in)} to {size_text(outcome.nbytes_out)} "
+        f"{_markdown(model.architecture) or 'A model'} with {counted(outcome.count, 'weight')}, "
+        f"quantized by NVFP4 Studio {kernels.__version__} "
+        f"from {size_text(outcome.nbytes_in)} to {size_text(outcome.nbytes_out)} "
         f"({outcome.bits_per_weight:.2f} bits per weight).",
         "",
         f"- Plan: {_markdown(plan.title or plan.name or 'custom')}",

@@ -12,6 +12,7 @@ import numpy as np
 from kernels import Census, Fidelity, Quantized, Recipe
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.events import LayerDone, Warned
 from studio.core.model import Layer
@@ -281,7 +282,7 @@ def _chunks(layer: Layer, nbytes: int) -> list[tuple[int, int]]:
 def _check_finite(layer: Layer, known: _Known) -> None:
     found = known.statistics
     if found and (found.nan or found.infinite):
-        what = f"holds {found.nan:,} NaN and {found.infinite:,} Inf among {known.count:,} weights"
+        what = f"holds {found.nan:,} NaN and {found.infinite:,} Inf among {counted(known.count, 'weight')}"
         hint = "the source is damaged; --skip-nonfinite keeps such tensors as they are"
         raise CheckpointError(what, file=layer.stored.file.path.name, tensor=layer.tensor.name, hint=hint)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from PySide6.QtCore import QByteArray, QObject, QSettings, QStandardPaths, Signal
 
+from studio.gui.shell.specs import keys_of
+
 FILE_VARIABLE = "NVFP4_STUDIO_SETTINGS"
 DATA_VARIABLE = "NVFP4_STUDIO_DATA"
 RECENTS = 8
@@ -51,12 +53,13 @@ def _as_bool(value: Any) -> bool:
     return bool(value == "true")
 
 
+_TEXT_KEYS = f"{keys_of('larger')} and {keys_of('smaller')}"
 BACKENDS = ("auto", "cpu", "numpy", "metal", "cuda")
 OPTIONS: dict[str, Option] = {
     option.key: option
     for option in (
         Option("theme", "Theme", "system", "Follow the system, or always light or dark.", ("system", "light", "dark")),
-        Option("text_size", "Text size", 13, "Height of text. Ctrl + and Ctrl − change it too.", (), 10, 24, "px"),
+        Option("text_size", "Text size", 13, f"Height of text. {_TEXT_KEYS} change it too.", (), 10, 24, "px"),
         Option("compact", "Compact rows", False, "Lower rows, so that more layers fit on the screen."),
         Option("restore", "Open the last checkpoint again", True, "Start where the last session ended."),
         Option(
