@@ -18,14 +18,11 @@ from PySide6.QtGui import (
     QShowEvent,
 )
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QMenu,
     QSizePolicy,
     QStackedWidget,
-    QTableView,
     QToolButton,
     QToolTip,
     QVBoxLayout,
@@ -35,8 +32,9 @@ from PySide6.QtWidgets import (
 from studio import core
 from studio.gui.shell.ask import ask_save
 from studio.gui.shell.theme import LIGHT, Theme
-from studio.gui.views.figure import Figure, FigureModel
+from studio.gui.views.figure import Figure
 from studio.gui.views.labels import Entry, Legend, Line, Paragraph, tip
+from studio.gui.views.number_table import NumberTable
 from studio.gui.views.picture import SUFFIXES, Caption, Picture
 
 LOW = 15
@@ -94,9 +92,9 @@ class View(QWidget):
         self._show_empty(self.EMPTY)
 
     @cached_property
-    def table(self) -> QTableView:
+    def table(self) -> NumberTable:
         """The numbers, made when they are first asked for."""
-        made = _table(self.TITLE)
+        made = NumberTable(self.TITLE)
         self.stack.addWidget(made)
         return made
 
@@ -358,15 +356,8 @@ class View(QWidget):
     def _show_body(self) -> None:
         shown = self.table_action.isChecked()
         if shown:
-            self._fill_table(self.figure())
+            self.table.show_figure(self.figure(), self.theme.font_px)
         self.stack.setCurrentWidget(self.table if shown else self.body)
-
-    def _fill_table(self, figure: Figure) -> None:
-        self.table.setModel(FigureModel(figure, self))
-        self.table.verticalHeader().setDefaultSectionSize(self.theme.font_px + 9)
-        for column, head in enumerate(figure.heads):
-            least = (24 if head == "layer" else 8) * self.theme.font_px
-            self.table.setColumnWidth(column, max(self.fontMetrics().horizontalAdvance(head) + 24, least))
 
     def _ask_and_save(self, suffix: str) -> None:
         parts = (self.subject()[0], self.TITLE.lower().replace(" ", "-"))
@@ -386,19 +377,6 @@ class View(QWidget):
 
 def _quietly(run: Callable[[], None]) -> Callable[[Any], None]:
     return lambda *_: run()
-
-
-def _table(title: str) -> QTableView:
-    table = QTableView()
-    table.setAccessibleName(f"{title} as table")
-    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    table.verticalHeader().hide()
-    table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-    table.setShowGrid(False)
-    table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    table.horizontalHeader().setStretchLastSection(True)
-    table.setWordWrap(False)
-    return table
 
 
 def _empty() -> QLabel:
