@@ -75,6 +75,7 @@ class Exported:
     layout: Layout
     choices: tuple[Choice, ...]
     results: tuple[LayerResult, ...]
+    exponent: str
 
 
 def is_export(folder: Path) -> bool:
@@ -142,7 +143,7 @@ def exported(model: Model) -> Exported | None:
     exponent = str(manifest.plan.get("exponent", "ceil"))
     choices = tuple(_choice(layer, by_name.get(layer.name), exponent) for layer in model.layers)
     results = tuple(by_name[choice.layer.name] for choice in choices if choice.layer.name in by_name)
-    return Exported(manifest.layout, choices, results)
+    return Exported(manifest.layout, choices, results, exponent)
 
 
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:

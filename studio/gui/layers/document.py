@@ -58,20 +58,32 @@ class Document(QObject):
         self.selected_indices = _NONE
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
+        self.exported: core.Exported | None = None
         self.warning_line = 0.12
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
-    def open(self, model: core.Model, groups: core.ScaleGroups, state: PlanState) -> None:
-        """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown."""
+    def open(
+        self,
+        model: core.Model,
+        groups: core.ScaleGroups,
+        state: PlanState,
+        exported: core.Exported | None = None,
+    ) -> None:
+        """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown.
+
+        exported: what an export of ours says of itself; nothing of it can be chosen otherwise.
+        """
         if self.model is not model:
             self.close_model()
         self._clear()
-        self.model, self._groups = model, groups
+        self.model, self._groups, self.exported = model, groups, exported
         self._chooser = Chooser(model.layers)
         self.state = state
         self.choices = self._chooser.choose(self.state)
         self._marks = groups.marks(self.choices.tiered)
         self.store = LayerStore(model, self.choices)
+        if exported is not None:
+            self.store.set_sizes_before(exported.results)
         self._known = Known(self.cache, groups, len(self.choices))
         self._recall(np.arange(len(self.choices)))
         self.opened.emit()
@@ -81,7 +93,7 @@ class Document(QObject):
         self._clear()
         if self.model is not None:
             self.close_files(self.model)
-            self.model = None
+            self.model = self.exported = None
 
     def _clear(self) -> None:
         self.undo.clear()
@@ -182,6 +194,13 @@ class Document(QObject):
         peers = {taken.layers[i].name: self._groups.peers(i, taken) for i in left}
         return Order({taken.layers[i].name: taken[i] for i in left}, peers)
 
+    def order_of(self, choices: Sequence[core.Choice]) -> Order:
+        """Everything that these choices quantize, known or not."""
+        taken = self._chooser.take(choices)
+        chosen = [i for i, choice in enumerate(taken) if choice.recipe]
+        peers = {taken.layers[i].name: self._groups.peers(i, taken) for i in chosen}
+        return Order({taken.layers[i].name: taken[i] for i in chosen}, peers)
+
     def left(self) -> Indices:
         """The layers that `order` would quantize."""
         return self._left(self.choices, None)
@@ -207,13 +226,18 @@ class Document(QObject):
         return self._groups.peers(self.store.index[name], self.choices)
 
     def begin(self, order: Order) -> None:
-        """Mark the layers of `order` as queued."""
+        """Mark the layers of `order` that are not done as queued."""
         indices = self._places(order)
+        indices = indices[~np.isin(self.store.state[indices], (DONE, KEPT))]
         self.store.set_state(indices, QUEUED)
         self.measured.emit(indices)
 
     def take(self, order: Order, results: Sequence[core.LayerResult]) -> None:
-        """Take over results of a run; those of a choice that changed since are remembered, not shown."""
+        """Take over results of a run; those of a choice that changed since are remembered, not shown.
+
+        Those of layers that the order does not quantize say nothing new.
+        """
+        results = [result for result in results if result.name in order.choices]
         shown = [index for result in results if (index := self._take(order, result)) is not None]
         if shown:
             indices = np.array(shown, np.int64)
