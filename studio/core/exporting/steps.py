@@ -46,7 +46,7 @@ def export(engine: Engine, job: Export) -> Iterator[Event]:
         yield from _Run(engine, job, staging, PackedResults(job.choices)).events()
     except CheckpointError as error:
         if error.file is not None and Path(error.file).is_relative_to(staging.path):
-            hint = "the disk did not keep what was written; run the same command again"
+            hint = "the disk did not keep what was written; run the same command again, or with --restart anew"
             raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
         if staging.give_up():
             error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
@@ -15,6 +15,7 @@ from kernels import FORMATS, Format
 from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
+from studio.core.counts import NO_COUNTS
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.contents import MANIFEST, SUMS, left_over, read_sums
@@ -51,6 +52,12 @@ class Check:
     def work(self) -> int:
         """Bytes that checking it reads."""
         return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
+
+    @property
+    def slim(self) -> LayerResult:
+        """Its result, as little as may be held of every layer: what the source holds, too, is shared with it."""
+        same = self.layer or self.result
+        return replace(self.result, name=same.name, shape=same.shape, scale_counts=NO_COUNTS)
 
     @property
     def parts(self) -> list[Placement]:
@@ -200,7 +207,7 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
             found = check_layers(engine, files[shard], header, manifest.layout, checks)
             for (layer, nbytes), check in zip(found, checks, strict=True):
                 done += nbytes
-                results.append(check.result)
+                results.append(check.slim)
                 yield Progress("verify", done, layer)
                 yield LayerDone(check.result)
     yield Finished(Outcome(results, str(folder)))
