@@ -7,7 +7,8 @@ from pathlib import Path
 
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.exporting.contents import MANIFEST, Contents, contents
-from studio.core.exporting.staging import staging_path, writing
+from studio.core.exporting.staging import staging_path
+from studio.core.exporting.writing import writing
 from studio.core.names import printable, some_of
 
 _BESIDE = len(".replaced999")

@@ -13,11 +13,11 @@ from kernels.backend import Backend, choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Header
 from studio.core.errors import CheckpointError
+from studio.core.exporting.checks import Check, check_parts
 from studio.core.exporting.contents import MANIFEST
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import StoredMatrix, read_quantized
 from studio.core.exporting.records import Entry
-from studio.core.exporting.verification import Check, check_parts
 from studio.core.layouts import Layout
 from studio.core.model import Layer, Matrix, Model, Source, Stored
 from studio.core.names import printable
