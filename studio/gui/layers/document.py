@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Signal
 from studio import core
 from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, PlanState
 from studio.gui.layers.history import History, PlanHistory
-from studio.gui.layers.known import Known, kept_result
+from studio.gui.layers.known import Known
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 _NONE: Indices = np.zeros(0, np.int64)
@@ -219,7 +219,9 @@ class Document(QObject):
         taken = self._chooser.take(choices)
         found = self._known.results(taken, self._groups.marks(taken.tiered))
         both = zip(taken, found, strict=True)
-        return [result or kept_result(choice) for choice, result in both if result is not None or choice.recipe is None]
+        return [
+            result or core.result_of(choice) for choice, result in both if result is not None or choice.recipe is None
+        ]
 
     def peers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that share the tensor scale of a layer now."""
