@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels.backend import choose
 from kernels.fidelity import MAGNITUDE_BINS
+from kernels.machines import choose
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Started
 from studio.core.exporting import steps, verification

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import FORMATS, recipe
-from kernels.backend import Backend, choose
+from kernels.backend import Backend
+from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Header
 from studio.core.errors import CheckpointError

@@ -14,9 +14,10 @@ from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.choices import Indices
 from studio.gui.layers.document import Document
-from studio.gui.pages.registry import Views, keys_of_page
+from studio.gui.pages.registry import keys_of_page
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.specs import keys_of
+from studio.gui.views import Views
 
 REMEMBERED = 32
 
