@@ -61,7 +61,7 @@ def _replaced(target: Path) -> Contents:
         what = f"{kept} this folder has no {MANIFEST} of this program"
         raise ExportError(what, file=target, hint=_ELSEWHERE) from None
     if found.strangers:
-        what = f"{kept} this one holds what is not part of it: {some_of(list(found.strangers))}"
+        what = f"{kept} this one holds what is not part of it, or was changed since: {some_of(list(found.strangers))}"
         raise ExportError(what, file=target, hint="move that away, or choose another folder")
     if not os.access(target, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "")
