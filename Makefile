@@ -37,6 +37,7 @@ consumers: .venv/.dev
 	@$(BIN)/python -m tests.consumers --publish
 
 faults: .venv/.dev
+	@$(BIN)/python -m tests.faults.every_call
 	@$(BIN)/python -m tests.faults.random_kills
 
 mac-proof: .venv/.dev

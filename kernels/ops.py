@@ -13,12 +13,12 @@ import mlx.core as mx
 import numpy as np
 
 from kernels import stock_mlx
-from kernels.backend import choose
 from kernels.formats import FORMATS, TENSOR_SCALE_DIVISOR, Recipe, recipe
 from kernels.gpu import coding, elementwise
 from kernels.gpu.library import Library, library
 from kernels.gpu.requirements import check_mlx
 from kernels.gpu.transfer import to_numpy
+from kernels.machines import choose
 from kernels.packed import Packed, check_input, check_packed, check_tensor_scale
 from kernels.quantized import Quantized
 

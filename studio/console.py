@@ -56,19 +56,19 @@ class Console:
         """A table; a title that starts with ">" aligns right; the first column loses its front where room is short."""
         if self.as_json:
             return
-        from rich.cells import cell_len, set_cell_size
+        from rich.cells import set_cell_size
         from rich.console import Console as Rich
 
         terminal = _is_terminal(sys.stdout)
         heads = [title.removeprefix(">") for title in columns]
-        widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+        widths = [max(map(_cells, column)) for column in zip(heads, *rows, strict=True)]
         room = (Rich(file=sys.stdout).width if terminal else WIDE) - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)
-        widths[0] = min(widths[0], max(room, cell_len(heads[0]), _NARROWEST))
+        widths[0] = min(widths[0], max(room, _cells(heads[0]), _NARROWEST))
 
         def line(cells: Sequence[str]) -> str:
             aligned = []
             for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-                space = width - cell_len(cell)
+                space = width - _cells(cell)
                 if space < 0:
                     aligned.append("…" + set_cell_size(cell[::-1], width - 1)[::-1])
                 else:
@@ -107,6 +107,15 @@ class Console:
     @staticmethod
     def _red(text: str, stream: TextIO) -> str:
         return f"\x1b[31m{text}\x1b[0m" if _is_terminal(stream) else text
+
+
+def _cells(text: str) -> int:
+    """Cells of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 class _Progress:

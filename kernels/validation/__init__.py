@@ -25,7 +25,7 @@ __all__ = [
 
 
 def run(backend: str = "auto", *, quick: bool = False, timed: bool = True) -> Report:
-    """Validate `backend` (a name for `kernels.backend.choose`); `quick` takes fewer rows; `timed` adds times.
+    """Validate `backend` (a name for `kernels.machines.choose`); `quick` takes fewer rows; `timed` adds times.
 
     Raises ValueError when the backend does not exist here.
     """

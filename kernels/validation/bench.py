@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import reference
-from kernels.backend import Backend, choose
+from kernels.backend import Backend
 from kernels.formats import recipe
+from kernels.machines import choose
 from kernels.quantized import Quantized
 from kernels.validation.weights import Float32
 

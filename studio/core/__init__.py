@@ -60,7 +60,7 @@ from studio.core.planning.plan import (
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
 from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
-from studio.core.results import LayerResult, histogram_edges
+from studio.core.results import LayerResult, histogram_edges, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
@@ -165,6 +165,7 @@ __all__ = [
     "report_json",
     "resolve",
     "resources",
+    "result_of",
     "save_plan",
     "size_text",
     "sized",

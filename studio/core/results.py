@@ -194,10 +194,8 @@ def histogram(filled: FilledBins, sigma: float) -> Counts:
     return Counts.of(np.bincount(bins, weights=counts, minlength=len(edges) - 1).astype(np.uint64))
 
 
-def layer_result(
-    choice: Choice, distribution: Statistics | None, errors: ErrorTally, tensor_scales: Sequence[float] = ()
-) -> LayerResult:
-    """The result for one layer from the tally of its slabs."""
+def result_of(choice: Choice, **measured: Any) -> LayerResult:
+    """The result for the layer of a choice: what both tell, and what was `measured`, by the names of the fields."""
     layer: Layer = choice.layer
     return LayerResult(
         name=layer.name,
@@ -210,6 +208,16 @@ def layer_result(
         count=layer.count,
         nbytes_in=layer.nbytes,
         nbytes_out=choice.nbytes,
+        **measured,
+    )
+
+
+def layer_result(
+    choice: Choice, distribution: Statistics | None, errors: ErrorTally, tensor_scales: Sequence[float] = ()
+) -> LayerResult:
+    """The result for one layer from the tally of its slabs."""
+    return result_of(
+        choice,
         sum_squares=errors.sum_squares,
         sum_error=errors.sum_error,
         max_error=errors.max_error,

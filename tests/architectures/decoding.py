@@ -58,10 +58,11 @@ def decoded_source(source: Path, export: Path) -> tuple[Arrays, dict[str, float]
     arrays = read_arrays(export)
     tensors = load_file(source / "model.safetensors")
     errors = {}
-    with core.open_model(source) as model:
+    with core.open_model(source) as model, core.open_model(export) as opened:
         for layer in manifest["layers"]:
             if not layer["matrices"]:
                 continue
+            _check_opened(opened.by_name[layer["name"]], layer, manifest["layout"], arrays)
             name = model.by_name[layer["name"]].tensor.name
             original = tensors[name].astype(np.float32)
             tensors[name] = _decoded(layer, original, manifest["layout"], arrays, model.by_name[layer["name"]])
@@ -83,6 +84,13 @@ def _decoded(layer: Mapping[str, Any], original: Any, layout: str, arrays: Array
         place = _positions(matrix, firsts.get(matrix["name"]))
         flat[place] = _matrix(layer["format"], matrix, layout, arrays)
     return flat.reshape(original.shape)
+
+
+def _check_opened(opened: core.Layer, layer: Mapping[str, Any], layout: str, arrays: Arrays) -> None:
+    """An export that is opened gives the weights that are decoded here."""
+    for shown, matrix in zip(opened.matrices, layer["matrices"], strict=True):
+        weights = opened.source.rows(shown, 0, shown.rows)
+        np.testing.assert_array_equal(weights, _matrix(layer["format"], matrix, layout, arrays), err_msg=opened.name)
 
 
 def _positions(matrix: Mapping[str, Any], known: Any) -> Any:

@@ -87,6 +87,20 @@ def test_files_that_the_export_does_not_list_are_named_and_keep_it(studio: Studi
     refused(studio, source, old, "a.txt, b.txt, c.txt and 1 more", "move that away")
 
 
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json", "additional_chat_templates/tool.jinja"])
+def test_a_file_of_the_export_that_its_owner_changed_keeps_it(
+    studio: Studio, source: Path, old: Path, name: str
+) -> None:
+    (old / name).write_text("rewritten by hand")
+    refused(studio, source, old, "was changed since", Path(name).name if "/" not in name else name)
+
+
+def test_a_shard_of_another_size_keeps_the_export(studio: Studio, source: Path, old: Path) -> None:
+    with (old / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    refused(studio, source, old, "was changed since: model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["additional_chat_templates/mine.jinja", "notes/thesis.txt", JOURNAL, ".hidden"])
 def test_a_file_of_somebody_at_any_place_keeps_the_export(studio: Studio, source: Path, old: Path, name: str) -> None:
     (old / name).parent.mkdir(exist_ok=True)

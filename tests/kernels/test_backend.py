@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from kernels import FORMATS, recipe
-from kernels.backend import NAMES, Encoded, Weight, backends, choose, self_test
+from kernels.backend import Encoded, Weight
 from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend
+from kernels.machines import NAMES, backends, choose, self_test
 from kernels.reference import ReferenceBackend
 
 
@@ -62,7 +63,7 @@ def test_without_the_library_numpy_does_the_work_and_says_why() -> None:
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac may have Metal, which needs mlx")
 def test_choosing_without_asking_for_a_gpu_never_imports_mlx() -> None:
-    program = "import sys, kernels.backend as b; b.choose(); b.backends(); assert 'mlx' not in sys.modules"
+    program = "import sys, kernels.machines as b; b.choose(); b.backends(); assert 'mlx' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

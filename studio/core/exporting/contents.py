@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.core.containers.files import read_small
+from studio.core.containers.files import SourceFile, read_small
 from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.exporting.layer_lines import LayerLines
+from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import RECORD, read_record
 from studio.core.names import is_plain_path, printable
 
@@ -24,6 +25,8 @@ JOURNAL = "journal.json"
 _PROOFS = (JOURNAL, SUMS, MANIFEST)
 """What shows that a folder is ours and what it holds, in the order in which it goes."""
 _LARGEST_SUMS = 64 << 20
+_LARGEST_HASHED = 256 << 20
+"""Bytes of a file beside the shards that is still read to see whether it was changed."""
 _OF_THE_DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in any folder that they show, which nobody misses."""
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
@@ -31,7 +34,7 @@ _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a folder of ours holds: files that it lists, their bytes, and what it does not list."""
+    """What a folder of ours holds: files as it lists them, their bytes, and what it does not list, or not so."""
 
     files: tuple[str, ...]
     nbytes: int
@@ -46,13 +49,14 @@ class Contents:
 def contents(folder: Path) -> Contents:
     """What an export of ours in `folder` holds; links are not followed.
 
+    What its owner changed since is a stranger, too: a shard of another size, another file with another digest.
     Raises CheckpointError when no manifest says that this program wrote it, and OSError.
     """
     listed = _listed(folder)
     folders = {parent.as_posix() for name in listed for parent in Path(name).parents[:-1]}
     files, strangers, nbytes = [], [], 0
     for name, entry in _entries(folder, "", folders):
-        if (name in listed or entry.name in _OF_THE_DESKTOP) and not entry.is_dir(follow_symlinks=False):
+        if entry.name in _OF_THE_DESKTOP or (name in listed and listed[name].fits(entry)):
             files.append(name)
             nbytes += entry.stat(follow_symlinks=False).st_size
         else:
@@ -60,17 +64,47 @@ def contents(folder: Path) -> Contents:
     return Contents(tuple(files), nbytes, tuple(strangers))
 
 
-def _listed(folder: Path) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What is known of a file that an export wrote; None for what is not."""
+
+    nbytes: int | None = None
+    sha256: str | None = None
+
+    def fits(self, entry: os.DirEntry[str]) -> bool:
+        """True when it may be that file; a link goes without what it leads to."""
+        if entry.is_symlink():
+            return True
+        if not entry.is_file(follow_symlinks=False):
+            return False
+        size = entry.stat(follow_symlinks=False).st_size
+        if self.nbytes is not None:
+            return size == self.nbytes
+        if self.sha256 is None or size > _LARGEST_HASHED:
+            return True
+        with SourceFile(Path(entry.path)) as file:
+            return sha256(file) == self.sha256
+
+
+def _listed(folder: Path) -> dict[str, _Written]:
     """The names that the lists in `folder` give to files of the export."""
     path = folder / MANIFEST
     manifest = LayerLines(path).head
     program, shards = manifest.get("program"), manifest.get("shards", manifest.get("tensors"))
     if not isinstance(program, dict) or program.get("name") != PROGRAM:
         raise CheckpointError("was not written by this program", file=path)
-    listed = {name for name in shards if is_plain_path(name)} if isinstance(shards, dict) else set()
+    listed = dict.fromkeys([SUMS, MANIFEST, *left_over(folder)], _Written())
     with contextlib.suppress(CheckpointError):  # without it fewer files are ours
-        listed |= set(read_sums(folder / SUMS, read_small(folder / SUMS, _LARGEST_SUMS)))
-    return listed | {SUMS, MANIFEST} | left_over(folder)
+        digests = read_sums(folder / SUMS, read_small(folder / SUMS, _LARGEST_SUMS))
+        listed |= {name: _Written(sha256=digest) for name, digest in digests.items()}
+    if isinstance(shards, dict):
+        listed |= {name: _shard(told) for name, told in shards.items() if is_plain_path(name)}
+    return listed
+
+
+def _shard(told: Any) -> _Written:
+    nbytes = told.get("nbytes") if isinstance(told, dict) else None  # schema 1 has the digests of its tensors here
+    return _Written(nbytes=nbytes if isinstance(nbytes, int) else None)
 
 
 def left_over(folder: Path) -> set[str]:

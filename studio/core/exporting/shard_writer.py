@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from kernels import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.exporting.shards import Shard
-from studio.core.exporting.staging import StagedFile
+from studio.core.exporting.writing import StagedFile
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer, Matrix

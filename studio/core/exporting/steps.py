@@ -16,15 +16,16 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import read_header
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started, Warned
+from studio.core.exporting.checks import Check, check_layers
 from studio.core.exporting.documents import write_documents
 from studio.core.exporting.export import Export
 from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
 from studio.core.exporting.shard_writer import ShardWriter
 from studio.core.exporting.shards import Item, Shard, ShardPlan
-from studio.core.exporting.staging import AGAIN, NoSpaceError, Staging
+from studio.core.exporting.staging import Staging
 from studio.core.exporting.target import check_target
-from studio.core.exporting.verification import Check, check_layers
+from studio.core.exporting.writing import AGAIN, NoSpaceError
 from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.results import LayerResult
@@ -46,7 +47,7 @@ def export(engine: Engine, job: Export) -> Iterator[Event]:
         yield from _Run(engine, job, staging, PackedResults(job.choices)).events()
     except CheckpointError as error:
         if error.file is not None and Path(error.file).is_relative_to(staging.path):
-            hint = "the disk did not keep what was written; run the same command again"
+            hint = "the disk did not keep what was written; run the same command again, or with --restart anew"
             raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
         if staging.give_up():
             error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"

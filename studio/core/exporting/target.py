@@ -7,7 +7,8 @@ from pathlib import Path
 
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.exporting.contents import MANIFEST, Contents, contents
-from studio.core.exporting.staging import staging_path, writing
+from studio.core.exporting.staging import staging_path
+from studio.core.exporting.writing import writing
 from studio.core.names import printable, some_of
 
 _BESIDE = len(".replaced999")
@@ -60,7 +61,7 @@ def _replaced(target: Path) -> Contents:
         what = f"{kept} this folder has no {MANIFEST} of this program"
         raise ExportError(what, file=target, hint=_ELSEWHERE) from None
     if found.strangers:
-        what = f"{kept} this one holds what is not part of it: {some_of(list(found.strangers))}"
+        what = f"{kept} this one holds what is not part of it, or was changed since: {some_of(list(found.strangers))}"
         raise ExportError(what, file=target, hint="move that away, or choose another folder")
     if not os.access(target, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "")

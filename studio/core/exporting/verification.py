@@ -1,175 +1,29 @@
 """verify: an export is whole, decodes, and says the truth about its errors."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
-
-from kernels import FORMATS, Format
-from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
+from studio.core.exporting.checks import Check, check_layers, check_parts
 from studio.core.exporting.contents import MANIFEST, SUMS, left_over, read_sums
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, sha256
+from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Entry
-from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement, edited, kept_form, pieces
-from studio.core.model import Layer, Model
+from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
-from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
-from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
-from studio.core.running.tasks import Tasks, bundles
-
-TOLERANCE = 1e-5
-"""Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
+from studio.core.running.tasks import Tasks
 
 _LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
 """How the names of files end that a runtime takes from a folder, listed or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One layer to verify; `layer` is its source, or None when there is none to compare with."""
-
-    result: LayerResult
-    matrices: tuple[StoredMatrix, ...]
-    kept: tuple[Placement, ...]
-    layer: Layer | None
-
-    @property
-    def work(self) -> int:
-        """Bytes that checking it reads."""
-        return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
-
-    @property
-    def parts(self) -> list[Placement]:
-        """Where all of it lies."""
-        return [*self.kept, *(part for matrix in self.matrices for part in matrix.parts)]
-
-
-def check_layers(
-    engine: Engine, file: SourceFile, header: Header, layout: Layout, checks: Sequence[Check]
-) -> Iterator[tuple[str, int]]:
-    """Verify layers of one file; yields (name, bytes read). Raises CheckpointError for the first that is wrong."""
-    place = _Place(file, header, layout)
-    steps = (step for check in checks for step in _steps(engine, place, check))
-    with engine.tasks() as tasks:
-        found = chain.from_iterable(tasks.in_order(partial(_errors, bundle) for bundle in bundles(steps)))
-        for check in checks:
-            total = 0.0
-            for error in found:
-                if error is None:
-                    break
-                total += error
-            if check.layer is not None and check.matrices:
-                _compare(file, check.result, total)
-            yield check.result.name, check.work
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A piece of a layer to check; `job` gives its squared error, None is the end of the layer."""
-
-    nbytes: int
-    job: Callable[[], float] | None
-
-
-def _errors(bundle: list[_Step]) -> list[float | None]:
-    return [step.job() if step.job else None for step in bundle]
-
-
-def _steps(engine: Engine, place: "_Place", check: Check) -> Iterator[_Step]:
-    yield from (_Step(nbytes, job) for nbytes, job in _parts(engine, place, check))
-    yield _Step(0, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    file: SourceFile
-    header: Header
-    layout: Layout
-
-
-def _parts(engine: Engine, place: _Place, check: Check) -> Iterator[tuple[int, Callable[[], float]]]:
-    """(bytes, job) for every piece of a layer."""
-    if check.kept:
-        yield from _kept_parts(engine, place, check.kept, check.layer) if check.layer else ()
-        return
-    sources = check.layer.matrices if check.layer else [None] * len(check.matrices)
-    for matrix, source in zip(check.matrices, sources, strict=True):
-        height = max(engine.slab_nbytes // (2 * matrix.columns), 1)
-        if check.layer and source:
-            height = min(height, slab_height(check.layer, source, engine.slab_nbytes))
-        for start in range(0, matrix.rows, height):
-            stop = min(start + height, matrix.rows)
-            slab = Slab(check.layer, source, start, stop) if check.layer and source else None
-            yield 2 * (stop - start) * matrix.columns, partial(_error, engine, place, matrix, start, stop, slab)
-
-
-def _kept_parts(
-    engine: Engine, place: _Place, kept: tuple[Placement, ...], layer: Layer
-) -> Iterator[tuple[int, Callable[[], float]]]:
-    form = kept_form(kept)
-    if form == "whole":
-        yield layer.kept_nbytes, partial(_same_edited, place, kept, layer)
-    elif form == "rows" or layer.widened:
-        for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
-            yield slab.nbytes, partial(_same_rows, engine, place, kept, slab, before)
-    else:
-        for offset, count in chunks(layer.kept_nbytes, engine.slab_nbytes):
-            yield count, partial(_same_bytes, place, kept, layer, offset, count)
-
-
-def _error(engine: Engine, place: _Place, matrix: StoredMatrix, start: int, stop: int, slab: Slab | None) -> float:
-    quantized = read_quantized(place.file, place.header, place.layout, matrix, start, stop)
-    backend = engine.backend
-    error = backend.squared_error(read_slab(slab, engine.scratch), quantized) if slab else math.nan
-    if not math.isfinite(error) and not np.isfinite(backend.decode(quantized)).all():
-        raise CheckpointError("decodes to values that are not finite", file=place.file.path, tensor=matrix.name)
-    return error
-
-
-def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
-    if not abs(found - result.sum_error) <= TOLERANCE * max(found, result.sum_error):  # NaN is no agreement
-        what = f"its squared error is {found:.9g}, the report says {result.sum_error:.9g}"
-        raise CheckpointError(what, file=file.path, tensor=result.name)
-
-
-def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset: int, count: int) -> float:
-    return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
-
-
-def _same_rows(engine: Engine, place: _Place, kept: tuple[Placement, ...], slab: Slab, before: int) -> float:
-    wanted = kept_bytes(slab, read_slab(slab, engine.scratch))
-    itemsize = WEIGHT_DTYPES[slab.layer.kept_dtype].itemsize
-    return _same(place, kept, before * itemsize, bytearray(wanted.data))
-
-
-def _same_edited(place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
-    stored = layer.stored.file.read(layer.tensor.start, layer.tensor.nbytes)
-    values = np.frombuffer(stored, WEIGHT_DTYPES[layer.kept_dtype])
-    for part in kept:
-        _same(place, (part,), 0, bytearray(edited(part.content, values).tobytes()))
-    return 0.0
-
-
-def _same(place: _Place, kept: tuple[Placement, ...], offset: int, wanted: bytearray) -> float:
-    for first, name, start, count in pieces(kept, offset, len(wanted)):
-        there = place.file.read(place.header.tensors[name].start + start, count)
-        if there != wanted[first : first + count]:
-            raise CheckpointError("differs from the source, though it was kept", file=place.file.path, tensor=name)
-    return 0.0
 
 
 def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
@@ -200,7 +54,7 @@ def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterato
             found = check_layers(engine, files[shard], header, manifest.layout, checks)
             for (layer, nbytes), check in zip(found, checks, strict=True):
                 done += nbytes
-                results.append(check.result)
+                results.append(check.slim)
                 yield Progress("verify", done, layer)
                 yield LayerDone(check.result)
     yield Finished(Outcome(results, str(folder)))
@@ -313,36 +167,3 @@ def _check_same_source(entry: Entry, source: Model, folder: Path) -> None:
     kept = sum(part.nbytes for part in entry.kept)
     if there != (here if there else []) or kept != (0 if there else layer.kept_nbytes):
         raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
-
-
-def check_parts(check: Check, header: Header, path: Path) -> None:
-    """The stored tensors have the dtypes and shapes that the manifest promises, and the parts fit inside."""
-    for part in check.parts:
-        tensor = header.tensors.get(part.name)
-        if tensor is None or (tensor.dtype, tensor.shape) != (part.dtype, part.shape):
-            raise CheckpointError("missing, or not of the dtype and shape promised", file=path, tensor=part.name)
-        if part.dtype not in BITS or part.offset + part.nbytes > tensor.nbytes:
-            raise CheckpointError("smaller than the manifest says", file=path, tensor=part.name)
-    for matrix in check.matrices:
-        _check_matrix(matrix, path)
-
-
-def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
-    """The parts are those of the format, as large as the matrix needs, of dtypes that can be read."""
-    row = FORMATS.get(matrix.format)
-    if row is None or row.misfit((matrix.rows, matrix.columns)):
-        raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
-    found = {part.content for part in matrix.parts}
-    needed = {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
-    if not needed <= found <= needed | {"tensor_scale"} or not all(_fits(part, matrix, row) for part in matrix.parts):
-        raise CheckpointError(f"malformed manifest entry: no {row.name}", file=path, tensor=matrix.name)
-
-
-def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
-    count = matrix.rows * matrix.columns
-    if part.content == "codes":
-        return part.dtype in ("U8", "U32") and 8 * part.nbytes == count * row.bits
-    if part.content == "tensor_scale":
-        return (part.dtype, part.nbytes) == ("F32", 4)
-    dtypes = tuple(WEIGHT_DTYPES) if row.affine else ("U8", "F8_E4M3", "F8_E8M0")
-    return part.dtype in dtypes and 8 * part.nbytes == count // row.block * BITS[part.dtype]

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import FORMATS, recipe
-from kernels.backend import Backend, choose
+from kernels.backend import Backend
+from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Header
 from studio.core.errors import CheckpointError
+from studio.core.exporting.checks import Check, check_parts
 from studio.core.exporting.contents import MANIFEST
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import StoredMatrix, read_quantized
 from studio.core.exporting.records import Entry
-from studio.core.exporting.verification import Check, check_parts
 from studio.core.layouts import Layout
 from studio.core.model import Layer, Matrix, Model, Source, Stored
 from studio.core.names import printable
@@ -75,6 +76,7 @@ class Exported:
     layout: Layout
     choices: tuple[Choice, ...]
     results: tuple[LayerResult, ...]
+    exponent: str
 
 
 def is_export(folder: Path) -> bool:
@@ -142,7 +144,7 @@ def exported(model: Model) -> Exported | None:
     exponent = str(manifest.plan.get("exponent", "ceil"))
     choices = tuple(_choice(layer, by_name.get(layer.name), exponent) for layer in model.layers)
     results = tuple(by_name[choice.layer.name] for choice in choices if choice.layer.name in by_name)
-    return Exported(manifest.layout, choices, results)
+    return Exported(manifest.layout, choices, results, exponent)
 
 
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:

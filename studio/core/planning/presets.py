@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import PlanError
-from studio.core.exporting.staging import writing
+from studio.core.exporting.writing import writing
 from studio.core.names import printable
 from studio.core.planning.plan import Plan, plan_from_json
 from studio.core.resources import resources

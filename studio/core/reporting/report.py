@@ -12,7 +12,7 @@ from typing import Any
 import kernels
 from kernels.fidelity import relative_error
 from studio.core.counting import counted
-from studio.core.exporting.staging import check_writable, writing
+from studio.core.exporting.writing import check_writable, writing
 from studio.core.layouts import Layout
 from studio.core.model import Model
 from studio.core.names import printable

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from studio.core.counts import Counts
 from studio.core.planning.plan import Choice
-from studio.core.results import LayerResult, Statistics
+from studio.core.results import LayerResult, Statistics, result_of
 
 _CHOSEN = ("name", "role", "block", "dtype", "shape", "format", "reason", "count", "nbytes_in", "nbytes_out")
 """Fields that the choice of a layer tells."""
@@ -46,18 +46,8 @@ class PackedResults(Sequence[LayerResult]):
 
 def _result(choice: Choice, packed: bytes) -> LayerResult:
     numbers, scale_counts, told = marshal.loads(packed)  # noqa: S302 - our own, from this memory
-    layer = choice.layer
-    return LayerResult(
-        layer.name,
-        layer.role,
-        layer.block,
-        layer.tensor.dtype,
-        layer.shape,
-        choice.format,
-        choice.reason,
-        layer.count,
-        layer.nbytes,
-        choice.nbytes,
+    return result_of(
+        choice,
         **dict(zip(_PLAIN, numbers, strict=True)),
         scale_counts=Counts.unpack(scale_counts),
         statistics=_statistics(*told) if told else None,

@@ -11,7 +11,7 @@ from kernels import FORMATS
 from studio.core.counts import Counts
 from studio.core.model import Layer, Model
 from studio.core.planning.plan import Choice, choose_format
-from studio.core.results import LayerResult, Statistics
+from studio.core.results import LayerResult, Statistics, result_of
 
 Known = tuple[Choice, tuple[str, ...], LayerResult]
 """A choice, the layers that share its tensor scale, and what was measured."""
@@ -100,20 +100,11 @@ def _digest(text: str) -> str:
 
 
 def _result(choice: Choice, said: dict[str, Any]) -> LayerResult:
-    layer, weights = choice.layer, said.get("weights")
+    weights = said.get("weights")
     squares, error, largest = _numbers(said["errors"], float)
     vanished, rows, vanished_rows = _numbers(said["vanished"], int)
-    return LayerResult(
-        name=layer.name,
-        role=layer.role,
-        block=layer.block,
-        dtype=layer.tensor.dtype,
-        shape=layer.shape,
-        format=choice.format,
-        reason=choice.reason,
-        count=layer.count,
-        nbytes_in=layer.nbytes,
-        nbytes_out=choice.nbytes,
+    return result_of(
+        choice,
         sum_squares=squares,
         sum_error=error,
         max_error=largest,

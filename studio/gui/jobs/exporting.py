@@ -42,7 +42,11 @@ class Exporting(QObject):
         self.dialog.open()
 
     def ask_verify(self) -> None:
-        """Ask which export to verify."""
+        """Verify the export that is open, or ask which."""
+        model = self._document.model
+        if model is not None and self._document.exported:
+            self._runs.verify(model.folder)
+            return
         ask_folder(self._window, "Verify an export", self._runs.verify)
 
     def _show_end(self, job: core.Export, outcome: core.Outcome) -> None:

@@ -11,6 +11,7 @@ from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
+from studio.gui.shell.specs import keys_of
 
 HINT = "Choose a folder with config.json and .safetensors, or one .safetensors file, downloaded in full."
 SEALED = "Look around; to quantize, start from the checkpoint before it was quantized."
@@ -21,6 +22,7 @@ class Found(Protocol):
     """A checkpoint and what belongs to it; `close` lets go of both."""
 
     model: core.Model
+    exported: core.Exported | None
 
     def close(self) -> None:
         """Nobody wants it."""
@@ -92,12 +94,14 @@ class Opening(QObject):
         self._task = None
         self.opened.emit(self._asked[task], found)
         self.changed.emit()
-        self._warn(found.model)
+        self._warn(found.model, found.exported)
 
-    def _warn(self, model: core.Model) -> None:
+    def _warn(self, model: core.Model, exported: core.Exported | None) -> None:
         for warning in model.warnings[:MOST_WARNINGS]:
             self.told.emit(Message("warning", "Odd in this checkpoint", core.printable(warning, 400)))
-        if model.quantized_by:
+        if exported is not None:
+            self.told.emit(_about(model, exported))
+        elif model.quantized_by:
             title = f"Already quantized: {core.printable(model.quantized_by)}"
             self.told.emit(Message("warning", title, hint=SEALED))
 
@@ -108,6 +112,15 @@ class Opening(QObject):
         if ending == "failed":
             self.told.emit(message_of(error, "This can not be opened", HINT))
         self.changed.emit()
+
+
+def _about(model: core.Model, exported: core.Exported) -> Message:
+    """What an export of ours is, and where it runs."""
+    runs = [claim.runtime for claim in core.claims(model, exported.choices, exported.layout) if claim.verdict == "runs"]
+    where = f"Runs on {', '.join(runs)}." if runs else "No runtime was tried with this architecture and layout."
+    text = f"Layout {exported.layout.name}; formats and errors are those of its manifest. {where}"
+    hint = f"{keys_of('verify')} proves every byte and weight; the page Compare sets it beside another export."
+    return Message("info", "An export of NVFP4 Studio", text, hint)
 
 
 def _close(found: Found | None) -> None:

@@ -117,11 +117,13 @@ class Runs(QObject):
             if ending == "finished":
                 self.exported.emit(export, job.outcome)
 
-        self._submit(Job(EXPORT, "Exporting", lambda: tasks.exporting(machine, export), over=over))
+        order = self._document.order_of(export.choices)
+        if self._submit(Job(EXPORT, "Exporting", lambda: tasks.exporting(machine, export), order, over)):
+            self._document.begin(order)
 
     def verify(self, folder: Path) -> None:
-        """Check an export that was written earlier, against the open checkpoint when there is one."""
-        machine, source = self.machine, self._document.model
+        """Check an export that was written earlier, against the open checkpoint when that may be its source."""
+        machine, source = self.machine, None if self._document.exported else self._document.model
 
         def over(ending: Ending, job: Job) -> None:
             if ending == "finished" and job.outcome is not None:

@@ -123,7 +123,7 @@ class Keeping(QObject):
     def _show(self, work: Work, results: core.ResultCache) -> None:
         assert self._found is not None
         self._document.cache.update(results)
-        self._document.open(self._found.model, self._found.groups, work.now)
+        self._document.open(self._found.model, self._found.groups, work.now, self._found.exported)
         self._document.restore(work.states, work.texts, work.at, work.saved)
         restore_view(self._workspace, work.view)
 

@@ -5,10 +5,12 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from studio import core
 from studio.gui.keeping.shelf import RESULTS, RESULTS_SCHEMA, WORK, Entry, Shelf
 from studio.gui.keeping.work import NO_RULES, Encoder, NewerError, Work, decode
-from studio.gui.layers.choices import Edits, Names, PlanState
+from studio.gui.layers.choices import BY_PLAN, CODES, Edits, Names, PlanState
 from studio.gui.shell.cards import Message
 from studio.gui.shell.specs import keys_of
 
@@ -37,6 +39,7 @@ class Found:
     entry: Entry | None = None
     problem: str = ""
     recalled: bool = False
+    exported: core.Exported | None = None
     known: list[Known] = field(default_factory=list)
     results: core.ResultCache = field(default_factory=core.ResultCache)
     notes: list[Message] = field(default_factory=list)
@@ -63,7 +66,10 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
     found = Found(model, core.ScaleGroups(model), lines, encoder, work or fresh_work(), work, held)
     try:
         yield None
-        yield from _recall(found, shelf, held)
+        if (exported := core.exported(model)) is not None:
+            _show_as_exported(found, exported)
+        else:
+            yield from _recall(found, shelf, held)
         if work is not None or found.work.now.rules is NO_RULES:
             found.work = found.work.resolved(model)
         core.prepare_estimates()
@@ -71,6 +77,19 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
         found.close()
         raise
     yield found
+
+
+def _show_as_exported(found: Found, exported: core.Exported) -> None:
+    """The formats that an export holds, and the errors that its manifest states; nothing of it is kept elsewhere."""
+    names = Names([choice.layer.name for choice in exported.choices])
+    codes = np.array([CODES[choice.format] if choice.recipe else BY_PLAN for choice in exported.choices], np.int8)
+    plan = core.Plan((), title="As it was exported", exponent=exported.exponent)
+    found.exported, found.asked = exported, None
+    found.work = Work((PlanState(plan, NO_RULES, Edits(names, codes)),))
+    results = {result.name: result for result in exported.results}
+    for choice in exported.choices:
+        if choice.recipe:
+            found.results.add(choice, (), results[choice.layer.name])
 
 
 def _recall(found: Found, shelf: Shelf | None, held: Entry | None) -> Iterator[None]:

@@ -11,7 +11,7 @@ from studio import core
 from studio.gui.layers.by_name import ByName
 from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, PlanState
 from studio.gui.layers.history import History, PlanHistory
-from studio.gui.layers.known import Known, kept_result
+from studio.gui.layers.known import Known
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 _NONE: Indices = np.zeros(0, np.int64)
@@ -59,20 +59,32 @@ class Document(QObject):
         self.selected_indices = _NONE
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
+        self.exported: core.Exported | None = None
         self.warning_line = 0.12
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
-    def open(self, model: core.Model, groups: core.ScaleGroups, state: PlanState) -> None:
-        """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown."""
+    def open(
+        self,
+        model: core.Model,
+        groups: core.ScaleGroups,
+        state: PlanState,
+        exported: core.Exported | None = None,
+    ) -> None:
+        """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown.
+
+        exported: what an export of ours says of itself; nothing of it can be chosen otherwise.
+        """
         if self.model is not model:
             self.close_model()
         self._clear()
-        self.model, self._groups = model, groups
+        self.model, self._groups, self.exported = model, groups, exported
         self._chooser = Chooser(model.layers)
         self.state = state
         self.choices = self._chooser.choose(self.state)
         self._marks = groups.marks(self.choices.tiered)
         self.store = LayerStore(model, self.choices)
+        if exported is not None:
+            self.store.set_sizes_before(exported.results)
         self._known = Known(self.cache, groups, len(self.choices))
         self._recall(np.arange(len(self.choices)))
         self.opened.emit()
@@ -82,7 +94,7 @@ class Document(QObject):
         self._clear()
         if self.model is not None:
             self.close_files(self.model)
-            self.model = None
+            self.model = self.exported = None
 
     def _clear(self) -> None:
         self.undo.clear()
@@ -179,12 +191,21 @@ class Document(QObject):
     def order_for(self, choices: Sequence[core.Choice], names: Iterable[str] | None = None) -> Order:
         """What is left to quantize for other choices for the same layers."""
         taken = self._chooser.take(choices)
-        left, groups, layers = self._left(taken, names), self._groups, self.store.names
-        return Order(ByName(layers, left, taken.__getitem__), ByName(layers, left, lambda i: groups.peers(i, taken)))
+        return self._order(taken, self._left(taken, names))
+
+    def _order(self, taken: Choices, indices: Indices) -> Order:
+        groups, names = self._groups, self.store.names
+        peers = ByName(names, indices, lambda i: groups.peers(i, taken))
+        return Order(ByName(names, indices, taken.__getitem__), peers)
 
     def choices_for(self, plan: core.Plan, rules: Sequence[int]) -> Choices:
         """What a plan chooses for the layers without choices by hand, when these rules of it decide."""
         return self._chooser.choose(PlanState(plan, np.array(rules, np.int32), Edits(self.store.names)))
+
+    def order_of(self, choices: Sequence[core.Choice]) -> Order:
+        """Everything that these choices quantize, known or not."""
+        taken = self._chooser.take(choices)
+        return self._order(taken, np.flatnonzero(taken.recipes >= 0))
 
     def left(self) -> Indices:
         """The layers that `order` would quantize."""
@@ -203,7 +224,7 @@ class Document(QObject):
         """What is known of other choices for the same layers; kept layers have a result without errors."""
         taken = self._chooser.take(choices)
         found = self._known.results(taken, self._groups.marks(taken.tiered))
-        kept = {i: kept_result(taken[i]) for i in np.flatnonzero(taken.recipes < 0).tolist()}
+        kept = {i: core.result_of(taken[i]) for i in np.flatnonzero(taken.recipes < 0).tolist()}
         return [one for i, result in enumerate(found) if (one := result or kept.get(i)) is not None]
 
     def peers(self, name: str) -> tuple[str, ...]:
@@ -211,14 +232,19 @@ class Document(QObject):
         return self._groups.peers(self.store.index[name], self.choices)
 
     def begin(self, order: Order) -> None:
-        """Mark the layers of `order` as queued."""
+        """Mark the layers of `order` that are not done as queued."""
         indices = self._places(order)
+        indices = indices[~np.isin(self.store.state[indices], (DONE, KEPT))]
         self.store.set_state(indices, QUEUED)
         self.measured.emit(indices)
 
     def take(self, order: Order, results: Sequence[core.LayerResult]) -> None:
-        """Take over results of a run; those of a choice that changed since are remembered, not shown."""
-        known = [(order.choices[one.name], order.peers[one.name], one) for one in results]
+        """Take over results of a run; those of a choice that changed since are remembered, not shown.
+
+        Those of layers that the order does not quantize say nothing new.
+        """
+        mine = [one for one in results if one.name in order.choices]
+        known = [(order.choices[one.name], order.peers[one.name], one) for one in mine]
         shown = [index for one in known if (index := self._take(*one)) is not None]
         if shown:
             indices = np.array(shown, np.int64)

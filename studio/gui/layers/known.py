@@ -38,23 +38,6 @@ def figures_of(result: core.LayerResult) -> tuple[float, ...]:
     return result.rel_err, result.snr, result.vanished_share, rows, result.sum_squares, result.sum_error, peak
 
 
-def kept_result(choice: core.Choice) -> core.LayerResult:
-    """The result of a layer that is kept: the same bytes, no errors."""
-    layer = choice.layer
-    return core.LayerResult(
-        layer.name,
-        layer.role,
-        layer.block,
-        layer.tensor.dtype,
-        layer.shape,
-        core.KEEP,
-        choice.reason,
-        layer.count,
-        layer.nbytes,
-        choice.nbytes,
-    )
-
-
 class Known:
     """Results by layer, recipe and peers; what a cache knew before is taken from it when it is first asked for."""
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -126,6 +127,12 @@ class LayerStore:
         self.bits[changed] = np.where(counts, 8 * nbytes / np.maximum(counts, 1), math.nan)
         self.squares[changed] = self.errors[changed] = 0.0
         self._keep(changed[choices.recipes[changed] < 0])
+
+    def set_sizes_before(self, results: Sequence[core.LayerResult]) -> None:
+        """Take over what layers of an export took before it was made."""
+        for result in results:
+            if (index := self.index.get(result.name)) is not None:
+                self.nbytes_in[index] = result.nbytes_in
 
     def _keep(self, indices: Indices) -> None:
         self.state[indices] = KEPT

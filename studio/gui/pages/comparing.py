@@ -76,9 +76,10 @@ class Comparing(QObject):
 
     def refresh_sides(self) -> None:
         """Offer what can be compared."""
-        sides = [(PLAN, "The plan of now")]
-        sides += [(FORMAT + name, f"Everything in {name}") for name in core.FORMATS]
-        sides += [(PRESET + name, f"Preset {name}") for name in core.preset_names()]
+        sides = [(PLAN, "This export" if self._document.exported else "The plan of now")]
+        if not self._document.exported:
+            sides += [(FORMAT + name, f"Everything in {name}") for name in core.FORMATS]
+            sides += [(PRESET + name, f"Preset {name}") for name in core.preset_names()]
         sides += list(self._exports.items())
         self._view.set_sides([*sides, (CHOOSE, "An exported folder …")])
 
@@ -250,7 +251,7 @@ class Comparing(QObject):
         return request.read[key] if key in request.read else self._document.results_for(self._choices(request, key))
 
     def _title(self, key: str) -> str:
-        titles = {PLAN: "plan", **self._exports}
+        titles = {PLAN: "this export" if self._document.exported else "plan", **self._exports}
         return titles.get(key, key.partition(":")[2])
 
     def _apply(self, formats: dict[str, str]) -> None:

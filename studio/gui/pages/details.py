@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
@@ -14,9 +14,10 @@ from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.choices import Indices
 from studio.gui.layers.document import Document
-from studio.gui.pages.registry import Views, keys_of_page
+from studio.gui.pages.registry import keys_of_page
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.specs import keys_of
+from studio.gui.views import Views
 
 REMEMBERED = 32
 
@@ -77,9 +78,9 @@ class Details(QObject):
         if name not in store.index:
             return
         self._other = self._other if other is None else other
-        choice = self._document.choices[store.index[name]]
-        result = self._document.valid_result(name)
-        beside = core.choose_format(choice.layer, self._other) if self._other else None
+        choice = self._choice(name)
+        result = self._document.valid_result(name) if choice.recipe else None
+        beside = core.choose_format(choice.layer, self._other) if self._other and not self._document.exported else None
         about = (name, choice.recipe, beside.recipe if beside else None, result)
         if about in self._seen:
             self._drop("detail")
@@ -92,6 +93,11 @@ class Details(QObject):
 
         self._ask("detail", name, about, lambda engine: core.layer_steps(engine, choice, beside, result), answer)
 
+    def _choice(self, name: str) -> core.Choice:
+        """What is chosen for a layer; an exported one is looked at as it is, since its codes can not get worse."""
+        choice = self._document.choices[self._document.store.index[name]]
+        return replace(choice, recipe=None, reason="as it was exported") if self._document.exported else choice
+
     def _remember(self, about: object, detail: core.LayerDetail) -> None:
         self._seen[about] = detail
         while len(self._seen) > REMEMBERED:
@@ -102,8 +108,8 @@ class Details(QObject):
             view.show_detail(detail)
 
     def _show_block(self, name: str, matrix: int, row: int, block: int) -> None:
-        choice = self._document.choices[self._document.store.index[name]]
-        result = self._document.valid_result(name)
+        choice = self._choice(name)
+        result = self._document.valid_result(name) if choice.recipe else None
         self._ask(
             "block",
             name,

@@ -6,7 +6,7 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QWidget
 
-from studio.gui.pages.registry import Views
+from studio.gui.views import Views
 
 Sizes = list[list[int]]
 

@@ -1,18 +1,16 @@
 """Registry: the pages beside the table; each is described here alone: its tab, its action, and what makes it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
 
 from studio.gui.shell.specs import Spec
+from studio.gui.views import Views
 
 if TYPE_CHECKING:
     from studio.gui.layers.document import Document
-
-Views = Mapping[str, Any]
-"""The views of the window by the names of their classes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from studio.gui.pages.details import Details
 from studio.gui.shell.actions import NOTHING_OPEN, Actions
 
 NOTHING_RUNS = "nothing runs"
+AS_MADE = "an export is shown as it was made; open what it was made from to choose otherwise"
 
 
 class Availability:
@@ -40,19 +41,20 @@ class Availability:
         document, store, opening = self._document, self._document.store, self._opening.reason
         sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
         stopped = self._busy() or sealed
+        fixed = opening or (AS_MADE if document.exported else "")
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
         chosen = bool((store.codes != CODES[core.KEEP]).any())
         selection = "" if len(document.selected_indices) else "select layers first"
         return {
             "open": "",
-            "editable": opening,
+            "editable": fixed,
             "selection": selection,
-            "choice": opening or selection,
+            "choice": fixed or selection,
             "pending": stopped or ("" if left else "everything is done" if chosen else "every layer is kept"),
             "selection_pending": stopped or selection,
             "failed": stopped or ("" if (store.state == FAILED).any() else "nothing failed"),
             "results": "" if store.figures().done else "quantize first",
             "export": stopped or ("" if chosen else "every layer is kept: choose a format first"),
-            "undo": opening or ("" if document.undo.canUndo() else "nothing to undo"),
-            "redo": opening or ("" if document.undo.canRedo() else "nothing to redo"),
+            "undo": fixed or ("" if document.undo.canUndo() else "nothing to undo"),
+            "redo": fixed or ("" if document.undo.canRedo() else "nothing to redo"),
         }

@@ -26,7 +26,7 @@ from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
 from studio.gui.pages.registry import PAGES
 from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.availability import Availability
+from studio.gui.shell.availability import AS_MADE, Availability
 from studio.gui.shell.cards import Message
 from studio.gui.shell.causes import Causes
 from studio.gui.shell.checkpoints import Checkpoints
@@ -116,7 +116,8 @@ class Studio(QObject):
         runs.changed.connect(self._catch_up)
         document.hidden.connect(self._offer_hidden)
         self.checkpoints.opened.connect(self.opened)
-        self.opening.changed.connect(lambda: self.plan_bar.set_locked(self.opening.reason))
+        self.opening.changed.connect(self._lock_plan)
+        self.document.opened.connect(self._lock_plan)
         strip.pause_wanted.connect(runs.toggle_pause)
         strip.stop_wanted.connect(self.checkpoints.stop)
         strip.worst_wanted.connect(self.editing.select_worst)
@@ -193,6 +194,9 @@ class Studio(QObject):
         """An option has another value."""
         if key in ("backend", "threads"):
             self.status.show_machine()
+
+    def _lock_plan(self) -> None:
+        self.plan_bar.set_locked(self.opening.reason or (AS_MADE if self.document.exported else ""))
 
     def _inspect(self) -> None:
         if name := self.document.current:

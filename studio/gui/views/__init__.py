@@ -43,6 +43,7 @@ On the compute thread, with an engine from core.start:
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from studio.gui.views.tail import TailView
 
 __all__ = ["CompareView", "ErrorView", "HistogramView", "InspectorView", "RegimeView", "ScatterView", "TailView"]
+
+Views = Mapping[str, Any]
+"""The views of the window by the names of their classes."""
 
 MODULES = {name: f"{__name__}.{name.removesuffix('View').lower()}" for name in __all__}
 """Where each view is; they take a while to import."""

@@ -206,7 +206,9 @@ class RegimeView(View):
             who = short(chosen[0].name)
         else:
             who = core.counted(self.tiers.layers, "selected layer" if chosen else "layer")
-        return f"{who}, {core.counted(self.tiers.two.blocks, 'block')} of 16, largest weight {self.tiers.max_abs:.3g}"
+        blocks = f"{who}, {core.counted(self.tiers.two.blocks, 'block')} of 16"
+        largest = self.tiers.max_abs  # 0: an export does not tell
+        return f"{blocks}, largest weight {largest:.3g}" if largest else blocks
 
     def _banded(self, number: int, rect: QRectF, add: bool) -> None:
         """Take the layers that were run with these tiers and have blocks inside."""

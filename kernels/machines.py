@@ -1,0 +1,108 @@
+"""Machines: which backends work here, and whether one gives the bytes of the reference."""
+
+import importlib
+import platform
+import sys
+from collections.abc import Iterator
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.backend import Backend
+from kernels.formats import FORMATS, recipe
+
+NAMES = ("auto", "metal", "cuda", "cpu", "numpy", "reference")
+"""What `choose` takes."""
+
+
+def choose(name: str = "auto") -> Backend:
+    """The backend called `name`; "auto" is the fastest that works here without asking.
+
+    "auto" and "cpu" fall back to numpy, whose title then says so. "auto" never looks for CUDA: that would import mlx on
+    machines that can not use it. Raises ValueError that names what is missing.
+    """
+    if name not in NAMES:
+        raise ValueError(f"[choose] unknown backend {name!r}, choose one of {', '.join(NAMES)}")
+    if name in ("metal", "cuda"):
+        return _gpu(name)
+    if name == "reference":
+        backend: Backend = importlib.import_module("kernels.reference").ReferenceBackend()
+        return backend
+    if name == "numpy":
+        return _numpy()
+    return next(_automatic()) if name == "auto" else _cpu()
+
+
+def backends() -> list[Backend]:
+    """The backends that work here without asking, fastest first; the reference is the last."""
+    found = list(_automatic())
+    if found[-1].name != "numpy":
+        found.append(_numpy())
+    return [*found, choose("reference")]
+
+
+def _automatic() -> Iterator[Backend]:
+    """Metal where it can exist, then the processor."""
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        try:
+            metal = _gpu("metal")
+        except ValueError:
+            pass  # the processor does it, and the title says what is used
+        else:
+            yield metal
+    yield _cpu()
+
+
+def _gpu(name: str) -> Backend:
+    try:
+        backend: Backend = importlib.import_module("kernels.gpu.backend").gpu_backend(name)
+    except ImportError as error:
+        raise ValueError(f"[choose] backend {name} needs mlx: pip install 'nvfp4-studio[gpu]' ({error})") from error
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"[choose] backend {name} does not work here: {error}") from error
+    return backend
+
+
+def _cpu() -> Backend:
+    try:
+        backend: Backend = importlib.import_module("kernels.cpu.backend").CpuBackend()
+    except (OSError, ValueError) as error:
+        return _numpy(f"numpy, as the C++ library does not load: {error}")
+    return backend
+
+
+def _numpy(title: str = "numpy") -> Backend:
+    backend: Backend = importlib.import_module("kernels.cpu.vectorized").NumpyBackend(title)
+    return backend
+
+
+def self_test(backend: Backend) -> str | None:
+    """What `backend` gets wrong on blocks made to be hard, or None when its bytes are the reference's; about 20 ms."""
+    reference = choose("reference")
+    for dtype in (ml_dtypes.bfloat16, np.float16, np.float32):
+        weight = _hard_weight().astype(dtype)
+        for name in FORMATS:
+            for exponent in ("ceil", "floor") if FORMATS[name].scale == "e8m0" else ("ceil",):
+                chosen = recipe(name, exponent)
+                g = 0.0017 if chosen.format.tensor_scale else 1.0
+                wanted = reference.encode(weight, chosen, g, measure=False).quantized
+                got = backend.encode(weight, chosen, g, measure=False).quantized
+                parts = ("codes", "scales") + (("biases",) if chosen.format.affine else ())
+                for part in parts:
+                    if getattr(wanted, part).tobytes() != getattr(got, part).tobytes():
+                        return f"{backend.title}: {part} of {name} from {np.dtype(dtype)} differ from the reference"
+                if backend.decode(got).tobytes() != reference.decode(wanted).tobytes():
+                    return f"{backend.title}: {name} does not decode as in the reference"
+    return None
+
+
+def _hard_weight() -> NDArray[np.float32]:
+    """A weight [12, 384] of ties and their neighbours, zeros of both signs, small and large blocks."""
+    ties = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5, 6, 0, -0.0, 0.5, 1, 1.5, 2, 3, 4], np.float32)
+    steps = np.arange(12, dtype=np.float32)[:, None, None] / 1024
+    blocks = ties * (1 + steps) * np.where(np.arange(16) % 3 == 1, np.float32(-1), np.float32(1))
+    sizes = np.float32(2) ** (np.arange(24, dtype=np.float32) - 16)[:, None]
+    weight = (blocks * sizes).reshape(12, 384)
+    weight[3, :32] = 0
+    return weight

@@ -1,0 +1,164 @@
+"""An export fills the rows with what it measures, and one that is opened shows what it holds and what it cost."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytestqt.qtbot import QtBot
+
+from studio import core
+from studio.gui.layers.store import DONE, KEPT
+from studio.gui.pages.comparing import EXPORT, PLAN
+from studio.gui.shell.availability import AS_MADE
+from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
+
+
+def prepared(studio: Studio, target: Path, layout: str = "modelopt") -> core.Export:
+    document = studio.document
+    assert document.model is not None
+    return core.prepare(document.model, document.plan, document.choices, core.LAYOUTS[layout], target)
+
+
+@pytest.fixture
+def exported(studio: Studio, tmp_path: Path, wait: Callable[[], None], qtbot: QtBot) -> Studio:
+    """An export of the demo checkpoint with one layer in another format, opened."""
+    store = studio.document.store
+    first, second = [name for name in store.names if name.endswith("mlp.down_proj")][:2]
+    studio.document.set_format([first], core.KEEP)
+    studio.document.set_format([second], "nvfp4-2t")
+    studio.runs.export(prepared(studio, tmp_path / "out"))
+    wait()
+    open_export(studio, tmp_path / "out", qtbot)
+    return studio
+
+
+def open_export(studio: Studio, folder: Path, qtbot: QtBot) -> None:
+    studio.open(folder)
+    qtbot.waitUntil(lambda: studio.document.exported is not None, timeout=PATIENCE)
+
+
+def test_an_export_fills_rows_plots_and_totals_with_what_it_measures(
+    studio: Studio, tmp_path: Path, wait: Callable[[], None]
+) -> None:
+    seen: list[int] = []
+    studio.document.measured.connect(lambda indices: seen.extend(indices.tolist()))
+    studio.runs.export(prepared(studio, tmp_path / "out"))
+    wait()
+    store = studio.document.store
+    assert set(store.state.tolist()) == {DONE, KEPT}
+    assert seen
+    told = {result.name: result.rel_err for result in core.exported_results(tmp_path / "out")}
+    for index in np.flatnonzero(store.state == DONE).tolist():
+        assert store.rel_err[index] == told[store.names[index]]
+    assert studio.document.store.figures().rel_err == pytest.approx(0.095, abs=0.01)
+    assert not len(studio.document.left())
+    assert len(studio.document.store.shown_results()) == int((store.state == DONE).sum())
+
+
+def test_what_an_export_measured_is_kept_for_the_next_session(
+    studio: Studio, tmp_path: Path, wait: Callable[[], None], qtbot: QtBot
+) -> None:
+    studio.runs.export(prepared(studio, tmp_path / "out"))
+    wait()
+    done = studio.document.store.figures().done
+    studio.commands.perform("close")
+    studio.document.cache = core.ResultCache()
+    studio.commands.perform("demo")
+    qtbot.waitUntil(lambda: studio.document.model is not None, timeout=PATIENCE)
+    assert studio.document.store.figures().done == done > 0
+
+
+def test_an_opened_export_shows_its_formats_its_errors_and_the_true_number_of_weights(
+    exported: Studio, tmp_path: Path
+) -> None:
+    store, document = exported.document.store, exported.document
+    told = {result.name: result for result in core.exported_results(tmp_path / "out")}
+    assert list(store.names) == list(told)
+    assert [store.format_of(i) for i in range(len(store))] == [told[name].format for name in store.names]
+    assert {"nvfp4-3t", "nvfp4-2t", core.KEEP} <= set(store.formats)
+    assert store.figures().count == sum(result.count for result in told.values())
+    for index, name in enumerate(store.names):
+        assert store.state[index] == (DONE if told[name].quantized else KEPT)
+        assert store.shapes[index] == "×".join(map(str, told[name].shape))
+        if told[name].quantized:
+            assert store.rel_err[index] == told[name].rel_err
+            assert store.bits[index] < 5
+    figures = store.figures()
+    assert figures.nbytes_in == sum(result.nbytes_in for result in told.values()) > figures.nbytes_out
+    assert document.is_saved
+    assert not len(document.left())
+
+
+def test_it_says_what_it_is_and_where_it_runs(exported: Studio) -> None:
+    (message,) = [m for m in exported.commands.window.messages.items if m.title == "An export of NVFP4 Studio"]
+    assert "Layout modelopt" in message.text
+    assert "Runs on vLLM" in message.text
+    assert not [m for m in exported.commands.window.messages.items if m.tone == "error"]
+
+
+def test_nothing_of_it_is_chosen_otherwise_and_nothing_is_quantized_again(exported: Studio) -> None:
+    reasons = exported.availability.reasons()
+    assert reasons["choice"] == reasons["undo"] == reasons["editable"] == AS_MADE
+    assert "already quantized" in reasons["pending"]
+    assert "already quantized" in reasons["export"]
+    assert not exported.plan_bar.isEnabled()
+    assert AS_MADE in exported.plan_bar.toolTip()
+
+
+def test_it_is_verified_without_being_asked_for(exported: Studio, wait: Callable[[], None]) -> None:
+    exported.commands.perform("verify")
+    wait()
+    told = [m.title for m in exported.commands.window.messages.items]
+    assert "out is whole" in told
+
+
+def test_a_damaged_one_is_found(exported: Studio, tmp_path: Path, wait: Callable[[], None]) -> None:
+    shard = tmp_path / "out" / "model.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    exported.commands.perform("verify")
+    wait()
+    told = [m for m in exported.commands.window.messages.items if m.tone == "error"]
+    assert told
+    assert "damaged" in told[-1].text
+
+
+def test_it_is_compared_with_another(exported: Studio, tmp_path: Path, qtbot: QtBot) -> None:
+    offered = exported.workspace.views["CompareView"]
+    with core.open_model(core.demo_checkpoint()) as model, core.start(core.Machine(threads=1), model) as engine:
+        plan = core.preset("linear").with_format("mxfp4")
+        job = core.prepare(model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], tmp_path / "other")
+        list(core.export(engine, job))
+    key = exported.comparing._offer_export(tmp_path / "other")
+    assert key.startswith(EXPORT)
+    exported.workspace.show_page("compare")
+    exported.comparing.compare(PLAN, key)
+    qtbot.waitUntil(lambda: offered.comparison is not None, timeout=PATIENCE)
+    assert offered.comparison.title_a == "this export"
+    assert len(offered.comparison.pairs) > 20
+    assert offered.comparison.better == 0
+
+
+def test_a_layer_of_it_is_looked_at_as_it_is(exported: Studio, qtbot: QtBot) -> None:
+    name = next(name for name in exported.document.store.names if name.endswith("q_proj"))
+    exported.document.select([name])
+    exported.commands.perform("inspect")
+    view = exported.workspace.views["InspectorView"]
+    qtbot.waitUntil(lambda: view.detail is not None and view.detail.name == name, timeout=PATIENCE)
+    assert view.detail.a is None, "codes are not quantized again"
+    assert view.detail.sigma > 0
+
+
+def test_nothing_of_it_is_kept_elsewhere_and_the_demo_is_as_before(
+    exported: Studio, tmp_path: Path, qtbot: QtBot
+) -> None:
+    assert exported.keeping.held is None
+    exported.commands.perform("demo")
+    qtbot.waitUntil(lambda: exported.document.exported is None, timeout=PATIENCE)
+    assert exported.plan_bar.isEnabled()
+    assert len(exported.document.state.edits) == 2
+    open_export(exported, tmp_path / "out", qtbot)
+    assert exported.document.store.figures().done > 0
