@@ -8,7 +8,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 from safetensors.numpy import save_file
 
-from studio.gui.keeping.keeping import NOT_KEPT
+from studio.gui.keeping.words import NOT_KEPT
 from studio.gui.layers.store import FAILED
 from studio.gui.shell.cards import Message
 from studio.gui.shell.studio import Studio

@@ -7,23 +7,20 @@ from dataclasses import replace
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from studio import core
+from studio.gui.keeping import words
 from studio.gui.keeping.kept_row import KeptRow
 from studio.gui.keeping.recall import DEFAULT_PRESET, ELSEWHERE, Found, Known, fresh_work, replaced
 from studio.gui.keeping.saving import Save
 from studio.gui.keeping.shelf import Entry, Shelf
 from studio.gui.keeping.view_state import restore_view, view_changed, view_state
+from studio.gui.keeping.words import AFRESH, PICKED_UP
 from studio.gui.keeping.work import Work
 from studio.gui.layers.document import Document
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.cards import Message
 from studio.gui.shell.settings import Settings
-from studio.gui.shell.specs import keys_of
 
 SAVE_MS, RETRY_MS = 1000, 10_000
-PICKED_UP, AFRESH = "Picked up where you left off", "Started afresh"
-"""Titles of the cards that go with the next change: what they offer was about the plan before it."""
-
-NOT_KEPT = "Work on this checkpoint is not kept"
 
 
 class Keeping(QObject):
@@ -131,9 +128,7 @@ class Keeping(QObject):
         if found.work.is_fresh and not found.known:
             return
         done = self._document.store.figures().done
-        counts = (found.work.by_hand, "choice", " by hand"), (done, "result", ""), (found.work.at, "step", " of undo")
-        parts = [core.counted(count, noun) + more for count, noun, more in counts if count]
-        text = ", ".join(parts) or "The view is as it was."
+        text = words.greeting(found.work.by_hand, done, found.work.at)
         self.told.emit(Message("info", PICKED_UP, text, fixes=(("Start afresh", self.afresh_wanted.emit),)))
 
     def start_afresh(self) -> None:
@@ -259,9 +254,8 @@ class Keeping(QObject):
             self.changed.emit()
 
     def _warn(self) -> None:
-        again = f"It is tried again every {RETRY_MS // 1000} s." if self._entry is not None else _READ_AGAIN
-        hint = f"{again} Until then save the plan with {_SAVE} before you close it; results are lost then."
-        self.told.emit(Message("warning", NOT_KEPT, f"{self._problem[:1].upper()}{self._problem[1:]}.", hint))
+        seconds = RETRY_MS // 1000 if self._entry is not None else 0
+        self.told.emit(words.not_kept(self._problem, seconds))
 
     # settings
 
@@ -305,15 +299,9 @@ class Keeping(QObject):
         if self._document.is_saved:
             return "", ""
         if self.keeps:
-            return "plan kept, not in a file", _KEPT
-        return "plan not saved", self._problem or _LOST
+            return "plan kept, not in a file", words.KEPT
+        return "plan not saved", self._problem or words.LOST
 
 
 def _plans(work: Work) -> tuple[object, ...]:
     return work.states, work.at, work.saved
-
-
-_SAVE = keys_of("save_plan")
-_READ_AGAIN = f"Mend that, and read the checkpoint again ({keys_of('reload')})."
-_KEPT = f"Kept automatically: it is there again when you open this checkpoint. {_SAVE} saves it to a file of its own."
-_LOST = f"Lost when the checkpoint is closed: save it with {_SAVE}, or let Settings remember work on each checkpoint."

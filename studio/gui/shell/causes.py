@@ -5,7 +5,8 @@ from collections.abc import Callable
 from PySide6.QtCore import QObject
 
 from studio.gui.jobs.runs import Runs
-from studio.gui.keeping.keeping import NOT_KEPT, Keeping
+from studio.gui.keeping.keeping import Keeping
+from studio.gui.keeping.words import NOT_KEPT
 from studio.gui.layers.document import Document
 from studio.gui.layers.store import FAILED
 from studio.gui.shell.cards import Cards, Message

@@ -9,7 +9,8 @@ from studio import core
 from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.runs import Runs
 from studio.gui.keeping import recall
-from studio.gui.keeping.keeping import AFRESH, PICKED_UP, Keeping
+from studio.gui.keeping.keeping import Keeping
+from studio.gui.keeping.words import AFRESH, PICKED_UP
 from studio.gui.pages.details import Details
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.ask import confirm
