@@ -49,6 +49,7 @@ class MainWindow(QMainWindow):
         self.pages.addWidget(self.welcome)
         self._place()
         self.cards = Cards(self.body, self._below_cards)
+        self.cards.gone.connect(self.messages.let_go)
         self.messages.added.connect(self._show_message)
         self.menus: dict[str, QMenu] = {}
         self.fill_menus()
