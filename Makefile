@@ -38,6 +38,7 @@ consumers: .venv/.dev
 
 faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.random_kills
+	@$(BIN)/python -m tests.faults.soak
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt
