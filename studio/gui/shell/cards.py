@@ -15,7 +15,7 @@ from studio.gui.shell.theme import LIGHT, Theme
 
 SHOWN_MS = 6000
 MOST = 3
-MOST_LISTED = 1000
+MOST_LISTED = 300
 WIDTH = 27
 """Text heights across."""
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
