@@ -14,6 +14,7 @@ from studio.gui.layers.history import STEPS
 from studio.gui.shell import cards
 from studio.gui.shell.cards import Message, Messages
 from studio.gui.shell.studio import Studio
+from studio.gui.shell.tool_button import ToolButton
 from tests.core.checkpoints import checkpoint
 
 
@@ -72,3 +73,25 @@ def test_undo_goes_back_so_many_steps_and_no_further(studio: Studio) -> None:
     assert document.undo.count() == STEPS
     document.undo.setIndex(0)
     assert document.store.formats[3] == "mxfp4"
+
+
+def test_a_tool_follows_its_action_and_triggers_it(studio: Studio) -> None:
+    window = studio.commands.window
+    tools = {tool.text(): tool for tool in window.tools.findChildren(ToolButton)}
+    assert not tools["Undo"].isEnabled()
+    assert "nothing to undo" in tools["Undo"].toolTip()
+    studio.document.set_format(studio.document.store.names[3:4], "mxfp8")
+    assert tools["Undo"].isEnabled()
+    tools["Undo"].click()
+    assert not studio.document.state.edits
+    assert all(tool.defaultAction() is None for tool in tools.values())
+
+
+def test_the_pause_tool_shows_whether_work_waits(studio: Studio, wait: Callable[[], None]) -> None:
+    studio.commands.perform("quantize")
+    (pause,) = [tool for tool in studio.commands.window.tools.findChildren(ToolButton) if tool.isCheckable()]
+    pause.click()
+    assert (pause.text(), pause.isChecked()) == ("Resume", True)
+    pause.click()
+    assert (pause.text(), pause.isChecked()) == ("Pause", False)
+    wait()

@@ -71,7 +71,7 @@ class Person:
 
     def look(self) -> list[Item]:
         """Everything that is visible."""
-        assert self.program.poll() is None, f"the program ended: {self.faults}"
+        assert (code := self.program.poll()) is None, f"the program ended with {code}: {self.faults}"
         assert self.program.stdin
         assert self.program.stdout
         self.program.stdin.write("\n")
