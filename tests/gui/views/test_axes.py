@@ -11,18 +11,19 @@ from tests.gui.views.data import layers
 
 Show = Callable[[str], Any]
 TITLE = "|w| in multiples of σ, the layer's standard deviation"
-LENGTHS = ((900, TITLE), (330, "|w| in multiples of σ"), (150, "|w| in mult…"))
+LENGTHS = {1200: TITLE, 330: "|w| in multiples of σ", 150: "|w| in multiples of σ"}
 
 
-@pytest.mark.parametrize(("width", "title"), LENGTHS)
-def test_a_title_too_long_loses_what_follows_its_comma_and_is_cut_then(qtbot: QtBot, width: int, title: str) -> None:
+@pytest.mark.parametrize("width", LENGTHS)
+def test_a_title_too_long_loses_what_follows_its_comma_and_is_cut_then(qtbot: QtBot, width: int) -> None:
     plot = Plot(TITLE, "a < b")
     qtbot.addWidget(plot)
     plot.resize(width, 200)
     plot.show()
     qtbot.waitExposed(plot)
-    assert plot.x_axis.title[:11] == title[:11]
-    assert plot.x_axis.title.endswith(title[-1])
+    shown = plot.x_axis.title
+    assert shown == LENGTHS[width] or (width == 150 and LENGTHS[width].startswith(shown.removesuffix("…")))
+    assert shown.endswith("…") == (width == 150)
     assert plot.x_axis.label.boundingRect().width() <= plot.x_axis.size().width()
     assert plot.x_axis.label.toPlainText() == plot.x_axis.title
     assert plot.y_axis.label.toPlainText() == "a < b"
