@@ -39,6 +39,7 @@ consumers: .venv/.dev
 faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.every_call
 	@$(BIN)/python -m tests.faults.random_kills
+	@$(BIN)/python -m tests.faults.soak
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt

@@ -47,6 +47,13 @@ class ResultCache:
         paths = {file.path for file in model.files}
         self._results = {key: result for key, result in self._results.items() if key[0] not in paths}
 
+    def trim(self, model: Model, most: int) -> None:
+        """Of files other than those of `model`, or of what they were before, remember the newest `most` results."""
+        files = {(file.path, file.fingerprint) for file in model.files}
+        others = [key for key in self._results if key[:2] not in files]
+        for key in others[: max(len(others) - most, 0)]:
+            del self._results[key]
+
 
 def _key(choice: Choice, peers: Sequence[str]) -> Key:
     stored = choice.layer.stored

@@ -15,6 +15,8 @@ from studio.gui.layers.known import Known
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 _NONE: Indices = np.zeros(0, np.int64)
+RESULTS_OF_OTHERS = 20_000
+"""Results of checkpoints that are not open any more, about 2 kB each."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Document(QObject):
         self.store = LayerStore(model, self.choices)
         if exported is not None:
             self.store.set_sizes_before(exported.results)
+        self.cache.trim(model, RESULTS_OF_OTHERS)
         self._known = Known(self.cache, groups, len(self.choices))
         self._recall(np.arange(len(self.choices)))
         self.opened.emit()

@@ -7,6 +7,8 @@ from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from studio.gui.layers.choices import PlanState
 
+STEPS = 500
+"""Steps of undo and redo together: each holds a byte per layer."""
 STEPS_KEPT = 100
 """Steps of undo, and as many of redo, that outlive the window."""
 
@@ -19,6 +21,7 @@ class PlanHistory(QUndoStack):
 
     def __init__(self, apply: Callable[[PlanState], object], parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self.setUndoLimit(STEPS)
         self._apply = apply
         self._standing = False
 

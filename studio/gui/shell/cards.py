@@ -1,7 +1,7 @@
 """Cards: what happened and what to do, at the lower right, never in the way; and the list of all of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from studio.gui.shell.theme import LIGHT, Theme
 
 SHOWN_MS = 6000
 MOST = 3
+MOST_LISTED = 300
 WIDTH = 27
 """Text heights across."""
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
@@ -47,7 +48,7 @@ class Message:
 
 
 class Messages(QAbstractTableModel):
-    """All messages of the session, oldest first.
+    """The last messages of the session, oldest first.
 
     Signals:
         added(Message): one more.
@@ -61,12 +62,20 @@ class Messages(QAbstractTableModel):
         self._theme = LIGHT
 
     def add(self, message: Message) -> None:
-        """Append a message."""
+        """Append a message; the oldest goes when there are too many."""
+        if len(self.items) == MOST_LISTED:
+            self.beginRemoveRows(QModelIndex(), 0, 0)
+            del self.items[0]
+            self.endRemoveRows()
         at = len(self.items)
         self.beginInsertRows(QModelIndex(), at, at)
         self.items.append(message)
         self.endInsertRows()
         self.added.emit(message)
+
+    def let_go(self, message: Message) -> None:
+        """Nobody can press its buttons any more: let go of what they would act on, such as a checkpoint."""
+        self.items[:] = [replace(one, fixes=()) if one is message else one for one in self.items]
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
@@ -188,7 +197,13 @@ class Card(QFrame):
 
 
 class Cards(QObject):
-    """Stacks the newest cards over the lower right corner of a window's contents."""
+    """Stacks the newest cards over the lower right corner of a window's contents.
+
+    Signals:
+        gone(Message): its card is not there any more.
+    """
+
+    gone = Signal(object)
 
     def __init__(self, host: QWidget, bottom: Callable[[], int]) -> None:
         super().__init__(host)
@@ -221,6 +236,7 @@ class Cards(QObject):
             card.hide()
             card.deleteLater()
             self.place()
+            self.gone.emit(card.message)
 
     def place(self) -> None:
         """Put the cards where they belong, the newest lowest; those without room wait, and stand in the log."""

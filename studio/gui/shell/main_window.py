@@ -15,10 +15,12 @@ from studio.gui.shell.message_list import MessageList
 from studio.gui.shell.specs import MENUS, SPECS, Spec
 from studio.gui.shell.text import label
 from studio.gui.shell.theme import Theme
+from studio.gui.shell.tool_button import ToolButton
 from studio.gui.shell.welcome import Welcome
 
 PROGRAM = "NVFP4 Studio"
 SMALLEST = QSize(960, 600)
+ICON_ONLY, WITH_TEXT = Qt.ToolButtonStyle.ToolButtonIconOnly, Qt.ToolButtonStyle.ToolButtonTextBesideIcon
 TOOLS = ("open", "", "quantize", "pause", "stop", "", "export", "", "undo", "redo")
 
 
@@ -49,6 +51,7 @@ class MainWindow(QMainWindow):
         self.pages.addWidget(self.welcome)
         self._place()
         self.cards = Cards(self.body, self._below_cards)
+        self.cards.gone.connect(self.messages.let_go)
         self.messages.added.connect(self._show_message)
         self.menus: dict[str, QMenu] = {}
         self.fill_menus()
@@ -90,17 +93,12 @@ class MainWindow(QMainWindow):
         bar = QToolBar("Tools")
         bar.setObjectName("tools")
         bar.setMovable(False)
-        bar.setIconSize(QSize(18, 18))
-        bar.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         bar.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
         for key in TOOLS:
             if key:
-                bar.addAction(self.actions_of[key])
+                bar.addWidget(ToolButton(self.actions_of[key], ICON_ONLY if key in ("undo", "redo") else WITH_TEXT))
             else:
                 bar.addSeparator()
-        for key in ("undo", "redo"):
-            button = bar.widgetForAction(self.actions_of[key])
-            button.setProperty("toolButtonStyle", Qt.ToolButtonStyle.ToolButtonIconOnly)
         space = QWidget()
         space.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         bar.addWidget(space)

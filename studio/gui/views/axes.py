@@ -1,10 +1,16 @@
 """Axes whose ticks say what people read: 0.094, 2⁻⁶, 448, 6σ, block 12, down_proj."""
 
+import html
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyqtgraph as pg
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QFontMetricsF
+
+TITLE_MARGIN = 4.0
+"""Pixels beside a title, and as many beyond it."""
 
 Tick = tuple[float, str]
 Ticks = Callable[[float, float, int], list[Tick]]
@@ -104,7 +110,7 @@ def marks(ticks: Sequence[Tick]) -> Ticks:
 
 
 class Ruler(pg.AxisItem):  # type: ignore[misc]
-    """An axis with its own ticks."""
+    """An axis with its own ticks; its title is as long as there is room for."""
 
     def __init__(self, orientation: str, ticks: Ticks = nice, label: str = "") -> None:
         super().__init__(orientation, maxTickLength=4)
@@ -130,6 +136,31 @@ class Ruler(pg.AxisItem):  # type: ignore[misc]
         low, high = sorted((minVal, maxVal))
         self._texts = dict(self.ticks(low, high, max(int(room), 1)))
         return [(1.0, list(self._texts))]
+
+    @property
+    def title(self) -> str:
+        """The title as it is shown: where it is too long, without what follows a comma, then cut."""
+        metrics, text = QFontMetricsF(self.label.font()), str(self.labelText)
+        room = self._length() - 2 * TITLE_MARGIN
+        if room <= 0:  # not placed yet
+            return text
+        shown = text if metrics.horizontalAdvance(text) <= room else text.partition(", ")[0]
+        return metrics.elidedText(shown, Qt.TextElideMode.ElideRight, room)
+
+    def _length(self) -> float:
+        size = self.size()
+        return float(size.width() if self.orientation in ("top", "bottom") else size.height())
+
+    def labelString(self) -> str:
+        """The title as rich text."""
+        look = ";".join(f"{key}: {value}" for key, value in self.labelStyle.items())
+        return f"<span style='{look}'>{html.escape(self.title)}</span>"
+
+    def resizeEvent(self, ev: Any = None) -> None:
+        """Show as much of the title as there is room for now."""
+        if self.label is not None:
+            self.label.setHtml(self.labelString())
+        super().resizeEvent(ev)
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         """The texts that belong to the ticks just chosen."""

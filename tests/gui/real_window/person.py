@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -37,16 +37,16 @@ class Item(NamedTuple):
 
 
 class Person:
-    """Starts the program at `home` on a screen, and uses it until it is quit."""
+    """Starts the program at `home` on a screen, and uses it until it is quit; what it kept there is found again."""
 
-    def __init__(self, screen: Screen, home: Path, options: Mapping[str, str]) -> None:
+    def __init__(self, screen: Screen, home: Path, options: Mapping[str, str], paths: Sequence[Path] = ()) -> None:
         self._screen, self._faults = screen, home / "stderr.txt"
         self._environment = screen.environment | _places(home)
-        (home / SETTINGS).parent.mkdir(parents=True)
-        (home / SETTINGS).write_text("\n".join(["[options]", *(f"{key}={value}" for key, value in options.items())]))
+        if not (home / SETTINGS).exists():
+            _write_settings(home / SETTINGS, options)
         with self._faults.open("w") as faults:
             self.program = subprocess.Popen(
-                PROGRAM,
+                (*PROGRAM, *paths),
                 cwd=SOURCES,
                 env=self._environment,
                 stdin=subprocess.PIPE,
@@ -71,7 +71,7 @@ class Person:
 
     def look(self) -> list[Item]:
         """Everything that is visible."""
-        assert self.program.poll() is None, f"the program ended: {self.faults}"
+        assert (code := self.program.poll()) is None, f"the program ended with {code}: {self.faults}"
         assert self.program.stdin
         assert self.program.stdout
         self.program.stdin.write("\n")
@@ -152,16 +152,26 @@ class Person:
         """The exit code of the program."""
         return self.program.wait(PATIENCE_SECONDS)
 
+    def crash(self) -> None:
+        """End the program as a crash does."""
+        self.program.kill()
+        self.program.wait(PATIENCE_SECONDS)
+
     def _xdotool(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["xdotool", *arguments], env=self._environment, capture_output=True, text=True, check=check
         )
 
 
+def _write_settings(path: Path, options: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join(["[options]", *(f"{key}={value}" for key, value in options.items())]))
+
+
 def _places(home: Path) -> dict[str, str]:
     """Variables that keep the program inside `home`."""
     for name in ("runtime", "tmp"):
-        (home / f".{name}").mkdir(mode=0o700)
+        (home / f".{name}").mkdir(mode=0o700, exist_ok=True)
     unset = dict.fromkeys((name for name in os.environ if name.startswith(("XDG_", "NVFP4_STUDIO_"))), "")
     own = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / ".runtime"), "TMPDIR": str(home / ".tmp")}
     return unset | own | {"LC_ALL": "C.UTF-8"}
