@@ -4,7 +4,7 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QToolButton
 
-ICON = QSize(18, 18)
+ICON = QSize(16, 16)
 
 
 class ToolButton(QToolButton):
