@@ -15,7 +15,7 @@ from studio.gui.shell.message_list import MessageList
 from studio.gui.shell.specs import MENUS, SPECS, Spec
 from studio.gui.shell.text import label
 from studio.gui.shell.theme import Theme
-from studio.gui.shell.tool_button import ToolButton
+from studio.gui.shell.tool_button import ICON, ToolButton
 from studio.gui.shell.welcome import Welcome
 
 PROGRAM = "NVFP4 Studio"
@@ -93,6 +93,7 @@ class MainWindow(QMainWindow):
         bar = QToolBar("Tools")
         bar.setObjectName("tools")
         bar.setMovable(False)
+        bar.setIconSize(ICON)
         bar.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
         for key in TOOLS:
             if key:

@@ -4,7 +4,8 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QToolButton
 
-ICON = QSize(16, 16)
+ICON = QSize(18, 18)
+"""Also of the bar, which draws its buttons at its own size."""
 
 
 class ToolButton(QToolButton):
@@ -15,7 +16,6 @@ class ToolButton(QToolButton):
         self._shown = action
         self.setAutoRaise(True)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.setIconSize(ICON)
         self.setToolButtonStyle(style)
         self.clicked.connect(lambda _checked=False: self._trigger())
         action.changed.connect(self._follow)

@@ -144,6 +144,11 @@ class Person:
         middle = item.rectangle.center()
         self._xdotool("mousemove", str(middle.x()), str(middle.y()), "click", "1")
 
+    def rest(self) -> None:
+        """Put the pointer on the status bar, where nothing lights up under it."""
+        window = self.wait_to_see("*", "Window").rectangle
+        self._xdotool("mousemove", str(window.center().x()), str(window.bottom() - 6))
+
     def is_called(self, window_class: str) -> bool:
         """Whether a window of the program has this class, by which a desktop finds its icon."""
         return bool(self._xdotool("search", "--onlyvisible", "--class", f"^{window_class}$", check=False).stdout)

@@ -42,6 +42,7 @@ def _take(folder: Path, theme: str, target: Path) -> None:
 
             def show(word: str) -> None:
                 if word in WINDOWS or word in PLOTS:
+                    person.rest()
                     picture = person.picture(_part(person, word))
                     _with_few_colors(picture).save(str(folder / f"{word.replace(' ', '-')}-{theme}.png"), quality=0)
 
