@@ -138,7 +138,7 @@ def test_closing_the_events_stops_within_a_slab_and_the_next_run_goes_on(source:
                 break
         started = time.monotonic()
         stopped.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         assert not (tmp_path / "out").exists()
         events = list(core.export(engine, job(model, tmp_path / "out", shard_nbytes=20_000)))
     assert sum(isinstance(event, core.Resumed) for event in events) == 1
@@ -176,7 +176,7 @@ def test_a_signal_stops_the_run_and_the_same_command_resumes(tmp_path: Path, nam
     sent = time.monotonic()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert time.monotonic() - sent < 2
+    assert time.monotonic() - sent < 10
     assert "resume" in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()

@@ -112,7 +112,7 @@ def test_stop_ends_previews_and_drops_what_waits(compute: Compute, heard: Heard,
     began = time.monotonic()
     compute.stop()
     qtbot.waitUntil(lambda: len(heard.ended) == 3)
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 3, "three tasks of 5,000 steps would take longer"
     assert set(heard.ended.values()) == {"stopped"}
 
 
@@ -190,7 +190,7 @@ def test_closing_does_not_wait_for_a_long_step(qtbot: QtBot) -> None:
     qtbot.wait(20)
     began = time.monotonic()
     compute.close()
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 3, "the step would last ten seconds"
     compute.deleteLater()
     qtbot.wait(20)
     gate.set()

