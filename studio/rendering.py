@@ -41,7 +41,7 @@ def show_inspection(model: core.Model, console: Console) -> None:
     console.say(model.read_by)
     if model.quantized_by:
         console.say(f"It is already quantized: {model.quantized_by}")
-        if core.exported(model):
+        if core.is_exported(model):
             console.say(
                 "\nNext: nvfp4-studio verify DIR --source SRC proves it against the checkpoint it was made from."
             )

@@ -40,7 +40,7 @@ from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening.checkpoint import open_model
-from studio.core.opening.exports import Exported, exported
+from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.plan import (
@@ -144,6 +144,7 @@ __all__ = [
     "include_rule",
     "inspect_block",
     "inspect_layer",
+    "is_exported",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",

@@ -28,25 +28,12 @@ class Kill(Calls):
         self._after = after
         super().__init__(patch, root, number)
 
-    def _wrapped(self, name: str, real):  # type: ignore[no-untyped-def]
-        def call(first, *rest, **named):  # type: ignore[no-untyped-def]
-            place = self._paths.get(first, "") if isinstance(first, int) else os.fspath(first)
-            if not place.startswith(self._root):
-                return real(first, *rest, **named)
-            self.seen.append((name, place))
-            hit = len(self.seen) == self._number
-            if hit and not self._after:
-                os._exit(KILLED)
-            if name == "close":
-                del self._paths[first]
-            found = real(first, *rest, **named)
-            if hit:
-                os._exit(KILLED)
-            if name == "open":
-                self._paths[found] = place
-            return found
+    def _before(self, name: str) -> None:
+        if not self._after:
+            os._exit(KILLED)
 
-        return call
+    def _fail(self) -> None:
+        os._exit(KILLED)
 
 
 def export(source: Path, target: Path) -> None:

@@ -57,7 +57,6 @@ class Manifest:
             raise CheckpointError(what, file=path)
         try:
             self.layout = LAYOUTS[data["layout"]]
-            self.source: dict[str, Any] = data["source"]
             self.plan: dict[str, Any] = dict(data["plan"])
             self.shards = tuple(str(shard) for shard, _ in data["tensors" if data["schema"] == 1 else "shards"].items())
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -135,9 +135,14 @@ def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matri
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
 
+def is_exported(model: Model) -> bool:
+    """True for an opened export of ours."""
+    return any(isinstance(layer.source, Packed) for layer in model.layers)
+
+
 def exported(model: Model) -> Exported | None:
     """What an export of ours says of itself, None for any other checkpoint. Raises CheckpointError when damaged."""
-    if not any(isinstance(layer.source, Packed) for layer in model.layers):
+    if not is_exported(model):
         return None
     manifest = Manifest(model.folder)
     by_name = {entry.result.name: entry.result for entry in manifest.entries()}

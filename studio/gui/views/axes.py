@@ -62,16 +62,6 @@ def decimal(power: int) -> str:
     return f"{10.0**power:g}" if -3 <= power <= 3 else f"10{superscript(power)}"
 
 
-def powers_of_two(low: float, high: float, room: int) -> list[Tick]:
-    """Ticks on an axis of binary logarithms."""
-    return _every_fitting(low, high, room, binary)
-
-
-def binary(power: int) -> str:
-    """2 to a power as people write it."""
-    return f"{2.0**power:g}" if -2 <= power <= 10 else f"2{superscript(power)}"
-
-
 def sigmas(low: float, high: float, room: int) -> list[Tick]:
     """Ticks on an axis of binary logarithms of multiples of sigma."""
     if high - low < 2.5 and low > -20:
