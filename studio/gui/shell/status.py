@@ -39,6 +39,7 @@ class Status(QObject):
         document.saved_changed.connect(self._show_saved)
         self._keeping.changed.connect(self._show_saved)
         runs.changed.connect(self._show_paused)
+        runs.changed.connect(self._ready_soon.stop)  # what a run did stays to be read
         runs.progressed.connect(self._show_progress)
         runs.backend_known.connect(lambda title: self._window.machine.setText(f"Computes on: {title}"))
         self._opening.changed.connect(self._follow_opening)
