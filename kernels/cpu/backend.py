@@ -4,13 +4,14 @@ import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from kernels.backend import Backend, Encoded, Weight
-from kernels.context import Context
+from kernels.context import Context, Factor
 from kernels.cpu import library
 from kernels.cpu.vectorized import NumpyBackend
 from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
@@ -64,7 +65,9 @@ class CpuBackend:
         measure: bool = True,
         blocks: bool = False,
     ) -> Encoded:
-        """See `Backend.encode`."""
+        """See `Backend.encode`. With a factor, 5.1 to 6 bytes a weight are taken beside the result."""
+        if recipe.method == "feedback" and context is not None and context.factor is not None:
+            return self._feed_forward(weight, recipe, tensor_scale, context, context.factor, measure, blocks)
         if recipe.method != "max":
             return NumpyBackend().encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         row = recipe.format
@@ -92,6 +95,47 @@ class CpuBackend:
         self._library.nvfp4_encode(self._number, ctypes.byref(task))
         scale = np.array(tensor_scale, np.float32) if row.tensor_scale else None
         return Encoded(Quantized(row, codes, scales, biases, scale), measured.fidelity(width) if measured else None)
+
+    def _feed_forward(
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float,
+        context: Context,
+        factor: Factor,
+        measure: bool,
+        blocks: bool,
+    ) -> Encoded:
+        """Scales first, then codes under them; see `kernels.feedback`."""
+        row = recipe.format
+        rows, width = _slab(weight, row)
+        factor.check(width)
+        plain = replace(recipe, method="hessian")
+        scales = self.encode(weight, plain, tensor_scale, context=context, measure=False).quantized.scales
+        order, feedback = (
+            np.ascontiguousarray(factor.order, np.int32),
+            np.ascontiguousarray(factor.feedback, np.float32),
+        )
+        codes = np.empty((rows, width * row.bits // 8), np.uint8)
+        measured = _Measured(rows, width // row.block, blocks) if measure or blocks else None
+        task = library.FeedbackTask(
+            weight=library.address(weight),
+            scales=library.address(scales),
+            order=library.address(order),
+            feedback=library.address(feedback),
+            codes=library.address(codes),
+            measure=ctypes.pointer(measured.structure) if measured else None,
+            rows=rows,
+            width=width,
+            layout=library.layout(row),
+            dtype=_dtype(weight, "encode"),
+            tensor_scale=tensor_scale,
+        )
+        if self._library.nvfp4_feedback(self._number, ctypes.byref(task)):
+            raise MemoryError("[encode] no memory for the errors that are fed forward")
+        scale = np.array(tensor_scale, np.float32) if row.tensor_scale else None
+        quantized = Quantized(row, codes, scales, None, scale)
+        return Encoded(quantized, measured.fidelity(width) if measured else None)
 
     def decode(self, quantized: Quantized, dtype: Any = np.float32) -> Weight:
         """See `Backend.decode`; also takes a stack [E, rows, K / ...] with one tensor scale per matrix."""
