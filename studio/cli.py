@@ -108,6 +108,22 @@ def _open(path: Path, console: Console) -> core.Model:
     return model
 
 
+def _guided(options: argparse.Namespace, console: Console) -> core.Model:
+    """The model, with the inputs of its layers known as far as the statistics tell."""
+    model = _open(options.source, console)
+    if not options.statistics:
+        return model
+    try:
+        statistics = core.open_statistics(options.statistics, model)
+    except core.StudioError:
+        model.close()
+        raise
+    for gap in core.gaps(model, statistics):
+        console.log(f"warning: {gap}")
+        console.emit("warning", message=gap)
+    return core.with_statistics(model, statistics)
+
+
 def _inspect(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         show_inspection(model, console)
@@ -115,7 +131,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -140,7 +156,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -153,7 +169,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)

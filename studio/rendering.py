@@ -92,13 +92,14 @@ def show_plan(
             c.layer.role,
             _shape(c.layer.shape),
             c.format,
+            c.method,
             core.size_text(c.layer.nbytes),
             core.size_text(c.nbytes),
             core.printable(c.reason),
         )
         for c in choices
     ]
-    console.table(("layer", "role", ">shape", "format", ">before", ">after", "why it is kept"), rows)
+    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why it is kept"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)
@@ -175,7 +176,7 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(
-            ("layer", "format", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
+            ("layer", "format", "method", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
             [_layer_row(result) for result in ranked],
         )
     console.say(
@@ -183,6 +184,8 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
         f"{outcome.bits_per_weight:.2f} bits per weight, relative error {outcome.rel_err:.4f} "
         f"over {outcome.quantized_count / max(outcome.count, 1):.1%} of the weights"
     )
+    if said := core.methods_used(outcome.layers):
+        console.say(said)
 
 
 def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
@@ -190,6 +193,7 @@ def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
     return (
         core.printable(result.name),
         result.format,
+        result.method,
         f"{result.rel_err:.4f}",
         f"{result.snr:.1f} dB",
         f"{result.vanished_share:.2%}",

@@ -3,6 +3,7 @@
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _parts(task: library.FactorTask, threads: int) -> list[library.FactorTask]:
     """The rows above a panel in equal parts."""
     edges = [task.start // BLOCK * part // threads * BLOCK for part in range(threads + 1)]
     parts = []
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         if first < last:
             part = library.FactorTask.from_buffer_copy(task)
             part.first, part.last = first, last

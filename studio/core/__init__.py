@@ -61,12 +61,13 @@ from studio.core.planning.plan import (
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
 from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
 from studio.core.resources import demo_checkpoint, resources
-from studio.core.results import LayerResult, histogram_edges, result_of
+from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
+from studio.core.statistics import StatisticsFile, gaps, open_statistics, with_statistics
 
 __all__ = [
     "BUG",
@@ -118,6 +119,7 @@ __all__ = [
     "ScaleGroups",
     "ShardWritten",
     "Started",
+    "StatisticsFile",
     "Steps",
     "StudioError",
     "ThresholdExceeded",
@@ -142,6 +144,7 @@ __all__ = [
     "exported",
     "exported_results",
     "fitted",
+    "gaps",
     "hand_rules",
     "histogram_edges",
     "include_rule",
@@ -154,9 +157,11 @@ __all__ = [
     "likeness",
     "load_plan",
     "measure",
+    "methods_used",
     "no_tiers",
     "nothing_chosen",
     "open_model",
+    "open_statistics",
     "plan_from_json",
     "prepare",
     "prepare_estimates",
@@ -179,6 +184,7 @@ __all__ = [
     "totals",
     "validate",
     "verify",
+    "with_statistics",
     "write_reports",
     "wrong_name",
 ]

@@ -1,7 +1,8 @@
 """What a run found out: plain numbers per layer and in total, ready for JSON."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -147,6 +148,16 @@ class LayerResult:
             lists = {"quantiles": tuple(known["quantiles"]), "histogram": Counts(known["histogram"])}
             fields["statistics"] = Statistics(**{**known, **lists})
         return cls(**fields)
+
+
+_GUIDES = {"norm": " by the norm in front", "statistics": " by statistics of the inputs", "": ""}
+
+
+def methods_used(results: Iterable[LayerResult]) -> str:
+    """A sentence on how the codes of quantized layers were chosen; "" when there are none."""
+    used = Counter((result.method or "max", result.guide) for result in results if result.quantized)
+    parts = [f"{method}{_GUIDES[guide]} ({counted(n, 'layer')})" for (method, guide), n in used.most_common()]
+    return f"Scales and codes: {', '.join(parts)}." if parts else ""
 
 
 def finite(value: Any) -> Any:

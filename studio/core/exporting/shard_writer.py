@@ -18,6 +18,22 @@ from studio.core.running.engine import KeptForm, Sink
 from studio.core.running.reading import Slab
 
 
+class Agreed(Sink):
+    """Drops everything, and knows what readers of a layout will compute."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def agreed_scale(self, g: float) -> float:
+        """The multiplier that survives being stored and read, whatever the convention rounds."""
+        for _ in range(8):
+            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
+            if agreed == g:
+                break
+            g = agreed
+        return g
+
+
 class ShardWriter(Sink, StagedFile):
     """The file is there at its full size with its header from the start."""
 
@@ -29,13 +45,8 @@ class ShardWriter(Sink, StagedFile):
         self.write(memoryview(shard.head), 0)
 
     def agreed_scale(self, g: float) -> float:
-        """The multiplier that survives being stored and read, whatever the convention rounds."""
-        for _ in range(8):
-            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
-            if agreed == g:
-                break
-            g = agreed
-        return g
+        """See `Sink.agreed_scale`."""
+        return Agreed(self._layout).agreed_scale(g)
 
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""
