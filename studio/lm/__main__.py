@@ -2,12 +2,15 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from studio.lm.protocol import Channel, failing
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "calibrate": "studio.lm.calibrating",
+}
 """The module of each command: it has `NAME_arguments(parser)` and `NAME(options, channel)`."""
 
 
@@ -27,4 +30,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # runtimes leave threads behind that end no process well
