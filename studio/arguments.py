@@ -63,13 +63,20 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--preset", default="linear", choices=core.preset_names(), help="default: linear")
     group.add_argument("--plan", type=Path, metavar="FILE", help="a plan as JSON, instead of a preset")
     group.add_argument("--format", choices=formats, metavar="NAME", help=f"{', '.join(formats)}; default: nvfp4-3t")
+    group.add_argument(
+        "--method",
+        choices=core.METHODS,
+        metavar="NAME",
+        help=f"how codes are chosen: {', '.join(core.METHODS)}; default: {core.DEFAULT_METHOD}, if inputs are known",
+    )
+    group.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
     pattern = 'a glob, or a regular expression after "re:"'
     group.add_argument(
         "--include",
         action="append",
         default=[],
-        metavar="PATTERN[=NAME]",
-        help=f"quantize these layers too, to format NAME if given; {pattern}",
+        metavar="PATTERN[=NAME[/METHOD]]",
+        help=f"quantize these layers too, to format NAME by METHOD if given; {pattern}",
     )
     group.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=f"keep these; {pattern}")
     group.add_argument(

@@ -76,6 +76,8 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
     if options.format:
         plan = plan.with_format(options.format)
+    if options.method:
+        plan = plan.with_method(options.method)
     if options.mx_exponent:
         plan = plan.with_exponent(options.mx_exponent)
     rules = [

@@ -1,6 +1,6 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
-from kernels import FORMATS, __version__
+from kernels import FORMATS, METHODS, __version__
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -45,6 +45,7 @@ from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
+    DEFAULT_METHOD,
     KEEP,
     Choice,
     Plan,
@@ -70,9 +71,11 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 __all__ = [
     "BUG",
     "DEFAULT_FORMAT",
+    "DEFAULT_METHOD",
     "FORMATS",
     "KEEP",
     "LAYOUTS",
+    "METHODS",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
