@@ -7,7 +7,7 @@ from typing import Literal
 from studio.core.outcome import Outcome
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "quantize", "verify"]
+Phase = Literal["measure", "quantize", "verify", "calibrate", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True)
