@@ -19,6 +19,7 @@ from studio.core.containers.dtypes import BITS
 from studio.core.containers.safetensors import Tensor, place
 from studio.core.errors import CheckpointError
 from studio.core.events import Progress
+from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import chunks
 from studio.core.exporting.shard_writer import agreed_scale
 from studio.core.exporting.writing import writing
@@ -30,7 +31,7 @@ from studio.core.names import printable
 from studio.core.opening.exports import Packed
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
-from studio.core.running.pipeline import PipelineEvent, run
+from studio.core.running.pipeline import PipelineEvent, run, work
 from studio.core.running.reading import Slab, read_slab, slabs
 
 FILE = "model.safetensors"
@@ -124,24 +125,28 @@ def planned_nbytes(choices: Iterable[Choice]) -> int:
 
 
 def write_exported(engine: Engine, source: Model, export: Model, folder: Path) -> Iterator[PipelineEvent]:
-    """Write `source` with the decoded weights of one of its exports, whatever its layout, in the source's names.
+    """Write the decoded weights of an export, whatever its layout, in the names of its `source`.
 
-    What the export kept stays the source's. Raises CheckpointError for an export of another model.
+    What the export kept is copied from it too; what it stores in another form than the source is the source's.
+    Raises CheckpointError for an export of another model.
     """
-    packed = _matched(source, export)
-    kept = [Choice(layer, None) for layer in source.layers if layer.name not in packed]
-    tensors = [*map(_wanted, kept), *((layer.tensor.name, "F32", layer.shape) for layer, _ in packed.values())]
+    packed, kept = matched(source, export), _kept_as_it_is(source, export)
+    rest = [Choice(layer, None) for layer in source.layers if layer.name not in packed and layer.name not in kept]
+    whole = [Choice(source.by_name[name], None) for name in kept]
+    decoded = ((layer.tensor.name, "F32", layer.shape) for layer, _ in packed.values())
     _write_config(folder, config_without_quantization(source))
-    with PlainWriter(folder, tensors, engine.backend) as sink:
-        yield from run(engine, kept, sink)
+    with PlainWriter(folder, [*map(_wanted, (*rest, *whole)), *decoded], engine.backend) as sink:
+        for name, stored in kept.items():
+            _copy(sink, source.by_name[name].tensor.name, stored)
+        yield from run(engine, rest, sink)
         slabs_of = (
             (sink, layer.tensor.name, own[matrix.name], slab)
-            for layer, decoded in packed.values()
+            for layer, opened in packed.values()
             for own in [{matrix.name: matrix for matrix in layer.matrices}]
-            for matrix in decoded.matrices
-            for slab in slabs(decoded, matrix, engine.slab_nbytes)
+            for matrix in opened.matrices
+            for slab in slabs(opened, matrix, engine.slab_nbytes)
         )
-        yield from _decode(engine, slabs_of, sum(choice.layer.nbytes for choice in kept))
+        yield from _decode(engine, slabs_of, work(rest))
 
 
 _Step = tuple[PlainWriter, str, Matrix, Slab]
@@ -160,8 +165,11 @@ def _decode_slab(engine: Engine, sink: PlainWriter, tensor: str, matrix: Matrix,
     return slab
 
 
-def _matched(source: Model, export: Model) -> dict[str, tuple[Layer, Layer]]:
-    """Name -> (layer of the source, layer of the export) of all that are quantized."""
+def matched(source: Model, export: Model) -> dict[str, tuple[Layer, Layer]]:
+    """Name -> (layer of the source, layer of the export) of all that are quantized.
+
+    Raises CheckpointError for an export of another model.
+    """
     found = {}
     for layer in export.layers:
         if isinstance(layer.source, Packed):
@@ -171,6 +179,22 @@ def _matched(source: Model, export: Model) -> dict[str, tuple[Layer, Layer]]:
                 raise CheckpointError(what, file=export.path, tensor=layer.name, hint="give its source with --against")
             found[layer.name] = known, layer
     return found
+
+
+def _kept_as_it_is(source: Model, export: Model) -> dict[str, Stored]:
+    """Layer name -> where the export holds the bytes of a kept layer, of those that it stores as the source would."""
+    stored = {layer.tensor.name: layer.stored for layer in export.layers}
+    raw = {
+        entry.result.name: entry.kept[0]
+        for entry in Manifest(export.folder).entries()
+        if [part.content for part in entry.kept] == ["raw"] and entry.result.name in source.by_name
+    }
+    return {
+        name: stored[part.name]
+        for name, part in raw.items()
+        for layer in [source.by_name[name]]
+        if (part.nbytes, part.whole, part.dtype) == (layer.kept_nbytes, layer.kept_nbytes, layer.kept_dtype)
+    }
 
 
 def _shapes(layer: Layer) -> dict[str, tuple[int, int]]:
