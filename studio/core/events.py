@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.outcome import Outcome
+from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
 Phase = Literal["measure", "quantize", "verify", "calibrate", "evaluate"]
@@ -67,4 +68,28 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Finished
+@dataclass(frozen=True, slots=True)
+class Occupies:
+    """The job takes up to `nbytes` of disk in `folder` while it runs, and gives them back."""
+
+    folder: Path
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDone:
+    """One model of an evaluation was run on all windows."""
+
+    row: Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationDone:
+    """An evaluation is through."""
+
+    quality: Quality
+
+
+Event = (
+    Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Occupies | ModelDone | EvaluationDone | Finished
+)

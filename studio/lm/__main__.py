@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from studio.lm.protocol import Channel, failing
 
-COMMANDS: dict[str, str] = {}
+COMMANDS = {
+    "evaluate": "studio.lm.evaluating",
+}
 """The module of each command: it has `NAME_arguments(parser)` and `NAME(options, channel)`."""
 
 

@@ -55,7 +55,7 @@ class PlainWriter(Sink):
         self._tensors = header.tensors
         with writing(path):
             folder.mkdir(parents=True, exist_ok=True)
-            _allocate(path, len(head) + sum(tensor.nbytes for tensor in self._tensors.values()))
+            allocate(path, len(head) + sum(tensor.nbytes for tensor in self._tensors.values()))
             self._bytes = np.memmap(path, np.uint8, "r+")
         self._bytes[: len(head)] = np.frombuffer(head, np.uint8)
 
@@ -89,7 +89,7 @@ class PlainWriter(Sink):
         del self._bytes
 
 
-def _allocate(path: Path, nbytes: int) -> None:
+def allocate(path: Path, nbytes: int) -> None:
     """Make a file whose bytes are all there: one that is mapped must not meet a full disk later."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
