@@ -9,6 +9,7 @@ from studio.lm.protocol import Channel, failing
 
 COMMANDS = {
     "evaluate": "studio.lm.evaluating",
+    "generate": "studio.lm.generating",
 }
 """The module of each command: it has `NAME_arguments(parser)` and `NAME(options, channel)`."""
 

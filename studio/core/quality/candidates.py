@@ -1,7 +1,7 @@
 """Candidates: what an evaluation runs, and how each becomes a folder that a runtime loads."""
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,12 @@ def check(candidate: Candidate, source: Model | None) -> None:
     """Raise CheckpointError for an export that was not made from `source`."""
     if source and is_exported(candidate.model):
         matched(source, candidate.model)
+
+
+def only_runtime(source: Candidate | None, candidates: Sequence[Candidate]) -> str:
+    """The runtime that alone loads the names of a layout, where an export is run in those; "" for any."""
+    alone = [] if source else [known for candidate in candidates if (known := exported(candidate.model))]
+    return "mlx-lm" if any(known.layout.name == "mlx" for known in alone) else ""
 
 
 def decoded_nbytes(candidate: Candidate) -> int:

@@ -12,8 +12,7 @@ import kernels
 from studio.core.architectures.config import number
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import EvaluationDone, Event, ModelDone, Occupies, Progress, Started, Warned
-from studio.core.opening.exports import exported
-from studio.core.quality.candidates import Candidate, check, decoded_nbytes, prepare
+from studio.core.quality.candidates import Candidate, check, decoded_nbytes, only_runtime, prepare
 from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality, Subject, Text, evaluated
 from studio.core.quality.window_records import WindowRecords, cache_folder, identity, scratch_space
@@ -57,7 +56,7 @@ def evaluate(
         check(candidate, source.model if source else None)
     begun, place = time.monotonic(), folder or cache_folder()
     first = (source or candidates[0]).model.folder
-    how = _arguments(first, reading, runtime or _only_runtime(source, candidates))
+    how = _arguments(first, reading, runtime or only_runtime(source, candidates))
     with scratch_space(place) as scratch, Child("evaluate", [*how, "--scratch", str(scratch)]) as child:
         talk = _Talk(child, reading.length)
         cut = yield from talk.until("windows")
@@ -75,12 +74,6 @@ def _arguments(folder: Path, reading: Reading, runtime: str) -> list[str]:
     cut = {"--windows": reading.windows, "--length": reading.length, "--seed": reading.seed, "--runtime": runtime}
     options = [f"{key}={value}" for key, value in cut.items()]
     return [str(folder.absolute()), *options, "--text", *(str(path.absolute()) for path in reading.texts)]
-
-
-def _only_runtime(source: Candidate | None, candidates: Sequence[Candidate]) -> str:
-    """The runtime that alone loads the names of a layout, where an export is run in those; "" for any."""
-    alone = [] if source else [known for candidate in candidates if (known := exported(candidate.model))]
-    return "mlx-lm" if any(known.layout.name == "mlx" for known in alone) else ""
 
 
 class _Talk:
