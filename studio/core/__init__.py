@@ -59,7 +59,7 @@ from studio.core.planning.plan import (
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
 from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
-from studio.core.resources import demo_checkpoint, resources
+from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
 from studio.core.results import LayerResult, histogram_edges, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
@@ -122,6 +122,7 @@ __all__ = [
     "Warned",
     "__version__",
     "block_steps",
+    "calibration_text",
     "changes",
     "check_reports",
     "choose_by_rule",
@@ -134,6 +135,7 @@ __all__ = [
     "deciding_rules",
     "demo_checkpoint",
     "estimate",
+    "evaluation_text",
     "expert_index",
     "export",
     "exported",
