@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from studio.core.architectures.config import model_types
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
+from studio.core.layouts.completion import exported_config
 from studio.core.names import printable, some_of
+from studio.core.opening.checkpoint import open_model
 from studio.lm.runtimes import RuntimeName, transformers_class
 
 Logits = NDArray[np.float32]
@@ -71,9 +73,11 @@ def _load_mlx(folder: Path, _config: dict[str, Any]) -> Predictor:
     import mlx.core as mx
     from mlx_lm.utils import load_model
 
+    with open_model(folder) as opened:
+        complete = exported_config(opened)  # mlx-lm silently takes defaults for what is nested elsewhere
     try:
-        model, _ = load_model(folder, lazy=True)
-    except ValueError as error:
+        model, _ = load_model(folder, lazy=True, model_config=complete)
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise _refused("mlx-lm", folder, error) from None
     model.set_dtype(mx.float32)
     return _Mlx(model)
@@ -121,7 +125,7 @@ def _load_transformers(folder: Path, config: dict[str, Any]) -> Predictor:
         model, report = model_class.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError) as error:
         raise _refused("transformers", folder, error) from None
     if lacking := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
         what = f"transformers finds no weights for {some_of(lacking)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from studio.core.exporting.readback import chunks
 from studio.core.exporting.shard_writer import agreed_scale
 from studio.core.exporting.writing import writing
 from studio.core.layouts import Layout
-from studio.core.layouts.documents import config_without_quantization, json_document
+from studio.core.layouts.completion import exported_config
+from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import stored_nbytes
 from studio.core.model import Layer, Matrix, Model, Stored
 from studio.core.names import printable
@@ -110,7 +111,7 @@ def write_planned(
     engine: Engine, model: Model, choices: Sequence[Choice], folder: Path, layout: Layout | None = None
 ) -> Iterator[PipelineEvent]:
     """Write what `choices` make of a model, with the weights that an export in `layout` would hold, and its config."""
-    _write_config(folder, config_without_quantization(model))
+    _write_config(folder, model)
     with PlainWriter(folder, map(_wanted, choices), engine.backend, layout) as sink:
         yield from run(engine, choices, sink)
 
@@ -134,7 +135,7 @@ def write_exported(engine: Engine, source: Model, export: Model, folder: Path) -
     rest = [Choice(layer, None) for layer in source.layers if layer.name not in packed and layer.name not in kept]
     whole = [Choice(source.by_name[name], None) for name in kept]
     decoded = ((layer.tensor.name, "F32", layer.shape) for layer, _ in packed.values())
-    _write_config(folder, config_without_quantization(source))
+    _write_config(folder, source)
     with PlainWriter(folder, [*map(_wanted, (*rest, *whole)), *decoded], engine.backend) as sink:
         for name, stored in kept.items():
             _copy(sink, source.by_name[name].tensor.name, stored)
@@ -203,9 +204,7 @@ def _shapes(layer: Layer) -> dict[str, tuple[int, int]]:
 
 def write_alone(engine: Engine, export: Model, folder: Path) -> Iterator[PipelineEvent]:
     """Write an export decoded without its source: in the names of its layout, which a reader of that layout loads."""
-    config = config_without_quantization(export)
-    config.pop("model_file", None)
-    _write_config(folder, config)
+    _write_config(folder, export)
     packed = [layer for layer in export.layers if isinstance(layer.source, Packed)]
     kept = {layer.tensor.name: layer.stored for layer in export.layers if not isinstance(layer.source, Packed)}
     places = {layer.name: dict(_places(layer)) for layer in packed}
@@ -241,7 +240,7 @@ def _copy(sink: PlainWriter, name: str, stored: Stored) -> None:
         stored.file.read_into(target[offset : offset + count].data, stored.tensor.start + offset)
 
 
-def _write_config(folder: Path, config: dict[str, Any]) -> None:
+def _write_config(folder: Path, model: Model) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_bytes(json_document(config))
+        (folder / "config.json").write_bytes(json_document(exported_config(model)))
