@@ -67,14 +67,14 @@ class Candidate:
         return {"model": identity(self.model), "plan": plan, "layout": self.layout.name if self.layout else None}
 
 
-def stored(model: Model, name: str = "") -> Candidate:
+def as_stored(model: Model, name: str = "") -> Candidate:
     """A checkpoint as it is stored. Raises CheckpointError when it is quantized by another program."""
     if not is_exported(model):
         model.check_plain()
     return Candidate(name or model.name, model)
 
 
-def planned(model: Model, plan: Plan, name: str = "", layout: str = "", reader: str = "") -> Candidate:
+def as_planned(model: Model, plan: Plan, name: str = "", layout: str = "", reader: str = "") -> Candidate:
     """What a plan makes of a checkpoint; with the weights of an export in `layout` for `reader` where one is named.
 
     Raises PlanError for a plan that quantizes nothing or that the layout can not store.
