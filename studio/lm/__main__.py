@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from studio.lm.protocol import Channel, failing
 
-COMMANDS: dict[str, str] = {
+COMMANDS = {
     "calibrate": "studio.lm.calibrating",
+    "evaluate": "studio.lm.evaluating",
+    "generate": "studio.lm.generating",
 }
 """The module of each command: it has `NAME_arguments(parser)` and `NAME(options, channel)`."""
 
