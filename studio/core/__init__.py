@@ -16,18 +16,25 @@ from studio.core.errors import (
     ThresholdExceeded,
 )
 from studio.core.events import (
+    EvaluationDone,
     Event,
     Finished,
     LayerDone,
+    Loaded,
+    ModelDone,
+    Occupies,
     Progress,
+    ReplyDone,
     Resumed,
     ShardWritten,
     Started,
+    Token,
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, refuse
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
+from studio.core.exporting.writing import check_writable
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
@@ -59,8 +66,15 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
-from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
-from studio.core.resources import demo_checkpoint, resources
+from studio.core.quality.candidates import Candidate, as_planned, as_stored
+from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.generation import Generation, Prompt, generate
+from studio.core.quality.noise import Estimate
+from studio.core.quality.results import Evaluated, Quality, exceeded
+from studio.core.reporting.pages import noisy, size_text
+from studio.core.reporting.quality_report import check_quality_reports, save_quality, write_quality
+from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
+from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
 from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
@@ -84,34 +98,46 @@ __all__ = [
     "ZONE_STARTS",
     "BackendError",
     "BlockDetail",
+    "Candidate",
     "CheckpointError",
     "Choice",
     "Claim",
     "Comparison",
     "Engine",
     "ErrorMap",
+    "Estimate",
+    "Evaluated",
+    "EvaluationDone",
     "Event",
     "Export",
     "ExportError",
     "Exported",
     "Finished",
     "FormatDetail",
+    "Generation",
     "Layer",
     "LayerDetail",
     "LayerDone",
     "LayerFailed",
     "LayerResult",
     "Layout",
+    "Loaded",
     "Machine",
     "MemoryLimitError",
     "Model",
+    "ModelDone",
+    "Occupies",
     "Outcome",
     "Pair",
     "Place",
     "Plan",
     "PlanError",
     "Progress",
+    "Prompt",
+    "Quality",
+    "Reading",
     "Regime",
+    "ReplyDone",
     "ResultCache",
     "ResultLines",
     "Resumed",
@@ -124,11 +150,17 @@ __all__ = [
     "StudioError",
     "ThresholdExceeded",
     "Tiers",
+    "Token",
     "Warned",
     "__version__",
+    "as_planned",
+    "as_stored",
     "block_steps",
+    "calibration_text",
     "changes",
+    "check_quality_reports",
     "check_reports",
+    "check_writable",
     "choose_by_rule",
     "choose_format",
     "claim_sentences",
@@ -139,12 +171,16 @@ __all__ = [
     "deciding_rules",
     "demo_checkpoint",
     "estimate",
+    "evaluate",
+    "evaluation_text",
+    "exceeded",
     "expert_index",
     "export",
     "exported",
     "exported_results",
     "fitted",
     "gaps",
+    "generate",
     "hand_rules",
     "histogram_edges",
     "include_rule",
@@ -159,6 +195,7 @@ __all__ = [
     "measure",
     "methods_used",
     "no_tiers",
+    "noisy",
     "nothing_chosen",
     "open_model",
     "open_statistics",
@@ -176,6 +213,7 @@ __all__ = [
     "resources",
     "result_of",
     "save_plan",
+    "save_quality",
     "size_text",
     "sized",
     "start",
@@ -185,6 +223,7 @@ __all__ = [
     "validate",
     "verify",
     "with_statistics",
+    "write_quality",
     "write_reports",
     "wrong_name",
 ]

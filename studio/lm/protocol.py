@@ -69,6 +69,10 @@ class Channel:
         """Wait for a line of the other side."""
         return self._answers.get()
 
+    def is_asked(self) -> bool:
+        """True when a line of the other side waits to be read."""
+        return not self._answers.empty()
+
 
 def _listen(answers: "queue.SimpleQueue[str]") -> None:
     """Pass lines on; when the other side is gone there is nobody to work for."""

@@ -18,20 +18,14 @@ from studio.core.running.engine import KeptForm, Sink
 from studio.core.running.reading import Slab
 
 
-class Agreed(Sink):
-    """Drops everything, and knows what readers of a layout will compute."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-
-    def agreed_scale(self, g: float) -> float:
-        """The multiplier that survives being stored and read, whatever the convention rounds."""
-        for _ in range(8):
-            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
-            if agreed == g:
-                break
-            g = agreed
-        return g
+def agreed_scale(layout: Layout, g: float) -> float:
+    """The multiplier that survives being stored in `layout` and read, whatever its convention rounds."""
+    for _ in range(8):
+        agreed = float(layout.multiplier(layout.store_scale(g)))
+        if agreed == g:
+            break
+        g = agreed
+    return g
 
 
 class ShardWriter(Sink, StagedFile):
@@ -46,7 +40,7 @@ class ShardWriter(Sink, StagedFile):
 
     def agreed_scale(self, g: float) -> float:
         """See `Sink.agreed_scale`."""
-        return Agreed(self._layout).agreed_scale(g)
+        return agreed_scale(self._layout, g)
 
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""
