@@ -36,6 +36,8 @@ class Factor:
             raise ValueError(f"[encode] factor must be of {width} columns, got {self.feedback.shape}")
         if not np.array_equal(np.sort(self.order), np.arange(width)):
             raise ValueError("[encode] factor must have every column once in its order")
+        if self.order.dtype != np.int32 or self.feedback.dtype != np.float32 or not self.feedback.flags.c_contiguous:
+            raise TypeError(f"[encode] factor must be int32 and C-contiguous float32, got {self.feedback.dtype}")
 
 
 @dataclass(frozen=True, slots=True)

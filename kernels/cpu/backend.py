@@ -65,7 +65,10 @@ class CpuBackend:
         measure: bool = True,
         blocks: bool = False,
     ) -> Encoded:
-        """See `Backend.encode`. With a factor, 5.1 to 6 bytes a weight are taken beside the result."""
+        """See `Backend.encode`.
+
+        Feeding errors forward takes 5.1 bytes a weight and 256 a row beside the result, rows counted in sixty-fours.
+        """
         if recipe.method == "feedback" and context is not None and context.factor is not None:
             return self._feed_forward(weight, recipe, tensor_scale, context, context.factor, measure, blocks)
         if recipe.method != "max":
@@ -112,17 +115,13 @@ class CpuBackend:
         factor.check(width)
         plain = replace(recipe, method="hessian")
         scales = self.encode(weight, plain, tensor_scale, context=context, measure=False).quantized.scales
-        order, feedback = (
-            np.ascontiguousarray(factor.order, np.int32),
-            np.ascontiguousarray(factor.feedback, np.float32),
-        )
         codes = np.empty((rows, width * row.bits // 8), np.uint8)
         measured = _Measured(rows, width // row.block, blocks) if measure or blocks else None
         task = library.FeedbackTask(
             weight=library.address(weight),
             scales=library.address(scales),
-            order=library.address(order),
-            feedback=library.address(feedback),
+            order=library.address(factor.order),
+            feedback=library.address(factor.feedback),
             codes=library.address(codes),
             measure=ctypes.pointer(measured.structure) if measured else None,
             rows=rows,
