@@ -101,12 +101,13 @@ def errors(weights: Whole, multiplier: Whole, most: int) -> tuple[Whole, NDArray
 
 def cost_of(context: Context, method: str, count: int) -> Callable[[Whole], Whole]:
     """What the errors [..., count, 16] of blocks cost, whole numbers [..., count], below 2**31."""
-    if method in ("hessian", "feedback") and context.moments is not None:
+    importance, moments = context.used(method, count * BLOCK)
+    if moments is not None:
         upper = np.zeros((count, BLOCK, BLOCK), np.int32)
-        upper[:, _TRIANGLE[0], _TRIANGLE[1]] = context.moments
+        upper[:, _TRIANGLE[0], _TRIANGLE[1]] = moments
         return lambda e: (((np.einsum("bij,...bj->...bi", upper, e) + 2048) >> 12) * e).sum(axis=-1, dtype=np.int32)
-    if method in ("importance", "hessian", "feedback") and context.importance is not None:
-        weight = context.importance.astype(np.int32).reshape(count, BLOCK)
+    if importance is not None:
+        weight = importance.astype(np.int32).reshape(count, BLOCK)
         return lambda e: (weight * (e * e)).sum(axis=-1, dtype=np.int32)
     return lambda e: (e * e).sum(axis=-1, dtype=np.int32)
 
@@ -127,8 +128,8 @@ def choose_exponent(blocks: Float32, first: Bytes) -> Bytes:
 def choose_shrink(blocks: Float32, scale: Float32, steps: Float32, bits: int) -> Float32:
     """What the scale and the bias of each affine group [..., block] are multiplied by.
 
-    `scale` [...] is that of `max`, whose codes are w / scale - `steps`; a group further than `FAR` steps from zero keeps
-    it. x is w / scale in 1/64, at most 32704; a candidate f turns x into x * m / 4096 with m = 4096 / f rounded, whose
+    `scale` [...] is that of `max`, whose codes are w / scale - `steps`; a group further than `FAR` from zero keeps it.
+    x is w / scale in 1/64, at most 32704; a candidate f turns x into x * m / 4096 with m = 4096 / f rounded, whose
     codes are whole numbers of 64 and whose errors count f**2.
     """
     most = 2**bits - 1
