@@ -13,7 +13,6 @@ import numpy as np
 from kernels.backend import Backend, Encoded, Weight
 from kernels.context import Context, Factor
 from kernels.cpu import library
-from kernels.cpu.vectorized import NumpyBackend
 from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
 from kernels.formats import Format, Recipe
 from kernels.quantized import Quantized
@@ -71,11 +70,10 @@ class CpuBackend:
         """
         if recipe.method == "feedback" and context is not None and context.factor is not None:
             return self._feed_forward(weight, recipe, tensor_scale, context, context.factor, measure, blocks)
-        if recipe.method != "max":
-            return NumpyBackend().encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         row = recipe.format
         dtype = _dtype(weight, "encode")
         rows, width = _slab(weight, row)
+        importance, moments = (context or Context()).used(recipe.method, width)
         codes = np.empty((rows, width * row.bits // 8), np.uint8)
         scales = np.empty((rows, width // row.block), weight.dtype if row.affine else np.uint8)
         biases = np.empty_like(scales) if row.affine else None
@@ -86,6 +84,8 @@ class CpuBackend:
             scales=library.address(scales),
             biases=library.address(biases),
             measure=ctypes.pointer(measured.structure) if measured else None,
+            importance=library.address(importance),
+            moments=library.address(moments),
             rows=rows,
             width=width,
             layout=library.layout(row),
@@ -94,8 +94,10 @@ class CpuBackend:
             min_scale=recipe.min_scale,
             zero_scale=recipe.zero_scale,
             floor_exponent=recipe.exponent == "floor",
+            method=library.METHODS.get(recipe.method, library.SEARCH),
         )
-        self._library.nvfp4_encode(self._number, ctypes.byref(task))
+        if self._library.nvfp4_encode(self._number, ctypes.byref(task)):
+            raise MemoryError("[encode] no memory to lay out what is known of the columns")
         scale = np.array(tensor_scale, np.float32) if row.tensor_scale else None
         return Encoded(Quantized(row, codes, scales, biases, scale), measured.fidelity(width) if measured else None)
 
