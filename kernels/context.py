@@ -1,6 +1,7 @@
 """Context: what is known of the inputs of one matrix, in whole numbers, so that every backend decides alike."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ IMPORTANCE_MAX = 8191
 MOMENTS_MAX = 16383
 FLOOR = 1 / 256
 """Share of a block's mean importance that every column has at least: a column never active is not free to be wrong."""
+
+_Whole = TypeVar("_Whole", np.uint16, np.int16)
 
 _ROWS, _COLUMNS = np.triu_indices(BLOCK)
 _DIAGONAL = _ROWS == _COLUMNS
@@ -36,6 +39,8 @@ class Factor:
             raise ValueError(f"[encode] factor must be of {width} columns, got {self.feedback.shape}")
         if not np.array_equal(np.sort(self.order), np.arange(width)):
             raise ValueError("[encode] factor must have every column once in its order")
+        if self.order.dtype != np.int32 or self.feedback.dtype != np.float32 or not self.feedback.flags.c_contiguous:
+            raise TypeError(f"[encode] factor must be int32 and C-contiguous float32, got {self.feedback.dtype}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,17 @@ class Context:
     importance: NDArray[np.uint16] | None = None
     moments: NDArray[np.int16] | None = None
     factor: Factor | None = None
+
+    def used(self, method: str, width: int) -> tuple[NDArray[np.uint16] | None, NDArray[np.int16] | None]:
+        """What `method` weighs errors by in a matrix of `width` columns: importance, moments or neither, contiguous.
+
+        Raises ValueError when it is not that of so many columns.
+        """
+        if method in ("hessian", "feedback") and self.moments is not None:
+            return None, _fitting(self.moments, np.int16, (width // BLOCK, TRIANGLE), "moments")
+        if method in ("importance", "hessian", "feedback") and self.importance is not None:
+            return _fitting(self.importance, np.uint16, (width,), "importance"), None
+        return None, None
 
 
 def importance_of(mean_square: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -81,6 +97,12 @@ def moments_of(triangles: NDArray[np.float32]) -> NDArray[np.int16]:
     doubled = found / largest * np.where(_DIAGONAL, MOMENTS_MAX, 2 * MOMENTS_MAX)
     whole: NDArray[np.int16] = np.clip(np.rint(doubled), -2 * MOMENTS_MAX, 2 * MOMENTS_MAX).astype(np.int16)
     return whole
+
+
+def _fitting(part: NDArray[_Whole], dtype: type[_Whole], shape: tuple[int, ...], what: str) -> NDArray[_Whole]:
+    if part.shape != shape or part.dtype != dtype:
+        raise ValueError(f"[context] {what} must be {np.dtype(dtype)} {shape}, got {part.dtype} {part.shape}")
+    return np.ascontiguousarray(part)
 
 
 def _checked(numbers: NDArray[np.floating], what: str) -> NDArray[np.float64]:

@@ -45,17 +45,17 @@ def cholesky(matrix: Float64) -> None:
     Raises ValueError when the matrix is not positive definite.
     """
     for k in range(len(matrix) - 1, -1, -1):
-        check_pivot(matrix[k, k], k)
+        if not 0 < matrix[k, k] < math.inf:
+            raise not_positive(matrix[k, k], k)
         matrix[k, k] = np.sqrt(matrix[k, k])
         column = matrix[:k, k]
         column /= matrix[k, k]
         matrix[:k, :k] -= column[:, None] * column
 
 
-def check_pivot(pivot: float, column: int) -> None:
-    """Raise ValueError when a column of a factorization has no positive square."""
-    if not 0 < pivot < math.inf:
-        raise ValueError(f"[factor_of] moments must be positive definite, got {pivot:g} left of column {column}")
+def not_positive(square: float, column: int) -> ValueError:
+    """The error for a matrix that leaves no positive square on the diagonal of a column."""
+    return ValueError(f"[factor_of] moments must be positive definite, got {square:g} left of column {column}")
 
 
 def feed_forward(weights: Float32, factor: Factor, quantize: Callable[[int, Float32], tuple[Bytes, Float32]]) -> Bytes:

@@ -1,4 +1,4 @@
-// A Cholesky factorization of the upper triangle of a matrix of doubles, R R^T = H, panel by panel from the last column.
+// A Cholesky factorization of the upper triangle of a matrix of doubles, R R^T = H, in panels from the last column on.
 // Every element takes its updates one after the other, from the last column on, each a product and then a difference:
 // blocks, vectors and threads change no bit.
 #pragma once
@@ -63,7 +63,8 @@ static void update_rows(const FactorTask& task, int64_t first, int64_t last) {
     }
 }
 
-// Factors the panel's own square; row c of `corner` is its column c. Gives the column without a positive square, or -1.
+// Factors the panel's own square; row c of `corner` is its column c. Gives the column
+// without a positive square, which is then on the matrix's diagonal, or -1.
 static int64_t factor_corner(const FactorTask& task) {
     const int64_t width = task.stop - task.start;
     double* corner = task.corner;
@@ -72,6 +73,7 @@ static int64_t factor_corner(const FactorTask& task) {
         for (int64_t c = i; c < width; c++) corner[c * width + i] = own[i * task.size + c];
     for (int64_t c = width - 1; c >= 0; c--) {
         double* column = corner + c * width;
+        own[c * task.size + c] = column[c];
         if (!(column[c] > 0 && column[c] < __builtin_inf())) return task.start + c;
         column[c] = __builtin_sqrt(column[c]);
         for (int64_t i = 0; i < c; i++) column[i] /= column[c];

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.context import BLOCK
 from kernels.cpu import library
-from kernels.feedback import Float64, check_pivot
+from kernels.feedback import Float64, not_positive
 
 PANEL = 128
 """Columns that are factored together, as factor.h has it."""
@@ -37,17 +37,17 @@ def cholesky(matrix: Float64, variant: int, threads: int = 1) -> None:
             task.start, task.stop = max(0, stop - PANEL), stop
             call(ctypes.byref(task))
             if task.failed >= 0:
-                check_pivot(float(matrix[task.failed, task.failed]), task.failed)
+                raise not_positive(matrix[task.failed, task.failed], task.failed)
             list(pool.map(call, map(ctypes.byref, _parts(task, threads))))
 
 
 def _parts(task: library.FactorTask, threads: int) -> list[library.FactorTask]:
     """The rows above a panel in equal parts."""
     edges = [task.start // BLOCK * part // threads * BLOCK for part in range(threads + 1)]
-    parts = []
-    for first, last in pairwise(edges):
-        if first < last:
-            part = library.FactorTask.from_buffer_copy(task)
-            part.first, part.last = first, last
-            parts.append(part)
-    return parts
+    return [_part(task, first, last) for first, last in pairwise(edges) if first < last]
+
+
+def _part(task: library.FactorTask, first: int, last: int) -> library.FactorTask:
+    part = library.FactorTask.from_buffer_copy(task)
+    part.first, part.last = first, last
+    return part

@@ -38,9 +38,10 @@ template <class S> void turn_weights(const FeedbackTask& task, const Feed& feed)
     const auto* weight = (const typename S::T*)task.weight;
     for (int64_t first = 0; first < task.width; first += BATCH)
         for (int64_t row = 0; row < task.rows; row++) {
+            const auto* from = weight + row * task.width;
             float* to = feed.errors + (row / GROUP * task.width + first) * GROUP + row % GROUP;
             const int64_t count = task.width - first < BATCH ? task.width - first : BATCH;
-            for (int64_t c = 0; c < count; c++) to[c * GROUP] = S::widen(weight[row * task.width + task.order[first + c]]);
+            for (int64_t c = 0; c < count; c++) to[c * GROUP] = S::widen(from[task.order[first + c]]);
         }
 }
 
@@ -109,13 +110,14 @@ INLINE Floats encode_column(Floats target, Floats scale, uint8_t* codes) {
 
 // The columns of one block in turn: encoded, and their errors taken by those after them in the block.
 INLINE void encode_block(const FeedbackTask& task, const Feed& feed, int64_t group, int64_t first, int64_t count) {
-    const int64_t scales = task.width / task.layout.block;
+    const int64_t block = task.layout.block;
+    const uint8_t* scales = feed.scales + group * (task.width / block) * GROUP;
     float* targets = feed.targets + group * BATCH * GROUP;
     for (int v = 0; v < vectors_of(task, group); v++)
         for (int64_t c = 0; c < count; c++) {
             const int64_t column = task.order[first + c], lane = v * LANES;
             float* own = feed.errors + (group * task.width + first + c) * GROUP + lane;
-            const Floats scale = scale_of(task, feed.scales + (group * scales + column / task.layout.block) * GROUP + lane);
+            const Floats scale = scale_of(task, scales + column / block * GROUP + lane);
             uint8_t* codes = feed.codes + (group * task.width + column) * GROUP + lane;
             const Floats decoded = encode_column(load<Floats>(targets + c * GROUP + lane), scale, codes);
             const Floats error = load<Floats>(own) - decoded;

@@ -14,6 +14,8 @@ from kernels.formats import Format
 
 NAMES = {"win32": "nvfp4.dll", "darwin": "libnvfp4.dylib"}
 DTYPES = {np.dtype(ml_dtypes.bfloat16): 0, np.dtype(np.float16): 1, np.dtype(np.float32): 2}
+METHODS, SEARCH = {"max": 0, "four-six": 1}, 2
+"""How scales are chosen: what is not named searches, by what it is given of the columns."""
 _KINDS = {("e2m1", "e4m3"): 0, ("e2m1", "e8m0"): 1, ("e4m3", "e8m0"): 2, ("uint", "weight"): 3}
 
 
@@ -45,6 +47,8 @@ class EncodeTask(ctypes.Structure):
         ("scales", ctypes.c_void_p),
         ("biases", ctypes.c_void_p),
         ("measure", ctypes.POINTER(Measure)),
+        ("importance", ctypes.c_void_p),
+        ("moments", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("layout", Layout),
@@ -53,6 +57,7 @@ class EncodeTask(ctypes.Structure):
         ("min_scale", ctypes.c_int32),
         ("zero_scale", ctypes.c_int32),
         ("floor_exponent", ctypes.c_int32),
+        ("method", ctypes.c_int32),
     ]
 
 

@@ -5,6 +5,7 @@
 
 enum Dtype : int32_t { BFLOAT16 = 0, FLOAT16 = 1, FLOAT32 = 2 };
 enum Kind : int32_t { NVFP4 = 0, MXFP4 = 1, MXFP8 = 2, AFFINE = 3 };
+enum Method : int32_t { MAX = 0, FOUR_SIX = 1, SEARCH = 2 };
 
 struct Layout {
     int32_t kind;
@@ -27,6 +28,8 @@ struct EncodeTask {
     void* scales;        // [rows, width / block]: uint8, or dtype for affine
     void* biases;        // as scales, affine only
     Measure* measure;    // or null
+    const uint16_t* importance;  // [width], or null: NVFP4 only, as moments
+    const int16_t* moments;      // [width / 16, 136], or null; with them importance is not used
     int64_t rows;
     int64_t width;
     Layout layout;
@@ -35,6 +38,7 @@ struct EncodeTask {
     int32_t min_scale;
     int32_t zero_scale;
     int32_t floor_exponent;  // 1: the rule of OCP MX 1.0, 0: the smallest scale that does not saturate
+    int32_t method;          // how scales are chosen: FOUR_SIX for NVFP4 only, SEARCH for all but MXFP8
 };
 
 struct DecodeTask {
