@@ -21,37 +21,41 @@ enum class Cost { SQUARES, IMPORTANCE, MOMENTS };
 
 constexpr int WINDOW[] = {-2, -1, 0, 1, 3, 4, 5, 6};  // in scale codes; below code 8, 2 instead of -2
 constexpr uint32_t NVFP4_MOST = 511;                             // the largest weight in 1/64 of a scale
-constexpr float WEIGHT_MOST = 2047, FAR = 256;
+constexpr uint16_t WEIGHT_MOST = 2047;
+constexpr float FAR = 256;  // steps
 
 // Every other 16 weights of a strip: lane j of vector k has weights 2 k and 2 k + 1 of those from 32 j or 32 j + 16 on.
 struct Half {
     Words magnitude[HALF_BLOCK], sign[HALF_BLOCK];  // at most 2047; 1 or -1
 };
 
-INLINE Words both_halves(Words x) { return x | x << 16; }
+INLINE Words both_halves(Words x) { return select(0xFFFFu, x, x << 16); }
 
 // Whole numbers in the low 16 bits of x, which is less than 2**21.
 INLINE Words round_low(Floats x) { return bits(x + 0x1.8p23f); }
 
-INLINE Words round_weight(Floats x) { return round_low(smaller(larger(x, splat(-WEIGHT_MOST)), splat(WEIGHT_MOST))); }
+// The magnitude and the sign of whole numbers.
+INLINE void take_signs(const Words* from, Half& to) {
+    for (int k = 0; k < HALF_BLOCK; k++) {
+        const SignedShorts x = (SignedShorts)from[k];
+        to.magnitude[k] = (Words)__builtin_elementwise_min((Shorts)__builtin_elementwise_abs(x), Shorts{} + WEIGHT_MOST);
+        to.sign[k] = (Words)(x >> 15) | 0x00010001u;
+    }
+}
 
 // A strip in whole numbers; `unit` has what the weights of each lane of the halves are multiplied by.
-template <class S> INLINE void whole_weights(const typename S::T* strip, const Floats* unit, Half* halves_of_strip) {
+template <class S> INLINE void whole_weights(const typename S::T* strip, const Floats* unit, Half* parts) {
     alignas(64) float units[2][PAIRS];
     for (int h = 0; h < 2; h++) store(units[h], unit[h]);
     Words pairs[PAIRS], low[HALF_BLOCK], high[HALF_BLOCK];
     for (int j = 0; j < PAIRS; j++) {
         Floats even, odd, factor = halves(units[0][j], units[1][j]);
         S::load_pair(strip + 32 * j, even, odd);
-        pairs[j] = select(0xFFFFu, round_weight(even * factor), round_weight(odd * factor) << 16);
+        pairs[j] = select(0xFFFFu, round_low(even * factor), round_low(odd * factor) << 16);
     }
     transpose(pairs, low, high);
-    for (int k = 0; k < HALF_BLOCK; k++) {
-        halves_of_strip[0].magnitude[k] = (Words)__builtin_elementwise_abs((SignedShorts)low[k]);
-        halves_of_strip[1].magnitude[k] = (Words)__builtin_elementwise_abs((SignedShorts)high[k]);
-        halves_of_strip[0].sign[k] = (Words)((SignedShorts)low[k] >> 15) | 0x00010001u;
-        halves_of_strip[1].sign[k] = (Words)((SignedShorts)high[k] >> 15) | 0x00010001u;
-    }
+    take_signs(low, parts[0]);
+    take_signs(high, parts[1]);
 }
 
 // What a weight is multiplied by to be whole, and what an inverse scale is multiplied by to be a multiplier.
@@ -67,7 +71,7 @@ INLINE Integers searchable(Floats peak) { return (peak >= 0x1p-60f) & (peak < 0x
 
 // The multiplier of kernels/search.py, at most 2047 and odd.
 INLINE Words multiplier(Floats inverse, const Unit& unit) {
-    return (round_low(smaller(inverse * unit.scale, splat(WEIGHT_MOST))) & 0x7FFu) | 1u;
+    return (round_low(smaller(inverse * unit.scale, splat((float)WEIGHT_MOST))) & 0x7FFu) | 1u;
 }
 
 // Whether the largest weight is at most `most` in 1/64 of the scale.
@@ -127,7 +131,7 @@ INLINE void consider(Search& search, Words byte, float g, const Half& half, cons
     search.least = taken ? total : search.least;
 }
 
-INLINE Integers within(Integers x, Integers low, Integers high) {
+template <typename V> INLINE V within(V x, V low, V high) {
     return __builtin_elementwise_min(__builtin_elementwise_max(x, low), high);
 }
 
@@ -149,7 +153,7 @@ __attribute__((noinline)) void choose_scales(const EncodeTask& task, const typen
     whole_weights<S>(strip, units, parts);
     for (int h = 0; h < 2; h++, columns += each) {
         const Unit unit = unit_of(peaks[h]);
-        Search search = {unit, round_weight(peaks[h] * unit.weight) & 0xFFFFu, bytes[h], bytes[h],
+        Search search = {unit, __builtin_elementwise_min(round_low(peaks[h] * unit.weight) & 0xFFFFu, splat((uint32_t)WEIGHT_MOST)), bytes[h], bytes[h],
                          splat(__builtin_inff())};
         if (task.method == FOUR_SIX) {
             Floats rounded;
@@ -201,30 +205,28 @@ __attribute__((noinline)) Floats choose_shrink(const typename S::T* strip, Float
     alignas(64) float scales[PAIRS];
     store(scales, scale);
     Words pairs[PAIRS], sixty_fourths[PAIRS];
-    const auto whole = [](Floats x) { return round_low(smaller(larger(x, splat(-511.0f)), splat(511.0f)) * 64.0f); };
+    const auto whole = [](Floats x) { return round_low(smaller(larger(x, splat(-320.0f)), splat(320.0f)) * 64.0f); };
     for (int j = 0; j < PAIRS; j++) {
         Floats even, odd;
         S::load_pair(strip + 32 * j, even, odd);
         pairs[j] = select(0xFFFFu, whole(even / scales[j]), whole(odd / scales[j]) << 16);
     }
     transpose(pairs, sixty_fourths, sixty_fourths + HALF_BLOCK);
-    const Integers near = magnitude(steps) <= FAR;
-    const Integers low = __builtin_convertvector(near ? steps : Floats{}, Integers), high = low + most;
+    const Integers near = (steps >= -FAR) & (steps <= FAR - (float)most);
+    const Integers offset = __builtin_convertvector(near ? steps : Floats{}, Integers);
+    const SignedShorts low = (SignedShorts)both_halves((Words)offset), high = low + (int16_t)most;
     Floats found = splat(1.0f), least = splat(__builtin_inff());
 #pragma clang loop unroll(disable)
     for (int step = 0; step < 8; step++) {
         const float factor = 1.0f - (float)step / 32;
-        const Words scaled_by = splat((uint32_t)(4096 / factor + 0.5f) | 128u << 16);
-        const auto error = [=](Words x) {  // the high half of x is 16: 16 * 128 rounds
-            const Integers scaled = (Integers)multiply_add(x, scaled_by) >> 12;
-            const Integers code = within((scaled + 32) >> 6, low, high);
-            return (Words)within(scaled - (code << 6), Integers{} - 2047, Integers{} + 2047);
-        };
+        const Words excess = both_halves(splat((uint32_t)(4096 / factor + 0.5f) - 4096)) << 3;  // x m = 4096 x + ...
         Words cost = {};
-        for (int j = 0; j < PAIRS; j++) {
-            const Words even = error((sixty_fourths[j] & 0xFFFFu) | 16u << 16);
-            const Words both = select(0xFFFFu, even, error(sixty_fourths[j] >> 16 | 16u << 16) << 16);
-            cost += multiply_add(both, both);
+        for (Words x : sixty_fourths) {
+            const SignedShorts scaled = (SignedShorts)x + (SignedShorts)multiply_high(x, excess);
+            const SignedShorts code = within((scaled + (int16_t)32) >> 6, low, high);
+            const Words error = (Words)within(scaled - (code << 6), SignedShorts{} - (int16_t)2047,
+                                              SignedShorts{} + (int16_t)2047);
+            cost += multiply_add(error, error);
         }
         const Floats total = as_floats(fold(cost, lanes, [](Words x, Words y) { return x + y; })) * (factor * factor);
         found = total < least ? splat(factor) : found;
