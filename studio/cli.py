@@ -169,6 +169,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 restart=options.restart,
                 reader=reader,
                 shard_nbytes=options.shard_size,
+                lifting=_lifting(started, model, core.fitted(layout, reader, model, choices), console)
+                if options.lift
+                else None,
             )
             show_changes(job.changes, console)
             if options.dry_run:
@@ -184,6 +187,20 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         show_claims(job.claims, console)
         show_cautions(job, console)
         return code
+
+
+def _lifting(
+    started: core.Engine, model: core.Model, fitted: tuple[tuple[core.Choice, ...], list[str]], console: Console
+) -> core.Lifting | None:
+    """What lifting finds for choices that a layout can store; None for those that it refuses, which `prepare` says."""
+    choices, refusals = fitted
+    if refusals:
+        return None
+    ended = _ending(core.lift(started, model, choices), console)
+    assert isinstance(ended, core.Lifted)
+    lifting = ended.lifting
+    console.emit("lift", exponents=dict(lifting.exponents), refused=dict(lifting.refused))
+    return lifting
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
@@ -218,8 +235,15 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
 
 
 def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
-    """Run a job to its end, showing its events; the generator is closed whatever happens."""
-    outcome = None
+    """Run a job to its end, showing its events; returns its outcome."""
+    ended = _ending(events, console)
+    assert isinstance(ended, core.Finished)
+    return ended.outcome
+
+
+def _ending(events: Iterator[core.Event], console: Console) -> core.Event | None:
+    """Run a job, showing its events; the generator is closed whatever happens. Returns the event that ends it."""
+    ended = None
     try:
         for event in events:
             match event:
@@ -238,14 +262,13 @@ def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
                 case core.Warned(message):
                     console.log(f"warning: {message}")
                     console.emit("warning", message=message)
-                case core.Finished(found):
-                    outcome = found
+                case core.Finished() | core.Lifted():
+                    ended = event
     finally:
         console.stop_progress()
         if hasattr(events, "close"):
             events.close()
-    assert outcome is not None
-    return outcome
+    return ended
 
 
 def _check_report(options: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from studio.core.events import (
     Event,
     Finished,
     LayerDone,
+    Lifted,
     Progress,
     Resumed,
     ShardWritten,
@@ -34,7 +35,7 @@ from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, ins
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
@@ -43,6 +44,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     KEEP,
@@ -98,6 +100,8 @@ __all__ = [
     "LayerFailed",
     "LayerResult",
     "Layout",
+    "Lifted",
+    "Lifting",
     "Machine",
     "MemoryLimitError",
     "Model",
@@ -148,6 +152,7 @@ __all__ = [
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
+    "lift",
     "likeness",
     "load_plan",
     "measure",

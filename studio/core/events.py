@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.outcome import Outcome
+from studio.core.planning.lifting import Lifting
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "quantize", "verify"]
+Phase = Literal["measure", "lift", "quantize", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,17 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Lifted:
+    """It is known which powers of two an export is to be lifted by."""
+
+    lifting: Lifting
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
     outcome: Outcome
 
 
-Event = Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Finished
+Event = Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Lifted | Finished

@@ -109,7 +109,8 @@ class Layer:
     """One weight with its role.
 
     `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be kept, `obstacle` says why.
-    `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
+    `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack. `lift`
+    is the power of two that its weights are multiplied by as they are read, see `studio.core.planning.lifting`.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Layer:
     matrices: tuple[Matrix, ...] = ()
     obstacle: str = ""
     expert: int | None = None
+    lift: int = 0
 
     @property
     def stored(self) -> Stored:
@@ -157,8 +159,8 @@ class Layer:
 
     @property
     def widened(self) -> bool:
-        """True when a kept layer is decoded and written anew instead of copied byte for byte."""
-        return self.kept_dtype != self.tensor.dtype
+        """True when a kept layer is decoded, or multiplied, and written anew instead of copied byte for byte."""
+        return self.kept_dtype != self.tensor.dtype or self.lift != 0
 
     @property
     def whole(self) -> Matrix:

@@ -72,7 +72,7 @@ def _identity(job: Export) -> dict[str, Any]:
     }
     plan = sha256_of()
     for choice in job.choices:
-        plan.update(repr((choice.layer.name, choice.recipe, choice.layer.source.meaning)).encode())
+        plan.update(repr((choice.layer.name, choice.recipe, choice.layer.source.meaning, choice.layer.lift)).encode())
     return {
         "source": source,
         "plan": plan.hexdigest(),

@@ -1,0 +1,352 @@
+"""Exact lifting: powers of two moved between tensors, so that two tiers lose no more than three.
+
+A norm in front of matrices is divided by what they are multiplied by, the outputs of a matrix are divided by what the
+inputs of its reader are multiplied by. Powers of two change no bit of a significand: the model computes the same.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio.core.architectures.family import pattern
+from studio.core.architectures.flows import Flow, flow_of
+from studio.core.architectures.generic import BLOCK
+from studio.core.counting import counted
+from studio.core.errors import PlanError
+from studio.core.model import Layer, Model
+from studio.core.names import printable
+from studio.core.planning.plan import Choice
+
+LIFTED = "nvfp4-2t"
+"""The format that gains: its block scales are E4M3 numbers alone."""
+
+LARGEST = 6 * 448 / 2
+"""Largest weight after lifting: an octave is left for methods that choose larger scales than max/6."""
+
+REACH = 40
+"""Exponents -40 .. 40 are tried."""
+
+_EXPONENTS = np.arange(-REACH, REACH + 1)
+_PER_OCTAVE = 1e-9
+"""What an octave costs: less than any gain, so that what gains nothing stays as it is."""
+
+_DTYPES = ("BF16", "F32")
+_BLOCK = re.compile(BLOCK)
+_PARTS = ("vision", "audio", "projector", "draft")
+_BUFFERS = r".*rotary_emb\.inv_freq"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix, with its biases, and the one that reads its outputs."""
+
+    giver: Layer
+    biases: tuple[Layer, ...]
+    reader: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A norm (weight and bias), all matrices that read it, and the products that begin with one of these."""
+
+    norm: tuple[Layer, ...]
+    readers: tuple[Layer, ...]
+    products: tuple[Product, ...]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All tensors that a lift may change."""
+        given = chain.from_iterable((*product.biases, product.reader) for product in self.products)
+        return (*self.norm, *self.readers, *given)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifting:
+    """exponents: layer name -> power of two that it is multiplied by. refused: layer name -> why it is not lifted."""
+
+    exponents: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def sentences(self) -> list[str]:
+        """What was lifted, and a sentence for each reason for which something was not."""
+        found = []
+        if self.exponents:
+            low, high = min(self.exponents.values()), max(self.exponents.values())
+            tensors = counted(len(self.exponents), "tensor")
+            found.append(f"{tensors} multiplied by powers of two, 2**{low} to 2**{high}, that undo each other")
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for name, reason in self.refused.items():
+            reasons[reason].append(printable(name))
+        return found + [f"{_layers(names)} not lifted: {reason}" for reason, names in reasons.items()]
+
+
+def _layers(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{counted(len(names), 'layer')} like {names[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitudes:
+    """Sizes of the weights of a layer, or of a part of it.
+
+    smallest, largest: exponents of the smallest other than zero and of the largest, -127 for those below 2**-126;
+    peak: the largest, 0 when all are zero. octaves: exponent -> blocks of 16 whose largest weight has it. finite: False
+    when there is NaN or Inf, and nothing else is known then.
+    """
+
+    smallest: int = 128
+    largest: int = -127
+    peak: float = 0.0
+    octaves: Mapping[int, int] = field(default_factory=dict)
+    finite: bool = True
+
+    def merged(self, other: "Magnitudes") -> "Magnitudes":
+        """Those of both parts together."""
+        return Magnitudes(
+            min(self.smallest, other.smallest),
+            max(self.largest, other.largest),
+            max(self.peak, other.peak),
+            Counter(self.octaves) + Counter(other.octaves),
+            self.finite and other.finite,
+        )
+
+
+def check_liftable(choices: Sequence[Choice]) -> None:
+    """Raise PlanError for formats that have a tensor scale, or when no layer can gain."""
+    chosen = [choice for choice in choices if choice.recipe]
+    if scaled := next((choice for choice in chosen if choice.recipe and choice.recipe.format.tensor_scale), None):
+        what = f"--lift is for formats without a tensor scale, {printable(scaled.layer.name)} is in {scaled.format}"
+        raise PlanError(what, hint=f"--format {LIFTED}, or leave --lift out: a tensor scale does all that it could do")
+    if not any(choice.format == LIFTED for choice in chosen):
+        raise PlanError(f"--lift has nothing to do: no layer is in {LIFTED}", hint=f"--format {LIFTED}")
+
+
+def lift_groups(model: Model) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """What may be lifted together, and the reason for every other matrix of the model: layer name -> why not."""
+    flow = flow_of(model.config)
+    if flow is None or flow.refused:
+        why = flow.refused if flow else "what its tensors read is not known for this architecture"
+        return (), {layer.name: why for layer in model.layers if layer.matrices}
+    groups: list[Group] = []
+    refused: dict[str, str] = {}
+    clipped = any(_says(model, key) for key in flow.clipped.split())
+    for inside in _blocks(model):
+        try:
+            groups += list(_block_groups(flow, inside, clipped=clipped))
+        except _RefusedError as error:
+            refused |= {layer.name: str(error) for layer in inside.values()}
+    try:
+        groups += list(_head_group(flow, model))
+    except _RefusedError as error:
+        refused |= {layer.name: str(error) for layer in model.layers if layer.role == "head"}
+    reached = {layer.name for group in groups for layer in group.layers}
+    for layer in model.layers:
+        if layer.matrices and layer.name not in reached:
+            refused.setdefault(layer.name, "neither a norm alone nor a matrix alone gives what it reads")
+    return tuple(groups), refused
+
+
+class _RefusedError(Exception):
+    """Why nothing here can be lifted."""
+
+
+def _says(model: Model, key: str) -> bool:
+    sections = [model.config, *(value for value in model.config.values() if isinstance(value, dict))]
+    return any(section.get(key) for section in sections)
+
+
+def _blocks(model: Model) -> list[dict[str, Layer]]:
+    """The decoder blocks: name within the block -> layer."""
+    found: dict[str, dict[str, Layer]] = defaultdict(dict)
+    for layer in model.layers:
+        if layer.role not in _PARTS and (start := _BLOCK.search(layer.name)):
+            found[layer.name[: start.end()]][layer.name[start.end() :]] = layer
+    return list(found.values())
+
+
+def _block_groups(flow: Flow, inside: Mapping[str, Layer], *, clipped: bool) -> Iterator[Group]:
+    """The groups of a block. Raises _RefusedError when it holds a tensor that the row does not know, or lacks one."""
+    products = () if clipped else tuple(_products(flow, inside))
+    owner = {name: norm for name in inside for norm, readers in flow.norms if re.fullmatch(readers, name)}
+    _check_known(flow, inside, owner)
+    for norm, _ in flow.norms:
+        names = [name for name in owner if owner[name] == norm]
+        there = [name for name in inside if re.fullmatch(norm, name)]
+        if names and len(there) != 1:
+            raise _RefusedError(f"its block has no {norm.replace(chr(92), '')} of its own in front of {names[0]}")
+        if names:
+            mine = tuple(product for product in products if product.giver.name in {inside[n].name for n in names})
+            group = Group(_with_bias(there[0], inside), tuple(inside[name] for name in names), mine)
+            _check_dtypes(group)
+            yield group
+
+
+def _products(flow: Flow, inside: Mapping[str, Layer]) -> Iterator[Product]:
+    for source, template in flow.products:
+        for name, layer in inside.items():
+            found = pattern(source).fullmatch(name)
+            reader = inside.get(found.expand(template)) if found else None
+            if reader is not None:
+                yield Product(layer, _with_bias(name, inside)[1:], reader)
+
+
+def _with_bias(name: str, inside: Mapping[str, Layer]) -> tuple[Layer, ...]:
+    return tuple(inside[key] for key in (name, f"{name}.bias") if key in inside)
+
+
+def _check_known(flow: Flow, inside: Mapping[str, Layer], owner: Mapping[str, str]) -> None:
+    read = {found.expand(template) for source, template in flow.products for found in _matches(source, inside)}
+    known = re.compile("|".join(filter(None, (*(norm for norm, _ in flow.norms), flow.beside, _BUFFERS))))
+    for name in inside:
+        base = name if known.fullmatch(name) else name.removesuffix(".bias")
+        if not (base in owner or base in read or known.fullmatch(base)):
+            raise _RefusedError(f"its block holds {printable(name)}, of which it is not known what it reads")
+
+
+def _matches(source: str, names: Iterable[str]) -> Iterator[re.Match[str]]:
+    return (found for name in names if (found := pattern(source).fullmatch(name)))
+
+
+def _check_dtypes(group: Group) -> None:
+    for layer in group.layers:
+        if layer.dtype not in _DTYPES or layer.kept_dtype not in _DTYPES:
+            why = (
+                "too few exponents for activations that are scaled"
+                if layer.dtype == "F16"
+                else "no weights to multiply"
+            )
+            raise _RefusedError(f"{printable(layer.name)} is in {layer.dtype}, which has {why}")
+
+
+def _head_group(flow: Flow, model: Model) -> Iterator[Group]:
+    """The last norm and the head, when it is known that nothing else reads what that norm gives."""
+    heads = [layer for layer in model.layers if layer.role == "head" and layer.matrices]
+    if not heads:
+        return
+    if model.is_tied:
+        raise _RefusedError("it is the embedding, too")
+    if any(layer.role == "draft" for layer in model.layers):
+        raise _RefusedError("the modules that draft tokens read the same norm")
+    outside = {layer.name: layer for layer in model.layers if not _BLOCK.search(layer.name)}
+    norms = [name for name in outside if name.rpartition(".")[2] == flow.final and outside[name].role == "norm"]
+    others = [
+        layer for layer in outside.values() if layer.matrices and layer.role not in (*_PARTS, "embedding", "head")
+    ]
+    if len(heads) > 1 or len(norms) != 1 or others:
+        raise _RefusedError("it is not known what else reads the last norm")
+    group = Group(_with_bias(norms[0], outside), (heads[0],), ())
+    _check_dtypes(group)
+    yield group
+
+
+def exponents(group: Group, formats: Mapping[str, str], sizes: Mapping[str, Magnitudes]) -> dict[str, int]:
+    """The exponents that let the block scales of a group lose least: layer name -> power of two, zeros left out.
+
+    formats: format of each layer, sizes: of every layer of the group.
+    """
+    costs = {layer.name: _costs(formats.get(layer.name, ""), sizes[layer.name]) for layer in group.layers}
+    given = {product.giver.name for product in group.products}
+    total = _reversed_sum(costs[layer.name] for layer in group.norm)
+    for layer in group.readers:
+        if layer.name not in given:
+            total = total + costs[layer.name]
+    best = [_best_products(costs, product) for product in group.products]
+    for cost, _ in best:
+        total = total + cost
+    at = int(np.argmin(total))
+    lift = int(_EXPONENTS[at])
+    found = {layer.name: -lift for layer in group.norm} | {layer.name: lift for layer in group.readers}
+    for product, (_, inner) in zip(group.products, best, strict=True):
+        found |= _product_exponents(product, lift, int(inner[at]))
+    return {name: exponent for name, exponent in found.items() if exponent}
+
+
+def _product_exponents(product: Product, lift: int, inner: int) -> dict[str, int]:
+    """What the two matrices of a product are multiplied by: `inner` moves from the giver to the reader."""
+    biases = {bias.name: -inner for bias in product.biases}
+    return {product.giver.name: lift - inner, product.reader.name: inner} | biases
+
+
+def _best_products(
+    costs: Mapping[str, NDArray[np.float64]], product: Product
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For each exponent of the norm: the least cost of the product, and the exponent of its reader that has it."""
+    moved = costs[product.reader.name] + _reversed_sum(costs[bias.name] for bias in product.biases)
+    padded = np.pad(costs[product.giver.name], 2 * REACH, constant_values=np.inf)
+    places = _EXPONENTS[:, None] - _EXPONENTS[None, :] + 3 * REACH
+    table = padded[places] + moved[None, :]
+    inner = table.argmin(axis=1)
+    return table[np.arange(len(table)), inner], _EXPONENTS[inner]
+
+
+def _reversed_sum(costs: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The cost, by exponent, of what is divided by what the others are multiplied by."""
+    total: NDArray[np.float64] = sum((cost[::-1] for cost in costs), np.zeros(len(_EXPONENTS)))
+    return total
+
+
+def _costs(format_name: str, sizes: Magnitudes) -> NDArray[np.float64]:
+    """What each exponent costs a layer, infinite where it would change a bit of a significand or saturate a scale."""
+    low, high = _range(format_name, sizes)
+    costs = _PER_OCTAVE * np.abs(_EXPONENTS)
+    if format_name == LIFTED and sizes.octaves:
+        costs = costs + _lost(sizes.octaves)
+    costs[: max(REACH + min(low, 0), 0)] = np.inf
+    costs[REACH + max(high, 0) + 1 :] = np.inf
+    return costs
+
+
+def _range(format_name: str, sizes: Magnitudes) -> tuple[int, int]:
+    if not sizes.finite:
+        return 0, 0
+    if not sizes.peak:
+        return -REACH, REACH
+    low, high = -126 - sizes.smallest, 127 - sizes.largest
+    room = int(np.floor(np.log2(LARGEST / sizes.peak))) if format_name == LIFTED else high
+    return low, min(high, room)
+
+
+def _lost(octaves: Mapping[int, int]) -> NDArray[np.float64]:
+    """Estimated relative squared error, by exponent, that block scales below 2**-6 add.
+
+    Their step is 2**-9 there; a scale that is off by a share r adds about r**2 / 64, and a block that vanishes all.
+    """
+    exponent = np.array(list(octaves), np.float64)
+    energy = np.array(list(octaves.values())) * 4.0 ** (exponent - exponent.max())
+    scale = exponent[None, :] + _EXPONENTS[:, None] - 2  # of max|w| / 6, rounded to a power of two
+    share = np.where(scale < -6, np.minimum(4.0 ** np.minimum(-9 - scale, 4) / 64, 1), 0)
+    lost: NDArray[np.float64] = share @ energy / energy.sum()
+    return lost
+
+
+def lifted(model: Model, choices: Sequence[Choice], powers: Mapping[str, int]) -> tuple[Model, tuple[Choice, ...]]:
+    """The model and the choices with layers multiplied by powers of two: layer name -> exponent."""
+    if not powers:
+        return model, tuple(choices)
+    move: Callable[[Layer], Layer] = lambda layer: replace(layer, lift=powers.get(layer.name, 0))  # noqa: E731
+    layers = tuple(map(move, model.layers))
+    by_name = {layer.name: layer for layer in layers}
+    return replace(model, layers=layers), tuple(replace(c, layer=by_name[c.layer.name]) for c in choices)
+
+
+def unbalanced(model: Model, powers: Mapping[str, int]) -> str:
+    """The name of a layer whose power of two nothing undoes, "" when all of them cancel."""
+    left = dict(powers)
+    for group in lift_groups(model)[0]:
+        for name, exponent in _balanced(group, powers).items():
+            if left.pop(name, 0) != exponent:
+                return name
+    return next((name for name, exponent in left.items() if exponent), "")
+
+
+def _balanced(group: Group, powers: Mapping[str, int]) -> dict[str, int]:
+    """The exponents of a group that follow from those of its norm and of the readers of its products."""
+    lift = -powers.get(group.norm[0].name, 0)
+    found = {layer.name: -lift for layer in group.norm} | {layer.name: lift for layer in group.readers}
+    for product in group.products:
+        found |= _product_exponents(product, lift, powers.get(product.reader.name, 0))
+    return found
