@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -159,7 +160,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
-            job = core.prepare(
+            prepare = partial(
+                core.prepare,
                 model,
                 plan,
                 choices,
@@ -169,10 +171,10 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 restart=options.restart,
                 reader=reader,
                 shard_nbytes=options.shard_size,
-                lifting=_lifting(started, model, core.fitted(layout, reader, model, choices), console)
-                if options.lift
-                else None,
             )
+            job = prepare()
+            if options.lift:
+                job = prepare(lifting=_lifting(started, job, console))
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -189,14 +191,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         return code
 
 
-def _lifting(
-    started: core.Engine, model: core.Model, fitted: tuple[tuple[core.Choice, ...], list[str]], console: Console
-) -> core.Lifting | None:
-    """What lifting finds for choices that a layout can store; None for those that it refuses, which `prepare` says."""
-    choices, refusals = fitted
-    if refusals:
-        return None
-    ended = _ending(core.lift(started, model, choices), console)
+def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
+    """What lifting finds for an export that can be written without it."""
+    ended = _ending(core.lift(started, job.model, job.choices), console)
     assert isinstance(ended, core.Lifted)
     lifting = ended.lifting
     console.emit("lift", exponents=dict(lifting.exponents), refused=dict(lifting.refused))

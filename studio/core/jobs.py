@@ -17,7 +17,14 @@ from studio.core.exporting import steps, verification
 from studio.core.exporting.export import Export
 from studio.core.model import Model
 from studio.core.outcome import Outcome
-from studio.core.planning.lifting import LIFTED, Lifting, Magnitudes, check_liftable, exponents, lift_groups
+from studio.core.planning.lifting import (
+    LIFTED,
+    Lifting,
+    Magnitudes,
+    check_liftable,
+    exponents,
+    lift_groups,
+)
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
 from studio.core.running.magnitudes import magnitudes
@@ -118,8 +125,8 @@ def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, 
 def lift(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
     """Find the powers of two that let the block scales of `choices` lose least; what they touch is read once.
 
-    The choices are those that the layout can store. The last event is `Lifted`, for `prepare`. Raises PlanError when
-    there is nothing that lifting helps.
+    The choices are those of an `Export`, which its layout can store. The last event is `Lifted`, for `prepare`. Raises
+    PlanError when there is nothing that lifting helps.
     """
     formats = {choice.layer.name: choice.format for choice in choices}
     check_liftable(choices)

@@ -45,7 +45,8 @@ class Export:
     @property
     def cautions(self) -> list[str]:
         """What users of the export must know before they load it."""
-        return [*self.layout.cautions(self.model, self.choices), *code_left_out(self.model)]
+        theirs = self.layout.cautions(self.model, self.choices)
+        return [*theirs, *self.lifting.cautions, *code_left_out(self.model)]
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -97,15 +98,15 @@ def prepare(
         refuse(model, asked, layout, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
-    lifting = lifting or Lifting()
-    model, choices = lifted(model, choices, lifting.exponents)
-    told += tuple(lifting.sentences())
+    if lifting:
+        model, choices = lifted(model, choices, lifting.exponents)
+        told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
     by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
     exact = tuple(by_name[choice.layer.name] for choice in choices)
-    how = (reader, told, overwrite, restart, replaced, lifting)
+    how = (reader, told, overwrite, restart, replaced, lifting or Lifting())
     export = Export(model, plan, exact, layout, place, shards, documents, *how)
     check_space(place, export.nbytes)
     return export
