@@ -17,13 +17,13 @@ from studio.core.exporting import steps, verification
 from studio.core.exporting.export import Export
 from studio.core.model import Model
 from studio.core.outcome import Outcome
+from studio.core.planning.lift_groups import lift_groups
 from studio.core.planning.lifting import (
     LIFTED,
     Lifting,
     Magnitudes,
     check_liftable,
     exponents,
-    lift_groups,
 )
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way

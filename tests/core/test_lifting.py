@@ -15,7 +15,8 @@ from kernels import FORMATS, Quantized
 from kernels.reference import decode
 from studio import core
 from studio.core.exporting.manifest import Manifest
-from studio.core.planning.lifting import PER_OCTAVE, Magnitudes, balanced, exponents, lift_groups, lifted, unbalanced
+from studio.core.planning.lift_groups import lift_groups
+from studio.core.planning.lifting import PER_OCTAVE, Magnitudes, balanced, exponents, lifted, unbalanced
 from studio.core.running.magnitudes import of_weights
 from studio.core.running.reading import Slab, read_slab
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, write_safetensors
@@ -278,6 +279,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another vector": (changed({**small(), f"{BLOCK}mlp.scale": gaussian(64)}), "mlp.scale"),
     "a norm is missing": (changed(without(f"{BLOCK}post_attention_layernorm.weight")), "no post_attention_layernorm"),
     "values of another block": (changed(without(f"{BLOCK}self_attn.v_proj.weight")), "q_proj"),
+    "half precision in the config": (changed(small(), torch_dtype="torch.float16"), "config.json says float16"),
     "half precision": (changed(small(0.02, dtype=np.float16)), "too few exponents"),
 }
 

@@ -1,7 +1,8 @@
 """Powers of two for everything that may be lifted, whether that helps or not."""
 
 from studio import core
-from studio.core.planning.lifting import balanced, lift_groups
+from studio.core.planning.lift_groups import lift_groups
+from studio.core.planning.lifting import balanced
 
 
 def powers_of(model: core.Model) -> dict[str, int]:

@@ -5,23 +5,19 @@ inputs of its reader are multiplied by. Powers of two change no bit of a signifi
 """
 
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import FORMATS
-from studio.core.architectures.family import pattern
-from studio.core.architectures.flows import Flow, flow_of
-from studio.core.architectures.generic import BLOCK
 from studio.core.counting import counted
 from studio.core.errors import PlanError
 from studio.core.model import Layer, Model
 from studio.core.names import printable
+from studio.core.planning.lift_groups import Group, Product, lift_groups
 from studio.core.planning.plan import Choice
 
 LIFTED = "nvfp4-2t"
@@ -36,35 +32,6 @@ REACH = 40
 _EXPONENTS = np.arange(-REACH, REACH + 1)
 PER_OCTAVE = 1e-6
 """What an octave costs in relative squared error, of which four bits have 0.009: what gains less stays as it is."""
-
-_DTYPES = ("BF16", "F32")
-_BLOCK = re.compile(BLOCK)
-_PARTS = ("vision", "audio", "projector", "draft")
-_BUFFERS = r".*rotary_emb\.inv_freq"
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A matrix, with its biases, and the one that reads its outputs."""
-
-    giver: Layer
-    biases: tuple[Layer, ...]
-    reader: Layer
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A norm (weight and bias), all matrices that read it, and the products that begin with one of these."""
-
-    norm: tuple[Layer, ...]
-    readers: tuple[Layer, ...]
-    products: tuple[Product, ...]
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """All tensors that a lift may change."""
-        given = chain.from_iterable((*product.biases, product.reader) for product in self.products)
-        return (*self.norm, *self.readers, *given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,124 +104,6 @@ def check_liftable(choices: Sequence[Choice]) -> None:
         raise PlanError(what, hint=f"--format {LIFTED}, or leave --lift out: a tensor scale does all that it could do")
     if not any(choice.format == LIFTED for choice in chosen):
         raise PlanError(f"--lift has nothing to do: no layer is in {LIFTED}", hint=f"--format {LIFTED}")
-
-
-def lift_groups(model: Model) -> tuple[tuple[Group, ...], dict[str, str]]:
-    """What may be lifted together, and the reason for every other matrix of the model: layer name -> why not."""
-    flow = flow_of(model.config)
-    if flow is None or flow.refused:
-        why = flow.refused if flow else "what its tensors read is not known for this architecture"
-        return (), {layer.name: why for layer in model.layers if layer.matrices}
-    groups: list[Group] = []
-    refused: dict[str, str] = {}
-    clipped = any(_says(model, key) for key in flow.clipped.split())
-    for inside in _blocks(model):
-        try:
-            groups += list(_block_groups(flow, inside, clipped=clipped))
-        except _RefusedError as error:
-            refused |= {layer.name: str(error) for layer in inside.values()}
-    try:
-        groups += list(_head_group(flow, model))
-    except _RefusedError as error:
-        refused |= {layer.name: str(error) for layer in model.layers if layer.role == "head"}
-    reached = {layer.name for group in groups for layer in group.layers}
-    for layer in model.layers:
-        if layer.matrices and layer.name not in reached:
-            refused.setdefault(layer.name, "neither a norm alone nor a matrix alone gives what it reads")
-    return tuple(groups), refused
-
-
-class _RefusedError(Exception):
-    """Why nothing here can be lifted."""
-
-
-def _says(model: Model, key: str) -> bool:
-    sections = [model.config, *(value for value in model.config.values() if isinstance(value, dict))]
-    return any(section.get(key) for section in sections)
-
-
-def _blocks(model: Model) -> list[dict[str, Layer]]:
-    """The decoder blocks: name within the block -> layer."""
-    found: dict[str, dict[str, Layer]] = defaultdict(dict)
-    for layer in model.layers:
-        if layer.role not in _PARTS and (start := _BLOCK.search(layer.name)):
-            found[layer.name[: start.end()]][layer.name[start.end() :]] = layer
-    return list(found.values())
-
-
-def _block_groups(flow: Flow, inside: Mapping[str, Layer], *, clipped: bool) -> Iterator[Group]:
-    """The groups of a block. Raises _RefusedError when it holds a tensor that the row does not know, or lacks one."""
-    products = () if clipped else tuple(_products(flow, inside))
-    owner = {name: norm for name in inside for norm, readers in flow.norms if re.fullmatch(readers, name)}
-    _check_known(flow, inside, owner)
-    for norm, _ in flow.norms:
-        names = [name for name in owner if owner[name] == norm]
-        there = [name for name in inside if re.fullmatch(norm, name)]
-        if names and len(there) != 1:
-            raise _RefusedError(f"its block has no {norm.replace(chr(92), '')} of its own in front of {names[0]}")
-        if names:
-            mine = tuple(product for product in products if product.giver.name in {inside[n].name for n in names})
-            group = Group(_with_bias(there[0], inside), tuple(inside[name] for name in names), mine)
-            _check_dtypes(group)
-            yield group
-
-
-def _products(flow: Flow, inside: Mapping[str, Layer]) -> Iterator[Product]:
-    for source, template in flow.products:
-        for name, layer in inside.items():
-            found = pattern(source).fullmatch(name)
-            reader = inside.get(found.expand(template)) if found else None
-            if reader is not None:
-                yield Product(layer, _with_bias(name, inside)[1:], reader)
-
-
-def _with_bias(name: str, inside: Mapping[str, Layer]) -> tuple[Layer, ...]:
-    return tuple(inside[key] for key in (name, f"{name}.bias") if key in inside)
-
-
-def _check_known(flow: Flow, inside: Mapping[str, Layer], owner: Mapping[str, str]) -> None:
-    read = {found.expand(template) for source, template in flow.products for found in _matches(source, inside)}
-    known = re.compile("|".join(filter(None, (*(norm for norm, _ in flow.norms), flow.beside, _BUFFERS))))
-    for name in inside:
-        base = name if known.fullmatch(name) else name.removesuffix(".bias")
-        if not (base in owner or base in read or known.fullmatch(base)):
-            raise _RefusedError(f"its block holds {printable(name)}, of which it is not known what it reads")
-
-
-def _matches(source: str, names: Iterable[str]) -> Iterator[re.Match[str]]:
-    return (found for name in names if (found := pattern(source).fullmatch(name)))
-
-
-def _check_dtypes(group: Group) -> None:
-    for layer in group.layers:
-        if layer.dtype not in _DTYPES or layer.kept_dtype not in _DTYPES:
-            why = (
-                "too few exponents for activations that are scaled"
-                if layer.dtype == "F16"
-                else "no weights to multiply"
-            )
-            raise _RefusedError(f"{printable(layer.name)} is in {layer.dtype}, which has {why}")
-
-
-def _head_group(flow: Flow, model: Model) -> Iterator[Group]:
-    """The last norm and the head, when it is known that nothing else reads what that norm gives."""
-    heads = [layer for layer in model.layers if layer.role == "head" and layer.matrices]
-    if not heads:
-        return
-    if model.is_tied:
-        raise _RefusedError("it is the embedding, too")
-    if any(layer.role == "draft" for layer in model.layers):
-        raise _RefusedError("the modules that draft tokens read the same norm")
-    outside = {layer.name: layer for layer in model.layers if not _BLOCK.search(layer.name)}
-    norms = [name for name in outside if name.rpartition(".")[2] == flow.final and outside[name].role == "norm"]
-    others = [
-        layer for layer in outside.values() if layer.matrices and layer.role not in (*_PARTS, "embedding", "head")
-    ]
-    if len(heads) > 1 or len(norms) != 1 or others:
-        raise _RefusedError("it is not known what else reads the last norm")
-    group = Group(_with_bias(norms[0], outside), (heads[0],), ())
-    _check_dtypes(group)
-    yield group
 
 
 def exponents(group: Group, formats: Mapping[str, str], sizes: Mapping[str, Magnitudes]) -> dict[str, int]:
