@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -179,7 +180,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
-            job = core.prepare(
+            prepare = partial(
+                core.prepare,
                 model,
                 plan,
                 choices,
@@ -190,6 +192,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 reader=reader,
                 shard_nbytes=options.shard_size,
             )
+            job = prepare()
+            if options.lift:
+                job = prepare(lifting=_lifting(started, job, console))
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -204,6 +209,15 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         show_claims(job.claims, console)
         show_cautions(job, console)
         return code
+
+
+def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
+    """What lifting finds for an export that can be written without it."""
+    (ended,) = _shown(core.lift(started, job.model, job.choices), console)
+    assert isinstance(ended, core.Lifted)
+    lifting = ended.lifting
+    console.emit("lift", exponents=dict(lifting.exponents), refused=dict(lifting.refused))
+    return lifting
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:

@@ -85,13 +85,14 @@ def show_plan(
 ) -> None:
     """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
     for choice in choices:
-        console.emit("choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason)
+        said = {"format": choice.format, "nbytes": choice.nbytes, "reason": choice.reason, "lift": choice.layer.lift}
+        console.emit("choice", name=choice.layer.name, **said)
     rows = [
         (
             core.printable(c.layer.name),
             c.layer.role,
             _shape(c.layer.shape),
-            c.format,
+            f"{c.format} x 2**{c.layer.lift}" if c.layer.lift else c.format,
             c.method,
             core.size_text(c.layer.nbytes),
             core.size_text(c.nbytes),

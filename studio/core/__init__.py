@@ -20,6 +20,7 @@ from studio.core.events import (
     Event,
     Finished,
     LayerDone,
+    Lifted,
     Loaded,
     ModelDone,
     Occupies,
@@ -41,7 +42,7 @@ from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, ins
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
@@ -50,6 +51,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     DEFAULT_METHOD,
@@ -121,6 +123,8 @@ __all__ = [
     "LayerFailed",
     "LayerResult",
     "Layout",
+    "Lifted",
+    "Lifting",
     "Loaded",
     "Machine",
     "MemoryLimitError",
@@ -190,6 +194,7 @@ __all__ = [
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
+    "lift",
     "likeness",
     "load_plan",
     "measure",
