@@ -16,6 +16,7 @@ from studio.arguments import parser
 from studio.console import Console
 from studio.rendering import (
     show_backend,
+    show_calibration,
     show_cautions,
     show_changes,
     show_claims,
@@ -78,6 +79,8 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
     if options.format:
         plan = plan.with_format(options.format)
+    if options.method:
+        plan = plan.with_method(options.method)
     if options.mx_exponent:
         plan = plan.with_exponent(options.mx_exponent)
     rules = [
@@ -200,6 +203,27 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
     console.say(f"{options.target} is whole: {count} {compared}")
     console.emit("verified", path=str(options.target), layers=len(outcome.layers), compared=source is not None)
+    return 0
+
+
+def _calibrate(options: argparse.Namespace, console: Console) -> int:
+    with _open(options.source, console) as model:
+        model.check_plain()
+        out = options.out or Path(f"{model.name}.statistics.safetensors")
+        texts = tuple(options.text or [core.calibration_text()])
+        job = core.Calibration(
+            model.folder,
+            out,
+            texts,
+            options.windows,
+            options.length,
+            options.seed,
+            options.max_memory,
+            options.overwrite,
+        )
+    for event in _shown(core.calibrate(job), console):
+        if isinstance(event, core.Calibrated):
+            show_calibration(event, options.source, console)
     return 0
 
 
@@ -381,6 +405,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "measure": _measure,
     "quantize": _quantize,
     "verify": _verify,
+    "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,
     "validate": _validate,

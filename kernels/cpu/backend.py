@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from kernels.backend import Backend, Encoded, Weight
+from kernels.context import Context
 from kernels.cpu import library
+from kernels.cpu.vectorized import NumpyBackend
 from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
 from kernels.formats import Format, Recipe
 from kernels.quantized import Quantized
@@ -53,9 +55,18 @@ class CpuBackend:
         return float(value)
 
     def encode(
-        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float = 1.0,
+        *,
+        context: Context | None = None,
+        measure: bool = True,
+        blocks: bool = False,
     ) -> Encoded:
         """See `Backend.encode`."""
+        if recipe.method != "max":
+            return NumpyBackend().encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         row = recipe.format
         dtype = _dtype(weight, "encode")
         rows, width = _slab(weight, row)
@@ -173,6 +184,7 @@ def encode_parallel(
     tensor_scale: float = 1.0,
     *,
     threads: int,
+    context: Context | None = None,
     measure: bool = True,
     blocks: bool = False,
 ) -> Encoded:
@@ -181,7 +193,7 @@ def encode_parallel(
     slabs = [weight[low:high] for low, high in pairwise(edges) if high > low]
 
     def run(slab: Weight) -> Encoded:
-        return backend.encode(slab, recipe, tensor_scale, measure=measure, blocks=blocks)
+        return backend.encode(slab, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
 
     with ThreadPoolExecutor(threads) as pool:
         return _join(list(pool.map(run, slabs)))

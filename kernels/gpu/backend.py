@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from kernels import reference
 from kernels.backend import Backend, Encoded, Weight
+from kernels.context import Context
+from kernels.cpu.vectorized import NumpyBackend
 from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import FORMATS, Format, Recipe
 from kernels.gpu.requirements import check_mlx, check_three_tiers
@@ -75,7 +77,14 @@ class GpuBackend:
             return _census(to_mlx(weight))
 
     def encode(
-        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float = 1.0,
+        *,
+        context: Context | None = None,
+        measure: bool = True,
+        blocks: bool = False,
     ) -> Encoded:
         """See `Backend.encode`. Sums are float32 for up to 32,768 weights, float64 above: 1e-5 of the reference's."""
         from kernels.gpu import coding
@@ -83,6 +92,8 @@ class GpuBackend:
 
         row = recipe.format
         reference.check(weight, row)
+        if recipe.method != "max":
+            return NumpyBackend().encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         g = _multiplier(row, tensor_scale)
         self.prove()
         with self._turn:

@@ -1,6 +1,6 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
-from kernels import FORMATS, __version__
+from kernels import FORMATS, METHODS, __version__
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -16,6 +16,7 @@ from studio.core.errors import (
     ThresholdExceeded,
 )
 from studio.core.events import (
+    Calibrated,
     EvaluationDone,
     Event,
     Finished,
@@ -52,6 +53,7 @@ from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
+    DEFAULT_METHOD,
     KEEP,
     Choice,
     Plan,
@@ -80,13 +82,18 @@ from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
+from studio.core.statistics.calibration import Calibration, calibrate
+from studio.core.statistics.moments import MomentsOf, second_moments
+from studio.core.statistics.opening import StatisticsFile, open_statistics, unseen
 
 __all__ = [
     "BUG",
     "DEFAULT_FORMAT",
+    "DEFAULT_METHOD",
     "FORMATS",
     "KEEP",
     "LAYOUTS",
+    "METHODS",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -94,6 +101,8 @@ __all__ = [
     "ZONE_STARTS",
     "BackendError",
     "BlockDetail",
+    "Calibrated",
+    "Calibration",
     "Candidate",
     "CheckpointError",
     "Choice",
@@ -122,6 +131,7 @@ __all__ = [
     "MemoryLimitError",
     "Model",
     "ModelDone",
+    "MomentsOf",
     "Occupies",
     "Outcome",
     "Pair",
@@ -141,6 +151,7 @@ __all__ = [
     "ScaleGroups",
     "ShardWritten",
     "Started",
+    "StatisticsFile",
     "Steps",
     "StudioError",
     "ThresholdExceeded",
@@ -151,6 +162,7 @@ __all__ = [
     "as_planned",
     "as_stored",
     "block_steps",
+    "calibrate",
     "calibration_text",
     "changes",
     "check_quality_reports",
@@ -191,6 +203,7 @@ __all__ = [
     "noisy",
     "nothing_chosen",
     "open_model",
+    "open_statistics",
     "plan_from_json",
     "prepare",
     "prepare_estimates",
@@ -206,12 +219,14 @@ __all__ = [
     "result_of",
     "save_plan",
     "save_quality",
+    "second_moments",
     "size_text",
     "sized",
     "start",
     "start_command",
     "survey",
     "totals",
+    "unseen",
     "validate",
     "verify",
     "write_quality",

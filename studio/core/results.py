@@ -47,6 +47,7 @@ class Statistics:
 class LayerResult:
     """One layer: what it is, what was chosen, what that cost. Errors are zero for a kept layer.
 
+    method: how codes were chosen; guide: what told of the layer's inputs, "norm" or "statistics", if the method asked.
     count: weights. nbytes_in, nbytes_out: stored bytes before and after. sum_squares, sum_error: sums of w**2 and of
     squared errors, which add up over layers. vanished: non-zero weights that became zero; vanished_rows: rows, of
     `rows`, with weights all of which did. scale_counts: blocks per
@@ -63,6 +64,8 @@ class LayerResult:
     count: int
     nbytes_in: int
     nbytes_out: int
+    method: str = ""
+    guide: str = ""
     sum_squares: float = 0.0
     sum_error: float = 0.0
     max_error: float = 0.0
@@ -208,6 +211,8 @@ def result_of(choice: Choice, **measured: Any) -> LayerResult:
         count=layer.count,
         nbytes_in=layer.nbytes,
         nbytes_out=choice.nbytes,
+        method=choice.method,
+        guide=choice.guide.origin if choice.guide else "",
         **measured,
     )
 

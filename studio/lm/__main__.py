@@ -2,14 +2,17 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from studio.lm.protocol import Channel, failing
 
 COMMANDS = {
+    "calibrate": "studio.lm.calibrating",
     "evaluate": "studio.lm.evaluating",
     "generate": "studio.lm.generating",
+    "moments": "studio.lm.moments",
 }
 """The module of each command: it has `NAME_arguments(parser)` and `NAME(options, channel)`."""
 
@@ -30,4 +33,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # runtimes leave threads behind that end no process well

@@ -13,6 +13,7 @@ from studio.core.names import printable
 RuntimeName = Literal["mlx-lm", "transformers"]
 INSTALL = "pip install 'nvfp4-studio[lm]'"
 _PACKAGES: dict[RuntimeName, tuple[str, ...]] = {"mlx-lm": ("mlx_lm", "mlx"), "transformers": ("transformers", "torch")}
+_LARGE = 4 << 30
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
 
 
@@ -21,8 +22,11 @@ def installed() -> tuple[RuntimeName, ...]:
     return tuple(name for name, packages in _PACKAGES.items() if all(map(importlib.util.find_spec, packages)))
 
 
-def choose_runtime(config: Mapping[str, Any], folder: Path) -> RuntimeName:
-    """The runtime for a model: mlx-lm for mixtures of experts and on a Mac, where it knows them, else transformers.
+def choose_runtime(config: Mapping[str, Any], folder: Path, nbytes: int = _LARGE) -> RuntimeName:
+    """The runtime for a model: mlx-lm on a Mac and for large mixtures, where it knows them, else transformers.
+
+    `nbytes` are those of all weights. transformers holds the experts of a mixture in memory, whole; apart from that it
+    is many times faster than mlx-lm on a processor other than Apple's.
 
     Raises BackendError when none is installed, or none that is knows the architecture.
     """
@@ -35,7 +39,8 @@ def choose_runtime(config: Mapping[str, Any], folder: Path) -> RuntimeName:
         what = f"{kind} is an architecture that no installed runtime knows ({', '.join(here)})"
         hint = "a newer version may; pip install torch transformers adds what mlx-lm lacks"
         raise BackendError(what, file=folder, hint=hint)
-    first: RuntimeName = "mlx-lm" if is_mixture(config) or platform.system() == "Darwin" else "transformers"
+    large = is_mixture(config) and nbytes >= _LARGE
+    first: RuntimeName = "mlx-lm" if large or platform.system() == "Darwin" else "transformers"
     return first if first in able else able[0]
 
 

@@ -27,6 +27,9 @@ INSTALL = "pip install 'nvfp4-studio[lm]'"
 BEAT = 0.2
 """Seconds after which a silent child is reported as alive, so that a job that waits for it can be stopped."""
 
+_THREADS = {"calibrate": {"OPENBLAS_NUM_THREADS": "1"}}
+"""numpy's products of `calibrate` are small; threads for them only wait for each other."""
+
 Line = Mapping[str, Any]
 ALIVE: Line = {"event": "alive"}
 _LONGEST_LINE = 1 << 26
@@ -44,7 +47,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=_environment(),
+            env={**_THREADS.get(command, {}), **_environment()},
             start_new_session=True,
         )
 

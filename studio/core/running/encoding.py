@@ -1,36 +1,52 @@
 """Encoding the weights of a layer: by the backend, and affine scales in the dtype that a runtime computes in."""
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Recipe
+from kernels import METHODS, Context, Recipe
 from kernels.backend import Backend
 from kernels.fidelity import Fidelity, concatenate
 from kernels.quantized import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
-from studio.core.model import Layer
+from studio.core.model import Guide, Layer, Matrix
 
 _MEASURED_AT_ONCE = 1 << 16
+_CONTEXTS = 16
+"""Contexts that are kept: slabs of one matrix follow each other, and a context is small beside a slab."""
 
 
 def encode(
-    backend: Backend, layer: Layer, weights: NDArray[Any], recipe: Recipe, g: float, *, blocks: bool = False
+    backend: Backend,
+    layer: Layer,
+    matrix: Matrix,
+    weights: NDArray[Any],
+    recipe: Recipe,
+    g: float,
+    *,
+    blocks: bool = False,
 ) -> tuple[Quantized, Fidelity]:
-    """Quantize weights [rows, columns] of a layer and measure the result; see `Backend.encode`.
+    """Quantize weights [rows, columns] of a matrix of a layer and measure the result; see `Backend.encode`.
 
     Codes come from the weights as they were read. Affine scales and biases are then rounded to the layer's
     `kept_dtype`: those in float32 would make mlx-lm compute in float32.
     """
-    quantized, fidelity = backend.encode(weights, recipe, g, blocks=blocks)
+    context = _context(layer.guide, matrix) if layer.guide and METHODS[recipe.method].needs else None
+    quantized, fidelity = backend.encode(weights, recipe, g, context=context, blocks=blocks)
     dtype = WEIGHT_DTYPES[layer.kept_dtype]
     if recipe.format.affine and quantized.scales.dtype != dtype:
         quantized = _rounded(quantized, dtype)
         fidelity = _measured(backend, weights, quantized, blocks=blocks)
     assert fidelity is not None
     return quantized, fidelity
+
+
+@lru_cache(maxsize=_CONTEXTS)
+def _context(guide: Guide, matrix: Matrix) -> Context:
+    return guide.context(matrix)
 
 
 def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from kernels import Census, Fidelity, Quantized, Recipe
+from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
@@ -231,9 +232,13 @@ def _multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink:
         for c in tiered
         for matrix in c.layer.matrices
     }
+    divisors: dict[tuple[str, str], float] = defaultdict(lambda: TENSOR_SCALE_DIVISOR)
+    recipes = {c.layer.name: c.recipe for c in tiered}
     for key, group in keys.items():
         groups[group] = max(groups[group], peaks.get(key, 0.0))
-    agreed = {group: sink.agreed_scale(float(tensor_scale(peak))) for group, peak in groups.items()}
+        if chosen := recipes[key[0]]:
+            divisors[group] = min(divisors[group], chosen.divisor)
+    agreed = {group: sink.agreed_scale(float(tensor_scale(peak, divisors[group]))) for group, peak in groups.items()}
     return {key: agreed[group] for key, group in keys.items()}
 
 
@@ -259,7 +264,9 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        quantized, fidelity = encode(engine.backend, slab.layer, read_slab(slab, engine.scratch), recipe, g)
+        quantized, fidelity = encode(
+            engine.backend, slab.layer, slab.matrix, read_slab(slab, engine.scratch), recipe, g
+        )
     if not math.isfinite(fidelity.max_error) or not _has_finite_scales(quantized):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
         hint = "keep it, or choose another format for it"
