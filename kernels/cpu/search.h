@@ -38,7 +38,8 @@ INLINE Words round_low(Floats x) { return bits(x + 0x1.8p23f); }
 INLINE void take_signs(const Words* from, Half& to) {
     for (int k = 0; k < HALF_BLOCK; k++) {
         const SignedShorts x = (SignedShorts)from[k];
-        to.magnitude[k] = (Words)__builtin_elementwise_min((Shorts)__builtin_elementwise_abs(x), Shorts{} + WEIGHT_MOST);
+        const Shorts magnitude = (Shorts)__builtin_elementwise_abs(x);
+        to.magnitude[k] = (Words)__builtin_elementwise_min(magnitude, Shorts{} + WEIGHT_MOST);
         to.sign[k] = (Words)(x >> 15) | 0x00010001u;
     }
 }
@@ -76,39 +77,48 @@ INLINE Words multiplier(Floats inverse, const Unit& unit) {
 
 // Whether the largest weight is at most `most` in 1/64 of the scale.
 INLINE Integers fits(Words largest, Words multiplier, uint32_t most) {
-    return multiply_add(largest, multiplier) < ((most + 1) << 12) - 2048;
+    return largest * multiplier < ((most + 1) << 12) - 2048;
 }
 
 // What the errors e cost at the outputs of a block; `moments` has pairs of numbers in the order in which they are met.
-INLINE Words output_cost(const Words* e, const Words* moments) {
-    Words total = {};
+INLINE Part output_cost(const Part* e, const Words* moments, int part) {
+    Part total = {};
 #pragma clang loop unroll(full)
     for (int p = 0; p < HALF_BLOCK; p++) {
-        Words product[2];
+        Part product[2];
 #pragma clang loop unroll(full)
         for (int i = 0; i < 2; i++) {
-            product[i] = splat(2048u);
+            product[i] = Part{} + 2048u;
 #pragma clang loop unroll(full)
-            for (int k = p; k < HALF_BLOCK; k++) product[i] += multiply_add(e[k], load<Words>(moments++));
+            for (int k = p; k < HALF_BLOCK; k++) product[i] += multiply_add(e[k], part_of(*moments++, part));
         }
-        total += multiply_add(e[p], select(0xFFFFu, product[0] >> 12, product[1] << 4));
+        total += multiply_add(e[p], (product[0] >> 12 & 0xFFFFu) | (product[1] << 4 & 0xFFFF0000u));
     }
     return total;
+}
+
+template <Cost COST, bool WIDE>
+INLINE Part cost_of_part(const Half& half, Part scale, const Words* columns, int part) {
+    Part e[HALF_BLOCK], total = {};
+#pragma clang loop unroll(full)
+    for (int k = 0; k < HALF_BLOCK; k++) {
+        const Part t = multiply_high(part_of(half.magnitude[k], part), scale);
+        e[k] = subtract(t, nearest_level<WIDE>(t));
+        if constexpr (COST == Cost::SQUARES) total += multiply_add(e[k], e[k]);
+        if constexpr (COST == Cost::IMPORTANCE)
+            total += multiply_add(multiply_low(e[k], e[k]), part_of(columns[k], part));
+        if constexpr (COST == Cost::MOMENTS) e[k] = multiply_low(e[k], part_of(half.sign[k], part));
+    }
+    return COST == Cost::MOMENTS ? output_cost(e, columns, part) : total;
 }
 
 // What rounding to the scale with this multiplier costs each block, in the square of the scale.
 template <Cost COST, bool WIDE> INLINE Words cost_of(const Half& half, Words multiplier, const Words* columns) {
     const Words scale = both_halves(multiplier) << 3;
-    Words e[HALF_BLOCK], total = {};
-#pragma clang loop unroll(full)
-    for (int k = 0; k < HALF_BLOCK; k++) {
-        const Words t = multiply_high(half.magnitude[k], scale);
-        e[k] = subtract(t, nearest_level<WIDE>(t));
-        if constexpr (COST == Cost::SQUARES) total += multiply_add(e[k], e[k]);
-        if constexpr (COST == Cost::IMPORTANCE) total += multiply_add(multiply_low(e[k], e[k]), load<Words>(columns + k));
-        if constexpr (COST == Cost::MOMENTS) e[k] = multiply_low(e[k], half.sign[k]);
-    }
-    return COST == Cost::MOMENTS ? output_cost(e, columns) : total;
+    Part total[PARTS];
+    for (int part = 0; part < PARTS; part++)
+        total[part] = cost_of_part<COST, WIDE>(half, part_of(scale, part), columns, part);
+    return load<Words>(total);
 }
 
 INLINE Floats as_floats(Words cost) { return __builtin_convertvector((Integers)cost, Floats); }
@@ -186,7 +196,7 @@ template <typename V, typename Op> INLINE V fold(V x, int lanes, Op op) {
 }
 
 INLINE Floats within(Floats x, float most) { return smaller(larger(x, splat(-most)), splat(most)); }
-INLINE SignedShorts within(SignedShorts x, SignedShorts low, SignedShorts high) {
+INLINE SignedPart within(SignedPart x, SignedPart low, SignedPart high) {
     return __builtin_elementwise_min(__builtin_elementwise_max(x, low), high);
 }
 
@@ -205,29 +215,34 @@ template <class S> INLINE void whole_steps(const typename S::T* strip, Floats sc
 }
 
 // What rounding costs each lane when its scale shrinks by `factor`, in the square of the smaller scale.
-INLINE Words shrunk_cost(const Words* sixty_fourths, float factor, SignedShorts low, SignedShorts high) {
-    // x m / 4096 is x and what m has beyond 4096.
-    const Words excess = both_halves(splat((uint32_t)(4096 / factor + 0.5f) - 4096)) << 3;
-    const SignedShorts most = SignedShorts{} + (int16_t)ERROR_MOST;
-    Words cost = {};
-    for (int k = 0; k < PAIRS; k++) {
-        const SignedShorts scaled = (SignedShorts)sixty_fourths[k] + (SignedShorts)multiply_high(sixty_fourths[k], excess);
-        const SignedShorts code = within((scaled + (int16_t)32) >> 6, low, high);
-        const Words error = (Words)within(scaled - (code << 6), -most, most);
-        cost += multiply_add(error, error);
+INLINE Words shrunk_cost(const Words* sixty_fourths, float factor, Words lowest, uint16_t most) {
+    const uint16_t beyond = (uint16_t)(4096 / factor + 0.5f) - 4096;  // x m / 4096 is x + x beyond / 4096
+    const Part excess = (Part)(PartShorts{} + (uint16_t)(beyond << 3));
+    const SignedPart error_most = SignedPart{} + (int16_t)ERROR_MOST;
+    Part total[PARTS];
+    for (int part = 0; part < PARTS; part++) {
+        const SignedPart low = (SignedPart)part_of(lowest, part), high = low + (int16_t)most;
+        total[part] = Part{};
+        for (int k = 0; k < PAIRS; k++) {
+            const Part x = part_of(sixty_fourths[k], part);
+            const SignedPart scaled = (SignedPart)x + (SignedPart)multiply_high(x, excess);
+            const SignedPart code = within((scaled + (int16_t)32) >> 6, low, high);
+            const Part error = (Part)within(scaled - (code << 6), -error_most, error_most);
+            total[part] += multiply_add(error, error);
+        }
     }
-    return cost;
+    return load<Words>(total);
 }
 
 // What scale and bias of each affine group of `lanes` lanes are multiplied by; `steps` lie between it and zero.
 static __attribute__((noinline)) Floats choose_shrink(const Words* sixty_fourths, Floats steps, int most, int lanes) {
     const Integers near = (steps >= -FAR) & (steps <= FAR - (float)most);
     const Integers offset = __builtin_convertvector(near ? steps : Floats{}, Integers);
-    const SignedShorts low = (SignedShorts)both_halves((Words)offset), high = low + (int16_t)most;
+    const Words lowest = both_halves((Words)offset);
     Best best = {bits(splat(1.0f)), splat(__builtin_inff())};
     for (int step = 0; step < 8; step++) {
         const float factor = 1.0f - (float)step / 32;
-        const Words cost = shrunk_cost(sixty_fourths, factor, low, high);
+        const Words cost = shrunk_cost(sixty_fourths, factor, lowest, (uint16_t)most);
         const Floats total = as_floats(fold(cost, lanes, [](Words x, Words y) { return x + y; })) * (factor * factor);
         best.take(total < best.cost, bits(splat(factor)), total);
     }
