@@ -29,8 +29,8 @@ static void run(const Header& h, const void* weight, FILE* out) {
     void* decoded = calloc((size_t)count, (size_t)h.itemsize);
     Measure measure = {squares, error, block_error, scale_counts, 0, 0};
     const Layout layout = {h.kind, h.bits, h.block};
-    EncodeTask encode = {weight, codes, scales, biases, &measure, h.rows, h.width, layout, h.dtype,
-                         h.tensor_scale, h.min_scale, h.zero_scale, h.floor_exponent};
+    EncodeTask encode = {weight, codes, scales, biases, &measure, nullptr, nullptr, h.rows, h.width, layout, h.dtype,
+                         h.tensor_scale, h.min_scale, h.zero_scale, h.floor_exponent, 0};
     nvfp4_encode(0, &encode);
     DecodeTask decode = {codes, scales, biases, decoded, count, layout, h.dtype, h.dtype, h.tensor_scale};
     nvfp4_decode(0, &decode);
@@ -50,8 +50,11 @@ static void run(const Header& h, const void* weight, FILE* out) {
     for (void* one : made) free(one);
 }
 
-int main(int, char** names) {
+int feed_forward(FILE* in, FILE* out);
+
+int main(int count, char** names) {
     FILE *in = fopen(names[1], "rb"), *out = fopen(names[2], "wb");
+    if (count > 3) return feed_forward(in, out);
     Header header;
     while (fread(&header, sizeof header, 1, in) == 1) {
         const size_t size = (size_t)(header.rows * header.width) * (size_t)header.itemsize;
