@@ -52,8 +52,8 @@ int feed_forward(FILE* in, FILE* out) {
         double *squares = (double*)calloc((size_t)h.rows, 8), *error = (double*)calloc((size_t)h.rows, 8);
         uint64_t counts[256] = {};
         Measure measure = {squares, error, nullptr, counts, 0, 0};
-        FeedbackTask task = {weight, scales, order, feedback, codes, &measure, h.rows, h.width, {NVFP4, 4, 16},
-                             h.dtype, h.tensor_scale};
+        FeedbackTask task = {weight, scales, order, feedback, codes, &measure, h.rows, h.width, h.dtype,
+                             h.tensor_scale};
         factor(matrix, h.width);
         nvfp4_feedback(0, &task);
         fwrite(matrix, 8, (size_t)square, out);
