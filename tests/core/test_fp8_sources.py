@@ -399,7 +399,11 @@ def test_every_format_is_exported_at_the_size_said_and_verified(
     assert studio("quantize", source, tmp_path / "out", "--format", name, "--method", "max").code == 0
     assert studio("verify", tmp_path / "out", "--source", source).code == 0
     with core.open_model(source) as model, core.open_model(tmp_path / "out" / "model.safetensors") as written:
-        (choice,) = [c for c in core.resolve(core.preset("linear").with_format(name).with_method("max"), model) if c.layer.name == DOWN]
+        (choice,) = [
+            c
+            for c in core.resolve(core.preset("linear").with_format(name).with_method("max"), model)
+            if c.layer.name == DOWN
+        ]
         parts = [layer.tensor for layer in written.layers if layer.tensor.name.startswith(DOWN)]
         assert choice.nbytes == sum(part.nbytes for part in parts)
         assert {part.dtype for part in parts} <= {"U32", "U8", "BF16", "F32"}
