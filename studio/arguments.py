@@ -171,6 +171,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     plans.add_argument(
         "--plans", type=Path, nargs="+", default=[], metavar="FILE", help="quantize SRC in memory by these"
     )
+    plans.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
     plans.add_argument("--layout", choices=sorted(core.LAYOUTS), help="as an export in this layout would hold them")
     _add_reader(plans)
     result = sub.add_argument_group("result")

@@ -118,10 +118,16 @@ def _guided(options: argparse.Namespace, console: Console) -> core.Model:
     if not options.statistics:
         return model
     try:
-        statistics = core.open_statistics(options.statistics, model)
+        return _with_statistics(options, model, console)
     except core.StudioError:
         model.close()
         raise
+
+
+def _with_statistics(options: argparse.Namespace, model: core.Model | None, console: Console) -> core.Model:
+    if model is None:
+        raise core.PlanError("--statistics guide plans, and there is none", hint="give them with --plans")
+    statistics = core.open_statistics(options.statistics, model)
     for gap in core.gaps(model, statistics):
         console.log(f"warning: {gap}")
         console.emit("warning", message=gap)
@@ -268,6 +274,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         if options.plans and source is None:
             source = _only_source(opened)
             opened = []
+        if options.statistics:
+            source = _with_statistics(options, source, console)
         _check_limits(options, source)
         candidates = [core.as_stored(model) for model in opened]
         for path in options.plans:

@@ -18,7 +18,7 @@ from kernels.backend import Backend
 from studio.core.containers.dtypes import BITS
 from studio.core.containers.safetensors import Tensor, place
 from studio.core.errors import CheckpointError
-from studio.core.events import Progress
+from studio.core.events import Event, Progress
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import chunks
 from studio.core.exporting.shard_writer import agreed_scale
@@ -32,6 +32,7 @@ from studio.core.names import printable
 from studio.core.opening.exports import Packed
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
+from studio.core.running.feedback import feed_forward
 from studio.core.running.pipeline import PipelineEvent, run, work
 from studio.core.running.reading import Slab, read_slab, slabs
 
@@ -109,11 +110,14 @@ def _rows_of(flat: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
 
 def write_planned(
     engine: Engine, model: Model, choices: Sequence[Choice], folder: Path, layout: Layout | None = None
-) -> Iterator[PipelineEvent]:
+) -> Iterator[Event]:
     """Write what `choices` make of a model, with the weights that an export in `layout` would hold, and its config."""
     _write_config(folder, model)
     with PlainWriter(folder, map(_wanted, choices), engine.backend, layout) as sink:
-        yield from run(engine, choices, sink)
+        ready = yield from feed_forward(engine, model, choices, folder / "feedback", sink)
+        yield from run(ready, choices, sink)
+        if ready.solved:
+            ready.solved.discard()
 
 
 def _wanted(choice: Choice) -> Wanted:

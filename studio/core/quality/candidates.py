@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.errors import PlanError
-from studio.core.events import LayerDone, Progress, Warned
+from studio.core.events import Event, LayerDone, Progress, Warned
 from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
 from studio.core.exporting.export import refuse
 from studio.core.layouts import Layout, fitted, layout_for
@@ -19,7 +19,6 @@ from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve
 from studio.core.quality.window_records import identity
 from studio.core.running.engine import Engine
 from studio.core.running.packed_results import PackedResults
-from studio.core.running.pipeline import PipelineEvent
 from studio.core.sources.declared import BESIDE
 
 Facts = dict[str, Any]
@@ -42,11 +41,9 @@ class Candidate:
     @property
     def format(self) -> str:
         """The formats that it holds, the one of most weights first; the dtype of the weights of a plain one."""
+        if used := _most([(choice.format, choice) for choice in self._chosen]):
+            return used
         counts: Counter[str] = Counter()
-        for choice in self._chosen:
-            counts[choice.format] += choice.layer.count
-        if counts:
-            return ", ".join(name for name, _ in counts.most_common())
         for layer in self.model.layers:
             counts[layer.tensor.dtype] += layer.count
         return next((name for name, _ in counts.most_common(1)), "")
@@ -54,7 +51,7 @@ class Candidate:
     @property
     def method(self) -> str:
         """How the codes were chosen, "" where nothing is quantized."""
-        return "max" if self._chosen else ""
+        return _most([(choice.method, choice) for choice in self._chosen])
 
     @property
     def _chosen(self) -> list[Choice]:
@@ -64,7 +61,17 @@ class Candidate:
     def key(self) -> dict[str, Any]:
         """What tells it from others."""
         plan = self.plan.to_json() if self.plan else None
-        return {"model": identity(self.model), "plan": plan, "layout": self.layout.name if self.layout else None}
+        guides = sorted({choice.guide.meaning for choice in self.choices if choice.guide})
+        layout = self.layout.name if self.layout else None
+        return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides}
+
+
+def _most(named: Sequence[tuple[str, Choice]]) -> str:
+    """The names, that of most weights first."""
+    counts: Counter[str] = Counter()
+    for name, choice in named:
+        counts[name] += choice.layer.count
+    return ", ".join(name for name, _ in counts.most_common())
 
 
 def as_stored(model: Model, name: str = "") -> Candidate:
@@ -145,9 +152,7 @@ def prepare(
     return folder, {}
 
 
-def _shown(
-    events: Iterator[PipelineEvent], done: int, results: PackedResults | None = None
-) -> Iterator[Progress | Warned]:
+def _shown(events: Iterator[Event], done: int, results: PackedResults | None = None) -> Iterator[Progress | Warned]:
     """What is shown while a decoded model is written: its warnings, and which layer is at hand."""
     for event in events:
         match event:
