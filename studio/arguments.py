@@ -125,6 +125,11 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    group.add_argument(
+        "--lift",
+        action="store_true",
+        help="move powers of two between tensors, where that is exact, so that two tiers lose no more than three",
+    )
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
 

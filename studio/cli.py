@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -111,6 +112,22 @@ def _open(path: Path, console: Console) -> core.Model:
     return model
 
 
+def _guided(options: argparse.Namespace, console: Console) -> core.Model:
+    """The model, with the inputs of its layers known as far as the statistics tell."""
+    model = _open(options.source, console)
+    if not options.statistics:
+        return model
+    try:
+        statistics = core.open_statistics(options.statistics, model)
+    except core.StudioError:
+        model.close()
+        raise
+    for gap in core.gaps(model, statistics):
+        console.log(f"warning: {gap}")
+        console.emit("warning", message=gap)
+    return core.with_statistics(model, statistics)
+
+
 def _inspect(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         show_inspection(model, console)
@@ -118,7 +135,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -143,7 +160,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -156,7 +173,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -164,7 +181,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
-            job = core.prepare(
+            prepare = partial(
+                core.prepare,
                 model,
                 plan,
                 choices,
@@ -175,6 +193,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 reader=reader,
                 shard_nbytes=options.shard_size,
             )
+            job = prepare()
+            if options.lift:
+                job = prepare(lifting=_lifting(started, job, console))
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -189,6 +210,15 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         show_claims(job.claims, console)
         show_cautions(job, console)
         return code
+
+
+def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
+    """What lifting finds for an export that can be written without it."""
+    (ended,) = _shown(core.lift(started, job.model, job.choices), console)
+    assert isinstance(ended, core.Lifted)
+    lifting = ended.lifting
+    console.emit("lift", exponents=dict(lifting.exponents), refused=dict(lifting.refused))
+    return lifting
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:

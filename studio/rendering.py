@@ -86,20 +86,22 @@ def show_plan(
 ) -> None:
     """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
     for choice in choices:
-        console.emit("choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason)
+        said = {"format": choice.format, "nbytes": choice.nbytes, "reason": choice.reason, "lift": choice.layer.lift}
+        console.emit("choice", name=choice.layer.name, **said)
     rows = [
         (
             core.printable(c.layer.name),
             c.layer.role,
             _shape(c.layer.shape),
-            c.format,
+            f"{c.format} x 2**{c.layer.lift}" if c.layer.lift else c.format,
+            c.method,
             core.size_text(c.layer.nbytes),
             core.size_text(c.nbytes),
             core.printable(c.reason),
         )
         for c in choices
     ]
-    console.table(("layer", "role", ">shape", "format", ">before", ">after", "why it is kept"), rows)
+    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why it is kept"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)
@@ -176,7 +178,7 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(
-            ("layer", "format", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
+            ("layer", "format", "method", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
             [_layer_row(result) for result in ranked],
         )
     console.say(
@@ -184,6 +186,8 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
         f"{outcome.bits_per_weight:.2f} bits per weight, relative error {outcome.rel_err:.4f} "
         f"over {outcome.quantized_count / max(outcome.count, 1):.1%} of the weights"
     )
+    if said := core.methods_used(outcome.layers):
+        console.say(said)
 
 
 def show_calibration(found: core.Calibrated, source: Path, console: Console) -> None:
@@ -278,6 +282,7 @@ def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
     return (
         core.printable(result.name),
         result.format,
+        result.method,
         f"{result.rel_err:.4f}",
         f"{result.snr:.1f} dB",
         f"{result.vanished_share:.2%}",

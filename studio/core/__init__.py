@@ -21,6 +21,7 @@ from studio.core.events import (
     Event,
     Finished,
     LayerDone,
+    Lifted,
     Loaded,
     ModelDone,
     Occupies,
@@ -42,7 +43,7 @@ from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, ins
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
@@ -51,6 +52,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     DEFAULT_METHOD,
@@ -76,15 +78,15 @@ from studio.core.reporting.pages import noisy, size_text
 from studio.core.reporting.quality_report import check_quality_reports, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
-from studio.core.results import LayerResult, histogram_edges, result_of
+from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
+from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import MomentsOf, second_moments
-from studio.core.statistics.opening import StatisticsFile, open_statistics, unseen
 
 __all__ = [
     "BUG",
@@ -126,6 +128,8 @@ __all__ = [
     "LayerFailed",
     "LayerResult",
     "Layout",
+    "Lifted",
+    "Lifting",
     "Loaded",
     "Machine",
     "MemoryLimitError",
@@ -186,6 +190,7 @@ __all__ = [
     "exported",
     "exported_results",
     "fitted",
+    "gaps",
     "generate",
     "hand_rules",
     "histogram_edges",
@@ -196,9 +201,11 @@ __all__ = [
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
+    "lift",
     "likeness",
     "load_plan",
     "measure",
+    "methods_used",
     "no_tiers",
     "noisy",
     "nothing_chosen",
@@ -229,6 +236,7 @@ __all__ = [
     "unseen",
     "validate",
     "verify",
+    "with_statistics",
     "write_quality",
     "write_reports",
     "wrong_name",

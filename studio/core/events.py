@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.outcome import Outcome
+from studio.core.planning.lifting import Lifting
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "quantize", "verify", "calibrate", "evaluate", "generate"]
+Phase = Literal["measure", "lift", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,13 @@ class ReplyDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Lifted:
+    """It is known which powers of two an export is to be lifted by."""
+
+    lifting: Lifting
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
@@ -152,5 +160,6 @@ Event = (
     | Loaded
     | Token
     | ReplyDone
+    | Lifted
     | Finished
 )

@@ -44,6 +44,7 @@ CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
     "max_abs": lambda r: f"{r.statistics.max_abs:.6g}" if r.statistics else "",
     "kurtosis": lambda r: f"{r.statistics.kurtosis:.4g}" if r.statistics else "",
     "outliers_6_sigma": lambda r: r.statistics.outliers if r.statistics else "",
+    "lift": lambda r: r.lift or "",
     "reason": lambda r: r.reason,
 }
 """The columns of the CSV report, in order."""
