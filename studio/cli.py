@@ -112,9 +112,9 @@ def _open(path: Path, console: Console) -> core.Model:
     return model
 
 
-def _guided(options: argparse.Namespace, console: Console) -> core.Model:
+def _guided(path: Path, options: argparse.Namespace, console: Console) -> core.Model:
     """The model, with the inputs of its layers known as far as the statistics tell."""
-    model = _open(options.source, console)
+    model = _open(path, console)
     if not options.statistics:
         return model
     try:
@@ -135,7 +135,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
-    with _guided(options, console) as model:
+    with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -160,7 +160,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _guided(options, console) as model:
+    with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -173,7 +173,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _guided(options, console) as model:
+    with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -263,11 +263,10 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     if options.out:
         core.check_writable(options.out.parent, [options.out.name])
     with ExitStack() as stack:
-        opened = [stack.enter_context(_open(path, console)) for path in options.targets]
-        source = stack.enter_context(_open(options.against, console)) if options.against else None
-        if options.plans and source is None:
-            source = _only_source(opened)
-            opened = []
+        paths = [] if options.plans and not options.against else options.targets
+        opened = [stack.enter_context(_open(path, console)) for path in paths]
+        origin = options.against or (_only_source(options.targets) if options.plans else None)
+        source = stack.enter_context(_guided(origin, options, console)) if origin else None
         _check_limits(options, source)
         candidates = [core.as_stored(model) for model in opened]
         for path in options.plans:
@@ -284,11 +283,11 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     return _finish_evaluation(options, console, quality)
 
 
-def _only_source(opened: Sequence[core.Model]) -> core.Model:
+def _only_source(paths: Sequence[Path]) -> Path:
     """The checkpoint that plans are for."""
-    if len(opened) != 1 or core.is_exported(opened[0]):
-        raise core.PlanError("--plans need a checkpoint to quantize", hint="give it alone, or with --against SRC")
-    return opened[0]
+    if len(paths) != 1:
+        raise core.PlanError("--plans need one checkpoint to quantize", hint="give it alone, or with --against SRC")
+    return paths[0]
 
 
 def _check_limits(options: argparse.Namespace, source: core.Model | None) -> None:
@@ -326,13 +325,14 @@ def _finish_evaluation(options: argparse.Namespace, console: Console, quality: c
 def _generate(options: argparse.Namespace, console: Console) -> int:
     prompt = core.Prompt(options.prompt, options.chat, options.length, options.temperature, options.seed)
     with ExitStack() as stack:
-        target = stack.enter_context(_open(options.target, console))
-        source = stack.enter_context(_open(options.against, console)) if options.against else None
-        model = core.as_stored(target)
-        if options.plan:
-            source, model = source or target, core.as_planned(source or target, core.load_plan(options.plan))
+        origin = options.against or (options.target if options.plan else None)
+        source = stack.enter_context(_guided(origin, options, console)) if origin else None
+        if options.plan and source:
+            model = core.as_planned(source, core.load_plan(options.plan))
+        else:
+            model = core.as_stored(stack.enter_context(_open(options.target, console)))
         against = core.as_stored(source) if source else None
-        with _start(options, console, source or target) as started:
+        with _start(options, console, model.model) as started:
             how = {"runtime": options.runtime, "folder": options.cache}
             show_replies(_shown(core.generate(started, against, model, prompt, **how), console), console)
     return 0

@@ -53,8 +53,20 @@ class Candidate:
 
     @property
     def method(self) -> str:
-        """How the codes were chosen, "" where nothing is quantized."""
-        return "max" if self._chosen else ""
+        """How the codes were chosen, that of most weights first; "" where nothing is quantized."""
+        counts: Counter[str] = Counter()
+        for choice in self._chosen:
+            counts[choice.method] += choice.layer.count
+        return ", ".join(name for name, _ in counts.most_common())
+
+    @property
+    def guide(self) -> str:
+        """What told of the inputs of its layers, where a method asked: "norm", "statistics" or both."""
+        known = exported(self.model) if not self.plan else None
+        found = (
+            {result.guide for result in known.results} if known else {c.guide.origin for c in self._chosen if c.guide}
+        )
+        return ", ".join(sorted(filter(None, found)))
 
     @property
     def _chosen(self) -> list[Choice]:
@@ -64,7 +76,9 @@ class Candidate:
     def key(self) -> dict[str, Any]:
         """What tells it from others."""
         plan = self.plan.to_json() if self.plan else None
-        return {"model": identity(self.model), "plan": plan, "layout": self.layout.name if self.layout else None}
+        guides = sorted({choice.guide.meaning for choice in self._chosen if choice.guide}) if self.plan else []
+        layout = self.layout.name if self.layout else None
+        return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides}
 
 
 def as_stored(model: Model, name: str = "") -> Candidate:
