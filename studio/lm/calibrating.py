@@ -15,8 +15,7 @@ from studio.core.statistics.file import Shape, write_statistics
 from studio.lm.inputs import Rows
 from studio.lm.names import matrices
 from studio.lm.protocol import Channel
-from studio.lm.running import Portions, Running, portions, start
-from studio.lm.runtimes import choose_runtime
+from studio.lm.running import Portions, Running, start_fitting
 from studio.lm.sums import Kept, Sums
 from studio.lm.texts import Windows, read_text, windows
 
@@ -40,9 +39,7 @@ def calibrate(options: argparse.Namespace, channel: Channel) -> None:
         text = windows(read_text(options.text), model.folder, options.windows, options.length, options.seed)
         for warning in text.warnings:
             channel.warn(warning)
-        runtime = choose_runtime(model.config, model.folder, model.nbytes)
-        given = portions(model, runtime, options.length, options.max_memory)
-        running = start(model)
+        running, given = start_fitting(model, options.length, options.max_memory)
         about = {
             "model_digest": model_digest(model),
             "text_digest": text.digest,

@@ -19,8 +19,7 @@ from studio.core.statistics.file import GatheredFile
 from studio.lm.inputs import Rows
 from studio.lm.names import matrices
 from studio.lm.protocol import Channel
-from studio.lm.running import Portions, portions, start
-from studio.lm.runtimes import choose_runtime
+from studio.lm.running import Portions, start_fitting
 
 COLUMNS_PER_TOKEN = 8
 """A matrix of moments of K columns needs at least K/8 tokens: of fewer it says more about them than about the model."""
@@ -37,9 +36,8 @@ def moments(options: argparse.Namespace, channel: Channel) -> None:
     """Run the model on the tokens of a statistics file; tells the moments of each block when all text has passed it."""
     with open_model(options.source) as model:
         tokens = GatheredFile(options.statistics, model).token_ids
-        runtime = choose_runtime(model.config, model.folder, model.nbytes)
-        given = Portions(portions(model, runtime, tokens.shape[1], 0).batch, len(tokens))
-        running, products = start(model), Products(model)
+        running, usual = start_fitting(model, tokens.shape[1], 0)
+        given, products = Portions(usual.batch, len(tokens)), Products(model)
         channel.started(running.block_count, "")
         for step in running.steps(given.batches(tokens), products.add, lambda: None):
             _tell(products, options.scratch, channel)
