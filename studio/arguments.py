@@ -109,6 +109,9 @@ def _add_result_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("result")
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html, report.csv and report.json")
     group.add_argument(
+        "--quality", type=Path, metavar="FILE", help="what evaluate --out found, for the report and the model card"
+    )
+    group.add_argument(
         "--max-rel-err", type=_threshold, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
     )
     group.add_argument(

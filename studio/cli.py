@@ -159,7 +159,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
-    _check_report(options)
+    quality = _check_report(options)
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
@@ -168,11 +168,11 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             outcome = _follow(core.measure(started, model, choices), console)
-        return _finish(options, console, model, plan, outcome)
+        return _finish(options, console, model, plan, outcome, quality)
 
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
-    _check_report(options)
+    quality = _check_report(options)
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
@@ -196,6 +196,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             job = prepare()
             if options.lift:
                 job = prepare(lifting=_lifting(started, job, console))
+            if quality:
+                job = core.with_quality(job, quality)
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -205,7 +207,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
             outcome = _follow(core.export(started, job), console)
-        code = _finish(options, console, model, plan, outcome)
+        code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
         show_claims(job.claims, console)
         show_cautions(job, console)
@@ -400,18 +402,24 @@ def _shown(events: Iterator[core.Event], console: Console) -> Iterator[core.Even
             events.close()
 
 
-def _check_report(options: argparse.Namespace) -> None:
-    """Refuse reports that could not be written before the work that they are about."""
+def _check_report(options: argparse.Namespace) -> core.Quality | None:
+    """What an evaluation found, for the reports; refuses those that could not be written, before the work."""
     if options.report:
         core.check_reports(options.report)
+    return core.load_quality(options.quality) if options.quality else None
 
 
 def _finish(
-    options: argparse.Namespace, console: Console, model: core.Model, plan: core.Plan, outcome: core.Outcome
+    options: argparse.Namespace,
+    console: Console,
+    model: core.Model,
+    plan: core.Plan,
+    outcome: core.Outcome,
+    quality: core.Quality | None,
 ) -> int:
     """Show the outcome, write the reports, apply the threshold; returns the exit code."""
     show_outcome(model, outcome, console)
-    paths = core.write_reports(options.report, model, plan, outcome) if options.report else []
+    paths = core.write_reports(options.report, model, plan, outcome, quality) if options.report else []
     if paths:
         console.log(f"wrote {', '.join(map(str, paths))}")
     console.emit("report", paths=list(map(str, paths)), **core.report_head(model, plan, outcome))

@@ -15,6 +15,7 @@ from studio.core.layouts.documents import CODE, config_without_quantization
 from studio.core.model import Model
 from studio.core.opening.exports import Packed, exported, is_exported
 from studio.core.outcome import Outcome
+from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve
 from studio.core.quality.window_records import identity
 from studio.core.running.engine import Engine
@@ -42,11 +43,9 @@ class Candidate:
     @property
     def format(self) -> str:
         """The formats that it holds, the one of most weights first; the dtype of the weights of a plain one."""
+        if found := formats_of(self._chosen):
+            return found
         counts: Counter[str] = Counter()
-        for choice in self._chosen:
-            counts[choice.format] += choice.layer.count
-        if counts:
-            return ", ".join(name for name, _ in counts.most_common())
         for layer in self.model.layers:
             counts[layer.tensor.dtype] += layer.count
         return next((name for name, _ in counts.most_common(1)), "")
@@ -54,10 +53,7 @@ class Candidate:
     @property
     def method(self) -> str:
         """How the codes were chosen, that of most weights first; "" where nothing is quantized."""
-        counts: Counter[str] = Counter()
-        for choice in self._chosen:
-            counts[choice.method] += choice.layer.count
-        return ", ".join(name for name, _ in counts.most_common())
+        return methods_of(self._chosen)
 
     @property
     def guide(self) -> str:
