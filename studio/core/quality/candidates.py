@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.core.errors import PlanError
-from studio.core.events import LayerDone, Progress, Warned
+from studio.core.events import Event, LayerDone, Progress, Warned
 from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
 from studio.core.exporting.export import refuse
+from studio.core.exporting.shard_writer import Agreed
 from studio.core.layouts import Layout, fitted, layout_for
 from studio.core.layouts.documents import CODE, config_without_quantization
 from studio.core.model import Model
@@ -18,7 +20,8 @@ from studio.core.outcome import Outcome
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve
 from studio.core.quality.window_records import identity
-from studio.core.running.engine import Engine
+from studio.core.running.engine import Engine, Sink
+from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import PipelineEvent
 from studio.core.sources.declared import BESIDE
@@ -133,16 +136,18 @@ def runs_as_it_is(model: Model) -> bool:
 
 
 def prepare(
-    started: Engine, candidate: Candidate, source: Model | None, folder: Path, done: int
+    started: Engine, candidate: Candidate, source: Model | None, folder: Path, aside: Path, done: int = 0
 ) -> Generator[Progress | Warned, None, tuple[Path, Facts]]:
     """Write what a runtime is to load into `folder` where that is needed; gives the folder to load, and facts.
 
-    Progress stays at `done` meanwhile.
+    What error feedback solves lies in `aside`, where a stopped run goes on. Progress stays at `done` meanwhile.
     """
     model, known = candidate.model, exported(candidate.model)
     if candidate.plan:
         results = PackedResults(candidate.choices)
-        yield from _shown(write_planned(started, model, candidate.choices, folder, candidate.layout), done, results)
+        sink = Agreed(candidate.layout) if candidate.layout else Sink()
+        ready = yield from _solved(feed_forward(started, model, candidate.choices, aside, sink), done)
+        yield from _shown(write_planned(ready, model, candidate.choices, folder, candidate.layout), done, results)
         return folder, _facts(Outcome(results))
     if known:
         written = write_exported(started, source, model, folder) if source else write_alone(started, model, folder)
@@ -160,13 +165,29 @@ def _shown(
 ) -> Iterator[Progress | Warned]:
     """What is shown while a decoded model is written: its warnings, and which layer is at hand."""
     for event in events:
-        match event:
-            case LayerDone(result) if results is not None:
-                results.add(result)
-            case Warned():
-                yield event
-            case Progress(_, _, layer):
-                yield Progress("evaluate", done, layer)
+        if isinstance(event, LayerDone) and results is not None:
+            results.add(event.result)
+        yield from _told(event, done)
+
+
+def _solved(events: Generator[Event, None, Engine], done: int) -> Generator[Progress | Warned, None, Engine]:
+    """The same for what is solved before; gives the engine that has it."""
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as ended:
+                ready: Engine = ended.value
+                return ready
+            yield from _told(event, done)
+
+
+def _told(event: Event, done: int) -> Iterator[Progress | Warned]:
+    match event:
+        case Warned():
+            yield event
+        case Progress(_, _, layer):
+            yield Progress("evaluate", done, layer)
 
 
 def _facts(outcome: Outcome) -> Facts:

@@ -158,7 +158,7 @@ class _Run:
     def _run(self, model: Candidate, records: WindowRecords, todo: list[int]) -> Iterator[Event]:
         begun, folder = time.monotonic(), self._scratch / "model"
         source = self._source.model if self._source else None
-        where, facts = yield from prepare(self._started, model, source, folder, self._talk.done)
+        where, facts = yield from prepare(self._started, model, source, folder, records.aside, self._talk.done)
         model.model.check_unchanged()
         records.note({**facts, "seconds": time.monotonic() - begun})
         role = "source" if model is self._source else "model" if source else "alone"

@@ -64,7 +64,9 @@ class Generation:
         source = self._sides["source"].model if self._sides["source"] else None
         for name, side in self._sides.items():
             if side:
-                where, _ = yield from prepare(self._started, side, source, self._scratch / name, 0)
+                where, _ = yield from prepare(
+                    self._started, side, source, self._scratch / name, self._scratch / f"{name}-feedback"
+                )
                 folders[name] = str(where.absolute())
         self._child.answer(json.dumps(folders))
         for line in self._lines:
