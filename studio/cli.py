@@ -280,7 +280,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         )
         against = core.as_stored(source) if source else None
         with _start(options, console, source or opened[0]) as started:
-            how = {"runtime": options.runtime, "folder": options.cache}
+            how = {"runtime": options.runtime, "folder": options.cache, "max_memory": options.max_memory}
             quality = _follow_evaluation(core.evaluate(started, against, candidates, reading, **how), console)
     return _finish_evaluation(options, console, quality)
 
@@ -335,7 +335,7 @@ def _generate(options: argparse.Namespace, console: Console) -> int:
             model = core.as_stored(stack.enter_context(_open(options.target, console)))
         against = core.as_stored(source) if source else None
         with _start(options, console, model.model) as started:
-            how = {"runtime": options.runtime, "folder": options.cache}
+            how = {"runtime": options.runtime, "folder": options.cache, "max_memory": options.max_memory}
             show_replies(_shown(core.generate(started, against, model, prompt, **how), console), console)
     return 0
 

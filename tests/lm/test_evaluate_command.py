@@ -122,6 +122,18 @@ def test_a_disk_that_is_too_small_is_told_before_anything_runs(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_limit_of_memory_is_kept_by_refusing(studio: Studio, source: Path, text: Path, tmp_path: Path) -> None:
+    told = ("--text", text, "--cache", tmp_path / "cache", *SMALL, "--max-memory")
+    for command in (
+        ("evaluate", source, *told),
+        ("generate", source, "A", "--cache", tmp_path / "cache", "--max-memory"),
+    ):
+        ran = studio(*command, "100M")
+        assert ran.code == 3
+        assert "bytes of memory, 100,000,000 are allowed" in ran.err
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_prompt_is_continued_side_by_side(studio: Studio, source: Path, plan: Path, tmp_path: Path) -> None:
     ran = studio(
         "generate", source, "Sentence number", "--plan", plan, "--length", "6", "--json",

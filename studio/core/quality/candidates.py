@@ -1,5 +1,6 @@
 """Candidates: what an evaluation runs, and how each becomes a folder that a runtime loads."""
 
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.core.errors import PlanError
+from studio.core.architectures.config import number
+from studio.core.errors import MemoryLimitError, PlanError
 from studio.core.events import Event, LayerDone, Progress, Warned
 from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
 from studio.core.exporting.export import refuse
@@ -28,6 +30,13 @@ from studio.core.sources.declared import BESIDE
 
 Facts = dict[str, Any]
 """`rel_err` and `bits_per_weight` of a candidate, where something is quantized."""
+
+
+_BASE_MEMORY = 700 << 20
+"""Bytes of an interpreter with transformers: 430 MB were measured before any model."""
+
+_PREDICTIONS = 4
+"""Arrays [length, words] of float32 that are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +133,23 @@ def decoded_nbytes(candidate: Candidate) -> int:
         return 0
     layers = candidate.model.layers
     return sum(4 * layer.count if isinstance(layer.source, Packed) else layer.kept_nbytes for layer in layers)
+
+
+def check_memory(models: Sequence[Model], length: int, limit: int) -> Iterator[Warned]:
+    """Raise MemoryLimitError when running these models at once takes more than `limit` bytes (0: no limit).
+
+    Warns of what is more than the machine has: it would swap.
+    """
+    words = max(number(model.config, "vocab_size") for model in models)
+    need = _BASE_MEMORY + sum(4 * model.count for model in models) + _PREDICTIONS * 4 * words * length
+    if limit and need > limit:
+        what = f"running it in float32 takes {need:,} bytes of memory, {limit:,} are allowed"
+        raise MemoryLimitError(what, file=models[0].path, hint="a smaller --length, or a larger --max-memory")
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > here:
+        yield Warned(
+            f"running it in float32 takes {need:,} bytes of memory, this machine has {here:,}: it will be slow"
+        )
 
 
 def runs_as_it_is(model: Model) -> bool:
