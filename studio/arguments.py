@@ -77,7 +77,7 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"how codes are chosen: {', '.join(core.METHODS)}; default: {core.DEFAULT_METHOD}, if inputs are known",
     )
-    group.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
+    _add_statistics(group)
     pattern = 'a glob, or a regular expression after "re:"'
     group.add_argument(
         "--include",
@@ -108,6 +108,9 @@ def _add_machine_options(sub: argparse.ArgumentParser) -> None:
 def _add_result_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("result")
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html, report.csv and report.json")
+    group.add_argument(
+        "--quality", type=Path, metavar="FILE", help="what evaluate --out found, for the report and the model card"
+    )
     group.add_argument(
         "--max-rel-err", type=_threshold, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
     )
@@ -171,7 +174,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     plans.add_argument(
         "--plans", type=Path, nargs="+", default=[], metavar="FILE", help="quantize SRC in memory by these"
     )
-    plans.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
+    _add_statistics(plans)
     plans.add_argument("--layout", choices=sorted(core.LAYOUTS), help="as an export in this layout would hold them")
     _add_reader(plans)
     result = sub.add_argument_group("result")
@@ -189,6 +192,7 @@ def _add_generation_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("prompt", metavar="PROMPT", help="the text to go on from")
     _add_source(sub)
     sub.add_argument("--plan", type=Path, metavar="FILE", help="quantize DIR in memory by this plan")
+    _add_statistics(sub)
     sub.add_argument("--chat", action="store_true", help="as a question, by the model's chat template")
     sub.add_argument("--length", type=_count, default=128, metavar="N", help="tokens at most; default: 128")
     sub.add_argument(
@@ -196,6 +200,10 @@ def _add_generation_options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="for a temperature; default: 0")
     _add_runtime(sub)
+
+
+def _add_statistics(group: "argparse._ActionsContainer") -> None:
+    group.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
 
 
 def _add_source(sub: argparse.ArgumentParser) -> None:

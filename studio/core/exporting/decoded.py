@@ -18,7 +18,7 @@ from kernels.backend import Backend
 from studio.core.containers.dtypes import BITS
 from studio.core.containers.safetensors import Tensor, place
 from studio.core.errors import CheckpointError
-from studio.core.events import Event, Progress
+from studio.core.events import Progress
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import chunks
 from studio.core.exporting.shard_writer import agreed_scale
@@ -26,13 +26,12 @@ from studio.core.exporting.writing import writing
 from studio.core.layouts import Layout
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.placement import stored_nbytes
+from studio.core.layouts.placement import Placement, stored_nbytes
 from studio.core.model import Layer, Matrix, Model, Stored
 from studio.core.names import printable
 from studio.core.opening.exports import Packed
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
-from studio.core.running.feedback import feed_forward
 from studio.core.running.pipeline import PipelineEvent, run, work
 from studio.core.running.reading import Slab, read_slab, slabs
 
@@ -110,14 +109,11 @@ def _rows_of(flat: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
 
 def write_planned(
     engine: Engine, model: Model, choices: Sequence[Choice], folder: Path, layout: Layout | None = None
-) -> Iterator[Event]:
+) -> Iterator[PipelineEvent]:
     """Write what `choices` make of a model, with the weights that an export in `layout` would hold, and its config."""
     _write_config(folder, model)
     with PlainWriter(folder, map(_wanted, choices), engine.backend, layout) as sink:
-        ready = yield from feed_forward(engine, model, choices, folder / "feedback", sink)
-        yield from run(ready, choices, sink)
-        if ready.solved:
-            ready.solved.discard()
+        yield from run(engine, choices, sink)
 
 
 def _wanted(choice: Choice) -> Wanted:
@@ -187,19 +183,28 @@ def matched(source: Model, export: Model) -> dict[str, tuple[Layer, Layer]]:
 
 
 def _kept_as_it_is(source: Model, export: Model) -> dict[str, Stored]:
-    """Layer name -> where the export holds the bytes of a kept layer, of those that it stores as the source would."""
+    """Layer name -> where the export holds the bytes of a kept layer, of those that it stores as the source would.
+
+    Raises CheckpointError for a lifted layer that it stores in another form.
+    """
     stored = {layer.tensor.name: layer.stored for layer in export.layers}
-    raw = {
-        entry.result.name: entry.kept[0]
-        for entry in Manifest(export.folder).entries()
-        if [part.content for part in entry.kept] == ["raw"] and entry.result.name in source.by_name
-    }
-    return {
-        name: stored[part.name]
-        for name, part in raw.items()
-        for layer in [source.by_name[name]]
-        if (part.nbytes, part.whole, part.dtype) == (layer.kept_nbytes, layer.kept_nbytes, layer.kept_dtype)
-    }
+    found = {}
+    for entry in Manifest(export.folder).entries():
+        layer = source.by_name.get(entry.result.name)
+        if entry.matrices or layer is None:
+            continue
+        if _is_as_stored(entry.kept, layer):
+            found[layer.name] = stored[entry.kept[0].name]
+        elif entry.result.lift:
+            raise CheckpointError("is lifted in a form that is not turned back", file=export.path, tensor=layer.name)
+    return found
+
+
+def _is_as_stored(kept: Sequence[Placement], layer: Layer) -> bool:
+    """True when a kept layer lies in one tensor of its own, with the bytes that it has in the source."""
+    (part, *others) = kept
+    sizes = (part.nbytes, part.whole) == (layer.kept_nbytes, layer.kept_nbytes)
+    return not others and part.content == "raw" and part.dtype == layer.kept_dtype and sizes
 
 
 def _shapes(layer: Layer) -> dict[str, tuple[int, int]]:
