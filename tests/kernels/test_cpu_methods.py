@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from test_cpu import NAMES, VARIANTS, assert_measured, backend_called
 
 from kernels import Context, Quantized, Recipe, recipe, reference
-from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend, encode_parallel
 from kernels.cpu.build import SOURCES, arguments, host_target
 
