@@ -22,16 +22,40 @@ _DIAGONAL = _ROWS == _COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
+class Factor:
+    """How errors are fed forward over the columns of a matrix [rows, K]; made by `kernels.feedback.factor_of`.
+
+    order: int32 [K], the columns in the order in which they are quantized.
+    feedback: float32 [K, K], C-contiguous, in that order: [i, c] is the share of the error of column i that column c
+        makes up for; zero on and below the diagonal.
+    """
+
+    order: NDArray[np.int32]
+    feedback: NDArray[np.float32]
+
+    def check(self, width: int) -> None:
+        """Raise ValueError when this is not the factor of matrices [rows, `width`]."""
+        if self.order.shape != (width,) or self.feedback.shape != (width, width):
+            raise ValueError(f"[encode] factor must be of {width} columns, got {self.feedback.shape}")
+        if not np.array_equal(np.sort(self.order), np.arange(width)):
+            raise ValueError("[encode] factor must have every column once in its order")
+        if self.order.dtype != np.int32 or self.feedback.dtype != np.float32 or not self.feedback.flags.c_contiguous:
+            raise TypeError(f"[encode] factor must be int32 and C-contiguous float32, got {self.feedback.dtype}")
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What encoding one matrix [rows, K] may use beside its weights; any part may be missing.
 
     importance: uint16 [K], at most 8191, mean squares of the input columns, relative within each block of 16.
     moments: int16 [K / 16, 136], upper triangles of the second moments of each block of input columns, entries off the
         diagonal doubled, relative within each block: the largest on the diagonal is 16383.
+    factor: how errors are fed forward.
     """
 
     importance: NDArray[np.uint16] | None = None
     moments: NDArray[np.int16] | None = None
+    factor: Factor | None = None
 
     def used(self, method: str, width: int) -> tuple[NDArray[np.uint16] | None, NDArray[np.int16] | None]:
         """What `method` weighs errors by in a matrix of `width` columns: importance, moments or neither, contiguous.

@@ -102,7 +102,48 @@ class CensusTask(ctypes.Structure):
     ]
 
 
-_TASKS = {"encode": EncodeTask, "decode": DecodeTask, "compare": CompareTask, "census": CensusTask}
+class FactorTask(ctypes.Structure):
+    """One call of the factorization: a panel of columns, in some rows."""
+
+    _fields_ = [
+        ("matrix", ctypes.c_void_p),
+        ("panel", ctypes.c_void_p),
+        ("corner", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("start", ctypes.c_int64),
+        ("stop", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("last", ctypes.c_int64),
+        ("failed", ctypes.c_int64),
+    ]
+
+
+class FeedbackTask(ctypes.Structure):
+    """One call of the encoder that feeds errors forward under scales that are chosen."""
+
+    _fields_ = [
+        ("weight", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+        ("feedback", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("measure", ctypes.POINTER(Measure)),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("layout", Layout),
+        ("dtype", ctypes.c_int32),
+        ("tensor_scale", ctypes.c_float),
+    ]
+
+
+_TASKS = {
+    "encode": EncodeTask,
+    "decode": DecodeTask,
+    "compare": CompareTask,
+    "census": CensusTask,
+    "factor": FactorTask,
+    "feedback": FeedbackTask,
+}
 
 
 @functools.cache

@@ -70,6 +70,32 @@ struct CensusTask {
     double sum4;
 };
 
+struct FactorTask {
+    double* matrix;  // [size, size]: its upper triangle, done from column `stop` on
+    double* panel;   // [panel, size], shared by the calls of one panel of columns
+    double* corner;  // [panel, panel], the same
+    int64_t size;    // a multiple of 16, as are all of these
+    int64_t start;   // of the panel's columns, at most 128
+    int64_t stop;
+    int64_t first;   // of the rows to do; none: those of the panel itself, before all others
+    int64_t last;
+    int64_t failed;  // the column that has no positive square, or -1
+};
+
+struct FeedbackTask {
+    const void* weight;     // [rows, width] of dtype
+    const uint8_t* scales;  // [rows, width / block]
+    const int32_t* order;   // [width]
+    const float* feedback;  // [width, width]
+    uint8_t* codes;         // [rows, width / 2]
+    Measure* measure;       // or null
+    int64_t rows;
+    int64_t width;
+    Layout layout;          // of four-bit floats
+    int32_t dtype;
+    float tensor_scale;
+};
+
 // One instruction set's functions. They return 0, or -1 when memory ran out.
 struct Kernels {
     const char* name;
@@ -77,5 +103,7 @@ struct Kernels {
     int (*decode)(const DecodeTask*);
     int (*compare)(CompareTask*);
     int (*census)(CensusTask*);
+    int (*factor)(FactorTask*);
+    int (*feedback)(FeedbackTask*);
     float (*max_abs)(const void* weight, int64_t count, int32_t dtype);
 };
