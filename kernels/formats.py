@@ -103,6 +103,11 @@ class Recipe:
     exponent: ExponentRule = "ceil"
     method: str = "max"
 
+    @property
+    def divisor(self) -> float:
+        """max|W| over this is the tensor scale."""
+        return FOUR_SIX_DIVISOR if self.method == "four-six" else TENSOR_SCALE_DIVISOR
+
 
 @cache
 def recipe(name: str, exponent: ExponentRule = "ceil", method: str = "max") -> Recipe:
