@@ -14,6 +14,7 @@ from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squ
 from kernels.formats import FORMATS, Format, Recipe
 from kernels.gpu.requirements import check_mlx, check_three_tiers
 from kernels.gpu.selftest import self_test
+from kernels.machines import choose
 from kernels.quantized import Quantized
 
 _LEAST_SQUARES = 1e-30
@@ -85,14 +86,19 @@ class GpuBackend:
         measure: bool = True,
         blocks: bool = False,
     ) -> Encoded:
-        """See `Backend.encode`. Sums are float32 for up to 32,768 weights, float64 above: 1e-5 of the reference's."""
+        """See `Backend.encode`. Sums are float32 for up to 32,768 weights, float64 above: 1e-5 of the reference's.
+
+        The processor feeds errors forward, one column after the other.
+        """
         from kernels.gpu import coding
         from kernels.gpu.transfer import to_mlx, to_numpy
 
         row = recipe.format
         reference.check(weight, row)
+        if recipe.method == "feedback" and context is not None and context.factor is not None:
+            return choose("cpu").encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         g = _multiplier(row, tensor_scale)
-        self.prove(coding.used_method(recipe, context))
+        self.prove(coding.used_method(recipe, context, weight.shape[1]))
         with self._turn:
             coded = coding.encode(
                 self._library,

@@ -18,13 +18,14 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Recipe, recipe
+from kernels import Context, Recipe, factor_of, importance_of, moments_of, recipe
 from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend
 from kernels.cpu.vectorized import NumpyBackend
 
 ROWS, COLUMNS = 14336, 4096
-MLX_ROWS, NUMPY_ROWS = 256, 1024
+MLX_ROWS, NUMPY_ROWS, FEEDBACK_ROWS = 256, 1024, 1024
+FACTORS = (1024, 4096)
 SLAB = 512
 
 Job = Callable[[], Any]
@@ -57,6 +58,20 @@ RATIOS = (
     Ratio("decode 3t to bf16 / memcpy", "decode nvfp4-3t", "memcpy", "<= 1.5", "1.47"),
     Ratio("decode mxfp8 to bf16 / memcpy", "decode mxfp8", "memcpy", "<= 1.5", "-"),
     Ratio("decode int4-g64 to bf16 / memcpy", "decode int4-g64", "memcpy", "<= 1.5", "-"),
+    *(
+        Ratio(f"{title} / {unit}", f"{job}{suffix}", f"{unit}{suffix}", goal, prototype)
+        for suffix in ("", ", error")
+        for title, job, unit, goal, prototype in (
+            ("3t by four-six", "four-six", "encode", "<= 3", "3.3"),
+            ("3t by search", "search", "encode", "<= 6", "7.4"),
+            ("3t by importance", "importance", "encode", "-", "-"),
+            ("3t by hessian", "hessian", "encode", "<= 12", "-"),
+            ("mxfp4 by search", "mxfp4 search", "mxfp4", "<= 6", "-"),
+            ("int4-g64 by search", "int4-g64 search", "int4-g64", "<= 6", "-"),
+            ("int8-g64 by search", "int8-g64 search", "int8-g64", "<= 6", "-"),
+        )
+    ),
+    Ratio("feedback on scales of search / encode", "feedback", "encode", "-", "-"),
     Ratio("CpuBackend.encode, slabs of 512 rows / memcpy", "slabs", "memcpy", "-", "-"),
 )
 
@@ -88,11 +103,20 @@ class Kernels:
     def _scale(self, chosen: Recipe) -> float:
         return self.tensor_scale if chosen.format.tensor_scale else 1.0
 
-    def encode(self, chosen: Recipe, *, measure: bool = False, blocks: bool = False, rows: slice = slice(None)) -> Job:
+    def encode(
+        self,
+        chosen: Recipe,
+        *,
+        measure: bool = False,
+        blocks: bool = False,
+        rows: slice = slice(None),
+        context: Context | None = None,
+    ) -> Job:
         """Encode some rows on the calling thread."""
         row, weight = chosen.format, self.weight[rows]
         count = len(weight)
         per_row = COLUMNS // row.block
+        known = (context or Context()).used(chosen.method, COLUMNS)
         measured = library.Measure(
             self._touched((count,), np.float64),
             self._touched((count,), np.float64),
@@ -105,6 +129,8 @@ class Kernels:
             scales=self._touched((count, per_row), np.uint16),
             biases=self._touched((count, per_row), np.uint16),
             measure=ctypes.pointer(measured) if measure or blocks else None,
+            importance=library.address(known[0]),
+            moments=library.address(known[1]),
             rows=count,
             width=COLUMNS,
             layout=library.layout(row),
@@ -112,8 +138,9 @@ class Kernels:
             tensor_scale=self._scale(chosen),
             min_scale=chosen.min_scale,
             zero_scale=chosen.zero_scale,
+            method=library.METHODS.get(chosen.method, library.SEARCH),
         )
-        self._kept.append((weight, measured))
+        self._kept.append((weight, measured, known))
         return lambda: self._library.nvfp4_encode(self._number, ctypes.byref(task))
 
     def decode(self, chosen: Recipe) -> Job:
@@ -163,9 +190,50 @@ def one_thread_jobs(kernels: Kernels) -> dict[str, Job]:
     }
     for name in ("mxfp4", "mxfp8", "int4-g32", "int4-g64", "int8-g64", "int8-g128"):
         jobs[name] = kernels.encode(recipe(name))
+        jobs[f"{name}, error"] = kernels.encode(recipe(name), measure=True)
     for name in ("nvfp4-3t", "mxfp8", "int4-g64"):
         jobs[f"decode {name}"] = kernels.decode(recipe(name))
-    return jobs
+    return jobs | method_jobs(kernels)
+
+
+def method_jobs(kernels: Kernels) -> dict[str, Job]:
+    """Each method, plain and measuring."""
+    inputs = moments(COLUMNS)
+    blocks, (rows, columns) = inputs.reshape(COLUMNS // 16, 16, COLUMNS // 16, 16), np.triu_indices(16)
+    triangles = np.stack([blocks[b, :, b] for b in range(COLUMNS // 16)])[:, rows, columns]
+    known = Context(importance_of(np.ascontiguousarray(inputs.diagonal())), moments_of(triangles))
+    chosen = {name: recipe("nvfp4-3t", method=name) for name in ("four-six", "search", "importance", "hessian")}
+    chosen |= {f"{name} search": recipe(name, method="search") for name in ("mxfp4", "int4-g64", "int8-g64")}
+    return {
+        f"{name}{', error' if measure else ''}": kernels.encode(one, measure=measure, context=known)
+        for name, one in chosen.items()
+        for measure in (False, True)
+    }
+
+
+def moments(width: int) -> NDArray[np.float32]:
+    """Second moments of inputs that go together."""
+    x = np.random.default_rng(1).standard_normal((width // 4, width), np.float32) + np.float32(1)
+    return x.T @ x
+
+
+def feedback_job(kernels: Kernels) -> Job:
+    """Feed errors forward in the first rows, a slab at a time, on scales of search."""
+    known = Context(factor=factor_of(moments(COLUMNS), threads=2))
+    chosen = recipe("nvfp4-3t", method="feedback")
+
+    def job() -> None:
+        for start in range(0, FEEDBACK_ROWS, SLAB):
+            slab = kernels.weight[start : start + SLAB]
+            kernels.backend.encode(slab, chosen, kernels.tensor_scale, context=known)
+
+    return job
+
+
+def factor_job(width: int) -> Job:
+    """Factor second moments on two threads."""
+    made = moments(width)
+    return lambda: factor_of(made, threads=2)
 
 
 def on_two_threads(kernels: Kernels, pool: ThreadPoolExecutor) -> Job:
@@ -205,6 +273,8 @@ def report(title: str, best: dict[str, float]) -> None:
     print(f"{'ratio':48} {'measured':>9} {'goal':>8}  prototype")
     for line in RATIOS:
         print(f"{line.title:48} {best[line.job] / best[line.unit]:9.2f} {line.goal:>8}  {line.prototype}")
+    for width in FACTORS:
+        print(f"{f'factor_of, K = {width}, 2 threads: seconds':48} {best[f'factor {width}']:9.2f}")
     print(f"{'encode, 1 thread over 2 threads':48} {best['encode'] / best['two threads']:9.2f} {'>= 1.85':>8}  1.85")
     if "mlx" in best:
         mlx = best["mlx"] * ROWS / MLX_ROWS
@@ -224,12 +294,17 @@ def main() -> None:
     jobs = one_thread_jobs(kernels)
     numpy_backend = NumpyBackend()
     part = weight[:NUMPY_ROWS]
+    jobs |= {f"factor {width}": factor_job(width) for width in FACTORS}
+    jobs["feedback"] = feedback_job(kernels)
     jobs["numpy"] = lambda: numpy_backend.encode(part, recipe("nvfp4-3t"), kernels.tensor_scale, measure=False)
     if mlx := mlx_job(weight):
         jobs["mlx"] = mlx
     with ThreadPoolExecutor(2) as pool:
         jobs["two threads"] = on_two_threads(kernels, pool)
-        report(kernels.backend.title, best_of(repeats, jobs, frozenset({"two threads", "mlx"})))
+        wall = frozenset({"two threads", "mlx", *(f"factor {width}" for width in FACTORS)})
+        best = best_of(repeats, jobs, wall)
+        best["feedback"] *= ROWS / FEEDBACK_ROWS
+        report(kernels.backend.title, best)
 
 
 if __name__ == "__main__":

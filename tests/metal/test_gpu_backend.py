@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, Context, recipe, reference
+from kernels import FORMATS, Context, factor_of, recipe, reference
 from kernels.gpu import backend as module
 from kernels.gpu.backend import GpuBackend, gpu_backend
 from kernels.gpu.library import Library
@@ -54,6 +54,17 @@ def test_a_method_is_done_by_the_kernels_and_proved_once(gpu: GpuBackend, monkey
         assert got.codes.tobytes() == right.codes.tobytes()
         assert got.scales.tobytes() == right.scales.tobytes()
     assert proved == ["importance"]
+
+
+def test_errors_are_fed_forward_to_the_bytes_of_the_reference(gpu: GpuBackend) -> None:
+    known, chosen = (
+        Context(factor=factor_of(np.eye(256, dtype=np.float32) + 0.5)),
+        recipe("nvfp4-3t", method="feedback"),
+    )
+    right = reference.encode(weight(), chosen, 1e-4, known)
+    got = gpu.encode(weight(), chosen, 1e-4, context=known).quantized
+    assert got.codes.tobytes() == right.codes.tobytes()
+    assert got.scales.tobytes() == right.scales.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])

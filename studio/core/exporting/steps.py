@@ -72,7 +72,9 @@ def _identity(job: Export) -> dict[str, Any]:
     }
     plan = sha256_of()
     for choice in job.choices:
-        plan.update(repr((choice.layer.name, choice.recipe, choice.layer.source.meaning)).encode())
+        guide = choice.guide.meaning if choice.guide else ""
+        layer = choice.layer
+        plan.update(repr((layer.name, choice.recipe, guide, layer.source.meaning, layer.lift)).encode())
     return {
         "source": source,
         "plan": plan.hexdigest(),

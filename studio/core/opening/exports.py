@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, recipe
+from kernels import FORMATS, METHODS, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -132,6 +132,7 @@ def _matrices(matrices: Sequence[StoredMatrix]) -> Iterator[Matrix]:
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
     figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
     told = figures if result.quantized else result.reason
+    told += f"; stored times 2**{result.lift}" if result.lift else ""
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
 
@@ -154,5 +155,6 @@ def exported(model: Model) -> Exported | None:
 
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
-        return Choice(layer, recipe(layer.source.format, "floor" if exponent == "floor" else "ceil"))
+        method = result.method if result and result.method in METHODS else "max"
+        return Choice(layer, recipe(layer.source.format, "floor" if exponent == "floor" else "ceil", method))
     return Choice(layer, None, result.reason if result else layer.obstacle)
