@@ -10,7 +10,7 @@ import numpy as np
 from studio import core
 from studio.gui.keeping.shelf import RESULTS, RESULTS_SCHEMA, WORK, Entry, Shelf
 from studio.gui.keeping.work import NO_RULES, Encoder, NewerError, Work, decode
-from studio.gui.layers.choices import BY_PLAN, CODES, Edits, Names, PlanState
+from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Edits, Names, PlanState
 from studio.gui.shell.cards import Message
 from studio.gui.shell.specs import keys_of
 
@@ -82,10 +82,13 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
 def _show_as_exported(found: Found, exported: core.Exported) -> None:
     """The formats that an export holds, and the errors that its manifest states; nothing of it is kept elsewhere."""
     names = Names([choice.layer.name for choice in exported.choices])
-    codes = np.array([CODES[choice.format] if choice.recipe else BY_PLAN for choice in exported.choices], np.int8)
+    chosen = [
+        (CODES[one.format], METHOD_CODES[one.method]) if one.recipe else (BY_PLAN, BY_PLAN) for one in exported.choices
+    ]
+    codes, methods = np.array(chosen, np.int8).reshape(-1, 2).T
     plan = core.Plan((), title="As it was exported", exponent=exported.exponent)
     found.exported, found.asked = exported, None
-    found.work = Work((PlanState(plan, NO_RULES, Edits(names, codes)),))
+    found.work = Work((PlanState(plan, NO_RULES, Edits(names, codes, methods)),))
     results = {result.name: result for result in exported.results}
     for choice in exported.choices:
         if choice.recipe:

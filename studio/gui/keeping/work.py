@@ -10,9 +10,20 @@ from numpy.typing import NDArray
 
 from studio import core
 from studio.gui.keeping.ranges import numbers_of, ranges
-from studio.gui.layers.choices import BY_PLAN, CODES, FORMAT_NAMES, Edits, Indices, Names, PlanState
+from studio.gui.layers.choices import (
+    BY_PLAN,
+    CODES,
+    FORMAT_NAMES,
+    METHOD_CODES,
+    METHOD_NAMES,
+    Codes,
+    Edits,
+    Indices,
+    Names,
+    PlanState,
+)
 
-SCHEMA = 1
+SCHEMA = 2
 MOST_PLANS = 12
 """Plans that undo can go back to after opening: each is worked out for every layer."""
 
@@ -45,7 +56,7 @@ class Work:
 
     @property
     def by_hand(self) -> int:
-        """How many layers have a format chosen by hand."""
+        """How many layers have something chosen by hand."""
         return len(self.now.edits)
 
     @property
@@ -137,14 +148,21 @@ class Encoder:
             before = state
 
     def _change(self, before: Edits | None, after: Edits) -> dict[str, Any]:
-        codes = after.codes
-        changed = codes != (before.codes if before is not None else BY_PLAN)
-        chosen = np.unique(codes[changed & (codes != BY_PLAN)]).tolist()
-        found = {FORMAT_NAMES[code]: ranges(np.flatnonzero(changed & (codes == code))) for code in chosen}
-        return {"set": found, "drop": ranges(np.flatnonzero(changed & (codes == BY_PLAN)))}
+        found, drop = _difference(before.codes if before else BY_PLAN, after.codes, FORMAT_NAMES)
+        methods, drop_methods = _difference(before.methods if before else BY_PLAN, after.methods, METHOD_NAMES)
+        how = {"methods": methods, "drop_methods": drop_methods} if methods or drop_methods else {}
+        return {"set": found, "drop": drop, **how}
 
     def _ranges(self, names: Sequence[str]) -> str:
         return ranges(self._index[name] for name in names if name in self._index)
+
+
+def _difference(before: Codes | int, after: Codes, names: Sequence[str]) -> tuple[dict[str, str], str]:
+    """The layers that have something else by hand, by what it is, and those that have nothing any more."""
+    changed = after != before
+    chosen = np.unique(after[changed & (after != BY_PLAN)]).tolist()
+    found = {names[code]: ranges(np.flatnonzero(changed & (after == code))) for code in chosen}
+    return found, ranges(np.flatnonzero(changed & (after == BY_PLAN)))
 
 
 def _place(plans: list[core.Plan], plan: core.Plan) -> int:
@@ -186,8 +204,13 @@ def _decoded(said: dict[str, Any]) -> Work:
 def _changed(edits: Edits, step: Mapping[str, Any]) -> Edits:
     count = len(edits.codes)
     found = edits.changed(numbers_of(step["drop"], count), BY_PLAN)
+    found = found.with_methods(numbers_of(step.get("drop_methods", ""), count), BY_PLAN)
     for value, numbers in step["set"].items():
         if value not in CODES:
             raise ValueError(f"unknown format {value}")
         found = found.changed(numbers_of(numbers, count), CODES[value])
+    for value, numbers in step.get("methods", {}).items():
+        if value not in core.METHODS:
+            raise ValueError(f"unknown method {value}")
+        found = found.with_methods(numbers_of(numbers, count), METHOD_CODES[value])
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from PySide6.QtGui import QKeySequence
 
-MENUS = ("File", "Edit", "Select", "Run", "Format", "View", "Help")
+MENUS = ("File", "Edit", "Select", "Run", "Format", "Method", "View", "Help")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,3 +245,11 @@ def format_specs(formats: Mapping[str, str]) -> list[Spec]:
     ]
     keep = Spec("format:keep", "&Keep as it is", "Do not quantize the selection.", ("0",))
     return [replace(spec, when="choice", local=True, menu="Format") for spec in (*named[:9], keep)]
+
+
+def method_specs(methods: Mapping[str, str]) -> list[Spec]:
+    """An action for each method (name -> title) under Alt and its number."""
+    return [
+        Spec(f"method:{name}", name, f"For the selection: {title}.", (f"Alt+{n}",), when="choice", menu="Method")
+        for n, (name, title) in enumerate(methods.items(), 1)
+    ]

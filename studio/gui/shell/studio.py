@@ -36,7 +36,7 @@ from studio.gui.shell.notices import Notices
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.several import about_several, of_same_layers
-from studio.gui.shell.specs import format_specs
+from studio.gui.shell.specs import format_specs, method_specs
 from studio.gui.shell.status import Status
 from studio.gui.shell.theme import Theme
 from studio.gui.shell.warning_line import WarningLine
@@ -65,6 +65,8 @@ class Studio(QObject):
         self._window, self._settings, self._session, self._compute = window, settings, session, compute
         self._actions = window.actions_of
         for spec in format_specs({name: row.title for name, row in core.FORMATS.items()}):
+            self._actions.add(spec)
+        for spec in method_specs({name: row.title for name, row in core.METHODS.items()}):
             self._actions.add(spec)
         window.fill_menus()
         self._make_parts()
@@ -124,6 +126,7 @@ class Studio(QObject):
         self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
+        self.plan_bar.method_wanted.connect(self.editing.set_plan_method)
         self.workspace.layers.menu_wanted.connect(lambda at: show_row_menu(self.workspace.layers, self._actions, at))
         self.editing.report_wanted.connect(self.reports.write)
         table = self.workspace.layers.table
@@ -163,6 +166,7 @@ class Studio(QObject):
         found |= {name: getattr(editing, name) for name in (*same, *chosen)}
         found |= {page.key: partial(self.workspace.show_page, page.key) for page in PAGES}
         found |= {f"format:{name}": partial(editing.set_format, name) for name in (*core.FORMATS, core.KEEP)}
+        found |= {f"method:{name}": partial(editing.set_method, name) for name in core.METHODS}
         return {**found, "inspect": self._inspect}
 
     def reasons(self) -> dict[str, str]:
