@@ -1,6 +1,7 @@
 """Numerics of 4-bit and 8-bit weight formats: arrays in, arrays out; knows no models, files or windows."""
 
-from kernels.context import Context, importance_of, moments_of
+from kernels.context import Context, Factor, importance_of, moments_of
+from kernels.feedback import factor_of
 from kernels.fidelity import Census, Fidelity
 from kernels.formats import FORMATS, Format, Recipe, recipe
 from kernels.methods import METHODS, Method, available
@@ -13,6 +14,7 @@ __all__ = [
     "METHODS",
     "Census",
     "Context",
+    "Factor",
     "Fidelity",
     "Format",
     "Method",
@@ -20,6 +22,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "available",
+    "factor_of",
     "importance_of",
     "moments_of",
     "recipe",

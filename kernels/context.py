@@ -1,6 +1,7 @@
 """Context: what is known of the inputs of one matrix, in whole numbers, so that every backend decides alike."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,32 @@ MOMENTS_MAX = 16383
 FLOOR = 1 / 256
 """Share of a block's mean importance that every column has at least: a column never active is not free to be wrong."""
 
+_Whole = TypeVar("_Whole", np.uint16, np.int16)
+
 _ROWS, _COLUMNS = np.triu_indices(BLOCK)
 _DIAGONAL = _ROWS == _COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """How errors are fed forward over the columns of a matrix [rows, K]; made by `kernels.feedback.factor_of`.
+
+    order: int32 [K], the columns in the order in which they are quantized.
+    feedback: float32 [K, K], C-contiguous, in that order: [i, c] is the share of the error of column i that column c
+        makes up for; zero on and below the diagonal.
+    """
+
+    order: NDArray[np.int32]
+    feedback: NDArray[np.float32]
+
+    def check(self, width: int) -> None:
+        """Raise ValueError when this is not the factor of matrices [rows, `width`]."""
+        if self.order.shape != (width,) or self.feedback.shape != (width, width):
+            raise ValueError(f"[encode] factor must be of {width} columns, got {self.feedback.shape}")
+        if not np.array_equal(np.sort(self.order), np.arange(width)):
+            raise ValueError("[encode] factor must have every column once in its order")
+        if self.order.dtype != np.int32 or self.feedback.dtype != np.float32 or not self.feedback.flags.c_contiguous:
+            raise TypeError(f"[encode] factor must be int32 and C-contiguous float32, got {self.feedback.dtype}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +50,23 @@ class Context:
     importance: uint16 [K], at most 8191, mean squares of the input columns, relative within each block of 16.
     moments: int16 [K / 16, 136], upper triangles of the second moments of each block of input columns, entries off the
         diagonal doubled, relative within each block: the largest on the diagonal is 16383.
+    factor: how errors are fed forward.
     """
 
     importance: NDArray[np.uint16] | None = None
     moments: NDArray[np.int16] | None = None
+    factor: Factor | None = None
+
+    def used(self, method: str, width: int) -> tuple[NDArray[np.uint16] | None, NDArray[np.int16] | None]:
+        """What `method` weighs errors by in a matrix of `width` columns: importance, moments or neither, contiguous.
+
+        Raises ValueError when it is not that of so many columns.
+        """
+        if method in ("hessian", "feedback") and self.moments is not None:
+            return None, _fitting(self.moments, np.int16, (width // BLOCK, TRIANGLE), "moments")
+        if method in ("importance", "hessian", "feedback") and self.importance is not None:
+            return _fitting(self.importance, np.uint16, (width,), "importance"), None
+        return None, None
 
 
 def importance_of(mean_square: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -59,6 +97,12 @@ def moments_of(triangles: NDArray[np.float32]) -> NDArray[np.int16]:
     doubled = found / largest * np.where(_DIAGONAL, MOMENTS_MAX, 2 * MOMENTS_MAX)
     whole: NDArray[np.int16] = np.clip(np.rint(doubled), -2 * MOMENTS_MAX, 2 * MOMENTS_MAX).astype(np.int16)
     return whole
+
+
+def _fitting(part: NDArray[_Whole], dtype: type[_Whole], shape: tuple[int, ...], what: str) -> NDArray[_Whole]:
+    if part.shape != shape or part.dtype != dtype:
+        raise ValueError(f"[context] {what} must be {np.dtype(dtype)} {shape}, got {part.dtype} {part.shape}")
+    return np.ascontiguousarray(part)
 
 
 def _checked(numbers: NDArray[np.floating], what: str) -> NDArray[np.float64]:

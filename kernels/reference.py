@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import search
+from kernels import feedback, search
 from kernels.backend import Encoded, Weight
-from kernels.context import Context
+from kernels.context import BLOCK, Context, Factor
 from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import TENSOR_SCALE_DIVISOR, Format, Recipe
 from kernels.quantized import Quantized
@@ -94,8 +94,23 @@ def _divide(weights: Float32, scale: Float32) -> Float32:
 
 def _encode_nvfp4(blocks: Float32, recipe: Recipe, g: np.float32, context: Context) -> tuple[Bytes, Bytes]:
     scales = nvfp4_scales(blocks, recipe, g, context)
-    factor = e4m3_decode(scales) * g
-    return e2m1_encode(_divide(blocks, factor[..., None])), scales
+    scale = e4m3_decode(scales) * g
+    if recipe.method == "feedback" and context.factor is not None:
+        return feed_forward(blocks, scale, context.factor), scales
+    return e2m1_encode(_divide(blocks, scale[..., None])), scales
+
+
+def feed_forward(blocks: Float32, scale: Float32, factor: Factor) -> Bytes:
+    """E2M1 codes 0..15 of blocks [..., K / 16, 16] with scales [..., K / 16], errors fed forward; see `feedback`."""
+    scales = scale.reshape(-1, scale.shape[-1])
+
+    def quantize(column: int, targets: Float32) -> tuple[Bytes, Float32]:
+        own = scales[:, column // BLOCK]
+        codes = e2m1_encode(_divide(targets, own))
+        return codes, e2m1_decode(codes) * own
+
+    rows = blocks.reshape(len(scales), -1)
+    return feedback.feed_forward(rows, factor, quantize).reshape(blocks.shape)
 
 
 def nvfp4_scales(blocks: Float32, recipe: Recipe, g: np.float32, context: Context) -> Bytes:

@@ -36,6 +36,9 @@ NVFP4_MAX, MX_MAX = 511, 1023
 SHRINK = tuple(1 - step / 32 for step in range(8))
 """Candidates of `search` for affine groups: what scale and bias are multiplied by."""
 
+FAR = 256
+"""Steps from zero to the far end of a group from which it is not shrunk: its numbers would not fit into 16 bits."""
+
 _LEVELS = np.array([0, 32, 64, 96, 128, 192, 256, 384], np.int32)
 _FROM = np.array([16, 48, 80, 112, 160, 224, 320], np.int32)
 _TRIANGLE = np.triu_indices(BLOCK)
@@ -98,12 +101,13 @@ def errors(weights: Whole, multiplier: Whole, most: int) -> tuple[Whole, NDArray
 
 def cost_of(context: Context, method: str, count: int) -> Callable[[Whole], Whole]:
     """What the errors [..., count, 16] of blocks cost, whole numbers [..., count], below 2**31."""
-    if method in ("hessian", "feedback") and context.moments is not None:
+    importance, moments = context.used(method, count * BLOCK)
+    if moments is not None:
         upper = np.zeros((count, BLOCK, BLOCK), np.int32)
-        upper[:, _TRIANGLE[0], _TRIANGLE[1]] = context.moments
+        upper[:, _TRIANGLE[0], _TRIANGLE[1]] = moments
         return lambda e: (((np.einsum("bij,...bj->...bi", upper, e) + 2048) >> 12) * e).sum(axis=-1, dtype=np.int32)
-    if method in ("importance", "hessian", "feedback") and context.importance is not None:
-        weight = context.importance.astype(np.int32).reshape(count, BLOCK)
+    if importance is not None:
+        weight = importance.astype(np.int32).reshape(count, BLOCK)
         return lambda e: (weight * (e * e)).sum(axis=-1, dtype=np.int32)
     return lambda e: (e * e).sum(axis=-1, dtype=np.int32)
 
@@ -124,12 +128,14 @@ def choose_exponent(blocks: Float32, first: Bytes) -> Bytes:
 def choose_shrink(blocks: Float32, scale: Float32, steps: Float32, bits: int) -> Float32:
     """What the scale and the bias of each affine group [..., block] are multiplied by.
 
-    `scale` [...] is that of `max`, whose codes are w / scale - `steps`. x is w / scale in 1/64; a candidate f turns it
-    into x * m / 4096 with m = 4096 / f rounded, whose codes are whole numbers of 64 and whose errors count f**2.
+    `scale` [...] is that of `max`, whose codes are w / scale - `steps`; a group that reaches further than `FAR` steps
+    from zero keeps it. x is w / scale in 1/64; a candidate f turns it into x * m / 4096 with m = 4096 / f rounded, at
+    most 2**15, whose codes are whole numbers of 64 and whose errors count f**2.
     """
     most = 2**bits - 1
-    whole = np.rint(np.clip(blocks / scale[..., None], -512, 512) * np.float32(64)).astype(np.int32)
-    offset = np.rint(steps).astype(np.int32)[..., None]
+    whole = np.rint(np.clip(blocks / scale[..., None], -320, 320) * np.float32(64)).astype(np.int32)
+    near = (steps >= -FAR) & (steps <= FAR - most)
+    offset = np.where(near, steps, 0).astype(np.int32)[..., None]
     best, found = np.full(scale.shape, np.inf, np.float32), np.ones(scale.shape, np.float32)
     for factor in SHRINK:
         scaled = (whole * int(np.rint(4096 / factor)) + 2048) >> 12
@@ -137,4 +143,4 @@ def choose_shrink(blocks: Float32, scale: Float32, steps: Float32, bits: int) ->
         error = np.clip(scaled - ((code + offset) << 6), -WEIGHT_MAX, WEIGHT_MAX)
         total = np.float32(factor * factor) * (error * error).sum(axis=-1, dtype=np.int32).astype(np.float32)
         found, best = np.where(total < best, np.float32(factor), found), np.minimum(total, best)
-    return found
+    return np.where(near, found, np.float32(1))

@@ -1,7 +1,7 @@
 """Tables and sentences about models, plans and outcomes, for the command line."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -85,20 +85,22 @@ def show_plan(
 ) -> None:
     """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
     for choice in choices:
-        console.emit("choice", name=choice.layer.name, format=choice.format, nbytes=choice.nbytes, reason=choice.reason)
+        said = {"format": choice.format, "nbytes": choice.nbytes, "reason": choice.reason, "lift": choice.layer.lift}
+        console.emit("choice", name=choice.layer.name, **said)
     rows = [
         (
             core.printable(c.layer.name),
             c.layer.role,
             _shape(c.layer.shape),
-            c.format,
+            f"{c.format} x 2**{c.layer.lift}" if c.layer.lift else c.format,
+            c.method,
             core.size_text(c.layer.nbytes),
             core.size_text(c.nbytes),
             core.printable(c.reason),
         )
         for c in choices
     ]
-    console.table(("layer", "role", ">shape", "format", ">before", ">after", "why it is kept"), rows)
+    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why it is kept"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)
@@ -175,7 +177,7 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(
-            ("layer", "format", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
+            ("layer", "format", "method", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
             [_layer_row(result) for result in ranked],
         )
     console.say(
@@ -183,6 +185,77 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
         f"{outcome.bits_per_weight:.2f} bits per weight, relative error {outcome.rel_err:.4f} "
         f"over {outcome.quantized_count / max(outcome.count, 1):.1%} of the weights"
     )
+    if said := core.methods_used(outcome.layers):
+        console.say(said)
+
+
+def show_quality(quality: core.Quality, console: Console) -> None:
+    """What an evaluation found: a line per model, the source first."""
+    rows = [_quality_row(row) for row in (*([quality.source] if quality.source else []), *quality.models)]
+    columns = (
+        "model",
+        "format",
+        "method",
+        ">rel_err",
+        ">perplexity",
+        ">increase",
+        ">KL to source",
+        ">top-1",
+        ">seconds",
+    )
+    console.table(columns, rows)
+    text = quality.text
+    console.say(
+        f"\n{core.printable(text.name)}: {core.counted(text.windows, 'window')} of {text.length:,} tokens, "
+        f"{quality.runtime} {quality.version} in float32; ± is one standard error over windows"
+    )
+    if not quality.source:
+        console.say("Without its source only perplexity is known: --against SRC adds KL and agreement.")
+
+
+def _quality_row(row: core.Evaluated) -> tuple[str, ...]:
+    return (
+        core.printable(row.name),
+        row.format,
+        row.method or "-",
+        "-" if row.rel_err is None else f"{row.rel_err:.4f}",
+        _noisy(row.perplexity, "%.2f"),
+        _noisy(row.increase, "%+.1f", 100, " %"),
+        _noisy(row.kl, "%.4f"),
+        _noisy(row.top1, "%.1f", 100, " %"),
+        f"{row.seconds:.0f}",
+    )
+
+
+def _noisy(found: core.Estimate | None, form: str, factor: float = 1, unit: str = "") -> str:
+    return core.noisy(found, form, factor, unit) if found else "-"
+
+
+def show_replies(events: Iterable[core.Event], console: Console) -> None:
+    """What each side made of a prompt, the first token that is another one in brackets."""
+    texts: dict[str, str] = {}
+    for event in events:
+        match event:
+            case core.Loaded(runtime, version, _):
+                console.log(f"{runtime} {version}, in float32")
+            case core.Token(side, index, token, text, differs):
+                console.emit("token", side=side, index=index, token=token, text=text, differs=differs)
+                texts[side] = texts.get(side, "") + (f"[{text}]" if differs else text)
+            case core.ReplyDone(differs_at):
+                console.emit("finished", differs_at=differs_at)
+                _show_texts(texts, differs_at, console)
+
+
+def _show_texts(texts: Mapping[str, str], differs_at: int | None, console: Console) -> None:
+    for side, text in texts.items():
+        console.say(f"{side}:\n{_lines(text)}\n")
+    if len(texts) > 1:
+        console.say("Both say the same." if differs_at is None else f"They differ from token {differs_at + 1} on.")
+
+
+def _lines(text: str) -> str:
+    """What a model said, its line ends kept, all else that a terminal would take for an order escaped."""
+    return "\n".join(core.printable(line, len(line) * 10 + 1) for line in text.split("\n"))
 
 
 def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
@@ -190,6 +263,7 @@ def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
     return (
         core.printable(result.name),
         result.format,
+        result.method,
         f"{result.rel_err:.4f}",
         f"{result.snr:.1f} dB",
         f"{result.vanished_share:.2%}",

@@ -4,15 +4,15 @@ import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from kernels.backend import Backend, Encoded, Weight
-from kernels.context import Context
+from kernels.context import Context, Factor
 from kernels.cpu import library
-from kernels.cpu.vectorized import NumpyBackend
 from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
 from kernels.formats import Format, Recipe
 from kernels.quantized import Quantized
@@ -64,12 +64,16 @@ class CpuBackend:
         measure: bool = True,
         blocks: bool = False,
     ) -> Encoded:
-        """See `Backend.encode`."""
-        if recipe.method != "max":
-            return NumpyBackend().encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
+        """See `Backend.encode`.
+
+        Feeding errors forward takes 5.1 bytes a weight and 256 a row beside the result, rows counted in sixty-fours.
+        """
+        if recipe.method == "feedback" and context is not None and context.factor is not None:
+            return self._feed_forward(weight, recipe, tensor_scale, context, context.factor, measure, blocks)
         row = recipe.format
         dtype = _dtype(weight, "encode")
         rows, width = _slab(weight, row)
+        importance, moments = (context or Context()).used(recipe.method, width)
         codes = np.empty((rows, width * row.bits // 8), np.uint8)
         scales = np.empty((rows, width // row.block), weight.dtype if row.affine else np.uint8)
         biases = np.empty_like(scales) if row.affine else None
@@ -80,6 +84,8 @@ class CpuBackend:
             scales=library.address(scales),
             biases=library.address(biases),
             measure=ctypes.pointer(measured.structure) if measured else None,
+            importance=library.address(importance),
+            moments=library.address(moments),
             rows=rows,
             width=width,
             layout=library.layout(row),
@@ -88,10 +94,49 @@ class CpuBackend:
             min_scale=recipe.min_scale,
             zero_scale=recipe.zero_scale,
             floor_exponent=recipe.exponent == "floor",
+            method=library.METHODS.get(recipe.method, library.SEARCH),
         )
-        self._library.nvfp4_encode(self._number, ctypes.byref(task))
+        if self._library.nvfp4_encode(self._number, ctypes.byref(task)):
+            raise MemoryError("[encode] no memory to lay out what is known of the columns")
         scale = np.array(tensor_scale, np.float32) if row.tensor_scale else None
         return Encoded(Quantized(row, codes, scales, biases, scale), measured.fidelity(width) if measured else None)
+
+    def _feed_forward(
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float,
+        context: Context,
+        factor: Factor,
+        measure: bool,
+        blocks: bool,
+    ) -> Encoded:
+        """Scales first, then codes under them; see `kernels.feedback`."""
+        row = recipe.format
+        rows, width = _slab(weight, row)
+        factor.check(width)
+        plain = replace(recipe, method="hessian")
+        scales = self.encode(weight, plain, tensor_scale, context=context, measure=False).quantized.scales
+        codes = np.empty((rows, width * row.bits // 8), np.uint8)
+        measured = _Measured(rows, width // row.block, blocks) if measure or blocks else None
+        task = library.FeedbackTask(
+            weight=library.address(weight),
+            scales=library.address(scales),
+            order=library.address(factor.order),
+            feedback=library.address(factor.feedback),
+            codes=library.address(codes),
+            measure=ctypes.pointer(measured.structure) if measured else None,
+            rows=rows,
+            width=width,
+            layout=library.layout(row),
+            dtype=_dtype(weight, "encode"),
+            tensor_scale=tensor_scale,
+        )
+        if self._library.nvfp4_feedback(self._number, ctypes.byref(task)):
+            raise MemoryError("[encode] no memory for the errors that are fed forward")
+        scale = np.array(tensor_scale, np.float32) if row.tensor_scale else None
+        quantized = Quantized(row, codes, scales, None, scale)
+        return Encoded(quantized, measured.fidelity(width) if measured else None)
 
     def decode(self, quantized: Quantized, dtype: Any = np.float32) -> Weight:
         """See `Backend.decode`; also takes a stack [E, rows, K / ...] with one tensor scale per matrix."""

@@ -181,6 +181,10 @@ def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, context: Context,
             scales = search.choose_exponent(blocks, scales.reshape(blocks.shape[:-1])).reshape(-1)
         factor = reference.e8m0_decode(scales)
     out.scales.reshape(-1)[:] = scales
+    if recipe.method == "feedback" and context.factor is not None:
+        codes = reference.feed_forward(blocks, factor.reshape(blocks.shape[:-1]), context.factor)
+        _store(codes.reshape(-1, row.block).T, row, out.codes)
+        return
     magnitude /= np.where(factor == 0, np.float32(np.inf), factor)
     codes = _e2m1(magnitude) if row.element == "e2m1" else _e4m3(magnitude)
     codes |= negative.view(np.uint8) << np.uint8(row.bits - 1)

@@ -16,25 +16,33 @@ from studio.core.errors import (
     ThresholdExceeded,
 )
 from studio.core.events import (
+    EvaluationDone,
     Event,
     Finished,
     LayerDone,
+    Lifted,
+    Loaded,
+    ModelDone,
+    Occupies,
     Progress,
+    ReplyDone,
     Resumed,
     ShardWritten,
     Started,
+    Token,
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, refuse
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
+from studio.core.exporting.writing import check_writable
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.jobs import Machine, export, keep_nonfinite, measure, start, validate, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
@@ -43,6 +51,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     DEFAULT_METHOD,
@@ -60,14 +69,22 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
-from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
-from studio.core.resources import demo_checkpoint, resources
-from studio.core.results import LayerResult, histogram_edges, result_of
+from studio.core.quality.candidates import Candidate, as_planned, as_stored
+from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.generation import Generation, Prompt, generate
+from studio.core.quality.noise import Estimate
+from studio.core.quality.results import Evaluated, Quality, exceeded
+from studio.core.reporting.pages import noisy, size_text
+from studio.core.reporting.quality_report import check_quality_reports, save_quality, write_quality
+from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
+from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
+from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
+from studio.core.statistics import StatisticsFile, gaps, open_statistics, with_statistics
 
 __all__ = [
     "BUG",
@@ -84,34 +101,48 @@ __all__ = [
     "ZONE_STARTS",
     "BackendError",
     "BlockDetail",
+    "Candidate",
     "CheckpointError",
     "Choice",
     "Claim",
     "Comparison",
     "Engine",
     "ErrorMap",
+    "Estimate",
+    "Evaluated",
+    "EvaluationDone",
     "Event",
     "Export",
     "ExportError",
     "Exported",
     "Finished",
     "FormatDetail",
+    "Generation",
     "Layer",
     "LayerDetail",
     "LayerDone",
     "LayerFailed",
     "LayerResult",
     "Layout",
+    "Lifted",
+    "Lifting",
+    "Loaded",
     "Machine",
     "MemoryLimitError",
     "Model",
+    "ModelDone",
+    "Occupies",
     "Outcome",
     "Pair",
     "Place",
     "Plan",
     "PlanError",
     "Progress",
+    "Prompt",
+    "Quality",
+    "Reading",
     "Regime",
+    "ReplyDone",
     "ResultCache",
     "ResultLines",
     "Resumed",
@@ -119,15 +150,22 @@ __all__ = [
     "ScaleGroups",
     "ShardWritten",
     "Started",
+    "StatisticsFile",
     "Steps",
     "StudioError",
     "ThresholdExceeded",
     "Tiers",
+    "Token",
     "Warned",
     "__version__",
+    "as_planned",
+    "as_stored",
     "block_steps",
+    "calibration_text",
     "changes",
+    "check_quality_reports",
     "check_reports",
+    "check_writable",
     "choice_text",
     "choose_by_rule",
     "choose_format",
@@ -139,11 +177,16 @@ __all__ = [
     "deciding_rules",
     "demo_checkpoint",
     "estimate",
+    "evaluate",
+    "evaluation_text",
+    "exceeded",
     "expert_index",
     "export",
     "exported",
     "exported_results",
     "fitted",
+    "gaps",
+    "generate",
     "hand_rules",
     "histogram_edges",
     "include_rule",
@@ -153,12 +196,16 @@ __all__ = [
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
+    "lift",
     "likeness",
     "load_plan",
     "measure",
+    "methods_used",
     "no_tiers",
+    "noisy",
     "nothing_chosen",
     "open_model",
+    "open_statistics",
     "plan_from_json",
     "prepare",
     "prepare_estimates",
@@ -173,6 +220,7 @@ __all__ = [
     "resources",
     "result_of",
     "save_plan",
+    "save_quality",
     "size_text",
     "sized",
     "start",
@@ -181,6 +229,8 @@ __all__ = [
     "totals",
     "validate",
     "verify",
+    "with_statistics",
+    "write_quality",
     "write_reports",
     "wrong_name",
 ]

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.outcome import Outcome
+from studio.core.planning.lifting import Lifting
+from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "quantize", "verify"]
+Phase = Literal["measure", "lift", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,84 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """Both sides are ready for prompts; `chat` tells whether there is a chat template."""
+
+    runtime: str
+    version: str
+    chat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The token at `index` of a continuation, by the source or the model, and the text that it adds.
+
+    `differs` marks the first index where the two sides have different tokens.
+    """
+
+    side: Literal["source", "model"]
+    index: int
+    token: int
+    text: str
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDone:
+    """Both sides are through with a prompt; the first index where they differ, None where they never do."""
+
+    differs_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """It is known which powers of two an export is to be lifted by."""
+
+    lifting: Lifting
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
     outcome: Outcome
 
 
-Event = Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Finished
+@dataclass(frozen=True, slots=True)
+class Occupies:
+    """The job takes up to `nbytes` of disk in `folder` while it runs, and gives them back."""
+
+    folder: Path
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDone:
+    """One model of an evaluation was run on all windows."""
+
+    row: Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationDone:
+    """An evaluation is through."""
+
+    quality: Quality
+
+
+Event = (
+    Started
+    | Progress
+    | LayerDone
+    | Resumed
+    | ShardWritten
+    | Warned
+    | Occupies
+    | ModelDone
+    | EvaluationDone
+    | Loaded
+    | Token
+    | ReplyDone
+    | Lifted
+    | Finished
+)

@@ -5,19 +5,29 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.fidelity import MAGNITUDE_BINS
 from kernels.machines import choose
 from studio.core.errors import BackendError, MemoryLimitError
-from studio.core.events import Event, Finished, LayerDone, Started
+from studio.core.events import Event, Finished, LayerDone, Lifted, Progress, Started
 from studio.core.exporting import steps, verification
 from studio.core.exporting.export import Export
 from studio.core.model import Model
 from studio.core.outcome import Outcome
+from studio.core.planning.lift_groups import lift_groups
+from studio.core.planning.lifting import (
+    LIFTED,
+    Lifting,
+    Magnitudes,
+    check_liftable,
+    exponents,
+)
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
+from studio.core.running.magnitudes import magnitudes
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.passes import nonfinite
 from studio.core.running.pipeline import run, work
@@ -110,6 +120,32 @@ def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, 
         else choice
         for choice in choices
     )
+
+
+def lift(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
+    """Find the powers of two that let the block scales of `choices` lose least; what they touch is read once.
+
+    The choices are those of an `Export`, which its layout can store. The last event is `Lifted`, for `prepare`. Raises
+    PlanError when there is nothing that lifting helps.
+    """
+    formats = {choice.layer.name: choice.format for choice in choices}
+    check_liftable(choices)
+    groups, refused = lift_groups(model)
+    helped = [group for group in groups if any(formats[layer.name] == LIFTED for layer in group.layers)]
+    layers = [layer for group in helped for layer in group.layers]
+    yield Started("lift", sum(layer.nbytes for layer in layers), len(layers))
+    blocked = frozenset(name for name, format_ in formats.items() if format_ == LIFTED)
+    sizes = magnitudes(started, layers, blocked)
+    powers: dict[str, int] = {}
+    done = 0
+    for group in helped:
+        known: dict[str, Magnitudes] = {}
+        for layer, found in islice(sizes, len(group.layers)):
+            known[layer.name] = found
+            done += layer.nbytes
+            yield Progress("lift", done, layer.name)
+        powers |= exponents(group, formats, known)
+    yield Lifted(Lifting(powers, {name: why for name, why in refused.items() if name in blocked}))
 
 
 def export(started: Engine, job: Export) -> Iterator[Event]:

@@ -135,7 +135,8 @@ class Layer:
 
     `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be kept, `obstacle` says why.
     `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
-    `guide` is what is known of its inputs, None where nothing is.
+    `guide` is what is known of its inputs, None where nothing is. `lift` is the power of two that its weights are
+    multiplied by as they are read, see `studio.core.planning.lifting`.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Layer:
     obstacle: str = ""
     expert: int | None = None
     guide: Guide | None = None
+    lift: int = 0
 
     @property
     def stored(self) -> Stored:
@@ -184,8 +186,8 @@ class Layer:
 
     @property
     def widened(self) -> bool:
-        """True when a kept layer is decoded and written anew instead of copied byte for byte."""
-        return self.kept_dtype != self.tensor.dtype
+        """True when a kept layer is decoded, or multiplied, and written anew instead of copied byte for byte."""
+        return self.kept_dtype != self.tensor.dtype or self.lift != 0
 
     @property
     def whole(self) -> Matrix:

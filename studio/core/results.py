@@ -1,8 +1,9 @@
 """What a run found out: plain numbers per layer and in total, ready for JSON."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -51,7 +52,8 @@ class LayerResult:
     count: weights. nbytes_in, nbytes_out: stored bytes before and after. sum_squares, sum_error: sums of w**2 and of
     squared errors, which add up over layers. vanished: non-zero weights that became zero; vanished_rows: rows, of
     `rows`, with weights all of which did. scale_counts: blocks per
-    scale byte. tensor_scales: the multipliers g, one per matrix.
+    scale byte. tensor_scales: the multipliers g, one per matrix. lift: the power of two that the stored layer is
+    multiplied by; sums, errors and statistics are those of the weights before it.
     """
 
     name: str
@@ -75,6 +77,7 @@ class LayerResult:
     tensor_scales: tuple[float, ...] = ()
     scale_counts: Counts = NO_COUNTS
     statistics: Statistics | None = None
+    lift: int = 0
 
     @property
     def quantized(self) -> bool:
@@ -139,7 +142,7 @@ class LayerResult:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LayerResult":
         """The result that `to_json` described."""
-        late = {"rows": 0, "vanished_rows": 0}  # not in what the first version wrote
+        late = {"rows": 0, "vanished_rows": 0, "lift": 0}  # not in what the first version wrote
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data or key not in late}
         fields |= {key: tuple(fields[key]) for key in ("shape", "tensor_scales")}
         fields["scale_counts"] = Counts(fields["scale_counts"])
@@ -147,6 +150,16 @@ class LayerResult:
             lists = {"quantiles": tuple(known["quantiles"]), "histogram": Counts(known["histogram"])}
             fields["statistics"] = Statistics(**{**known, **lists})
         return cls(**fields)
+
+
+_GUIDES = {"norm": " by the norm in front", "statistics": " by statistics of the inputs", "": ""}
+
+
+def methods_used(results: Iterable[LayerResult]) -> str:
+    """A sentence on how the codes of quantized layers were chosen; "" when there are none."""
+    used = Counter((result.method or "max", result.guide) for result in results if result.quantized)
+    parts = [f"{method}{_GUIDES[guide]} ({counted(n, 'layer')})" for (method, guide), n in used.most_common()]
+    return f"Scales and codes: {', '.join(parts)}." if parts else ""
 
 
 def finite(value: Any) -> Any:
@@ -213,6 +226,7 @@ def result_of(choice: Choice, **measured: Any) -> LayerResult:
         nbytes_out=choice.nbytes,
         method=choice.method,
         guide=choice.guide.origin if choice.guide else "",
+        lift=layer.lift,
         **measured,
     )
 
@@ -220,16 +234,23 @@ def result_of(choice: Choice, **measured: Any) -> LayerResult:
 def layer_result(
     choice: Choice, distribution: Statistics | None, errors: ErrorTally, tensor_scales: Sequence[float] = ()
 ) -> LayerResult:
-    """The result for one layer from the tally of its slabs."""
+    """The result for one layer from the tally of its slabs, which may be multiplied by a power of two."""
+    once = 2.0**-choice.layer.lift
     return result_of(
         choice,
-        sum_squares=errors.sum_squares,
-        sum_error=errors.sum_error,
-        max_error=errors.max_error,
+        sum_squares=errors.sum_squares * once**2,
+        sum_error=errors.sum_error * once**2,
+        max_error=errors.max_error * once,
         vanished=errors.vanished,
         rows=errors.rows,
         vanished_rows=errors.vanished_rows,
         tensor_scales=tuple(float(g) for g in tensor_scales),
         scale_counts=NO_COUNTS if errors.scale_counts is None else Counts.of(errors.scale_counts),
-        statistics=distribution,
+        statistics=distribution and _scaled(distribution, once),
     )
+
+
+def _scaled(known: Statistics, factor: float) -> Statistics:
+    """The distribution of the weights times `factor`, a power of two."""
+    quantiles = tuple(factor * value for value in known.quantiles)
+    return replace(known, max_abs=factor * known.max_abs, sigma=factor * known.sigma, quantiles=quantiles)

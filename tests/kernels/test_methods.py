@@ -74,6 +74,15 @@ def test_search_never_loses_in_other_formats(name):
     assert _damage(weight, _encoded(weight, name, "search")) <= _damage(weight, _encoded(weight, name, "max"))
 
 
+@pytest.mark.parametrize("name", ["int4-g32", "int8-g64"])
+def test_groups_far_from_zero_are_searched_without_overflow(name):
+    weight = (np.float32(10.0) ** np.arange(-3, 9)[:, None] * (1 + RNG.random((12, K)) * 1e-5)).astype(np.float32)
+    chosen = recipe(name, "ceil", "search")
+    for part in (weight, -weight):
+        found = reference.encode(part, chosen)
+        assert found.scales.tobytes() == reference.encode(part, recipe(name)).scales.tobytes()
+
+
 def test_the_window_has_nearly_all_that_every_scale_would_gain():
     weight = _weight()
     chosen = recipe("nvfp4-3t", "ceil", "search")

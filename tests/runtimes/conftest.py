@@ -7,6 +7,7 @@ import pytest
 
 from studio import core
 from tests.runtimes.checkpoints import write_llama, write_qwen3_moe, write_stacked_qwen3_moe
+from tests.runtimes.lifting import powers_of
 from tests.runtimes.worker import Worker, missing
 
 MLX = {"mlx": "", "mlx-lm": ""}
@@ -30,7 +31,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def export(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Exporter:
-    """export(checkpoint, layout, format, preset, rules, reader): a verified export; rules are (pattern, format)."""
+    """export(checkpoint, layout, format, preset, rules, reader, lift): verified; rules are (pattern, format)."""
     folder = tmp_path_factory.mktemp("exports")
     made: dict[tuple[object, ...], Path] = {}
 
@@ -41,15 +42,18 @@ def export(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
         preset: str = "linear",
         rules: tuple[tuple[str, str], ...] = (),
         reader: str = "",
+        *,
+        lift: bool = False,
     ) -> Path:
-        key = (name, layout, row, preset, rules, reader)
+        key = (name, layout, row, preset, rules, reader, lift)
         if key not in made:
             target = folder / str(len(made))
             own = [core.Rule(names=(pattern,), format=chosen) for pattern, chosen in rules]
             plan = core.preset(preset).with_format(row).preceded_by(own)
             with core.open_model(checkpoints[name]) as model, core.start(core.Machine(threads=2), model) as engine:
                 choices = core.resolve(plan, model)
-                job = core.prepare(model, plan, choices, core.LAYOUTS[layout], target, reader=reader)
+                lifting = core.Lifting(powers_of(model)) if lift else None
+                job = core.prepare(model, plan, choices, core.LAYOUTS[layout], target, reader=reader, lifting=lifting)
                 for _ in core.export(engine, job):
                     pass
             made[key] = target

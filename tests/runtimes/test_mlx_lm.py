@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from studio import core
 from tests.runtimes.worker import RuntimeFailedError
 
 TOKENS = [(137 * i + 11) % 4096 for i in range(24)]
@@ -56,6 +57,14 @@ def test_logits_are_those_of_the_decoded_weights(name, row, export, mlx_lm):
     folder = export(name, "mlx", row)
     answer = mlx_lm.ask("compare", folder=folder, formats=formats_of(row), tokens=TOKENS, as_stored=not dense_experts)
     assert_agrees(answer)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_lifted_two_tiers_run_as_their_decoded_weights(name, export, mlx_lm):
+    folder = export(name, "mlx", "nvfp4-2t", lift=True)
+    answer = mlx_lm.ask("compare", folder=folder, formats=formats_of("nvfp4-2t"), tokens=TOKENS)
+    assert_agrees(answer)
+    assert sum(layer.lift != 0 for layer in core.exported_results(folder)) > 10
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

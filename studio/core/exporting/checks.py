@@ -69,7 +69,7 @@ def check_layers(
                     break
                 total += error
             if check.layer is not None and check.matrices:
-                _compare(file, check.result, total)
+                _compare(file, check.result, math.ldexp(total, -2 * check.result.lift))
             yield check.result.name, check.work
 
 

@@ -1,7 +1,7 @@
 """An export: from a model and a plan to what will be written, checked before the first weight is read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +14,7 @@ from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.planning.lifting import Lifting, lifted
 from studio.core.planning.plan import Choice, Plan, nothing_chosen
 from studio.core.running.pipeline import work
 from studio.core.runtimes import Claim, claims
@@ -39,11 +40,13 @@ class Export:
     overwrite: bool = False
     restart: bool = False
     replaced: Contents | None = None
+    lifting: Lifting = field(default_factory=Lifting)
 
     @property
     def cautions(self) -> list[str]:
         """What users of the export must know before they load it."""
-        return [*self.layout.cautions(self.model, self.choices), *code_left_out(self.model)]
+        theirs = self.layout.cautions(self.model, self.choices)
+        return [*theirs, *self.lifting.cautions, *code_left_out(self.model)]
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -81,8 +84,9 @@ def prepare(
     restart: bool = False,
     reader: str = "",
     shard_nbytes: int = SHARD_NBYTES,
+    lifting: Lifting | None = None,
 ) -> Export:
-    """Check an export for `reader`, by default the first that the layout names, and lay it out.
+    """Check an export for `reader`, by default the first that the layout names, and lay it out, lifted if asked for.
 
     Raises CheckpointError, PlanError or ExportError.
     """
@@ -94,12 +98,16 @@ def prepare(
         refuse(model, asked, layout, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
+    if lifting:
+        model, choices = lifted(model, choices, lifting.exponents)
+        told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
     by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
     exact = tuple(by_name[choice.layer.name] for choice in choices)
-    export = Export(model, plan, exact, layout, place, shards, documents, reader, told, overwrite, restart, replaced)
+    how = (reader, told, overwrite, restart, replaced, lifting or Lifting())
+    export = Export(model, plan, exact, layout, place, shards, documents, *how)
     check_space(place, export.nbytes)
     return export
 

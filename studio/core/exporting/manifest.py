@@ -33,6 +33,7 @@ def manifest(plan: Plan, layout: Layout, source: Mapping[str, Any], records: Seq
             "decode": "weight = code x (block scale x g), float32; affine: code x scale + bias",
             "layers": "the name of a matrix, or part, is that of its layer, or matrix, and its `tail`; "
             "rows and columns are those of the layer, a part is its whole tensor, unless it says otherwise; "
+            "lift: what is stored is the layer times 2**lift, and other layers undo it; errors are those of the layer; "
             "scale_counts: how many blocks have each scale byte, from `first` on",
         },
         "source": dict(source),

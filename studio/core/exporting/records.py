@@ -183,7 +183,7 @@ def _typed(record: Typed) -> Typed:
     """`record` of a dataclass; raises TypeError for a field that is not of its declared type, or below zero."""
     for name, kind in _DECLARED[type(record)].items():
         value = getattr(record, name)
-        if not _fits(value, kind):
+        if not _fits(abs(value) if name == "lift" else value, kind):
             raise TypeError(f"{name} is {printable(value)}")
     return record
 

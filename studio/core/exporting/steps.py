@@ -73,7 +73,8 @@ def _identity(job: Export) -> dict[str, Any]:
     plan = sha256_of()
     for choice in job.choices:
         guide = choice.guide.meaning if choice.guide else ""
-        plan.update(repr((choice.layer.name, choice.recipe, guide, choice.layer.source.meaning)).encode())
+        layer = choice.layer
+        plan.update(repr((layer.name, choice.recipe, guide, layer.source.meaning, layer.lift)).encode())
     return {
         "source": source,
         "plan": plan.hexdigest(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +19,7 @@ from studio.core.exporting.records import Entry
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
+from studio.core.planning.lifting import unbalanced
 from studio.core.running.engine import Engine
 from studio.core.running.tasks import Tasks
 
@@ -81,6 +82,7 @@ class _Export:
     def check(self, entry: Entry) -> Check:
         """What is to be verified of a layer."""
         layer = self.source.by_name[entry.result.name] if self.source else None
+        layer = replace(layer, lift=entry.result.lift) if layer else None
         return Check(entry.result, entry.matrices, entry.kept, layer)
 
 
@@ -88,6 +90,7 @@ class _Export:
 class _Size:
     layers: int = 0
     work: int = 0
+    lifts: dict[str, int] = field(default_factory=dict)
 
 
 def _checked_size(export: _Export) -> _Size:
@@ -105,12 +108,16 @@ def _checked_size(export: _Export) -> _Size:
             known.update(part.name for part in check.parts)
             size.layers += 1
             size.work += check.work
+            size.lifts |= {entry.result.name: entry.result.lift} if entry.result.lift else {}
         if odd := sorted(left - known):
             what = "is not in both the shard and the manifest"
             raise CheckpointError(what, file=export.folder / shard, tensor=odd[0])
     if missing := sorted(set(export.manifest.shards) ^ seen):
         what = f"malformed manifest: {printable(missing[0])} holds no layer, or is not listed"
         raise CheckpointError(what, file=export.folder / MANIFEST)
+    if export.source and (name := unbalanced(export.source, size.lifts)):
+        what = "is multiplied by a power of two that no other tensor undoes"
+        raise CheckpointError(what, file=export.folder / MANIFEST, tensor=name)
     return size
 
 

@@ -132,6 +132,7 @@ def _matrices(matrices: Sequence[StoredMatrix]) -> Iterator[Matrix]:
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
     figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
     told = figures if result.quantized else result.reason
+    told += f"; stored times 2**{result.lift}" if result.lift else ""
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
 

@@ -39,7 +39,7 @@ def encode(
     dtype = WEIGHT_DTYPES[layer.kept_dtype]
     if recipe.format.affine and quantized.scales.dtype != dtype:
         quantized = _rounded(quantized, dtype)
-        fidelity = _measured(backend, weights, quantized, blocks=blocks)
+        fidelity = measured(backend, weights, quantized, blocks=blocks)
     assert fidelity is not None
     return quantized, fidelity
 
@@ -55,30 +55,36 @@ def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
         return replace(quantized, scales=quantized.scales.astype(dtype), biases=quantized.biases.astype(dtype))
 
 
-def _measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool) -> Fidelity:
+def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool = False) -> Fidelity:
     """`kernels.reference.fidelity`, a few rows at a time: float64 takes many times the memory of the weights."""
-    assert quantized.biases is not None
     height = max(_MEASURED_AT_ONCE // weights.shape[1], 1)
     parts = []
     for start in range(0, len(weights), height):
-        rows = slice(start, start + height)
-        scales, biases = quantized.scales[rows], quantized.biases[rows]
-        piece = replace(quantized, codes=quantized.codes[rows], scales=scales, biases=biases)
-        parts.append(_compared(weights[rows], backend.decode(piece), quantized.format.block if blocks else 0))
+        piece = _rows(quantized, slice(start, start + height))
+        parts.append(_compared(weights[start : start + height], backend.decode(piece), piece, blocks=blocks))
     return concatenate(parts)
 
 
-def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], block: int) -> Fidelity:
-    """The fidelity of decoded weights [rows, columns]; errors are summed by block where `block` is not zero."""
+def _rows(quantized: Quantized, rows: slice) -> Quantized:
+    biases = None if quantized.biases is None else quantized.biases[rows]
+    return replace(quantized, codes=quantized.codes[rows], scales=quantized.scales[rows], biases=biases)
+
+
+def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], quantized: Quantized, *, blocks: bool) -> Fidelity:
+    """The fidelity of decoded weights [rows, columns]."""
     wide = weights.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite error is refused
         errors = wide - decoded
         squares = errors * errors
+    row = quantized.format
+    each = squares.reshape(len(weights), -1, row.block) if blocks else None
+    counted = np.zeros(0, np.uint8) if row.affine else quantized.scales.reshape(-1)
     return Fidelity(
         width=weights.shape[1],
         row_squares=np.einsum("ij,ij->i", wide, wide),
         row_error=squares.sum(axis=1),
         max_error=float(np.abs(errors).max()),
         vanished=int(((decoded == 0) & (weights != 0)).sum()),
-        block_error=squares.reshape(len(weights), -1, block).sum(axis=2).astype(np.float32) if block else None,
+        scale_counts=np.bincount(counted, minlength=256).astype(np.uint64),
+        block_error=None if each is None else each.sum(axis=2).astype(np.float32),
     )

@@ -54,11 +54,15 @@ def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES) -> int:
 
 
 def read_slab(slab: Slab, scratch: Scratch | None = None) -> NDArray[Any]:
-    """The weights of a slab [rows, columns] in bf16, fp16 or fp32.
+    """The weights of a slab [rows, columns] in bf16, fp16 or fp32, multiplied by the layer's power of two.
 
     With `scratch` the array lives in the thread's buffers and is valid until the next slab is read there.
     """
-    return slab.layer.source.rows(slab.matrix, slab.start, slab.stop, scratch)
+    weights = slab.layer.source.rows(slab.matrix, slab.start, slab.stop, scratch)
+    if slab.layer.lift:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is NaN or Inf stays so, and is refused or warned of
+            np.multiply(weights, weights.dtype.type(2.0**slab.layer.lift), out=weights)
+    return weights
 
 
 def kept_slabs(layer: Layer, *, by_matrix: bool, nbytes: int = SLAB_NBYTES) -> Iterator[tuple[Slab, int]]:
