@@ -64,8 +64,9 @@ class Comparison:
         return sum(pair.nbytes_b - pair.nbytes_a for pair in self.pairs)
 
     def worth(self, gain: float) -> dict[str, str]:
-        """Layer name -> format, or format/method, of B, where B gains more than `gain` and differs."""
-        return {pair.name: pair.title_b for pair in self.pairs if pair.gain > gain and pair.title_a != pair.title_b}
+        """Layer name -> format of B, or format/method of other methods, where B gains more than `gain` and differs."""
+        found = [pair for pair in self.pairs if pair.gain > gain and pair.title_a != pair.title_b]
+        return {pair.name: pair.format_b if pair.method_a == pair.method_b else pair.title_b for pair in found}
 
     def sentence(self) -> str:
         """The comparison in one line."""

@@ -13,7 +13,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.activity import Activity
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.job import EXPORT, MEASURE, VERIFY, Job
+from studio.gui.jobs.job import CALIBRATE, EXPORT, MEASURE, VERIFY, Job
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document, Order
 from studio.gui.layers.store import FAILED
@@ -33,6 +33,7 @@ class Runs(QObject):
         over(Job, str): the same, and which.
         told(Message): something to show.
         exported(Export, Outcome): an export is written and verified.
+        calibrated(Calibrated): statistics are gathered.
         backend_known(str): the title of what computes.
         progressed(float): share of the run that is done; -1 when none is.
     """
@@ -43,6 +44,7 @@ class Runs(QObject):
     over = Signal(object, str)
     told = Signal(object)
     exported = Signal(object, object)
+    calibrated = Signal(object)
     backend_known = Signal(str)
     progressed = Signal(float)
 
@@ -133,6 +135,15 @@ class Runs(QObject):
 
         self._submit(Job(VERIFY, "Verifying", lambda: tasks.verifying(machine, folder, source), over=over))
 
+    def calibrate(self, calibration: core.Calibration) -> None:
+        """Gather statistics, in a process of its own."""
+
+        def over(ending: Ending, job: Job) -> None:
+            if ending == "finished" and job.calibrated is not None:
+                self.calibrated.emit(job.calibrated)
+
+        self._submit(Job(CALIBRATE, "Calibrating", lambda: core.calibrate(calibration), over=over))
+
     def _submit(self, job: Job) -> bool:
         if reason := self.hindrance():
             hint = f"Wait a moment and ask again, or cancel what goes on ({keys_of('stop')})."
@@ -212,8 +223,9 @@ class Runs(QObject):
             self._document.take_running(last.layer)
         word = "verifying" if last.phase == "verify" and job.kind is EXPORT else ""
         detail = " ".join(part for part in (word, core.printable(last.layer)) if part)
-        done = f"{core.size_text(estimate.done)} of {core.size_text(estimate.total)} read"
-        rate = f"{core.size_text(estimate.rate)}/s" if estimate.left is not None else ""
+        amount = job.kind.amount
+        done = f"{amount(estimate.done)} of {amount(estimate.total)} read"
+        rate = f"{amount(estimate.rate)}/s" if estimate.left is not None else ""
         self._activity.show_progress(estimate, detail, done, rate)
         self._show_above(job)
         self.progressed.emit(estimate.share)

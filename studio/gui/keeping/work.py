@@ -40,7 +40,8 @@ class NewerError(ValueError):
 class Work:
     """The states of the plan, oldest first; step i, called texts[i], led from states[i] to states[i + 1].
 
-    `at` is the state of now, `saved` the one that a plan file holds, -1 for none. `view` is what `view_state` gave.
+    `at` is the state of now, `saved` the one that a plan file holds, -1 for none. `view` is what `view_state` gave,
+    `statistics` the path of the file that tells of the inputs of layers, "" for none.
     """
 
     states: tuple[PlanState, ...]
@@ -48,6 +49,7 @@ class Work:
     at: int = 0
     saved: int = 0
     view: Mapping[str, Any] = field(default_factory=dict)
+    statistics: str = ""
 
     @property
     def now(self) -> PlanState:
@@ -62,7 +64,7 @@ class Work:
     @property
     def is_fresh(self) -> bool:
         """True when there is nothing in it that a person would miss."""
-        return len(self.states) == 1 and not self.by_hand
+        return len(self.states) == 1 and not self.by_hand and not self.statistics
 
     def resolved(self, model: core.Model) -> "Work":
         """The same for the layers of `model`: choices for layers that are gone go, and steps that no longer fit.
@@ -134,7 +136,7 @@ class Encoder:
         steps = list(self._steps(work, plans))
         view = {**work.view, "selection": self._ranges(work.view.get("selection", ()))}
         said = {"schema": SCHEMA, "at": work.at, "saved": work.saved, "plans": [plan.to_json() for plan in plans]}
-        body = _encode({**said, "steps": steps, "view": view})
+        body = _encode({**said, "steps": steps, "view": view, "statistics": work.statistics})
         return f'{body[:-1]},"layers":{self._names}}}\n'.encode()
 
     def _steps(self, work: Work, plans: list[core.Plan]) -> Iterator[dict[str, Any]]:
@@ -198,7 +200,7 @@ def _decoded(said: dict[str, Any]) -> Work:
         raise ValueError(f"state {at} of {len(states)}")
     view["selection"] = names.of(numbers_of(view["selection"], len(names)))
     texts = tuple(str(step["text"]) for step in said["steps"][1:])
-    return Work(tuple(states), texts, at, saved, view)
+    return Work(tuple(states), texts, at, saved, view, str(said.get("statistics", "")))
 
 
 def _changed(edits: Edits, step: Mapping[str, Any]) -> Edits:

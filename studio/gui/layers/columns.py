@@ -156,7 +156,7 @@ COLUMNS: tuple[Column, ...] = (
         "method",
         "Method",
         "How codes are chosen. Alt and a digit change it.",
-        10,
+        9,
         lambda s, i: s.method_of(i) or NO_METHOD,
         lambda s: s.methods,
         _head_method,

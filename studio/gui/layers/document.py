@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,7 @@ class Document(QObject):
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
         self.exported: core.Exported | None = None
+        self.statistics: Path | None = None
         self.warning_line = 0.12
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
@@ -82,15 +84,17 @@ class Document(QObject):
         groups: core.ScaleGroups,
         state: PlanState,
         exported: core.Exported | None = None,
+        statistics: Path | None = None,
     ) -> None:
         """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown.
 
-        exported: what an export of ours says of itself; nothing of it can be chosen otherwise.
+        exported: what an export of ours says of itself; nothing of it can be chosen otherwise. statistics: the file
+        that tells the layers of `model` of their inputs.
         """
         if self.model is not model:
             self.close_model()
         self._clear()
-        self.model, self._groups, self.exported = model, groups, exported
+        self.model, self._groups, self.exported, self.statistics = model, groups, exported, statistics
         self._chooser = Chooser(model.layers)
         self.state = state
         self.choices = self._chooser.take(exported.choices) if exported else self._chooser.choose(self.state)
@@ -108,7 +112,7 @@ class Document(QObject):
         self._clear()
         if self.model is not None:
             self.close_files(self.model)
-            self.model = self.exported = None
+            self.model = self.exported = self.statistics = None
 
     def _clear(self) -> None:
         self.undo.clear()
@@ -228,7 +232,8 @@ class Document(QObject):
     def method_lines(self, index: int) -> list[str]:
         """What the method of a layer that is quantized looks at."""
         choice = self.choices[index]
-        return method_lines(choice, choice.method if self.exported else self.wanted_method(index))
+        wanted = choice.method if self.exported else self.wanted_method(index)
+        return method_lines(choice, wanted, self.statistics)
 
     def order(self, names: Iterable[str] | None = None) -> Order:
         """What is left to quantize, among `names` and the layers that share a tensor scale with them."""

@@ -177,6 +177,7 @@ class Editing(QObject):
         if model is None or not (file or _is_preset(plan)):
             return None
         more = {**(options or {}), **_machine_options(self._settings)}
+        more |= {"statistics": str(statistics)} if (statistics := self._document.statistics) else {}
         verb = "quantize" if target else "measure"
         return core.command_line(
             verb, model.path, plan, () if whole else rules, plan_file=file, target=target, options=more

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 
-from PySide6.QtCore import Qt, Signal, SignalInstance
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QObject, Qt, Signal, SignalInstance
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QWidget
 
 from studio import core
 from studio.gui.layers.document import Document
+from studio.gui.layers.method_words import plan_lines
 from studio.gui.shell.text import label, tip
+
+ROOM_FOR_TITLES = 72
+"""Text heights across the window, from which on the boxes have titles."""
 
 
 class PlanBar(QWidget):
@@ -25,6 +30,7 @@ class PlanBar(QWidget):
         super().__init__(parent)
         self._document = document
         self._locked = ""
+        self._titles: list[QLabel] = []
         across = QHBoxLayout(self)
         across.setContentsMargins(0, 0, 4, 0)
         presets = {name: core.preset(name).title for name in core.preset_names()}
@@ -35,6 +41,7 @@ class PlanBar(QWidget):
         self.method = self._box("Method", "Method of the plan", methods, self.method_wanted)
         self.format.setCurrentText(core.DEFAULT_FORMAT)
         self.method.setCurrentText(core.DEFAULT_METHOD)
+        parent.installEventFilter(self)
         document.opened.connect(self.refresh)
         document.chosen.connect(lambda _: self.refresh())
         document.undo.indexChanged.connect(lambda _: self.refresh())
@@ -50,9 +57,18 @@ class PlanBar(QWidget):
         box.activated.connect(lambda _: wanted.emit(box.currentData()))
         across = self.layout()
         assert across is not None
-        across.addWidget(label(title, "muted"))
+        self._titles.append(label(title, "muted"))
+        across.addWidget(self._titles[-1])
         across.addWidget(box)
         return box
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """The boxes have titles where the window has room for them."""
+        if isinstance(event, QResizeEvent):
+            room = event.size().width() > ROOM_FOR_TITLES * self.fontMetrics().height()
+            for title in self._titles:
+                title.setVisible(room)
+        return False
 
     def set_locked(self, reason: str) -> None:
         """Let nothing be picked, because of `reason`; "" lets it again."""
@@ -72,5 +88,5 @@ class PlanBar(QWidget):
         self.format.setCurrentIndex(self.format.findData(plan.format))
         self.method.setCurrentIndex(self.method.findData(plan.method))
         self.preset.setToolTip(tip(plan.title))
-        self.method.setToolTip(tip(core.METHODS[plan.method].title))
+        self.method.setToolTip(tip("\n".join(plan_lines(plan.method, self._document.statistics))))
         self.format.setToolTip(core.FORMATS[plan.format].title if plan.format in core.FORMATS else plan.format)

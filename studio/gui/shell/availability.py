@@ -48,6 +48,8 @@ class Availability:
         return {
             "open": "",
             "editable": fixed,
+            "guidable": stopped or fixed,
+            "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,
             "pending": stopped or ("" if left else "everything is done" if chosen else "every layer is kept"),

@@ -57,6 +57,13 @@ _FILE = (
     ),
     Spec("load_plan", "&Load plan…", "Choose as a saved plan says.", ("Ctrl+L",), when="editable"),
     Spec(
+        "open_statistics",
+        "Open stat&istics…",
+        "What running the model on text told about the inputs of its layers.",
+        when="guidable",
+    ),
+    Spec("drop_statistics", "Use &no statistics", "Choose codes without them.", when="statistics"),
+    Spec(
         "export",
         "&Export…",
         "Write packed safetensors, verified.",
@@ -178,6 +185,13 @@ _RUN = (
         icon="stop",
         when="stoppable",
         title="Cancel",
+    ),
+    Spec(
+        "calibrate",
+        "&Calibrate…",
+        "Run the model on text and gather statistics of the inputs of its layers.",
+        when="guidable",
+        rule=True,
     ),
     Spec("retry", "&Retry failed", "Quantize the layers that failed once more.", icon="retry", when="failed"),
 )

@@ -9,6 +9,7 @@ from PySide6.QtCore import QByteArray, QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
+from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
@@ -21,6 +22,7 @@ from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
 from studio.gui.layers.row_menu import show_row_menu
+from studio.gui.layers.statistics_chip import StatisticsChip
 from studio.gui.pages.answers import Answers
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
@@ -100,6 +102,8 @@ class Studio(QObject):
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
+        self.calibrating = Calibrating(self.document, self.runs, self.checkpoints.use_statistics, window, self)
+        window.statusBar().insertPermanentWidget(0, StatisticsChip(self.document, self._actions, window))
         self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
         self.notices = Notices(self.runs, self._settings, Bell(window), self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
@@ -109,7 +113,7 @@ class Studio(QObject):
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
         parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
-        for source in (*parts, self.reports, self.keeping, self.checkpoints):
+        for source in (*parts, self.reports, self.keeping, self.checkpoints, self.calibrating):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
             signal.connect(lambda *_: self.changed.emit())
@@ -142,6 +146,9 @@ class Studio(QObject):
             "reload": self.checkpoints.reload,
             "close": self.checkpoints.close,
             "afresh": self.checkpoints.start_afresh,
+            "open_statistics": self.checkpoints.ask_statistics,
+            "calibrate": self.calibrating.ask,
+            "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
             "undo": self.document.undo.undo,
