@@ -16,7 +16,7 @@ class Kind:
     """What is the same for all jobs of a kind.
 
     past: what it did, once it is over. kept: what is left when it is stopped. remedy: what to do when it failed.
-    warned: title of its warnings. amount: how much it worked through, in words.
+    warned: title of its warnings. amount: how much it worked through, in words. pausable: whether it can wait.
     """
 
     key: str
@@ -25,6 +25,7 @@ class Kind:
     remedy: str
     warned: str
     amount: Callable[[float], str] = core.size_text
+    pausable: bool = True
 
 
 def _tokens(count: float) -> str:
@@ -61,6 +62,7 @@ CALIBRATE = Kind(
     "Mend the cause and calibrate again: what is gathered is kept.",
     "Look at this text",
     _tokens,
+    pausable=False,
 )
 
 

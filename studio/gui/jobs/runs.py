@@ -81,6 +81,11 @@ class Runs(QObject):
         """True while what runs waits."""
         return self._compute.paused
 
+    @property
+    def pausable(self) -> bool:
+        """False while something runs that can not wait."""
+        return self._current is None or self._current.kind.pausable
+
     # what can be run
 
     def quantize(self, names: Sequence[str] | None = None) -> None:
@@ -156,8 +161,8 @@ class Runs(QObject):
         return True
 
     def toggle_pause(self) -> None:
-        """Pause, or go on; of no effect while nothing runs."""
-        if not self.active:
+        """Pause, or go on; of no effect while nothing runs that can wait."""
+        if not self.active or not self.pausable:
             return
         paused = not self._compute.paused
         self._compute.pause(paused)
@@ -180,7 +185,7 @@ class Runs(QObject):
             return
         self._current = job
         job.begin(time.monotonic())
-        self._activity.begin(job.title)
+        self._activity.begin(job.title, pausable=job.kind.pausable)
         self.began.emit(job.kind.key)
         self.changed.emit()
 
@@ -217,6 +222,9 @@ class Runs(QObject):
         last = next((event for event in reversed(events) if isinstance(event, core.Progress)), None)
         estimate = job.estimate
         if last is None:
+            return
+        if not estimate.total:
+            self._activity.detail.set_text("The model is being loaded …")
             return
         job.follow(last.done, time.monotonic())
         if job.order is not None and last.layer in self._document.store.index:

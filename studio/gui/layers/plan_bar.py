@@ -31,8 +31,8 @@ class PlanBar(QWidget):
         self._document = document
         self._locked = ""
         self._titles: list[QLabel] = []
-        across = QHBoxLayout(self)
-        across.setContentsMargins(0, 0, 4, 0)
+        self._across = QHBoxLayout(self)
+        self._across.setContentsMargins(0, 0, 0, 0)
         presets = {name: core.preset(name).title for name in core.preset_names()}
         formats = {name: row.title for name, row in core.FORMATS.items()}
         methods = {name: row.title for name, row in core.METHODS.items()}
@@ -55,20 +55,24 @@ class PlanBar(QWidget):
             box.setItemData(box.count() - 1, means, Qt.ItemDataRole.ToolTipRole)
         box.setAccessibleName(meaning)
         box.activated.connect(lambda _: wanted.emit(box.currentData()))
-        across = self.layout()
-        assert across is not None
         self._titles.append(label(title, "muted"))
-        across.addWidget(self._titles[-1])
-        across.addWidget(box)
+        self._across.addWidget(self._titles[-1])
+        self._across.addWidget(box)
         return box
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """The boxes have titles where the window has room for them."""
         if isinstance(event, QResizeEvent):
-            room = event.size().width() > ROOM_FOR_TITLES * self.fontMetrics().height()
-            for title in self._titles:
-                title.setVisible(room)
+            self._show_titles(event.size().width() > ROOM_FOR_TITLES * self.fontMetrics().height())
         return False
+
+    def _show_titles(self, shown: bool) -> None:
+        self._across.setSpacing(6 if shown else 2)
+        for title in self._titles:
+            title.setVisible(shown)
+        bar = self.parentWidget()
+        if bar is not None and (layout := bar.layout()) is not None:
+            layout.invalidate()  # Qt does not ask again how wide something is that it hid for want of room
 
     def set_locked(self, reason: str) -> None:
         """Let nothing be picked, because of `reason`; "" lets it again."""

@@ -31,6 +31,7 @@ class StatisticsChip(QToolButton):
         """Show what is in use now."""
         document, path = self._document, self._document.statistics
         self.setVisible(document.model is not None and not document.exported and not document.model.quantized_by)
-        self.setText(f"Statistics: {core.printable(path.name, LONGEST)}" if path else "No statistics")
+        shown = f"Statistics: {core.printable(path.name, LONGEST)}" if path else "No statistics"
+        self.setText(f"{shown} ▾".replace("&", "&&"))
         self.setToolTip(tip(f"What is known of the inputs of layers is from {path}." if path else GAIN))
-        self.setAccessibleName(self.text())
+        self.setAccessibleName(shown)

@@ -173,7 +173,7 @@ _RUN = (
         "Wait; what is done stays.",
         ("Ctrl+P",),
         icon="pause",
-        when="running",
+        when="pausable",
         checkable=True,
         title="Pause",
     ),

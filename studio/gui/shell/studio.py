@@ -103,7 +103,7 @@ class Studio(QObject):
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
         self.calibrating = Calibrating(self.document, self.runs, self.checkpoints.use_statistics, window, self)
-        window.statusBar().insertPermanentWidget(0, StatisticsChip(self.document, self._actions, window))
+        window.statusBar().insertPermanentWidget(1, StatisticsChip(self.document, self._actions, window))
         self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
         self.notices = Notices(self.runs, self._settings, Bell(window), self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)

@@ -7,6 +7,7 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -48,6 +49,10 @@ class CompareView(View):
         super().__init__(parent)
         self.comparison: core.Comparison | None = None
         self._by_method = True
+        self.pickers = QGridLayout()
+        self.pickers.setSpacing(4)
+        self.pickers.setColumnStretch(1, 1)
+        self.controls.addLayout(self.pickers, 1)
         (self.a_box, self.a_method), (self.b_box, self.b_method) = self._picker("A"), self._picker("B")
         self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
@@ -62,11 +67,11 @@ class CompareView(View):
         box.setMinimumWidth(_NARROWEST)
         box.activated.connect(lambda _: self.ask())
         box.currentTextChanged.connect(lambda text: box.setToolTip(tip([f"Side {letter}", text])))
-        self.controls.addWidget(QLabel(letter))
         box.currentIndexChanged.connect(lambda _: self._enable(box, method))
         method.activated.connect(lambda _: self.ask())
-        self.controls.addWidget(box)
-        self.controls.addWidget(method)
+        row = "AB".index(letter)
+        for column, widget in enumerate((QLabel(letter), box, QLabel("by"), method)):
+            self.pickers.addWidget(widget, row, column)
         return box, method
 
     def _enable(self, box: QComboBox, method: MethodBox) -> None:
