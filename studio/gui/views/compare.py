@@ -52,7 +52,7 @@ class CompareView(View):
         self.pickers = QGridLayout()
         self.pickers.setSpacing(4)
         self.pickers.setColumnStretch(1, 1)
-        self.controls.addLayout(self.pickers, 1)
+        self.controls.addLayout(self.pickers)
         (self.a_box, self.a_method), (self.b_box, self.b_method) = self._picker("A"), self._picker("B")
         self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)

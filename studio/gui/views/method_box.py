@@ -6,7 +6,7 @@ from PySide6.QtWidgets import QComboBox
 from studio import core
 
 AS_PLANNED = "as planned"
-_WIDEST, _NARROWEST = 9, 60
+_WIDEST, _NARROWEST = 6, 60
 
 
 class MethodBox(QComboBox):
