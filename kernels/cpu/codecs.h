@@ -108,13 +108,23 @@ struct Nvfp4 {
         }
     }
 
+    INLINE Words search(const EncodeTask& task, const Half& half, Floats peak, Words first, const Words* columns) {
+        if (task.moments) return choose_scales<Cost::MOMENTS>(task, half, peak, first, columns);
+        if (task.importance) return choose_scales<Cost::IMPORTANCE>(task, half, peak, first, columns);
+        return choose_scales<Cost::SQUARES>(task, half, peak, first, columns);
+    }
+
+    // Better scale bytes than those of `max`, but where these saturate.
     template <class S>
-    INLINE void search(const EncodeTask& task, const typename S::T* weight, const Peaks& peaks, const Integers* kept,
-                       const Columns& columns, int64_t column, Words* byte) {
-        const Words* known = columns.at(column);
-        if (task.moments) return choose_scales<S, Cost::MOMENTS>(task, weight, peaks.halves, kept, known, byte);
-        if (task.importance) return choose_scales<S, Cost::IMPORTANCE>(task, weight, peaks.halves, kept, known, byte);
-        choose_scales<S, Cost::SQUARES>(task, weight, peaks.halves, kept, known, byte);
+    __attribute__((noinline)) static void improve(const EncodeTask& task, const typename S::T* weight,
+                                                  const Peaks& peaks, const Integers* saturated, const Columns& columns,
+                                                  int64_t column, Words* byte) {
+        Half parts[2];
+        whole_weights<S>(weight, peaks.halves, parts);
+        for (int h = 0; h < 2; h++) {
+            const Words found = search(task, parts[h], peaks.halves[h], byte[h], columns.at(column) + h * columns.each);
+            byte[h] = saturated[h] ? byte[h] : found;
+        }
     }
 
     template <class S, bool MEASURE>
@@ -144,7 +154,7 @@ struct Nvfp4 {
         strip.careful = !self.fast || any(saturated[0] | saturated[1]);
         strip.zero = peaks.zero;
         if constexpr (MEASURE) strip.careful |= measures_wide<S>(peaks, weight);
-        if (task.method != MAX) search<S>(task, weight, peaks, saturated, columns, column, byte);
+        if (task.method != MAX) improve<S>(task, weight, peaks, saturated, columns, column, byte);
         for (int i = 0; i < 2; i++) byte[i] = peaks.halves[i] == 0.0f ? splat((uint32_t)task.zero_scale) : byte[i];
         store_bytes(strip.bytes, interleave_low(byte[0], byte[1]));
         store_bytes(strip.bytes + LANES, interleave_high(byte[0], byte[1]));
@@ -203,7 +213,10 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
         strip.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
         if constexpr (WIDTH == 4) {
             if (task.method != MAX) {
-                byte = choose_exponents<S>(weight, peak, byte);
+                const Floats peaks_of_halves[2] = {peak, peak};
+                Half parts[2];
+                whole_weights<S>(weight, peaks_of_halves, parts);
+                byte = choose_exponents(parts, peak, byte);
                 strip.error_bound = peak;
             }
         }
@@ -276,7 +289,9 @@ template <int WIDTH, bool SEARCHED> struct Affine {
         scale = steps == 0.0f ? scale : edge / steps;
         Floats bias = steps == 0.0f ? Floats{} : edge, lost = {};
         if constexpr (SEARCHED) {
-            const Floats shrink = choose_shrink<S>(weight, scale, steps, (1 << WIDTH) - 1, lanes);
+            Words sixty_fourths[PAIRS];
+            whole_steps<S>(weight, scale, sixty_fourths);
+            const Floats shrink = choose_shrink(sixty_fourths, steps, (1 << WIDTH) - 1, lanes);
             lost = magnitude(bias) * (1.0f - shrink);
             scale *= shrink;
             bias *= shrink;

@@ -11,91 +11,80 @@
 
 namespace VARIANT {
 
-// What one instruction takes.
+// What one register holds of the 64 bytes of a vector: whoever keeps many numbers works on one part after the other.
 #if defined(__AVX512BW__)
-typedef __m512i Part;
+constexpr int PART = 64;
 #elif defined(__AVX2__)
-typedef __m256i Part;
-#elif defined(__x86_64__)
-typedef __m128i Part;
+constexpr int PART = 32;
 #else
-typedef int16x8_t Part;
+constexpr int PART = 16;
 #endif
+constexpr int PARTS = (int)sizeof(Words) / PART;
 
-template <typename Op> INLINE Words by_parts(Words a, Words b, Op op) {
-    constexpr int COUNT = sizeof(Words) / sizeof(Part);
-    Part x[COUNT], y[COUNT];
-    memcpy(x, &a, sizeof a);
-    memcpy(y, &b, sizeof b);
-#pragma clang loop unroll(full)
-    for (int i = 0; i < COUNT; i++) x[i] = op(x[i], y[i]);
-    memcpy(&a, x, sizeof a);
-    return a;
-}
+typedef uint32_t Part __attribute__((vector_size(PART)));
+typedef uint16_t PartShorts __attribute__((vector_size(PART)));
+typedef int16_t SignedPart __attribute__((vector_size(PART)));
+
+INLINE Part part_of(const Words& x, int part) { return load<Part>((const char*)&x + part * PART); }
 
 // a * b / 2**15, rounded.
-INLINE Words multiply_high(Words a, Words b) {
-    return by_parts(a, b, [](Part x, Part y) {
+INLINE Part multiply_high(Part a, Part b) {
 #if defined(__AVX512BW__)
-        return _mm512_mulhrs_epi16(x, y);
+    return (Part)_mm512_mulhrs_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
-        return _mm256_mulhrs_epi16(x, y);
+    return (Part)_mm256_mulhrs_epi16((__m256i)a, (__m256i)b);
 #elif defined(__x86_64__)
-        return _mm_mulhrs_epi16(x, y);
+    return (Part)_mm_mulhrs_epi16((__m128i)a, (__m128i)b);
 #else
-        return vqrdmulhq_s16(x, y);
+    return (Part)vqrdmulhq_s16((int16x8_t)a, (int16x8_t)b);
 #endif
-    });
 }
 
 // Each lane's sum of two products.
-INLINE Words multiply_add(Words a, Words b) {
-    return by_parts(a, b, [](Part x, Part y) {
+INLINE Part multiply_add(Part a, Part b) {
 #if defined(__AVX512BW__)
-        return _mm512_madd_epi16(x, y);
+    return (Part)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
-        return _mm256_madd_epi16(x, y);
+    return (Part)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #elif defined(__x86_64__)
-        return _mm_madd_epi16(x, y);
+    return (Part)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
-        int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y)), high = vmull_high_s16(x, y);
-        return vreinterpretq_s16_s32(vpaddq_s32(low, high));
+    const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
+    return (Part)vpaddq_s32(low, vmull_high_s16((int16x8_t)a, (int16x8_t)b));
 #endif
-    });
 }
 
-INLINE Words multiply_low(Words a, Words b) { return (Words)((Shorts)a * (Shorts)b); }
-INLINE Words subtract(Words a, Words b) { return (Words)((Shorts)a - (Shorts)b); }
+INLINE Part multiply_low(Part a, Part b) { return (Part)((PartShorts)a * (PartShorts)b); }
+INLINE Part subtract(Part a, Part b) { return (Part)((PartShorts)a - (PartShorts)b); }
+INLINE PartShorts at_most(Part x, uint16_t most) {
+    return __builtin_elementwise_min((PartShorts)x, PartShorts{} + most);
+}
 
 // The E2M1 number nearest to t / 64, as t / 64 counts; t is below 512, or of any size if WIDE.
-template <bool WIDE> INLINE Words nearest_level(Words t) {
-    Shorts sixteenths = (Shorts)t >> 4;
+template <bool WIDE> INLINE Part nearest_level(Part t) {
+    const Part sixteenths = (Part)((PartShorts)t >> 4);
 #if defined(__AVX512BW__)
-    if constexpr (WIDE) sixteenths = __builtin_elementwise_min(sixteenths, Shorts{} + (uint16_t)31);
-    const Shorts levels = {0,   32,  32,  64,  64,  96,  96,  128, 128, 128, 192, 192, 192, 192, 256, 256,
-                           256, 256, 256, 256, 384, 384, 384, 384, 384, 384, 384, 384, 384, 384, 384, 384};
-    return (Words)_mm512_permutexvar_epi16((__m512i)sixteenths, (__m512i)levels);
+    const PartShorts levels = {0,   32,  32,  64,  64,  96,  96,  128, 128, 128, 192, 192, 192, 192, 256, 256,
+                               256, 256, 256, 256, 384, 384, 384, 384, 384, 384, 384, 384, 384, 384, 384, 384};
+    const Part index = WIDE ? (Part)at_most(sixteenths, 31) : sixteenths;
+    return (Part)_mm512_permutexvar_epi16((__m512i)index, (__m512i)levels);
 #elif defined(__aarch64__)
-    if constexpr (WIDE) sixteenths = __builtin_elementwise_min(sixteenths, Shorts{} + (uint16_t)31);
     const uint8x16x2_t halves = {{{0, 16, 16, 32, 32, 48, 48, 64, 64, 64, 96, 96, 96, 96, 128, 128},
                                   {128, 128, 128, 128, 192, 192, 192, 192, 192, 192, 192, 192, 192, 192, 192, 192}}};
-    Shorts half = (Shorts)by_parts((Words)sixteenths, Words{}, [=](Part x, Part) {
-        return vreinterpretq_s16_u8(vqtbl2q_u8(halves, vreinterpretq_u8_s16(x)));
-    });
-    return (Words)(half + half);
+    const Part index = WIDE ? (Part)at_most(sixteenths, 31) : sixteenths;
+    const PartShorts half = (PartShorts)vqtbl2q_u8(halves, (uint8x16_t)index);
+    return (Part)(half + half);
 #else
     // A table of 16 bytes: what lies beyond it is 256, or from 320 on 384.
-    sixteenths = __builtin_elementwise_min(sixteenths, Shorts{} + (uint16_t)15);
     const __m128i halves = _mm_setr_epi8(0, 16, 16, 32, 32, 48, 48, 64, 64, 64, 96, 96, 96, 96, -128, -128);
-    Shorts half = (Shorts)by_parts((Words)sixteenths, Words{}, [=](Part x, Part) {
+    const Part index = (Part)at_most(sixteenths, 15);
 #if defined(__AVX2__)
-        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(halves), x);
+    const PartShorts half = (PartShorts)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(halves), (__m256i)index);
 #else
-        return _mm_shuffle_epi8(halves, x);
+    const PartShorts half = (PartShorts)_mm_shuffle_epi8(halves, (__m128i)index);
 #endif
-    });
-    Shorts beyond = (Shorts)((SignedShorts)t > (int16_t)319) & (uint16_t)128;
-    return (Words)(half + half + beyond);
+    const PartShorts beyond = (PartShorts)((SignedPart)t > (int16_t)319) & (uint16_t)128;
+    return (Part)(half + half + beyond);
 #endif
 }
 

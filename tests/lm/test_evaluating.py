@@ -1,6 +1,9 @@
 """Evaluations of small models, run by the runtimes that are here."""
 
 import math
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -153,6 +156,21 @@ def interrupted(events: Iterator[core.Event], at: int) -> None:
         if isinstance(event, core.Progress) and event.done >= at:
             break
     events.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the child in /proc")
+def test_a_killed_child_leaves_what_is_finished_and_nothing_else(bench: Bench, source: core.Model) -> None:
+    def killed() -> None:
+        for event in bench.events(source, core.as_planned(source, THREE)):
+            if isinstance(event, core.Progress) and event.done == LENGTH:
+                children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+                os.kill(int(children[-1]), signal.SIGKILL)
+
+    with pytest.raises(core.MemoryLimitError, match="ended by the system"):
+        killed()
+    (record,) = bench.cache.iterdir()
+    assert len(record.read_text().splitlines()) >= 2
+    record.unlink()
 
 
 def test_a_stopped_evaluation_goes_on_where_it_stopped(bench: Bench, source: core.Model, quality: core.Quality) -> None:

@@ -1,7 +1,7 @@
 """Second moments of whole inputs, for error feedback: too large to keep, so the model is run again for them."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ MomentsOf = tuple[tuple[str, ...], NDArray[np.float32] | None]
 """Names of the matrices that have an input, and its second moments; None for an expert with too few tokens."""
 
 
-def second_moments(source: Path, statistics: Path, scratch: Path | None = None) -> Iterator[MomentsOf]:
+def second_moments(source: Path, statistics: Path, scratch: Path | None = None) -> Generator[MomentsOf, None, None]:
     """The second moments x^T x / tokens [K, K] float32 of the inputs of all linear layers and experts, block by block.
 
     The model at `source` runs on the tokens that the statistics were gathered on. Now and then, while it does, it gives
