@@ -10,7 +10,7 @@ from kernels import Quantized
 from kernels.fidelity import relative_error
 from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
 from studio.core.errors import PlanError
-from studio.core.insight.inspection import Steps, all_of, matrix_census
+from studio.core.insight.inspection import Steps, all_of, looked_at, matrix_census
 from studio.core.names import printable
 from studio.core.planning.plan import Choice, choice_text
 from studio.core.results import LayerResult
@@ -71,7 +71,7 @@ def block_steps(
     The tensor scale is that of `result`, otherwise the matrix is read for its maximum. Raises PlanError when the layer
     is kept, IndexError for a block that is not there.
     """
-    layer, recipe = choice.layer, choice.recipe
+    layer, recipe = choice.layer, looked_at(choice.recipe)
     if recipe is None:
         raise PlanError(f"{printable(layer.name)} is kept as it is: it has no blocks")
     shape, size = layer.matrices[matrix], recipe.format.block

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Census, Quantized, Recipe
+from kernels import METHODS, Census, Quantized, Recipe
 from kernels.fidelity import relative_error
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import E2M1_VALUES, tensor_scale
@@ -122,7 +122,8 @@ def layer_steps(
     """Look at a layer in its chosen format (A) and in that of `other` (B); reads its weights twice.
 
     Tensor scales are those of `result` where it has them; otherwise each matrix gets its own, although a run makes
-    fused projections share one. Raises PlanError for a layer without matrices, CheckpointError for damaged files.
+    fused projections share one. Codes are those of `looked_at`. Raises PlanError for a layer without matrices,
+    CheckpointError for damaged files.
     """
     layer = choice.layer
     if not layer.matrices:
@@ -135,10 +136,21 @@ def layer_steps(
         divisor = _divisor(choice)
         scales = multipliers(result, [float(tensor_scale(part.max_abs, divisor)) for part in censuses])
         look = _Look(
-            choice, census.sigma, census.max_abs, scales, tuple(c.recipe if c else None for c in (choice, other))
+            choice,
+            census.sigma,
+            census.max_abs,
+            scales,
+            tuple(looked_at(c.recipe) if c else None for c in (choice, other)),
         )
         whole = yield from _look_steps(engine, tasks, look)
     return _detail(look, whole, census)
+
+
+def looked_at(recipe: Recipe | None) -> Recipe | None:
+    """The recipe that a look shows: error feedback, which runs the model, is shown as what it starts from."""
+    if recipe is None or METHODS[recipe.method].needs != "factor":
+        return recipe
+    return replace(recipe, method=METHODS[recipe.method].otherwise)
 
 
 def all_of(steps: Steps[T]) -> T:

@@ -22,6 +22,9 @@ from studio.gui.shell.faults import message_of
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.specs import keys_of
 
+WORDS = {"verify": "verifying", "lift": "looking for powers of two", "feedback": "error feedback"}
+"""Of phases that are a part of a job."""
+
 
 class Runs(QObject):
     """What is running, and what it found. `hindrance` says why nothing can be started now, "" when something can.
@@ -229,7 +232,7 @@ class Runs(QObject):
         job.follow(last.done, time.monotonic())
         if job.order is not None and last.layer in self._document.store.index:
             self._document.take_running(last.layer)
-        word = "verifying" if last.phase == "verify" and job.kind is EXPORT else ""
+        word = WORDS.get(last.phase, "") if last.phase != job.kind.key else ""
         detail = " ".join(part for part in (word, core.printable(last.layer)) if part)
         amount = job.kind.amount
         done = f"{amount(estimate.done)} of {amount(estimate.total)} read"

@@ -105,9 +105,14 @@ class InspectorView(View):
     def results_changed(self) -> None:
         """Ask again when the layer on show was chosen another format or method."""
         result = next((r for r in self.results if self.detail and r.name == self.detail.name), None)
-        shown = self.detail.a.title if self.detail and self.detail.a else core.KEEP
-        if result is not None and core.choice_text(result.format, result.method) != shown:
+        if result is not None and self.detail and not self._shows_as_chosen(result):
             self.detail_wanted.emit(result.name)
+
+    def _shows_as_chosen(self, result: core.LayerResult) -> bool:
+        """True when A is what was made of a layer, or what error feedback started from."""
+        side = self.detail.a if self.detail else None
+        method = core.METHODS[result.method].otherwise if _feeds_back(result) else result.method
+        return (side.title if side else core.KEEP) == core.choice_text(result.format, method)
 
     def busy(self, text: str) -> None:
         """Say what is being worked on; an empty text says that it is done."""
@@ -273,6 +278,8 @@ class InspectorView(View):
         errors = [f"{letter} {side.title} {side.rel_err:.4f}" for letter, side in sides(detail)]
         if not detail.a:
             errors.append("kept as it is")
+        if any(result.name == detail.name and _feeds_back(result) for result in self.results):
+            errors.append("without its error feedback, which takes a run of the model")
         if detail.a and detail.b and detail.a.rel_err:
             errors[-1] += f" ({detail.b.rel_err / detail.a.rel_err - 1:+.0%})".replace("-", "−")
         return ", ".join([*errors, facts])
@@ -299,6 +306,10 @@ class InspectorView(View):
         heads = tuple(f"relative error {letter} {side.title}" for letter, side in sides(detail))
         columns = [side.row_error.tolist() for _, side in sides(detail)]
         return Figure("Rows", ("row", *heads), list(zip(range(detail.rows), *columns, strict=True)) if columns else [])
+
+
+def _feeds_back(result: core.LayerResult) -> bool:
+    return bool(result.method) and core.METHODS[result.method].needs == "factor"
 
 
 def _codes(detail: core.LayerDetail) -> Figure:
