@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,23 @@ class Runs(QObject):
         store = self._document.store
         self.quantize([store.names[i] for i in (store.state == FAILED).nonzero()[0].tolist()])
 
-    def export(self, export: core.Export) -> None:
-        """Write and verify an export."""
+    def export(self, export: core.Export, lifted: dict[str, Any] | None = None) -> None:
+        """Write and verify an export; `lifted`: what `core.prepare` needs to prepare it lifted.
+
+        What is measured of lifted layers is not what they lose as they are, so it is not taken over.
+        """
         machine = self.machine
 
         def over(ending: Ending, job: Job) -> None:
             if ending == "finished":
                 self.exported.emit(export, job.outcome)
 
+        if lifted:
+            steps = partial(tasks.exporting_lifted, machine, export, lifted)
+            self._submit(Job(EXPORT, "Exporting", steps, over=over))
+            return
         order = self._document.order_of(export.choices)
-        if self._submit(Job(EXPORT, "Exporting", lambda: tasks.exporting(machine, export), order, over)):
+        if self._submit(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
             self._document.begin(order)
 
     def verify(self, folder: Path) -> None:
@@ -209,6 +217,10 @@ class Runs(QObject):
             self._tell_failure(event)
         elif isinstance(event, core.Warned):
             self.told.emit(Message("warning", job.kind.warned, event.message, run=job.kind.key))
+        elif isinstance(event, core.Lifted):
+            told = "\n".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.sentences())
+            hint = " ".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.cautions)
+            self.told.emit(Message("info", "Lifted by powers of two", told, hint, run=job.kind.key))
         elif isinstance(event, core.Resumed):
             self.told.emit(Message("info", f"{event.shard} was finished by an earlier run and is taken over"))
 

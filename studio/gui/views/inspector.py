@@ -278,10 +278,10 @@ class InspectorView(View):
         errors = [f"{letter} {side.title} {side.rel_err:.4f}" for letter, side in sides(detail)]
         if not detail.a:
             errors.append("kept as it is")
-        if any(result.name == detail.name and _feeds_back(result) for result in self.results):
-            errors.append("without its error feedback, which takes a run of the model")
         if detail.a and detail.b and detail.a.rel_err:
             errors[-1] += f" ({detail.b.rel_err / detail.a.rel_err - 1:+.0%})".replace("-", "−")
+        if any(result.name == detail.name and _feeds_back(result) for result in self.results):
+            errors.append("without its error feedback, which takes a run of the model")
         return ", ".join([*errors, facts])
 
     def _legend(self, detail: core.LayerDetail) -> list[Entry]:
