@@ -89,7 +89,8 @@ def portions(model: Model, runtime: RuntimeName, length: int, limit: int) -> Por
         elif found.batch > 1:
             found = Portions(found.batch // 2, found.batch // 2)
         else:
-            what = f"running the model needs {counted(need, 'byte')} of memory for its largest block, {limit:,} are allowed"
+            whole = counted(need, "byte")
+            what = f"running the model needs {whole} of memory for its largest block, {limit:,} are allowed"
             raise MemoryLimitError(what, hint="allow more, or give a smaller --length")
     return found
 

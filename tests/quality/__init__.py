@@ -1,0 +1,1 @@
+"""The ladder of methods, measured on models by what they predict."""
