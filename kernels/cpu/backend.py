@@ -128,7 +128,6 @@ class CpuBackend:
             measure=ctypes.pointer(measured.structure) if measured else None,
             rows=rows,
             width=width,
-            layout=library.layout(row),
             dtype=_dtype(weight, "encode"),
             tensor_scale=tensor_scale,
         )
