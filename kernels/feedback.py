@@ -90,7 +90,7 @@ def _damped(moments: Float32, order: NDArray[np.int32]) -> Float64:
     """The moments in float64 [K, K], columns in order, the diagonal damped."""
     found = np.empty(moments.shape, np.float64)
     for start in range(0, len(found), _SLAB):
-        found[start : start + _SLAB] = moments[order[start : start + _SLAB]][:, order]
+        found[start : start + _SLAB] = moments[order[start : start + _SLAB]].take(order, axis=1)
     diagonal = np.einsum("ii->i", found)
     diagonal += DAMPING * (math.fsum(diagonal) / len(diagonal))
     return found

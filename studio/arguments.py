@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
     _add_machine_options(verify)
+    calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
+    _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
     _add_evaluation_options(evaluate)
     _add_machine_options(evaluate)
@@ -131,6 +133,30 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
 
+def _add_calibration_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder")
+    sub.add_argument("--out", type=Path, metavar="STATS", help="default: NAME.statistics.safetensors in this folder")
+    sub.add_argument("--overwrite", action="store_true", help="replace STATS")
+    _add_text_options(sub, windows=64)
+    machine = sub.add_argument_group("machine")
+    machine.add_argument("--max-memory", type=_size, default=0, metavar="SIZE", help="refuse to need more, e.g. 8G")
+
+
+def _add_text_options(sub: argparse.ArgumentParser, *, windows: int) -> None:
+    text = sub.add_argument_group("text")
+    text.add_argument(
+        "--text",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="UTF-8 text like that of the use; default: a bundled mix",
+    )
+    text.add_argument("--windows", type=_count, default=windows, metavar="N", help=f"at most; default: {windows}")
+    text.add_argument("--length", type=_count, default=512, metavar="N", help="tokens of a window; default: 512")
+    text.add_argument("--seed", type=int, default=0, metavar="N", help="where in the text windows lie; default: 0")
+
+
 def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "targets",
@@ -140,13 +166,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
         help="exports to evaluate, or plain checkpoints; with --plans SRC",
     )
     _add_source(sub)
-    text = sub.add_argument_group("text")
-    text.add_argument(
-        "--text", type=Path, nargs="+", metavar="FILE", help="UTF-8 text like that of the use; default: a bundled mix"
-    )
-    text.add_argument("--windows", type=_count, default=32, metavar="N", help="at most; default: 32")
-    text.add_argument("--length", type=_count, default=512, metavar="N", help="tokens of a window; default: 512")
-    text.add_argument("--seed", type=int, default=0, metavar="N", help="where in the text windows lie; default: 0")
+    _add_text_options(sub, windows=32)
     plans = sub.add_argument_group("plans")
     plans.add_argument(
         "--plans", type=Path, nargs="+", default=[], metavar="FILE", help="quantize SRC in memory by these"

@@ -17,6 +17,7 @@ from studio.arguments import parser
 from studio.console import Console
 from studio.rendering import (
     show_backend,
+    show_calibration,
     show_cautions,
     show_changes,
     show_claims,
@@ -235,6 +236,27 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _calibrate(options: argparse.Namespace, console: Console) -> int:
+    with _open(options.source, console) as model:
+        model.check_plain()
+        out = options.out or Path(f"{model.name}.statistics.safetensors")
+        texts = tuple(options.text or [core.calibration_text()])
+        job = core.Calibration(
+            model.folder,
+            out,
+            texts,
+            options.windows,
+            options.length,
+            options.seed,
+            options.max_memory,
+            options.overwrite,
+        )
+    for event in _shown(core.calibrate(job), console):
+        if isinstance(event, core.Calibrated):
+            show_calibration(event, options.source, console)
+    return 0
+
+
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     if options.report:
         core.check_quality_reports(options.report)
@@ -413,6 +435,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "measure": _measure,
     "quantize": _quantize,
     "verify": _verify,
+    "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,
     "validate": _validate,

@@ -1,6 +1,7 @@
 """Tables and sentences about models, plans and outcomes, for the command line."""
 
 import heapq
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -187,6 +188,24 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
     )
     if said := core.methods_used(outcome.layers):
         console.say(said)
+
+
+def show_calibration(found: core.Calibrated, source: Path, console: Console) -> None:
+    """What is in a file of statistics, what is not, and what to do with it."""
+    console.emit("calibrated", **{**asdict(found), "path": str(found.path)})
+    told = f"{core.counted(found.matrices, 'matrix', 'matrices')}, {core.counted(found.tokens, 'token')} of text"
+    console.say(
+        f"Wrote {found.path}: {told}, {core.size_text(found.nbytes)}, in {found.seconds:.0f} s ({found.runtime})"
+    )
+    for names, what in (
+        (found.idle, "of experts saw no token and will be quantized without statistics; more text reaches more"),
+        (found.unseen, "are not in it, since the runtime has them in another form, and will be quantized without it"),
+    ):
+        if names:
+            console.say(f"{core.counted(len(names), 'matrix', 'matrices')} {what}: {core.printable(names[0])} first")
+    console.say(
+        f"\nNext: nvfp4-studio quantize {shlex.quote(str(source))} DST --statistics {shlex.quote(str(found.path))}"
+    )
 
 
 def show_quality(quality: core.Quality, console: Console) -> None:

@@ -66,7 +66,8 @@ class CpuBackend:
     ) -> Encoded:
         """See `Backend.encode`.
 
-        What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 18. Feeding errors forward takes 5.1 bytes a weight and 256 a row beside the result, rows counted in sixty-fours.
+        What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 18. Feeding
+        errors forward takes 5.1 bytes a weight and 256 a row beside the result, rows counted in sixty-fours.
         """
         if recipe.method == "feedback" and context is not None and context.factor is not None:
             return self._feed_forward(weight, recipe, tensor_scale, context, context.factor, measure, blocks)
@@ -128,7 +129,6 @@ class CpuBackend:
             measure=ctypes.pointer(measured.structure) if measured else None,
             rows=rows,
             width=width,
-            layout=library.layout(row),
             dtype=_dtype(weight, "encode"),
             tensor_scale=tensor_scale,
         )

@@ -11,6 +11,7 @@
 
 namespace VARIANT {
 
+constexpr int BLOCK = 16;  // codes per scale
 constexpr int GROUP = 64;  // rows side by side
 constexpr int BATCH = 64;  // columns of a block
 constexpr int NEXT = 4;    // columns that take errors together
@@ -24,7 +25,7 @@ constexpr int WIDE = 1;
 struct Feed {
     float* errors;    // [group][width][64] in order; the weights until a column is done
     uint8_t* codes;   // [group][width][64]
-    uint8_t* scales;  // [group][width / block][64]
+    uint8_t* scales;  // [group][width / 16][64]
     float* targets;   // [group][BATCH][64]
     int64_t groups;
 };
@@ -46,7 +47,7 @@ template <class S> void turn_weights(const FeedbackTask& task, const Feed& feed)
 }
 
 INLINE void turn_scales(const FeedbackTask& task, const Feed& feed) {
-    const int64_t count = task.width / task.layout.block;
+    const int64_t count = task.width / BLOCK;
     for (int64_t row = 0; row < task.rows; row++)
         for (int64_t block = 0; block < count; block++)
             feed.scales[(row / GROUP * count + block) * GROUP + row % GROUP] = task.scales[row * count + block];
@@ -95,7 +96,7 @@ INLINE void take_block(float* targets, const float* errors, const float* packed,
 INLINE Floats scale_of(const FeedbackTask& task, const uint8_t* bytes) {
     typedef uint8_t Row __attribute__((vector_size(16)));
     const Words byte = __builtin_convertvector(load<Row>(bytes), Words);
-    return task.layout.kind == NVFP4 ? e4m3_decode(byte) * task.tensor_scale : e8m0_decode(byte);
+    return e4m3_decode(byte) * task.tensor_scale;
 }
 
 // Codes of sixteen rows' targets; gives what they decode to.
@@ -110,14 +111,13 @@ INLINE Floats encode_column(Floats target, Floats scale, uint8_t* codes) {
 
 // The columns of one block in turn: encoded, and their errors taken by those after them in the block.
 INLINE void encode_block(const FeedbackTask& task, const Feed& feed, int64_t group, int64_t first, int64_t count) {
-    const int64_t block = task.layout.block;
-    const uint8_t* scales = feed.scales + group * (task.width / block) * GROUP;
+    const uint8_t* scales = feed.scales + group * (task.width / BLOCK) * GROUP;
     float* targets = feed.targets + group * BATCH * GROUP;
     for (int v = 0; v < vectors_of(task, group); v++)
         for (int64_t c = 0; c < count; c++) {
             const int64_t column = task.order[first + c], lane = v * LANES;
             float* own = feed.errors + (group * task.width + first + c) * GROUP + lane;
-            const Floats scale = scale_of(task, scales + column / block * GROUP + lane);
+            const Floats scale = scale_of(task, scales + column / BLOCK * GROUP + lane);
             uint8_t* codes = feed.codes + (group * task.width + column) * GROUP + lane;
             const Floats decoded = encode_column(load<Floats>(targets + c * GROUP + lane), scale, codes);
             const Floats error = load<Floats>(own) - decoded;
@@ -160,9 +160,10 @@ INLINE void pack_codes(const FeedbackTask& task, const Feed& feed) {
 }
 
 // What the codes of all rows cost, in double: errors that were fed forward may be larger than a block's steps.
-template <class S, int KIND> void measure_rows(const FeedbackTask& task) {
+template <class S> void measure_rows(const FeedbackTask& task) {
     using T = typename S::T;
-    const DecodeTask coded = {task.codes, task.scales, nullptr, nullptr, 0, task.layout, 0, 0, task.tensor_scale};
+    const Layout layout = {NVFP4, 4, BLOCK};
+    const DecodeTask coded = {task.codes, task.scales, nullptr, nullptr, 0, layout, 0, 0, task.tensor_scale};
     Totals totals = {};
     Factors factors = {};
     Tally tally = {};
@@ -172,7 +173,7 @@ template <class S, int KIND> void measure_rows(const FeedbackTask& task) {
         totals.start_row();
         for (int64_t column = 0; column < task.width; column += STRIP) {
             const int64_t left = task.width - column, at = row * task.width + column;
-            const int size = left < STRIP ? (int)left : STRIP, count = size / task.layout.block;
+            const int size = left < STRIP ? (int)left : STRIP, count = size / BLOCK;
             uint8_t codes[STRIP / 2] = {};
             T weight[STRIP] = {};
             memcpy(codes, task.codes + at / 2, (size_t)size / 2);
@@ -180,13 +181,13 @@ template <class S, int KIND> void measure_rows(const FeedbackTask& task) {
             read_factors(coded, block, count, factors);
             Workspace work;
             Doubles squares[2] = {};
-            decode_pairs<4, KIND>(codes, factors, [&](int j, Floats even, Floats odd) {
+            decode_pairs<4, NVFP4>(codes, factors, [&](int j, Floats even, Floats odd) {
                 Floats decoded[2] = {even, odd}, wide[2];
                 S::load_pair(weight + 32 * j, wide[0], wide[1]);
                 measure_wide(wide, decoded, work.exact + 2 * j, squares, totals.max_square);
                 count_vanished(wide, decoded, tally);
             });
-            record_wide(work, squares, {errors ? errors + block : nullptr, count, task.layout.block}, totals);
+            record_wide(work, squares, {errors ? errors + block : nullptr, count, BLOCK}, totals);
             for (int i = 0; i < count; i++) totals.scale_counts[0][task.scales[block + i]]++;
             block += count;
         }
@@ -199,7 +200,7 @@ template <class S, int KIND> void measure_rows(const FeedbackTask& task) {
 
 template <class S> int feedback_dtype(FeedbackTask& task) {
     const int64_t groups = (task.rows + GROUP - 1) / GROUP, lanes = groups * GROUP;
-    const int64_t scales = task.width / task.layout.block;
+    const int64_t scales = task.width / BLOCK;
     // Zeros, so that lanes without a row hold numbers.
     float* wide = (float*)calloc((size_t)(lanes * (task.width + BATCH)), sizeof(float));
     uint8_t* bytes = (uint8_t*)calloc((size_t)(lanes * (task.width + scales)), 1);
@@ -209,7 +210,7 @@ template <class S> int feedback_dtype(FeedbackTask& task) {
         turn_scales(task, feed);
         feed_forward(task, feed);
         pack_codes(task, feed);
-        if (task.measure) task.layout.kind == NVFP4 ? measure_rows<S, NVFP4>(task) : measure_rows<S, MXFP4>(task);
+        if (task.measure) measure_rows<S>(task);
     }
     const int result = wide && bytes ? 0 : -1;
     free(wide);

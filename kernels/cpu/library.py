@@ -130,7 +130,6 @@ class FeedbackTask(ctypes.Structure):
         ("measure", ctypes.POINTER(Measure)),
         ("rows", ctypes.c_int64),
         ("width", ctypes.c_int64),
-        ("layout", Layout),
         ("dtype", ctypes.c_int32),
         ("tensor_scale", ctypes.c_float),
     ]

@@ -82,16 +82,15 @@ struct FactorTask {
     int64_t failed;  // the column that has no positive square, or -1
 };
 
-struct FeedbackTask {
+struct FeedbackTask {       // NVFP4
     const void* weight;     // [rows, width] of dtype
-    const uint8_t* scales;  // [rows, width / block]
+    const uint8_t* scales;  // [rows, width / 16]
     const int32_t* order;   // [width]
     const float* feedback;  // [width, width]
     uint8_t* codes;         // [rows, width / 2]
     Measure* measure;       // or null
     int64_t rows;
     int64_t width;
-    Layout layout;          // of four-bit floats
     int32_t dtype;
     float tensor_scale;
 };

@@ -16,6 +16,7 @@ from studio.core.errors import (
     ThresholdExceeded,
 )
 from studio.core.events import (
+    Calibrated,
     EvaluationDone,
     Event,
     Finished,
@@ -83,7 +84,9 @@ from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
-from studio.core.statistics import StatisticsFile, gaps, open_statistics, with_statistics
+from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
+from studio.core.statistics.calibration import Calibration, calibrate
+from studio.core.statistics.moments import MomentsOf, second_moments
 
 __all__ = [
     "BUG",
@@ -100,6 +103,8 @@ __all__ = [
     "ZONE_STARTS",
     "BackendError",
     "BlockDetail",
+    "Calibrated",
+    "Calibration",
     "Candidate",
     "CheckpointError",
     "Choice",
@@ -130,6 +135,7 @@ __all__ = [
     "MemoryLimitError",
     "Model",
     "ModelDone",
+    "MomentsOf",
     "Occupies",
     "Outcome",
     "Pair",
@@ -160,6 +166,7 @@ __all__ = [
     "as_planned",
     "as_stored",
     "block_steps",
+    "calibrate",
     "calibration_text",
     "changes",
     "check_quality_reports",
@@ -219,12 +226,14 @@ __all__ = [
     "result_of",
     "save_plan",
     "save_quality",
+    "second_moments",
     "size_text",
     "sized",
     "start",
     "start_command",
     "survey",
     "totals",
+    "unseen",
     "validate",
     "verify",
     "with_statistics",

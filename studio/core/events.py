@@ -128,6 +128,24 @@ class EvaluationDone:
     quality: Quality
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Statistics are written.
+
+    matrices: how many matrices they are of. idle: names of experts' matrices that no token was routed to. unseen: names
+    of linear layers' and experts' matrices that are not in the file, since the runtime has them in another form.
+    """
+
+    path: Path
+    nbytes: int
+    tokens: int
+    matrices: int
+    idle: tuple[str, ...]
+    unseen: tuple[str, ...]
+    runtime: str
+    seconds: float
+
+
 Event = (
     Started
     | Progress
@@ -136,6 +154,7 @@ Event = (
     | ShardWritten
     | Warned
     | Occupies
+    | Calibrated
     | ModelDone
     | EvaluationDone
     | Loaded

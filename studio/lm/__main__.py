@@ -12,6 +12,7 @@ COMMANDS = {
     "calibrate": "studio.lm.calibrating",
     "evaluate": "studio.lm.evaluating",
     "generate": "studio.lm.generating",
+    "moments": "studio.lm.moments",
 }
 """The module of each command: it has `NAME_arguments(parser)` and `NAME(options, channel)`."""
 

@@ -2,20 +2,20 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from studio.core.errors import StudioError
 from studio.core.model import Model
 from studio.core.opening.checkpoint import open_model
 from studio.core.statistics.digest import model_digest
-from studio.core.statistics.file import write_statistics
+from studio.core.statistics.file import Shape, write_statistics
 from studio.lm.inputs import Rows
 from studio.lm.names import matrices
 from studio.lm.protocol import Channel
-from studio.lm.running import Portions, Running, portions, start
-from studio.lm.runtimes import choose_runtime
+from studio.lm.running import Portions, Running, start_fitting
 from studio.lm.sums import Kept, Sums
 from studio.lm.texts import Windows, read_text, windows
 
@@ -39,9 +39,7 @@ def calibrate(options: argparse.Namespace, channel: Channel) -> None:
         text = windows(read_text(options.text), model.folder, options.windows, options.length, options.seed)
         for warning in text.warnings:
             channel.warn(warning)
-        runtime = choose_runtime(model.config, model.folder, model.nbytes)
-        given = portions(model, runtime, options.length, options.max_memory)
-        running = start(model)
+        running, given = start_fitting(model, options.length, options.max_memory)
         about = {
             "model_digest": model_digest(model),
             "text_digest": text.digest,
@@ -54,8 +52,19 @@ def calibrate(options: argparse.Namespace, channel: Channel) -> None:
             if kept.discarded:
                 channel.warn(kept.discarded)
             steps = _gather(running, model, text, given, kept, channel)
-            _write(options.out, kept, steps, text, about, channel, began)
+            shapes = kept.shapes(steps)
+            write_statistics(
+                options.out, list(shapes), lambda shape: kept.inputs_of(shape, shapes[shape]), text.tokens, about
+            )
             kept.remove()
+            channel.result(
+                path=str(options.out),
+                nbytes=options.out.stat().st_size,
+                tokens=text.tokens.size,
+                runtime=running.runtime,
+                seconds=time.monotonic() - began,
+                **_summary(model, list(shapes)),
+            )
         finally:
             kept.close()
 
@@ -63,26 +72,26 @@ def calibrate(options: argparse.Namespace, channel: Channel) -> None:
 def _gather(running: Running, model: Model, text: Windows, given: Portions, kept: Kept, channel: Channel) -> int:
     """Run all rounds that are not kept; returns the number of steps of a round."""
     rounds = given.rounds(text.tokens)
-    total = model.nbytes * len(rounds)
-    channel.started(total, "")
-    channel.progress(model.nbytes * kept.rounds, "")
+    channel.started(text.tokens.size, "")
+    done = sum(part.size for part in rounds[: kept.rounds])
     for number in range(kept.rounds, len(rounds)):
         batches = given.batches(rounds[number])
-        tick = _ticker(channel, number * model.nbytes, model.nbytes, max(running.block_count, 1), len(batches))
+        tick = _ticker(channel, done, rounds[number].size, max(running.block_count, 1), len(batches))
         gathered = Gathering(model)
         for step in running.steps(batches, gathered.add, tick):
             kept.write(number, step, gathered.taken(kept.read(number - 1, step) if number else {}))
         kept.finish(number)
+        done += rounds[number].size
     return max(running.block_count, 0) + 1
 
 
-def _ticker(channel: Channel, done: int, nbytes: int, blocks: int, batches: int) -> Callable[[], None]:
-    """Tells the progress each time that a batch has passed a block, as a share of the bytes of the weights."""
+def _ticker(channel: Channel, done: int, tokens: int, blocks: int, batches: int) -> Callable[[], None]:
+    """Tells the progress each time that a batch has passed a block, as a share of the tokens of its round."""
     passed = count(1)
 
     def tick() -> None:
         number = next(passed)
-        channel.progress(done + nbytes * number // (blocks * batches), f"block {(number - 1) // batches}")
+        channel.progress(done + tokens * number // (blocks * batches), f"block {(number - 1) // batches}")
 
     return tick
 
@@ -112,19 +121,12 @@ class Gathering:
         return dict(sorted(now.items(), key=lambda item: self._order[item[0][0]]))
 
 
-def _write(
-    out: Path, kept: Kept, steps: int, text: Windows, about: Mapping[str, str], channel: Channel, began: float
-) -> None:
-    shapes = kept.shapes(steps)
-    write_statistics(out, list(shapes), lambda shape: kept.inputs_of(shape, shapes[shape]), text.tokens, about)
-    channel.result(
-        path=str(out),
-        nbytes=out.stat().st_size,
-        tokens=int(text.tokens.size),
-        windows=len(text.tokens),
-        matrices=sum(len(shape.names) for shape in shapes),
-        inputs=len(shapes),
-        idle=[name for shape in shapes if not shape.tokens for name in shape.names],
-        runtime=about["runtime"],
-        seconds=time.monotonic() - began,
-    )
+def _summary(model: Model, shapes: Sequence[Shape]) -> dict[str, Any]:
+    """Of how many matrices there are statistics, and of which there are none or of no token."""
+    seen = {name for shape in shapes for name in shape.names}
+    wanted = (matrix.name for layer, matrix in matrices(model) if layer.role in ("linear", "expert"))
+    return {
+        "matrices": len(seen),
+        "idle": [name for shape in shapes if not shape.tokens for name in shape.names],
+        "unseen": [name for name in wanted if name not in seen],
+    }

@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
 from studio.core.exporting.decoded import allocate
 from studio.core.exporting.writing import writing
 from studio.core.quality.metrics import log_probabilities, tally
-from studio.lm.predicting import Predictor, load_predictor, runtime_version
+from studio.lm.predicting import Predictor, fitting_runtime, load_predictor, runtime_version
 from studio.lm.protocol import Channel
-from studio.lm.runtimes import RuntimeName, choose_runtime
+from studio.lm.runtimes import RuntimeName
 from studio.lm.texts import read_text, windows
 
 SOURCE, MODEL = "source", "model"
@@ -47,11 +46,10 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(options: argparse.Namespace, channel: Channel) -> None:
     """Cut the text, then run what the answers name."""
-    config = read_object(options.folder / "config.json", constants=True)
-    runtime: RuntimeName = options.runtime or choose_runtime(config, options.folder)
     cut = windows(read_text(options.text), options.folder, options.windows, options.length, options.seed)
     for sentence in cut.warnings:
         channel.warn(sentence)
+    runtime = fitting_runtime(options.folder, options.runtime or None)
     channel.tell(
         "windows",
         count=len(cut.tokens),

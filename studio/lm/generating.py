@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from studio.core.architectures.config import text_section
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError, StudioError
-from studio.lm.predicting import Logits, Predictor, load_predictor, runtime_version
+from studio.lm.predicting import Logits, Predictor, fitting_runtime, load_predictor, runtime_version
 from studio.lm.protocol import Channel
-from studio.lm.runtimes import RuntimeName, choose_runtime
 from studio.lm.texts import Tokenizer, load_tokenizer
 
 SIDES = ("source", "model")
@@ -40,8 +39,7 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def generate(options: argparse.Namespace, channel: Channel) -> None:
     """Load both sides, then answer prompts."""
-    config = read_object(options.folder / "config.json", constants=True)
-    runtime: RuntimeName = options.runtime or choose_runtime(config, options.folder)
+    runtime = fitting_runtime(options.folder, options.runtime or None)
     folders = json.loads(channel.answer())
     sides = {side: load_predictor(Path(folders[side]), runtime) for side in SIDES if folders[side]}
     prompts = _Prompts(options.folder)

@@ -14,7 +14,7 @@ from studio.core.errors import CheckpointError
 from studio.core.layouts.completion import exported_config
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
-from studio.lm.runtimes import RuntimeName, transformers_class
+from studio.lm.runtimes import RuntimeName, choose_runtime, installed, knows, transformers_class
 
 Logits = NDArray[np.float32]
 
@@ -38,6 +38,26 @@ def load_predictor(folder: Path, runtime: RuntimeName) -> Predictor:
     """The checkpoint in `folder`, loaded. Raises CheckpointError for one that the runtime does not take as it is."""
     config = read_object(folder / "config.json", constants=True)
     return _LOADERS[runtime](folder, config)
+
+
+def fitting_runtime(folder: Path, wanted: RuntimeName | None = None) -> RuntimeName:
+    """The runtime that is `wanted`, or that loads the checkpoint in `folder`: some forms only one of them takes.
+
+    Raises BackendError when none knows the architecture.
+    """
+    config = read_object(folder / "config.json", constants=True)
+    first = wanted or choose_runtime(config, folder)
+    both = not wanted and first == "mlx-lm" and "transformers" in installed() and knows("transformers", config)
+    return "transformers" if both and not _mlx_loads(folder, config) else first
+
+
+def _mlx_loads(folder: Path, config: dict[str, Any]) -> bool:
+    """True when mlx-lm finds all tensors; none is read."""
+    try:
+        _load_mlx(folder, config)
+    except CheckpointError:
+        return False
+    return True
 
 
 def runtime_version(runtime: RuntimeName) -> str:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.architectures import block_index, text_section
-from studio.core.errors import MemoryLimitError
+from studio.core.errors import CheckpointError, MemoryLimitError
 from studio.core.model import Model
 from studio.lm.inputs import Sink
 from studio.lm.names import matrices
-from studio.lm.runtimes import RuntimeName, choose_runtime, is_mixture
+from studio.lm.runtimes import RuntimeName, choose_runtime, installed, is_mixture, knows
 
 BATCH_TOKENS = 2048
 ROUND_TOKENS = 16384
@@ -35,15 +35,31 @@ class Running(Protocol):
         ...
 
 
-def start(model: Model) -> Running:
-    """The model in the runtime that knows it. Raises BackendError or CheckpointError."""
-    if choose_runtime(model.config, model.folder, model.nbytes) == "mlx-lm":
+def start(model: Model, runtime: RuntimeName) -> Running:
+    """The model in a runtime. Raises CheckpointError when that does not load it."""
+    if runtime == "mlx-lm":
         from studio.lm.mlx_running import MlxRunning
 
         return MlxRunning(model)
     from studio.lm.torch_running import TorchRunning
 
     return TorchRunning(model)
+
+
+def start_fitting(model: Model, length: int, limit: int) -> tuple[Running, "Portions"]:
+    """The model in the runtime that loads it, and how much text goes through at once; see `portions`.
+
+    Some forms of a checkpoint only one of the runtimes takes: what mlx-lm refuses is tried in transformers. Raises
+    BackendError, CheckpointError or MemoryLimitError.
+    """
+    first = choose_runtime(model.config, model.folder, model.nbytes)
+    given = portions(model, first, length, limit)
+    try:
+        return start(model, first), given
+    except CheckpointError:
+        if first == "transformers" or "transformers" not in installed() or not knows("transformers", model.config):
+            raise
+    return start(model, "transformers"), portions(model, "transformers", length, limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from studio.core.architectures import block_index
 from studio.core.architectures.config import model_types
 from studio.core.errors import CheckpointError
 from studio.core.model import Model
+from studio.core.names import some_of
 from studio.lm.inputs import Seen, Sink, deliver
 from studio.lm.lockstep import Lockstep
 from studio.lm.names import torch_places
@@ -70,16 +71,19 @@ def _load(model: Model) -> nn.Module:
     kind = transformers_class(model_types(model.config)[0])
     assert kind is not None
     try:
-        module: nn.Module = getattr(transformers, kind).from_pretrained(
-            model.folder, dtype="auto", local_files_only=True
+        module, report = getattr(transformers, kind).from_pretrained(
+            model.folder, dtype="auto", local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, AttributeError, ImportError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"transformers does not load it: {first}", file=model.folder) from None
+    if lacking := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
+        raise CheckpointError(f"transformers finds no weights for {some_of(lacking)}", file=model.folder)
     with suppress(AttributeError, ValueError):
-        module.set_experts_implementation("eager")  # type: ignore[operator]
+        module.set_experts_implementation("eager")
     _widen_outside(module)
-    return module.eval()
+    loaded: nn.Module = module.eval()
+    return loaded
 
 
 def _widen_outside(module: nn.Module) -> None:

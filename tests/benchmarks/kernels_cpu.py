@@ -59,7 +59,7 @@ RATIOS = (
     Ratio("decode mxfp8 to bf16 / memcpy", "decode mxfp8", "memcpy", "<= 1.5", "-"),
     Ratio("decode int4-g64 to bf16 / memcpy", "decode int4-g64", "memcpy", "<= 1.5", "-"),
     *(
-        Ratio(f"{title} / {unit}", f"{job}{suffix}", f"{unit}{suffix}", goal, prototype)
+        Ratio(f"{title}{suffix} / {unit}{suffix}", f"{job}{suffix}", f"{unit}{suffix}", goal, prototype)
         for suffix in ("", ", error")
         for title, job, unit, goal, prototype in (
             ("3t by four-six", "four-six", "encode", "<= 3", "3.3"),

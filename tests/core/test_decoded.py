@@ -50,7 +50,7 @@ def planned(source: Path, folder: Path, layout: str = "", **formats: str) -> dic
 
 def plan(name: str = "nvfp4-3t", down: str = "") -> core.Plan:
     own = [core.Rule(names=("*down_proj",), format=down)] if down else []
-    return core.preset("linear").with_format(name).preceded_by(own)
+    return core.preset("linear").with_format(name).with_method("max").preceded_by(own)
 
 
 def exported(source: Path, target: Path, layout: str, **formats: str) -> Path:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hard_weights import DTYPES, RECIPES, SEARCHES, contexts, same_bits, searched, ties, weights
 
-from kernels import Context, Recipe, reference
+from kernels import Context, Recipe, factor_of, feedback, recipe, reference
 from kernels.cpu import library
 from kernels.cpu.build import SOURCES, arguments
 
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-DRIVER = Path(__file__).with_name("neon_driver.cpp")
+DRIVER = [Path(__file__).with_name(name) for name in ("neon_driver.cpp", "neon_feedback.cpp")]
 pytestmark = pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed (Debian: qemu-user)")
 
 
@@ -55,7 +55,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library and its driver as one static arm64 program."""
     pytest.importorskip("ziglang", reason="the compiler, ziglang, is not installed")
     program = tmp_path_factory.mktemp("neon") / "driver"
-    sources = [str(SOURCES / "variant.cpp"), str(SOURCES / "dispatch.cpp"), str(DRIVER)]
+    sources = [str(SOURCES / "variant.cpp"), str(SOURCES / "dispatch.cpp"), *map(str, DRIVER)]
     command = [
         sys.executable,
         "-m",
@@ -103,4 +103,38 @@ def test_neon_agrees_with_the_reference(driver: Path, tmp_path: Path) -> None:
         assert vanished == measured.vanished
         counts, stream = take(stream, np.uint64, 32768)
         np.testing.assert_array_equal(counts, reference.census(weight).counts)
+    assert not len(stream)
+
+
+def test_neon_factors_and_feeds_errors_forward_as_the_reference_does(driver: Path, tmp_path: Path) -> None:
+    rng, chosen, g = np.random.default_rng(4), recipe("nvfp4-3t", method="feedback"), 0.0017
+    x = rng.standard_normal((300, 208)) * np.exp(rng.standard_normal(208)) + rng.standard_normal((300, 1))
+    h = (x.T @ x).astype(np.float32)
+    known = Context(factor=factor_of(h))
+    assert known.factor is not None
+    weights = [ties(kind, g)[:20, :208].copy() for kind in DTYPES.values()]
+    weights.append((rng.standard_normal((70, 208)) * 0.1).astype(np.float32))
+    expected = [reference.encode(weight, chosen, g, known) for weight in weights]
+    with (tmp_path / "tasks").open("wb") as file:
+        for weight, quantized in zip(weights, expected, strict=True):
+            file.write(struct.pack("<2q2if4x", *weight.shape, library.DTYPES[weight.dtype], weight.itemsize, g))
+            parts = (h.astype(np.float64), weight, quantized.scales, known.factor.order, known.factor.feedback)
+            file.writelines(part.tobytes() for part in parts)
+    command = [str(EMULATOR), str(driver), str(tmp_path / "tasks"), str(tmp_path / "results"), "feedback"]
+    subprocess.run(command, check=True, timeout=300)
+    stream = memoryview((tmp_path / "results").read_bytes())
+    triangle = h.astype(np.float64)
+    feedback.cholesky(triangle)
+    for weight, quantized in zip(weights, expected, strict=True):
+        got, stream = take(stream, np.float64, h.size)
+        assert np.triu(got.reshape(h.shape)).tobytes() == np.triu(triangle).tobytes()
+        got, stream = take(stream, np.uint8, quantized.codes.size)
+        np.testing.assert_array_equal(got, quantized.codes.reshape(-1))
+        measured = reference.fidelity(weight, quantized)
+        got, stream = take(stream, np.float64, len(weight))
+        np.testing.assert_allclose(got, measured.row_error, rtol=1e-6)
+        (max_error,), stream = take(stream, np.float64, 1)
+        (vanished,), stream = take(stream, np.int64, 1)
+        assert max_error == pytest.approx(measured.max_error, rel=1e-15)
+        assert vanished == measured.vanished
     assert not len(stream)

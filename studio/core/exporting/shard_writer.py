@@ -28,6 +28,17 @@ def agreed_scale(layout: Layout, g: float) -> float:
     return g
 
 
+class Agreed(Sink):
+    """Drops everything, and knows what readers of a layout will compute."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def agreed_scale(self, g: float) -> float:
+        """See `Sink.agreed_scale`."""
+        return agreed_scale(self._layout, g)
+
+
 class ShardWriter(Sink, StagedFile):
     """The file is there at its full size with its header from the start."""
 

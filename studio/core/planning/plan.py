@@ -17,7 +17,7 @@ from studio.core.names import printable
 SCHEMA = 1
 KEEP = "keep"
 DEFAULT_FORMAT = "nvfp4-3t"
-DEFAULT_METHOD = "max"
+DEFAULT_METHOD = "hessian"
 """The best of those that need no second run of the model; without statistics it comes to one that needs none."""
 
 EXPONENTS = ("ceil", "floor")
@@ -289,7 +289,7 @@ def choose_format(
     layer: Layer,
     name: str,
     exponent: str = "ceil",
-    method: str = DEFAULT_METHOD,
+    method: str = "max",
     *,
     reason: str = "kept by hand",
     rule: int = -1,

@@ -63,11 +63,11 @@ def evaluate(
         run = _Run(started, source, candidates, reading, cut, place, scratch, talk)
         yield from run.begin()
         rows = yield from run.rows()
+        run.forget()
         models, base = (rows[1:], rows[0]) if source else (rows, None)
         text = Text(reading.name, cut["digest"], cut["count"], reading.length, reading.seed)
         seconds = time.monotonic() - begun
         yield EvaluationDone(Quality(tuple(models), base, text, cut["runtime"], cut["version"], seconds))
-    run.forget()
 
 
 def _arguments(folder: Path, reading: Reading, runtime: str) -> list[str]:

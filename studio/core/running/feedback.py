@@ -1,10 +1,12 @@
 """Error feedback: the model runs block after block, and each matrix is quantized while its inputs are known."""
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from kernels import Context, Factor, factor_of
 from studio.core.counting import counted
 from studio.core.events import Event, Progress, Started, Warned
-from studio.core.model import Matrix
+from studio.core.model import Matrix, Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
@@ -20,34 +22,29 @@ from studio.core.running.passes import FirstPass, multipliers
 from studio.core.running.pipeline import scopes
 from studio.core.running.reading import Slab, read_slab, slabs
 from studio.core.running.solved import Solved, Writer
-
-Moments = tuple[Sequence[str], NDArray[np.float32] | None]
-"""Names of matrices with one input, and its second moments [K, K]; None for an expert that too few tokens reached."""
+from studio.core.statistics.guides import StatisticsGuide
+from studio.core.statistics.moments import second_moments
 
 
 def feed_forward(
-    engine: Engine,
-    choices: Sequence[Choice],
-    solved: Solved,
-    moments: Callable[[Sequence[str]], Iterator[Moments]],
-    sink: Sink,
+    engine: Engine, model: Model, choices: Sequence[Choice], folder: Path, sink: Sink
 ) -> Generator[Event, None, Engine]:
-    """Quantize the matrices whose method is feedback; the engine that is returned has them.
+    """Quantize the matrices whose method is feedback into `folder`; the engine that is returned has them.
 
-    `moments` runs the model for the matrices of these names; `sink` says what multiplier readers will compute. What a
-    stopped run left in `solved` is not done again. Matrices of which nothing comes are quantized as `Method.otherwise`
-    says, with a warning. Raises what `moments` and reading raise.
+    The model runs in a process of its own. `sink` says what multiplier readers will compute. What a stopped run left in
+    the folder is not done again. Matrices of which nothing comes are quantized as `Method.otherwise` says, with a
+    warning. Raises StudioError.
     """
     chosen = [choice for choice in choices if choice.method == "feedback"]
     if not chosen:
         return engine
+    solved = Solved(folder)
     solved.begin(_identity(chosen))
     work = _Work(engine, choices, solved, sink)
     yield Started("feedback", sum(choice.layer.nbytes for choice in chosen), len(chosen))
-    left = [matrix.name for choice in chosen for matrix in choice.layer.matrices if not solved.holds(matrix)]
     yield from work.skip(chosen)
-    for names, square in moments(left) if left else ():
-        yield from work.solve(names, square)
+    if not all(solved.holds(matrix) for _, matrix in _matrices(chosen)):
+        yield from work.run(model, chosen)
     yield from work.rest(chosen)
     return replace(engine, solved=solved)
 
@@ -76,10 +73,18 @@ class _Work:
             if self._solved.holds(matrix):
                 yield self._advance(choice, matrix)
 
+    def run(self, model: Model, chosen: Sequence[Choice]) -> Iterator[Event]:
+        """Run the model, and quantize the matrices of each input as its second moments come."""
+        guides = (choice.guide for choice in chosen)
+        path = next(guide.statistics.path for guide in guides if isinstance(guide, StatisticsGuide))
+        with closing(second_moments(model.path, path)) as moments:
+            for names, square in moments:
+                yield from self.solve(names, square)
+
     def solve(self, names: Sequence[str], square: NDArray[np.float32] | None) -> Iterator[Event]:
         """Quantize the matrices that have one input."""
         wanted = [name for name in names if name in self._choice and self._choice[name].method == "feedback"]
-        if not wanted or square is None:
+        if square is None or all(self._solved.holds(self._matrix(name)) for name in wanted):
             return
         try:
             factor = factor_of(square, threads=self._engine.threads)
@@ -87,10 +92,13 @@ class _Work:
             self._missed[str(error).partition("] ")[2]] += wanted
             return
         for name in wanted:
-            matrix = next(m for m in self._choice[name].layer.matrices if m.name == name)
+            matrix = self._matrix(name)
             if not self._solved.holds(matrix):
                 self._encode(self._choice[name], matrix, factor)
                 yield self._advance(self._choice[name], matrix)
+
+    def _matrix(self, name: str) -> Matrix:
+        return next(matrix for matrix in self._choice[name].layer.matrices if matrix.name == name)
 
     def rest(self, chosen: Sequence[Choice]) -> Iterator[Event]:
         """Quantize without feedback what could not have it, and say so."""

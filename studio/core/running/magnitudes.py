@@ -84,5 +84,6 @@ def _octaves(bits: NDArray[Any], block: int, shift: int) -> Counter[int]:
     while block > 1:
         largest = np.maximum(largest[0::2], largest[1::2])
         block //= 2
-    exponents, counts = np.unique(largest[largest > 0] >> shift, return_counts=True)
-    return Counter({int(e) - _BIAS: int(n) for e, n in zip(exponents, counts, strict=True)})
+    counts = np.bincount(largest >> shift)
+    counts[0] -= np.count_nonzero(largest == 0)
+    return Counter({int(e) - _BIAS: int(counts[e]) for e in np.flatnonzero(counts)})

@@ -26,11 +26,3 @@ class LayerInputs:
     mean_square: NDArray[np.float32]
     peak: NDArray[np.float32] | None = None
     moments: NDArray[np.float32] | None = None
-
-
-def blocks_of(moments: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The symmetric matrices [K/16, 16, 16] float32 of their upper triangles [K/16, 136]."""
-    found = np.empty((len(moments), BLOCK, BLOCK), np.float32)
-    found[:, ROWS, COLUMNS] = moments
-    found[:, COLUMNS, ROWS] = moments
-    return found
