@@ -172,14 +172,6 @@ MUTANTS = (
     ),
     Mutant("small scales in small steps", "choice", "first < 8 ?", "first < 0 ?", "nvfp4-2t", method="search"),
     Mutant("candidate of another code", "choice", "table[code + BEFORE_CODES]", "table[code + 1]", method="search"),
-    Mutant(
-        "whole weights of 12 bits",
-        "choice",
-        "smaller(x, 2047.0f",
-        "smaller(x, 4095.0f",
-        method="search",
-        dtype=np.float32,
-    ),
     Mutant("wanted scale too large to search", "nvfp4", "wanted <= 464.0f", "true", method="search"),
     Mutant(
         "table read before it is there",
