@@ -39,6 +39,17 @@ def test_a_linear_layer_stands_for_its_decoded_weight(name: str) -> None:
     assert ("global_scale" in made.parameters()) == (name == "nvfp4-3t")
 
 
+def test_a_model_is_quantized_by_a_method() -> None:
+    mx.random.seed(4)
+    kinds = [nn.Linear(64, 32), nn.Embedding(10, 64)]
+    wanted = [ops.quantize(layer.weight, method="search").scales for layer in kinds]
+    model = nn.Sequential(*kinds)
+    quantized_nn.quantize(model, method="search")
+    for layer, scales in zip(model.layers, wanted, strict=True):
+        np.testing.assert_array_equal(to_numpy(layer.packed().scales), to_numpy(scales))
+        assert (to_numpy(scales) != to_numpy(ops.quantize(layer.to_dequantized().weight).scales)).any()
+
+
 def test_the_state_is_mlxs_convention() -> None:
     layer = nn.Linear(128, 48, bias=False)
     made = quantized_nn.QuantizedLinear.from_linear(layer)

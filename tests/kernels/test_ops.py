@@ -8,9 +8,11 @@ import pytest
 
 mx = pytest.importorskip("mlx.core", reason="mlx is not installed: the operations are not tested")
 
-from kernels import FORMATS, ops, recipe, reference  # noqa: E402
+from kernels import FORMATS, factor_of, ops, recipe, reference  # noqa: E402
 from kernels.gpu.library import Library  # noqa: E402
+from kernels.gpu.selftest import adversarial_context  # noqa: E402
 from kernels.gpu.transfer import to_mlx, to_numpy  # noqa: E402
+from kernels.methods import METHODS  # noqa: E402
 
 NAMES = list(FORMATS)
 
@@ -38,6 +40,23 @@ def test_quantize_and_dequantize_give_the_bytes_of_the_reference(name: str, dtyp
     np.testing.assert_array_equal(packed.quantized().codes, right.codes)
     assert packed.quantized().scales.tobytes() == right.scales.tobytes()
     np.testing.assert_array_equal(to_numpy(ops.dequantize(packed, mx.float32)), reference.decode(right))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["nvfp4-2t", "nvfp4-3t", "mxfp4", "int4-g64"])
+def test_quantize_by_a_method_gives_the_bytes_of_the_reference(name: str, method: str) -> None:
+    context = replace(adversarial_context(256), factor=factor_of(np.eye(256, dtype=np.float32) + 0.5))
+    packed, chosen = ops.quantize(weight(), name, method=method, context=context), recipe(name, method=method)
+    largest = float(mx.max(mx.abs(weight())).item())
+    g = float(reference.tensor_scale(largest, chosen.divisor)) if chosen.format.tensor_scale else 1.0
+    right = reference.encode(to_numpy(weight()), chosen, g, context)
+    assert packed.quantized().codes.tobytes() == right.codes.tobytes()
+    assert packed.quantized().scales.tobytes() == right.scales.tobytes()
+
+
+def test_what_is_known_of_other_columns_is_refused() -> None:
+    with pytest.raises(ValueError, match="importance must be uint16"):
+        ops.quantize(weight(), method="importance", context=adversarial_context(128))
 
 
 def test_the_tensor_scale_is_that_of_the_reference() -> None:

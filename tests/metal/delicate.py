@@ -18,17 +18,23 @@ def delicate(dtype: Any) -> Weights:
     return [(weight.astype(dtype), g) for weight, g in made]
 
 
-def near_candidates(dtype: Any, width: int) -> np.ndarray:
-    """A weight [6, width] for the choice of scales: costs that tie, costs near each other, peaks of all sizes."""
+def near_candidates(dtype: Any, width: int, g: float = 1.0) -> np.ndarray:
+    """A weight [8, width] for the choice of scales with the multiplier `g`.
+
+    Costs that tie, largest weights of all sizes, small ones whose scales are far apart, wanted scales around 464.
+    """
     rng = np.random.default_rng(3)
-    halves = rng.choice(np.array([0, 2, 3, 4, 6, -2, -3, -4, -6], np.float32), (2, width))
-    halves[:, ::16] = 6
+    halves = rng.choice(np.array([0, 3, 6, -3, -6], np.float32), (2, width)) * np.array([[1], [16]], np.float32)
     peaks = np.repeat(np.linspace(1, 2, width // 16, endpoint=False, dtype=np.float32), 16)
-    normal = rng.standard_normal((3, width)).astype(np.float32)
+    normal = rng.standard_normal((4, width)).astype(np.float32)
     normal[0, 3::16] = np.float32(2 - 2**-23) * np.exp2(rng.integers(0, 3, width // 16))
-    normal[1] = np.where(np.arange(width) % 16 == 5, peaks * 4, normal[1])
+    normal[1:] = np.where(np.arange(width) % 16 == 5, peaks * 3, normal[1:])
+    normal[2:4] *= np.array([[0.5], [2]], np.float32)
     ramp = np.resize(np.linspace(-1, 1, 33, dtype=np.float32), width) * peaks
-    return (np.concatenate([halves, normal, ramp[None]]) * np.float32(2.0**-8)).astype(dtype)
+    ordinary = np.concatenate([halves, normal, ramp[None]]) * np.float32(2.0**-8)
+    beyond = np.repeat(np.linspace(440, 520, width // 16, dtype=np.float32), 16) * 6
+    largest = np.where(np.arange(width) % 16 == 5, beyond, np.float32(4 * 416)) * np.float32(g)
+    return np.concatenate([ordinary, largest[None]]).astype(dtype)
 
 
 def _blocks(peaks: np.ndarray, rest: np.ndarray | float) -> np.ndarray:

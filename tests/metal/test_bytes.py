@@ -87,8 +87,8 @@ def test_methods_choose_the_scales_of_the_reference(metal: Library, dtype: str, 
     kind, chosen, context = DTYPES[dtype], recipe(name, method=method), adversarial_context()
     rng = np.random.default_rng(14)
     heavy = (rng.standard_t(3, (9, 256)) * 0.02 * np.exp2(rng.integers(-9, 4, (9, 1)))).astype(kind)
-    for weight in (heavy, adversarial(kind), near_candidates(kind, 256)):
-        g = float(np.float32(0.02 / 2688)) if FORMATS[name].tensor_scale else 1.0
+    g = float(np.float32(0.02 / 2688)) if FORMATS[name].tensor_scale else 1.0
+    for weight in (heavy, adversarial(kind), near_candidates(kind, 256, g)):
         assert_same(metal, weight, chosen, g, context, (False,))
 
 

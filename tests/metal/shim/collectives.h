@@ -102,4 +102,5 @@ inline void threadgroup_barrier(mem_flags, SHIM_LINE) {
   alignas(16) static unsigned char name##_memory[sizeof(T dims)];                 \
   static shim::Seen name##_seen;                                                  \
   shim::enter_threadgroup_memory(name##_memory, sizeof(name##_memory), name##_seen); \
-  threadgroup T(&name) dims = *(threadgroup T(*) dims)(void*)name##_memory
+  typedef T name##_type;                                                          \
+  threadgroup name##_type(&name) dims = *(threadgroup name##_type(*) dims)(void*)name##_memory

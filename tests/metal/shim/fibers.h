@@ -72,6 +72,11 @@ struct Machine {
   void* context = nullptr;
   std::string error;
 };
+inline uint64_t next_dispatch() {  // above the number of any threadgroup, so that memory is poisoned in each dispatch
+  static uint64_t count = 0;
+  return ++count << 32;
+}
+
 inline Machine*& machine() {
   static Machine* m = nullptr;
   return m;

@@ -107,6 +107,7 @@ inline void run_grid(Machine& m) {
 template <class F> int dispatch(const uint32_t* grid, const uint32_t* group, const Options& options, char* error, size_t n, F&& body) {
   Machine m;
   m.options = options;
+  m.serial = next_dispatch();
   machine() = &m;
   m.body = [](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); };
   m.context = (void*)&body;
