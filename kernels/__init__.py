@@ -1,9 +1,29 @@
 """Numerics of 4-bit and 8-bit weight formats: arrays in, arrays out; knows no models, files or windows."""
 
+from kernels.context import Context, Factor, importance_of, moments_of
+from kernels.feedback import factor_of
 from kernels.fidelity import Census, Fidelity
 from kernels.formats import FORMATS, Format, Recipe, recipe
+from kernels.methods import METHODS, Method, available
 from kernels.quantized import Quantized
 
 __version__ = "0.1.0"
 
-__all__ = ["FORMATS", "Census", "Fidelity", "Format", "Quantized", "Recipe", "__version__", "recipe"]
+__all__ = [
+    "FORMATS",
+    "METHODS",
+    "Census",
+    "Context",
+    "Factor",
+    "Fidelity",
+    "Format",
+    "Method",
+    "Quantized",
+    "Recipe",
+    "__version__",
+    "available",
+    "factor_of",
+    "importance_of",
+    "moments_of",
+    "recipe",
+]

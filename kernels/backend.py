@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.context import Context
 from kernels.fidelity import Census, Fidelity
 from kernels.formats import Recipe
 from kernels.quantized import Quantized
@@ -35,10 +36,18 @@ class Backend(Protocol):
         ...
 
     def encode(
-        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float = 1.0,
+        *,
+        context: Context | None = None,
+        measure: bool = True,
+        blocks: bool = False,
     ) -> Encoded:
         """Quantize finite weights [rows, K] with the multiplier `tensor_scale` (1.0 for formats without one).
 
+        `context` is what is known of the inputs [K]; a method that needs more does what `Method.otherwise` says.
         `measure` sums the error in the same pass; `blocks` also keeps it per block.
         """
         ...

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from kernels.methods import settled
+
 Element = Literal["e2m1", "e4m3", "uint"]
 Scale = Literal["e4m3", "e8m0", "weight"]
 ExponentRule = Literal["ceil", "floor"]
@@ -14,6 +16,9 @@ E2M1_MAX = 6.0
 E4M3_MAX = 448.0
 TENSOR_SCALE_DIVISOR = E2M1_MAX * E4M3_MAX
 """max|W| / 2688 is the tensor scale that maps the largest weight to the largest code times the largest block scale."""
+
+FOUR_SIX_DIVISOR = E2M1_MAX * 256
+"""The same for `four-six`, whose block scales may be half as large again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +94,30 @@ class Recipe:
     all-zero block. Three tiers use 0x08 (2**-6, the smallest normal number, which every known reader handles) and
     0x38 (1.0); two tiers must allow 0x00, or small weights would be scaled up out of range.
     `exponent` chooses the E8M0 scale of the MX formats: "ceil" never saturates and is what MLX does, "floor" is the
-    rule of the OCP Microscaling specification 1.0, section 6.3.
+    rule of the OCP Microscaling specification 1.0, section 6.3. `method` is the name of a row of `kernels.methods`.
     """
 
     format: Format
     min_scale: int = 0x00
     zero_scale: int = 0x00
     exponent: ExponentRule = "ceil"
+    method: str = "max"
+
+    @property
+    def divisor(self) -> float:
+        """max|W| over this is the tensor scale."""
+        return FOUR_SIX_DIVISOR if self.method == "four-six" else TENSOR_SCALE_DIVISOR
 
 
 @cache
-def recipe(name: str, exponent: ExponentRule = "ceil") -> Recipe:
-    """The default recipe of the format called `name`; raises ValueError for an unknown name."""
+def recipe(name: str, exponent: ExponentRule = "ceil", method: str = "max") -> Recipe:
+    """The recipe of the format called `name`, whose method is what `method` comes to in that format.
+
+    Raises ValueError for an unknown format or method.
+    """
     if name not in FORMATS:
         raise ValueError(f"[recipe] unknown format {name!r}, choose one of {', '.join(FORMATS)}")
     row = FORMATS[name]
     if row.tensor_scale:
-        return Recipe(row, min_scale=0x08, zero_scale=0x38)
-    return Recipe(row, exponent=exponent)
+        return Recipe(row, min_scale=0x08, zero_scale=0x38, method=settled(method, row.scale, row.bits))
+    return Recipe(row, exponent=exponent, method=settled(method, row.scale, row.bits))

@@ -70,10 +70,10 @@ class QuantizedLinear(_Quantized):
     """y = x W^T + b with W [O, K] in any format of the studio."""
 
     @classmethod
-    def from_linear(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedLinear":
+    def from_linear(cls, layer: Any, format: str = "nvfp4-3t", method: str = "max") -> "QuantizedLinear":
         """Quantize an `nn.Linear`."""
         made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
-        made.take(ops.quantize(layer.weight, format))
+        made.take(ops.quantize(layer.weight, format, method=method))
         made._with_bias(layer)
         return made
 
@@ -110,10 +110,10 @@ class QuantizedEmbedding(_Quantized):
         self._dtype = dtype
 
     @classmethod
-    def from_embedding(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedEmbedding":
+    def from_embedding(cls, layer: Any, format: str = "nvfp4-3t", method: str = "max") -> "QuantizedEmbedding":
         """Quantize an `nn.Embedding`."""
         made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
-        made.take(ops.quantize(layer.weight, format))
+        made.take(ops.quantize(layer.weight, format, method=method))
         return made
 
     def to_dequantized(self, dtype: Any = mx.bfloat16) -> Any:
@@ -138,10 +138,10 @@ class QuantizedSwitchLinear(_Quantized):
     """One of E matrices [E, O, K] for each row, with a tensor scale per expert; called as mlx-lm's SwitchLinear."""
 
     @classmethod
-    def from_switch_linear(cls, layer: Any, format: str = "nvfp4-3t") -> "QuantizedSwitchLinear":
+    def from_switch_linear(cls, layer: Any, format: str = "nvfp4-3t", method: str = "max") -> "QuantizedSwitchLinear":
         """Quantize mlx-lm's `SwitchLinear`."""
         made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
-        made.take(ops.quantize(layer.weight, format))
+        made.take(ops.quantize(layer.weight, format, method=method))
         made._with_bias(layer)
         return made
 
@@ -181,21 +181,26 @@ def _is_switch(module: Any) -> bool:
     return type(module).__name__ == "SwitchLinear" and hasattr(module, "num_experts")
 
 
-def quantized_layer(layer: Any, format: str = "nvfp4-3t", quantize_input: bool = False) -> Any:
+def quantized_layer(layer: Any, format: str = "nvfp4-3t", quantize_input: bool = False, method: str = "max") -> Any:
     """The quantized layer for an `nn.Linear`, `nn.Embedding` or mlx-lm `SwitchLinear`; TypeError for another."""
     if isinstance(layer, Linear):
-        return (QQLinear if quantize_input else QuantizedLinear).from_linear(layer, format)
+        return (QQLinear if quantize_input else QuantizedLinear).from_linear(layer, format, method)
     if isinstance(layer, Embedding):
-        return QuantizedEmbedding.from_embedding(layer, format)
+        return QuantizedEmbedding.from_embedding(layer, format, method)
     if _is_switch(layer):
-        return QuantizedSwitchLinear.from_switch_linear(layer, format)
+        return QuantizedSwitchLinear.from_switch_linear(layer, format, method)
     raise TypeError(f"[quantized_layer] can quantize Linear, Embedding and SwitchLinear, got {type(layer).__name__}")
 
 
 def quantize(
-    model: Any, format: str = "nvfp4-3t", *, quantize_input: bool = False, class_predicate: Any = None
+    model: Any,
+    format: str = "nvfp4-3t",
+    *,
+    quantize_input: bool = False,
+    class_predicate: Any = None,
+    method: str = "max",
 ) -> None:
-    """Replace layers of `model` in place, as `nn.quantize` does.
+    """Replace layers of `model` in place, as `nn.quantize` does; scales are chosen by `method`.
 
     `class_predicate(path, module)` gives False to keep a layer, True to take it, or the name of another format. Layers
     whose width does not fit the format raise ValueError.
@@ -206,7 +211,7 @@ def quantize(
         choice = wanted(path, module)
         if not choice:
             return module
-        return quantized_layer(module, choice if isinstance(choice, str) else format, quantize_input)
+        return quantized_layer(module, choice if isinstance(choice, str) else format, quantize_input, method)
 
     _replace_leaves(model, replaced)
 

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from kernels import stock_mlx
+from kernels.context import Context
 from kernels.formats import FORMATS, TENSOR_SCALE_DIVISOR, Recipe, recipe
 from kernels.gpu import coding, elementwise
 from kernels.gpu.library import Library, library
@@ -49,44 +50,53 @@ def device() -> str:
 
 
 @cache
-def _proved(where: str) -> Library:
+def _proved(where: str, method: str) -> Library:
     from kernels.gpu.selftest import self_test
 
     lib = library("metal" if where == "metal" else "cuda")
-    if difference := self_test(lib):
+    if difference := self_test(lib, method):
         raise ValueError(f"[self-test] {where} does not agree with the reference, got {difference}")
     return lib
 
 
-def _kernels() -> Library | None:
+def _kernels(method: str = "max") -> Library | None:
     where = device()
-    return None if where == "cpu" else _proved(where)
+    return None if where == "cpu" else _proved(where, method)
 
 
-def tensor_scale(weight: mx.array) -> mx.array:
-    """G = max|W| / 2688 of a weight [O, K], float32 [1], or of a stack [E, O, K], [E]; normal, 1 for zeros."""
+def tensor_scale(weight: mx.array, divisor: float = TENSOR_SCALE_DIVISOR) -> mx.array:
+    """G = max|W| / `divisor` of a weight [O, K], float32 [1], or of a stack [E, O, K], [E]; normal, 1 for zeros."""
     wide = mx.abs(weight.astype(mx.float32))
     peak = mx.max(wide, axis=(-2, -1)).reshape(-1)
-    g = mx.maximum(peak / TENSOR_SCALE_DIVISOR, mx.array(float(np.finfo(np.float32).tiny)))
+    g = mx.maximum(peak / divisor, mx.array(float(np.finfo(np.float32).tiny)))
     return mx.where(peak == 0, mx.array(1.0), g)
 
 
-def quantize(weight: mx.array, format: str = "nvfp4-3t", g: mx.array | None = None) -> Packed:
-    """Quantize a weight [O, K] or a stack [E, O, K]; one multiplier per matrix, max|W| / 2688 unless `g` is given.
+def quantize(
+    weight: mx.array,
+    format: str = "nvfp4-3t",
+    g: mx.array | None = None,
+    *,
+    method: str = "max",
+    context: Context | None = None,
+) -> Packed:
+    """Quantize a weight [O, K] or a stack [E, O, K]; one multiplier per matrix, `Recipe.divisor`'s unless `g` is given.
 
-    Raises ValueError for an unknown format or a shape that does not fit, TypeError for another dtype.
+    `context` is what is known of the inputs [K]; a method that needs more does what `Method.otherwise` says.
+    Raises ValueError for an unknown format or method or a shape that does not fit, TypeError for another dtype.
     """
-    chosen = recipe(format)
+    chosen = recipe(format, method=method)
     row = chosen.format
     if weight.ndim not in (2, 3):
         raise ValueError(f"[quantize] weight must have 2 or 3 dimensions, got shape {weight.shape}")
     coding.check_weight("quantize", weight.reshape(-1, weight.shape[-1]), row)
     if row.tensor_scale and g is None:
-        g = tensor_scale(weight)
+        g = tensor_scale(weight, chosen.divisor)
     check_tensor_scale("quantize", g, row, weight.shape[0] if weight.ndim == 3 else 1)
     matrices = [weight] if weight.ndim == 2 else [weight[e] for e in range(weight.shape[0])]
     parts = [
-        _quantize_matrix(m, chosen, None if g is None else g.reshape(-1)[e : e + 1]) for e, m in enumerate(matrices)
+        _quantize_matrix(m, chosen, None if g is None else g.reshape(-1)[e : e + 1], context)
+        for e, m in enumerate(matrices)
     ]
     if weight.ndim == 2:
         return replace(parts[0], tensor_scale=g)
@@ -94,12 +104,12 @@ def quantize(weight: mx.array, format: str = "nvfp4-3t", g: mx.array | None = No
     return Packed(row, mx.stack([p.codes for p in parts]), mx.stack([p.scales for p in parts]), biases, g)
 
 
-def _quantize_matrix(weight: mx.array, chosen: Recipe, g: mx.array | None) -> Packed:
-    if lib := _kernels():
-        coded = coding.encode(lib, weight, chosen, g)
+def _quantize_matrix(weight: mx.array, chosen: Recipe, g: mx.array | None, context: Context | None) -> Packed:
+    if lib := _kernels(coding.used_method(chosen, context)):
+        coded = coding.encode(lib, weight, chosen, g, context=context)
         return Packed(chosen.format, coded.codes, coded.scales, coded.biases, g)
     scale = 1.0 if g is None else float(to_numpy(g)[0])
-    return Packed.of(choose("cpu").encode(to_numpy(weight), chosen, scale, measure=False).quantized)
+    return Packed.of(choose("cpu").encode(to_numpy(weight), chosen, scale, context=context, measure=False).quantized)
 
 
 def dequantize(weight: Packed, dtype: Any = mx.bfloat16) -> mx.array:

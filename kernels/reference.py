@@ -10,7 +10,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import feedback, search
 from kernels.backend import Encoded, Weight
+from kernels.context import BLOCK, Context, Factor
 from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import TENSOR_SCALE_DIVISOR, Format, Recipe
 from kernels.quantized import Quantized
@@ -76,11 +78,11 @@ def unpack(packed: Bytes) -> Bytes:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
-def tensor_scale(max_abs: float) -> np.float32:
+def tensor_scale(max_abs: float, divisor: float = TENSOR_SCALE_DIVISOR) -> np.float32:
     """The multiplier g = max|W| / 2688 in float32, never zero or subnormal; 1.0 for a weight of zeros."""
     if max_abs == 0:
         return np.float32(1)
-    scale = np.float32(max_abs) / np.float32(TENSOR_SCALE_DIVISOR)
+    scale = np.float32(max_abs) / np.float32(divisor)
     return np.float32(max(scale, np.finfo(np.float32).tiny))
 
 
@@ -90,13 +92,37 @@ def _divide(weights: Float32, scale: Float32) -> Float32:
     return np.where(scale == 0, np.copysign(np.float32(0), weights), weights / safe).astype(np.float32)
 
 
-def _encode_nvfp4(blocks: Float32, recipe: Recipe, g: np.float32) -> tuple[Bytes, Bytes]:
+def _encode_nvfp4(blocks: Float32, recipe: Recipe, g: np.float32, context: Context) -> tuple[Bytes, Bytes]:
+    scales = nvfp4_scales(blocks, recipe, g, context)
+    scale = e4m3_decode(scales) * g
+    if recipe.method == "feedback" and context.factor is not None:
+        return feed_forward(blocks, scale, context.factor), scales
+    return e2m1_encode(_divide(blocks, scale[..., None])), scales
+
+
+def feed_forward(blocks: Float32, scale: Float32, factor: Factor) -> Bytes:
+    """E2M1 codes 0..15 of blocks [..., K / 16, 16] with scales [..., K / 16], errors fed forward; see `feedback`."""
+    scales = scale.reshape(-1, scale.shape[-1])
+
+    def quantize(column: int, targets: Float32) -> tuple[Bytes, Float32]:
+        own = scales[:, column // BLOCK]
+        codes = e2m1_encode(_divide(targets, own))
+        return codes, e2m1_decode(codes) * own
+
+    rows = blocks.reshape(len(scales), -1)
+    return feedback.feed_forward(rows, factor, quantize).reshape(blocks.shape)
+
+
+def nvfp4_scales(blocks: Float32, recipe: Recipe, g: np.float32, context: Context) -> Bytes:
+    """The E4M3 bytes [..., K / 16] of blocks [..., K / 16, 16], chosen by the recipe's method."""
     peak = np.abs(blocks).max(axis=-1)
     wanted = peak / np.float32(6) / g
-    scales = np.maximum(e4m3_encode(wanted), np.uint8(recipe.min_scale))
-    scales = np.where(peak == 0, np.uint8(recipe.zero_scale), scales)
-    factor = e4m3_decode(scales) * g
-    return e2m1_encode(_divide(blocks, factor[..., None])), scales
+    first = np.maximum(e4m3_encode(wanted), np.uint8(recipe.min_scale))
+    if recipe.method != "max":
+        tried = search.candidates(recipe, first, e4m3_encode(peak / np.float32(4) / g))
+        found = search.choose(blocks, tried, first, E4M3_VALUES, g, context, recipe.method)
+        first = np.where(wanted > np.float32(search.SATURATED), first, found)
+    return np.where(peak == 0, np.uint8(recipe.zero_scale), first)
 
 
 def _encode_mx(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Bytes]:
@@ -110,12 +136,15 @@ def _encode_mx(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Bytes]:
         ratio = peak
         exponent = np.frexp(peak)[1] - 1 - (2 if small else 8)
     scales = np.where(ratio == 0, 127, np.clip(exponent + 127, 0, 254)).astype(np.uint8)
+    if recipe.method == "search":
+        scales = search.choose_exponent(blocks, scales)
     scaled = (blocks / e8m0_decode(scales)[..., None]).astype(np.float32)
     return (e2m1_encode if small else e4m3_encode)(scaled), scales
 
 
-def _encode_affine(blocks: Float32, row: Format) -> tuple[Bytes, Float32, Float32]:
+def _encode_affine(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Float32, Float32]:
     """MLX's rule: the end of the range with the larger magnitude is represented exactly, and zero is a code."""
+    row = recipe.format
     bins = np.float32(2**row.bits - 1)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)
     low_is_edge = np.abs(low) > np.abs(high)
@@ -125,6 +154,9 @@ def _encode_affine(blocks: Float32, row: Format) -> tuple[Bytes, Float32, Float3
     steps = np.rint(edge / scale)
     scale = np.where(steps == 0, scale, edge / np.where(steps == 0, np.float32(1), steps))
     bias = np.where(steps == 0, np.float32(0), edge)
+    if recipe.method == "search":
+        shrink = search.choose_shrink(blocks, scale, steps, row.bits)
+        scale, bias = scale * shrink, bias * shrink
     codes = np.clip(np.rint((blocks - bias[..., None]) / scale[..., None]), 0, bins)
     return codes.astype(np.uint8), scale.astype(np.float32), bias.astype(np.float32)
 
@@ -159,8 +191,10 @@ def census(weight: Weight) -> Census:
     return Census(counts, float(finite.max(initial=0)), float((finite**2).sum()), float((finite**4).sum()))
 
 
-def encode(weight: Weight, recipe: Recipe, g: float = 1.0) -> Quantized:
+def encode(weight: Weight, recipe: Recipe, g: float = 1.0, context: Context | None = None) -> Quantized:
     """Quantize finite weights [..., K] with the multiplier `g` (1.0 for formats without a tensor scale).
+
+    Where the context lacks what the recipe's method needs, the method does what `Method.otherwise` says.
 
     Raises ValueError when the shape does not fit the format, TypeError for a dtype that is not bf16, fp16 or fp32.
     """
@@ -170,10 +204,10 @@ def encode(weight: Weight, recipe: Recipe, g: float = 1.0) -> Quantized:
     blocks = wide.reshape(*wide.shape[:-1], -1, row.block)
     biases = None
     if row.affine:
-        codes, wide_scales, wide_biases = _encode_affine(blocks, row)
+        codes, wide_scales, wide_biases = _encode_affine(blocks, recipe)
         scales, biases = wide_scales.astype(weight.dtype), wide_biases.astype(weight.dtype)
     elif row.scale == "e4m3":
-        codes, scales = _encode_nvfp4(blocks, recipe, np.float32(g))
+        codes, scales = _encode_nvfp4(blocks, recipe, np.float32(g), context or Context())
     else:
         codes, scales = _encode_mx(blocks, recipe)
     flat = codes.reshape(wide.shape)
@@ -219,10 +253,17 @@ class ReferenceBackend:
         return census(weight)
 
     def encode(
-        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float = 1.0,
+        *,
+        context: Context | None = None,
+        measure: bool = True,
+        blocks: bool = False,
     ) -> Encoded:
         """See `Backend.encode`."""
-        quantized = encode(weight, recipe, tensor_scale)
+        quantized = encode(weight, recipe, tensor_scale, context)
         measured = fidelity(weight, quantized, blocks=blocks) if measure or blocks else None
         return Encoded(quantized, measured)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("inspect", "plan", "measure", "quantize", "verify", "validate", "demo")
+COMMANDS = ("inspect", "plan", "measure", "quantize", "verify", "calibrate", "evaluate", "generate", "validate", "demo")
 WINDOW_OPTIONS = ("--smoke", "--new", "--screenshot")
 NOT_INSTALLED = """the window needs PySide6, which is not installed
   hint: pip install 'nvfp4-studio[gui]'; nvfp4-studio --help lists what works without it"""

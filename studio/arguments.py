@@ -48,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
     _add_machine_options(verify)
+    calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
+    _add_calibration_options(calibrate)
+    evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
+    _add_evaluation_options(evaluate)
+    _add_machine_options(evaluate)
+    generate = command("generate", "continue a prompt with a source and a quantized model, side by side")
+    _add_generation_options(generate)
+    _add_machine_options(generate)
     validate = command("validate", "compare a backend with the reference and with the original figures")
     validate.add_argument("--quick", action="store_true", help="smaller matrices: seconds instead of a minute")
     _add_backend_option(validate)
@@ -64,13 +72,20 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--preset", default="linear", choices=core.preset_names(), help="default: linear")
     group.add_argument("--plan", type=Path, metavar="FILE", help="a plan as JSON, instead of a preset")
     group.add_argument("--format", choices=formats, metavar="NAME", help=f"{', '.join(formats)}; default: nvfp4-3t")
+    group.add_argument(
+        "--method",
+        choices=core.METHODS,
+        metavar="NAME",
+        help=f"how codes are chosen: {', '.join(core.METHODS)}; default: {core.DEFAULT_METHOD}, if inputs are known",
+    )
+    group.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
     pattern = 'a glob, or a regular expression after "re:"'
     group.add_argument(
         "--include",
         action="append",
         default=[],
-        metavar="PATTERN[=NAME]",
-        help=f"quantize these layers too, to format NAME if given; {pattern}",
+        metavar="PATTERN[=NAME[/METHOD]]",
+        help=f"quantize these layers too, to format NAME by METHOD if given; {pattern}",
     )
     group.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=f"keep these; {pattern}")
     group.add_argument(
@@ -120,6 +135,85 @@ def _add_lift(group: "argparse._ActionsContainer") -> None:
     group.add_argument("--lift", action="store_true", help=text)
 
 
+def _add_calibration_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder")
+    sub.add_argument("--out", type=Path, metavar="STATS", help="default: NAME.statistics.safetensors in this folder")
+    sub.add_argument("--overwrite", action="store_true", help="replace STATS")
+    _add_text_options(sub, windows=64)
+    machine = sub.add_argument_group("machine")
+    machine.add_argument("--max-memory", type=_size, default=0, metavar="SIZE", help="refuse to need more, e.g. 8G")
+
+
+def _add_text_options(sub: argparse.ArgumentParser, *, windows: int) -> None:
+    text = sub.add_argument_group("text")
+    text.add_argument(
+        "--text",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="UTF-8 text like that of the use; default: a bundled mix",
+    )
+    text.add_argument("--windows", type=_count, default=windows, metavar="N", help=f"at most; default: {windows}")
+    text.add_argument("--length", type=_count, default=512, metavar="N", help="tokens of a window; default: 512")
+    text.add_argument("--seed", type=int, default=0, metavar="N", help="where in the text windows lie; default: 0")
+
+
+def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "targets",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="exports to evaluate, or plain checkpoints; with --plans SRC",
+    )
+    _add_source(sub)
+    _add_text_options(sub, windows=32)
+    plans = sub.add_argument_group("plans")
+    plans.add_argument(
+        "--plans", type=Path, nargs="+", default=[], metavar="FILE", help="quantize SRC in memory by these"
+    )
+    plans.add_argument("--layout", choices=sorted(core.LAYOUTS), help="as an export in this layout would hold them")
+    _add_reader(plans)
+    result = sub.add_argument_group("result")
+    result.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+    result.add_argument("--report", type=Path, metavar="DIR", help="write quality.html and quality.json")
+    result.add_argument("--max-kl", type=_threshold, metavar="X", help="exit with 1 when a KL to the source exceeds X")
+    result.add_argument(
+        "--max-ppl-increase", type=_percent, metavar="X%%", help="exit with 1 when perplexity rises by more, e.g. 5%%"
+    )
+    _add_runtime(sub)
+
+
+def _add_generation_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("target", type=Path, metavar="DIR", help="an export, or a plain checkpoint")
+    sub.add_argument("prompt", metavar="PROMPT", help="the text to go on from")
+    _add_source(sub)
+    sub.add_argument("--plan", type=Path, metavar="FILE", help="quantize DIR in memory by this plan")
+    sub.add_argument("--chat", action="store_true", help="as a question, by the model's chat template")
+    sub.add_argument("--length", type=_count, default=128, metavar="N", help="tokens at most; default: 128")
+    sub.add_argument(
+        "--temperature", type=_threshold, default=0.0, metavar="T", help="0, the default, takes the likeliest"
+    )
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="for a temperature; default: 0")
+    _add_runtime(sub)
+
+
+def _add_source(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--against", type=Path, metavar="SRC", help="the checkpoint that it was made from")
+
+
+def _add_runtime(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("runtime")
+    group.add_argument("--runtime", default="", choices=("mlx-lm", "transformers"), help="default: the one that fits")
+    group.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="scratch space and records of stopped runs; default: the user's caches",
+    )
+
+
 def _add_reader(group: "argparse._ActionsContainer") -> None:
     group.add_argument(
         "--for",
@@ -135,6 +229,17 @@ def _positive(text: str) -> int:
     if not 1 <= value <= 1024:
         raise argparse.ArgumentTypeError("must be between 1 and 1024")
     return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1 << 20:
+        raise argparse.ArgumentTypeError("must be between 1 and 1,048,576")
+    return value
+
+
+def _percent(text: str) -> float:
+    return _threshold(text.removesuffix("%")) / 100
 
 
 def _threshold(text: str) -> float:

@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from studio.arguments import parser
 from studio.console import Console
 from studio.rendering import (
     show_backend,
+    show_calibration,
     show_cautions,
     show_changes,
     show_claims,
@@ -24,6 +25,8 @@ from studio.rendering import (
     show_inspection,
     show_outcome,
     show_plan,
+    show_quality,
+    show_replies,
 )
 
 
@@ -77,6 +80,8 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
     if options.format:
         plan = plan.with_format(options.format)
+    if options.method:
+        plan = plan.with_method(options.method)
     if options.mx_exponent:
         plan = plan.with_exponent(options.mx_exponent)
     rules = [
@@ -107,6 +112,22 @@ def _open(path: Path, console: Console) -> core.Model:
     return model
 
 
+def _guided(options: argparse.Namespace, console: Console) -> core.Model:
+    """The model, with the inputs of its layers known as far as the statistics tell."""
+    model = _open(options.source, console)
+    if not options.statistics:
+        return model
+    try:
+        statistics = core.open_statistics(options.statistics, model)
+    except core.StudioError:
+        model.close()
+        raise
+    for gap in core.gaps(model, statistics):
+        console.log(f"warning: {gap}")
+        console.emit("warning", message=gap)
+    return core.with_statistics(model, statistics)
+
+
 def _inspect(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         show_inspection(model, console)
@@ -114,7 +135,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -141,7 +162,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -154,7 +175,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     _check_report(options)
-    with _open(options.source, console) as model:
+    with _guided(options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -195,7 +216,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
 
 def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
     """What lifting finds for an export that can be written without it."""
-    ended = _ending(core.lift(started, job.model, job.choices), console)
+    (ended,) = _shown(core.lift(started, job.model, job.choices), console)
     assert isinstance(ended, core.Lifted)
     lifting = ended.lifting
     console.emit("lift", exponents=dict(lifting.exponents), refused=dict(lifting.refused))
@@ -217,6 +238,108 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _calibrate(options: argparse.Namespace, console: Console) -> int:
+    with _open(options.source, console) as model:
+        model.check_plain()
+        out = options.out or Path(f"{model.name}.statistics.safetensors")
+        texts = tuple(options.text or [core.calibration_text()])
+        job = core.Calibration(
+            model.folder,
+            out,
+            texts,
+            options.windows,
+            options.length,
+            options.seed,
+            options.max_memory,
+            options.overwrite,
+        )
+    for event in _shown(core.calibrate(job), console):
+        if isinstance(event, core.Calibrated):
+            show_calibration(event, options.source, console)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    if options.report:
+        core.check_quality_reports(options.report)
+    if options.out:
+        core.check_writable(options.out.parent, [options.out.name])
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_open(path, console)) for path in options.targets]
+        source = stack.enter_context(_open(options.against, console)) if options.against else None
+        if options.plans and source is None:
+            source = _only_source(opened)
+            opened = []
+        _check_limits(options, source)
+        candidates = [core.as_stored(model) for model in opened]
+        for path in options.plans:
+            assert source is not None
+            layout, reader = options.layout or "", options.reader
+            candidates.append(core.as_planned(source, core.load_plan(path), path.stem, layout, reader))
+        reading = core.Reading(
+            tuple(options.text or [core.evaluation_text()]), options.windows, options.length, options.seed
+        )
+        against = core.as_stored(source) if source else None
+        with _start(options, console, source or opened[0]) as started:
+            how = {"runtime": options.runtime, "folder": options.cache}
+            quality = _follow_evaluation(core.evaluate(started, against, candidates, reading, **how), console)
+    return _finish_evaluation(options, console, quality)
+
+
+def _only_source(opened: Sequence[core.Model]) -> core.Model:
+    """The checkpoint that plans are for."""
+    if len(opened) != 1 or core.is_exported(opened[0]):
+        raise core.PlanError("--plans need a checkpoint to quantize", hint="give it alone, or with --against SRC")
+    return opened[0]
+
+
+def _check_limits(options: argparse.Namespace, source: core.Model | None) -> None:
+    if source is None and (options.max_kl is not None or options.max_ppl_increase is not None):
+        raise core.PlanError("without its source there is nothing to hold it to", hint="give it with --against SRC")
+
+
+def _follow_evaluation(events: Iterator[core.Event], console: Console) -> core.Quality:
+    for event in _shown(events, console):
+        match event:
+            case core.ModelDone(row):
+                console.emit("model", **row.to_json())
+            case core.EvaluationDone(quality):
+                return quality
+    raise AssertionError("an evaluation without an end")
+
+
+def _finish_evaluation(options: argparse.Namespace, console: Console, quality: core.Quality) -> int:
+    """Show what was found, write it, apply the limits; returns the exit code."""
+    show_quality(quality, console)
+    paths = core.write_quality(options.report, quality) if options.report else []
+    if options.out:
+        core.save_quality(quality, options.out)
+        paths.append(options.out)
+    if paths:
+        console.log(f"wrote {', '.join(map(str, paths))}")
+    console.emit("finished", **quality.to_json())
+    if worse := core.exceeded(quality, options.max_kl, options.max_ppl_increase):
+        hint = "choose a finer format or a better method, or keep more layers"
+        console.fail(core.ThresholdExceeded("; ".join(worse), hint=hint))
+        return core.ThresholdExceeded.exit_code
+    return 0
+
+
+def _generate(options: argparse.Namespace, console: Console) -> int:
+    prompt = core.Prompt(options.prompt, options.chat, options.length, options.temperature, options.seed)
+    with ExitStack() as stack:
+        target = stack.enter_context(_open(options.target, console))
+        source = stack.enter_context(_open(options.against, console)) if options.against else None
+        model = core.as_stored(target)
+        if options.plan:
+            source, model = source or target, core.as_planned(source or target, core.load_plan(options.plan))
+        against = core.as_stored(source) if source else None
+        with _start(options, console, source or target) as started:
+            how = {"runtime": options.runtime, "folder": options.cache}
+            show_replies(_shown(core.generate(started, against, model, prompt, **how), console), console)
+    return 0
+
+
 def _validate(options: argparse.Namespace, console: Console) -> int:
     report = core.validate(options.backend, quick=options.quick)
     console.say(report.text())
@@ -234,40 +357,49 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
 
 
 def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
-    """Run a job to its end, showing its events; returns its outcome."""
-    ended = _ending(events, console)
-    assert isinstance(ended, core.Finished)
-    return ended.outcome
+    """Run a job to its end, showing its events; the generator is closed whatever happens."""
+    outcome = None
+    for event in _shown(events, console):
+        match event:
+            case core.LayerDone(result):
+                console.emit("layer", **result.to_json())
+            case core.Resumed(shard, nbytes):
+                console.log(f"resumed: {shard} is finished already")
+                console.emit("resumed", shard=shard, nbytes=nbytes)
+            case core.ShardWritten(shard, nbytes, digest):
+                console.emit("shard", shard=shard, nbytes=nbytes, sha256=digest)
+            case core.Finished(found):
+                outcome = found
+    assert outcome is not None
+    return outcome
 
 
-def _ending(events: Iterator[core.Event], console: Console) -> core.Event | None:
-    """Run a job, showing its events; the generator is closed whatever happens. Returns the event that ends it."""
-    ended = None
+_UNITS = {"calibrate": "tokens", "evaluate": "tokens"}
+"""What phases count that do not count bytes."""
+
+
+def _shown(events: Iterator[core.Event], console: Console) -> Iterator[core.Event]:
+    """The events that are of one kind of job only; those of all are shown. Closes the job whatever happens."""
     try:
         for event in events:
             match event:
                 case core.Started(phase, total, layers):
-                    console.start_progress(phase, total)
+                    console.start_progress(phase, total, _UNITS.get(phase, ""))
                     console.emit("started", phase=phase, total=total, layers=layers)
-                case core.Progress(phase, done, layer):
+                case core.Progress(_, done, layer):
                     console.progress(done, layer)
-                case core.LayerDone(result):
-                    console.emit("layer", **result.to_json())
-                case core.Resumed(shard, nbytes):
-                    console.log(f"resumed: {shard} is finished already")
-                    console.emit("resumed", shard=shard, nbytes=nbytes)
-                case core.ShardWritten(shard, nbytes, digest):
-                    console.emit("shard", shard=shard, nbytes=nbytes, sha256=digest)
                 case core.Warned(message):
                     console.log(f"warning: {message}")
                     console.emit("warning", message=message)
-                case core.Finished() | core.Lifted():
-                    ended = event
+                case core.Occupies(folder, nbytes):
+                    console.log(f"takes up to {core.size_text(nbytes)} in {folder} while it runs")
+                    console.emit("occupies", folder=str(folder), nbytes=nbytes)
+                case _:
+                    yield event
     finally:
         console.stop_progress()
         if hasattr(events, "close"):
             events.close()
-    return ended
 
 
 def _check_report(options: argparse.Namespace) -> None:
@@ -305,6 +437,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "measure": _measure,
     "quantize": _quantize,
     "verify": _verify,
+    "calibrate": _calibrate,
+    "evaluate": _evaluate,
+    "generate": _generate,
     "validate": _validate,
     "demo": _demo,
 }

@@ -78,14 +78,14 @@ class Console:
         top = line(heads)
         self._write(sys.stdout, "\n".join([f"\x1b[1m{top}\x1b[0m" if terminal else top, *map(line, rows)]))
 
-    def start_progress(self, title: str, total: int) -> None:
-        """Begin to show progress in bytes, on stderr."""
+    def start_progress(self, title: str, total: int, unit: str = "") -> None:
+        """Begin to show progress on stderr, in `unit`, by default in bytes."""
         self.stop_progress()
         if not self.quiet:
-            self._progress = _Progress(title, total)
+            self._progress = _Progress(title, total, unit)
 
     def progress(self, done: int, what: str) -> None:
-        """Show that `done` bytes are worked through."""
+        """Show that `done` bytes, or other units, are worked through."""
         if self._progress:
             self._progress.update(done, core.printable(what, 40))
 
@@ -121,8 +121,8 @@ def _cells(text: str) -> int:
 class _Progress:
     """A bar on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total = title, max(total, 1)
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit = title, max(total, 1), unit
         self._started = self._shown = time.monotonic()
         self._bar: Any = None
         if _is_terminal(sys.stderr):
@@ -133,6 +133,7 @@ class _Progress:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            MofNCompleteColumn,
             Progress,
             TextColumn,
             TimeRemainingColumn,
@@ -142,8 +143,11 @@ class _Progress:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            *(
+                [MofNCompleteColumn(), TextColumn(self._unit)]
+                if self._unit
+                else [DownloadColumn(), TransferSpeedColumn()]
+            ),
             TimeRemainingColumn(),
             TextColumn("{task.fields[what]}", markup=False),
         )
@@ -162,7 +166,9 @@ class _Progress:
             self._shown = now
             rate = done / (now - self._started)
             left = (self._total - done) / rate if rate else 0
-            text = f"{self._title}: {done / self._total:.0%}, {core.size_text(rate)}/s, {left:.0f} s left, {what}\n"
+            speed = f"{rate:,.0f} {self._unit}" if self._unit else core.size_text(rate)
+            soon = f", {left:.0f} s left" if rate else ""
+            text = f"{self._title}: {done / self._total:.0%}, {speed}/s{soon}, {what}\n"
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()

@@ -1,7 +1,8 @@
 """Tables and sentences about models, plans and outcomes, for the command line."""
 
 import heapq
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -93,13 +94,14 @@ def show_plan(
             c.layer.role,
             _shape(c.layer.shape),
             f"{c.format} x 2**{c.layer.lift}" if c.layer.lift else c.format,
+            c.method,
             core.size_text(c.layer.nbytes),
             core.size_text(c.nbytes),
             core.printable(c.reason),
         )
         for c in choices
     ]
-    console.table(("layer", "role", ">shape", "format", ">before", ">after", "why"), rows)
+    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)
@@ -176,7 +178,7 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(
-            ("layer", "format", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
+            ("layer", "format", "method", ">rel_err", ">SNR", ">zeroed", ">> 6 sigma"),
             [_layer_row(result) for result in ranked],
         )
     console.say(
@@ -184,6 +186,95 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
         f"{outcome.bits_per_weight:.2f} bits per weight, relative error {outcome.rel_err:.4f} "
         f"over {outcome.quantized_count / max(outcome.count, 1):.1%} of the weights"
     )
+    if said := core.methods_used(outcome.layers):
+        console.say(said)
+
+
+def show_calibration(found: core.Calibrated, source: Path, console: Console) -> None:
+    """What is in a file of statistics, what is not, and what to do with it."""
+    console.emit("calibrated", **{**asdict(found), "path": str(found.path)})
+    told = f"{core.counted(found.matrices, 'matrix', 'matrices')}, {core.counted(found.tokens, 'token')} of text"
+    console.say(
+        f"Wrote {found.path}: {told}, {core.size_text(found.nbytes)}, in {found.seconds:.0f} s ({found.runtime})"
+    )
+    for names, what in (
+        (found.idle, "of experts saw no token and will be quantized without statistics; more text reaches more"),
+        (found.unseen, "are not in it, since the runtime has them in another form, and will be quantized without it"),
+    ):
+        if names:
+            console.say(f"{core.counted(len(names), 'matrix', 'matrices')} {what}: {core.printable(names[0])} first")
+    console.say(
+        f"\nNext: nvfp4-studio quantize {shlex.quote(str(source))} DST --statistics {shlex.quote(str(found.path))}"
+    )
+
+
+def show_quality(quality: core.Quality, console: Console) -> None:
+    """What an evaluation found: a line per model, the source first."""
+    rows = [_quality_row(row) for row in (*([quality.source] if quality.source else []), *quality.models)]
+    columns = (
+        "model",
+        "format",
+        "method",
+        ">rel_err",
+        ">perplexity",
+        ">increase",
+        ">KL to source",
+        ">top-1",
+        ">seconds",
+    )
+    console.table(columns, rows)
+    text = quality.text
+    console.say(
+        f"\n{core.printable(text.name)}: {core.counted(text.windows, 'window')} of {text.length:,} tokens, "
+        f"{quality.runtime} {quality.version} in float32; ± is one standard error over windows"
+    )
+    if not quality.source:
+        console.say("Without its source only perplexity is known: --against SRC adds KL and agreement.")
+
+
+def _quality_row(row: core.Evaluated) -> tuple[str, ...]:
+    return (
+        core.printable(row.name),
+        row.format,
+        row.method or "-",
+        "-" if row.rel_err is None else f"{row.rel_err:.4f}",
+        _noisy(row.perplexity, "%.2f"),
+        _noisy(row.increase, "%+.1f", 100, " %"),
+        _noisy(row.kl, "%.4f"),
+        _noisy(row.top1, "%.1f", 100, " %"),
+        f"{row.seconds:.0f}",
+    )
+
+
+def _noisy(found: core.Estimate | None, form: str, factor: float = 1, unit: str = "") -> str:
+    return core.noisy(found, form, factor, unit) if found else "-"
+
+
+def show_replies(events: Iterable[core.Event], console: Console) -> None:
+    """What each side made of a prompt, the first token that is another one in brackets."""
+    texts: dict[str, str] = {}
+    for event in events:
+        match event:
+            case core.Loaded(runtime, version, _):
+                console.log(f"{runtime} {version}, in float32")
+            case core.Token(side, index, token, text, differs):
+                console.emit("token", side=side, index=index, token=token, text=text, differs=differs)
+                texts[side] = texts.get(side, "") + (f"[{text}]" if differs else text)
+            case core.ReplyDone(differs_at):
+                console.emit("finished", differs_at=differs_at)
+                _show_texts(texts, differs_at, console)
+
+
+def _show_texts(texts: Mapping[str, str], differs_at: int | None, console: Console) -> None:
+    for side, text in texts.items():
+        console.say(f"{side}:\n{_lines(text)}\n")
+    if len(texts) > 1:
+        console.say("Both say the same." if differs_at is None else f"They differ from token {differs_at + 1} on.")
+
+
+def _lines(text: str) -> str:
+    """What a model said, its line ends kept, all else that a terminal would take for an order escaped."""
+    return "\n".join(core.printable(line, len(line) * 10 + 1) for line in text.split("\n"))
 
 
 def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
@@ -191,6 +282,7 @@ def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
     return (
         core.printable(result.name),
         result.format,
+        result.method,
         f"{result.rel_err:.4f}",
         f"{result.snr:.1f} dB",
         f"{result.vanished_share:.2%}",

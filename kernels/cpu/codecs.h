@@ -6,13 +6,9 @@
 // a factor of two, or the value is 0. A measured strip is careful, too, when float32 can not hold its squares.
 #pragma once
 
-#include "elements.h"
-#include "tasks.h"
+#include "columns.h"
 
 namespace VARIANT {
-
-constexpr int STRIP = 512;  // weights handled at a time: 16 pairs of vectors, and a whole number of every block
-constexpr int PAIRS = STRIP / 32;
 
 // What one look at a strip tells: largest magnitudes, lane j of the first vector for weights 32 j .. 32 j + 15, of the
 // second for the 16 after them; and, if asked, whether any weight is zero (or so small that its square needs care).
@@ -112,30 +108,54 @@ struct Nvfp4 {
         }
     }
 
+    INLINE Words search(const EncodeTask& task, const Half& half, Floats peak, Words first, const Words* columns) {
+        if (task.moments) return choose_scales<Cost::MOMENTS>(task, half, peak, first, columns);
+        if (task.importance) return choose_scales<Cost::IMPORTANCE>(task, half, peak, first, columns);
+        return choose_scales<Cost::SQUARES>(task, half, peak, first, columns);
+    }
+
+    // Better scale bytes than those of `max`, but where these saturate.
+    template <class S>
+    __attribute__((noinline)) static void improve(const EncodeTask& task, const typename S::T* weight,
+                                                  const Peaks& peaks, const Integers* saturated, const Columns& columns,
+                                                  int64_t column, Words* byte) {
+        Half parts[2];
+        whole_weights<S>(weight, peaks.halves, parts);
+        for (int h = 0; h < 2; h++) {
+            const Words found = search(task, parts[h], peaks.halves[h], byte[h], columns.at(column) + h * columns.each);
+            byte[h] = saturated[h] ? byte[h] : found;
+        }
+    }
+
     template <class S, bool MEASURE>
-    INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task) {
+    INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task,
+                       const Columns& columns, int64_t column) {
         const Peaks peaks = find_peaks<S, MEASURE>(weight);
         const Floats six = splat(6.0f), sixth = splat(1.0f / 6.0f), g = splat(task.tensor_scale);
         const Floats inverse = splat(1.0f / task.tensor_scale);
         const Words least = splat((uint32_t)task.min_scale);
         Words byte[2];
-        Integers saturated = {};
+        Integers saturated[2];
         strip.error_bound = Floats{};
+        const float share = task.method == MAX ? 0.18f : 0.34f;
         for (int i = 0; i < 2; i++) {
             const Floats peak = peaks.halves[i];
             Floats rounded, wanted = self.fast ? quotient<false>(quotient<false>(peak, six, sixth), g, inverse)
                                                : quotient<true>(quotient<true>(peak, six, sixth), g, inverse);
             Words code = E4M3::encode(smaller(wanted, splat(E4M3_MAX)), rounded) & E4M3::MASK;
-            byte[i] = peak == 0.0f ? splat((uint32_t)task.zero_scale) : larger(code, least);
-            saturated |= ~(wanted <= E4M3_MAX + 16);
-            // Half the widest step is one scale, and a normal scale is within 1/16 of a sixth of the peak.
-            Floats bound = code < larger(least, splat(8u)) ? peak : peak * 0.18f;
+            byte[i] = larger(code, least);
+            saturated[i] = ~(wanted <= E4M3_MAX + 16);
+            // Half the widest step is one scale, and a normal scale is within 1/16 of a sixth of the peak; one that is
+            // chosen may be 1.75 times as large, or cut off two scales where the peak is eight.
+            Floats bound = code < larger(least, splat(8u)) ? peak : peak * share;
             strip.error_bound = larger(strip.error_bound, bound);
         }
         // Only a saturated scale makes a weight more than twice its code's value.
-        strip.careful = !self.fast || any(saturated);
+        strip.careful = !self.fast || any(saturated[0] | saturated[1]);
         strip.zero = peaks.zero;
         if constexpr (MEASURE) strip.careful |= measures_wide<S>(peaks, weight);
+        if (task.method != MAX) improve<S>(task, weight, peaks, saturated, columns, column, byte);
+        for (int i = 0; i < 2; i++) byte[i] = peaks.halves[i] == 0.0f ? splat((uint32_t)task.zero_scale) : byte[i];
         store_bytes(strip.bytes, interleave_low(byte[0], byte[1]));
         store_bytes(strip.bytes + LANES, interleave_high(byte[0], byte[1]));
     }
@@ -176,7 +196,8 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
     INLINE void prepare(Mx&, const EncodeTask&) {}
 
     template <class S, bool MEASURE>
-    INLINE void choose(const Mx&, Strip& strip, const typename S::T* weight, const EncodeTask& task) {
+    INLINE void choose(const Mx&, Strip& strip, const typename S::T* weight, const EncodeTask& task, const Columns&,
+                       int64_t) {
         const Peaks peaks = find_peaks<S, MEASURE>(weight);
         Floats peak = larger(peaks.halves[0], peaks.halves[1]);
         Words byte;
@@ -189,10 +210,19 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
             byte = bits(ratio) < 0x00800000u ? above : (bits(ratio) + 0x7FFFFFu) >> 23;
             byte = ratio == 0.0f ? splat(127u) : byte;
         }
+        strip.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
+        if constexpr (WIDTH == 4) {
+            if (task.method != MAX) {
+                const Floats peaks_of_halves[2] = {peak, peak};
+                Half parts[2];
+                whole_weights<S>(weight, peaks_of_halves, parts);
+                byte = choose_exponents(parts, peak, byte);
+                strip.error_bound = peak;
+            }
+        }
         store(strip.factor, e8m0_decode(byte));
         store(strip.inverse, (254u - byte) << 23);  // no finite peak needs byte 254
         store_bytes(strip.bytes, byte);
-        strip.error_bound = peak < 0x1p-100f ? peak : peak * 0.5f;
         strip.zero = peaks.zero;
         strip.careful = MEASURE && measures_wide<S>(peaks, weight);
     }
@@ -217,14 +247,8 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
 using Mxfp4 = Mx<E2M1, 4, 6, 2>;
 using Mxfp8 = Mx<E4M3, 8, 448, 8>;
 
-// Every lane gets the result over its group of `lanes` (1, 2 or 4) neighbours.
-template <typename Op> INLINE Floats fold(Floats x, int lanes, Op op) {
-    if (lanes >= 2) x = op(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-    if (lanes >= 4) x = op(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    return x;
-}
-
-template <int WIDTH> struct Affine {
+// SEARCHED: the range may be smaller than that of the weights, which are cut off then.
+template <int WIDTH, bool SEARCHED> struct Affine {
     static constexpr int BITS = WIDTH;
     static constexpr bool SIGNED = true;
 
@@ -248,7 +272,8 @@ template <int WIDTH> struct Affine {
     }
 
     template <class S, bool MEASURE>
-    INLINE void choose(const Affine&, Strip& strip, const typename S::T* weight, const EncodeTask& task) {
+    INLINE void choose(const Affine&, Strip& strip, const typename S::T* weight, const EncodeTask& task, const Columns&,
+                       int64_t) {
         const int lanes = task.layout.block / 32;
         Floats low = extremes<S>(weight, lanes, [](Floats x, Floats y) { return smaller(x, y); });
         Floats high = extremes<S>(weight, lanes, [](Floats x, Floats y) { return larger(x, y); });
@@ -262,7 +287,15 @@ template <int WIDTH> struct Affine {
         Floats edge = low_is_edge ? low : high;
         Floats steps = __builtin_elementwise_roundeven(edge / scale);
         scale = steps == 0.0f ? scale : edge / steps;
-        Floats bias = steps == 0.0f ? Floats{} : edge;
+        Floats bias = steps == 0.0f ? Floats{} : edge, lost = {};
+        if constexpr (SEARCHED) {
+            Words sixty_fourths[PAIRS];
+            whole_steps<S>(weight, scale, sixty_fourths);
+            const Floats shrink = choose_shrink(sixty_fourths, steps, (1 << WIDTH) - 1, lanes);
+            lost = magnitude(bias) * (1.0f - shrink);
+            scale *= shrink;
+            bias *= shrink;
+        }
         store(strip.scale, scale);
         store(strip.bias, bias);
         store(strip.inverse, 1.0f / scale);
@@ -274,7 +307,7 @@ template <int WIDTH> struct Affine {
         if constexpr (MEASURE) {
             strip.careful |= !squares_fit(magnitude(low), magnitude(high));
             // Half a step, what lies past the last code, and the rounding: of scale and bias to the dtype, of the sums.
-            Floats past = larger(range - size * steps_wanted, Floats{}), sums = (size + range) * steps_wanted;
+            Floats past = lost + larger(range - size * steps_wanted, Floats{}), sums = (size + range) * steps_wanted;
             Floats stored = magnitude(scale - stored_scale) * steps_wanted + magnitude(bias - stored_bias);
             strip.error_bound = size * 0.51f + past + stored + (sums + magnitude(edge)) * 0x1p-20f;
         }
@@ -289,8 +322,9 @@ template <int WIDTH> struct Affine {
     }
     template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
         constexpr float largest = (float)((1 << WIDTH) - 1), magic = 0x1.8p23f;
-        // Never below -1/2, as the bias is an end of the range; that rounds to 0 above this magic number.
+        // Else never below -1/2, as the bias is an end of the range; that rounds to 0 above this magic number.
         Floats scaled = quotient<CAREFUL>(weight - pair.bias, pair.scale, pair.inverse);
+        if constexpr (SEARCHED) scaled = larger(scaled, Floats{});
         Floats sum = smaller(scaled, splat(largest)) + magic;
         decoded = (sum - magic) * pair.stored_scale + pair.stored_bias;
         return bits(sum);

@@ -90,6 +90,12 @@ EXPORT int32_t nvfp4_compare(int32_t variant, CompareTask* task) { return VARIAN
 
 EXPORT int32_t nvfp4_census(int32_t variant, CensusTask* task) { return VARIANTS[variant].kernels->census(task); }
 
+EXPORT int32_t nvfp4_factor(int32_t variant, FactorTask* task) { return VARIANTS[variant].kernels->factor(task); }
+
+EXPORT int32_t nvfp4_feedback(int32_t variant, FeedbackTask* task) {
+    return VARIANTS[variant].kernels->feedback(task);
+}
+
 EXPORT float nvfp4_max_abs(int32_t variant, const void* weight, int64_t count, int32_t dtype) {
     return VARIANTS[variant].kernels->max_abs(weight, count, dtype);
 }

@@ -104,8 +104,8 @@ INLINE void encode_slot(const C& codec, const Slot<S, C>& slot, uint8_t* codes, 
 }
 
 template <class S, class C, bool MEASURE>
-INLINE void prepare(const C& codec, const EncodeTask& task, const typename S::T* weight, int64_t left,
-                    Slot<S, C>& slot) {
+INLINE void prepare(const C& codec, const EncodeTask& task, const Columns& columns, const typename S::T* weight,
+                    int64_t column, int64_t left, Slot<S, C>& slot) {
     using T = typename S::T;
     slot.source = weight;
     slot.size = left < STRIP ? (int)left : STRIP;
@@ -116,12 +116,13 @@ INLINE void prepare(const C& codec, const EncodeTask& task, const typename S::T*
     } else {
         prefetch(weight + 2 * STRIP, STRIP * sizeof(T));
     }
-    C::template choose<S, MEASURE>(codec, slot.strip, slot.source, task);
+    C::template choose<S, MEASURE>(codec, slot.strip, slot.source, task, columns, column);
 }
 
-template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
-    // Blocks do not cross rows and rows are packed: without row sums to keep, all is one row.
-    const int64_t rows = MEASURE ? task.rows : 1, width = MEASURE ? task.width : task.rows * task.width;
+template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task, const Columns& columns) {
+    // Blocks do not cross rows and rows are packed: without row sums to keep or columns to know, all is one row.
+    const bool by_row = MEASURE || columns.each;
+    const int64_t rows = by_row ? task.rows : 1, width = by_row ? task.width : task.rows * task.width;
     const auto* ahead = (const typename S::T*)task.weight;
     const auto* end = ahead + rows * width;
     uint8_t* codes = task.codes;
@@ -134,7 +135,7 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
     C::prepare(codec, task);
     // One strip ahead: its scales are chosen while this one's weights are encoded, neither waits for the other.
     const auto look_ahead = [&](Slot<S, C>& slot) {
-        prepare<S, C, MEASURE>(codec, task, ahead, width - column_ahead, slot);
+        prepare<S, C, MEASURE>(codec, task, columns, ahead, column_ahead, width - column_ahead, slot);
         ahead += slot.size;
         column_ahead += slot.size;
         if (column_ahead == width) column_ahead = 0;
@@ -165,11 +166,19 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task) {
 }
 
 template <class S, class C> int encode_format(EncodeTask& task) {
+    Columns columns;
+    if (!lay_out(task, columns)) return -1;
     if (task.measure)
-        encode_rows<S, C, true>(task);
+        encode_rows<S, C, true>(task, columns);
     else
-        encode_rows<S, C, false>(task);
+        encode_rows<S, C, false>(task, columns);
+    free(columns.memory);
     return 0;
+}
+
+template <class S, bool SEARCHED> int encode_affine(EncodeTask& task) {
+    if (task.layout.bits == 4) return encode_format<S, Affine<4, SEARCHED>>(task);
+    return encode_format<S, Affine<8, SEARCHED>>(task);
 }
 
 template <class S> int encode_dtype(EncodeTask& task) {
@@ -177,7 +186,7 @@ template <class S> int encode_dtype(EncodeTask& task) {
         case NVFP4: return encode_format<S, Nvfp4>(task);
         case MXFP4: return encode_format<S, Mxfp4>(task);
         case MXFP8: return encode_format<S, Mxfp8>(task);
-        default: return task.layout.bits == 4 ? encode_format<S, Affine<4>>(task) : encode_format<S, Affine<8>>(task);
+        default: return task.method == MAX ? encode_affine<S, false>(task) : encode_affine<S, true>(task);
     }
 }
 

@@ -14,6 +14,8 @@ from kernels.formats import Format
 
 NAMES = {"win32": "nvfp4.dll", "darwin": "libnvfp4.dylib"}
 DTYPES = {np.dtype(ml_dtypes.bfloat16): 0, np.dtype(np.float16): 1, np.dtype(np.float32): 2}
+METHODS, SEARCH = {"max": 0, "four-six": 1}, 2
+"""How scales are chosen: what is not named searches, by what it is given of the columns."""
 _KINDS = {("e2m1", "e4m3"): 0, ("e2m1", "e8m0"): 1, ("e4m3", "e8m0"): 2, ("uint", "weight"): 3}
 
 
@@ -45,6 +47,8 @@ class EncodeTask(ctypes.Structure):
         ("scales", ctypes.c_void_p),
         ("biases", ctypes.c_void_p),
         ("measure", ctypes.POINTER(Measure)),
+        ("importance", ctypes.c_void_p),
+        ("moments", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("layout", Layout),
@@ -53,6 +57,7 @@ class EncodeTask(ctypes.Structure):
         ("min_scale", ctypes.c_int32),
         ("zero_scale", ctypes.c_int32),
         ("floor_exponent", ctypes.c_int32),
+        ("method", ctypes.c_int32),
     ]
 
 
@@ -97,7 +102,47 @@ class CensusTask(ctypes.Structure):
     ]
 
 
-_TASKS = {"encode": EncodeTask, "decode": DecodeTask, "compare": CompareTask, "census": CensusTask}
+class FactorTask(ctypes.Structure):
+    """One call of the factorization: a panel of columns, in some rows."""
+
+    _fields_ = [
+        ("matrix", ctypes.c_void_p),
+        ("panel", ctypes.c_void_p),
+        ("corner", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("start", ctypes.c_int64),
+        ("stop", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("last", ctypes.c_int64),
+        ("failed", ctypes.c_int64),
+    ]
+
+
+class FeedbackTask(ctypes.Structure):
+    """One call of the encoder that feeds errors forward under scales that are chosen."""
+
+    _fields_ = [
+        ("weight", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+        ("feedback", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("measure", ctypes.POINTER(Measure)),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("dtype", ctypes.c_int32),
+        ("tensor_scale", ctypes.c_float),
+    ]
+
+
+_TASKS = {
+    "encode": EncodeTask,
+    "decode": DecodeTask,
+    "compare": CompareTask,
+    "census": CensusTask,
+    "factor": FactorTask,
+    "feedback": FeedbackTask,
+}
 
 
 @functools.cache

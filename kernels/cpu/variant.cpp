@@ -2,6 +2,8 @@
 #include "census.h"
 #include "compare.h"
 #include "encode.h"
+#include "factor.h"
+#include "feedback.h"
 
 namespace VARIANT {
 
@@ -30,9 +32,17 @@ static int compare(CompareTask* task) {
     return 0;
 }
 
+static int feedback(FeedbackTask* task) {
+    switch (task->dtype) {
+        case BFLOAT16: return feedback_dtype<BFloat16>(*task);
+        case FLOAT16: return feedback_dtype<Float16>(*task);
+        default: return feedback_dtype<Float32>(*task);
+    }
+}
+
 #define TEXT(x) #x
 #define NAME(x) TEXT(x)
 extern const Kernels kernels;
-const Kernels kernels = {NAME(VARIANT), encode, decode, compare, census, max_abs};
+const Kernels kernels = {NAME(VARIANT), encode, decode, compare, census, factor, feedback, max_abs};
 
 }  // namespace VARIANT

@@ -7,8 +7,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import reference
+from kernels import reference, search
 from kernels.backend import Encoded, Weight
+from kernels.context import Context
 from kernels.fidelity import Census, Fidelity, concatenate, squared_error, widen
 from kernels.formats import E2M1_MAX, E4M3_MAX, Format, Recipe
 from kernels.quantized import Quantized
@@ -49,7 +50,14 @@ class NumpyBackend:
         return total
 
     def encode(
-        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float = 1.0,
+        *,
+        context: Context | None = None,
+        measure: bool = True,
+        blocks: bool = False,
     ) -> Encoded:
         """See `Backend.encode`."""
         row = recipe.format
@@ -63,7 +71,7 @@ class NumpyBackend:
             for part in _row_ranges(rows, width):
                 wide = widen(weight[part])
                 slab = _rows_of(out, part)
-                _encode_into(wide, recipe, np.float32(tensor_scale), slab)
+                _encode_into(wide, recipe, np.float32(tensor_scale), context or Context(), slab)
                 if measure or blocks:
                     measured.append(_measure(wide, slab, blocks))
         return Encoded(out, concatenate(measured) if measured else None)
@@ -148,7 +156,7 @@ def _store(codes: Bytes, row: Format, out: Bytes) -> None:
     out.reshape(-1, codes.shape[0])[:] = codes.T
 
 
-def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, out: Quantized) -> None:
+def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, context: Context, out: Quantized) -> None:
     """Encode rows of float32 weights into the arrays of `out`.
 
     Works on the transpose [block, blocks]: what is per block then runs along memory.
@@ -156,17 +164,27 @@ def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, out: Quantized) -
     row = recipe.format
     lanes = wide.reshape(-1, row.block).T.copy()
     if row.affine:
-        _encode_affine(lanes, out)
+        _encode_affine(lanes, recipe, out)
         return
     negative = lanes.view(np.int32) < 0
     magnitude = np.abs(lanes, out=lanes)
     peak = magnitude.max(axis=0)
-    if row.scale == "e4m3":
+    blocks = wide.reshape(len(wide), -1, row.block)
+    if row.scale == "e4m3" and recipe.method == "max":
         scales, factor = _nvfp4_scales(peak, recipe, g)
+    elif row.scale == "e4m3":
+        scales = reference.nvfp4_scales(blocks, recipe, g, context).reshape(-1)
+        factor = (_E4M3_DECODED * g)[scales]
     else:
         scales = _mx_scales(peak, recipe)
+        if recipe.method == "search":
+            scales = search.choose_exponent(blocks, scales.reshape(blocks.shape[:-1])).reshape(-1)
         factor = reference.e8m0_decode(scales)
     out.scales.reshape(-1)[:] = scales
+    if recipe.method == "feedback" and context.factor is not None:
+        codes = reference.feed_forward(blocks, factor.reshape(blocks.shape[:-1]), context.factor)
+        _store(codes.reshape(-1, row.block).T, row, out.codes)
+        return
     magnitude /= np.where(factor == 0, np.float32(np.inf), factor)
     codes = _e2m1(magnitude) if row.element == "e2m1" else _e4m3(magnitude)
     codes |= negative.view(np.uint8) << np.uint8(row.bits - 1)
@@ -191,8 +209,8 @@ def _mx_scales(peak: Float32, recipe: Recipe) -> Bytes:
     return np.where(ratio == 0, 127, scales).astype(np.uint8)
 
 
-def _encode_affine(lanes: Float32, out: Quantized) -> None:
-    row = out.format
+def _encode_affine(lanes: Float32, recipe: Recipe, out: Quantized) -> None:
+    row = recipe.format
     bins = np.float32(2**row.bits - 1)
     low, high = lanes.min(axis=0), lanes.max(axis=0)
     low_is_edge = np.abs(low) > np.abs(high)
@@ -202,6 +220,9 @@ def _encode_affine(lanes: Float32, out: Quantized) -> None:
     steps = np.rint(edge / scale)
     scale = np.where(steps == 0, scale, edge / np.where(steps == 0, np.float32(1), steps))
     bias = np.where(steps == 0, np.float32(0), edge)
+    if recipe.method == "search":
+        shrink = search.choose_shrink(lanes.T, scale, steps, row.bits)
+        scale, bias = scale * shrink, bias * shrink
     lanes -= bias
     lanes /= scale
     np.rint(lanes, out=lanes)

@@ -12,6 +12,7 @@ typedef float Floats __attribute__((vector_size(64)));     // 16 lanes
 typedef uint32_t Words __attribute__((vector_size(64)));   // 16 lanes
 typedef int32_t Integers __attribute__((vector_size(64))); // 16 lanes
 typedef uint16_t Shorts __attribute__((vector_size(64)));  // 32 lanes
+typedef int16_t SignedShorts __attribute__((vector_size(64)));  // 32 lanes
 typedef uint8_t Bytes __attribute__((vector_size(64)));    // 64 lanes
 typedef double Doubles __attribute__((vector_size(64)));   // 8 lanes
 typedef float Octet __attribute__((vector_size(32)));      // 8 lanes
@@ -83,6 +84,27 @@ template <typename V> INLINE V second_halves(V a, V b) {
 template <typename V> INLINE V quarter_pairs(V a, V b, bool second) {
     return second ? __builtin_shufflevector(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)
                   : __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+}
+
+// Within each 16 bytes: lanes 0 and 1, or 2 and 3, of both by turns; then the first or the second two lanes of both.
+template <typename V> INLINE V interleave_low_quarters(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+}
+template <typename V> INLINE V interleave_high_quarters(V a, V b) {
+    return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+}
+template <typename V> INLINE V first_pairs(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+}
+template <typename V> INLINE V second_pairs(V a, V b) {
+    return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+
+template <typename V> INLINE V even_quarters(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+}
+template <typename V> INLINE V odd_quarters(V a, V b) {
+    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 }
 
 // From 16 vectors `get(0)`..`get(15)`: lane j of `low` reduces lanes 0..7 of vector j, lane j of `high` lanes 8..15.

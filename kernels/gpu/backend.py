@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from kernels import reference
 from kernels.backend import Backend, Encoded, Weight
+from kernels.context import Context
 from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import FORMATS, Format, Recipe
 from kernels.gpu.requirements import check_mlx, check_three_tiers
 from kernels.gpu.selftest import self_test
+from kernels.machines import choose
 from kernels.quantized import Quantized
 
 _LEAST_SQUARES = 1e-30
@@ -54,16 +56,16 @@ class GpuBackend:
         self.title = _title(name)
         self._library = library("metal" if name == "metal" else "cuda")
         self._turn = threading.RLock()
-        self._proved = False
+        self._proved: set[str] = set()
 
-    def prove(self) -> None:
-        """Run the self-test once. Raises ValueError that names what differs from the reference."""
+    def prove(self, method: str = "max") -> None:
+        """Run the self-test of a method once. Raises ValueError that names what differs from the reference."""
         with self._turn:
-            if self._proved:
+            if method in self._proved:
                 return
-            if difference := self_test(self._library):
+            if difference := self_test(self._library, method):
                 raise ValueError(f"[self-test] {self.title} does not agree with the reference, got {difference}")
-            self._proved = True
+            self._proved.add(method)
 
     def census(self, weight: Weight) -> Census:
         """See `Backend.census`."""
@@ -75,19 +77,37 @@ class GpuBackend:
             return _census(to_mlx(weight))
 
     def encode(
-        self, weight: Weight, recipe: Recipe, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
+        self,
+        weight: Weight,
+        recipe: Recipe,
+        tensor_scale: float = 1.0,
+        *,
+        context: Context | None = None,
+        measure: bool = True,
+        blocks: bool = False,
     ) -> Encoded:
-        """See `Backend.encode`. Sums are float32 for up to 32,768 weights, float64 above: 1e-5 of the reference's."""
+        """See `Backend.encode`. Sums are float32 for up to 32,768 weights, float64 above: 1e-5 of the reference's.
+
+        The processor feeds errors forward, one column after the other.
+        """
         from kernels.gpu import coding
         from kernels.gpu.transfer import to_mlx, to_numpy
 
         row = recipe.format
         reference.check(weight, row)
+        if recipe.method == "feedback" and context is not None and context.factor is not None:
+            return choose("cpu").encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         g = _multiplier(row, tensor_scale)
-        self.prove()
+        self.prove(coding.used_method(recipe, context))
         with self._turn:
             coded = coding.encode(
-                self._library, to_mlx(weight), recipe, to_mlx(g), measure=measure or blocks, blocks=blocks
+                self._library,
+                to_mlx(weight),
+                recipe,
+                to_mlx(g),
+                context=context,
+                measure=measure or blocks,
+                blocks=blocks,
             )
             quantized = Quantized(
                 row,

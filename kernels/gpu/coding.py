@@ -4,10 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
+from kernels.context import BLOCK, TRIANGLE, Context
 from kernels.formats import Format, Recipe
 from kernels.gpu.library import KINDS, Library, Parameters
 from kernels.gpu.source import SEGMENT, SUMS
+from kernels.gpu.transfer import to_mlx
+from kernels.methods import available
+
+METHODS = {"max": 0, "four-six": 1, "search": 2, "importance": 3, "hessian": 4}
+"""METHOD of the kernels' text, see text/choice.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ def encode(
     recipe: Recipe,
     g: mx.array | None = None,
     *,
+    context: Context | None = None,
     measure: bool = False,
     outliers: bool = True,
     blocks: bool = False,
@@ -48,17 +57,19 @@ def encode(
     """Quantize a weight [rows, K]; `g` is the multiplier, float32 [1], for formats with a tensor scale.
 
     `measure` sums the error in the same pass, with the statistics of outliers unless `outliers` is off; `blocks`
-    also keeps the error per block. Raises TypeError for another dtype, ValueError for a shape that does not fit.
+    also keeps the error per block. A method that needs more than `context` has does what `Method.otherwise` says.
+    Raises TypeError for another dtype, ValueError for a shape that does not fit.
     """
     row = recipe.format
     check_weight("encode", weight, row)
     if row.scale == "e4m3":
+        inputs, parameters = _nvfp4_encoding(weight, recipe, g, context or Context())
         return (
-            _measure_nvfp4(lib, weight, recipe, g, outliers, blocks)
+            _measure_nvfp4(lib, inputs, parameters, row, outliers, blocks)
             if measure
-            else _encode_nvfp4(lib, weight, recipe, g)
+            else _encode_nvfp4(lib, inputs, parameters, row)
         )
-    coded = _encode_affine(lib, weight, row) if row.affine else _encode_mx(lib, weight, recipe)
+    coded = (_encode_affine if row.affine else _encode_mx)(lib, weight, recipe)
     return _measured(lib, weight, row, coded) if measure else coded
 
 
@@ -80,24 +91,59 @@ def _nvfp4_outputs(weight: mx.array, row: Format) -> list[tuple[tuple[int, ...],
     return [((rows, width // 8), mx.uint32), ((rows, width // row.block), mx.uint8)]
 
 
-def _encode_nvfp4(lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None) -> Coded:
-    parameters = _nvfp4_parameters(KINDS[weight.dtype], recipe)
-    outputs = _nvfp4_outputs(weight, recipe.format)
-    items = weight.size // recipe.format.block
-    codes, scales = lib.launch("nvfp4_encode", [weight, _multiplier(g)], parameters, outputs, items)
+def _parts(context: Context) -> dict[str, NDArray[Any] | None]:
+    return {"importance": context.importance, "moments": context.moments}
+
+
+def used_method(recipe: Recipe, context: Context | None) -> str:
+    """The method that a kernel does for a recipe where `context` is what is known."""
+    parts = _parts(context or Context())
+    return available(recipe.method, frozenset(name for name, part in parts.items() if part is not None))
+
+
+def known_words(context: Context, method: str) -> NDArray[np.uint32] | None:
+    """What a method reads of a context: importance, two columns to a word [K / 2], or moments [K / 16, 72], or nothing.
+
+    Of a row of the upper triangle the kernels read words from the even column before the diagonal on.
+    """
+    if method == "importance" and context.importance is not None:
+        return np.ascontiguousarray(context.importance).view(np.uint32)
+    if method != "hessian" or context.moments is None:
+        return None
+    whole = np.zeros((len(context.moments), BLOCK, BLOCK), np.int16)
+    whole[:, *np.triu_indices(BLOCK)] = context.moments
+    rows = [whole[:, i, i & ~1 :] for i in range(BLOCK)]
+    return np.ascontiguousarray(np.concatenate(rows, axis=1)).view(np.uint32)
+
+
+def _nvfp4_encoding(
+    weight: mx.array, recipe: Recipe, g: mx.array | None, context: Context
+) -> tuple[list[mx.array], Parameters]:
+    for name, part in _parts(context).items():
+        per_block = BLOCK if name == "importance" else TRIANGLE
+        if part is not None and part.size * BLOCK != weight.shape[1] * per_block:
+            raise ValueError(f"[encode] {name} must be of {weight.shape[1]} columns, got shape {part.shape}")
+    method = used_method(recipe, context)
+    words = known_words(context, method)
+    known = weight if words is None else to_mlx(words)  # a kernel that reads nothing of it gets what is there
+    return [weight, _multiplier(g), known], _nvfp4_parameters(KINDS[weight.dtype], recipe) | {"METHOD": METHODS[method]}
+
+
+def _encode_nvfp4(lib: Library, inputs: list[mx.array], parameters: Parameters, row: Format) -> Coded:
+    outputs = _nvfp4_outputs(inputs[0], row)
+    codes, scales = lib.launch("nvfp4_encode", inputs, parameters, outputs, inputs[0].size // row.block)
     return Coded(codes, scales)
 
 
 def _measure_nvfp4(
-    lib: Library, weight: mx.array, recipe: Recipe, g: mx.array | None, outliers: bool, blocks: bool
+    lib: Library, inputs: list[mx.array], parameters: Parameters, row: Format, outliers: bool, blocks: bool
 ) -> Coded:
-    outputs = _nvfp4_outputs(weight, recipe.format)
+    outputs = _nvfp4_outputs(inputs[0], row)
     units = _units(*outputs[1][0])
     outputs += [(units, mx.float32), (outputs[1][0] if blocks else (1,), mx.float32)]
-    parameters = _nvfp4_parameters(KINDS[weight.dtype], recipe)
-    parameters |= {"SEGMENT": SEGMENT, "OUTLIERS": outliers, "BLOCKS": blocks}
+    parameters = parameters | {"SEGMENT": SEGMENT, "OUTLIERS": outliers, "BLOCKS": blocks}
     items = 32 * units[0] * units[1]
-    codes, scales, sums, error = lib.launch("nvfp4_measure", [weight, _multiplier(g)], parameters, outputs, items)
+    codes, scales, sums, error = lib.launch("nvfp4_measure", inputs, parameters, outputs, items)
     return Coded(codes, scales, None, sums, error if blocks else None)
 
 
@@ -105,6 +151,7 @@ def _encode_mx(lib: Library, weight: mx.array, recipe: Recipe) -> Coded:
     row, (rows, width) = recipe.format, weight.shape
     blocks = width // row.block
     parameters: Parameters = {"KIND": KINDS[weight.dtype], "BITS": row.bits, "CEIL": recipe.exponent == "ceil"}
+    parameters["SEARCH"] = recipe.method == "search"
     outputs = [((rows, width * row.bits // 32), mx.uint32), ((rows, blocks), mx.uint8)]
     codes, scales = lib.launch("mx_encode", [weight], parameters, outputs, rows * blocks)
     return Coded(codes, scales)
@@ -114,10 +161,11 @@ def _bits_dtype(dtype: Any) -> Any:
     return mx.uint32 if dtype == mx.float32 else mx.uint16
 
 
-def _encode_affine(lib: Library, weight: mx.array, row: Format) -> Coded:
-    rows, width = weight.shape
+def _encode_affine(lib: Library, weight: mx.array, recipe: Recipe) -> Coded:
+    row, (rows, width) = recipe.format, weight.shape
     groups = width // row.block
     parameters: Parameters = {"KIND": KINDS[weight.dtype], "BITS": row.bits, "GROUP": row.block}
+    parameters["SEARCH"] = recipe.method == "search"
     part = ((rows, groups), _bits_dtype(weight.dtype))
     outputs = [((rows, width * row.bits // 32), mx.uint32), part, part]
     lanes = weight.size // 16

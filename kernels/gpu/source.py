@@ -15,7 +15,10 @@ SUMS = 6
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One kernel: its text is `<name>.h` under the headers; `groups` caps the threadgroups of `threads` threads."""
+    """One kernel: its text is `<name>.h` under the headers; `groups` caps the threadgroups of `threads` threads.
+
+    A header of whose name "{device}" is a part has one text for each device.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -25,15 +28,15 @@ class Kernel:
     threads: int = 256
 
 
-_NVFP4 = ("numbers", "blocks", "nvfp4")
+_NVFP4 = ("numbers", "errors_{device}", "blocks", "choice", "nvfp4")
 _MX = ("numbers", "blocks", "mx")
 _AFFINE = ("numbers", "blocks", "affine")
 
 KERNELS: dict[str, Kernel] = {
     row.name: row
     for row in (
-        Kernel("nvfp4_encode", ("w", "g"), ("codes", "scales"), _NVFP4, groups=32768),
-        Kernel("nvfp4_measure", ("w", "g"), ("codes", "scales", "sums", "block_error"), _NVFP4, 16384, 128),
+        Kernel("nvfp4_encode", ("w", "g", "known"), ("codes", "scales"), _NVFP4, groups=32768),
+        Kernel("nvfp4_measure", ("w", "g", "known"), ("codes", "scales", "sums", "block_error"), _NVFP4, 16384, 128),
         Kernel("nvfp4_decode", ("codes", "scales", "g"), ("out",), _NVFP4, groups=16384),
         Kernel("nvfp4_round_trip", ("x", "g"), ("out",), _NVFP4),
         Kernel("nvfp4_product", ("x", "codes", "scales", "g"), ("y",), _NVFP4, threads=128),
@@ -52,7 +55,7 @@ def _text(name: str) -> str:
 
 def header(kernel: Kernel, device: Device) -> str:
     """What stands before the kernel: the prelude of the device, then the functions that the body uses."""
-    return "\n".join(_text(name) for name in (f"prelude_{device}", *kernel.headers))
+    return "\n".join(_text(name.format(device=device)) for name in ("prelude_{device}", *kernel.headers))
 
 
 def body(kernel: Kernel) -> str:

@@ -1,6 +1,6 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
-from kernels import FORMATS, __version__
+from kernels import FORMATS, METHODS, __version__
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -16,19 +16,27 @@ from studio.core.errors import (
     ThresholdExceeded,
 )
 from studio.core.events import (
+    Calibrated,
+    EvaluationDone,
     Event,
     Finished,
     LayerDone,
     Lifted,
+    Loaded,
+    ModelDone,
+    Occupies,
     Progress,
+    ReplyDone,
     Resumed,
     ShardWritten,
     Started,
+    Token,
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, refuse
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
+from studio.core.exporting.writing import check_writable
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
@@ -47,6 +55,7 @@ from studio.core.planning.edits import command_line, hand_rules, include_rule, s
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
+    DEFAULT_METHOD,
     KEEP,
     Choice,
     Plan,
@@ -60,21 +69,33 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
-from studio.core.reporting.report import check_reports, report_head, report_json, size_text, totals, write_reports
-from studio.core.resources import demo_checkpoint, resources
-from studio.core.results import LayerResult, histogram_edges, result_of
+from studio.core.quality.candidates import Candidate, as_planned, as_stored
+from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.generation import Generation, Prompt, generate
+from studio.core.quality.noise import Estimate
+from studio.core.quality.results import Evaluated, Quality, exceeded
+from studio.core.reporting.pages import noisy, size_text
+from studio.core.reporting.quality_report import check_quality_reports, save_quality, write_quality
+from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
+from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
+from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
+from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
+from studio.core.statistics.calibration import Calibration, calibrate
+from studio.core.statistics.moments import MomentsOf, second_moments
 
 __all__ = [
     "BUG",
     "DEFAULT_FORMAT",
+    "DEFAULT_METHOD",
     "FORMATS",
     "KEEP",
     "LAYOUTS",
+    "METHODS",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -82,18 +103,25 @@ __all__ = [
     "ZONE_STARTS",
     "BackendError",
     "BlockDetail",
+    "Calibrated",
+    "Calibration",
+    "Candidate",
     "CheckpointError",
     "Choice",
     "Claim",
     "Comparison",
     "Engine",
     "ErrorMap",
+    "Estimate",
+    "Evaluated",
+    "EvaluationDone",
     "Event",
     "Export",
     "ExportError",
     "Exported",
     "Finished",
     "FormatDetail",
+    "Generation",
     "Layer",
     "LayerDetail",
     "LayerDone",
@@ -102,16 +130,24 @@ __all__ = [
     "Layout",
     "Lifted",
     "Lifting",
+    "Loaded",
     "Machine",
     "MemoryLimitError",
     "Model",
+    "ModelDone",
+    "MomentsOf",
+    "Occupies",
     "Outcome",
     "Pair",
     "Place",
     "Plan",
     "PlanError",
     "Progress",
+    "Prompt",
+    "Quality",
+    "Reading",
     "Regime",
+    "ReplyDone",
     "ResultCache",
     "ResultLines",
     "Resumed",
@@ -119,15 +155,23 @@ __all__ = [
     "ScaleGroups",
     "ShardWritten",
     "Started",
+    "StatisticsFile",
     "Steps",
     "StudioError",
     "ThresholdExceeded",
     "Tiers",
+    "Token",
     "Warned",
     "__version__",
+    "as_planned",
+    "as_stored",
     "block_steps",
+    "calibrate",
+    "calibration_text",
     "changes",
+    "check_quality_reports",
     "check_reports",
+    "check_writable",
     "choose_by_rule",
     "choose_format",
     "claim_sentences",
@@ -138,11 +182,16 @@ __all__ = [
     "deciding_rules",
     "demo_checkpoint",
     "estimate",
+    "evaluate",
+    "evaluation_text",
+    "exceeded",
     "expert_index",
     "export",
     "exported",
     "exported_results",
     "fitted",
+    "gaps",
+    "generate",
     "hand_rules",
     "histogram_edges",
     "include_rule",
@@ -157,9 +206,12 @@ __all__ = [
     "likeness",
     "load_plan",
     "measure",
+    "methods_used",
     "no_tiers",
+    "noisy",
     "nothing_chosen",
     "open_model",
+    "open_statistics",
     "plan_from_json",
     "prepare",
     "prepare_estimates",
@@ -174,14 +226,19 @@ __all__ = [
     "resources",
     "result_of",
     "save_plan",
+    "save_quality",
+    "second_moments",
     "size_text",
     "sized",
     "start",
     "start_command",
     "survey",
     "totals",
+    "unseen",
     "validate",
     "verify",
+    "with_statistics",
+    "write_quality",
     "write_reports",
     "wrong_name",
 ]

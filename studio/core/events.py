@@ -6,9 +6,10 @@ from typing import Literal
 
 from studio.core.outcome import Outcome
 from studio.core.planning.lifting import Lifting
+from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "lift", "quantize", "verify"]
+Phase = Literal["measure", "lift", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,36 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """Both sides are ready for prompts; `chat` tells whether there is a chat template."""
+
+    runtime: str
+    version: str
+    chat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The token at `index` of a continuation, by the source or the model, and the text that it adds.
+
+    `differs` marks the first index where the two sides have different tokens.
+    """
+
+    side: Literal["source", "model"]
+    index: int
+    token: int
+    text: str
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDone:
+    """Both sides are through with a prompt; the first index where they differ, None where they never do."""
+
+    differs_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lifted:
     """It is known which powers of two an export is to be lifted by."""
 
@@ -75,4 +106,60 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progress | LayerDone | Resumed | ShardWritten | Warned | Lifted | Finished
+@dataclass(frozen=True, slots=True)
+class Occupies:
+    """The job takes up to `nbytes` of disk in `folder` while it runs, and gives them back."""
+
+    folder: Path
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDone:
+    """One model of an evaluation was run on all windows."""
+
+    row: Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationDone:
+    """An evaluation is through."""
+
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Statistics are written.
+
+    matrices: how many matrices they are of. idle: names of experts' matrices that no token was routed to. unseen: names
+    of linear layers' and experts' matrices that are not in the file, since the runtime has them in another form.
+    """
+
+    path: Path
+    nbytes: int
+    tokens: int
+    matrices: int
+    idle: tuple[str, ...]
+    unseen: tuple[str, ...]
+    runtime: str
+    seconds: float
+
+
+Event = (
+    Started
+    | Progress
+    | LayerDone
+    | Resumed
+    | ShardWritten
+    | Warned
+    | Occupies
+    | Calibrated
+    | ModelDone
+    | EvaluationDone
+    | Loaded
+    | Token
+    | ReplyDone
+    | Lifted
+    | Finished
+)

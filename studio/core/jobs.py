@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from kernels.fidelity import MAGNITUDE_BINS
@@ -27,6 +28,7 @@ from studio.core.planning.lifting import (
 )
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
+from studio.core.running.feedback import feed_forward
 from studio.core.running.magnitudes import magnitudes
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.passes import nonfinite
@@ -101,12 +103,14 @@ def memory_bound(model: Model | None, threads: int, slab: int) -> int:
 
 def measure(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
     """Quantize in memory and report what it costs; nothing is written."""
-    yield Started("measure", work(choices), len(choices))
     results = PackedResults(choices)
-    for event in run(started, choices, Sink()):
-        if isinstance(event, LayerDone):
-            results.add(event.result)
-        yield event
+    with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
+        ready = yield from feed_forward(started, model, choices, Path(folder), Sink())
+        yield Started("measure", work(choices), len(choices))
+        for event in run(ready, choices, Sink()):
+            if isinstance(event, LayerDone):
+                results.add(event.result)
+            yield event
     model.check_unchanged()
     yield Finished(Outcome(results, backend=started.backend.title))
 

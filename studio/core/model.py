@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from kernels import Context
 from studio.core.architectures import Family, Role, sections
 from studio.core.architectures.generic import GENERIC
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -104,13 +106,37 @@ class Source(Protocol):
         ...
 
 
+class Guide(Hashable, Protocol):
+    """What is known of the inputs of a layer, for methods that look at what an error does to the output. Hashable."""
+
+    @property
+    def origin(self) -> str:
+        """Where it is known from: "norm" or "statistics"."""
+        ...
+
+    @property
+    def known(self) -> frozenset[str]:
+        """What `context` gives for every matrix that was reached: names of `kernels.methods.Need`."""
+        ...
+
+    @property
+    def meaning(self) -> str:
+        """What tells two guides apart."""
+        ...
+
+    def context(self, matrix: Matrix) -> Context:
+        """What is known of the inputs of a matrix. Raises CheckpointError for what can not be read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One weight with its role.
 
     `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be kept, `obstacle` says why.
-    `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack. `lift`
-    is the power of two that its weights are multiplied by as they are read, see `studio.core.planning.lifting`.
+    `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
+    `guide` is what is known of its inputs, None where nothing is. `lift` is the power of two that its weights are
+    multiplied by as they are read, see `studio.core.planning.lifting`.
     """
 
     name: str
@@ -120,6 +146,7 @@ class Layer:
     matrices: tuple[Matrix, ...] = ()
     obstacle: str = ""
     expert: int | None = None
+    guide: Guide | None = None
     lift: int = 0
 
     @property

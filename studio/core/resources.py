@@ -1,4 +1,4 @@
-"""Where the bundled files are: presets, the demo checkpoint, templates."""
+"""Where the bundled files are: presets, the demo checkpoint, templates, texts."""
 
 from pathlib import Path
 
@@ -17,3 +17,13 @@ def resources() -> Path:
 def demo_checkpoint() -> Path:
     """The folder of the bundled demo checkpoint."""
     return resources() / "demo" / "demo-llama"
+
+
+def calibration_text() -> Path:
+    """The bundled text to gather statistics on, UTF-8: kinds of text interleaved, so that its start is a mix too."""
+    return resources() / "texts" / "calibration.txt"
+
+
+def evaluation_text() -> Path:
+    """The bundled text to evaluate on: the kinds of the calibration text, with no passage in common."""
+    return resources() / "texts" / "evaluation.txt"

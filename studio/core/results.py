@@ -1,7 +1,8 @@
 """What a run found out: plain numbers per layer and in total, ready for JSON."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -47,6 +48,7 @@ class Statistics:
 class LayerResult:
     """One layer: what it is, what was chosen, what that cost. Errors are zero for a kept layer.
 
+    method: how codes were chosen; guide: what told of the layer's inputs, "norm" or "statistics", if the method asked.
     count: weights. nbytes_in, nbytes_out: stored bytes before and after. sum_squares, sum_error: sums of w**2 and of
     squared errors, which add up over layers. vanished: non-zero weights that became zero; vanished_rows: rows, of
     `rows`, with weights all of which did. scale_counts: blocks per
@@ -64,6 +66,8 @@ class LayerResult:
     count: int
     nbytes_in: int
     nbytes_out: int
+    method: str = ""
+    guide: str = ""
     sum_squares: float = 0.0
     sum_error: float = 0.0
     max_error: float = 0.0
@@ -148,6 +152,16 @@ class LayerResult:
         return cls(**fields)
 
 
+_GUIDES = {"norm": " by the norm in front", "statistics": " by statistics of the inputs", "": ""}
+
+
+def methods_used(results: Iterable[LayerResult]) -> str:
+    """A sentence on how the codes of quantized layers were chosen; "" when there are none."""
+    used = Counter((result.method or "max", result.guide) for result in results if result.quantized)
+    parts = [f"{method}{_GUIDES[guide]} ({counted(n, 'layer')})" for (method, guide), n in used.most_common()]
+    return f"Scales and codes: {', '.join(parts)}." if parts else ""
+
+
 def finite(value: Any) -> Any:
     """`value`, or None for a float that JSON has no number for."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -210,6 +224,8 @@ def result_of(choice: Choice, **measured: Any) -> LayerResult:
         count=layer.count,
         nbytes_in=layer.nbytes,
         nbytes_out=choice.nbytes,
+        method=choice.method,
+        guide=choice.guide.origin if choice.guide else "",
         lift=layer.lift,
         **measured,
     )

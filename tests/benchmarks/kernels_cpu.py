@@ -18,13 +18,14 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Recipe, recipe
+from kernels import Context, Recipe, factor_of, recipe
 from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend
 from kernels.cpu.vectorized import NumpyBackend
 
 ROWS, COLUMNS = 14336, 4096
-MLX_ROWS, NUMPY_ROWS = 256, 1024
+MLX_ROWS, NUMPY_ROWS, FEEDBACK_ROWS = 256, 1024, 1024
+FACTORS = (1024, 4096)
 SLAB = 512
 
 Job = Callable[[], Any]
@@ -57,6 +58,7 @@ RATIOS = (
     Ratio("decode 3t to bf16 / memcpy", "decode nvfp4-3t", "memcpy", "<= 1.5", "1.47"),
     Ratio("decode mxfp8 to bf16 / memcpy", "decode mxfp8", "memcpy", "<= 1.5", "-"),
     Ratio("decode int4-g64 to bf16 / memcpy", "decode int4-g64", "memcpy", "<= 1.5", "-"),
+    Ratio("feedback on scales of search / encode", "feedback", "encode", "-", "-"),
     Ratio("CpuBackend.encode, slabs of 512 rows / memcpy", "slabs", "memcpy", "-", "-"),
 )
 
@@ -168,6 +170,31 @@ def one_thread_jobs(kernels: Kernels) -> dict[str, Job]:
     return jobs
 
 
+def moments(width: int) -> NDArray[np.float32]:
+    """Second moments of inputs that go together."""
+    x = np.random.default_rng(1).standard_normal((width // 4, width), np.float32) + np.float32(1)
+    return x.T @ x
+
+
+def feedback_job(kernels: Kernels) -> Job:
+    """Feed errors forward in the first rows, a slab at a time, on scales of search."""
+    known = Context(factor=factor_of(moments(COLUMNS), threads=2))
+    chosen = recipe("nvfp4-3t", method="feedback")
+
+    def job() -> None:
+        for start in range(0, FEEDBACK_ROWS, SLAB):
+            slab = kernels.weight[start : start + SLAB]
+            kernels.backend.encode(slab, chosen, kernels.tensor_scale, context=known)
+
+    return job
+
+
+def factor_job(width: int) -> Job:
+    """Factor second moments on two threads."""
+    made = moments(width)
+    return lambda: factor_of(made, threads=2)
+
+
 def on_two_threads(kernels: Kernels, pool: ThreadPoolExecutor) -> Job:
     """Encode the two halves of the rows at once."""
     halves = (slice(0, ROWS // 2), slice(ROWS // 2, ROWS))
@@ -205,6 +232,8 @@ def report(title: str, best: dict[str, float]) -> None:
     print(f"{'ratio':48} {'measured':>9} {'goal':>8}  prototype")
     for line in RATIOS:
         print(f"{line.title:48} {best[line.job] / best[line.unit]:9.2f} {line.goal:>8}  {line.prototype}")
+    for width in FACTORS:
+        print(f"{f'factor_of, K = {width}, 2 threads: seconds':48} {best[f'factor {width}']:9.2f}")
     print(f"{'encode, 1 thread over 2 threads':48} {best['encode'] / best['two threads']:9.2f} {'>= 1.85':>8}  1.85")
     if "mlx" in best:
         mlx = best["mlx"] * ROWS / MLX_ROWS
@@ -224,12 +253,17 @@ def main() -> None:
     jobs = one_thread_jobs(kernels)
     numpy_backend = NumpyBackend()
     part = weight[:NUMPY_ROWS]
+    jobs |= {f"factor {width}": factor_job(width) for width in FACTORS}
+    jobs["feedback"] = feedback_job(kernels)
     jobs["numpy"] = lambda: numpy_backend.encode(part, recipe("nvfp4-3t"), kernels.tensor_scale, measure=False)
     if mlx := mlx_job(weight):
         jobs["mlx"] = mlx
     with ThreadPoolExecutor(2) as pool:
         jobs["two threads"] = on_two_threads(kernels, pool)
-        report(kernels.backend.title, best_of(repeats, jobs, frozenset({"two threads", "mlx"})))
+        wall = frozenset({"two threads", "mlx", *(f"factor {width}" for width in FACTORS)})
+        best = best_of(repeats, jobs, wall)
+        best["feedback"] *= ROWS / FEEDBACK_ROWS
+        report(kernels.backend.title, best)
 
 
 if __name__ == "__main__":

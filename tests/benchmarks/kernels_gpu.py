@@ -15,7 +15,7 @@ import mlx.core as mx
 from kernels import ops, recipe, stock_mlx
 from kernels.gpu import coding, source
 from kernels.gpu.library import Library
-from kernels.gpu.selftest import self_test
+from kernels.gpu.selftest import adversarial_context, self_test
 
 LAUNCHES, REPEATS = 20, 7
 MULTIPLIER = 0.12 / 2688
@@ -32,6 +32,22 @@ def seconds(operation: Callable[[], Any]) -> float:
         mx.synchronize()
         times.append((time.perf_counter() - start) / LAUNCHES)
     return statistics.median(times)
+
+
+def methods(lib: Library, weight: mx.array, name: str, g: mx.array | None = None) -> dict[str, Callable[[], Any]]:
+    """Encoding by every method of a format beside max, and with the error summed."""
+    context = adversarial_context(weight.shape[1])
+    made: dict[str, Callable[[], Any]] = {}
+    for method in coding.METHODS:
+        chosen = recipe(name, method=method)
+        if method == "max" or chosen.method != method:
+            continue
+        made[method] = lambda c=chosen: coding.encode(lib, weight, c, g, context=context).codes
+        if chosen.format.scale == "e4m3":
+            made[f"{method}, error and outliers"] = lambda c=chosen: (
+                coding.encode(lib, weight, c, g, context=context, measure=True).codes
+            )
+    return made
 
 
 def operations(lib: Library, weight: mx.array) -> dict[str, tuple[Callable[[], Any], float]]:
@@ -54,6 +70,8 @@ def operations(lib: Library, weight: mx.array) -> dict[str, tuple[Callable[[], A
         ),
         "nvfp4-3t decode": (lambda: coding.decode(lib, coded, three.format, mx.bfloat16, g), plain + packed),
         "nvfp4-3t round trip": (lambda: coding.round_trip(lib, weight, three, g, g), 2 * plain),
+        **{f"nvfp4-3t encode, {m}": (call, plain + packed) for m, call in methods(lib, weight, "nvfp4-3t", g).items()},
+        **{f"nvfp4-2t encode, {m}": (call, plain + packed) for m, call in methods(lib, weight, "nvfp4-2t").items()},
         "mlx quantize nvfp4": (lambda: mx.quantize(weight, mode="nvfp4", global_scale=amax)[0], plain + packed),
     }
     for name in ("nvfp4-2t", "mxfp4", "mxfp8", "int4-g64", "int8-g64"):
@@ -62,6 +80,8 @@ def operations(lib: Library, weight: mx.array) -> dict[str, tuple[Callable[[], A
         parts = coding.encode(lib, weight, chosen)
         mx.eval(parts.codes)
         made[f"{name} encode"] = (lambda c=chosen: coding.encode(lib, weight, c).codes, size)
+        if not name.startswith("nvfp4"):
+            made |= {f"{name} encode, {m}": (call, size) for m, call in methods(lib, weight, name).items()}
         made[f"{name} decode"] = (
             lambda c=chosen, p=parts: coding.decode(lib, p, c.format, mx.bfloat16, mx.ones((1,))),
             size,
@@ -127,7 +147,8 @@ def main() -> None:
     wanted = parser.parse_args()
     device: Any = "metal" if mx.metal.is_available() else "cuda"
     lib = Library(device)
-    print(f"self-test: {self_test(lib) or 'all bytes equal the reference'}")
+    for method in coding.METHODS:
+        print(f"self-test of {method}: {self_test(lib, method) or 'all bytes equal the reference'}")
     if wanted.products:
         products(lib)
         expert_products()

@@ -380,7 +380,7 @@ def test_a_kept_layer_is_rounded_once_to_bf16_and_verified(
 
 
 def test_codes_are_chosen_from_float32_not_from_rounded_weights(studio: Studio, source: Path, tmp_path: Path) -> None:
-    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt").code == 0
+    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt", "--method", "max").code == 0
     found = {name: data for name, _, data in stored(tmp_path / "out")}
     weight = truth(fp8_llama(), DOWN)
     g = float(reference.tensor_scale(float(np.abs(weight).max())))
@@ -396,10 +396,14 @@ def test_codes_are_chosen_from_float32_not_from_rounded_weights(studio: Studio, 
 def test_every_format_is_exported_at_the_size_said_and_verified(
     studio: Studio, source: Path, tmp_path: Path, name: str
 ) -> None:
-    assert studio("quantize", source, tmp_path / "out", "--format", name).code == 0
+    assert studio("quantize", source, tmp_path / "out", "--format", name, "--method", "max").code == 0
     assert studio("verify", tmp_path / "out", "--source", source).code == 0
     with core.open_model(source) as model, core.open_model(tmp_path / "out" / "model.safetensors") as written:
-        (choice,) = [c for c in core.resolve(core.preset("linear").with_format(name), model) if c.layer.name == DOWN]
+        (choice,) = [
+            c
+            for c in core.resolve(core.preset("linear").with_format(name).with_method("max"), model)
+            if c.layer.name == DOWN
+        ]
         parts = [layer.tensor for layer in written.layers if layer.tensor.name.startswith(DOWN)]
         assert choice.nbytes == sum(part.nbytes for part in parts)
         assert {part.dtype for part in parts} <= {"U32", "U8", "BF16", "F32"}
@@ -471,7 +475,7 @@ def test_fp4_experts_are_exported_and_verified(
 def test_layers_that_only_can_be_kept_leave_as_bf16_too(studio: Studio, tmp_path: Path) -> None:
     tensors = {**llama(1), "model.conv.weight": codes(4, 8, 16), "model.odd.weight": codes(8, 24)}
     source = checkpoint(tmp_path / "m", tensors)
-    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt").code == 0
+    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt", "--method", "max").code == 0
     assert studio("verify", tmp_path / "out", "--source", source).code == 0
     found = {name: (dtype, data) for name, dtype, data in stored(tmp_path / "out")}
     for name in ("model.conv.weight", "model.odd.weight"):
@@ -481,7 +485,7 @@ def test_layers_that_only_can_be_kept_leave_as_bf16_too(studio: Studio, tmp_path
 def test_a_dtype_of_the_config_that_names_fp8_becomes_bf16(studio: Studio, tmp_path: Path) -> None:
     config = {**CONFIG, "torch_dtype": "float8_e4m3fn", "text_config": {"dtype": "torch.float8_e4m3fn"}}
     source = checkpoint(tmp_path / "m", {**llama(1), f"{LAYER}.weight": codes(128, 64)}, config)
-    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt").code == 0
+    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt", "--method", "max").code == 0
     text = (tmp_path / "out" / "config.json").read_text()
     assert "float8" not in text
     assert text.count('"bfloat16"') == 2

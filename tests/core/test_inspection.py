@@ -234,7 +234,7 @@ def test_a_block_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def results(folder: Path, name: str) -> list[core.LayerResult]:
     with core.open_model(folder) as model, core.start(core.Machine("cpu", 1), model) as engine:
-        choices = core.resolve(core.preset("linear").with_format(name), model)
+        choices = core.resolve(core.preset("linear").with_format(name).with_method("max"), model)
         found = [event for event in core.measure(engine, model, choices) if isinstance(event, core.LayerDone)]
     return [event.result for event in found]
 

@@ -7,13 +7,26 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, Quantized, Recipe, recipe, reference
+from kernels import FORMATS, Context, Quantized, Recipe, importance_of, moments_of, recipe, reference
 
 DTYPES: dict[str, Any] = {"bf16": ml_dtypes.bfloat16, "f16": np.float16, "f32": np.float32}
 RECIPES: dict[str, Recipe] = {name: recipe(name) for name in FORMATS} | {
     "mxfp4-floor": recipe("mxfp4", "floor"),
     "mxfp8-floor": recipe("mxfp8", "floor"),
     "nvfp4-3t-any-scale": Recipe(FORMATS["nvfp4-3t"]),
+}
+SEARCHES: dict[str, Recipe] = {
+    f"{name}-{method}": recipe(name, "ceil", method)
+    for name in ("nvfp4-2t", "nvfp4-3t")
+    for method in ("four-six", "search", "importance", "hessian")
+} | {
+    "nvfp4-3t-any-scale-search": Recipe(FORMATS["nvfp4-3t"], method="search"),
+    "mxfp4-search": recipe("mxfp4", "ceil", "search"),
+    "mxfp4-floor-search": recipe("mxfp4", "floor", "search"),
+    "int4-g32-search": recipe("int4-g32", "ceil", "search"),
+    "int4-g64-search": recipe("int4-g64", "ceil", "search"),
+    "int8-g64-search": recipe("int8-g64", "ceil", "search"),
+    "int8-g128-search": recipe("int8-g128", "ceil", "search"),
 }
 TENSOR_SCALES = (1.0, 1.7e-4, 3e-2, 2.0**-13, 7.1e3, 1e-10, 3.3e-27, 1e-30, 1.2e-35, 1e-36)
 MIDPOINTS = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
@@ -75,6 +88,41 @@ def odd_blocks(dtype: Any) -> NDArray[Any]:
     weight[15] *= float(limits.max) / 1e7
     weight[16:] *= 10.0 ** np.arange(-6, 2)[:, None]
     return finite(weight.astype(np.float32), dtype)
+
+
+def searched(dtype: Any) -> NDArray[Any]:
+    """A weight [48, 1152], two strips and a tail: blocks of every size, that many scales fit, or far from zero."""
+    rng = np.random.default_rng(11)
+    weight = rng.standard_t(4, (48, 1152))
+    weight[:20] *= 2.0 ** np.arange(-12, 8)[:, None]
+    weight[20] *= np.repeat(2.0 ** np.linspace(-66, 66, 36), 32)
+    weight[21] = np.where(np.arange(1152) % 16 == 3, 6.0 * 2.0 ** (np.arange(1152) // 16 % 9), 0)
+    weight[22] = rng.choice([0.5, -1, 1.5, -2, 3, -4, 6, 0], 1152) * np.repeat(1 + np.arange(72) / 8, 16)
+    weight[23, ::32] *= 1000
+    weight[24:28] = 1 + weight[24:28] * np.array([1e-1, 1e-2, 1e-3, 1e-6])[:, None]
+    weight[28:32] = np.linspace(7, 40, 1152) + rng.random((4, 1152)) * np.array([1, 8, 50, 300])[:, None]
+    weight[32:36] *= -1
+    weight[36], weight[37] = np.abs(weight[36]), 0.3
+    weight[38:44] *= np.repeat(rng.choice([0, 1e-3, 1, 60], (6, 72)), 16, axis=1)
+    weight[44:] *= np.exp(rng.normal(size=1152))
+    return finite(weight.astype(np.float32), dtype)
+
+
+@functools.cache
+def contexts(width: int) -> dict[str, Context]:
+    """What may be known of `width` columns: of inputs that belong together, and the largest numbers there are."""
+    rng = np.random.default_rng(12)
+    inputs = rng.normal(size=(64, width)) * np.exp(rng.normal(size=width)) + rng.normal(size=(64, 1))
+    inputs[:, ::7] = 0
+    blocks = inputs.reshape(64, -1, 16)
+    rows, columns = np.triu_indices(16)
+    moments = (np.einsum("nbi,nbj->bij", blocks, blocks) / 64)[:, rows, columns]
+    signs = np.where(rng.random((width // 16, 136)) < 0.5, -1, 1)
+    largest = signs * np.where(rows == columns, 16383, 32766)
+    return {
+        "inputs": Context(importance_of((inputs**2).mean(axis=0).astype(np.float32)), moments_of(moments)),
+        "largest": Context(np.full(width, 8191, np.uint16), largest.astype(np.int16)),
+    }
 
 
 @functools.cache

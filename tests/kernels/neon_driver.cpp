@@ -13,12 +13,16 @@ struct Header {
     int64_t rows, width;
     int32_t dtype, itemsize, kind, bits, block, min_scale, zero_scale, floor_exponent;
     float tensor_scale;
-    int32_t unused;
+    int32_t method, importance, moments;  // whether they follow the weight
+};
+
+struct Known {
+    void *importance, *moments;
 };
 
 static void write(const void* from, size_t size, FILE* out) { fwrite(from, 1, size, out); }
 
-static void run(const Header& h, const void* weight, FILE* out) {
+static void run(const Header& h, const void* weight, const Known& known, FILE* out) {
     const int64_t count = h.rows * h.width, blocks = count / h.block, scale_size = h.kind == AFFINE ? h.itemsize : 1;
     const size_t code_bytes = (size_t)(count * h.bits / 8), scale_bytes = (size_t)(blocks * scale_size);
     uint8_t* codes = (uint8_t*)calloc(1, code_bytes);
@@ -29,8 +33,9 @@ static void run(const Header& h, const void* weight, FILE* out) {
     void* decoded = calloc((size_t)count, (size_t)h.itemsize);
     Measure measure = {squares, error, block_error, scale_counts, 0, 0};
     const Layout layout = {h.kind, h.bits, h.block};
-    EncodeTask encode = {weight, codes, scales, biases, &measure, h.rows, h.width, layout, h.dtype,
-                         h.tensor_scale, h.min_scale, h.zero_scale, h.floor_exponent};
+    EncodeTask encode = {weight,   codes,   scales,  biases,         &measure,    (const uint16_t*)known.importance,
+                         (const int16_t*)known.moments, h.rows, h.width, layout, h.dtype, h.tensor_scale,
+                         h.min_scale, h.zero_scale, h.floor_exponent, h.method};
     nvfp4_encode(0, &encode);
     DecodeTask decode = {codes, scales, biases, decoded, count, layout, h.dtype, h.dtype, h.tensor_scale};
     nvfp4_decode(0, &decode);
@@ -50,15 +55,26 @@ static void run(const Header& h, const void* weight, FILE* out) {
     for (void* one : made) free(one);
 }
 
-int main(int, char** names) {
+// The next bytes of a file, or null.
+static void* take(size_t size, FILE* in) {
+    void* taken = size ? malloc(size) : nullptr;
+    if (size && fread(taken, 1, size, in) != size) exit(1);
+    return taken;
+}
+
+int feed_forward(FILE* in, FILE* out);
+
+int main(int count, char** names) {
     FILE *in = fopen(names[1], "rb"), *out = fopen(names[2], "wb");
+    if (count > 3) return feed_forward(in, out);
     Header header;
     while (fread(&header, sizeof header, 1, in) == 1) {
-        const size_t size = (size_t)(header.rows * header.width) * (size_t)header.itemsize;
-        void* weight = malloc(size);
-        if (fread(weight, 1, size, in) != size) return 1;
-        run(header, weight, out);
-        free(weight);
+        const size_t width = (size_t)header.width;
+        void* weight = take((size_t)header.rows * width * (size_t)header.itemsize, in);
+        void* importance = take(header.importance ? 2 * width : 0, in);
+        void* moments = take(header.moments ? width / 16 * 272 : 0, in);
+        run(header, weight, {importance, moments}, out);
+        for (void* one : {weight, importance, moments}) free(one);
     }
     return fclose(out);
 }

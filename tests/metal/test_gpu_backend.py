@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, recipe, reference
+from kernels import FORMATS, Context, factor_of, recipe, reference
 from kernels.gpu import backend as module
 from kernels.gpu.backend import GpuBackend, gpu_backend
 from kernels.gpu.library import Library
@@ -41,6 +41,17 @@ def test_encode_decode_and_fidelity_are_the_references(gpu: GpuBackend, name: st
     np.testing.assert_array_equal(got.fidelity.scale_counts, right.fidelity.scale_counts)
     assert got.fidelity.block_error is not None
     assert gpu.encode(weight(), recipe(name), g, measure=False).fidelity is None
+
+
+def test_errors_are_fed_forward_to_the_bytes_of_the_reference(gpu: GpuBackend) -> None:
+    known, chosen = (
+        Context(factor=factor_of(np.eye(256, dtype=np.float32) + 0.5)),
+        recipe("nvfp4-3t", method="feedback"),
+    )
+    right = reference.encode(weight(), chosen, 1e-4, known)
+    got = gpu.encode(weight(), chosen, 1e-4, context=known).quantized
+    assert got.codes.tobytes() == right.codes.tobytes()
+    assert got.scales.tobytes() == right.scales.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])

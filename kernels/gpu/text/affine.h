@@ -46,7 +46,13 @@ template <int KIND, int N> inline Range range_of(Words<N> block) {
   return r;
 }
 
-struct Affine { float scale; float bias; float inverse; bool quick; };
+struct Affine { float scale; float bias; float inverse; float steps; bool quick; };
+
+inline Affine ready(Affine a) {  // to divide by its scale
+  a.inverse = 1.0f / a.scale;
+  a.quick = absolute(a.scale) > 0x1p-30f && absolute(a.scale) < 0x1p90f;
+  return a;
+}
 
 template <int BITS> inline Affine affine_of(float low, float high) {
   const float bins = float((1 << BITS) - 1);
@@ -58,30 +64,71 @@ template <int BITS> inline Affine affine_of(float low, float high) {
   Affine a;
   a.scale = steps == 0.0f ? scale : edge / steps;
   a.bias = steps == 0.0f ? 0.0f : edge;
-  a.inverse = 1.0f / a.scale;
-  a.quick = absolute(a.scale) > 0x1p-30f && absolute(a.scale) < 0x1p90f;
-  return a;
+  a.steps = steps;
+  return ready(a);
+}
+
+template <int LANES> inline int sum_of_lanes(int x) {
+  UNROLL for (int mask = 1; mask < LANES; mask *= 2) x += simd_shuffle_xor(x, ushort(mask));
+  return x;
+}
+
+// The squared error of a part of a group, in 1/64 steps of its shrunk scale: x * m / 4096 is what a weight x comes to.
+template <int BITS> inline int shrunk_squares(Words<16> parts, int m, int offset) {
+  const int MOST = (1 << BITS) - 1;
+  int sum = 0;
+  UNROLL for (int k = 0; k < 16; ++k) {
+    int x = (int(parts.w[k]) * m + 2048) >> 12;
+    int code = larger(smaller(((x + 32) >> 6) - offset, MOST), 0);
+    int missed = larger(smaller(x - (code + offset) * 64, 2047), -2047);
+    sum += missed * missed;
+  }
+  return sum;
+}
+
+// Scale and bias of a group times the factor of eight that misses least, as kernels/search.py has it. All lanes of the
+// group call this together.
+template <int KIND, int BITS, int LANES, int N> inline Affine shrunk(Words<N> block, Affine a) {
+  bool near = absolute(a.steps) <= 256.0f;
+  int offset = near ? int(a.steps) : 0;
+  Words<16> parts = {};
+  UNROLL for (int k = 0; k < 16; ++k)
+    parts.w[k] = uint(int(nearest(larger(smaller(value_of<KIND>(block, k) / a.scale, 511.0f), -511.0f) * 64.0f)));
+  float best = 0x1p120f, found = 1.0f;
+  for (int step = 0; step < 8; ++step) {
+    float factor = 1.0f - float(step) * 0.03125f;
+    int sum = sum_of_lanes<LANES>(shrunk_squares<BITS>(parts, int(nearest(4096.0f / factor)), offset));
+    float total = product(factor * factor, float(sum));
+    found = total < best ? factor : found;
+    best = smaller(total, best);
+  }
+  found = near ? found : 1.0f;
+  a.scale = a.scale * found;
+  a.bias = a.bias * found;
+  return ready(a);
 }
 
 #define CODE_BASE 0x1.8p23f
 #define CODE_BASE_BITS 0x4b400000u
 
 // The code above CODE_BASE, which rounds to nearest even. The quick quotient is that of true division, to the bit, beside
-// every k + 0.5: tests/kernels/division_check.cpp walks all divisors. Only the far end of a range can exceed its codes.
-template <int BITS, bool QUICK> inline uint affine_code(float weight, Affine a) {
+// every k + 0.5: tests/kernels/division_check.cpp walks all divisors. Only the far end of a range can exceed its codes,
+// unless the range is SHRUNK.
+template <int BITS, bool QUICK, bool SHRUNK> inline uint affine_code(float weight, Affine a) {
   const float bins = float((1 << BITS) - 1);
   float x = weight - a.bias;
   if (!QUICK) return as_type<uint>(smaller(larger(nearest(x / a.scale), 0.0f), bins) + CODE_BASE);
   float guess = product(x, a.inverse);
-  return as_type<uint>(smaller(fused(a.inverse, fused(-guess, a.scale, x), guess), bins) + CODE_BASE);
+  float steps = smaller(fused(a.inverse, fused(-guess, a.scale, x), guess), bins);
+  return as_type<uint>((SHRUNK ? larger(steps, 0.0f) : steps) + CODE_BASE);
 }
 
-template <int KIND, int BITS, bool QUICK, int N> inline Words<BITS / 2> affine_codes(Words<N> block, Affine a) {
+template <int KIND, int BITS, bool QUICK, bool SHRUNK, int N> inline Words<BITS / 2> affine_codes(Words<N> block, Affine a) {
   const int PER_WORD = 32 / BITS;
   const uint bases = CODE_BASE_BITS * (BITS == 4 ? 0x11111111u : 0x01010101u);
   Words<BITS / 2> codes = {};
   UNROLL for (int k = 15; k >= 0; --k)
-    codes.w[k / PER_WORD] = (codes.w[k / PER_WORD] << BITS) + affine_code<BITS, QUICK>(value_of<KIND>(block, k), a);
+    codes.w[k / PER_WORD] = (codes.w[k / PER_WORD] << BITS) + affine_code<BITS, QUICK, SHRUNK>(value_of<KIND>(block, k), a);
   UNROLL for (int k = 0; k < BITS / 2; ++k) codes.w[k] -= bases;
   return codes;
 }

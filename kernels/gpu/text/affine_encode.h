@@ -8,7 +8,9 @@
     Words<N> block = load_block<N>(w, i < parts ? i : parts - 1);
     Range range = range_of_lanes<LANES>(range_of<KIND>(block));
     Affine a = affine_of<BITS>(from_ordered(range.low), from_ordered(range.high));
-    Words<BITS / 2> packed = a.quick ? affine_codes<KIND, BITS, true>(block, a) : affine_codes<KIND, BITS, false>(block, a);
+    if (SEARCH) a = shrunk<KIND, BITS, LANES>(block, a);
+    Words<BITS / 2> packed = a.quick ? affine_codes<KIND, BITS, true, SEARCH>(block, a)
+                                            : affine_codes<KIND, BITS, false, SEARCH>(block, a);
     if (i >= parts) continue;
     if (BITS == 4) store8(codes, i, packed.w[0], packed.w[1]);
     else store_block<BITS / 2>(codes, i, packed);

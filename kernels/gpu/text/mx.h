@@ -21,6 +21,28 @@ template <int BITS, bool CEIL> inline uint e8m0_scale(uint peak) {  // the byte 
   return (ratio >> 23) + uint((ratio & 0x7fffffu) != 0u);
 }
 
+// Which of the neighbours of `scale` misses a block of 32 by least, as kernels/search.py has it: a weight is a whole number
+// of 2**-11 of the power of two above the largest, and the multiplier of each scale is its ratio to that, made odd.
+template <int KIND, int N> inline uint e8m0_chosen(Words<N> block, uint peak, uint scale) {
+  if (peak - (67u << 23) >= (120u << 23)) return scale;  // 2**-60 to 2**60
+  int power = int(peak >> 23);
+  float up = as_type<float>(uint(264 - power) << 23), best = 0x1p120f, weight = 4.0f;
+  uint found = scale;
+  for (int step = 1; step >= -1; --step) {
+    int shift = smaller(power - int(scale) - step + 8, 11), multiplier = smaller((1 << shift), 2047) | 1, sum = 0;
+    UNROLL for (int k = 0; k < 32; ++k) {
+      int whole = int(nearest(smaller(as_type<float>(magnitude_bits<KIND>(block, k)) * up, 2047.0f)));
+      int size = (whole * multiplier + 2048) >> 12, missed = size - level_of(size);
+      sum += missed * missed;
+    }
+    float total = weight * float(sum);
+    found = total < best ? uint(int(scale) + step) : found;
+    best = smaller(total, best);
+    weight = weight * 0.25f;
+  }
+  return found;
+}
+
 inline float e8m0_quotient(uint magnitude, uint scale) {  // magnitude / 2**(scale - 127)
   if (scale < 27u) return scaled_up(magnitude) * as_type<float>((190u - scale) << 23);
   if (scale > 227u) return as_type<float>(magnitude) * 0x1p-64f * as_type<float>((318u - scale) << 23);

@@ -85,6 +85,10 @@ inline E2m1 e2m1_round(float magnitude) {
   return r;
 }
 
+inline int level_of(int x) {  // the nearest magnitude of E2M1 to x / 64, in 1/64, the larger at a tie
+  return x < 128 ? (x + 16) & ~31 : x < 256 ? (x + 32) & ~63 : smaller((x + 64) & ~127, 384);
+}
+
 inline float e2m1_decode(uint code) {  // magnitude of the low 3 bits: twice the value stands in a nibble of the constant
   uint twice = (0xc8643210u >> ((code & 7u) << 2)) & 15u;
   return (as_type<float>(twice | E2M1_BASE) - 0x1p23f) * 0.5f;

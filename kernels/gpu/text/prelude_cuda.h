@@ -17,9 +17,14 @@ struct grid_index { uint x; };
 #define threads_per_grid (grid_index{gridDim.x * blockDim.x})
 #define threadgroup_position_in_grid (grid_index{blockIdx.x})
 #define threadgroups_per_grid (grid_index{gridDim.x})
+#define thread_index_in_threadgroup threadIdx.x
+#define threads_per_threadgroup (grid_index{blockDim.x})
 #define thread_index_in_simdgroup (threadIdx.x & 31u)
 #define simdgroup_index_in_threadgroup (threadIdx.x >> 5)
 #define simdgroups_per_threadgroup (blockDim.x >> 5)
+
+#define threadgroup __shared__
+#define threadgroup_barrier(flags) __syncthreads()
 
 template <class T> __device__ inline uint4 load16(const T* p, size_t i) { return __ldcs((const uint4*)p + i); }
 template <class T> __device__ inline uint4 load16_kept(const T* p, size_t i) { return __ldg((const uint4*)p + i); }
@@ -47,6 +52,7 @@ __device__ inline uint smaller(uint a, uint b) { return min(a, b); }
 __device__ inline int larger(int a, int b) { return max(a, b); }
 __device__ inline int smaller(int a, int b) { return min(a, b); }
 __device__ inline uint ones(uint x) { return __popc(x); }
+__device__ inline uint2 two(uint a, uint b) { return make_uint2(a, b); }
 __device__ inline uint4 four(uint a, uint b, uint c, uint d) { return make_uint4(a, b, c, d); }
 __device__ inline uint low_half_up(uint pair) { return __byte_perm(pair, 0u, 0x1044); }
 __device__ inline uint larger_halves(uint a, uint b) { return __vmaxu2(a, b); }

@@ -26,6 +26,7 @@ inline int larger(int a, int b) { return metal::max(a, b); }
 inline int smaller(int a, int b) { return metal::min(a, b); }
 inline uint ones(uint x) { return metal::popcount(x); }
 
+inline uint2 two(uint a, uint b) { return uint2(a, b); }
 inline uint4 four(uint a, uint b, uint c, uint d) { return uint4(a, b, c, d); }
 
 // Two 16-bit magnitudes in one word.

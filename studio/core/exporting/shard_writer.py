@@ -18,6 +18,27 @@ from studio.core.running.engine import KeptForm, Sink
 from studio.core.running.reading import Slab
 
 
+def agreed_scale(layout: Layout, g: float) -> float:
+    """The multiplier that survives being stored in `layout` and read, whatever its convention rounds."""
+    for _ in range(8):
+        agreed = float(layout.multiplier(layout.store_scale(g)))
+        if agreed == g:
+            break
+        g = agreed
+    return g
+
+
+class Agreed(Sink):
+    """Drops everything, and knows what readers of a layout will compute."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def agreed_scale(self, g: float) -> float:
+        """See `Sink.agreed_scale`."""
+        return agreed_scale(self._layout, g)
+
+
 class ShardWriter(Sink, StagedFile):
     """The file is there at its full size with its header from the start."""
 
@@ -29,13 +50,8 @@ class ShardWriter(Sink, StagedFile):
         self.write(memoryview(shard.head), 0)
 
     def agreed_scale(self, g: float) -> float:
-        """The multiplier that survives being stored and read, whatever the convention rounds."""
-        for _ in range(8):
-            agreed = float(self._layout.multiplier(self._layout.store_scale(g)))
-            if agreed == g:
-                break
-            g = agreed
-        return g
+        """See `Sink.agreed_scale`."""
+        return agreed_scale(self._layout, g)
 
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""

@@ -21,7 +21,7 @@ from studio.core.exporting.documents import write_documents
 from studio.core.exporting.export import Export
 from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
-from studio.core.exporting.shard_writer import ShardWriter
+from studio.core.exporting.shard_writer import Agreed, ShardWriter
 from studio.core.exporting.shards import Item, Shard, ShardPlan
 from studio.core.exporting.staging import Staging
 from studio.core.exporting.target import check_target
@@ -30,6 +30,7 @@ from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
+from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
 from studio.core.running.tasks import Tasks
@@ -43,8 +44,12 @@ def export(engine: Engine, job: Export) -> Iterator[Event]:
     staging = Staging(job.target)
     try:
         begin(job, staging)
+        aside = staging.path.with_name(f"{staging.path.name}.feedback")
+        ready = yield from feed_forward(engine, job.model, job.choices, aside, Agreed(job.layout))
         yield Started("quantize", job.work, len(job.choices), job.target)
-        yield from _Run(engine, job, staging, PackedResults(job.choices)).events()
+        yield from _Run(ready, job, staging, PackedResults(job.choices)).events()
+        if ready.solved:
+            ready.solved.discard()
     except CheckpointError as error:
         if error.file is not None and Path(error.file).is_relative_to(staging.path):
             hint = "the disk did not keep what was written; run the same command again, or with --restart anew"
@@ -72,7 +77,9 @@ def _identity(job: Export) -> dict[str, Any]:
     }
     plan = sha256_of()
     for choice in job.choices:
-        plan.update(repr((choice.layer.name, choice.recipe, choice.layer.source.meaning, choice.layer.lift)).encode())
+        guide = choice.guide.meaning if choice.guide else ""
+        layer = choice.layer
+        plan.update(repr((layer.name, choice.recipe, guide, layer.source.meaning, layer.lift)).encode())
     return {
         "source": source,
         "plan": plan.hexdigest(),

@@ -1,7 +1,7 @@
 """One block of one row under the microscope: each weight, its code, the scale, and what each weight became."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,10 +72,18 @@ def block_steps(
     if not (0 <= row < shape.rows and 0 <= block < shape.columns // size):
         raise IndexError(f"[block_steps] row {row}, block {block} is outside of {shape.rows} x {shape.columns}")
     g = (yield from _multiplier_steps(engine, choice, matrix, result)) if recipe.format.tensor_scale else 1.0
-    whole = read_slab(Slab(layer, shape, row, row + 1))
-    weight = np.ascontiguousarray(whole[:, block * size : (block + 1) * size])
-    quantized, _ = encode(engine.backend, layer, weight, recipe, g)
-    return _block_detail(layer.name, (matrix, row, block), weight.astype(np.float32), quantized, g)
+    whole = np.ascontiguousarray(read_slab(Slab(layer, shape, row, row + 1)))
+    quantized, _ = encode(engine.backend, layer, shape, whole, recipe, g)
+    weight = whole[:, block * size : (block + 1) * size].astype(np.float32)
+    return _block_detail(layer.name, (matrix, row, block), weight, _one_block(quantized, block), g)
+
+
+def _one_block(row: Quantized, block: int) -> Quantized:
+    """A block of a quantized row: a block alone could not be quantized as it is among the others."""
+    step = row.format.block * row.format.bits // 8
+    scales, biases = (part if part is None else part[:, block : block + 1] for part in (row.scales, row.biases))
+    assert scales is not None
+    return replace(row, codes=row.codes[:, block * step : (block + 1) * step], scales=scales, biases=biases)
 
 
 def _multiplier_steps(engine: Engine, choice: Choice, matrix: int, result: LayerResult | None) -> Steps[float]:
@@ -83,7 +91,8 @@ def _multiplier_steps(engine: Engine, choice: Choice, matrix: int, result: Layer
         return result.tensor_scales[matrix]
     with Tasks(engine.pool) as tasks:
         census = yield from matrix_census(engine, tasks, choice, matrix)
-    return float(tensor_scale(census.max_abs))
+    assert choice.recipe is not None
+    return float(tensor_scale(census.max_abs, choice.recipe.divisor))
 
 
 def _block_detail(

@@ -8,7 +8,7 @@ from statistics import median
 from studio.core.counting import counted
 from studio.core.exporting.manifest import Manifest
 from studio.core.planning.plan import KEEP
-from studio.core.reporting.report import size_text
+from studio.core.reporting.pages import size_text
 from studio.core.results import LayerResult
 
 

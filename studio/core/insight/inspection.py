@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kernels import Census, Quantized, Recipe
 from kernels.fidelity import relative_error
+from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import E2M1_VALUES, tensor_scale
 from studio.core.errors import PlanError
 from studio.core.insight.microscope import ErrorMap, MapBuilder, Place
@@ -125,7 +126,8 @@ def layer_steps(
         for matrix in range(len(layer.matrices)):
             censuses += [(yield from matrix_census(engine, tasks, choice, matrix))]
         census = sum(censuses, Census.empty())
-        scales = multipliers(result, [float(tensor_scale(part.max_abs)) for part in censuses])
+        divisor = _divisor(choice)
+        scales = multipliers(result, [float(tensor_scale(part.max_abs, divisor)) for part in censuses])
         look = _Look(
             choice, census.sigma, census.max_abs, scales, tuple(c.recipe if c else None for c in (choice, other))
         )
@@ -149,6 +151,12 @@ def multipliers(result: LayerResult | None, own: Sequence[float]) -> tuple[float
     return known if len(known) == len(own) else tuple(own)
 
 
+def _divisor(choice: Choice) -> float:
+    """What the tensor scales of a look were made with."""
+    tiered = choice.recipe and choice.recipe.format.tensor_scale
+    return choice.recipe.divisor if choice.recipe and tiered else TENSOR_SCALE_DIVISOR
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """What to look at, and with what."""
@@ -164,7 +172,9 @@ class _Look:
         return all(matrix.columns % BLOCK == 0 for matrix in self.choice.layer.matrices)
 
     def g(self, recipe: Recipe, matrix: int) -> float:
-        return self.scales[matrix] if recipe.format.tensor_scale else 1.0
+        if not recipe.format.tensor_scale:
+            return 1.0
+        return float(np.float32(self.scales[matrix] * _divisor(self.choice) / recipe.divisor))
 
 
 def matrix_census(engine: Engine, tasks: Tasks, choice: Choice, matrix: int) -> Steps[Census]:
@@ -239,7 +249,8 @@ def _look_at(engine: Engine, look: _Look, matrix: int, slab: Slab) -> _Part:
 
 def _side(engine: Engine, look: _Look, weight: NDArray[np.float32], recipe: Recipe, matrix: int) -> _Side:
     layer = look.choice.layer
-    quantized, fidelity = encode(engine.backend, layer, weight, recipe, look.g(recipe, matrix), blocks=True)
+    one, g = layer.matrices[matrix], look.g(recipe, matrix)
+    quantized, fidelity = encode(engine.backend, layer, one, weight, recipe, g, blocks=True)
     assert fidelity.block_error is not None
     census = engine.backend.census(engine.backend.decode(quantized))
     return _Side(

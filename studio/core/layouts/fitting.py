@@ -42,7 +42,8 @@ def kept(choice: Choice, reason: str) -> Choice:
 
 def with_format(choice: Choice, name: str, reason: str) -> Choice:
     """The choice with another format, because of `reason`."""
-    return replace(choice, recipe=recipe(name), reason=reason)
+    exponent, method = (choice.recipe.exponent, choice.recipe.method) if choice.recipe else ("ceil", "max")
+    return replace(choice, recipe=recipe(name, exponent, method), reason=reason)
 
 
 def whole_groups(choices: Sequence[Choice], title: str) -> tuple[Choice, ...]:

@@ -74,7 +74,7 @@ class Mlx:
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
-        path, expert, count = _module(model, matrix)
+        path, expert, count = module_of(model, matrix)
         rows, columns = matrix.rows, matrix.columns
         scale_dtype = layer.kept_dtype if row.affine else "U8"
         scale_size = {"F32": 4, "U8": 1}.get(scale_dtype, 2)
@@ -143,7 +143,7 @@ def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], li
     return found
 
 
-def _module(model: Model, matrix: Matrix) -> tuple[str, int | None, int]:
+def module_of(model: Model, matrix: Matrix) -> tuple[str, int | None, int]:
     """(module path as stored, place in its stack or None, height of the stack) of a matrix."""
     names = model.family.mlx
     if matrix.expert is None or not names.stack:
@@ -159,7 +159,7 @@ def _stacked(model: Model, stack: str, projection: str) -> str:
 
 
 def _kept_matrix(model: Model, layer: Layer, matrix: Matrix) -> Placement:
-    path, expert, count = _module(model, matrix)
+    path, expert, count = module_of(model, matrix)
     size = layer.kept_nbytes // layer.count * matrix.rows * matrix.columns
     shape = (matrix.rows, matrix.columns)
     stacked = shape if expert is None else (count, *shape)
@@ -192,6 +192,6 @@ def _quantization(model: Model, choices: Sequence[Choice]) -> dict[str, Any]:
             assert choice.recipe is not None
             parameters = _parameters(choice.recipe.format)
             if parameters != common:
-                path = _module(model, matrix)[0]
+                path = module_of(model, matrix)[0]
                 section |= dict.fromkeys((path, renamed(path, model.family.mlx.module)), parameters)
     return section

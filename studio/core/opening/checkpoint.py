@@ -17,6 +17,7 @@ from studio.core.names import printable
 from studio.core.opening.exports import exported_layers, is_export
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import stored_input_first
+from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
 from studio.core.sources.declared import BESIDE, Section, sections
@@ -56,7 +57,7 @@ def _open(path: Path) -> Model:
     method, layers = _exported(folder, stored, warnings) if place.is_dir() and is_export(folder) else ("", ())
     beside = side_files(folder, warnings) if not method and (config or place.is_dir()) else ()
     if not method:
-        layers = layers_of(stored, config, family, found, warnings)
+        layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
         method = quantization_method(stored, declared, found)
     warnings += leftovers(declared, found, method)
     if config.get("model_type") and not known:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, recipe
+from kernels import FORMATS, METHODS, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -155,5 +155,6 @@ def exported(model: Model) -> Exported | None:
 
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
-        return Choice(layer, recipe(layer.source.format, "floor" if exponent == "floor" else "ceil"))
+        method = result.method if result and result.method in METHODS else "max"
+        return Choice(layer, recipe(layer.source.format, "floor" if exponent == "floor" else "ceil", method))
     return Choice(layer, None, result.reason if result else layer.obstacle)

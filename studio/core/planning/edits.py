@@ -8,20 +8,22 @@ from pathlib import Path
 
 from kernels import FORMATS
 from studio.core.layouts import Layout
-from studio.core.planning.plan import KEEP, Choice, Plan, Rule, check_format
+from studio.core.planning.plan import DEFAULT_METHOD, KEEP, Choice, Plan, Rule, check_format, check_method
 
 COMMAND_PATTERNS = 12
 
 
 def hand_rules(edits: Mapping[str, str], names: Iterable[str]) -> tuple[Rule, ...]:
-    """Rules that give the layers in `edits` (name -> format) their format, among the layers called `names`.
+    """Rules that give the layers in `edits` (name -> format, or format/method) that, among the layers called `names`.
 
-    Where every layer of one kind has the same format, one pattern stands for all of them.
+    Where every layer of one kind has the same choice, one pattern stands for all of them.
     """
-    return tuple(
-        Rule(names=patterns, format=format_, reason="kept by hand" if format_ == KEEP else "")
-        for format_, patterns in _patterns(edits, names).items()
-    )
+    return tuple(_hand_rule(said, patterns) for said, patterns in _patterns(edits, names).items())
+
+
+def _hand_rule(said: str, names: tuple[str, ...]) -> Rule:
+    format_, _, method = said.partition("/")
+    return Rule(names=names, format=format_, method=method, reason="kept by hand" if format_ == KEEP else "")
 
 
 def _patterns(edits: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -41,14 +43,17 @@ def _patterns(edits: Mapping[str, str], names: Iterable[str]) -> dict[str, tuple
 
 
 def include_rule(text: str, default: str) -> Rule:
-    """The rule of `--include PATTERN[=NAME]`; without a name layers get the format `default`.
+    """The rule of `--include PATTERN[=NAME[/METHOD]]`; without a name layers get the format `default`.
 
     Only what follows the last "=" and is a format splits: regular expressions hold "=" of their own. Raises PlanError
     for a glob that ends in something else.
     """
-    pattern, sign, name = text.rpartition("=")
+    pattern, sign, said = text.rpartition("=")
+    name, slash, method = said.partition("/")
     if sign and (name in FORMATS or name == KEEP):
-        return Rule(names=(pattern,), format=name)
+        if slash:
+            check_method(method)
+        return Rule(names=(pattern,), format=name, method=method)
     if sign and not text.startswith("re:"):
         check_format(name)
     return Rule(names=(text,), format=default)
@@ -76,7 +81,7 @@ def command_line(
     for a command line: then the plan belongs in a file.
     """
     patterns = [
-        ("exclude", name) if rule.format == KEEP else ("include", f"{name}={rule.format}")
+        ("exclude", name) if rule.format == KEEP else ("include", f"{name}={_said(rule)}")
         for rule in rules
         for name in rule.names
     ]
@@ -85,10 +90,15 @@ def command_line(
     words = ["nvfp4-studio", verb, *(str(path.absolute()) for path in (source, target) if path is not None)]
     words += _option("plan", str(plan_file.absolute())) if plan_file else _option("preset", plan.name)
     words += _option("format", plan.format)
+    words += _option("method", plan.method) if plan.method != DEFAULT_METHOD else []
     words += _option("mx-exponent", plan.exponent) if plan.exponent != "ceil" else []
     for name, value in [*(options or {}).items(), *patterns]:
         words += _option(name, value)
     return shlex.join(words)
+
+
+def _said(rule: Rule) -> str:
+    return f"{rule.format}/{rule.method}" if rule.method else rule.format
 
 
 def _option(name: str, value: str | bool) -> list[str]:

@@ -8,17 +8,21 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from kernels import FORMATS, Recipe, recipe
+from kernels import FORMATS, METHODS, Recipe, available, recipe
 from studio.core.architectures import ROLES
 from studio.core.errors import PlanError
-from studio.core.model import Layer, Model
+from studio.core.model import Guide, Layer, Model
 from studio.core.names import printable
 
 SCHEMA = 1
 KEEP = "keep"
 DEFAULT_FORMAT = "nvfp4-3t"
+DEFAULT_METHOD = "hessian"
+"""The best of those that need no second run of the model; without statistics it comes to one that needs none."""
+
 EXPONENTS = ("ceil", "floor")
 _REASONS = 3
+_TEXTS = ("name", "title", "format", "method", "exponent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Rule:
     """What to do with the layers that match every condition given; a condition left empty matches all.
 
     names: globs, or regular expressions after "re:", on layer names. roles: see `architectures.Role`. blocks: "0-3,7".
-    format: a format name, "keep", or "" for the plan's own format. reason: why, shown where the layer is kept.
+    format: a format name, "keep", or "" for the plan's own format. method: how codes are chosen, "" for the plan's own
+    method. reason: why, shown where the layer is kept.
     optional: it may match nothing, as the rules of a preset may; otherwise that is an error.
     """
 
@@ -36,6 +41,7 @@ class Rule:
     format: str = ""
     reason: str = ""
     optional: bool = False
+    method: str = ""
 
     def matches(self, layer: Layer) -> bool:
         """True when every condition holds for `layer`."""
@@ -63,13 +69,18 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Rules, first match wins; a layer that none matches is kept. `exponent` is the rule for the MX formats' scales."""
+    """Rules, first match wins; a layer that none matches is kept.
+
+    `exponent` is the rule for the MX formats' scales. `method` is how codes are chosen: where a layer's inputs are not
+    known well enough for it, that of `kernels.methods` which needs less.
+    """
 
     rules: tuple[Rule, ...]
     format: str = DEFAULT_FORMAT
     name: str = ""
     title: str = ""
     exponent: str = "ceil"
+    method: str = DEFAULT_METHOD
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
         """The plan with `rules` tried first."""
@@ -83,11 +94,15 @@ class Plan:
         """The plan with another scale rule for the MX formats."""
         return replace(self, exponent=rule)
 
+    def with_method(self, name: str) -> "Plan":
+        """The plan with another method for the rules that name none."""
+        return replace(self, method=name)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as a JSON object with its schema version."""
         rules = [{key: value for key, value in asdict(rule).items() if value} for rule in self.rules]
         head = {"name": self.name, "title": self.title}
-        body = {"format": self.format, "exponent": self.exponent, "rules": rules}
+        body = {"format": self.format, "method": self.method, "exponent": self.exponent, "rules": rules}
         return {"schema": SCHEMA, **{key: value for key, value in head.items() if value}, **body}
 
 
@@ -111,6 +126,16 @@ class Choice:
         return self.recipe.format.name if self.recipe else KEEP
 
     @property
+    def method(self) -> str:
+        """Name of the method, "" for a layer that is kept."""
+        return self.recipe.method if self.recipe else ""
+
+    @property
+    def guide(self) -> Guide | None:
+        """What is known of the layer's inputs, where the method looks at it."""
+        return self.layer.guide if self.recipe and METHODS[self.recipe.method].needs else None
+
+    @property
     def nbytes(self) -> int:
         """Exact bytes that the layer's weight takes, tensor scales and what is `beside` included."""
         if self.recipe is None:
@@ -124,11 +149,11 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
     """The plan in a JSON object; raises PlanError for another schema, an unknown key or a value of the wrong type."""
     if data.get("schema") != SCHEMA:
         raise PlanError(f"plan of schema {printable(data.get('schema'))}, this version reads schema {SCHEMA}")
-    _check_keys(data, {"schema", "name", "title", "format", "exponent", "rules"}, "plan")
+    _check_keys(data, {"schema", *_TEXTS, "rules"}, "plan")
     rules = data.get("rules")
     if not isinstance(rules, list):
         raise PlanError("plan without a list of rules")
-    texts = {key: _text(data, key) for key in ("name", "title", "format", "exponent") if key in data}
+    texts = {key: _text(data, key) for key in _TEXTS if key in data}
     plan = Plan(tuple(_rule_from_json(rule, number) for number, rule in enumerate(rules, 1)), **texts)
     check_plan(plan)
     return plan
@@ -142,7 +167,7 @@ def _rule_from_json(data: Any, number: int) -> Rule:
     for key, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise PlanError(f"rule {number}: {key} must be a list of texts")
-    texts = {key: _text(data, key) for key in ("blocks", "format", "reason") if key in data}
+    texts = {key: _text(data, key) for key in ("blocks", "format", "method", "reason") if key in data}
     optional = data.get("optional", False)
     if not isinstance(optional, bool):
         raise PlanError(f"rule {number}: optional must be true or false")
@@ -161,13 +186,16 @@ def _text(data: dict[str, Any], key: str) -> str:
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise PlanError for an unknown format, role or exponent rule, a bad pattern or a bad range of blocks."""
+    """Raise PlanError for an unknown format, method, role or exponent rule, a bad pattern or a bad range of blocks."""
     if plan.exponent not in EXPONENTS:
         raise PlanError(f"unknown exponent rule {printable(plan.exponent)!r}, choose one of {', '.join(EXPONENTS)}")
     check_format(plan.format)
+    check_method(plan.method)
     for rule in plan.rules:
         if rule.format:
             check_format(rule.format)
+        if rule.method:
+            check_method(rule.method)
         if unknown := [role for role in rule.roles if role not in ROLES]:
             raise PlanError(f"unknown role {printable(unknown[0])!r}, choose from {', '.join(ROLES)}")
         for name in rule.names:
@@ -180,6 +208,12 @@ def check_format(name: str) -> None:
     """Raise PlanError unless `name` is a format or "keep"."""
     if name != KEEP and name not in FORMATS:
         raise PlanError(f"unknown format {printable(name)!r}", hint=f"choose one of: {', '.join([*FORMATS, KEEP])}")
+
+
+def check_method(name: str) -> None:
+    """Raise PlanError for an unknown method."""
+    if name not in METHODS:
+        raise PlanError(f"unknown method {printable(name)!r}", hint=f"choose one of: {', '.join(METHODS)}")
 
 
 def resolve(plan: Plan, model: Model) -> tuple[Choice, ...]:
@@ -247,18 +281,29 @@ def choose_by_rule(plan: Plan, index: int, layer: Layer) -> Choice:
     rule = plan.rules[index]
     told = (layer.obstacle, rule.reason) if layer.role == "other" else (rule.reason, layer.obstacle)
     reason = next(filter(None, told), f"rule {index + 1} keeps it")
-    return choose_format(layer, rule.format or plan.format, plan.exponent, reason=reason, rule=index)
+    method = rule.method or plan.method
+    return choose_format(layer, rule.format or plan.format, plan.exponent, method, reason=reason, rule=index)
 
 
 def choose_format(
-    layer: Layer, name: str, exponent: str = "ceil", *, reason: str = "kept by hand", rule: int = -1
+    layer: Layer,
+    name: str,
+    exponent: str = "ceil",
+    method: str = "max",
+    *,
+    reason: str = "kept by hand",
+    rule: int = -1,
 ) -> Choice:
-    """The choice of the format called `name` for `layer`: kept, for `reason` or because the format does not fit it."""
+    """The choice of the format called `name` for `layer`: kept, for `reason` or because the format does not fit it.
+
+    The recipe's method is what `method` comes to with what is known of the layer's inputs.
+    """
     if name == KEEP:
         return Choice(layer, None, reason, rule)
     if not layer.matrices:
         return Choice(layer, None, layer.obstacle, rule)
-    chosen = recipe(name, "floor" if exponent == "floor" else "ceil")
+    known = layer.guide.known if layer.guide else frozenset()
+    chosen = recipe(name, "floor" if exponent == "floor" else "ceil", available(method, known))
     for matrix in layer.matrices:
         if misfit := chosen.format.misfit((matrix.rows, matrix.columns)):
             return Choice(layer, None, f"{name}: {misfit}", rule)
@@ -268,7 +313,9 @@ def choose_format(
 def likeness(layer: Layer) -> Hashable:
     """What a choice depends on besides the rule: layers of one likeness get the same recipe, reason and size."""
     matrices = tuple((matrix.rows, matrix.columns) for matrix in layer.matrices)
-    return layer.role, layer.shape, matrices, layer.obstacle, layer.kept_dtype, layer.tensor.dtype, layer.tensor.nbytes
+    known = layer.guide.known if layer.guide else frozenset()
+    stored = layer.tensor
+    return layer.role, layer.shape, matrices, layer.obstacle, layer.kept_dtype, stored.dtype, stored.nbytes, known
 
 
 def _is_pattern(name: str) -> bool:

@@ -18,8 +18,9 @@ from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.planning.plan import Plan
+from studio.core.quality.results import Quality
 from studio.core.reporting.charts import error_chart, histogram_chart, scale_chart
-from studio.core.resources import resources
+from studio.core.reporting.pages import page_templates, size_text
 from studio.core.results import LayerResult
 from studio.core.runtimes import Claim, claim_sentences
 
@@ -47,15 +48,6 @@ CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
     "reason": lambda r: r.reason,
 }
 """The columns of the CSV report, in order."""
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes as people read them, decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(nbytes) < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.4g} TB"
 
 
 def report_json(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
@@ -147,22 +139,15 @@ def totals(layers: Iterable[LayerResult]) -> list[dict[str, Any]]:
     ]
 
 
-def report_html(model: Model, plan: Plan, outcome: Outcome) -> str:
+def report_html(model: Model, plan: Plan, outcome: Outcome, quality: Quality | None = None) -> str:
     """One self-contained page: no script, no font, no picture from elsewhere."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(resources() / "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"size": size_text, "printable": printable}
     charts = {
         "errors": error_chart(outcome.quantized),
         "histogram": histogram_chart(outcome.layers),
         "scales": scale_chart(outcome.quantized),
     }
-    return environment.get_template("report.html").render(
-        model=model, plan=plan, outcome=outcome, totals=totals(outcome.layers), charts=charts, kernels=kernels
-    )
+    found = {"model": model, "plan": plan, "outcome": outcome, "quality": quality, "kernels": kernels}
+    return page_templates().get_template("report.html").render(totals=totals(outcome.layers), charts=charts, **found)
 
 
 REPORTS = ("report.json", "report.csv", "report.html")
@@ -173,15 +158,17 @@ def check_reports(folder: Path) -> None:
     check_writable(folder, REPORTS)
 
 
-def write_reports(folder: Path, model: Model, plan: Plan, outcome: Outcome) -> list[Path]:
-    """Write the files `REPORTS` into `folder`, which is made when it is missing.
+def write_reports(
+    folder: Path, model: Model, plan: Plan, outcome: Outcome, quality: Quality | None = None
+) -> list[Path]:
+    """Write the files `REPORTS` into `folder`, which is made when it is missing; the page shows `quality` too.
 
     Raises ExportError when it can not be written.
     """
     texts = (
         json.dumps(report_json(model, plan, outcome), ensure_ascii=False, indent=1) + "\n",
         report_csv(outcome),
-        report_html(model, plan, outcome),
+        report_html(model, plan, outcome, quality),
     )
     contents = dict(zip(REPORTS, texts, strict=True))
     with writing(folder):

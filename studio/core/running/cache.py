@@ -19,8 +19,8 @@ _BITS = 63
 class ResultCache:
     """The results of a session.
 
-    A key holds the file's identity, the tensor, the recipe, and the layers that share a tensor scale: when one of
-    them leaves the group, the scale of the others changes.
+    A key holds the file's identity, the tensor, the recipe, what told of the inputs, and the layers that share a tensor
+    scale: when one of them leaves the group, the scale of the others changes.
     """
 
     def __init__(self, known: Iterable[tuple[Choice, Sequence[str], LayerResult]] = ()) -> None:
@@ -57,7 +57,8 @@ class ResultCache:
 
 def _key(choice: Choice, peers: Sequence[str]) -> Key:
     stored = choice.layer.stored
-    return (stored.file.path, stored.file.fingerprint, stored.tensor.name, choice.recipe, tuple(peers))
+    guide = choice.guide.meaning if choice.guide else ""
+    return (stored.file.path, stored.file.fingerprint, stored.tensor.name, choice.recipe, guide, tuple(peers))
 
 
 class ScaleGroups:

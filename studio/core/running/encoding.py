@@ -1,36 +1,52 @@
 """Encoding the weights of a layer: by the backend, and affine scales in the dtype that a runtime computes in."""
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Recipe
+from kernels import METHODS, Context, Recipe
 from kernels.backend import Backend
 from kernels.fidelity import Fidelity, concatenate
 from kernels.quantized import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
-from studio.core.model import Layer
+from studio.core.model import Guide, Layer, Matrix
 
 _MEASURED_AT_ONCE = 1 << 16
+_CONTEXTS = 16
+"""Contexts that are kept: slabs of one matrix follow each other, and a context is small beside a slab."""
 
 
 def encode(
-    backend: Backend, layer: Layer, weights: NDArray[Any], recipe: Recipe, g: float, *, blocks: bool = False
+    backend: Backend,
+    layer: Layer,
+    matrix: Matrix,
+    weights: NDArray[Any],
+    recipe: Recipe,
+    g: float,
+    *,
+    blocks: bool = False,
 ) -> tuple[Quantized, Fidelity]:
-    """Quantize weights [rows, columns] of a layer and measure the result; see `Backend.encode`.
+    """Quantize weights [rows, columns] of a matrix of a layer and measure the result; see `Backend.encode`.
 
     Codes come from the weights as they were read. Affine scales and biases are then rounded to the layer's
     `kept_dtype`: those in float32 would make mlx-lm compute in float32.
     """
-    quantized, fidelity = backend.encode(weights, recipe, g, blocks=blocks)
+    context = _context(layer.guide, matrix) if layer.guide and METHODS[recipe.method].needs else None
+    quantized, fidelity = backend.encode(weights, recipe, g, context=context, blocks=blocks)
     dtype = WEIGHT_DTYPES[layer.kept_dtype]
     if recipe.format.affine and quantized.scales.dtype != dtype:
         quantized = _rounded(quantized, dtype)
-        fidelity = _measured(backend, weights, quantized, blocks=blocks)
+        fidelity = measured(backend, weights, quantized, blocks=blocks)
     assert fidelity is not None
     return quantized, fidelity
+
+
+@lru_cache(maxsize=_CONTEXTS)
+def _context(guide: Guide, matrix: Matrix) -> Context:
+    return guide.context(matrix)
 
 
 def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
@@ -39,30 +55,36 @@ def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
         return replace(quantized, scales=quantized.scales.astype(dtype), biases=quantized.biases.astype(dtype))
 
 
-def _measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool) -> Fidelity:
+def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool = False) -> Fidelity:
     """`kernels.reference.fidelity`, a few rows at a time: float64 takes many times the memory of the weights."""
-    assert quantized.biases is not None
     height = max(_MEASURED_AT_ONCE // weights.shape[1], 1)
     parts = []
     for start in range(0, len(weights), height):
-        rows = slice(start, start + height)
-        scales, biases = quantized.scales[rows], quantized.biases[rows]
-        piece = replace(quantized, codes=quantized.codes[rows], scales=scales, biases=biases)
-        parts.append(_compared(weights[rows], backend.decode(piece), quantized.format.block if blocks else 0))
+        piece = _rows(quantized, slice(start, start + height))
+        parts.append(_compared(weights[start : start + height], backend.decode(piece), piece, blocks=blocks))
     return concatenate(parts)
 
 
-def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], block: int) -> Fidelity:
-    """The fidelity of decoded weights [rows, columns]; errors are summed by block where `block` is not zero."""
+def _rows(quantized: Quantized, rows: slice) -> Quantized:
+    biases = None if quantized.biases is None else quantized.biases[rows]
+    return replace(quantized, codes=quantized.codes[rows], scales=quantized.scales[rows], biases=biases)
+
+
+def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], quantized: Quantized, *, blocks: bool) -> Fidelity:
+    """The fidelity of decoded weights [rows, columns]."""
     wide = weights.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite error is refused
         errors = wide - decoded
         squares = errors * errors
+    row = quantized.format
+    each = squares.reshape(len(weights), -1, row.block) if blocks else None
+    counted = np.zeros(0, np.uint8) if row.affine else quantized.scales.reshape(-1)
     return Fidelity(
         width=weights.shape[1],
         row_squares=np.einsum("ij,ij->i", wide, wide),
         row_error=squares.sum(axis=1),
         max_error=float(np.abs(errors).max()),
         vanished=int(((decoded == 0) & (weights != 0)).sum()),
-        block_error=squares.reshape(len(weights), -1, block).sum(axis=2).astype(np.float32) if block else None,
+        scale_counts=np.bincount(counted, minlength=256).astype(np.uint64),
+        block_error=None if each is None else each.sum(axis=2).astype(np.float32),
     )

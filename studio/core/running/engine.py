@@ -15,6 +15,7 @@ from studio.core.model import Layer, Matrix
 from studio.core.planning.plan import Choice
 from studio.core.running.reading import SLAB_NBYTES, Slab
 from studio.core.running.scratch import Scratch
+from studio.core.running.solved import Solved
 from studio.core.running.tasks import Tasks
 
 KeptForm = Literal["bytes", "rows", "whole"]
@@ -44,13 +45,17 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A backend, threads to run it on, the size of a slab in bytes, and how many threads there are."""
+    """A backend, threads to run it on, the size of a slab in bytes, and how many threads there are.
+
+    `solved`: matrices that were quantized before the run, None where the run quantizes all.
+    """
 
     backend: Backend
     pool: ThreadPoolExecutor
     slab_nbytes: int = SLAB_NBYTES
     scratch: Scratch = field(default_factory=Scratch)
     threads: int = 1
+    solved: Solved | None = None
 
     def tasks(self) -> Tasks:
         """Tasks on its threads, so many under way that no thread waits for work."""

@@ -10,7 +10,10 @@ from studio.core.counts import Counts
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult, Statistics, result_of
 
-_CHOSEN = ("name", "role", "block", "dtype", "shape", "format", "reason", "count", "nbytes_in", "nbytes_out", "lift")
+_CHOSEN = (
+    *("name", "role", "block", "dtype", "shape", "format", "reason", "count", "nbytes_in", "nbytes_out"),
+    *("method", "guide", "lift"),
+)
 """Fields that the choice of a layer tells."""
 _PLAIN = [f.name for f in fields(LayerResult) if f.name not in (*_CHOSEN, "scale_counts", "statistics")]
 _TOLD = [f.name for f in fields(Statistics) if f.name != "histogram"]

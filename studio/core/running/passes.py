@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from kernels import Census, Fidelity, Quantized, Recipe
+from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
@@ -19,7 +20,7 @@ from studio.core.model import Layer
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult, Statistics, layer_result, statistics
-from studio.core.running.encoding import encode
+from studio.core.running.encoding import encode, measured
 from studio.core.running.engine import Engine, KeptForm, Sink
 from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slabs
 from studio.core.running.tallies import CensusTally, ErrorTally
@@ -180,7 +181,7 @@ class SecondPass:
 
     def __init__(self, engine: Engine, tasks: Tasks, first: FirstPass, sink: Sink) -> None:
         self._first = first
-        self._multipliers = _multipliers(first.batch, first.peaks, sink)
+        self._multipliers = multipliers(first.batch, first.peaks, sink)
         steps = (step for c in first.batch for step in _steps(c, self._parts(engine, c, sink)))
         self._results = tasks.in_order(partial(_encoded, bundle) for bundle in bundles(steps))
 
@@ -222,7 +223,7 @@ def _has_steps(choice: Choice) -> bool:
     return choice.recipe is not None and any(matrix.rows for matrix in choice.layer.matrices)
 
 
-def _multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink: Sink) -> dict[tuple[str, str], float]:
+def multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink: Sink) -> dict[tuple[str, str], float]:
     """(layer, matrix) -> multiplier of each matrix with three tiers: one for all matrices of a fused group."""
     tiered = [choice for choice in batch if choice.recipe and choice.recipe.format.tensor_scale]
     groups: dict[tuple[str, str], float] = defaultdict(float)
@@ -231,9 +232,13 @@ def _multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink:
         for c in tiered
         for matrix in c.layer.matrices
     }
+    divisors: dict[tuple[str, str], float] = defaultdict(lambda: TENSOR_SCALE_DIVISOR)
+    recipes = {c.layer.name: c.recipe for c in tiered}
     for key, group in keys.items():
         groups[group] = max(groups[group], peaks.get(key, 0.0))
-    agreed = {group: sink.agreed_scale(float(tensor_scale(peak))) for group, peak in groups.items()}
+        if chosen := recipes[key[0]]:
+            divisors[group] = min(divisors[group], chosen.divisor)
+    agreed = {group: sink.agreed_scale(float(tensor_scale(peak, divisors[group]))) for group, peak in groups.items()}
     return {key: agreed[group] for key, group in keys.items()}
 
 
@@ -259,7 +264,12 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        quantized, fidelity = encode(engine.backend, slab.layer, read_slab(slab, engine.scratch), recipe, g)
+        weights = read_slab(slab, engine.scratch)
+        if engine.solved and recipe.method == "feedback":
+            quantized = engine.solved.read(slab.matrix, recipe.format, slab.start, slab.stop)
+            fidelity = measured(engine.backend, weights, quantized)
+        else:
+            quantized, fidelity = encode(engine.backend, slab.layer, slab.matrix, weights, recipe, g)
     if not math.isfinite(fidelity.max_error) or not _has_finite_scales(quantized):
         what = f"holds weights so large that {recipe.format.name} decodes them to infinity"
         hint = "keep it, or choose another format for it"

@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from kernels import FORMATS
+from kernels import FORMATS, METHODS
 from studio.core.counts import Counts
 from studio.core.model import Layer, Model
 from studio.core.planning.plan import Choice, choose_format
@@ -62,6 +62,8 @@ class ResultLines:
             "content": self._content_with(result.name, peers),
             "format": choice.format,
             "exponent": choice.recipe.exponent,
+            "method": choice.method,
+            "guide": _guided_by(choice),
             "peers": list(peers),
             "errors": [result.sum_squares, result.sum_error, result.max_error],
             "vanished": [result.vanished, result.rows, result.vanished_rows],
@@ -80,8 +82,9 @@ class ResultLines:
             name, peers = said["layer"], tuple(said["peers"])
             if not self._is_same(name, peers, said["content"]):
                 return None
-            choice = self._choice(name, said["format"], said["exponent"])
-            return None if choice.recipe is None else (choice, peers, _result(choice, said))
+            choice = self._choice(name, said["format"], said["exponent"], said.get("method", "max"))
+            known = choice.recipe is not None and _guided_by(choice) == said.get("guide", "")
+            return (choice, peers, _result(choice, said)) if known else None
         except (KeyError, TypeError, AttributeError, IndexError, MemoryError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a result: {error}") from None
 
@@ -89,10 +92,14 @@ class ResultLines:
         there = all(one in self._contents for one in (name, *peers))
         return there and self._content_with(name, peers) == content
 
-    def _choice(self, name: str, format_name: str, exponent: str) -> Choice:
-        if format_name not in FORMATS or exponent not in ("ceil", "floor"):
-            raise ValueError(f"not a recipe: {format_name}, {exponent}")
-        return choose_format(self._model.by_name[name], format_name, exponent)
+    def _choice(self, name: str, format_name: str, exponent: str, method: str) -> Choice:
+        if format_name not in FORMATS or exponent not in ("ceil", "floor") or method not in METHODS:
+            raise ValueError(f"not a recipe: {format_name}, {exponent}, {method}")
+        return choose_format(self._model.by_name[name], format_name, exponent, method)
+
+
+def _guided_by(choice: Choice) -> str:
+    return choice.guide.meaning if choice.guide else ""
 
 
 def _digest(text: str) -> str:

@@ -1,0 +1,1 @@
+"""What quantizing costs in tokens: metrics, their noise, results and thresholds."""

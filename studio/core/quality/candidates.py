@@ -1,0 +1,163 @@
+"""Candidates: what an evaluation runs, and how each becomes a folder that a runtime loads."""
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.core.errors import PlanError
+from studio.core.events import LayerDone, Progress, Warned
+from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
+from studio.core.exporting.export import refuse
+from studio.core.layouts import Layout, fitted, layout_for
+from studio.core.layouts.documents import CODE, config_without_quantization
+from studio.core.model import Model
+from studio.core.opening.exports import Packed, exported, is_exported
+from studio.core.outcome import Outcome
+from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve
+from studio.core.quality.window_records import identity
+from studio.core.running.engine import Engine
+from studio.core.running.packed_results import PackedResults
+from studio.core.running.pipeline import PipelineEvent
+from studio.core.sources.declared import BESIDE
+
+Facts = dict[str, Any]
+"""`rel_err` and `bits_per_weight` of a candidate, where something is quantized."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model to be evaluated: a checkpoint, an export of ours, or what a plan makes of a checkpoint.
+
+    choices, plan, layout: of a plan; `layout` is None where no export is thought of.
+    """
+
+    name: str
+    model: Model
+    choices: tuple[Choice, ...] = ()
+    plan: Plan | None = None
+    layout: Layout | None = None
+
+    @property
+    def format(self) -> str:
+        """The formats that it holds, the one of most weights first; the dtype of the weights of a plain one."""
+        counts: Counter[str] = Counter()
+        for choice in self._chosen:
+            counts[choice.format] += choice.layer.count
+        if counts:
+            return ", ".join(name for name, _ in counts.most_common())
+        for layer in self.model.layers:
+            counts[layer.tensor.dtype] += layer.count
+        return next((name for name, _ in counts.most_common(1)), "")
+
+    @property
+    def method(self) -> str:
+        """How the codes were chosen, "" where nothing is quantized."""
+        return "max" if self._chosen else ""
+
+    @property
+    def _chosen(self) -> list[Choice]:
+        known = exported(self.model) if not self.plan else None
+        return [choice for choice in (known.choices if known else self.choices) if choice.recipe]
+
+    def key(self) -> dict[str, Any]:
+        """What tells it from others."""
+        plan = self.plan.to_json() if self.plan else None
+        return {"model": identity(self.model), "plan": plan, "layout": self.layout.name if self.layout else None}
+
+
+def as_stored(model: Model, name: str = "") -> Candidate:
+    """A checkpoint as it is stored. Raises CheckpointError when it is quantized by another program."""
+    if not is_exported(model):
+        model.check_plain()
+    return Candidate(name or model.name, model)
+
+
+def as_planned(model: Model, plan: Plan, name: str = "", layout: str = "", reader: str = "") -> Candidate:
+    """What a plan makes of a checkpoint; with the weights of an export in `layout` for `reader` where one is named.
+
+    Raises PlanError for a plan that quantizes nothing or that the layout can not store.
+    """
+    model.check_plain()
+    choices, row = resolve(plan, model), None
+    if layout or reader:
+        row, reader = layout_for(layout, reader)
+        asked, (choices, refusals) = choices, fitted(row, reader, model, choices)
+        if refusals:
+            refuse(model, asked, row, refusals)
+    if why := nothing_chosen(choices):
+        raise PlanError(f"there is nothing to quantize: {why}")
+    return Candidate(name or plan.title or plan.name or "custom plan", model, choices, plan, row)
+
+
+def check(candidate: Candidate, source: Model | None) -> None:
+    """Raise CheckpointError for an export that was not made from `source`."""
+    if source and is_exported(candidate.model):
+        matched(source, candidate.model)
+
+
+def only_runtime(source: Candidate | None, candidates: Sequence[Candidate]) -> str:
+    """The runtime that alone loads the names of a layout, where an export is run in those; "" for any."""
+    alone = [] if source else [known for candidate in candidates if (known := exported(candidate.model))]
+    return "mlx-lm" if any(known.layout.name == "mlx" for known in alone) else ""
+
+
+def decoded_nbytes(candidate: Candidate) -> int:
+    """Bytes of disk that its decoded weights take while it runs; 0 for one that runs from where it is."""
+    if candidate.plan:
+        return planned_nbytes(candidate.choices)
+    if runs_as_it_is(candidate.model):
+        return 0
+    layers = candidate.model.layers
+    return sum(4 * layer.count if isinstance(layer.source, Packed) else layer.kept_nbytes for layer in layers)
+
+
+def runs_as_it_is(model: Model) -> bool:
+    """True for a folder that a runtime loads as the model that we see in it."""
+    if is_exported(model) or not model.path.is_dir() or (model.folder / BESIDE).exists():
+        return False
+    configs = (model.config, config_without_quantization(model))
+    said, plain = ({key: value for key, value in config.items() if key != CODE} for config in configs)
+    return said == plain and not any(layer.widened for layer in model.layers)
+
+
+def prepare(
+    started: Engine, candidate: Candidate, source: Model | None, folder: Path, done: int
+) -> Generator[Progress | Warned, None, tuple[Path, Facts]]:
+    """Write what a runtime is to load into `folder` where that is needed; gives the folder to load, and facts.
+
+    Progress stays at `done` meanwhile.
+    """
+    model, known = candidate.model, exported(candidate.model)
+    if candidate.plan:
+        results = PackedResults(candidate.choices)
+        yield from _shown(write_planned(started, model, candidate.choices, folder, candidate.layout), done, results)
+        return folder, _facts(Outcome(results))
+    if known:
+        written = write_exported(started, source, model, folder) if source else write_alone(started, model, folder)
+        yield from _shown(written, done)
+        return folder, _facts(Outcome(known.results))
+    if runs_as_it_is(model):
+        return model.folder, {}
+    kept = tuple(Choice(layer, None) for layer in model.layers)
+    yield from _shown(write_planned(started, model, kept, folder), done)
+    return folder, {}
+
+
+def _shown(
+    events: Iterator[PipelineEvent], done: int, results: PackedResults | None = None
+) -> Iterator[Progress | Warned]:
+    """What is shown while a decoded model is written: its warnings, and which layer is at hand."""
+    for event in events:
+        match event:
+            case LayerDone(result) if results is not None:
+                results.add(result)
+            case Warned():
+                yield event
+            case Progress(_, _, layer):
+                yield Progress("evaluate", done, layer)
+
+
+def _facts(outcome: Outcome) -> Facts:
+    return {"rel_err": outcome.rel_err, "bits_per_weight": outcome.bits_per_weight}

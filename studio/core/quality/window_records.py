@@ -1,0 +1,141 @@
+"""Records of windows that were run, so that a stopped evaluation continues; and scratch space that never stays.
+
+Both lie in one folder, that of the user's caches unless told otherwise. A record is a file per model, text and runtime,
+a line per window, written as windows end; it goes when the evaluation that it belongs to is through.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from studio.core.exporting.writing import writing
+from studio.core.model import Model
+from studio.core.quality.metrics import Tally
+
+_SCRATCH = "scratch-"
+_RECORD = ".windows.jsonl"
+_KEPT_SECONDS = 30 * 24 * 3600
+"""Records of evaluations that nobody continued for so long go."""
+
+
+def cache_folder() -> Path:
+    """The folder for evaluations among the user's caches."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "nvfp4-studio" / "evaluations"
+
+
+@contextmanager
+def scratch_space(folder: Path) -> Iterator[Path]:
+    """A new folder below `folder` that is gone afterwards; those that killed programs left go before."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _tidy(folder)
+        path = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove scratch folders that no living program holds, and records that are old."""
+    for path in folder.glob(_SCRATCH + "*"):
+        with contextlib.suppress(OSError):
+            _remove_unless_held(path)
+    for path in folder.glob("*" + _RECORD):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                path.unlink()
+
+
+def _remove_unless_held(path: Path) -> None:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """What tells a checkpoint from another, and from what it was before it was changed."""
+    stats = {file.path.name: file.path.stat() for file in model.files}
+    return {
+        "path": str(model.path.resolve()),
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+    }
+
+
+class WindowRecords:
+    """The windows of one model that were run: index -> (sums, seconds). `key` says of what run they are.
+
+    facts: what else is known of the model, once it was prepared.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        self._path = folder / (digest[:32] + _RECORD)
+        self.windows: dict[int, tuple[Tally, float]] = {}
+        self.facts: dict[str, Any] = {}
+        for line in self._lines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last one
+                self._take(json.loads(line))
+
+    def _lines(self) -> list[str]:
+        try:
+            return self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return []
+
+    def _take(self, found: dict[str, Any]) -> None:
+        if "facts" in found:
+            self.facts = found["facts"]
+        else:
+            self.windows[found["index"]] = Tally(**found["sums"]), found["seconds"]
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Note what is known of the model."""
+        self._append({"facts": facts})
+
+    def add(self, index: int, sums: Tally, seconds: float) -> None:
+        """Note a window that was run."""
+        self._append({"index": index, "sums": asdict(sums), "seconds": seconds})
+
+    def _append(self, found: dict[str, Any]) -> None:
+        self._take(found)
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+    def missing(self, count: int) -> list[int]:
+        """Indices of the windows, of `count`, that were not run."""
+        return [index for index in range(count) if index not in self.windows]
+
+    def tallies(self, count: int) -> list[Tally]:
+        """The sums of all windows, in order."""
+        return [self.windows[index][0] for index in range(count)]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the windows took."""
+        return sum(seconds for _, seconds in self.windows.values())
+
+    def forget(self) -> None:
+        """Remove the record."""
+        self._path.unlink(missing_ok=True)
