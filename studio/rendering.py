@@ -236,7 +236,7 @@ def _quality_row(row: core.Evaluated) -> tuple[str, ...]:
     return (
         core.printable(row.name),
         row.format,
-        row.method or "-",
+        " by ".join(filter(None, (row.method, row.guide))) or "-",
         "-" if row.rel_err is None else f"{row.rel_err:.4f}",
         _noisy(row.perplexity, "%.2f"),
         _noisy(row.increase, "%+.1f", 100, " %"),
