@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from studio import core
 from studio.core.exporting.manifest import Manifest
 from studio.core.planning.lift_groups import lift_groups
 from studio.core.planning.lifting import PER_OCTAVE, Magnitudes, balanced, exponents, lifted, unbalanced
+from studio.core.running import feedback
+from studio.core.running.engine import Sink
 from studio.core.running.magnitudes import of_weights
 from studio.core.running.reading import Slab, read_slab
 from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint, gaussian, llama, snapshot, write_safetensors
@@ -459,3 +462,21 @@ def test_weights_in_fp8_are_lifted_as_they_are_decoded(studio: Studio, tmp_path:
     wide = tensors[f"{BLOCK}self_attn.k_proj.weight"].astype(np.float32) * 2.0**-14
     lift = told[f"{BLOCK}self_attn.k_proj"].lift
     np.testing.assert_array_equal(stored.astype(np.float32), wide * 2.0**lift)
+
+
+def test_feedback_that_was_stopped_goes_on_only_with_the_same_powers(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback._Work, "run", lambda *_: iter(()))  # as when no input reaches a matrix
+    plan = core.preset("linear").with_format("nvfp4-2t")
+    with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
+        plain = tuple(fed_back(choice) for choice in core.resolve(plan, model))
+        changed, multiplied = lifted(model, plain, found(model))
+        for folder, runs in (("again", [(model, plain), (changed, multiplied)]), ("fresh", [(changed, multiplied)])):
+            for run in runs:
+                list(feedback.feed_forward(engine, *run, tmp_path / folder, Sink()))
+    assert snapshot(tmp_path / "again") == snapshot(tmp_path / "fresh")
+
+
+def fed_back(choice: core.Choice) -> core.Choice:
+    return replace(choice, recipe=replace(choice.recipe, method="feedback")) if choice.recipe else choice

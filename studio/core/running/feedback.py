@@ -54,7 +54,8 @@ def _identity(chosen: Sequence[Choice]) -> str:
     for choice in chosen:
         stored, guide = choice.layer.stored, choice.guide.meaning if choice.guide else ""
         file = (stored.file.path.name, stored.file.fingerprint.size, stored.file.fingerprint.mtime_ns)
-        digest.update(repr((choice.layer.name, choice.recipe, guide, choice.layer.source.meaning, file)).encode())
+        layer = choice.layer
+        digest.update(repr((layer.name, choice.recipe, guide, layer.source.meaning, layer.lift, file)).encode())
     return digest.hexdigest()
 
 
