@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from studio.core.containers.files import read_small
 from studio.core.counting import counted
 from studio.core.errors import BackendError, StudioError
+from studio.lm.protocol import first_line
 from studio.lm.runtimes import INSTALL
 
 LARGEST_TEXT = 64 << 20
@@ -155,5 +156,4 @@ def _converted(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)._tokenizer
     except Exception as error:
         hint = "copy tokenizer.json of the original model into the folder"
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise StudioError(f"no tokenizer that can be loaded: {first}", file=folder, hint=hint) from None
+        raise StudioError(f"no tokenizer that can be loaded: {first_line(error)}", file=folder, hint=hint) from None
