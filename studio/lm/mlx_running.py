@@ -77,8 +77,11 @@ class MlxRunning:
             yield step
 
     def _forward(self, watch: "_Watch", module: Module, batch: NDArray[np.int32]) -> None:
-        with self._shared_streams():
-            watch.forward(module, batch)
+        try:
+            with self._shared_streams():
+                watch.forward(module, batch)
+        finally:
+            mx.clear_streams()  # of this thread, which mlx ends no thread well with
 
     @contextmanager
     def _shared_streams(self) -> Iterator[None]:
