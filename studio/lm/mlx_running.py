@@ -18,11 +18,15 @@ from mlx_lm.utils import load_model
 from numpy.typing import NDArray
 
 from studio.core.errors import CheckpointError
-from studio.core.layouts.completion import exported_config
 from studio.core.model import Model
+from studio.lm.configs import complete_config
 from studio.lm.inputs import Seen, Sink, deliver
 from studio.lm.lockstep import Lockstep
 from studio.lm.names import mlx_places
+from studio.lm.protocol import first_line
+
+_REFUSALS = (AttributeError, ImportError, LookupError, OSError, RuntimeError, SystemExit, TypeError, ValueError)
+"""What mlx-lm raises for a checkpoint that it does not take."""
 
 _CACHE_NBYTES = 128 << 20
 _LINEAR = (Linear, QuantizedLinear)
@@ -76,8 +80,11 @@ class MlxRunning:
             yield step
 
     def _forward(self, watch: "_Watch", module: Module, batch: NDArray[np.int32]) -> None:
-        with self._shared_streams():
-            watch.forward(module, batch)
+        try:
+            with self._shared_streams():
+                watch.forward(module, batch)
+        finally:
+            mx.clear_streams()  # of this thread, which mlx ends no thread well with
 
     @contextmanager
     def _shared_streams(self) -> Iterator[None]:
@@ -99,10 +106,9 @@ def _is_head(model: Model, names: Sequence[str]) -> bool:
 def _load(model: Model) -> Module:
     """The model with lazy weights in float32; embeddings stay as they are stored, and what they give is widened."""
     try:
-        module, _ = load_model(model.folder, lazy=True, model_config=exported_config(model))
-    except (ValueError, KeyError, TypeError, FileNotFoundError, AttributeError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"mlx-lm does not load it: {first}", file=model.folder) from None
+        module, _ = load_model(model.folder, lazy=True, model_config=complete_config(model))
+    except _REFUSALS as error:
+        raise CheckpointError(f"mlx-lm does not load it: {first_line(error)}", file=model.folder) from None
     for _, part in _parts(module):
         if isinstance(part, Embedding):
             _rebind(part, __call__=_embed(type(part)), as_linear=_end)

@@ -18,8 +18,8 @@ from studio.lm.runtimes import RuntimeName, choose_runtime, installed, is_mixtur
 
 BATCH_TOKENS = 2048
 ROUND_TOKENS = 16384
-_BASE = {"mlx-lm": 500 << 20, "transformers": 700 << 20}
-"""Bytes of an interpreter with the runtime: 260 MB and 430 MB were measured before any model."""
+_BASE = {"mlx-lm": 350 << 20, "transformers": 480 << 20}
+"""Bytes of an interpreter with the runtime, measured without a model."""
 
 
 class Running(Protocol):
@@ -89,8 +89,7 @@ def portions(model: Model, runtime: RuntimeName, length: int, limit: int) -> Por
         elif found.batch > 1:
             found = Portions(found.batch // 2, found.batch // 2)
         else:
-            whole = counted(need, "byte")
-            what = f"running the model needs {whole} of memory for its largest block, {limit:,} are allowed"
+            what = f"the largest block needs {counted(need, 'byte')} of memory when it runs, {limit:,} are allowed"
             raise MemoryLimitError(what, hint="allow more, or give a smaller --length")
     return found
 
