@@ -108,6 +108,9 @@ def test_plans_need_one_checkpoint(studio: Studio, source: Path, plan: Path, tmp
         ran = studio("evaluate", *folders, "--plans", plan, "--cache", tmp_path / "cache")
         assert ran.code == 2
         assert word in ran.err
+    ran = studio("evaluate", source, "--against", tmp_path / "export", "--cache", tmp_path / "cache")
+    assert ran.code == 2
+    assert "an export is no source" in ran.err
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_runs(
