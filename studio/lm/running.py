@@ -17,8 +17,8 @@ from studio.lm.runtimes import RuntimeName, choose_runtime, installed, is_mixtur
 
 BATCH_TOKENS = 2048
 ROUND_TOKENS = 16384
-_BASE = {"mlx-lm": 500 << 20, "transformers": 700 << 20}
-"""Bytes of an interpreter with the runtime: 260 MB and 430 MB were measured before any model."""
+_BASE = {"mlx-lm": 350 << 20, "transformers": 480 << 20}
+"""Bytes of an interpreter with the runtime, measured without a model."""
 
 
 class Running(Protocol):

@@ -1,4 +1,4 @@
-"""Running a model with transformers, block by block: weights stay in the mapped file, and are widened for use."""
+"""Running a model with transformers, block by block: weights are read when a block is entered, in float32."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,13 +16,15 @@ from torch.overrides import TorchFunctionMode
 from studio.core.architectures import block_index
 from studio.core.architectures.config import model_types
 from studio.core.errors import CheckpointError
-from studio.core.model import Model
+from studio.core.model import Model, Stored
 from studio.core.names import some_of
 from studio.lm.inputs import Seen, Sink, deliver
 from studio.lm.lockstep import Lockstep
 from studio.lm.names import torch_places
 from studio.lm.runtimes import transformers_class
 
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_COMPARED = 64
 _PRODUCTS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.bmm)
 
 
@@ -36,6 +38,7 @@ class TorchRunning:
     def __init__(self, model: Model) -> None:
         """Raises CheckpointError for a model that transformers does not load."""
         self._module = _load(model)
+        self._reader = _Reader(model, self._module)
         shapes = {name: tuple(parameter.shape) for name, parameter in self._module.named_parameters()}
         self._places = torch_places(model, shapes)
         self._blocks = _blocks(self._module)
@@ -45,7 +48,7 @@ class TorchRunning:
     def steps(self, batches: Sequence[NDArray[np.int32]], sink: Sink, tick: Callable[[], None]) -> Iterator[int]:
         """See `MlxRunning.steps`."""
         lockstep = Lockstep()
-        watch = _Watch(self._module, partial(deliver, places=self._places, sink=sink))
+        watch = _Watch(self._module, self._reader, partial(deliver, places=self._places, sink=sink))
         hooks = [block.register_forward_pre_hook(watch.enter) for block in self._blocks]
         hooks += [block.register_forward_hook(_passed(watch, tick, lockstep)) for block in self._blocks]
         try:
@@ -111,35 +114,67 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
     return list(lists[int(np.argmax(sizes))]) if lists else []
 
 
+class _Reader:
+    """Weights of a checkpoint by the names of parameters, where those are stored as they are.
+
+    transformers maps its files: what was used of a mapping counts as memory, and what is read does not.
+    """
+
+    def __init__(self, model: Model, module: nn.Module) -> None:
+        stored = {layer.tensor.name: layer.stored for layer in model.layers}
+        self._stored = {
+            name: stored[name]
+            for name, parameter in module.named_parameters()
+            if name in stored and _is_stored_so(parameter, stored[name])
+        }
+
+    def wide(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """A parameter in float32, with a memory of its own."""
+        if (found := self._stored.get(name)) is None:
+            return parameter.data.float()
+        raw = found.file.read(found.tensor.start, found.tensor.nbytes)
+        return torch.frombuffer(raw, dtype=parameter.dtype).reshape(parameter.shape).float()
+
+
+def _is_stored_so(parameter: nn.Parameter, stored: Stored) -> bool:
+    """True when a parameter holds the bytes of a tensor, and not what a loader made of them."""
+    tensor = stored.tensor
+    if tuple(parameter.shape) != tensor.shape or parameter.element_size() * parameter.numel() != tensor.nbytes:
+        return False
+    count = min(parameter.numel(), _COMPARED)
+    first = parameter.data.reshape(-1)[:count].contiguous().view(torch.uint8).numpy().tobytes()
+    return _DTYPES.get(tensor.dtype) == parameter.dtype and bytes(stored.file.read(tensor.start, len(first))) == first
+
+
 class _Watch(TorchFunctionMode):
     """Notes what the weights of the model are multiplied with, and delivers it when a block is done."""
 
-    def __init__(self, module: nn.Module, deliver_calls: Callable[[Sequence[Seen]], None]) -> None:
+    def __init__(self, module: nn.Module, reader: _Reader, deliver_calls: Callable[[Sequence[Seen]], None]) -> None:
         super().__init__()
-        self._module, self._deliver = module, deliver_calls
+        self._module, self._reader, self._deliver = module, reader, deliver_calls
         self._calls: list[tuple[str, torch.Tensor, int | None, int]] = []
+        self._names = {id(p): name for name, p in module.named_parameters()}
         self._weights = {_storage(p): (name.removesuffix(".weight"), p) for name, p in module.named_parameters()}
-        self._stored: dict[str, torch.Tensor] = {}
+        self._stored: dict[int, torch.Tensor] = {}
         head = module.get_output_embeddings()  # type: ignore[operator]
         self._head = None if head is None else _storage(head.weight)
 
     def enter(self, block: nn.Module, _args: Any) -> None:
-        """Widen the weights of a block."""
+        """Read the weights of a block, in float32."""
         for parameter in block.parameters():
-            if parameter.is_floating_point() and parameter.dtype != torch.float32:
-                name = self._weights[_storage(parameter)][0]
-                self._stored[name] = parameter.data
-                parameter.data = parameter.data.float()
-                self._weights[_storage(parameter)] = (name, parameter)
+            if parameter.is_floating_point():
+                name, self._stored[id(parameter)] = self._names[id(parameter)], parameter.data
+                parameter.data = self._reader.wide(name, parameter)
+                self._weights[_storage(parameter)] = (name.removesuffix(".weight"), parameter)
 
     def leave(self, block: nn.Module) -> None:
-        """Deliver what went into its layers, and take the stored weights back."""
+        """Deliver what went into its layers, and let go of the weights."""
         self._flush()
         for parameter in block.parameters():
-            name = self._weights[_storage(parameter)][0]
-            if name in self._stored:
+            if id(parameter) in self._stored:
                 del self._weights[_storage(parameter)]
-                parameter.data = self._stored.pop(name)
+                parameter.data = self._stored.pop(id(parameter))
+                self._weights[_storage(parameter)] = (self._names[id(parameter)].removesuffix(".weight"), parameter)
 
     def forward(self, batch: NDArray[np.int32]) -> None:
         """Run a batch up to its output."""

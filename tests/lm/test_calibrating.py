@@ -198,7 +198,7 @@ def test_less_memory_means_less_text_at_once_down_to_a_window(tmp_path):
     with core.open_model(write_llama(tmp_path / "llama")) as model:
         free = portions(model, "transformers", 512, 0)
         assert free.batch * 512 == 2048
-        base = 700 << 20
+        base = 480 << 20
         tight = portions(model, "transformers", 512, base + (8 << 20))
         assert (tight.batch, tight.round) < (free.batch, free.round)
         with pytest.raises(MemoryLimitError, match="largest block"):
