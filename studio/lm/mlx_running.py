@@ -18,8 +18,8 @@ from mlx_lm.utils import load_model
 from numpy.typing import NDArray
 
 from studio.core.errors import CheckpointError
-from studio.core.layouts.completion import exported_config
 from studio.core.model import Model
+from studio.lm.configs import complete_config
 from studio.lm.inputs import Seen, Sink, deliver
 from studio.lm.lockstep import Lockstep
 from studio.lm.names import mlx_places
@@ -99,7 +99,7 @@ def _is_head(model: Model, names: Sequence[str]) -> bool:
 def _load(model: Model) -> Module:
     """The model with lazy weights in float32; embeddings stay as they are stored, and what they give is widened."""
     try:
-        module, _ = load_model(model.folder, lazy=True, model_config=exported_config(model))
+        module, _ = load_model(model.folder, lazy=True, model_config=complete_config(model))
     except (ValueError, KeyError, TypeError, FileNotFoundError, AttributeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"mlx-lm does not load it: {first}", file=model.folder) from None

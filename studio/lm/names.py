@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from studio.core.architectures import block_index, renamed
+from studio.core.architectures.naming import part_of
 from studio.core.layouts.mlx import module_of
 from studio.core.model import Layer, Matrix, Model
 
@@ -33,7 +34,8 @@ def torch_places(model: Model, parameters: Mapping[str, tuple[int, ...]]) -> dic
     where in it a module stands.
     """
     found: dict[Place, list[str]] = defaultdict(list)
-    modules = {name.removesuffix(".weight"): shape for name, shape in parameters.items()}
+    names = {name.removesuffix(".weight"): shape for name, shape in parameters.items()}
+    modules = {name: shape for name, shape in names.items() if not part_of(name, model.family)}
     by_tail = _by_tail(modules)
     for _, matrix in matrices(model):
         for name, expert in _candidates(matrix):

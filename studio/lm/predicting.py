@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from studio.core.architectures.config import model_types
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
-from studio.core.layouts.completion import exported_config
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
+from studio.lm.configs import complete_config
 from studio.lm.runtimes import RuntimeName, choose_runtime, installed, knows, transformers_class
 
 Logits = NDArray[np.float32]
@@ -95,7 +95,7 @@ def _load_mlx(folder: Path, _config: dict[str, Any]) -> Predictor:
     from mlx_lm.utils import load_model
 
     with open_model(folder) as opened:
-        complete = exported_config(opened)  # mlx-lm silently takes defaults for what is nested elsewhere
+        complete = complete_config(opened)  # mlx-lm silently takes defaults for what is nested elsewhere
     try:
         model, _ = load_model(folder, lazy=True, model_config=complete)
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:

@@ -91,9 +91,7 @@ def _load(model: Model) -> nn.Module:
 
 def _widen_outside(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding):
-            part.register_forward_hook(lambda _part, _args, found: found.float())
-        elif block_index(f"{name}.") is None:
+        if block_index(f"{name}.") is None and not isinstance(part, nn.Embedding):
             for key, parameter in part.named_parameters(recurse=False):
                 if parameter.is_floating_point() and not _is_output(module, part):
                     getattr(part, key).data = parameter.data.float()
@@ -183,6 +181,8 @@ class _Watch(TorchFunctionMode):
         self._flush()
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.embedding:
+            return func(*args, **(kwargs or {})).float()
         weight, x = _operands(func, args, kwargs or {})
         if weight is not None and x is not None and _storage(weight) in self._weights:
             self._note(weight, x)
