@@ -182,7 +182,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     result.add_argument("--report", type=Path, metavar="DIR", help="write quality.html and quality.json")
     result.add_argument("--max-kl", type=_threshold, metavar="X", help="exit with 1 when a KL to the source exceeds X")
     result.add_argument(
-        "--max-ppl-increase", type=_percent, metavar="X%%", help="exit with 1 when perplexity rises by more, e.g. 5%%"
+        "--max-ppl-increase", type=_percent, metavar="X%", help="exit with 1 when perplexity rises by more, e.g. 5%%"
     )
     _add_runtime(sub)
 
