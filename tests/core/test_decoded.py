@@ -49,9 +49,9 @@ def planned(source: Path, folder: Path, layout: str = "", **formats: str) -> dic
     return found
 
 
-def plan(name: str = "nvfp4-3t", down: str = "") -> core.Plan:
+def plan(name: str = "nvfp4-3t", down: str = "", method: str = "max") -> core.Plan:
     own = [core.Rule(names=("*down_proj",), format=down)] if down else []
-    return core.preset("linear").with_format(name).with_method("max").preceded_by(own)
+    return core.preset("linear").with_format(name).with_method(method).preceded_by(own)
 
 
 def exported(source: Path, target: Path, layout: str, **formats: str) -> Path:
