@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
     plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
     _add_reader(plan)
+    _add_lift(plan)
     _add_export_options(quantize)
     verify = command("verify", "check every byte and every weight of an export")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
@@ -128,11 +129,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
-    group.add_argument(
-        "--lift",
-        action="store_true",
-        help="move powers of two between tensors, where that is exact, so that two tiers lose no more than three",
-    )
+    _add_lift(group)
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
 
@@ -219,6 +216,11 @@ def _add_runtime(sub: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="scratch space and records of stopped runs; default: the user's caches",
     )
+
+
+def _add_lift(group: "argparse._ActionsContainer") -> None:
+    text = "move powers of two between tensors, where that is exact, so that two tiers lose no more than three"
+    group.add_argument("--lift", action="store_true", help=text)
 
 
 def _add_reader(group: "argparse._ActionsContainer") -> None:

@@ -144,6 +144,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
+        if options.lift and not refusals:
+            show_changes(core.liftable(model, choices), console)
         show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
         if refusals:
             console.say(

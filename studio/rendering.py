@@ -101,7 +101,7 @@ def show_plan(
         )
         for c in choices
     ]
-    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why it is kept"), rows)
+    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)

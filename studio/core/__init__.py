@@ -52,7 +52,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
-from studio.core.planning.lifting import Lifting
+from studio.core.planning.lifting import Lifting, check_liftable, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     DEFAULT_METHOD,
@@ -60,6 +60,7 @@ from studio.core.planning.plan import (
     Choice,
     Plan,
     Rule,
+    choice_text,
     choose_by_rule,
     choose_format,
     deciding_rules,
@@ -169,9 +170,11 @@ __all__ = [
     "calibrate",
     "calibration_text",
     "changes",
+    "check_liftable",
     "check_quality_reports",
     "check_reports",
     "check_writable",
+    "choice_text",
     "choose_by_rule",
     "choose_format",
     "claim_sentences",
@@ -202,6 +205,7 @@ __all__ = [
     "layer_steps",
     "layout_for",
     "lift",
+    "liftable",
     "likeness",
     "load_plan",
     "load_quality",

@@ -102,7 +102,7 @@ def prepare(
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
     if lifting:
-        model, choices = lifted(model, choices, lifting.exponents)
+        model, choices = lifted(model, choices, lifting)
         told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)

@@ -10,9 +10,9 @@ from kernels import Quantized
 from kernels.fidelity import relative_error
 from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
 from studio.core.errors import PlanError
-from studio.core.insight.inspection import Steps, all_of, matrix_census
+from studio.core.insight.inspection import Steps, all_of, looked_at, matrix_census
 from studio.core.names import printable
-from studio.core.planning.plan import Choice
+from studio.core.planning.plan import Choice, choice_text
 from studio.core.results import LayerResult
 from studio.core.running.encoding import encode
 from studio.core.running.engine import Engine
@@ -34,6 +34,7 @@ class BlockDetail:
     block: int
     column: int
     format: str
+    method: str
     source: tuple[float, ...]
     codes: tuple[int, ...]
     decoded: tuple[float, ...]
@@ -42,6 +43,11 @@ class BlockDetail:
     bias: float | None
     g: float
     levels: tuple[float, ...]
+
+    @property
+    def title(self) -> str:
+        """Format and method."""
+        return choice_text(self.format, self.method)
 
     @property
     def rel_err(self) -> float:
@@ -65,7 +71,7 @@ def block_steps(
     The tensor scale is that of `result`, otherwise the matrix is read for its maximum. Raises PlanError when the layer
     is kept, IndexError for a block that is not there.
     """
-    layer, recipe = choice.layer, choice.recipe
+    layer, recipe = choice.layer, looked_at(choice.recipe)
     if recipe is None:
         raise PlanError(f"{printable(layer.name)} is kept as it is: it has no blocks")
     shape, size = layer.matrices[matrix], recipe.format.block
@@ -75,7 +81,8 @@ def block_steps(
     whole = np.ascontiguousarray(read_slab(Slab(layer, shape, row, row + 1)))
     quantized, _ = encode(engine.backend, layer, shape, whole, recipe, g)
     weight = whole[:, block * size : (block + 1) * size].astype(np.float32)
-    return _block_detail(layer.name, (matrix, row, block), weight, _one_block(quantized, block), g)
+    place = matrix, row, block
+    return _block_detail(layer.name, recipe.method, place, weight, _one_block(quantized, block), g)
 
 
 def _one_block(row: Quantized, block: int) -> Quantized:
@@ -96,7 +103,7 @@ def _multiplier_steps(engine: Engine, choice: Choice, matrix: int, result: Layer
 
 
 def _block_detail(
-    name: str, place: tuple[int, int, int], weight: NDArray[np.float32], quantized: Quantized, g: float
+    name: str, method: str, place: tuple[int, int, int], weight: NDArray[np.float32], quantized: Quantized, g: float
 ) -> BlockDetail:
     row = quantized.format
     codes = (unpack(quantized.codes) if row.bits == 4 else quantized.codes)[0]
@@ -107,6 +114,7 @@ def _block_detail(
         *place,
         column=place[2] * row.block,
         format=row.name,
+        method=method,
         source=tuple(float(w) for w in weight[0]),
         codes=tuple(int(code) for code in codes),
         decoded=tuple(float(q) for q in decode(quantized)[0]),

@@ -7,14 +7,14 @@ from statistics import median
 
 from studio.core.counting import counted
 from studio.core.exporting.manifest import Manifest
-from studio.core.planning.plan import KEEP
+from studio.core.planning.plan import KEEP, choice_text
 from studio.core.reporting.pages import size_text
 from studio.core.results import LayerResult
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One layer on both sides: format, relative error (0 where it is kept) and bytes."""
+    """One layer on both sides: format and method, relative error (0 where it is kept) and bytes."""
 
     name: str
     format_a: str
@@ -23,6 +23,18 @@ class Pair:
     error_b: float
     nbytes_a: int
     nbytes_b: int
+    method_a: str = ""
+    method_b: str = ""
+
+    @property
+    def title_a(self) -> str:
+        """Format and method of A."""
+        return choice_text(self.format_a, self.method_a)
+
+    @property
+    def title_b(self) -> str:
+        """Format and method of B."""
+        return choice_text(self.format_b, self.method_b)
 
     @property
     def gain(self) -> float:
@@ -52,8 +64,9 @@ class Comparison:
         return sum(pair.nbytes_b - pair.nbytes_a for pair in self.pairs)
 
     def worth(self, gain: float) -> dict[str, str]:
-        """Layer name -> format of B, where B gains more than `gain` and differs."""
-        return {pair.name: pair.format_b for pair in self.pairs if pair.gain > gain and pair.format_a != pair.format_b}
+        """Layer name -> format of B, or format/method of other methods, where B gains more than `gain` and differs."""
+        found = [pair for pair in self.pairs if pair.gain > gain and pair.title_a != pair.title_b]
+        return {pair.name: pair.format_b if pair.method_a == pair.method_b else pair.title_b for pair in found}
 
     def sentence(self) -> str:
         """The comparison in one line."""
@@ -80,7 +93,8 @@ def compare(
 
 def _pair(a: LayerResult, b: LayerResult) -> Pair:
     error_a, error_b = (layer.rel_err if layer.quantized else 0.0 for layer in (a, b))
-    return Pair(a.name, a.format, b.format, error_a, error_b, a.nbytes_out, b.nbytes_out)
+    sizes = a.nbytes_out, b.nbytes_out
+    return Pair(a.name, a.format, b.format, error_a, error_b, *sizes, a.method, b.method)
 
 
 def exported_results(folder: Path) -> list[LayerResult]:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Census, Quantized, Recipe
+from kernels import METHODS, Census, Quantized, Recipe
 from kernels.fidelity import relative_error
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import E2M1_VALUES, tensor_scale
@@ -19,7 +19,7 @@ from studio.core.insight.regime_prediction import Fit, Ratios, block_sizes
 from studio.core.insight.regimes import BLOCK, DEAD_ZONE, THREE, TWO, Tiers
 from studio.core.model import Matrix
 from studio.core.names import printable
-from studio.core.planning.plan import Choice
+from studio.core.planning.plan import Choice, choice_text
 from studio.core.results import LayerResult, histogram
 from studio.core.running.encoding import encode
 from studio.core.running.engine import Engine
@@ -40,7 +40,7 @@ Steps = Generator[float, None, T]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FormatDetail:
-    """What one format made of a layer.
+    """What one format and method made of a layer.
 
     histogram: decoded weights that are not zero, on the bins of `Statistics.histogram` and the source's sigma; zeros:
     those that are. levels, uses: the magnitudes (integer formats: the codes) that a weight can take before scaling, and
@@ -50,6 +50,7 @@ class FormatDetail:
     """
 
     format: str
+    method: str
     block: int
     rel_err: float
     max_error: float
@@ -63,6 +64,11 @@ class FormatDetail:
     error_map: ErrorMap
     worst: tuple[Place, ...]
     tensor_scales: tuple[float, ...]
+
+    @property
+    def title(self) -> str:
+        """Format and method."""
+        return choice_text(self.format, self.method)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +122,8 @@ def layer_steps(
     """Look at a layer in its chosen format (A) and in that of `other` (B); reads its weights twice.
 
     Tensor scales are those of `result` where it has them; otherwise each matrix gets its own, although a run makes
-    fused projections share one. Raises PlanError for a layer without matrices, CheckpointError for damaged files.
+    fused projections share one. Codes are those of `looked_at`. Raises PlanError for a layer without matrices,
+    CheckpointError for damaged files.
     """
     layer = choice.layer
     if not layer.matrices:
@@ -129,10 +136,21 @@ def layer_steps(
         divisor = _divisor(choice)
         scales = multipliers(result, [float(tensor_scale(part.max_abs, divisor)) for part in censuses])
         look = _Look(
-            choice, census.sigma, census.max_abs, scales, tuple(c.recipe if c else None for c in (choice, other))
+            choice,
+            census.sigma,
+            census.max_abs,
+            scales,
+            tuple(looked_at(c.recipe) if c else None for c in (choice, other)),
         )
         whole = yield from _look_steps(engine, tasks, look)
     return _detail(look, whole, census)
+
+
+def looked_at(recipe: Recipe | None) -> Recipe | None:
+    """The recipe that a look shows: error feedback, which runs the model, is shown as what it starts from."""
+    if recipe is None or METHODS[recipe.method].needs != "factor":
+        return recipe
+    return replace(recipe, method=METHODS[recipe.method].otherwise)
 
 
 def all_of(steps: Steps[T]) -> T:
@@ -333,6 +351,7 @@ class _SideSums:
         matrices = len(self.look.choice.layer.matrices)
         return FormatDetail(
             self.recipe.format.name,
+            self.recipe.method,
             self.recipe.format.block,
             relative_error(math.fsum(errors), math.fsum(squares)),
             self.max_error,
@@ -388,7 +407,7 @@ def _tail(census: Census) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _tiers(whole: _Sums, census: Census) -> Tiers:
     two, three = (fit.regime(whole.ratios, census.sum2) for fit in whole.fits)
-    ran = {side.recipe.format.name: side for side in whole.sides if side}
+    ran = {side.recipe.format.name: side for side in reversed(whole.sides) if side}
     found = [
         regime.measured_by(math.fsum(np.concatenate(ran[name].rows)), census.sum2) if name in ran else regime
         for name, regime in ((TWO, two), (THREE, three))

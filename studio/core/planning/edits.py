@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kernels import FORMATS
 from studio.core.layouts import Layout
-from studio.core.planning.plan import DEFAULT_METHOD, KEEP, Choice, Plan, Rule, check_format, check_method
+from studio.core.planning.plan import DEFAULT_METHOD, KEEP, Choice, Plan, Rule, check_format, check_method, choice_text
 
 COMMAND_PATTERNS = 12
 
@@ -81,7 +81,7 @@ def command_line(
     for a command line: then the plan belongs in a file.
     """
     patterns = [
-        ("exclude", name) if rule.format == KEEP else ("include", f"{name}={_said(rule)}")
+        ("exclude", name) if rule.format == KEEP else ("include", f"{name}={choice_text(rule.format, rule.method)}")
         for rule in rules
         for name in rule.names
     ]
@@ -95,10 +95,6 @@ def command_line(
     for name, value in [*(options or {}).items(), *patterns]:
         words += _option(name, value)
     return shlex.join(words)
-
-
-def _said(rule: Rule) -> str:
-    return f"{rule.format}/{rule.method}" if rule.method else rule.format
 
 
 def _option(name: str, value: str | bool) -> list[str]:

@@ -145,6 +145,11 @@ class Choice:
         return packed + self.beside
 
 
+def choice_text(format_name: str, method: str) -> str:
+    """A format and a method, either of which may be empty, as `hand_rules` and `--include` read them."""
+    return f"{format_name}/{method}" if method else format_name
+
+
 def plan_from_json(data: dict[str, Any]) -> Plan:
     """The plan in a JSON object; raises PlanError for another schema, an unknown key or a value of the wrong type."""
     if data.get("schema") != SCHEMA:
@@ -274,14 +279,17 @@ def _takes_any_digit(name: str) -> bool:
     return _is_pattern(name) and not name.startswith("re:") and not any(c.isdigit() or c == "[" for c in name)
 
 
-def choose_by_rule(plan: Plan, index: int, layer: Layer) -> Choice:
-    """The choice for `layer` when rule `index` of `plan` is the first that matches it; -1 when none does."""
+def choose_by_rule(plan: Plan, index: int, layer: Layer, method: str = "") -> Choice:
+    """The choice for `layer` when rule `index` of `plan` is the first that matches it; -1 when none does.
+
+    `method` takes the place of the one that rule or plan names.
+    """
     if index < 0:
         return Choice(layer, None, layer.obstacle or "no rule of the plan matches it")
     rule = plan.rules[index]
     told = (layer.obstacle, rule.reason) if layer.role == "other" else (rule.reason, layer.obstacle)
     reason = next(filter(None, told), f"rule {index + 1} keeps it")
-    method = rule.method or plan.method
+    method = method or rule.method or plan.method
     return choose_format(layer, rule.format or plan.format, plan.exponent, method, reason=reason, rule=index)
 
 

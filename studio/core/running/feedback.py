@@ -79,6 +79,7 @@ class _Work:
         path = next(guide.statistics.path for guide in guides if isinstance(guide, StatisticsGuide))
         with closing(second_moments(model.path, path)) as moments:
             for names, square in moments:
+                yield Progress("feedback", self._done, "")  # a place to stop, while the model runs too
                 yield from self.solve(names, square)
 
     def solve(self, names: Sequence[str], square: NDArray[np.float32] | None) -> Iterator[Event]:

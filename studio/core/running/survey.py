@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, LayerDone, Progress, Started
 from studio.core.model import Layer, Model
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
+from studio.core.running.feedback import feed_forward
 from studio.core.running.pipeline import batches, run_scopes, scopes, work
 
 
@@ -20,7 +23,17 @@ class LayerFailed:
 
 
 def survey(engine: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event | LayerFailed]:
-    """Like `measure`, for a window: a damaged layer does not end the job, and there is no outcome at the end."""
+    """Like `measure`, for a window: a damaged layer does not end the job, and there is no outcome at the end.
+
+    Error feedback comes first, for all layers that have it; there a damaged layer ends the job.
+    """
+    with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
+        ready = yield from feed_forward(engine, model, choices, Path(folder), Sink())
+        yield from _survey(ready, choices)
+    model.check_unchanged()
+
+
+def _survey(engine: Engine, choices: Sequence[Choice]) -> Iterator[Event | LayerFailed]:
     yield Started("measure", work(choices), len(choices))
     left = _Left(choices)
     shown = 0
@@ -40,7 +53,6 @@ def survey(engine: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[
                 raise
             left.finish(failed)
             yield LayerFailed(failed, error)
-    model.check_unchanged()
 
 
 class _Left:

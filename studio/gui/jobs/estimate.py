@@ -32,8 +32,10 @@ class Estimate:
         self._first = self._last = self.started
 
     def expect(self, total: int, now: float) -> None:
-        """The work begins: `total` bytes."""
+        """The work begins, or another part of it: `total` bytes."""
         self.total, self._first, self._last = total, now, now
+        self.done = self._counted = 0
+        self.rate, self.left = 0.0, None
 
     def update(self, done: int, now: float) -> None:
         """`done` bytes are worked through at the moment `now`."""

@@ -27,10 +27,11 @@ class ExportDialog(QDialog):
     """The form, the checks and the button that they enable.
 
     Signals:
-        export_wanted(Export): the user pressed Export, and every check passed.
+        export_wanted(Export, dict): the user pressed Export, and every check passed; what `core.prepare` needs to
+            prepare it lifted, empty unless it is to be.
     """
 
-    export_wanted = Signal(object)
+    export_wanted = Signal(object, object)
 
     def __init__(self, document: Document, compute: Compute, editing: Editing, parent: QWidget) -> None:
         super().__init__(parent)
@@ -40,6 +41,7 @@ class ExportDialog(QDialog):
         self._document, self._compute, self._editing = document, compute, editing
         self._task: Task | None = None
         self.job: core.Export | None = None
+        self._arguments: dict[str, Any] = {}
         self._timer = QTimer(self, singleShot=True, interval=CHECK_MS)
         self._timer.timeout.connect(self._check)
         self._growing = QTimer(self, singleShot=True, interval=0)
@@ -113,16 +115,17 @@ class ExportDialog(QDialog):
             return
         document = self._document
         plan = {"model": document.model, "plan": document.plan, "choices": list(document.choices)}
-        arguments = {**plan, **self.form.arguments()}
+        self._arguments = arguments = {**plan, **self.form.arguments()}
         self._task = Task("export check", "Checking", lambda: tasks.checking_export(arguments), preview=True)
         self._compute.submit(self._task)
 
     def _reported(self, task: Task, found: list[Any]) -> None:
         if task is not self._task:
             return
-        refusals, result = found[-1]
+        refusals, result, obstacle = found[-1]
         self.job = result if isinstance(result, core.Export) else None
         self.form.show_refusals(refusals)
+        self.form.show_lift(obstacle)
         self.form.offer_options(result.hint if isinstance(result, core.StudioError) else "")
         self._show([*checks_of(result), *checks_of_layers(self._document)], self.job)
 
@@ -160,7 +163,7 @@ class ExportDialog(QDialog):
 
     def _export(self) -> None:
         if self.job is not None:
-            self.export_wanted.emit(self.job)
+            self.export_wanted.emit(self.job, self._arguments if self.form.lift.isChecked() else {})
             self.accept()
 
 

@@ -26,6 +26,7 @@ from studio.gui.shell.text import button, label, set_tone
 
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
 SHARD = "5 GB"
+LIFTS = "Moves powers of two between tensors where that is exact, so that two tiers lose no more than three."
 
 
 class ExportForm(QWidget):
@@ -138,6 +139,12 @@ class ExportForm(QWidget):
 
     def _option_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
+        self.lift = QCheckBox("&Lift by powers of two")
+        self.lift.toggled.connect(lambda _: self.changed.emit())
+        self.about_lift = label(LIFTS, "small", wrap=True)
+        self.about_lift.setContentsMargins(22, 0, 0, 4)
+        rows.addWidget(self.lift)
+        rows.addWidget(self.about_lift)
         self.replace = QCheckBox("&Replace the export that is there")
         self.discard = QCheckBox("&Discard what a stopped run left")
         for box in (self.replace, self.discard):
@@ -188,6 +195,7 @@ class ExportForm(QWidget):
             "shard-size": f"{shard // 10**9}G" if shard != SHARDS[SHARD] else "",
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
+            "lift": self.lift.isChecked(),
         }
 
     # what the checks found
@@ -198,6 +206,12 @@ class ExportForm(QWidget):
             self.layouts[name].setEnabled(not reason or self.layouts[name].isChecked())
             self.reasons[name].setText(f"Not for this plan: {reason}" if reason else _read_by(core.LAYOUTS[name]))
             set_tone(self.reasons[name], "warning" if reason else "")
+
+    def show_lift(self, obstacle: str) -> None:
+        """Offer to lift, or say why that can not be."""
+        self.lift.setEnabled(not obstacle)
+        self.lift.setChecked(self.lift.isChecked() and not obstacle)
+        self.about_lift.setText(f"Not now: {obstacle.removeprefix('--lift ')}" if obstacle else LIFTS)
 
     def offer_options(self, hint: str) -> None:
         """Offer to replace or to discard where the hint of what is in the way names it."""

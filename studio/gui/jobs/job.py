@@ -16,7 +16,7 @@ class Kind:
     """What is the same for all jobs of a kind.
 
     past: what it did, once it is over. kept: what is left when it is stopped. remedy: what to do when it failed.
-    warned: title of its warnings.
+    warned: title of its warnings. amount: how much it worked through, in words. pausable: whether it can wait.
     """
 
     key: str
@@ -24,6 +24,12 @@ class Kind:
     kept: str
     remedy: str
     warned: str
+    amount: Callable[[float], str] = core.size_text
+    pausable: bool = True
+
+
+def _tokens(count: float) -> str:
+    return core.counted(round(count), "token")
 
 
 MEASURE = Kind(
@@ -49,6 +55,17 @@ VERIFY = Kind(
 )
 
 
+CALIBRATE = Kind(
+    "calibrate",
+    "Statistics are gathered",
+    "what is gathered is kept: calibrate into the same file to go on",
+    "Mend the cause and calibrate again: what is gathered is kept.",
+    "Look at this text",
+    _tokens,
+    pausable=False,
+)
+
+
 @dataclass(eq=False)
 class Job:
     """A run that waits, goes on or is over. `over` is called once, with how it ended."""
@@ -61,6 +78,7 @@ class Job:
     done: int = 0
     failed: int = 0
     outcome: core.Outcome | None = None
+    calibrated: core.Calibrated | None = None
     estimate: Estimate = field(default_factory=Estimate)
     _taken_over: bool = False
 
@@ -85,6 +103,8 @@ class Job:
             self.failed += 1
         elif isinstance(event, core.Finished):
             self.outcome = event.outcome
+        elif isinstance(event, core.Calibrated):
+            self.calibrated = event
 
     def follow(self, done: int, now: float) -> None:
         """It worked through `done` bytes; those of an earlier run say nothing of its rate."""
@@ -105,8 +125,8 @@ class Job:
         return f"{self.title} failed after {duration(self.seconds)}", self.kind.remedy
 
     def figures(self) -> str:
-        """Bytes, time and rate."""
-        seconds, total = self.seconds, self.estimate.total
+        """Bytes or tokens, time and rate."""
+        seconds, total, amount = self.seconds, self.estimate.total, self.kind.amount
         if seconds < 1:
-            return f"{core.size_text(total)} read in {seconds:.1f} s"
-        return f"{core.size_text(total)} read in {duration(seconds)} at {core.size_text(total / seconds)}/s"
+            return f"{amount(total)} read in {seconds:.1f} s"
+        return f"{amount(total)} read in {duration(seconds)} at {amount(total / seconds)}/s"

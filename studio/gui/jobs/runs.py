@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.activity import Activity
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.job import EXPORT, MEASURE, VERIFY, Job
+from studio.gui.jobs.job import CALIBRATE, EXPORT, MEASURE, VERIFY, Job
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document, Order
 from studio.gui.layers.store import FAILED
@@ -21,6 +22,9 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.specs import keys_of
+
+WORDS = {"verify": "verifying", "lift": "looking for powers of two", "feedback": "error feedback"}
+"""Of phases that are a part of a job."""
 
 
 class Runs(QObject):
@@ -33,6 +37,7 @@ class Runs(QObject):
         over(Job, str): the same, and which.
         told(Message): something to show.
         exported(Export, Outcome): an export is written and verified.
+        calibrated(Calibrated): statistics are gathered.
         backend_known(str): the title of what computes.
         progressed(float): share of the run that is done; -1 when none is.
     """
@@ -43,6 +48,7 @@ class Runs(QObject):
     over = Signal(object, str)
     told = Signal(object)
     exported = Signal(object, object)
+    calibrated = Signal(object)
     backend_known = Signal(str)
     progressed = Signal(float)
 
@@ -79,6 +85,11 @@ class Runs(QObject):
         """True while what runs waits."""
         return self._compute.paused
 
+    @property
+    def pausable(self) -> bool:
+        """False while something runs that can not wait."""
+        return self._current is None or self._current.kind.pausable
+
     # what can be run
 
     def quantize(self, names: Sequence[str] | None = None) -> None:
@@ -109,16 +120,23 @@ class Runs(QObject):
         store = self._document.store
         self.quantize([store.names[i] for i in (store.state == FAILED).nonzero()[0].tolist()])
 
-    def export(self, export: core.Export) -> None:
-        """Write and verify an export."""
+    def export(self, export: core.Export, lifted: dict[str, Any] | None = None) -> None:
+        """Write and verify an export; `lifted`: what `core.prepare` needs to prepare it lifted.
+
+        What is measured of lifted layers is not what they lose as they are, so it is not taken over.
+        """
         machine = self.machine
 
         def over(ending: Ending, job: Job) -> None:
             if ending == "finished":
                 self.exported.emit(export, job.outcome)
 
+        if lifted:
+            steps = partial(tasks.exporting_lifted, machine, export, lifted)
+            self._submit(Job(EXPORT, "Exporting", steps, over=over))
+            return
         order = self._document.order_of(export.choices)
-        if self._submit(Job(EXPORT, "Exporting", lambda: tasks.exporting(machine, export), order, over)):
+        if self._submit(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
             self._document.begin(order)
 
     def verify(self, folder: Path) -> None:
@@ -133,6 +151,15 @@ class Runs(QObject):
 
         self._submit(Job(VERIFY, "Verifying", lambda: tasks.verifying(machine, folder, source), over=over))
 
+    def calibrate(self, calibration: core.Calibration) -> None:
+        """Gather statistics, in a process of its own."""
+
+        def over(ending: Ending, job: Job) -> None:
+            if ending == "finished" and job.calibrated is not None:
+                self.calibrated.emit(job.calibrated)
+
+        self._submit(Job(CALIBRATE, "Calibrating", lambda: core.calibrate(calibration), over=over))
+
     def _submit(self, job: Job) -> bool:
         if reason := self.hindrance():
             hint = f"Wait a moment and ask again, or cancel what goes on ({keys_of('stop')})."
@@ -145,8 +172,8 @@ class Runs(QObject):
         return True
 
     def toggle_pause(self) -> None:
-        """Pause, or go on; of no effect while nothing runs."""
-        if not self.active:
+        """Pause, or go on; of no effect while nothing runs that can wait."""
+        if not self.active or not self.pausable:
             return
         paused = not self._compute.paused
         self._compute.pause(paused)
@@ -169,7 +196,7 @@ class Runs(QObject):
             return
         self._current = job
         job.begin(time.monotonic())
-        self._activity.begin(job.title)
+        self._activity.begin(job.title, pausable=job.kind.pausable)
         self.began.emit(job.kind.key)
         self.changed.emit()
 
@@ -190,6 +217,10 @@ class Runs(QObject):
             self._tell_failure(event)
         elif isinstance(event, core.Warned):
             self.told.emit(Message("warning", job.kind.warned, event.message, run=job.kind.key))
+        elif isinstance(event, core.Lifted):
+            told = "\n".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.sentences())
+            hint = " ".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.cautions)
+            self.told.emit(Message("info", "Lifted by powers of two", told, hint, run=job.kind.key))
         elif isinstance(event, core.Resumed):
             self.told.emit(Message("info", f"{event.shard} was finished by an earlier run and is taken over"))
 
@@ -207,13 +238,17 @@ class Runs(QObject):
         estimate = job.estimate
         if last is None:
             return
+        if not estimate.total:
+            self._activity.detail.set_text("The model is being loaded …")
+            return
         job.follow(last.done, time.monotonic())
         if job.order is not None and last.layer in self._document.store.index:
             self._document.take_running(last.layer)
-        word = "verifying" if last.phase == "verify" and job.kind is EXPORT else ""
+        word = WORDS.get(last.phase, "") if last.phase != job.kind.key else ""
         detail = " ".join(part for part in (word, core.printable(last.layer)) if part)
-        done = f"{core.size_text(estimate.done)} of {core.size_text(estimate.total)} read"
-        rate = f"{core.size_text(estimate.rate)}/s" if estimate.left is not None else ""
+        amount = job.kind.amount
+        done = f"{amount(estimate.done)} of {amount(estimate.total)} read"
+        rate = f"{amount(estimate.rate)}/s" if estimate.left is not None else ""
         self._activity.show_progress(estimate, detail, done, rate)
         self._show_above(job)
         self.progressed.emit(estimate.share)

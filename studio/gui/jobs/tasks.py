@@ -23,11 +23,22 @@ def exporting(machine: core.Machine, job: core.Export) -> Iterator[Any]:
         yield from core.export(engine, job)
 
 
+def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[str, Any]) -> Iterator[Any]:
+    """The same, after the events of `core.lift`, of what `core.prepare` makes of `arguments` lifted."""
+    with core.start(machine, job.model) as engine:
+        yield engine.backend.title
+        for event in core.lift(engine, job.model, job.choices):
+            yield event
+            if isinstance(event, core.Lifted):
+                job = core.prepare(**arguments, lifting=event.lifting)
+        yield from core.export(engine, job)
+
+
 def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
     """Check an export without writing.
 
-    Yields two things: layout -> why it can not store the plan, "" when it can; and the prepared `core.Export`, or the
-    error that is in its way.
+    Yields three things: layout -> why it can not store the plan, "" when it can; the prepared `core.Export`, or the
+    error that is in its way; and why it can not be lifted, "" when it can.
     """
     model, choices = arguments["model"], arguments["choices"]
     refusals = {
@@ -35,9 +46,19 @@ def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
         for name, layout in core.LAYOUTS.items()
     }
     try:
-        yield refusals, core.prepare(**arguments)
+        job = core.prepare(**arguments)
     except core.StudioError as error:
-        yield refusals, error.with_traceback(None)
+        yield refusals, error.with_traceback(None), "the checks come first"
+    else:
+        yield refusals, job, _unliftable(job)
+
+
+def _unliftable(job: core.Export) -> str:
+    try:
+        core.check_liftable(job.choices)
+    except core.PlanError as error:
+        return error.what
+    return ""
 
 
 def verifying(machine: core.Machine, folder: Path, source: core.Model | None) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -86,7 +87,8 @@ class Keeping(QObject):
     def work(self) -> Work:
         """What was done up to now."""
         states, texts, at, saved = self._document.history()
-        return Work(states, texts, at, saved, view_state(self._workspace))
+        statistics = str(self._document.statistics or "")
+        return Work(states, texts, at, saved, view_state(self._workspace), statistics)
 
     # opening and leaving
 
@@ -110,7 +112,7 @@ class Keeping(QObject):
         work = self.work()
         with suppress(core.PlanError):
             if found.asked is None or _plans(found.asked) != _plans(work):
-                found.work = work.resolved(found.model)
+                found.work = replace(work.resolved(found.model), statistics=found.work.statistics)
         found.work = replace(found.work, view=work.view)
         if self._found is not None and self._found.lines.fingerprint == found.lines.fingerprint:
             found.known = found.known or self._found.known
@@ -120,7 +122,8 @@ class Keeping(QObject):
     def _show(self, work: Work, results: core.ResultCache) -> None:
         assert self._found is not None
         self._document.cache.update(results)
-        self._document.open(self._found.model, self._found.groups, work.now, self._found.exported)
+        statistics = Path(work.statistics) if work.statistics else None
+        self._document.open(self._found.model, self._found.groups, work.now, self._found.exported, statistics)
         self._document.restore(work.states, work.texts, work.at, work.saved)
         restore_view(self._workspace, work.view)
 
@@ -146,7 +149,8 @@ class Keeping(QObject):
         found.encoder.written = b""
         self._document.cache.forget(found.model)
         found.known = []
-        self._show(fresh_work().resolved(found.model), core.ResultCache())
+        fresh = replace(fresh_work().resolved(found.model), statistics=before.statistics)
+        self._show(fresh, core.ResultCache())
         self.keep_soon()
         fix = ("Take it back", lambda: self._take_back(found, before, known))
         gone = f"{core.counted(before.by_hand, 'choice')} by hand and {core.counted(len(known), 'result')} are gone"

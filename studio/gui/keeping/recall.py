@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from studio import core
 from studio.gui.keeping.shelf import RESULTS, RESULTS_SCHEMA, WORK, Entry, Shelf
 from studio.gui.keeping.work import NO_RULES, Encoder, NewerError, Work, decode
-from studio.gui.layers.choices import BY_PLAN, CODES, Edits, Names, PlanState
+from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Edits, Names, PlanState
 from studio.gui.shell.cards import Message
+from studio.gui.shell.faults import message_of
 from studio.gui.shell.specs import keys_of
 
 Known = tuple[core.Choice, tuple[str, ...], core.LayerResult]
@@ -54,11 +55,14 @@ class Found:
 Steps = Generator[Found | None, None, None]
 
 
-def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None) -> Steps:
+def opening(
+    path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None, statistics: Path | None = None
+) -> Steps:
     """Open a checkpoint; yields None where it may be stopped, and at last what is found.
 
-    `work` is what was done in this window when the same is read again, `held` the entry that this window writes.
-    Raises CheckpointError, and PlanError when `work` does not fit any more.
+    `work` is what was done in this window when the same is read again, `held` the entry that this window writes,
+    `statistics` a file to use instead of the one used before. Raises CheckpointError, and PlanError when `work` does
+    not fit any more.
     """
     model = core.open_model(path)
     names = [layer.name for layer in model.layers]
@@ -69,7 +73,7 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
         if (exported := core.exported(model)) is not None:
             _show_as_exported(found, exported)
         else:
-            yield from _recall(found, shelf, held)
+            yield from _recall(found, shelf, held, statistics)
         if work is not None or found.work.now.rules is NO_RULES:
             found.work = found.work.resolved(model)
         core.prepare_estimates()
@@ -82,28 +86,62 @@ def opening(path: Path, shelf: Shelf | None, held: Entry | None, work: Work | No
 def _show_as_exported(found: Found, exported: core.Exported) -> None:
     """The formats that an export holds, and the errors that its manifest states; nothing of it is kept elsewhere."""
     names = Names([choice.layer.name for choice in exported.choices])
-    codes = np.array([CODES[choice.format] if choice.recipe else BY_PLAN for choice in exported.choices], np.int8)
+    chosen = [
+        (CODES[one.format], METHOD_CODES[one.method]) if one.recipe else (BY_PLAN, BY_PLAN) for one in exported.choices
+    ]
+    codes, methods = np.array(chosen, np.int8).reshape(-1, 2).T
     plan = core.Plan((), title="As it was exported", exponent=exported.exponent)
     found.exported, found.asked = exported, None
-    found.work = Work((PlanState(plan, NO_RULES, Edits(names, codes)),))
+    found.work = Work((PlanState(plan, NO_RULES, Edits(names, codes, methods)),))
     results = {result.name: result for result in exported.results}
     for choice in exported.choices:
         if choice.recipe:
             found.results.add(choice, (), results[choice.layer.name])
 
 
-def _recall(found: Found, shelf: Shelf | None, held: Entry | None) -> Iterator[None]:
+def _recall(found: Found, shelf: Shelf | None, held: Entry | None, statistics: Path | None) -> Iterator[None]:
     if shelf is not None:
         _find_entry(found, shelf, held)
-    if (entry := found.entry) is None:
-        return
-    if found.asked is None:
+    entry = found.entry
+    if entry is not None and found.asked is None:
         _recall_work(found, entry)
-    elif entry is not held and entry.is_held:
+    elif entry is not None and entry is not held and entry.is_held:
         found.notes += replaced(entry, b"")
     yield None
-    yield from _recall_results(found, entry, tidy=entry.is_held and entry is not held)
-    found.recalled = found.recalled or bool(found.known)
+    yield from _use_statistics(found, statistics)
+    if entry is not None:
+        yield from _recall_results(found, entry, tidy=entry.is_held and entry is not held)
+        found.recalled = found.recalled or bool(found.known)
+
+
+def _use_statistics(found: Found, wanted: Path | None) -> Iterator[None]:
+    """Let statistics tell of the inputs of layers: those wanted, or where they can not be read those used before."""
+    before, found.work = found.work.statistics, replace(found.work, statistics="")
+    for path in filter(None, (wanted, Path(before) if before else None)):
+        try:
+            statistics = core.open_statistics(path, found.model)
+            yield None
+            gaps = list(core.gaps(found.model, statistics))
+            found.model = core.with_statistics(found.model, statistics)
+        except core.StudioError as error:
+            found.notes.append(replace(message_of(error, NOT_USED, OTHERWISE), tone="warning"))
+            continue
+        found.lines = core.ResultLines(found.model)
+        found.work = replace(found.work, statistics=str(path.absolute()))
+        if path == wanted:
+            found.notes.append(_in_use(path, found.work.now.plan.method))
+        found.notes += [Message("warning", "Statistics with gaps", f"{gap[:1].upper()}{gap[1:]}.") for gap in gaps]
+        return
+
+
+NOT_USED = "The statistics can not be used"
+OTHERWISE = "Open them where they are now, or gather them again (Run, Calibrate)."
+
+
+def _in_use(path: Path, method: str) -> Message:
+    needs = core.METHODS[method].needs
+    hint = "" if needs else f"The plan's method is {method}, which does not look at them: choose hessian."
+    return Message("good", f"Statistics {core.printable(path.name, 60)} are in use", "Undo and results stay.", hint)
 
 
 def replaced(entry: Entry, own: bytes) -> list[Message]:

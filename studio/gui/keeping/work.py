@@ -10,9 +10,20 @@ from numpy.typing import NDArray
 
 from studio import core
 from studio.gui.keeping.ranges import numbers_of, ranges
-from studio.gui.layers.choices import BY_PLAN, CODES, FORMAT_NAMES, Edits, Indices, Names, PlanState
+from studio.gui.layers.choices import (
+    BY_PLAN,
+    CODES,
+    FORMAT_NAMES,
+    METHOD_CODES,
+    METHOD_NAMES,
+    Codes,
+    Edits,
+    Indices,
+    Names,
+    PlanState,
+)
 
-SCHEMA = 1
+SCHEMA = 2
 MOST_PLANS = 12
 """Plans that undo can go back to after opening: each is worked out for every layer."""
 
@@ -29,7 +40,8 @@ class NewerError(ValueError):
 class Work:
     """The states of the plan, oldest first; step i, called texts[i], led from states[i] to states[i + 1].
 
-    `at` is the state of now, `saved` the one that a plan file holds, -1 for none. `view` is what `view_state` gave.
+    `at` is the state of now, `saved` the one that a plan file holds, -1 for none. `view` is what `view_state` gave,
+    `statistics` the path of the file that tells of the inputs of layers, "" for none.
     """
 
     states: tuple[PlanState, ...]
@@ -37,6 +49,7 @@ class Work:
     at: int = 0
     saved: int = 0
     view: Mapping[str, Any] = field(default_factory=dict)
+    statistics: str = ""
 
     @property
     def now(self) -> PlanState:
@@ -45,13 +58,13 @@ class Work:
 
     @property
     def by_hand(self) -> int:
-        """How many layers have a format chosen by hand."""
+        """How many layers have something chosen by hand."""
         return len(self.now.edits)
 
     @property
     def is_fresh(self) -> bool:
         """True when there is nothing in it that a person would miss."""
-        return len(self.states) == 1 and not self.by_hand
+        return len(self.states) == 1 and not self.by_hand and not self.statistics
 
     def resolved(self, model: core.Model) -> "Work":
         """The same for the layers of `model`: choices for layers that are gone go, and steps that no longer fit.
@@ -123,7 +136,7 @@ class Encoder:
         steps = list(self._steps(work, plans))
         view = {**work.view, "selection": self._ranges(work.view.get("selection", ()))}
         said = {"schema": SCHEMA, "at": work.at, "saved": work.saved, "plans": [plan.to_json() for plan in plans]}
-        body = _encode({**said, "steps": steps, "view": view})
+        body = _encode({**said, "steps": steps, "view": view, "statistics": work.statistics})
         return f'{body[:-1]},"layers":{self._names}}}\n'.encode()
 
     def _steps(self, work: Work, plans: list[core.Plan]) -> Iterator[dict[str, Any]]:
@@ -137,14 +150,21 @@ class Encoder:
             before = state
 
     def _change(self, before: Edits | None, after: Edits) -> dict[str, Any]:
-        codes = after.codes
-        changed = codes != (before.codes if before is not None else BY_PLAN)
-        chosen = np.unique(codes[changed & (codes != BY_PLAN)]).tolist()
-        found = {FORMAT_NAMES[code]: ranges(np.flatnonzero(changed & (codes == code))) for code in chosen}
-        return {"set": found, "drop": ranges(np.flatnonzero(changed & (codes == BY_PLAN)))}
+        found, drop = _difference(before.codes if before else BY_PLAN, after.codes, FORMAT_NAMES)
+        methods, drop_methods = _difference(before.methods if before else BY_PLAN, after.methods, METHOD_NAMES)
+        how = {"methods": methods, "drop_methods": drop_methods} if methods or drop_methods else {}
+        return {"set": found, "drop": drop, **how}
 
     def _ranges(self, names: Sequence[str]) -> str:
         return ranges(self._index[name] for name in names if name in self._index)
+
+
+def _difference(before: Codes | int, after: Codes, names: Sequence[str]) -> tuple[dict[str, str], str]:
+    """The layers that have something else by hand, by what it is, and those that have nothing any more."""
+    changed = after != before
+    chosen = np.unique(after[changed & (after != BY_PLAN)]).tolist()
+    found = {names[code]: ranges(np.flatnonzero(changed & (after == code))) for code in chosen}
+    return found, ranges(np.flatnonzero(changed & (after == BY_PLAN)))
 
 
 def _place(plans: list[core.Plan], plan: core.Plan) -> int:
@@ -180,14 +200,19 @@ def _decoded(said: dict[str, Any]) -> Work:
         raise ValueError(f"state {at} of {len(states)}")
     view["selection"] = names.of(numbers_of(view["selection"], len(names)))
     texts = tuple(str(step["text"]) for step in said["steps"][1:])
-    return Work(tuple(states), texts, at, saved, view)
+    return Work(tuple(states), texts, at, saved, view, str(said.get("statistics", "")))
 
 
 def _changed(edits: Edits, step: Mapping[str, Any]) -> Edits:
     count = len(edits.codes)
     found = edits.changed(numbers_of(step["drop"], count), BY_PLAN)
+    found = found.with_methods(numbers_of(step.get("drop_methods", ""), count), BY_PLAN)
     for value, numbers in step["set"].items():
         if value not in CODES:
             raise ValueError(f"unknown format {value}")
         found = found.changed(numbers_of(numbers, count), CODES[value])
+    for value, numbers in step.get("methods", {}).items():
+        if value not in core.METHODS:
+            raise ValueError(f"unknown method {value}")
+        found = found.with_methods(numbers_of(numbers, count), METHOD_CODES[value])
     return found

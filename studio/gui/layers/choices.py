@@ -12,7 +12,12 @@ from studio import core
 Indices = NDArray[np.int64]
 FORMAT_NAMES = (*core.FORMATS, core.KEEP)
 CODES = {name: code for code, name in enumerate(FORMAT_NAMES)}
+METHOD_NAMES = (*core.METHODS, "")
+METHOD_CODES = {name: code for code, name in enumerate(METHOD_NAMES)}
+"""The last, "", is that of kept layers, and what `BY_PLAN` stands for."""
+
 BY_PLAN = -1
+Codes = NDArray[np.int8]
 
 
 class Names(Sequence[str]):
@@ -51,34 +56,51 @@ class Names(Sequence[str]):
 
 
 class Edits(Mapping[str, str]):
-    """Formats chosen by hand instead of the plan's, name -> format; held as a number per layer."""
+    """What is chosen by hand instead of the plan: name -> "format", "format/method" or "/method".
 
-    def __init__(self, names: Names, codes: NDArray[np.int8] | None = None) -> None:
+    codes, methods: int8, a number per layer, index into `FORMAT_NAMES` and `METHOD_NAMES`, or `BY_PLAN`.
+    """
+
+    def __init__(self, names: Names, codes: Codes | None = None, methods: Codes | None = None) -> None:
         self._names = names
         self.codes = np.full(len(names), BY_PLAN, np.int8) if codes is None else codes
+        self.methods = np.full(len(names), BY_PLAN, np.int8) if methods is None else methods
 
     def __getitem__(self, name: str) -> str:
-        code = int(self.codes[self._names.place_of[name]])
-        if code == BY_PLAN:
+        place = self._names.place_of[name]
+        code, method = int(self.codes[place]), int(self.methods[place])
+        if code == method == BY_PLAN:
             raise KeyError(name)
-        return FORMAT_NAMES[code]
+        return core.choice_text("" if code == BY_PLAN else FORMAT_NAMES[code], METHOD_NAMES[method])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names.of(np.flatnonzero(self.codes != BY_PLAN)))
+        return iter(self._names.of(np.flatnonzero(self.mask)))
 
     def __len__(self) -> int:
-        return int((self.codes != BY_PLAN).sum())
+        return int(self.mask.sum())
 
-    def changed(self, indices: Indices, codes: NDArray[np.int8] | int) -> "Edits":
-        """The same, but for these layers."""
-        other = self.codes.copy()
-        other[indices] = codes
-        return Edits(self._names, other)
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Which layers have something chosen by hand."""
+        chosen: NDArray[np.bool_] = (self.codes != BY_PLAN) | (self.methods != BY_PLAN)
+        return chosen
+
+    def same(self, other: "Edits") -> bool:
+        """True when both choose the same."""
+        return np.array_equal(self.codes, other.codes) and np.array_equal(self.methods, other.methods)
+
+    def changed(self, indices: Indices, codes: Codes | int) -> "Edits":
+        """The same, but for the formats of these layers."""
+        return Edits(self._names, _replaced(self.codes, indices, codes), self.methods)
+
+    def with_methods(self, indices: Indices, methods: Codes | int) -> "Edits":
+        """The same, but for the methods of these layers."""
+        return Edits(self._names, self.codes, _replaced(self.methods, indices, methods))
 
     def moved(self, names: Names, places: Indices) -> "Edits":
         """The same for the layers called `names`, whose places among those of now are `places`, -1 for new ones."""
-        codes = np.append(self.codes, np.int8(BY_PLAN))
-        return Edits(names, codes[places])
+        codes, methods = (np.append(one, np.int8(BY_PLAN))[places] for one in (self.codes, self.methods))
+        return Edits(names, codes, methods)
 
     @property
     def names(self) -> Names:
@@ -86,9 +108,15 @@ class Edits(Mapping[str, str]):
         return self._names
 
 
+def _replaced(codes: Codes, indices: Indices, by: Codes | int) -> Codes:
+    other = codes.copy()
+    other[indices] = by
+    return other
+
+
 @dataclass(frozen=True, eq=False)
 class PlanState:
-    """A plan, the rule of it that decides for each layer (-1: none), and the formats chosen by hand instead."""
+    """A plan, the rule of it that decides for each layer (-1: none), and what is chosen by hand instead."""
 
     plan: core.Plan
     rules: NDArray[np.int32]
@@ -97,7 +125,7 @@ class PlanState:
     def same(self, other: "PlanState") -> bool:
         """True when both choose the same."""
         same_rules = self.plan == other.plan and np.array_equal(self.rules, other.rules)
-        return same_rules and np.array_equal(self.edits.codes, other.edits.codes)
+        return same_rules and self.edits.same(other.edits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +170,19 @@ class Chooser:
 
     def choose(self, state: PlanState) -> Choices:
         """What a state of the plan chooses for each layer."""
-        rules, codes = state.rules.astype(np.int64) + 1, state.edits.codes.astype(np.int64) + 1
-        key = (self._alike * (len(state.plan.rules) + 1) + rules) * (len(FORMAT_NAMES) + 1) + codes
+        key, edits = self._alike, state.edits
+        parts = (state.rules, state.plan.rules), (edits.codes, FORMAT_NAMES), (edits.methods, METHOD_NAMES)
+        for numbers, known in parts:
+            key = key * (len(known) + 1) + numbers + 1
         _, first, which = np.unique(key, return_index=True, return_inverse=True)
         return self._choices([self._sample(state, index) for index in first.tolist()], which)
 
     def _sample(self, state: PlanState, index: int) -> core.Choice:
-        layer, code = self._layers[index], int(state.edits.codes[index])
+        plan, layer, code = state.plan, self._layers[index], int(state.edits.codes[index])
+        method = METHOD_NAMES[state.edits.methods[index]]
         if code == BY_PLAN:
-            return core.choose_by_rule(state.plan, int(state.rules[index]), layer)
-        return core.choose_format(layer, FORMAT_NAMES[code], state.plan.exponent)
+            return core.choose_by_rule(plan, int(state.rules[index]), layer, method)
+        return core.choose_format(layer, FORMAT_NAMES[code], plan.exponent, method or plan.method)
 
     def take(self, choices: Sequence[core.Choice]) -> Choices:
         """Choices that were made elsewhere, for the same layers."""

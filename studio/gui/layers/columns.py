@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
-from studio.gui.layers.choices import FORMAT_NAMES, Indices
+from studio.gui.layers.choices import FORMAT_NAMES, METHOD_NAMES, Indices
 from studio.gui.layers.store import DONE, FAILED, KEPT, SIGNS, STATES, LayerStore
 
 Values = NDArray[Any] | Sequence[Any]
+NO_METHOD = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ def _smallest(values: NDArray[np.float64], form: str) -> str:
 
 def _head_format(store: LayerStore, members: Indices) -> str:
     used = {FORMAT_NAMES[code] for code in np.unique(store.codes[members])} - {core.KEEP} or {core.KEEP}
+    return used.pop() if len(used) == 1 else "mixed"
+
+
+def _head_method(store: LayerStore, members: Indices) -> str:
+    used = {METHOD_NAMES[code] for code in np.unique(store.methods[members])} - {""} or {NO_METHOD}
     return used.pop() if len(used) == 1 else "mixed"
 
 
@@ -143,6 +149,18 @@ COLUMNS: tuple[Column, ...] = (
         lambda s, i: s.format_of(i),
         lambda s: s.formats,
         _head_format,
+        right=False,
+        ascending=True,
+    ),
+    Column(
+        "method",
+        "Method",
+        "How codes are chosen. Alt and a digit change it.",
+        9,
+        lambda s, i: s.method_of(i) or NO_METHOD,
+        lambda s: s.methods,
+        _head_method,
+        raw=lambda s: s.method_names,
         right=False,
         ascending=True,
     ),

@@ -1,7 +1,8 @@
 """Document: the checkpoint that is open, what is chosen for it, what is known of it, and what is selected."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,20 @@ from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.layers.by_name import ByName
-from studio.gui.layers.choices import BY_PLAN, CODES, Choices, Chooser, Edits, Indices, PlanState
+from studio.gui.layers.choices import (
+    BY_PLAN,
+    CODES,
+    METHOD_CODES,
+    METHOD_NAMES,
+    Choices,
+    Chooser,
+    Edits,
+    Indices,
+    PlanState,
+)
 from studio.gui.layers.history import History, PlanHistory
 from studio.gui.layers.known import Known
+from studio.gui.layers.method_words import method_lines
 from studio.gui.layers.store import DONE, KEPT, QUEUED, RUNNING, LayerStore
 
 _NONE: Indices = np.zeros(0, np.int64)
@@ -62,6 +74,7 @@ class Document(QObject):
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
         self.exported: core.Exported | None = None
+        self.statistics: Path | None = None
         self.warning_line = 0.12
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
@@ -71,18 +84,20 @@ class Document(QObject):
         groups: core.ScaleGroups,
         state: PlanState,
         exported: core.Exported | None = None,
+        statistics: Path | None = None,
     ) -> None:
         """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown.
 
-        exported: what an export of ours says of itself; nothing of it can be chosen otherwise.
+        exported: what an export of ours says of itself; nothing of it can be chosen otherwise. statistics: the file
+        that tells the layers of `model` of their inputs.
         """
         if self.model is not model:
             self.close_model()
         self._clear()
-        self.model, self._groups, self.exported = model, groups, exported
+        self.model, self._groups, self.exported, self.statistics = model, groups, exported, statistics
         self._chooser = Chooser(model.layers)
         self.state = state
-        self.choices = self._chooser.choose(self.state)
+        self.choices = self._chooser.take(exported.choices) if exported else self._chooser.choose(self.state)
         self._marks = groups.marks(self.choices.tiered)
         self.store = LayerStore(model, self.choices)
         if exported is not None:
@@ -97,7 +112,7 @@ class Document(QObject):
         self._clear()
         if self.model is not None:
             self.close_files(self.model)
-            self.model = self.exported = None
+            self.model = self.exported = self.statistics = None
 
     def _clear(self) -> None:
         self.undo.clear()
@@ -118,7 +133,16 @@ class Document(QObject):
 
     def hand_rules(self) -> tuple[core.Rule, ...]:
         """The choices made by hand, as rules."""
-        return core.hand_rules(self.state.edits, self.store.names)
+        return core.hand_rules(dict(self._hand_choices()), self.store.names)
+
+    def _hand_choices(self) -> Iterator[tuple[str, str]]:
+        """What is chosen by hand, with the plan's format where only the method is; a kept layer has no method."""
+        edits, store = self.state.edits, self.store
+        quantized = store.methods != METHOD_CODES[""]
+        for name in store.names.of(np.flatnonzero((edits.codes != BY_PLAN) | (edits.mask & quantized))):
+            format_name, _, method = edits[name].partition("/")
+            chosen = format_name or store.format_of(store.index[name])
+            yield name, core.choice_text(chosen, "" if chosen == core.KEEP else method)
 
     def set_format(self, names: Sequence[str], format_name: str) -> None:
         """Choose a format for layers, or "keep"; one step of undo."""
@@ -126,21 +150,32 @@ class Document(QObject):
 
     def set_format_at(self, indices: Indices, format_name: str) -> None:
         """Choose a format for the layers at these places, or "keep"; one step of undo."""
-        one, many = len(indices) == 1, core.counted(len(indices), "layer")
-        shown = core.printable(self.store.names[int(indices[0])]) if one else many
-        self._edit(indices, CODES[format_name], f"{format_name} for {shown}")
+        self._edit(self.state.edits.changed(indices, CODES[format_name]), f"{format_name} for {self._called(indices)}")
 
-    def set_formats(self, formats: Mapping[str, str], text: str) -> None:
-        """Choose a format for each layer named; one step of undo."""
-        codes = np.array([CODES[name] for name in formats.values()], np.int8)
-        self._edit(self.store.names.places(list(formats)), codes, text)
+    def set_method_at(self, indices: Indices, method: str) -> None:
+        """Choose a method for the layers at these places; their formats stay as they are. One step of undo."""
+        edits = self.state.edits.with_methods(indices, METHOD_CODES[method])
+        self._edit(edits, f"{method} for {self._called(indices)}")
 
-    def reset_formats(self, names: Iterable[str]) -> None:
+    def _called(self, indices: Indices) -> str:
+        one = len(indices) == 1
+        return core.printable(self.store.names[int(indices[0])]) if one else core.counted(len(indices), "layer")
+
+    def set_choices(self, choices: Mapping[str, str], text: str) -> None:
+        """Choose "format" or "format/method" for each layer named; one step of undo."""
+        said = [one.partition("/") for one in choices.values()]
+        codes = np.array([CODES[format_name] for format_name, _, _ in said], np.int8)
+        methods = np.array([METHOD_CODES[method] if method else BY_PLAN for _, _, method in said], np.int8)
+        places = self.store.names.places(list(choices))
+        self._edit(self.state.edits.changed(places, codes).with_methods(places, methods), text)
+
+    def reset_choices(self, names: Iterable[str]) -> None:
         """Go back to what the plan says for layers."""
-        self._edit(self.store.names.places(list(names)), BY_PLAN, "back to the plan")
+        places = self.store.names.places(list(names))
+        self._edit(self.state.edits.changed(places, BY_PLAN).with_methods(places, BY_PLAN), "back to the plan")
 
-    def _edit(self, indices: Indices, codes: NDArray[np.int8] | int, text: str) -> None:
-        self._push(text, PlanState(self.state.plan, self.state.rules, self.state.edits.changed(indices, codes)))
+    def _edit(self, edits: Edits, text: str) -> None:
+        self._push(text, PlanState(self.state.plan, self.state.rules, edits))
 
     def set_plan(self, plan: core.Plan, text: str, *, by_hand: bool = False) -> None:
         """Follow another plan; choices by hand stay with `by_hand`, else undo brings them back. Raises PlanError."""
@@ -187,6 +222,19 @@ class Document(QObject):
             else:
                 self.store.set_results(shelf, members)
 
+    def wanted_method(self, index: int) -> str:
+        """The method asked for a layer by hand, by its rule or by the plan; it may come to another one."""
+        state = self.state
+        by_hand, rule = METHOD_NAMES[state.edits.methods[index]], int(state.rules[index])
+        by_rule = state.plan.rules[rule].method if rule >= 0 and state.edits.codes[index] == BY_PLAN else ""
+        return by_hand or by_rule or state.plan.method
+
+    def method_lines(self, index: int) -> list[str]:
+        """What the method of a layer that is quantized looks at."""
+        choice = self.choices[index]
+        wanted = choice.method if self.exported else self.wanted_method(index)
+        return method_lines(choice, wanted, self.statistics)
+
     def order(self, names: Iterable[str] | None = None) -> Order:
         """What is left to quantize, among `names` and the layers that share a tensor scale with them."""
         return self.order_for(self.choices, names)
@@ -201,9 +249,23 @@ class Document(QObject):
         peers = ByName(names, indices, lambda i: groups.peers(i, taken))
         return Order(ByName(names, indices, taken.__getitem__), peers)
 
-    def choices_for(self, plan: core.Plan, rules: Sequence[int]) -> Choices:
-        """What a plan chooses for the layers without choices by hand, when these rules of it decide."""
-        return self._chooser.choose(PlanState(plan, np.array(rules, np.int32), Edits(self.store.names)))
+    def choices_for(self, plan: core.Plan, rules: Sequence[int], method: str = "") -> Choices:
+        """What a plan chooses for the layers without choices by hand, when these rules of it decide.
+
+        `method` takes the place of those that plan and rules name.
+        """
+        state = PlanState(plan, np.array(rules, np.int32), Edits(self.store.names))
+        return self._chooser.choose(self._by_method(state, method))
+
+    def choices_by(self, method: str) -> Choices:
+        """What is chosen now, but all of it by this method."""
+        return self._chooser.choose(self._by_method(self.state, method))
+
+    def _by_method(self, state: PlanState, method: str) -> PlanState:
+        if not method:
+            return state
+        edits = state.edits.with_methods(np.arange(len(self.store)), METHOD_CODES[method])
+        return PlanState(state.plan, state.rules, edits)
 
     def order_of(self, choices: Sequence[core.Choice]) -> Order:
         """Everything that these choices quantize, known or not."""

@@ -10,10 +10,11 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
 from studio import core
-from studio.gui.layers.choices import CODES
+from studio.gui.layers.choices import CODES, METHOD_CODES
 from studio.gui.layers.columns import csv_of
 from studio.gui.layers.document import Document
 from studio.gui.layers.layer_view import LayerView
+from studio.gui.layers.method_words import why_not
 from studio.gui.layers.store import FAILED
 from studio.gui.shell.ask import ask_file, ask_folder, ask_save
 from studio.gui.shell.cards import Message
@@ -59,14 +60,32 @@ class Editing(QObject):
             shown = core.printable(store.names[first]) if len(misfits) == 1 else many
             self.told.emit(Message("info", shown, store.reason_of(first)))
 
+    def set_method(self, name: str) -> None:
+        """Choose a method for the selection; say so where it comes to another one."""
+        document, store, chosen = self._document, self._document.store, self._document.selected_indices
+        if not len(chosen):
+            return
+        document.set_method_at(chosen, name)
+        others = chosen[store.methods[chosen] != METHOD_CODES[name]]
+        if len(others):
+            first = int(others[0])
+            kept = store.method_of(first) == ""
+            why = "It is kept as it is." if kept else why_not(document.choices[first], name)
+            many = f"{core.counted(len(others), 'layer')} of {len(chosen):,} take no {name}"
+            one = f"{core.printable(store.names[first])} takes no {name}"
+            self.told.emit(Message("info", one if len(chosen) == 1 else many, why))
+
     def reset_format(self) -> None:
         """What the plan says for the selection."""
-        self._document.reset_formats(self._document.selection)
+        self._document.reset_choices(self._document.selection)
 
     def set_preset(self, name: str) -> None:
-        """Follow a preset, with the format of now; choices by hand stay."""
-        plan = core.preset(name).with_format(self._document.state.plan.format)
-        self._follow(plan.with_exponent(self._document.state.plan.exponent), f"preset {name}")
+        """Follow a preset, with the format and method of now; choices by hand stay."""
+        self._follow(_adapted(core.preset(name), self._document.state.plan), f"preset {name}")
+
+    def set_plan_method(self, name: str) -> None:
+        """Another method for all layers that the plan quantizes; choices by hand stay."""
+        self._follow(self._document.state.plan.with_method(name), f"{name} for the plan")
 
     def set_plan_format(self, name: str) -> None:
         """Another format for all layers that the plan quantizes; choices by hand stay."""
@@ -80,7 +99,7 @@ class Editing(QObject):
             return
         if edits := list(self._document.state.edits):
             who = f"{core.counted(len(edits), 'layer')} {'keeps' if len(edits) == 1 else 'keep'}"
-            fix = ("Give them up", lambda: self._document.reset_formats(edits))
+            fix = ("Give them up", lambda: self._document.reset_choices(edits))
             self.told.emit(Message("info", f"{who} what was chosen by hand", fixes=(fix,)))
 
     def save_plan(self) -> None:
@@ -158,13 +177,14 @@ class Editing(QObject):
         if model is None or not (file or _is_preset(plan)):
             return None
         more = {**(options or {}), **_machine_options(self._settings)}
+        more |= {"statistics": str(statistics)} if (statistics := self._document.statistics) else {}
         verb = "quantize" if target else "measure"
         return core.command_line(
             verb, model.path, plan, () if whole else rules, plan_file=file, target=target, options=more
         )
 
     def _file_of(self, plan: core.Plan) -> Path | None:
-        """The file that holds a plan, but for its format and scale rule, which have options of their own."""
+        """The file that holds a plan, but for its format, method and scale rule, which have options of their own."""
         same = (file for file, saved in self._files.items() if _adapted(saved, plan) == plan and file.is_file())
         return next(same, None)
 
@@ -223,7 +243,7 @@ class Editing(QObject):
 
 
 def _adapted(plan: core.Plan, to: core.Plan) -> core.Plan:
-    return plan.with_format(to.format).with_exponent(to.exponent)
+    return plan.with_format(to.format).with_exponent(to.exponent).with_method(to.method)
 
 
 def _is_preset(plan: core.Plan) -> bool:

@@ -20,7 +20,8 @@ EXAMPLES = (
     ("failed", "status:failed"),
 )
 _HELP = """Words are parts of names, all of which must be there; a minus in front leaves out.
-fmt:mxfp8  role:linear  kind:mlp.up_proj  status:failed  dtype:bf16  block:8-15,20  expert:0-7
+fmt:mxfp8  method:hessian  role:linear  kind:mlp.up_proj  status:failed  dtype:bf16
+block:8-15,20  expert:0-7
 err>0.11  size>50MB  bits<5  sigma>8  snr<20  lost>1%  params>1M"""
 
 _EDITING = (

@@ -1,7 +1,7 @@
 """The filter over layers: words, ranges and comparisons, all of which must hold; no Qt.
 
 down_proj -lm_head        part of the name, and not part of it
-fmt:mxfp8 role:linear kind:mlp.up_proj status:failed dtype:bf16
+fmt:mxfp8 method:hessian role:linear kind:mlp.up_proj status:failed dtype:bf16
 block:8-15,20 expert:0-7  blocks, and experts in them
 err>0.11 size>50MB bits<5 sigma>8 snr<20 lost>1% params>1M
 """
@@ -31,6 +31,7 @@ _NUMBERS: dict[str, Callable[[LayerStore], NDArray[np.float64] | NDArray[np.int6
 }
 _TEXTS: dict[str, Callable[[LayerStore], Sequence[str]]] = {
     "fmt": lambda store: store.formats,
+    "method": lambda store: store.method_names,
     "role": lambda store: store.roles,
     "kind": lambda store: store.kinds,
     "dtype": lambda store: [name.lower() for name in store.dtypes],

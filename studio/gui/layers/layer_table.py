@@ -320,6 +320,8 @@ class LayerTable(QAbstractTableModel):
         state = int(store.state[layer])
         about = store.problems.get(layer) or (store.reason_of(layer) if state == KEPT else "") or STATE_HELP[state]
         lines = [name, f"{store.shapes[layer]}  {store.dtypes[layer]}  {store.roles[layer]}"]
+        if key == "method" and state != KEPT:
+            return "\n".join([*lines, *self._document.method_lines(layer)])
         if key == "err" and not math.isnan(store.rel_err[layer]):
             line = self._document.warning_line
             lines.append(

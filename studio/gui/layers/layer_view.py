@@ -20,7 +20,7 @@ ROOMY_COLUMN = KEYS.index("shape")
 _SELECT = QItemSelectionModel.SelectionFlag
 _MORE_THAN_FITS = 40
 SHORTEST_NAME = 0.6
-YIELDING = (("peak", 0.75), ("expert", 1.0), ("block", 1.0), ("shape", 1.0), ("bits", 1.0))
+YIELDING = (("method", 0.65), ("peak", 0.75), ("expert", 1.0), ("block", 1.0), ("shape", 1.0), ("bits", 1.0))
 """Columns shown where that leaves so much of its width to the name, the first ones first, unless the user chose."""
 PLACES = ("block", "expert")
 """What tells layers apart that stand under no head: always there when the table is sorted."""

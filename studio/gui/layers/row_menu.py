@@ -10,9 +10,11 @@ def show_row_menu(parent: QWidget, actions: Actions, place: QPoint) -> QMenu:
     """Show the menu at a place on the screen."""
     menu = QMenu(parent)
     menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    formats = menu.addMenu("Set &format")
-    for spec in actions.in_menu("Format"):
-        formats.addAction(actions[spec.key])
+    for title, name in (("Set &format", "Format"), ("Set &method", "Method")):
+        inner = menu.addMenu(title)
+        inner.setToolTipsVisible(True)
+        for spec in actions.in_menu(name):
+            inner.addAction(actions[spec.key])
     menu.addSeparator()
     for key in ("quantize_selection", "inspect", "compare"):
         menu.addAction(actions[key])

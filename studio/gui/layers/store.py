@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
-from studio.gui.layers.choices import CODES, FORMAT_NAMES, Choices, Indices, Names
+from studio.gui.layers.choices import CODES, FORMAT_NAMES, METHOD_CODES, METHOD_NAMES, Choices, Indices, Names
 from studio.gui.layers.known import FIGURES, Shelf
 from studio.gui.layers.sections import Sections, by_block, by_kind
 
@@ -23,7 +23,7 @@ STATE_HELP = (
     "Waits for its turn.",
     "Is being quantized.",
     "Quantized and measured.",
-    "The format changed since: the numbers are those of the old one.",
+    "Format or method changed since: the numbers are those of the old choice.",
     "Could not be quantized.",
 )
 _NUMBER = re.compile(r"\d+")
@@ -52,7 +52,8 @@ class LayerStore:
 
     counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero), gone
     (rows that became zero): float64, NaN where unknown. blocks, experts: int64, -1 where there is none. state: int8,
-    see `STATES`. codes: int8, index into `FORMAT_NAMES`. results: the `core.LayerResult` of each layer, or None.
+    see `STATES`. codes, methods: int8, index into `FORMAT_NAMES` and `METHOD_NAMES`. results: the `core.LayerResult` of
+    each layer, or None.
     """
 
     def __init__(self, model: core.Model, choices: Choices) -> None:
@@ -73,7 +74,9 @@ class LayerStore:
         self.nbytes_in = np.array([layer.nbytes for layer in layers], np.int64)
         self.nbytes_out = self.nbytes_in.copy()
         self.codes = np.full(len(layers), CODES[core.KEEP], np.int8)
+        self.methods = np.full(len(layers), METHOD_CODES[""], np.int8)
         self._formats: list[str] = []
+        self._method_names: list[str] = []
         self.state = np.zeros(len(layers), np.int8)
         unknown = np.full(len(layers), math.nan)
         self.rel_err, self.snr, self.peak, self.lost, self.gone = (unknown.copy() for _ in range(5))
@@ -111,6 +114,17 @@ class LayerStore:
         """The format of a layer."""
         return FORMAT_NAMES[int(self.codes[index])]
 
+    @property
+    def method_names(self) -> list[str]:
+        """The method of each layer, "" for one that is kept."""
+        if not self._method_names:
+            self._method_names = [METHOD_NAMES[code] for code in self.methods.tolist()]
+        return self._method_names
+
+    def method_of(self, index: int) -> str:
+        """The method of a layer, "" for one that is kept."""
+        return METHOD_NAMES[int(self.methods[index])]
+
     def reason_of(self, index: int) -> str:
         """Why a layer is kept; empty for one that is not."""
         return self._choices.samples[int(self._choices.which[index])].reason
@@ -118,11 +132,12 @@ class LayerStore:
     def set_choices(self, choices: Choices, changed: Indices) -> None:
         """Take over what is chosen, which is new for the layers in `changed`; their sizes follow at once."""
         self._choices = choices
-        self._formats = []
+        self._formats, self._method_names = [], []
         which = choices.which[changed]
         nbytes = np.array([sample.nbytes for sample in choices.samples], np.int64)[which]
         counts = self.counts[changed]
         self.codes[changed] = np.array([CODES[sample.format] for sample in choices.samples], np.int8)[which]
+        self.methods[changed] = np.array([METHOD_CODES[sample.method] for sample in choices.samples], np.int8)[which]
         self.nbytes_out[changed] = nbytes
         self.bits[changed] = np.where(counts, 8 * nbytes / np.maximum(counts, 1), math.nan)
         self.squares[changed] = self.errors[changed] = 0.0

@@ -1,4 +1,4 @@
-"""Comparing: the two sides of the compare view: formats, presets, the plan of now, or exported folders."""
+"""Comparing: the two sides of the compare view: the plan, formats, presets, each by any method, or exported folders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,7 +81,8 @@ class Comparing(QObject):
             sides += [(FORMAT + name, f"Everything in {name}") for name in core.FORMATS]
             sides += [(PRESET + name, f"Preset {name}") for name in core.preset_names()]
         sides += list(self._exports.items())
-        self._view.set_sides([*sides, (CHOOSE, "An exported folder …")])
+        sides.append((CHOOSE, "An exported folder …"))
+        self._view.set_sides(sides, by_method=not self._document.exported)
 
     # from a request to its comparison
 
@@ -134,7 +135,10 @@ class Comparing(QObject):
             if ending == "failed":
                 self.told.emit(message_of(error, "This can not be compared"))
             both = zip(plans, found, strict=False) if ending == "finished" else ()
-            choices = [self._document.choices_for(plan, rules) for plan, rules in both]
+            choices = [
+                self._document.choices_for(plan, rules, method_of(key))
+                for key, (plan, rules) in zip(keys, both, strict=False)
+            ]
             self._take(request, request.choices, dict(zip(keys, choices, strict=False)), ending)
 
         self._answers.ask("choices", lambda: tasks.deciding(model, plans), answer)
@@ -239,21 +243,37 @@ class Comparing(QObject):
         return Order({}, {}) if key in request.read else self._document.order_for(self._choices(request, key))
 
     def _choices(self, request: _Request, key: str) -> Sequence[core.Choice]:
-        return self._document.choices if key == PLAN else request.choices[key]
+        if key == PLAN:
+            return self._document.choices
+        if side_of(key) == PLAN and key not in request.choices:
+            request.choices[key] = self._document.choices_by(method_of(key))
+        return request.choices[key]
 
     def _plan(self, key: str) -> core.Plan:
-        plan = self._document.state.plan
-        if key.startswith(FORMAT):
-            return plan.with_format(key.removeprefix(FORMAT))
-        return core.preset(key.removeprefix(PRESET)).with_format(plan.format)
+        plan, side = self._document.state.plan, side_of(key)
+        if side.startswith(FORMAT):
+            return plan.with_format(side.removeprefix(FORMAT))
+        return core.preset(side.removeprefix(PRESET)).with_format(plan.format).with_method(plan.method)
 
     def _results(self, request: _Request, key: str) -> Results:
         return request.read[key] if key in request.read else self._document.results_for(self._choices(request, key))
 
     def _title(self, key: str) -> str:
         titles = {PLAN: "this export" if self._document.exported else "plan", **self._exports}
-        return titles.get(key, key.partition(":")[2])
+        side, method = side_of(key), method_of(key)
+        title = titles.get(side, side.partition(":")[2])
+        return f"{title} by {method}" if method else title
 
-    def _apply(self, formats: dict[str, str]) -> None:
-        if formats:
-            self._document.set_formats(formats, f"B for {core.counted(len(formats), 'layer')}")
+    def _apply(self, choices: dict[str, str]) -> None:
+        if choices:
+            self._document.set_choices(choices, f"B for {core.counted(len(choices), 'layer')}")
+
+
+def side_of(key: str) -> str:
+    """The key of a side without the method that is chosen for it; paths of exports hold slashes of their own."""
+    return key if key.startswith(EXPORT) else key.partition("/")[0]
+
+
+def method_of(key: str) -> str:
+    """The method that is chosen for a side, "" for the planned one."""
+    return "" if key.startswith(EXPORT) else key.partition("/")[2]

@@ -73,14 +73,14 @@ class Details(QObject):
             self.show_detail(name)
 
     def show_detail(self, name: str, other: str | None = None) -> None:
-        """Show one layer closer, in every view that can; `other`: the format beside its own, "" for none."""
+        """Show one layer closer, in every view that can; `other`: what to show beside it, see `InspectorView`."""
         store = self._document.store
         if name not in store.index:
             return
         self._other = self._other if other is None else other
         choice = self._choice(name)
         result = self._document.valid_result(name) if choice.recipe else None
-        beside = core.choose_format(choice.layer, self._other) if self._other and not self._document.exported else None
+        beside = self._beside(choice) if self._other and not self._document.exported else None
         about = (name, choice.recipe, beside.recipe if beside else None, result)
         if about in self._seen:
             self._drop("detail")
@@ -97,6 +97,14 @@ class Details(QObject):
         """What is chosen for a layer; an exported one is looked at as it is, since its codes can not get worse."""
         choice = self._document.choices[self._document.store.index[name]]
         return replace(choice, recipe=None, reason="as it was exported") if self._document.exported else choice
+
+    def _beside(self, choice: core.Choice) -> core.Choice:
+        """The choice that is shown as B: what it does not name is as it is chosen for the layer, or as planned."""
+        document, plan = self._document, self._document.state.plan
+        format_name, _, method = self._other.partition("/")
+        own = choice.format if choice.recipe else plan.format
+        wanted = method or document.wanted_method(document.store.index[choice.layer.name])
+        return core.choose_format(choice.layer, format_name or own, plan.exponent, wanted)
 
     def _remember(self, about: object, detail: core.LayerDetail) -> None:
         self._seen[about] = detail

@@ -156,6 +156,8 @@ def style_sheet(theme: Theme) -> str:
     QGroupBox {{ border: 1px solid {theme.border}; border-radius: 6px; margin-top: {theme.font_px}px; padding: 8px; }}
     QGroupBox::title {{ subcontrol-origin: margin; left: 10px; color: {theme.muted}; }}
     QLabel[muted="true"] {{ color: {theme.muted}; }}
+    QToolButton[chip="true"] {{ color: {theme.muted}; font-size: {small}px; padding: 0 6px; }}
+    QToolButton[chip="true"]::menu-indicator {{ image: none; }}
     QLabel[small="true"] {{ color: {theme.muted}; font-size: {small}px; }}
     QLabel[title="true"] {{ font-size: {round(theme.font_px * 1.25)}px; font-weight: 600; }}
     QLabel[hero="true"] {{ font-size: {round(theme.font_px * 2.1)}px; font-weight: 300; }}

@@ -33,9 +33,14 @@ class Availability:
         ends = self._runs.active or self._details.active or bool(self._opening.reason)
         return {
             "idle": self._busy(),
-            "running": "" if self._runs.active else NOTHING_RUNS,
+            "pausable": self._unpausable(),
             "stoppable": "" if ends else NOTHING_RUNS,
         }
+
+    def _unpausable(self) -> str:
+        if not self._runs.active:
+            return NOTHING_RUNS
+        return "" if self._runs.pausable else "a model that runs in a process of its own can not wait"
 
     def _of_checkpoint(self, model: core.Model) -> dict[str, str]:
         document, store, opening = self._document, self._document.store, self._opening.reason
@@ -48,6 +53,8 @@ class Availability:
         return {
             "open": "",
             "editable": fixed,
+            "guidable": stopped or fixed,
+            "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,
             "pending": stopped or ("" if left else "everything is done" if chosen else "every layer is kept"),

@@ -1,6 +1,7 @@
 """Checkpoints: which checkpoint is open: opening, reading again, starting afresh, closing, leaving."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
@@ -13,7 +14,7 @@ from studio.gui.keeping.keeping import Keeping
 from studio.gui.keeping.words import AFRESH, PICKED_UP
 from studio.gui.pages.details import Details
 from studio.gui.pages.workspace import Workspace
-from studio.gui.shell.ask import confirm
+from studio.gui.shell.ask import ask_file, confirm
 from studio.gui.shell.cards import Card, Message
 from studio.gui.shell.main_window import MainWindow
 from studio.gui.shell.session import Session
@@ -49,15 +50,18 @@ class Checkpoints(QObject):
     def open(self, path: Path) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
         model = self._document.model
-        if self._runs.active:
-            hint = f"Cancel it ({keys_of('stop')}) or wait, then open the other checkpoint."
-            self.told.emit(Message("warning", "Work is still running", hint=hint))
-        elif path == self._opening.path:
+        if path == self._opening.path or not self._may_open():
             return
-        elif model is not None and model.path == path:
+        if model is not None and model.path == path:
             self._open(path)
         else:
             self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
+
+    def _may_open(self) -> bool:
+        if self._runs.active:
+            hint = f"Cancel it ({keys_of('stop')}) or wait, then open the other one."
+            self.told.emit(Message("warning", "Work is still running", hint=hint))
+        return not self._runs.active
 
     def unless_lost(self, question: str, yes: str, proceed: Callable[[], object]) -> None:
         """Proceed at once, or, where a plan would go that is neither saved nor kept, when the user agrees."""
@@ -69,12 +73,15 @@ class Checkpoints(QObject):
         text = f"The plan is not saved.{held} Save it with {keys_of('save_plan')}."
         confirm(self._window, question, text, f"{yes} without saving", proceed)
 
-    def _open(self, path: Path) -> None:
+    def _open(self, path: Path, statistics: Path | None = None, *, bare: bool = False) -> None:
+        """Open a checkpoint, with `statistics` where they are given; `bare`: without those used before."""
         keeping = self._keeping
         keeping.keep_now()  # it may be the same checkpoint by another path
         self._former = list(self._window.cards.shown)
         shelf, held, work = keeping.shelf_in_use, keeping.held, keeping.work() if self._is_open(path) else None
-        self._opening.open(path, lambda: recall.opening(path, shelf, held, work))
+        if work is not None and bare:
+            work = replace(work, statistics="")
+        self._opening.open(path, lambda: recall.opening(path, shelf, held, work, statistics))
 
     def _is_open(self, path: Path) -> bool:
         return self._document.model is not None and self._document.model.path == path
@@ -90,6 +97,19 @@ class Checkpoints(QObject):
         """Read the headers again; plan, undo and view stay, and choices by hand where their layers still are."""
         if self._document.model is not None:
             self.open(self._document.model.path)
+
+    def use_statistics(self, statistics: Path | None) -> None:
+        """Let a file tell of the inputs of layers, or None; the checkpoint is read again, plan, undo and view stay."""
+        model = self._document.model
+        if model is not None and self._may_open():
+            self._open(model.path, statistics, bare=statistics is None)
+
+    def ask_statistics(self) -> None:
+        """Ask for a file of statistics, and use it."""
+        model = self._document.model
+        assert model is not None
+        kinds = "Statistics (*.safetensors *.gguf *.dat *.imatrix);;All files (*)"
+        ask_file(self._window, "Open statistics", kinds, self.use_statistics, model.folder)
 
     def close(self) -> None:
         """Back to the welcome page; what goes on is stopped first."""

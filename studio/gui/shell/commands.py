@@ -154,6 +154,8 @@ class Commands(QObject):
             self.window.machine.setText(f"Opening {path.name} …")
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
             self.studio.editing.read_plan(path)
+        elif is_statistics(path) and self.studio.document.model:
+            self.studio.checkpoints.use_statistics(path)
         else:
             self.studio.open(path.parent if path.name.endswith(".index.json") else path)
 
@@ -281,6 +283,12 @@ class Commands(QObject):
         if self.studio is not None:
             self.studio.close()
         self.compute.close()
+
+
+def is_statistics(path: Path) -> bool:
+    """True for a file that is named as files of statistics are."""
+    name = path.name.lower()
+    return name.endswith((".statistics.safetensors", ".dat")) or "imatrix" in name
 
 
 Handlers = dict[str, Callable[[], Any]]

@@ -39,4 +39,6 @@ def for_window(hint: str) -> str:
     """A hint that was written for the command line, in the words of the window."""
     for option, words in _HINTS.items():
         hint = hint.replace(option, words)
+    if hint.startswith("pip "):
+        hint = f"Install what runs models: {hint}"
     return hint[:1].upper() + hint[1:] + ("." if hint and not hint.endswith(".") else "")

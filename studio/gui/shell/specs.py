@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from PySide6.QtGui import QKeySequence
 
-MENUS = ("File", "Edit", "Select", "Run", "Format", "View", "Help")
+MENUS = ("File", "Edit", "Select", "Run", "Format", "Method", "View", "Help")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,13 @@ _FILE = (
         rule=True,
     ),
     Spec("load_plan", "&Load plan…", "Choose as a saved plan says.", ("Ctrl+L",), when="editable"),
+    Spec(
+        "open_statistics",
+        "Open stat&istics…",
+        "What running the model on text told about the inputs of its layers.",
+        when="guidable",
+    ),
+    Spec("drop_statistics", "Use &no statistics", "Choose codes without them.", when="statistics"),
     Spec(
         "export",
         "&Export…",
@@ -166,7 +173,7 @@ _RUN = (
         "Wait; what is done stays.",
         ("Ctrl+P",),
         icon="pause",
-        when="running",
+        when="pausable",
         checkable=True,
         title="Pause",
     ),
@@ -178,6 +185,13 @@ _RUN = (
         icon="stop",
         when="stoppable",
         title="Cancel",
+    ),
+    Spec(
+        "calibrate",
+        "&Calibrate…",
+        "Run the model on text and gather statistics of the inputs of its layers.",
+        when="guidable",
+        rule=True,
     ),
     Spec("retry", "&Retry failed", "Quantize the layers that failed once more.", icon="retry", when="failed"),
 )
@@ -245,3 +259,11 @@ def format_specs(formats: Mapping[str, str]) -> list[Spec]:
     ]
     keep = Spec("format:keep", "&Keep as it is", "Do not quantize the selection.", ("0",))
     return [replace(spec, when="choice", local=True, menu="Format") for spec in (*named[:9], keep)]
+
+
+def method_specs(methods: Mapping[str, str]) -> list[Spec]:
+    """An action for each method (name -> title) under Alt and its number."""
+    return [
+        Spec(f"method:{name}", name, f"For the selection: {title}.", (f"Alt+{n}",), when="choice", menu="Method")
+        for n, (name, title) in enumerate(methods.items(), 1)
+    ]

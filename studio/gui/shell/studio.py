@@ -9,6 +9,7 @@ from PySide6.QtCore import QByteArray, QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
+from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
@@ -21,6 +22,7 @@ from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
 from studio.gui.layers.plan_bar import PlanBar
 from studio.gui.layers.row_menu import show_row_menu
+from studio.gui.layers.statistics_chip import StatisticsChip
 from studio.gui.pages.answers import Answers
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
@@ -36,7 +38,7 @@ from studio.gui.shell.notices import Notices
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.several import about_several, of_same_layers
-from studio.gui.shell.specs import format_specs
+from studio.gui.shell.specs import format_specs, method_specs
 from studio.gui.shell.status import Status
 from studio.gui.shell.theme import Theme
 from studio.gui.shell.warning_line import WarningLine
@@ -65,6 +67,8 @@ class Studio(QObject):
         self._window, self._settings, self._session, self._compute = window, settings, session, compute
         self._actions = window.actions_of
         for spec in format_specs({name: row.title for name, row in core.FORMATS.items()}):
+            self._actions.add(spec)
+        for spec in method_specs({name: row.title for name, row in core.METHODS.items()}):
             self._actions.add(spec)
         window.fill_menus()
         self._make_parts()
@@ -98,6 +102,8 @@ class Studio(QObject):
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
+        self.calibrating = Calibrating(self.document, self.runs, self.checkpoints.use_statistics, window, self)
+        window.statusBar().insertPermanentWidget(1, StatisticsChip(self.document, self._actions, window))
         self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
         self.notices = Notices(self.runs, self._settings, Bell(window), self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
@@ -107,7 +113,7 @@ class Studio(QObject):
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
         parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
-        for source in (*parts, self.reports, self.keeping, self.checkpoints):
+        for source in (*parts, self.reports, self.keeping, self.checkpoints, self.calibrating):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
             signal.connect(lambda *_: self.changed.emit())
@@ -124,6 +130,7 @@ class Studio(QObject):
         self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
+        self.plan_bar.method_wanted.connect(self.editing.set_plan_method)
         self.workspace.layers.menu_wanted.connect(lambda at: show_row_menu(self.workspace.layers, self._actions, at))
         self.editing.report_wanted.connect(self.reports.write)
         table = self.workspace.layers.table
@@ -139,6 +146,9 @@ class Studio(QObject):
             "reload": self.checkpoints.reload,
             "close": self.checkpoints.close,
             "afresh": self.checkpoints.start_afresh,
+            "open_statistics": self.checkpoints.ask_statistics,
+            "calibrate": self.calibrating.ask,
+            "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
             "undo": self.document.undo.undo,
@@ -163,6 +173,7 @@ class Studio(QObject):
         found |= {name: getattr(editing, name) for name in (*same, *chosen)}
         found |= {page.key: partial(self.workspace.show_page, page.key) for page in PAGES}
         found |= {f"format:{name}": partial(editing.set_format, name) for name in (*core.FORMATS, core.KEEP)}
+        found |= {f"method:{name}": partial(editing.set_method, name) for name in core.METHODS}
         return {**found, "inspect": self._inspect}
 
     def reasons(self) -> dict[str, str]:

@@ -140,7 +140,7 @@ def facts(block: core.BlockDetail) -> str:
     if block.g != 1.0:
         parts.append(f"g {block.g:.4g}")
     error = f"relative error {block.rel_err:.4f}" if math.isfinite(block.rel_err) else "all weights are zero"
-    return ", ".join([block.format, *parts, error])
+    return ", ".join([block.title, *parts, error])
 
 
 def code_text(block: core.BlockDetail, place: int) -> str:

@@ -7,6 +7,7 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -20,10 +21,13 @@ from studio.gui.views.dumbbells import SIDE_SHAPES, Dumbbells
 from studio.gui.views.figure import Figure
 from studio.gui.views.inspector_panels import side_colors
 from studio.gui.views.labels import Entry, Line, tip
+from studio.gui.views.method_box import MethodBox
 from studio.gui.views.view import View
 
 GAIN = 5.0
 _WIDEST, _NARROWEST = 20, 70
+EXPORTED = ("export:", "choose")
+"""Sides that are as they were written, whatever the method."""
 
 
 class CompareView(View):
@@ -31,7 +35,7 @@ class CompareView(View):
 
     Signals:
         sides_wanted(str, str): the keys of A and B; answer with `show_comparison`.
-        apply_wanted(dict): layer name -> format of B, for the layers that gain more than the threshold.
+        apply_wanted(dict): layer name -> format/method of B, for the layers that gain more than the threshold.
         and those of `View`.
     """
 
@@ -39,18 +43,23 @@ class CompareView(View):
     apply_wanted = Signal(dict)
 
     TITLE = "Compare"
-    EMPTY = "Nothing is compared yet.\nChoose A and B above, formats, plans or exported folders, and press Compare."
+    EMPTY = "Nothing is compared yet.\nChoose A and B above: formats, methods, plans, exports; then press Compare."
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.comparison: core.Comparison | None = None
-        self.a_box, self.b_box = self._picker("A"), self._picker("B")
+        self._by_method = True
+        self.pickers = QGridLayout()
+        self.pickers.setSpacing(4)
+        self.pickers.setColumnStretch(1, 1)
+        self.controls.addLayout(self.pickers)
+        (self.a_box, self.a_method), (self.b_box, self.b_method) = self._picker("A"), self._picker("B")
         self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
-    def _picker(self, letter: str) -> QComboBox:
-        box = QComboBox()
+    def _picker(self, letter: str) -> tuple[QComboBox, MethodBox]:
+        box, method = QComboBox(), MethodBox(letter)
         box.setAccessibleName(f"Side {letter}")
         box.setToolTip(f"Side {letter}")
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -58,9 +67,15 @@ class CompareView(View):
         box.setMinimumWidth(_NARROWEST)
         box.activated.connect(lambda _: self.ask())
         box.currentTextChanged.connect(lambda text: box.setToolTip(tip([f"Side {letter}", text])))
-        self.controls.addWidget(QLabel(letter))
-        self.controls.addWidget(box)
-        return box
+        box.currentIndexChanged.connect(lambda _: self._enable(box, method))
+        method.activated.connect(lambda _: self.ask())
+        row = "AB".index(letter)
+        for column, widget in enumerate((QLabel(letter), box, QLabel("by"), method)):
+            self.pickers.addWidget(widget, row, column)
+        return box, method
+
+    def _enable(self, box: QComboBox, method: MethodBox) -> None:
+        method.setEnabled(self._by_method and not str(box.currentData()).startswith(EXPORTED))
 
     def _button(self, text: str, hint: str, run: object) -> QPushButton:
         button = QPushButton(text)
@@ -108,9 +123,10 @@ class CompareView(View):
 
     # What the window calls
 
-    def set_sides(self, sides: Sequence[tuple[str, str]]) -> None:
-        """Fill both pickers with (key, title); what was chosen stays chosen."""
-        for place, box in enumerate((self.a_box, self.b_box)):
+    def set_sides(self, sides: Sequence[tuple[str, str]], *, by_method: bool = True) -> None:
+        """Fill both pickers with (key, title); what was chosen stays chosen. `by_method`: methods may be chosen too."""
+        self._by_method = by_method
+        for place, (box, method) in enumerate(((self.a_box, self.a_method), (self.b_box, self.b_method))):
             before = box.currentData()
             box.blockSignals(True)
             box.clear()
@@ -119,6 +135,7 @@ class CompareView(View):
             found = box.findData(before) if before is not None else -1
             box.setCurrentIndex(found if found >= 0 else min(place, len(sides) - 1))
             box.blockSignals(False)
+            self._enable(box, method)
 
     def choose_sides(self, first: str, second: str) -> None:
         """Let both pickers show what is compared, by the keys of `set_sides`."""
@@ -127,16 +144,16 @@ class CompareView(View):
 
     def ask(self) -> None:
         """Ask for the comparison of the chosen sides."""
-        a, b = self.a_box.currentData(), self.b_box.currentData()
-        if a is not None and b is not None:
+        if self.a_box.currentData() is not None and self.b_box.currentData() is not None:
             self.busy(f"Comparing {self.a_box.currentText()} with {self.b_box.currentText()}…")
-            self.sides_wanted.emit(a, b)
+            self.sides_wanted.emit(_side(self.a_box, self.a_method), _side(self.b_box, self.b_method))
 
     def swap(self) -> None:
         """Let A and B change places."""
-        a, b = self.a_box.currentIndex(), self.b_box.currentIndex()
-        self.a_box.setCurrentIndex(b)
-        self.b_box.setCurrentIndex(a)
+        for first, second in ((self.a_box, self.b_box), (self.a_method, self.b_method)):
+            a, b = first.currentIndex(), second.currentIndex()
+            first.setCurrentIndex(b)
+            second.setCurrentIndex(a)
         self.ask()
 
     def busy(self, text: str) -> None:
@@ -191,7 +208,9 @@ class CompareView(View):
         worth = self.comparison.worth(gain)
         self.apply_button.setText(f"Use B for {core.counted(len(worth), 'layer')}")
         self.apply_button.setEnabled(bool(worth))
-        self.apply_button.setToolTip("" if worth else "No layer gains that much, or both sides use the same format")
+        self.apply_button.setToolTip(
+            "" if worth else "No layer gains that much, or both sides use the same format and method"
+        )
         chosen = set(self.selection)
         rows = [row for row, pair in enumerate(self.comparison.pairs) if pair.name in chosen] if chosen else []
         self.dumbbells.mark(rows, sum(pair.gain > gain for pair in self.comparison.pairs))
@@ -229,8 +248,8 @@ class CompareView(View):
         sign = "+" if pair.nbytes_b >= pair.nbytes_a else "−"
         return [
             core.printable(pair.name),
-            f"A {pair.format_a}: relative error {pair.error_a:.4f}",
-            f"B {pair.format_b}: relative error {pair.error_b:.4f} ({change})",
+            f"A {pair.title_a}: relative error {pair.error_a:.4f}",
+            f"B {pair.title_b}: relative error {pair.error_b:.4f} ({change})",
             f"size {sign}{size}",
         ]
 
@@ -247,7 +266,9 @@ class CompareView(View):
         heads = (
             "layer",
             "format A",
+            "method A",
             "format B",
+            "method B",
             "relative error A",
             "relative error B",
             "gain, %",
@@ -255,7 +276,17 @@ class CompareView(View):
             "bytes B",
         )
         rows = [
-            (p.name, p.format_a, p.format_b, p.error_a, p.error_b, 100 * p.gain, p.nbytes_a, p.nbytes_b)
+            (p.name, *_sides(p), p.error_a, p.error_b, 100 * p.gain, p.nbytes_a, p.nbytes_b)
             for p in (self.comparison.pairs if self.comparison else ())
         ]
         return Figure(self.TITLE, heads, rows)
+
+
+def _side(box: QComboBox, method: MethodBox) -> str:
+    """The key of a side, with the method that is chosen for it."""
+    key = str(box.currentData())
+    return f"{key}/{method.method}" if method.isEnabled() and method.method else key
+
+
+def _sides(pair: core.Pair) -> tuple[str, str, str, str]:
+    return pair.format_a, pair.method_a, pair.format_b, pair.method_b

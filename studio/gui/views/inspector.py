@@ -1,4 +1,4 @@
-"""InspectorView: one layer from its tail down to a single block, in two formats beside each other."""
+"""InspectorView: one layer from its tail down to a single block, in two formats or methods beside each other."""
 
 from typing import Any
 
@@ -22,6 +22,7 @@ from studio.gui.views.inspector_panels import (
     sides,
 )
 from studio.gui.views.labels import Entry
+from studio.gui.views.method_box import MethodBox
 from studio.gui.views.panel import PanelGrid
 from studio.gui.views.view import View
 
@@ -31,11 +32,11 @@ BRIGHTEST = 99.5
 
 
 class InspectorView(View):
-    """A layer closely: A is its chosen format, B another one. Holding the backslash shows B in the place of A.
+    """A layer closely: A as it is chosen, B by another format or method. Holding the backslash shows B in place of A.
 
     Signals:
         block_wanted(str, int, int, int): layer, matrix, row and block of A to look at; answer with `show_block`.
-        other_wanted(str, str): layer, and the format to show as B, "" for none.
+        other_wanted(str, str): layer, and what to show as B: "format", "format/method", "/method", "" for nothing.
         and those of `View`.
     """
 
@@ -53,7 +54,10 @@ class InspectorView(View):
             self.other_box.addItem(f"B: {name}", name)
         self.other_box.setAccessibleName("Format to compare with")
         self.other_box.activated.connect(self._choose_other)
+        self.other_method = MethodBox("B")
+        self.other_method.activated.connect(lambda _: self._want_other())
         self.controls.addWidget(self.other_box)
+        self.controls.addWidget(self.other_method)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.built = self.flipped = False
         self.numbers = "rows"
@@ -99,11 +103,16 @@ class InspectorView(View):
             self.detail_wanted.emit(self.selection[-1])
 
     def results_changed(self) -> None:
-        """Ask again when the layer on show was chosen another format."""
+        """Ask again when the layer on show was chosen another format or method."""
         result = next((r for r in self.results if self.detail and r.name == self.detail.name), None)
-        shown = self.detail.a.format if self.detail and self.detail.a else core.KEEP
-        if result is not None and result.format != shown:
+        if result is not None and self.detail and not self._shows_as_chosen(result):
             self.detail_wanted.emit(result.name)
+
+    def _shows_as_chosen(self, result: core.LayerResult) -> bool:
+        """True when A is what was made of a layer, or what error feedback started from."""
+        side = self.detail.a if self.detail else None
+        method = core.METHODS[result.method].otherwise if _feeds_back(result) else result.method
+        return (side.title if side else core.KEEP) == core.choice_text(result.format, method)
 
     def busy(self, text: str) -> None:
         """Say what is being worked on; an empty text says that it is done."""
@@ -168,7 +177,7 @@ class InspectorView(View):
         first, second = (detail.b, detail.a) if self.flipped and detail.b else (detail.a, detail.b)
         letters = "BA" if self.flipped and detail.b else "AB"
         for panel, side, letter in zip((self.map_a, self.map_b), (first, second), letters, strict=True):
-            panel.show_side(detail, side, top, f"{letter}, {side.format}" if side else "")
+            panel.show_side(detail, side, top, f"{letter}, {side.title}" if side else "")
         self._mark_block()
 
     def show_block(self, block: core.BlockDetail | None) -> None:
@@ -182,9 +191,9 @@ class InspectorView(View):
             self._show_body()
 
     def _shows(self, block: core.BlockDetail | None) -> bool:
-        """True for a block of the layer and format on show."""
+        """True for a block of the layer, format and method on show."""
         detail = self.detail
-        return bool(detail and detail.a and block and (block.layer, block.format) == (detail.name, detail.a.format))
+        return bool(detail and detail.a and block and (block.layer, block.title) == (detail.name, detail.a.title))
 
     def _mark_block(self) -> None:
         block, detail = self.block.block, self.detail
@@ -196,8 +205,14 @@ class InspectorView(View):
     # What the user does
 
     def _choose_other(self) -> None:
+        if not self.other_box.currentData():
+            self.other_method.choose("")
+        self._want_other()
+
+    def _want_other(self) -> None:
         if self.detail is not None:
-            self.other_wanted.emit(self.detail.name, self.other_box.currentData())
+            wanted = core.choice_text(self.other_box.currentData(), self.other_method.method)
+            self.other_wanted.emit(self.detail.name, wanted)
 
     def _want_block_at(self, row: int, column: int) -> None:
         self.setFocus()
@@ -260,18 +275,20 @@ class InspectorView(View):
         facts = (
             f"{shape} {detail.dtype}, σ {detail.sigma:.3g}, largest {sigma_text(reach)}, kurtosis {detail.kurtosis:.3g}"
         )
-        errors = [f"{letter} {side.format} {side.rel_err:.4f}" for letter, side in sides(detail)]
+        errors = [f"{letter} {side.title} {side.rel_err:.4f}" for letter, side in sides(detail)]
         if not detail.a:
             errors.append("kept as it is")
         if detail.a and detail.b and detail.a.rel_err:
             errors[-1] += f" ({detail.b.rel_err / detail.a.rel_err - 1:+.0%})".replace("-", "−")
+        if any(result.name == detail.name and _feeds_back(result) for result in self.results):
+            errors.append("without its error feedback, which takes a run of the model")
         return ", ".join([*errors, facts])
 
     def _legend(self, detail: core.LayerDetail) -> list[Entry]:
         colors = dict(zip("AB", side_colors(self.theme), strict=True))
         hint = ", hold \\ to flip" if detail.a and detail.b else ""
         return [
-            Entry(f"{letter} {side.format}{hint if letter == 'B' else ''}", colors[letter])
+            Entry(f"{letter} {side.title}{hint if letter == 'B' else ''}", colors[letter])
             for letter, side in sides(detail)
         ]
 
@@ -286,15 +303,19 @@ class InspectorView(View):
             return Figure("Tail", ("beyond, sigma", "share of weights"), list(zip(*detail.tail, strict=True)))
         if self.numbers == "codes":
             return _codes(detail)
-        heads = tuple(f"relative error {letter} {side.format}" for letter, side in sides(detail))
+        heads = tuple(f"relative error {letter} {side.title}" for letter, side in sides(detail))
         columns = [side.row_error.tolist() for _, side in sides(detail)]
         return Figure("Rows", ("row", *heads), list(zip(range(detail.rows), *columns, strict=True)) if columns else [])
+
+
+def _feeds_back(result: core.LayerResult) -> bool:
+    return bool(result.method) and core.METHODS[result.method].needs == "factor"
 
 
 def _codes(detail: core.LayerDetail) -> Figure:
     shown = [(letter, side) for letter, side in sides(detail) if side.uses]
     longest = max((side.levels for _, side in shown), key=len, default=())
-    heads = tuple(f"weights {letter} {side.format}" for letter, side in shown)
+    heads = tuple(f"weights {letter} {side.title}" for letter, side in shown)
     rows = [
         (level, *(side.uses[i] if i < len(side.uses) else "" for _, side in shown)) for i, level in enumerate(longest)
     ]

@@ -158,7 +158,7 @@ class CodesPanel(Panel):
         if self._detail is None or place < 0:
             return []
         lines = [
-            f"{letter} {side.format}: {core.counted(side.uses[place], 'weight')} "
+            f"{letter} {side.title}: {core.counted(side.uses[place], 'weight')} "
             f"({side.uses[place] / max(sum(side.uses), 1):.1%})"
             for letter, side in sides(self._detail)
             if place < len(side.uses)
@@ -209,7 +209,7 @@ class RowsPanel(Panel):
         lines = []
         for letter, side in sides(self._detail):
             row = int(side.row_order[rank])
-            lines.append(f"{letter} {side.format}: row {row:,}, relative error {side.row_error[row]:.4f}")
+            lines.append(f"{letter} {side.title}: row {row:,}, relative error {side.row_error[row]:.4f}")
         return [f"rank {rank + 1:,} of {core.counted(self._detail.rows, 'row')}", *lines]
 
     def _picked(self, point: QPointF, _: bool) -> None:

@@ -60,8 +60,8 @@ def test_selecting_a_layer_asks_for_its_detail(show: Show, qtbot: QtBot) -> None
 
 def test_the_head_names_the_layer_and_both_errors(inspector: Any) -> None:
     assert inspector.head.text() == name_of(0).removeprefix("model.")
-    assert f"A nvfp4-3t {detail().a.rel_err:.4f}" in inspector.summary.text()
-    assert f"B nvfp4-2t {detail().b.rel_err:.4f}" in inspector.summary.text()
+    assert f"A nvfp4-3t/max {detail().a.rel_err:.4f}" in inspector.summary.text()
+    assert f"B nvfp4-2t/max {detail().b.rel_err:.4f}" in inspector.summary.text()
     assert "σ" in inspector.summary.text()
     assert inspector.other_box.currentData() == "nvfp4-2t"
 
