@@ -23,6 +23,7 @@ from studio.lm.configs import complete_config
 from studio.lm.inputs import Seen, Sink, deliver
 from studio.lm.lockstep import Lockstep
 from studio.lm.names import mlx_places
+from studio.lm.protocol import first_line
 
 _CACHE_NBYTES = 128 << 20
 _LINEAR = (Linear, QuantizedLinear)
@@ -100,9 +101,8 @@ def _load(model: Model) -> Module:
     """The model with lazy weights in float32; embeddings stay as they are stored, and what they give is widened."""
     try:
         module, _ = load_model(model.folder, lazy=True, model_config=complete_config(model))
-    except (ValueError, KeyError, TypeError, FileNotFoundError, AttributeError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"mlx-lm does not load it: {first}", file=model.folder) from None
+    except (ValueError, KeyError, TypeError, FileNotFoundError, AttributeError, ImportError, SystemExit) as error:
+        raise CheckpointError(f"mlx-lm does not load it: {first_line(error)}", file=model.folder) from None
     for _, part in _parts(module):
         if isinstance(part, Embedding):
             _rebind(part, __call__=_embed(type(part)), as_linear=_end)

@@ -29,6 +29,11 @@ _OUT_OF_MEMORY = re.compile(
 LESS_MEMORY = "give less text at once: a smaller --max-memory, or a smaller --length"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a runtime says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class Channel:
     """Lines out, and answers in. `of_process` takes stdout for itself: whatever a library prints goes to stderr."""
 

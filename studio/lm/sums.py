@@ -1,5 +1,6 @@
 """Sums over the inputs of layers, and where they are kept between rounds."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -94,6 +95,7 @@ class Kept:
             os.close(self._lock)
             raise ExportError("another run with this output is under way", file=out) from None
         self.discarded = ""
+        self._opened: TensorFile | None = None
         self.rounds = self._rounds()
 
     def _rounds(self) -> int:
@@ -106,8 +108,16 @@ class Kept:
         changed = [key for key, value in self._identity.items() if identity.get(key) != value]
         if changed:
             self.discarded = f"a stopped run with another {' and another '.join(changed)} was discarded"
+            self._clear()
             return 0
         return rounds
+
+    def _clear(self) -> None:
+        """Remove what an earlier run kept; the journal first, so that nothing is taken for what it is not."""
+        with writing(self.path):
+            (self.path / _JOURNAL).unlink(missing_ok=True)
+            for entry in self.path.iterdir():
+                entry.unlink()
 
     def _check_ours(self) -> None:
         strangers = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(("round-", _JOURNAL))]
@@ -125,8 +135,15 @@ class Kept:
         """The sums of a step after round `number`."""
         return {names: _read(file, names[0]) for file, names in self._files(number, step)}
 
+    def _file(self, number: int, step: int) -> TensorFile:
+        """The file of a step, opened once for all that is read of it in a row."""
+        path = self.path / f"round-{number}-{step}.safetensors"
+        if self._opened is None or self._opened.path != path:
+            self._opened = TensorFile(path)
+        return self._opened
+
     def _files(self, number: int, step: int) -> Iterator[tuple[TensorFile, tuple[str, ...]]]:
-        file = TensorFile(self.path / f"round-{number}-{step}.safetensors")
+        file = self._file(number, step)
         yield from ((file, tuple(names)) for names in json.loads(file.metadata["names"]))
 
     def finish(self, number: int) -> None:
@@ -156,7 +173,7 @@ class Kept:
     def inputs_of(self, shape: Shape, place: tuple[int, int]) -> LayerInputs:
         """The statistics of one input."""
         number, step = place
-        return _read(TensorFile(self.path / f"round-{number}-{step}.safetensors"), shape.names[0]).inputs()
+        return _read(self._file(number, step), shape.names[0]).inputs()
 
     def remove(self) -> None:
         """Remove the folder: what it held is in the statistics file."""
@@ -164,7 +181,10 @@ class Kept:
             shutil.rmtree(self.path)
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; a folder without a finished round goes."""
+        if not self.rounds:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self.path)
         os.close(self._lock)
 
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from studio.core.containers.files import read_small
 from studio.core.counting import counted
-from studio.core.errors import StudioError
+from studio.core.errors import BackendError, StudioError
+from studio.lm.protocol import first_line
+from studio.lm.runtimes import INSTALL
 
 LARGEST_TEXT = 64 << 20
 _PIECE = 1 << 18
@@ -124,8 +126,14 @@ def _pieces(text: str) -> list[str]:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint: tokenizer.json, or what transformers makes of the files that are there."""
-    from tokenizers import Tokenizer as Inner
+    """The tokenizer of a checkpoint: tokenizer.json, or what transformers makes of the files that are there.
+
+    Raises StudioError for a folder without one, BackendError when nothing here reads it.
+    """
+    try:
+        from tokenizers import Tokenizer as Inner
+    except ImportError:
+        raise BackendError("reading a text as tokens needs the package tokenizers", hint=INSTALL) from None
 
     path = folder / "tokenizer.json"
     if path.is_file():
@@ -148,5 +156,4 @@ def _converted(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)._tokenizer
     except Exception as error:
         hint = "copy tokenizer.json of the original model into the folder"
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise StudioError(f"no tokenizer that can be loaded: {first}", file=folder, hint=hint) from None
+        raise StudioError(f"no tokenizer that can be loaded: {first_line(error)}", file=folder, hint=hint) from None

@@ -21,6 +21,7 @@ from studio.core.names import some_of
 from studio.lm.inputs import Seen, Sink, deliver
 from studio.lm.lockstep import Lockstep
 from studio.lm.names import torch_places
+from studio.lm.protocol import first_line
 from studio.lm.runtimes import transformers_class
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -78,8 +79,7 @@ def _load(model: Model) -> nn.Module:
             model.folder, dtype="auto", local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, AttributeError, ImportError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"transformers does not load it: {first}", file=model.folder) from None
+        raise CheckpointError(f"transformers does not load it: {first_line(error)}", file=model.folder) from None
     if lacking := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
         raise CheckpointError(f"transformers finds no weights for {some_of(lacking)}", file=model.folder)
     with suppress(AttributeError, ValueError):

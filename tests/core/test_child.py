@@ -135,3 +135,12 @@ def test_a_python_that_is_not_there_is_told(monkeypatch, tmp_path):
     with pytest.raises(BackendError, match=r"nowhere: can not be started: No such file") as caught:
         run()
     assert PYTHON in caught.value.hint
+
+
+def test_another_python_gets_no_libraries_of_the_bundled_program(child_that, monkeypatch):
+    child_that('say("result", path=os.environ.get("LD_LIBRARY_PATH", ""))')
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/bundle")
+    assert next(line for line in follow("calibrate", []) if line["event"] == "result")["path"] == ""
+    monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", "/before")
+    assert next(line for line in follow("calibrate", []) if line["event"] == "result")["path"] == "/before"

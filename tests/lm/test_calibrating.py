@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from studio import core
-from studio.core.errors import MemoryLimitError, StudioError
+from studio.core.errors import ExportError, MemoryLimitError, StudioError
 from studio.lm import calibrating
 from studio.lm.running import Portions, portions, start
+from studio.lm.sums import Kept, Sums
 from studio.lm.texts import read_text, windows
 from tests.lm.listening import Heard, options
 from tests.lm.models import LENGTH, WINDOWS, llama_logits, write_arcee, write_llama, write_text
@@ -185,6 +186,35 @@ def test_a_stopped_run_with_another_text_is_discarded_and_that_is_said(tmp_path,
 
 def model_of(source):
     return core.open_model(source)
+
+
+def test_what_is_discarded_is_never_taken_for_the_run_that_left_it(tmp_path):
+    out = tmp_path / "out"
+    first = Kept(out, {"seed": "0"})
+    first.write(0, 0, {("a",): summed(1.0)})
+    first.finish(0)
+    first.close()
+    other = Kept(out, {"seed": "1"})
+    assert other.rounds == 0
+    other.write(0, 0, {("a",): summed(2.0)})
+    os.close(other._lock)  # as a kill would
+    again = Kept(out, {"seed": "0"})
+    assert again.rounds == 0
+    again.close()
+    assert not again.path.exists()
+
+
+def summed(value):
+    sums = Sums(16)
+    sums.add(np.full((3, 16), value, np.float32), "a")
+    return sums
+
+
+def test_two_runs_with_one_output_are_refused(tmp_path):
+    first = Kept(tmp_path / "out", {})
+    with pytest.raises(ExportError, match="under way"):
+        Kept(tmp_path / "out", {})
+    first.close()
 
 
 def test_statistics_are_the_same_for_the_same_text_and_seed(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 """Texts become the same windows for the same text and seed, and what is no text is refused."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from studio.core.errors import StudioError
+from studio.core.errors import BackendError, StudioError
 from studio.core.resources import demo_checkpoint
 from studio.lm.texts import load_tokenizer, read_text, windows
 
@@ -92,3 +93,10 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(StudioError, match="not a tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def test_without_the_extra_it_is_said_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(BackendError, match="needs the package tokenizers") as caught:
+        load_tokenizer(demo_checkpoint())
+    assert caught.value.hint == "pip install 'nvfp4-studio[lm]'"

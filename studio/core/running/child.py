@@ -174,11 +174,21 @@ def _python() -> list[str]:
 def _environment() -> dict[str, str]:
     """The environment of this process; the child imports the same program, and nothing is fetched from the network."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    ours = {**_unbundled(dict(os.environ)), **offline}
     if os.environ.get(PYTHON):
-        return {**os.environ, **offline}
+        return ours
     root = str(Path(__file__).resolve().parents[3])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, **offline, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+    return {**ours, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+
+
+def _unbundled(environment: dict[str, str]) -> dict[str, str]:
+    """Without the paths by which the bundled program finds its own libraries, which are no other Python's."""
+    for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if getattr(sys, "frozen", False) else ():
+        environment.pop(name, None)
+        if before := environment.get(f"{name}_ORIG"):
+            environment[name] = before
+    return environment
 
 
 def _close(stream: IO[bytes] | None) -> None:
