@@ -154,7 +154,7 @@ def _add_text_options(sub: argparse.ArgumentParser, *, windows: int) -> None:
     )
     text.add_argument("--windows", type=_count, default=windows, metavar="N", help=f"at most; default: {windows}")
     text.add_argument("--length", type=_count, default=512, metavar="N", help="tokens of a window; default: 512")
-    text.add_argument("--seed", type=int, default=0, metavar="N", help="where in the text windows lie; default: 0")
+    text.add_argument("--seed", type=_seed, default=0, metavar="N", help="where in the text windows lie; default: 0")
 
 
 def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
@@ -195,7 +195,7 @@ def _add_generation_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--temperature", type=_threshold, default=0.0, metavar="T", help="0, the default, takes the likeliest"
     )
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="for a temperature; default: 0")
+    sub.add_argument("--seed", type=_seed, default=0, metavar="N", help="for a temperature; default: 0")
     _add_runtime(sub)
 
 
@@ -244,6 +244,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1 << 20:
         raise argparse.ArgumentTypeError("must be between 1 and 1,048,576")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be a whole number from zero on")
     return value
 
 
