@@ -25,6 +25,9 @@ from studio.lm.lockstep import Lockstep
 from studio.lm.names import mlx_places
 from studio.lm.protocol import first_line
 
+_REFUSALS = (AttributeError, ImportError, LookupError, OSError, RuntimeError, SystemExit, TypeError, ValueError)
+"""What mlx-lm raises for a checkpoint that it does not take."""
+
 _CACHE_NBYTES = 128 << 20
 _LINEAR = (Linear, QuantizedLinear)
 _STACK = (SwitchLinear, QuantizedSwitchLinear)
@@ -77,8 +80,11 @@ class MlxRunning:
             yield step
 
     def _forward(self, watch: "_Watch", module: Module, batch: NDArray[np.int32]) -> None:
-        with self._shared_streams():
-            watch.forward(module, batch)
+        try:
+            with self._shared_streams():
+                watch.forward(module, batch)
+        finally:
+            mx.clear_streams()  # of this thread, which mlx ends no thread well with
 
     @contextmanager
     def _shared_streams(self) -> Iterator[None]:
@@ -101,7 +107,7 @@ def _load(model: Model) -> Module:
     """The model with lazy weights in float32; embeddings stay as they are stored, and what they give is widened."""
     try:
         module, _ = load_model(model.folder, lazy=True, model_config=complete_config(model))
-    except (ValueError, KeyError, TypeError, FileNotFoundError, AttributeError, ImportError, SystemExit) as error:
+    except _REFUSALS as error:
         raise CheckpointError(f"mlx-lm does not load it: {first_line(error)}", file=model.folder) from None
     for _, part in _parts(module):
         if isinstance(part, Embedding):

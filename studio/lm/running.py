@@ -89,7 +89,7 @@ def portions(model: Model, runtime: RuntimeName, length: int, limit: int) -> Por
         elif found.batch > 1:
             found = Portions(found.batch // 2, found.batch // 2)
         else:
-            what = f"running the model needs {counted(need, 'byte')} of memory for its largest block, {limit:,} are allowed"
+            what = f"the largest block needs {counted(need, 'byte')} of memory when it runs, {limit:,} are allowed"
             raise MemoryLimitError(what, hint="allow more, or give a smaller --length")
     return found
 

@@ -231,7 +231,7 @@ def test_less_memory_means_less_text_at_once_down_to_a_window(tmp_path):
         base = 480 << 20
         tight = portions(model, "transformers", 512, base + (8 << 20))
         assert (tight.batch, tight.round) < (free.batch, free.round)
-        with pytest.raises(MemoryLimitError, match="largest block"):
+        with pytest.raises(MemoryLimitError, match="the largest block needs"):
             portions(model, "transformers", 512, base)
 
 
