@@ -154,7 +154,7 @@ def _add_text_options(sub: argparse.ArgumentParser, *, windows: int) -> None:
     )
     text.add_argument("--windows", type=_count, default=windows, metavar="N", help=f"at most; default: {windows}")
     text.add_argument("--length", type=_count, default=512, metavar="N", help="tokens of a window; default: 512")
-    text.add_argument("--seed", type=int, default=0, metavar="N", help="where in the text windows lie; default: 0")
+    text.add_argument("--seed", type=_seed, default=0, metavar="N", help="where in the text windows lie; default: 0")
 
 
 def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
@@ -179,7 +179,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     result.add_argument("--report", type=Path, metavar="DIR", help="write quality.html and quality.json")
     result.add_argument("--max-kl", type=_threshold, metavar="X", help="exit with 1 when a KL to the source exceeds X")
     result.add_argument(
-        "--max-ppl-increase", type=_percent, metavar="X%%", help="exit with 1 when perplexity rises by more, e.g. 5%%"
+        "--max-ppl-increase", type=_percent, metavar="X%", help="exit with 1 when perplexity rises by more, e.g. 5%%"
     )
     _add_runtime(sub)
 
@@ -195,7 +195,7 @@ def _add_generation_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--temperature", type=_threshold, default=0.0, metavar="T", help="0, the default, takes the likeliest"
     )
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="for a temperature; default: 0")
+    sub.add_argument("--seed", type=_seed, default=0, metavar="N", help="for a temperature; default: 0")
     _add_runtime(sub)
 
 
@@ -244,6 +244,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1 << 20:
         raise argparse.ArgumentTypeError("must be between 1 and 1,048,576")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be a whole number from zero on")
     return value
 
 

@@ -259,7 +259,7 @@ def show_replies(events: Iterable[core.Event], console: Console) -> None:
                 console.log(f"{runtime} {version}, in float32")
             case core.Token(side, index, token, text, differs):
                 console.emit("token", side=side, index=index, token=token, text=text, differs=differs)
-                texts[side] = texts.get(side, "") + (f"[{text}]" if differs else text)
+                texts[side] = texts.get(side, "") + (f"[{text or 'end'}]" if differs else text)
             case core.ReplyDone(differs_at):
                 console.emit("finished", differs_at=differs_at)
                 _show_texts(texts, differs_at, console)

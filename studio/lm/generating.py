@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from studio.core.architectures.config import text_section
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError, StudioError
+from studio.core.names import printable
 from studio.lm.predicting import Logits, Predictor, fitting_runtime, load_predictor, runtime_version
 from studio.lm.protocol import Channel
 from studio.lm.texts import Tokenizer, load_tokenizer
@@ -42,7 +43,7 @@ def generate(options: argparse.Namespace, channel: Channel) -> None:
     runtime = fitting_runtime(options.folder, options.runtime or None)
     folders = json.loads(channel.answer())
     sides = {side: load_predictor(Path(folders[side]), runtime) for side in SIDES if folders[side]}
-    prompts = _Prompts(options.folder)
+    prompts = Prompts(options.folder)
     channel.tell("ready", runtime=runtime, version=runtime_version(runtime), chat=bool(prompts.template))
     while line := channel.answer():
         if line != STOP:
@@ -50,7 +51,7 @@ def generate(options: argparse.Namespace, channel: Channel) -> None:
     channel.result()
 
 
-def _answer(request: dict[str, Any], sides: dict[str, Predictor], prompts: "_Prompts", channel: Channel) -> None:
+def _answer(request: dict[str, Any], sides: dict[str, Predictor], prompts: "Prompts", channel: Channel) -> None:
     ids = prompts.ids(request["prompt"], chat=request["chat"])
     running = {side: _Side(predictor, ids, prompts) for side, predictor in sides.items()}
     draw, differs_at = np.random.default_rng(request["seed"]), None
@@ -71,7 +72,7 @@ def _answer(request: dict[str, Any], sides: dict[str, Predictor], prompts: "_Pro
 class _Side:
     """One model on its way through a text."""
 
-    def __init__(self, predictor: Predictor, prompt: Sequence[int], prompts: "_Prompts") -> None:
+    def __init__(self, predictor: Predictor, prompt: Sequence[int], prompts: "Prompts") -> None:
         self._continue, self._prompts = predictor.conversation(), prompts
         self._next = list(prompt)
         self._ids: list[int] = []
@@ -111,7 +112,7 @@ def pick(logits: Logits, temperature: float = 0.0, chance: float | None = None) 
     return int(np.searchsorted(shares, chance * shares[-1], side="right"))
 
 
-class _Prompts:
+class Prompts:
     """How the checkpoint in a folder reads prompts, and the tokens that end its texts."""
 
     def __init__(self, folder: Path) -> None:
@@ -144,7 +145,11 @@ def _chat(folder: Path) -> tuple[str, Any]:
 
     def formatted(prompt: str) -> str:
         question = [{"role": "user", "content": prompt}]
-        return str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+        except Exception as error:
+            what = f"its chat template fails: {printable(error, 300)}"
+            raise StudioError(what, file=folder, hint="leave --chat out") from None
 
     return str(tokenizer.chat_template or ""), formatted
 

@@ -46,7 +46,8 @@ def fitting_runtime(folder: Path, wanted: RuntimeName | None = None) -> RuntimeN
     Raises BackendError when none knows the architecture.
     """
     config = read_object(folder / "config.json", constants=True)
-    first = wanted or choose_runtime(config, folder)
+    nbytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    first = wanted or choose_runtime(config, folder, nbytes)
     both = not wanted and first == "mlx-lm" and "transformers" in installed() and knows("transformers", config)
     return "transformers" if both and not _mlx_loads(folder, config) else first
 

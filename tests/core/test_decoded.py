@@ -49,9 +49,9 @@ def planned(source: Path, folder: Path, layout: str = "", **formats: str) -> dic
     return found
 
 
-def plan(name: str = "nvfp4-3t", down: str = "") -> core.Plan:
+def plan(name: str = "nvfp4-3t", down: str = "", method: str = "max") -> core.Plan:
     own = [core.Rule(names=("*down_proj",), format=down)] if down else []
-    return core.preset("linear").with_format(name).with_method("max").preceded_by(own)
+    return core.preset("linear").with_format(name).with_method(method).preceded_by(own)
 
 
 def exported(source: Path, target: Path, layout: str, **formats: str) -> Path:
@@ -98,10 +98,11 @@ def test_a_plan_gives_decoded_weights_and_leaves_the_rest(source: Path, tmp_path
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["model_type"] == "llama"
 
 
+@pytest.mark.parametrize("method", ["max", "importance"])
 @pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
-def test_an_export_decodes_to_what_its_plan_gives(source: Path, tmp_path: Path, layout: str) -> None:
-    wanted = planned(source, tmp_path / "plain", layout)
-    export = exported(source, tmp_path / "export", layout)
+def test_an_export_decodes_to_what_its_plan_gives(source: Path, tmp_path: Path, layout: str, method: str) -> None:
+    wanted = planned(source, tmp_path / "plain", layout, method=method)
+    export = exported(source, tmp_path / "export", layout, method=method)
     assert_equal(decoded(source, export, tmp_path / "decoded"), wanted)
 
 

@@ -102,12 +102,25 @@ def test_what_can_not_be_told_is_refused(
     assert word in ran.err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--seed", "-1"), ("--windows", "0"), ("--length", "x"), ("--max-kl", "nan"), ("--max-ppl-increase", "%")],
+)
+def test_numbers_that_make_no_sense_are_refused_at_once(studio: Studio, source: Path, options: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        studio("evaluate", source, *options)
+    assert refused.value.code == 2
+
+
 def test_plans_need_one_checkpoint(studio: Studio, source: Path, plan: Path, tmp_path: Path) -> None:
     assert studio("quantize", source, tmp_path / "export", "--quiet").code == 0
     for folders, word in (([tmp_path / "export"], "already quantized"), ([source, source], "--plans need one")):
         ran = studio("evaluate", *folders, "--plans", plan, "--cache", tmp_path / "cache")
         assert ran.code == 2
         assert word in ran.err
+    ran = studio("evaluate", source, "--against", tmp_path / "export", "--cache", tmp_path / "cache")
+    assert ran.code == 2
+    assert "an export is no source" in ran.err
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_runs(

@@ -193,10 +193,10 @@ def test_a_stopped_evaluation_goes_on_where_it_stopped(bench: Bench, source: cor
 def mixtures(bench: Bench) -> dict[str, core.Quality]:
     """A mixture with each expert in tensors of its own, and with all in stacks, which mlx-lm does not take."""
     found = {}
-    for write in (write_qwen3_moe, write_stacked_qwen3_moe):
+    for write, runtime in ((write_qwen3_moe, "mlx-lm"), (write_stacked_qwen3_moe, "")):
         model = bench.open(write(bench.folder / write.__name__, core.demo_checkpoint() / "tokenizer.json"))
         candidates = (core.as_stored(bench.export(model, "mlx", TWO)), core.as_planned(model, TWO))
-        found[write.__name__] = bench.run(model, *candidates, runtime="")
+        found[write.__name__] = bench.run(model, *candidates, runtime=runtime)
     return found
 
 

@@ -1,5 +1,6 @@
 """Continuations side by side."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.lm.generating import pick
+from studio.lm.generating import Prompts, pick
+from studio.lm.texts import load_tokenizer
 from tests.lm.models import write_llama
 
 for needed in ("torch", "transformers", "mlx_lm"):
@@ -73,6 +75,29 @@ def test_a_reply_that_is_closed_stops_and_the_next_one_is_answered(generation: c
     assert any(isinstance(event, core.Token) for event in reply)
     reply.close()  # type: ignore[attr-defined]
     assert len(tokens(generation, core.Prompt("Sentence", length=3))["model"]) == 3
+
+
+def with_template(folder: Path, template: str) -> Path:
+    found = write_llama(folder / "llama")
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
+    (found / "tokenizer_config.json").write_text(json.dumps(told))
+    return found
+
+
+def test_a_chat_template_forms_the_prompt(tmp_path: Path) -> None:
+    ask = "{% if add_generation_prompt %}<me>{% endif %}"
+    template = "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}" + ask
+    folder = with_template(tmp_path, template)
+    prompts, tokenizer = Prompts(folder), load_tokenizer(folder)
+    assert prompts.ids("Hello there", chat=True) == list(tokenizer.encode("<user> Hello there\n<me>"))
+    assert prompts.ids("Hello there", chat=False) == [*tokenizer.start, *tokenizer.encode("Hello there")]
+    assert prompts.ends == {0}
+
+
+def test_a_chat_template_that_fails_is_told(tmp_path: Path) -> None:
+    prompts = Prompts(with_template(tmp_path, "{{ raise_exception('no roles') }}"))
+    with pytest.raises(core.StudioError, match="its chat template fails: no roles"):
+        prompts.ids("Hello", chat=True)
 
 
 def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:

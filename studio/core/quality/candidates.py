@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.architectures.config import number
-from studio.core.errors import MemoryLimitError, PlanError
+from studio.core.errors import CheckpointError, MemoryLimitError, PlanError
 from studio.core.events import Event, LayerDone, Progress, Warned
 from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
 from studio.core.exporting.export import refuse
@@ -114,7 +114,10 @@ def as_planned(model: Model, plan: Plan, name: str = "", layout: str = "", reade
 
 
 def check(candidate: Candidate, source: Model | None) -> None:
-    """Raise CheckpointError for an export that was not made from `source`."""
+    """Raise CheckpointError for an export that was not made from `source`, and for an export as a source."""
+    if source and is_exported(source):
+        hint = "give the checkpoint that it was made from"
+        raise CheckpointError("an export is no source to compare with", file=source.path, hint=hint)
     if source and is_exported(candidate.model):
         matched(source, candidate.model)
 

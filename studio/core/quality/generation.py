@@ -52,11 +52,11 @@ class Generation:
         if model:
             check(model, source.model if source else None)
         self._warnings = list(check_memory([side.model for side in chosen], 1, max_memory))
-        self._cleanup = ExitStack()
-        self._scratch = self._cleanup.enter_context(scratch_space(folder or cache_folder()))
-        known = runtime or only_runtime(source, chosen)
-        place = str(chosen[0].model.folder.absolute())
-        self._child = self._cleanup.enter_context(Child("generate", [place, f"--runtime={known}"]))
+        place, known = str(chosen[0].model.folder.absolute()), runtime or only_runtime(source, chosen)
+        with ExitStack() as stack:
+            self._scratch = stack.enter_context(scratch_space(folder or cache_folder()))
+            self._child = stack.enter_context(Child("generate", [place, f"--runtime={known}"]))
+            self._cleanup = stack.pop_all()
         self._lines = self._child.lines()
         self._number, self._closed = 0, False
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -13,7 +14,7 @@ from studio import core
 from studio.core.quality.candidates import check_memory, prepare, runs_as_it_is
 from studio.core.quality.metrics import Tally
 from studio.core.quality.window_records import WindowRecords, scratch_space
-from tests.core.checkpoints import CONFIG, checkpoint, llama
+from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint, gaussian, llama
 
 LINEAR = core.preset("linear")
 
@@ -80,6 +81,19 @@ def test_a_single_file_is_written_to_a_folder_as_it_is(model: core.Model, tmp_pa
     assert found[-1] == (folder, {})
     written = load_file(folder / "model.safetensors")
     assert {name: array.tobytes() for name, array in written.items()} == {n: a.tobytes() for n, a in llama().items()}
+
+
+def test_an_fp8_checkpoint_is_decoded_for_runtimes(tmp_path: Path, stack: ExitStack) -> None:
+    name = "model.layers.0.mlp.up_proj"
+    codes = gaussian(128, 64, sigma=60).astype(np.float32).clip(-448, 448).astype(FP8)
+    tensors = {**llama(), f"{name}.weight": codes, f"{name}.weight_scale": np.array([2.0**-7], np.float32)}
+    model = stack.enter_context(core.open_model(checkpoint(tmp_path / "fp8", tensors)))
+    assert not runs_as_it_is(model)
+    with core.start(core.Machine(threads=1), model) as engine:
+        list(prepare(engine, core.as_stored(model), None, tmp_path / "folder", tmp_path / "aside"))
+    written = load_file(tmp_path / "folder" / "model.safetensors")
+    assert sorted(written) == sorted(llama())
+    np.testing.assert_array_equal(written[f"{name}.weight"], (codes.astype(np.float32) / 128).astype(BF16))
 
 
 def test_keys_tell_models_plans_layouts_and_changes_apart(model: core.Model) -> None:
