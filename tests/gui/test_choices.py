@@ -37,7 +37,7 @@ def test_choices_by_hand_are_the_same_as_one_by_one(model: core.Model) -> None:
     codes = np.random.default_rng(3).integers(-1, len(FORMAT_NAMES), len(model.layers)).astype(np.int8)
     state = state_of(model, plan, codes)
     expected = [
-        base if code < 0 else core.choose_format(base.layer, FORMAT_NAMES[code], "floor")
+        base if code < 0 else core.choose_format(base.layer, FORMAT_NAMES[code], "floor", plan.method)
         for base, code in zip(core.resolve(plan, model), codes, strict=True)
     ]
     assert list(Chooser(model.layers).choose(state)) == expected
