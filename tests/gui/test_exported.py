@@ -184,7 +184,7 @@ def test_formats_with_a_tensor_scale_are_not_lifted_and_the_dialog_says_why(
 ) -> None:
     dialog = dialog_for(studio, tmp_path / "out", "nvfp4-3t", qtbot)
     assert not dialog.form.lift.isEnabled()
-    assert dialog.form.about_lift.text().startswith("Not now: is for formats without a tensor scale")
+    assert dialog.form.about_lift.text().startswith("Not now: lifting is for formats without a tensor scale")
     assert dialog.form.options()["lift"] is False
     dialog.reject()
 
