@@ -13,9 +13,9 @@ from studio.gui.layers.statistics_chip import StatisticsChip
 from studio.gui.layers.store import DONE
 from studio.gui.shell.studio import Studio
 from tests.core.checkpoints import checkpoint, llama
+from tests.core.statistics_files import statistics_of
 from tests.gui.conftest import PATIENCE
 from tests.gui.keeping.test_sessions import open_again, press, told
-from tests.gui.statistics_files import statistics_of
 
 IN_USE, REFUSED = "Statistics demo.statistics", "The statistics can not be used"
 
