@@ -8,6 +8,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.gui.keeping import recall
 from studio.gui.layers.method_words import GAIN
 from studio.gui.layers.statistics_chip import StatisticsChip
 from studio.gui.layers.store import DONE
@@ -82,6 +83,20 @@ def test_statistics_and_what_was_measured_with_them_are_there_the_next_time(
     done = int((studio.document.store.state == DONE).sum())
     open_again(studio, qtbot)
     assert studio.document.statistics == file
+    assert int((studio.document.store.state == DONE).sum()) == done > 0
+
+
+def test_results_of_before_outlive_the_use_of_statistics(
+    studio: Studio, file: Path, qtbot: QtBot, wait: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.commands.perform("quantize")
+    wait()
+    done = int((studio.document.store.state == DONE).sum())
+    use(studio, qtbot, file)
+    monkeypatch.setattr(recall, "STEP", -1)
+    open_again(studio, qtbot)
+    studio.document.cache = core.ResultCache()
+    use(studio, qtbot, None)
     assert int((studio.document.store.state == DONE).sum()) == done > 0
 
 
