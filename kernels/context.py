@@ -10,7 +10,7 @@ BLOCK = 16
 TRIANGLE = BLOCK * (BLOCK + 1) // 2
 """Numbers in the upper triangle of a 16 x 16 matrix, row after row."""
 
-IMPORTANCE_MAX = 8191
+IMPORTANCE_MAX = 32767
 MOMENTS_MAX = 16383
 FLOOR = 1 / 256
 """Share of a block's mean importance that every column has at least: a column never active is not free to be wrong."""
@@ -47,7 +47,7 @@ class Factor:
 class Context:
     """What encoding one matrix [rows, K] may use beside its weights; any part may be missing.
 
-    importance: uint16 [K], at most 8191, mean squares of the input columns, relative within each block of 16.
+    importance: uint16 [K], at most 32767, mean squares of the input columns, relative within each block of 16.
     moments: int16 [K / 16, 136], upper triangles of the second moments of each block of input columns, entries off the
         diagonal doubled, relative within each block: the largest on the diagonal is 16383.
     factor: how errors are fed forward.
@@ -56,6 +56,12 @@ class Context:
     importance: NDArray[np.uint16] | None = None
     moments: NDArray[np.int16] | None = None
     factor: Factor | None = None
+
+    def guides(self, method: str) -> bool:
+        """True when `method` weighs errors by what is known."""
+        if method in ("hessian", "feedback") and self.moments is not None:
+            return True
+        return method in ("importance", "hessian", "feedback") and self.importance is not None
 
     def used(self, method: str, width: int) -> tuple[NDArray[np.uint16] | None, NDArray[np.int16] | None]:
         """What `method` weighs errors by in a matrix of `width` columns: importance, moments or neither, contiguous.

@@ -1,10 +1,11 @@
 """How the scale of a block is chosen, in whole numbers: the definition that every backend follows to the bit.
 
 A weight is u = |w| in 2**-11 of the power of two above the block's largest, at most 2047. A candidate scale s gives
-m = 2**7 times that power over s, rounded, at most 2047 and odd; then t = u * m / 4096 is |w| / s in 1/64, never halfway
+m = 2**7 times that power over s, rounded, at most 4095 and odd; then t = u * m / 4096 is |w| / s in 1/64, never halfway
 between two whole numbers. What t misses of the nearest code is an error e in 1/64 of s. A candidate costs s**2 times
 the sum of e**2, of e**2 times the importance of its column, or e^T H e. The smallest cost wins, if equal that of the
-larger scale. A candidate under which the largest weight's t is beyond 511 is not tried: it would be cut off.
+larger scale. A candidate under which the largest weight's t is beyond 511 is not tried: it would be cut off. Where
+columns differ in importance, cutting off may pay: there the bound is 1023, and smaller scales are tried, too.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,9 @@ WINDOW = (-2, -1, 0, 1, 3, 4, 5, 6)
 Below code 8, where E4M3 is subnormal and its steps are wide, 2 takes the place of -2.
 """
 
+GUIDED_WINDOW = (-8, -7, -6, -5, -4, -3, *WINDOW)
+"""Candidates where inputs are known: a large weight whose column matters little may be cut off."""
+
 SATURATED = 464.0
 """A wanted scale from which E4M3 saturates at 448: every other candidate is worse."""
 
@@ -32,7 +36,8 @@ RANGE = (2.0**-60, 2.0**60)
 """Blocks whose largest weight lies outside keep the scale of `max`."""
 
 WEIGHT_MAX = 2047
-NVFP4_MAX, MX_MAX = 511, 1023
+MULTIPLIER_MAX = 4095
+SQUARES_MAX, GUIDED_MAX = 511, 1023
 SHRINK = tuple(1 - step / 32 for step in range(8))
 """Candidates of `search` for affine groups: what scale and bias are multiplied by."""
 
@@ -44,13 +49,17 @@ _FROM = np.array([16, 48, 80, 112, 160, 224, 320], np.int32)
 _TRIANGLE = np.triu_indices(BLOCK)
 
 
-def candidates(recipe: Recipe, first: Bytes, quarter: Bytes) -> list[Bytes]:
-    """Scale bytes to try for each block: `first` is that of `max`, `quarter` makes the largest weight code 4."""
+def candidates(recipe: Recipe, first: Bytes, quarter: Bytes, *, guided: bool) -> list[Bytes]:
+    """Scale bytes to try for each block: `first` is that of `max`, `quarter` makes the largest weight code 4.
+
+    `guided`: something is known of the inputs.
+    """
     least = max(recipe.min_scale, 1)
     if recipe.method == "four-six":
         found = [first, quarter]
     else:
-        steps = (np.where(first < 8, 2, step) if step == -2 else step for step in WINDOW)
+        window = GUIDED_WINDOW if guided else WINDOW
+        steps = (np.where(first < 8, 2, step) if step == -2 else step for step in window)
         found = [np.clip(first.astype(np.int16) + step, 0, 126) for step in steps]
     return [np.clip(byte, least, 126).astype(np.uint8) for byte in found]
 
@@ -62,13 +71,13 @@ def choose(
 
     `values` are the E4M3 magnitudes, `g` the tensor scale. Blocks of the last axis but one meet the context in order.
     """
-    cost = cost_of(context, method, blocks.shape[-2])
+    cost, guided = cost_of(context, method, blocks), context.guides(method)
     weights, power, usable = whole_weights(blocks)
     best, found = np.full(first.shape, np.inf, np.float32), first
     for byte in tried:
         value = values[byte]
-        error, allowed = errors(weights, multipliers(power, value * g), NVFP4_MAX)
-        total = (value * value) * cost(np.where(np.signbit(blocks), -error, error)).astype(np.float32)
+        error, allowed = errors(weights, multipliers(power, value * g), GUIDED_MAX if guided else SQUARES_MAX)
+        total = (value * value) * cost(error)
         better = usable & allowed & ((total < best) | ((total == best) & (byte > found)))
         found, best = np.where(better, byte, found), np.where(better, total, best)
     return found
@@ -87,7 +96,7 @@ def whole_weights(blocks: Float32) -> tuple[Whole, Float32, NDArray[np.bool_]]:
 def multipliers(power: Float32, scale: Float32) -> Whole:
     """The m of each block for the scale that its codes are multiplied by."""
     with np.errstate(all="ignore"):
-        wanted = np.minimum(np.rint((np.float32(1) / scale) * power * np.float32(256)), np.float32(WEIGHT_MAX))
+        wanted = np.minimum(np.rint((np.float32(1) / scale) * power * np.float32(256)), np.float32(MULTIPLIER_MAX))
     whole: Whole = wanted.astype(np.int32) | 1
     return whole
 
@@ -99,17 +108,29 @@ def errors(weights: Whole, multiplier: Whole, most: int) -> tuple[Whole, NDArray
     return error, scaled.max(axis=-1) <= most
 
 
-def cost_of(context: Context, method: str, count: int) -> Callable[[Whole], Whole]:
-    """What the errors [..., count, 16] of blocks cost, whole numbers [..., count], below 2**31."""
+def cost_of(context: Context, method: str, blocks: Float32) -> Callable[[Whole], Float32]:
+    """What the errors [..., count, 16] of blocks cost [..., count]: whole numbers, rounded once to float32."""
+    count = blocks.shape[-2]
     importance, moments = context.used(method, count * BLOCK)
     if moments is not None:
-        upper = np.zeros((count, BLOCK, BLOCK), np.int32)
+        upper, negative = np.zeros((count, BLOCK, BLOCK), np.int32), np.signbit(blocks)
         upper[:, _TRIANGLE[0], _TRIANGLE[1]] = moments
-        return lambda e: (((np.einsum("bij,...bj->...bi", upper, e) + 2048) >> 12) * e).sum(axis=-1, dtype=np.int32)
+        return lambda e: _output_cost(upper, np.where(negative, -e, e))
     if importance is not None:
         weight = importance.astype(np.int32).reshape(count, BLOCK)
-        return lambda e: (weight * (e * e)).sum(axis=-1, dtype=np.int32)
-    return lambda e: (e * e).sum(axis=-1, dtype=np.int32)
+        return lambda e: _total(((weight * 32 * e + (1 << 14)) >> 15) * e)
+    return lambda e: _total(e * e)
+
+
+def _output_cost(upper: Whole, error: Whole) -> Float32:
+    """Errors times the moments of their columns, in two parts: each is a whole number below 2**31."""
+    product = np.einsum("bij,...bj->...bi", upper, error)
+    return _total((product >> 15) * error) * np.float32(1 << 15) + _total((product & 0x7FFF) * error)
+
+
+def _total(numbers: Whole) -> Float32:
+    whole: Float32 = numbers.sum(axis=-1, dtype=np.int32).astype(np.float32)
+    return whole
 
 
 def choose_exponent(blocks: Float32, first: Bytes) -> Bytes:
@@ -118,7 +139,7 @@ def choose_exponent(blocks: Float32, first: Bytes) -> Bytes:
     best, found = np.full(first.shape, np.inf, np.float32), first
     for step in (1, 0, -1):
         byte = first.astype(np.int32) + step
-        error, allowed = errors(weights, multipliers(power, np.ldexp(np.float32(1), byte - 127)), MX_MAX)
+        error, allowed = errors(weights, multipliers(power, np.ldexp(np.float32(1), byte - 127)), GUIDED_MAX)
         total = np.float32(4.0**step) * (error * error).sum(axis=-1, dtype=np.int32).astype(np.float32)
         better = usable & allowed & (total < best)
         found, best = np.where(better, byte, found), np.where(better, total, best)

@@ -121,7 +121,7 @@ def contexts(width: int) -> dict[str, Context]:
     largest = signs * np.where(rows == columns, 16383, 32766)
     return {
         "inputs": Context(importance_of((inputs**2).mean(axis=0).astype(np.float32)), moments_of(moments)),
-        "largest": Context(np.full(width, 8191, np.uint16), largest.astype(np.int16)),
+        "largest": Context(np.full(width, 32767, np.uint16), largest.astype(np.int16)),
     }
 
 
