@@ -28,7 +28,7 @@ class Kernel:
     threads: int = 256
 
 
-_NVFP4 = ("numbers", "errors_{device}", "blocks", "choice", "nvfp4")
+_NVFP4 = ("numbers", "errors_{device}", "blocks", "choice", "guided", "nvfp4")
 _MX = ("numbers", "blocks", "mx")
 _AFFINE = ("numbers", "blocks", "affine")
 

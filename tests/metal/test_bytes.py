@@ -15,6 +15,7 @@ from kernels.gpu.library import Library
 from kernels.gpu.selftest import adversarial, adversarial_context, self_test
 from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
 from kernels.methods import METHODS
+from kernels.search import GUIDED_WINDOW, WINDOW
 from tests.metal.delicate import delicate, near_candidates
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
@@ -163,6 +164,9 @@ def test_every_finite_bfloat16(metal: Library, name: str) -> None:
 def test_floor_exponents(metal: Library) -> None:
     for name in ("mxfp4", "mxfp8"):
         assert_same(metal, adversarial(ml_dtypes.bfloat16), recipe(name, exponent="floor"))
+    half_steps = np.where(np.arange(256) % 32 == 3, np.float32(2 - 2**-23), np.float32(2**-4)).reshape(1, 256)
+    for weight in (adversarial(np.float32), near_candidates(np.float32, 256), half_steps):
+        assert_same(metal, weight, recipe("mxfp4", exponent="floor", method="search"), ways=(False,))
 
 
 def test_no_least_scale_with_three_tiers(metal: Library) -> None:
@@ -222,6 +226,20 @@ def test_sums_are_those_of_the_reference(metal: Library, name: str) -> None:
     np.testing.assert_allclose(sums[..., 4].sum(axis=1), (wide**4).sum(axis=1), rtol=1e-4)
     np.testing.assert_array_equal(sums[..., 5].max(axis=1), np.abs(wide).max(axis=1))
     np.testing.assert_allclose(to_numpy(coded.block_error), want.block_error, rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["nvfp4-2t", "nvfp4-3t"])
+@pytest.mark.parametrize("method", ["importance", "hessian"])
+def test_the_self_test_meets_scales_that_only_known_inputs_try(method: str, name: str) -> None:
+    g = 0.02 / 2688 if name == "nvfp4-3t" else 1.0
+    with np.errstate(over="ignore"):
+        chosen, usual = (
+            reference.encode(adversarial(ml_dtypes.bfloat16), recipe(name, method=m), g, adversarial_context()).scales
+            for m in (method, "max")
+        )
+    steps = chosen.astype(int) - usual.astype(int)
+    assert (steps < min(WINDOW)).sum() >= 3
+    assert steps.min() >= min(GUIDED_WINDOW)
 
 
 @pytest.mark.parametrize("method", ["max", "importance"])

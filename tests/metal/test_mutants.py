@@ -157,8 +157,8 @@ MUTANTS = (
         "product(float(code & ((1u << BITS) - 1u)), scale)",
         "int8-g64",
     ),
-    Mutant("tie of levels", "numbers", "(x + 16) & ~31", "(x + 15) & ~31", method="hessian"),
-    Mutant("multiplier not odd", "choice", "t.power, ODD)) | 1u)", "t.power, ODD)))", method="search"),
+    Mutant("tie of levels", "numbers", "x < 128 ? 16 :", "x < 128 ? 15 :", method="hessian"),
+    Mutant("multiplier not odd", "choice", ", power, ODD)) | 1u)", ", power, ODD)))", method="search"),
     Mutant(
         "tie of costs",
         "choice",
@@ -185,10 +185,22 @@ MUTANTS = (
     ),
     Mutant(
         "importance of the neighbour",
-        "choice",
+        "guided",
         "(16 * (k & 1))) & 0xffffu;",
         "(16 * (~k & 1))) & 0xffffu;",
         method="importance",
+    ),
+    Mutant("importance cut short", "guided", "* 32 * e + 16384)", "* 32 * e)", method="importance"),
+    Mutant(
+        "errors in bytes", "guided", ": whole, multiplier);", ": whole, multiplier) << 24 >> 24;", method="importance"
+    ),
+    Mutant("bound of those who know nothing", "guided", "16376.0f", "8184.0f", method="importance"),
+    Mutant("no bound", "guided", "16376.0f", "1e9f", "nvfp4-2t", method="importance"),
+    Mutant("smallest scale not tried", "guided", "step >= -8", "step >= -7", method="importance"),
+    Mutant("one candidate too many", "guided", "if (step == 2) continue;", "", method="importance"),
+    Mutant("small scales known in small steps", "guided", "first < 8u ?", "first < 0u ?", "nvfp4-2t", method="hessian"),
+    Mutant(
+        "tie of costs that are known", "guided", "byte > found);", "byte < found);", "nvfp4-2t", method="importance"
     ),
     Mutant(
         "inputs of the next block", "nvfp4_encode", "uint(i % per_row)", "uint((i + 1) % per_row)", method="importance"
@@ -196,14 +208,16 @@ MUTANTS = (
     Mutant(
         "thread leaves its column", "nvfp4_encode", "stride -= stride % per_row;", "stride -= 100;", method="importance"
     ),
-    Mutant("rows of moments mixed", "choice", "+ (i & 1) * (8 - r)", "", method="hessian"),
+    Mutant("rows of moments mixed", "guided", "+ (i & 1) * (8 - r)", "", method="hessian"),
     Mutant(
         "errors without signs",
-        "choice",
-        "t.wholes.w[k] = whole_pair(whole_of<KIND, METHOD == HESSIAN>",
-        "t.wholes.w[k] = whole_pair(whole_of<KIND, false>",
+        "guided",
+        "wholes_of<KIND, METHOD == HESSIAN>",
+        "wholes_of<KIND, false>",
         method="hessian",
     ),
+    Mutant("low part of a cost forgotten", "guided", " + float(low);", ";", method="hessian"),
+    Mutant("multiplier below its power of two", "mx", "+ 8)) | 1,", "+ 8)) - 1 | 1,", "mxfp4", method="search"),
     Mutant(
         "cost of the next power of two",
         "mx",

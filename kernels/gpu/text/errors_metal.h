@@ -1,21 +1,15 @@
-// Weights in whole numbers, two signed ones of 16 bits in a word, and what a scale misses of each in 1/64 of it.
+// Weights in whole numbers, two of 16 bits in a word, and what a scale misses of each in 1/64 of it.
 #define WHOLE 1.0f
 
 inline uint whole_pair(float low, float high) {  // to nearest even
-  return (uint(int(nearest(low))) & 0xffffu) | (uint(int(nearest(high))) << 16);
+  return uint(nearest(low)) | (uint(nearest(high)) << 16);
 }
 
 inline uint packed_multiplier(float m) { return uint(m * 256.0f); }
 
-inline int error_of(int whole, int multiplier) {
-  int size = ((whole < 0 ? -whole : whole) * multiplier + 2048) >> 12;
-  int missed = size - level_of(size);
-  return whole < 0 ? -missed : missed;
-}
-
 // Two errors in the low bytes of the halves of a word. LARGE: a weight may be beyond the middle of codes 6 and 8.
-template <bool LARGE, bool SIGNED> inline uint errors_of_pair(uint wholes, uint multiplier) {
-  int low = error_of(int(wholes << 16) >> 16, int(multiplier)), high = error_of(int(wholes) >> 16, int(multiplier));
+template <bool LARGE> inline uint errors_of_pair(uint wholes, uint multiplier) {
+  int low = error_of(int(wholes & 0xffffu), int(multiplier)), high = error_of(int(wholes >> 16), int(multiplier));
   return (uint(low) & 0xffu) | ((uint(high) & 0xffu) << 16);
 }
 
@@ -27,8 +21,4 @@ inline int byte_of(uint bytes, int k) { return int(bytes << (24 - 8 * k)) >> 24;
 inline int add_squares(uint bytes, int sum) {
   UNROLL for (int k = 0; k < 4; ++k) sum += byte_of(bytes, k) * byte_of(bytes, k);
   return sum;
-}
-
-inline int add_products(uint pair, uint bytes, int first, int sum) {  // of two 16-bit numbers and bytes from `first` on
-  return sum + (int(pair << 16) >> 16) * byte_of(bytes, first) + (int(pair) >> 16) * byte_of(bytes, first + 1);
 }

@@ -86,7 +86,13 @@ inline E2m1 e2m1_round(float magnitude) {
 }
 
 inline int level_of(int x) {  // the nearest magnitude of E2M1 to x / 64, in 1/64, the larger at a tie
-  return x < 128 ? (x + 16) & ~31 : x < 256 ? (x + 32) & ~63 : smaller((x + 64) & ~127, 384);
+  int half_step = x < 128 ? 16 : x < 256 ? 32 : 64;
+  return smaller((x + half_step) & (-2 * half_step), 384);
+}
+
+inline int error_of(int whole, int multiplier) {  // what codes miss of their product over 4096, in 1/64 of the scale
+  int size = (whole * multiplier + 2048) >> 12;
+  return size - level_of(size);
 }
 
 inline float e2m1_decode(uint code) {  // magnitude of the low 3 bits: twice the value stands in a nibble of the constant

@@ -4,6 +4,7 @@
 typedef unsigned int uint;
 typedef unsigned short ushort;
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 
 template <class To, class From> __device__ inline To as_type(From v) {
   static_assert(sizeof(To) == sizeof(From), "as_type needs equal sizes");

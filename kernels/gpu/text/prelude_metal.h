@@ -1,6 +1,7 @@
 // What the kernels need of Metal beyond the language. mlx puts its own utils.h (metal_stdlib) before this.
 #pragma METAL fp contract(off)
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
 
 // Buffers of at least 8 elements arrive in device memory; 16 bytes at a time, counted in units of the access.
 template <class T> inline uint4 load16(const device T* p, size_t i) { return ((const device uint4*)p)[i]; }
