@@ -14,7 +14,7 @@ from studio.core.statistics.inputs import BLOCK, COLUMNS, ROWS, LayerInputs
 from studio.core.statistics.opening import StatisticsFile, unseen
 
 PRIOR_TOKENS = 1
-"""Tokens that say that the columns of a block are alike: what one or two tokens told an expert is not the whole truth."""
+"""Tokens that say that the columns of a block are alike: one or two tokens do not tell all of an expert."""
 
 
 @dataclass(frozen=True, slots=True)
