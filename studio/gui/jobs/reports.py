@@ -1,12 +1,13 @@
 """Reports: HTML, CSV and JSON of what is on the screen, written on the background thread."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
 from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.turns import Ending, Task
+from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.layers.document import Document
 from studio.gui.shell.cards import Message
 from studio.gui.shell.desktop import open_folder
@@ -33,7 +34,11 @@ class Reports(QObject):
         model = self._document.model
         assert model is not None
         plan, outcome = self._document.plan, self._document.outcome()
-        task = Task("report", "Report", lambda: tasks.reporting(folder, model, plan, outcome))
+        self.run(lambda: tasks.reporting(folder, model, plan, outcome), folder)
+
+    def run(self, steps: Callable[[], Steps], folder: Path) -> None:
+        """Write a report into `folder` by `steps`."""
+        task = Task("report", "Report", steps)
         self._folders[task] = folder
         self._compute.submit(task)
 
