@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 from studio import core
 from studio.gui.jobs.estimate import duration
 from studio.gui.shell.ask import ask_file, ask_folder
-from studio.gui.shell.text import button, label, set_reason
+from studio.gui.shell.text import Elided, button, label, set_reason
 
 WIDTH = 44
 """Text heights across, at least."""
@@ -100,11 +100,11 @@ class EvaluateDialog(QDialog):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         if self._plan is not None:
             what = f"{core.printable(self._model.name, 60)} by the plan of now: {self._plan.format} {self._plan.method}"
-            form.addRow("What", label(what, wrap=True))
+            form.addRow("What", Elided(what))
             form.addRow("And in these formats", _grid(self.formats))
             form.addRow("by these methods", _grid(self.methods))
         else:
-            form.addRow("What", label(f"The export {core.printable(self._model.name, 60)}", wrap=True))
+            form.addRow("What", Elided(f"The export {core.printable(self._model.name, 60)}"))
             name, title = "Checkpoint that it was made from", "&Source"
             _add(form, title, self.source, self._with_button(self.source, name, self._ask_source))
         _add(form, "&Text", self.text, self._with_button(self.text, "Text to run models on", self._ask_text))

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QWidget
 from studio import core
 from studio.gui.jobs import tasks
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.evaluate_dialog import EvaluateDialog, Wanted
+from studio.gui.jobs.evaluate_dialog import DEFAULTS, EvaluateDialog, Wanted
 from studio.gui.jobs.job import EVALUATE, Job
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
@@ -78,9 +78,10 @@ class Evaluating(QObject):
         self.dialog: EvaluateDialog | None = None
         self.evaluation: Evaluation | None = None
         self._running: Job | None = None
+        self._cost = ""
         view.report_wanted.connect(self.ask_report)
         view.command_wanted.connect(self.copy_command)
-        document.opened.connect(lambda: self._take(None))
+        document.opened.connect(self._start_anew)
         document.chosen.connect(lambda _: self._show())
 
     # asking and running
@@ -140,6 +141,11 @@ class Evaluating(QObject):
 
     # showing
 
+    def _start_anew(self) -> None:
+        model = self._document.model
+        self._cost = _cost(model) if model is not None else ""
+        self._take(None)
+
     def _take(self, found: Evaluation | None) -> None:
         self.evaluation = found
         self._show()
@@ -147,7 +153,7 @@ class Evaluating(QObject):
     def _show(self) -> None:
         found = self.evaluation
         if found is None or (self._running is None and not found.rows):
-            self._view.show_nothing("\n".join(found.notes) if found else "")
+            self._view.show_nothing("\n".join(found.notes) if found else self._cost)
             return
         waiting = found.names[len(found.models) :] if self._running else []
         self._view.show_evaluated(found.source, found.models, self._about(found), waiting)
@@ -233,6 +239,18 @@ class Evaluating(QObject):
             self._take(None)
 
 
+def _cost(model: core.Model) -> str:
+    """What comes next, and what it takes."""
+    read = f"{DEFAULTS.windows} × {DEFAULTS.length} tokens, unless you choose otherwise"
+    disk = core.size_text(core.evaluation_nbytes(model, DEFAULTS))
+    return f"{NOTHING}\nIt runs {read}, in a process of its own; up to {disk} of disk are taken meanwhile. {TIME}"
+
+
+NOTHING = (
+    "Nothing is evaluated yet.\nEvaluate runs the model, and what is made of it, on a text, and tells what quantizing "
+    "costs in tokens: perplexity, KL to the source, agreement."
+)
+TIME = "How long that takes is known after the first windows."
 NOT_YET = "There is nothing to save: the evaluation is not through"
 
 

@@ -74,6 +74,7 @@ class Reply(QWidget):
             mark.cursor = QTextCursor(self.text.document())
             mark.cursor.setPosition(self._mark[0])
             mark.cursor.setPosition(self._mark[1], QTextCursor.MoveMode.KeepAnchor)
+            mark.cursor.setKeepPositionOnInsert(True)  # what follows is not marked
             mark.format = self._format()
             marks = [mark]
         self.text.setExtraSelections(marks)

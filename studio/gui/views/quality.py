@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QPushButton, QScrollArea, QSplitter, QVBoxLayout, QWidget
 
 from studio import core
@@ -27,16 +28,13 @@ class QualityView(View):
     command_wanted = Signal()
 
     TITLE = "Quality"
-    EMPTY = (
-        "Nothing is evaluated yet.\n"
-        "Evaluate runs the model, and what the plan makes of it, on a text and tells what that costs in tokens: "
-        "perplexity, KL to the source, agreement. It asks first, and says how much disk it needs."
-    )
+    EMPTY = "Nothing is evaluated yet."
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.rows: tuple[core.Evaluated, ...] = ()
         self.source: core.Evaluated | None = None
+        self._moved = False
         self.evaluate_button = QPushButton("Evaluate…")
         self.evaluate_button.clicked.connect(lambda: self.evaluate_wanted.emit())
         self.controls.addWidget(self.evaluate_button)
@@ -63,7 +61,7 @@ class QualityView(View):
         self.split.setChildrenCollapsible(False)
         self.split.addWidget(scroll)
         self.split.addWidget(self.numbers)
-        self.split.setSizes([600, 400])
+        self.split.splitterMoved.connect(lambda *_: setattr(self, "_moved", True))
         rows = QVBoxLayout(self.body)
         rows.setContentsMargins(0, 4, 0, 0)
         rows.addWidget(self.split)
@@ -82,6 +80,7 @@ class QualityView(View):
         self.plot_now()
         self.bars.show_rows(rows, waiting)
         self._show_numbers()
+        self._divide()
         self.show_filled(about, [Entry(WHISKERS, self.theme.text, "line")])
         self.setAccessibleDescription(f"{about} {self.bars.accessibleDescription()}")
 
@@ -90,9 +89,24 @@ class QualityView(View):
         self.source, self.rows = None, ()
         self.show_empty(why or self.EMPTY)
 
+    def _divide(self) -> None:
+        """Give the bars what they need, and the table the rest, but for what the user chose."""
+        whole = self.split.height()
+        if not self._moved and whole > 0:
+            bars = min(self.bars.minimumHeight() + 4, round(whole * MOST_FOR_BARS))
+            self.split.setSizes([bars, whole - bars])
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Divide what there is anew."""
+        super().resizeEvent(event)
+        if self.rows:
+            QTimer.singleShot(0, self, self._divide)
+
     def _show_numbers(self) -> None:
         self.numbers.show_figure(self._short(), self.theme.font_px)
         self.numbers.resizeColumnsToContents()
+        for column in range(self.numbers.model().columnCount()):
+            self.numbers.setColumnWidth(column, self.numbers.columnWidth(column) + PADDING)
 
     def theme_changed(self) -> None:
         """Draw with `theme`."""
@@ -112,7 +126,15 @@ class QualityView(View):
     def _short(self) -> Figure:
         """What fits beside the bars, noise in the same cell."""
         metrics = [metric for metric in METRICS if any(map(metric.of, self._all()))]
-        heads = ("model", *(metric.head for metric in metrics), "bits per weight", "weight error", "seconds")
+        heads = (
+            "model",
+            *(metric.head for metric in metrics),
+            "bits per weight",
+            "weight error",
+            "seconds",
+            "format",
+            "method",
+        )
         rows = [
             (
                 core.printable(row.name, 60),
@@ -120,6 +142,8 @@ class QualityView(View):
                 "" if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}",
                 "" if row.rel_err is None else f"{row.rel_err:.4f}",
                 f"{row.seconds:,.0f}",
+                row.format,
+                row.method,
             )
             for row in self._all()
         ]
@@ -142,4 +166,5 @@ class QualityView(View):
 
 
 WHISKERS = "noise: one standard error, by a bootstrap over windows; longer bars are worse"
+PADDING, MOST_FOR_BARS = 10, 0.75
 METRICS = (PERPLEXITY, *AGAINST_SOURCE)

@@ -214,7 +214,7 @@ class QualityBars(QWidget):
         scale: float,
         ends: tuple[float, float],
     ) -> None:
-        ticks = nice(*ends, max(int(area.width() / (TICK_WIDTH * self._text())), 1))
+        ticks = nice(*ends, max(int(area.width() / (TICK_WIDTH * self._text())), 2))
         step = ticks[1][0] - ticks[0][0] if len(ticks) > 1 else 1.0
         digits = max(-math.floor(math.log10(step) + 1e-9), 0)
         for value, _ in ticks:
