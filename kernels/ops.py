@@ -105,7 +105,8 @@ def quantize(
 
 
 def _quantize_matrix(weight: mx.array, chosen: Recipe, g: mx.array | None, context: Context | None) -> Packed:
-    if lib := _kernels(coding.used_method(chosen, context)):
+    forward = chosen.method == "feedback" and context is not None and context.factor is not None  # the processor's part
+    if not forward and (lib := _kernels(coding.used_method(chosen, context, weight.shape[1]))):
         coded = coding.encode(lib, weight, chosen, g, context=context)
         return Packed(chosen.format, coded.codes, coded.scales, coded.biases, g)
     scale = 1.0 if g is None else float(to_numpy(g)[0])

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
     plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
     _add_reader(plan)
+    _add_lift(plan)
     _add_export_options(quantize)
     verify = command("verify", "check every byte and every weight of an export")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
@@ -77,7 +78,7 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"how codes are chosen: {', '.join(core.METHODS)}; default: {core.DEFAULT_METHOD}, if inputs are known",
     )
-    group.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
+    _add_statistics(group)
     pattern = 'a glob, or a regular expression after "re:"'
     group.add_argument(
         "--include",
@@ -109,6 +110,9 @@ def _add_result_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("result")
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html, report.csv and report.json")
     group.add_argument(
+        "--quality", type=Path, metavar="FILE", help="what evaluate --out found, for the report and the model card"
+    )
+    group.add_argument(
         "--max-rel-err", type=_threshold, metavar="X", help="exit with 1 when the relative error of a layer exceeds X"
     )
     group.add_argument(
@@ -125,11 +129,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
-    group.add_argument(
-        "--lift",
-        action="store_true",
-        help="move powers of two between tensors, where that is exact, so that two tiers lose no more than three",
-    )
+    _add_lift(group)
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
 
@@ -171,6 +171,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     plans.add_argument(
         "--plans", type=Path, nargs="+", default=[], metavar="FILE", help="quantize SRC in memory by these"
     )
+    _add_statistics(plans)
     plans.add_argument("--layout", choices=sorted(core.LAYOUTS), help="as an export in this layout would hold them")
     _add_reader(plans)
     result = sub.add_argument_group("result")
@@ -188,6 +189,7 @@ def _add_generation_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("prompt", metavar="PROMPT", help="the text to go on from")
     _add_source(sub)
     sub.add_argument("--plan", type=Path, metavar="FILE", help="quantize DIR in memory by this plan")
+    _add_statistics(sub)
     sub.add_argument("--chat", action="store_true", help="as a question, by the model's chat template")
     sub.add_argument("--length", type=_count, default=128, metavar="N", help="tokens at most; default: 128")
     sub.add_argument(
@@ -195,6 +197,10 @@ def _add_generation_options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="for a temperature; default: 0")
     _add_runtime(sub)
+
+
+def _add_statistics(group: "argparse._ActionsContainer") -> None:
+    group.add_argument("--statistics", type=Path, metavar="FILE", help="what calibrate told of the layers' inputs")
 
 
 def _add_source(sub: argparse.ArgumentParser) -> None:
@@ -210,6 +216,11 @@ def _add_runtime(sub: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="scratch space and records of stopped runs; default: the user's caches",
     )
+
+
+def _add_lift(group: "argparse._ActionsContainer") -> None:
+    text = "move powers of two between tensors, where that is exact, so that two tiers lose no more than three"
+    group.add_argument("--lift", action="store_true", help=text)
 
 
 def _add_reader(group: "argparse._ActionsContainer") -> None:

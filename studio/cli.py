@@ -112,9 +112,9 @@ def _open(path: Path, console: Console) -> core.Model:
     return model
 
 
-def _guided(options: argparse.Namespace, console: Console) -> core.Model:
+def _guided(path: Path, options: argparse.Namespace, console: Console) -> core.Model:
     """The model, with the inputs of its layers known as far as the statistics tell."""
-    model = _open(options.source, console)
+    model = _open(path, console)
     if not options.statistics:
         return model
     try:
@@ -135,7 +135,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
-    with _guided(options, console) as model:
+    with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -144,6 +144,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
+        if options.lift and not refusals:
+            show_changes(core.liftable(model, choices), console)
         show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
         if refusals:
             console.say(
@@ -159,8 +161,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
-    _check_report(options)
-    with _guided(options, console) as model:
+    quality = _check_report(options)
+    with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -168,12 +170,12 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             outcome = _follow(core.measure(started, model, choices), console)
-        return _finish(options, console, model, plan, outcome)
+        return _finish(options, console, model, plan, outcome, quality)
 
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:
-    _check_report(options)
-    with _guided(options, console) as model:
+    quality = _check_report(options)
+    with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
@@ -196,6 +198,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             job = prepare()
             if options.lift:
                 job = prepare(lifting=_lifting(started, job, console))
+            if quality:
+                job = core.with_quality(job, quality)
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -205,7 +209,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
             outcome = _follow(core.export(started, job), console)
-        code = _finish(options, console, model, plan, outcome)
+        code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
         show_claims(job.claims, console)
         show_cautions(job, console)
@@ -263,11 +267,10 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     if options.out:
         core.check_writable(options.out.parent, [options.out.name])
     with ExitStack() as stack:
-        opened = [stack.enter_context(_open(path, console)) for path in options.targets]
-        source = stack.enter_context(_open(options.against, console)) if options.against else None
-        if options.plans and source is None:
-            source = _only_source(opened)
-            opened = []
+        paths = [] if options.plans and not options.against else options.targets
+        opened = [stack.enter_context(_open(path, console)) for path in paths]
+        origin = options.against or (_only_source(options.targets) if options.plans else None)
+        source = stack.enter_context(_guided(origin, options, console)) if origin else None
         _check_limits(options, source)
         candidates = [core.as_stored(model) for model in opened]
         for path in options.plans:
@@ -279,16 +282,16 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         )
         against = core.as_stored(source) if source else None
         with _start(options, console, source or opened[0]) as started:
-            how = {"runtime": options.runtime, "folder": options.cache}
+            how = {"runtime": options.runtime, "folder": options.cache, "max_memory": options.max_memory}
             quality = _follow_evaluation(core.evaluate(started, against, candidates, reading, **how), console)
     return _finish_evaluation(options, console, quality)
 
 
-def _only_source(opened: Sequence[core.Model]) -> core.Model:
+def _only_source(paths: Sequence[Path]) -> Path:
     """The checkpoint that plans are for."""
-    if len(opened) != 1 or core.is_exported(opened[0]):
-        raise core.PlanError("--plans need a checkpoint to quantize", hint="give it alone, or with --against SRC")
-    return opened[0]
+    if len(paths) != 1:
+        raise core.PlanError("--plans need one checkpoint to quantize", hint="give it alone, or with --against SRC")
+    return paths[0]
 
 
 def _check_limits(options: argparse.Namespace, source: core.Model | None) -> None:
@@ -326,14 +329,15 @@ def _finish_evaluation(options: argparse.Namespace, console: Console, quality: c
 def _generate(options: argparse.Namespace, console: Console) -> int:
     prompt = core.Prompt(options.prompt, options.chat, options.length, options.temperature, options.seed)
     with ExitStack() as stack:
-        target = stack.enter_context(_open(options.target, console))
-        source = stack.enter_context(_open(options.against, console)) if options.against else None
-        model = core.as_stored(target)
-        if options.plan:
-            source, model = source or target, core.as_planned(source or target, core.load_plan(options.plan))
+        origin = options.against or (options.target if options.plan else None)
+        source = stack.enter_context(_guided(origin, options, console)) if origin else None
+        if options.plan and source:
+            model = core.as_planned(source, core.load_plan(options.plan))
+        else:
+            model = core.as_stored(stack.enter_context(_open(options.target, console)))
         against = core.as_stored(source) if source else None
-        with _start(options, console, source or target) as started:
-            how = {"runtime": options.runtime, "folder": options.cache}
+        with _start(options, console, model.model) as started:
+            how = {"runtime": options.runtime, "folder": options.cache, "max_memory": options.max_memory}
             show_replies(_shown(core.generate(started, against, model, prompt, **how), console), console)
     return 0
 
@@ -400,18 +404,24 @@ def _shown(events: Iterator[core.Event], console: Console) -> Iterator[core.Even
             events.close()
 
 
-def _check_report(options: argparse.Namespace) -> None:
-    """Refuse reports that could not be written before the work that they are about."""
+def _check_report(options: argparse.Namespace) -> core.Quality | None:
+    """What an evaluation found, for the reports; refuses those that could not be written, before the work."""
     if options.report:
         core.check_reports(options.report)
+    return core.load_quality(options.quality) if options.quality else None
 
 
 def _finish(
-    options: argparse.Namespace, console: Console, model: core.Model, plan: core.Plan, outcome: core.Outcome
+    options: argparse.Namespace,
+    console: Console,
+    model: core.Model,
+    plan: core.Plan,
+    outcome: core.Outcome,
+    quality: core.Quality | None,
 ) -> int:
     """Show the outcome, write the reports, apply the threshold; returns the exit code."""
     show_outcome(model, outcome, console)
-    paths = core.write_reports(options.report, model, plan, outcome) if options.report else []
+    paths = core.write_reports(options.report, model, plan, outcome, quality) if options.report else []
     if paths:
         console.log(f"wrote {', '.join(map(str, paths))}")
     console.emit("report", paths=list(map(str, paths)), **core.report_head(model, plan, outcome))

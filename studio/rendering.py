@@ -101,7 +101,7 @@ def show_plan(
         )
         for c in choices
     ]
-    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why it is kept"), rows)
+    console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why"), rows)
     chosen = [choice for choice in choices if choice.recipe]
     before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
     why = core.nothing_chosen(choices)
@@ -236,7 +236,7 @@ def _quality_row(row: core.Evaluated) -> tuple[str, ...]:
     return (
         core.printable(row.name),
         row.format,
-        row.method or "-",
+        " by ".join(filter(None, (row.method, row.guide))) or "-",
         "-" if row.rel_err is None else f"{row.rel_err:.4f}",
         _noisy(row.perplexity, "%.2f"),
         _noisy(row.increase, "%+.1f", 100, " %"),

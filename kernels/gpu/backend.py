@@ -98,7 +98,7 @@ class GpuBackend:
         if recipe.method == "feedback" and context is not None and context.factor is not None:
             return choose("cpu").encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         g = _multiplier(row, tensor_scale)
-        self.prove(coding.used_method(recipe, context))
+        self.prove(coding.used_method(recipe, context, weight.shape[1]))
         with self._turn:
             coded = coding.encode(
                 self._library,

@@ -7,12 +7,11 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.context import BLOCK, TRIANGLE, Context
+from kernels.context import BLOCK, Context
 from kernels.formats import Format, Recipe
 from kernels.gpu.library import KINDS, Library, Parameters
 from kernels.gpu.source import SEGMENT, SUMS
 from kernels.gpu.transfer import to_mlx
-from kernels.methods import available
 
 METHODS = {"max": 0, "four-six": 1, "search": 2, "importance": 3, "hessian": 4}
 """METHOD of the kernels' text, see text/choice.h."""
@@ -58,12 +57,12 @@ def encode(
 
     `measure` sums the error in the same pass, with the statistics of outliers unless `outliers` is off; `blocks`
     also keeps the error per block. A method that needs more than `context` has does what `Method.otherwise` says.
-    Raises TypeError for another dtype, ValueError for a shape that does not fit.
+    Raises TypeError for another dtype, ValueError for a shape or a context that does not fit.
     """
     row = recipe.format
     check_weight("encode", weight, row)
     if row.scale == "e4m3":
-        inputs, parameters = _nvfp4_encoding(weight, recipe, g, context or Context())
+        inputs, parameters = _nvfp4_encoding(weight, recipe, g, context)
         return (
             _measure_nvfp4(lib, inputs, parameters, row, outliers, blocks)
             if measure
@@ -91,40 +90,32 @@ def _nvfp4_outputs(weight: mx.array, row: Format) -> list[tuple[tuple[int, ...],
     return [((rows, width // 8), mx.uint32), ((rows, width // row.block), mx.uint8)]
 
 
-def _parts(context: Context) -> dict[str, NDArray[Any] | None]:
-    return {"importance": context.importance, "moments": context.moments}
+def used_method(recipe: Recipe, context: Context | None, width: int) -> str:
+    """The method that a kernel does for a recipe where `context` is what is known. Errors as for `Context.used`."""
+    return _informed(recipe, context, width)[0]
 
 
-def used_method(recipe: Recipe, context: Context | None) -> str:
-    """The method that a kernel does for a recipe where `context` is what is known."""
-    parts = _parts(context or Context())
-    return available(recipe.method, frozenset(name for name, part in parts.items() if part is not None))
+def _informed(recipe: Recipe, context: Context | None, width: int) -> tuple[str, NDArray[np.uint32] | None]:
+    """A method of `METHODS` and what its kernel reads: importance, two columns to a word [K / 2], or moments."""
+    importance, moments = (context or Context()).used(recipe.method, width)
+    if moments is not None:
+        return "hessian", _moment_words(moments)
+    if importance is not None:
+        return "importance", importance.view(np.uint32)
+    return recipe.method if recipe.method in ("max", "four-six") else "search", None
 
 
-def known_words(context: Context, method: str) -> NDArray[np.uint32] | None:
-    """What a method reads of a context: importance, two columns to a word [K / 2], or moments [K / 16, 72], or nothing.
-
-    Of a row of the upper triangle the kernels read words from the even column before the diagonal on.
-    """
-    if method == "importance" and context.importance is not None:
-        return np.ascontiguousarray(context.importance).view(np.uint32)
-    if method != "hessian" or context.moments is None:
-        return None
-    whole = np.zeros((len(context.moments), BLOCK, BLOCK), np.int16)
-    whole[:, *np.triu_indices(BLOCK)] = context.moments
-    rows = [whole[:, i, i & ~1 :] for i in range(BLOCK)]
-    return np.ascontiguousarray(np.concatenate(rows, axis=1)).view(np.uint32)
+def _moment_words(triangles: NDArray[np.int16]) -> NDArray[np.uint32]:
+    """Words [K / 16, 72] of two columns: each row of the triangle from the even column before the diagonal on."""
+    whole = np.zeros((len(triangles), BLOCK, BLOCK), np.int16)
+    whole[:, *np.triu_indices(BLOCK)] = triangles
+    return np.concatenate([whole[:, i, i & ~1 :] for i in range(BLOCK)], axis=1).view(np.uint32)
 
 
 def _nvfp4_encoding(
-    weight: mx.array, recipe: Recipe, g: mx.array | None, context: Context
+    weight: mx.array, recipe: Recipe, g: mx.array | None, context: Context | None
 ) -> tuple[list[mx.array], Parameters]:
-    for name, part in _parts(context).items():
-        per_block = BLOCK if name == "importance" else TRIANGLE
-        if part is not None and part.size * BLOCK != weight.shape[1] * per_block:
-            raise ValueError(f"[encode] {name} must be of {weight.shape[1]} columns, got shape {part.shape}")
-    method = used_method(recipe, context)
-    words = known_words(context, method)
+    method, words = _informed(recipe, context, weight.shape[1])
     known = weight if words is None else to_mlx(words)  # a kernel that reads nothing of it gets what is there
     return [weight, _multiplier(g), known], _nvfp4_parameters(KINDS[weight.dtype], recipe) | {"METHOD": METHODS[method]}
 

@@ -33,7 +33,7 @@ from studio.core.events import (
     Token,
     Warned,
 )
-from studio.core.exporting.export import Export, prepare, refuse
+from studio.core.exporting.export import Export, prepare, refuse, with_quality
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.writing import check_writable
@@ -52,7 +52,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
-from studio.core.planning.lifting import Lifting, check_liftable
+from studio.core.planning.lifting import Lifting, check_liftable, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     DEFAULT_METHOD,
@@ -76,7 +76,7 @@ from studio.core.quality.generation import Generation, Prompt, generate
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated, Quality, exceeded
 from studio.core.reporting.pages import noisy, size_text
-from studio.core.reporting.quality_report import check_quality_reports, save_quality, write_quality
+from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
 from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
@@ -206,8 +206,10 @@ __all__ = [
     "layer_steps",
     "layout_for",
     "lift",
+    "liftable",
     "likeness",
     "load_plan",
+    "load_quality",
     "measure",
     "methods_used",
     "no_tiers",
@@ -240,6 +242,7 @@ __all__ = [
     "unseen",
     "validate",
     "verify",
+    "with_quality",
     "with_statistics",
     "write_quality",
     "write_reports",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.architectures import block_index, text_section
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError, MemoryLimitError
 from studio.core.model import Model
 from studio.lm.inputs import Sink
@@ -88,7 +89,7 @@ def portions(model: Model, runtime: RuntimeName, length: int, limit: int) -> Por
         elif found.batch > 1:
             found = Portions(found.batch // 2, found.batch // 2)
         else:
-            what = f"running the model needs {need:,} bytes of memory for its largest block, {limit:,} are allowed"
+            what = f"running the model needs {counted(need, 'byte')} of memory for its largest block, {limit:,} are allowed"
             raise MemoryLimitError(what, hint="allow more, or give a smaller --length")
     return found
 

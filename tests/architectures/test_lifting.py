@@ -80,7 +80,7 @@ def write_lifted(source: Path, target: Path, change=lambda _powers: None) -> dic
     with core.open_model(source) as model:
         powers = powers_of(model)
         change(powers)
-        layers = lifted(model, (), powers)[0].layers
+        layers = lifted(model, (), core.Lifting(powers))[0].layers
         tensors = {layer.tensor.name: stored(layer) for layer in layers}
     write_json(target / "config.json", config)
     write_safetensors(target / "model.safetensors", tensors, {"format": "pt"})

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Context, Recipe, factor_of, recipe
+from kernels import Context, Recipe, factor_of, importance_of, moments_of, recipe
 from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend
 from kernels.cpu.vectorized import NumpyBackend
@@ -58,6 +58,19 @@ RATIOS = (
     Ratio("decode 3t to bf16 / memcpy", "decode nvfp4-3t", "memcpy", "<= 1.5", "1.47"),
     Ratio("decode mxfp8 to bf16 / memcpy", "decode mxfp8", "memcpy", "<= 1.5", "-"),
     Ratio("decode int4-g64 to bf16 / memcpy", "decode int4-g64", "memcpy", "<= 1.5", "-"),
+    *(
+        Ratio(f"{title} / {unit}", f"{job}{suffix}", f"{unit}{suffix}", goal, prototype)
+        for suffix in ("", ", error")
+        for title, job, unit, goal, prototype in (
+            ("3t by four-six", "four-six", "encode", "<= 3", "3.3"),
+            ("3t by search", "search", "encode", "<= 6", "7.4"),
+            ("3t by importance", "importance", "encode", "-", "-"),
+            ("3t by hessian", "hessian", "encode", "<= 12", "-"),
+            ("mxfp4 by search", "mxfp4 search", "mxfp4", "<= 6", "-"),
+            ("int4-g64 by search", "int4-g64 search", "int4-g64", "<= 6", "-"),
+            ("int8-g64 by search", "int8-g64 search", "int8-g64", "<= 6", "-"),
+        )
+    ),
     Ratio("feedback on scales of search / encode", "feedback", "encode", "-", "-"),
     Ratio("CpuBackend.encode, slabs of 512 rows / memcpy", "slabs", "memcpy", "-", "-"),
 )
@@ -90,11 +103,20 @@ class Kernels:
     def _scale(self, chosen: Recipe) -> float:
         return self.tensor_scale if chosen.format.tensor_scale else 1.0
 
-    def encode(self, chosen: Recipe, *, measure: bool = False, blocks: bool = False, rows: slice = slice(None)) -> Job:
+    def encode(
+        self,
+        chosen: Recipe,
+        *,
+        measure: bool = False,
+        blocks: bool = False,
+        rows: slice = slice(None),
+        context: Context | None = None,
+    ) -> Job:
         """Encode some rows on the calling thread."""
         row, weight = chosen.format, self.weight[rows]
         count = len(weight)
         per_row = COLUMNS // row.block
+        known = (context or Context()).used(chosen.method, COLUMNS)
         measured = library.Measure(
             self._touched((count,), np.float64),
             self._touched((count,), np.float64),
@@ -107,6 +129,8 @@ class Kernels:
             scales=self._touched((count, per_row), np.uint16),
             biases=self._touched((count, per_row), np.uint16),
             measure=ctypes.pointer(measured) if measure or blocks else None,
+            importance=library.address(known[0]),
+            moments=library.address(known[1]),
             rows=count,
             width=COLUMNS,
             layout=library.layout(row),
@@ -114,8 +138,9 @@ class Kernels:
             tensor_scale=self._scale(chosen),
             min_scale=chosen.min_scale,
             zero_scale=chosen.zero_scale,
+            method=library.METHODS.get(chosen.method, library.SEARCH),
         )
-        self._kept.append((weight, measured))
+        self._kept.append((weight, measured, known))
         return lambda: self._library.nvfp4_encode(self._number, ctypes.byref(task))
 
     def decode(self, chosen: Recipe) -> Job:
@@ -165,9 +190,25 @@ def one_thread_jobs(kernels: Kernels) -> dict[str, Job]:
     }
     for name in ("mxfp4", "mxfp8", "int4-g32", "int4-g64", "int8-g64", "int8-g128"):
         jobs[name] = kernels.encode(recipe(name))
+        jobs[f"{name}, error"] = kernels.encode(recipe(name), measure=True)
     for name in ("nvfp4-3t", "mxfp8", "int4-g64"):
         jobs[f"decode {name}"] = kernels.decode(recipe(name))
-    return jobs
+    return jobs | method_jobs(kernels)
+
+
+def method_jobs(kernels: Kernels) -> dict[str, Job]:
+    """Each method, plain and measuring."""
+    inputs = moments(COLUMNS)
+    blocks, (rows, columns) = inputs.reshape(COLUMNS // 16, 16, COLUMNS // 16, 16), np.triu_indices(16)
+    triangles = np.stack([blocks[b, :, b] for b in range(COLUMNS // 16)])[:, rows, columns]
+    known = Context(importance_of(np.ascontiguousarray(inputs.diagonal())), moments_of(triangles))
+    chosen = {name: recipe("nvfp4-3t", method=name) for name in ("four-six", "search", "importance", "hessian")}
+    chosen |= {f"{name} search": recipe(name, method="search") for name in ("mxfp4", "int4-g64", "int8-g64")}
+    return {
+        f"{name}{', error' if measure else ''}": kernels.encode(one, measure=measure, context=known)
+        for name, one in chosen.items()
+        for measure in (False, True)
+    }
 
 
 def moments(width: int) -> NDArray[np.float32]:

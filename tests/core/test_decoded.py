@@ -13,6 +13,7 @@ from kernels.reference import decode, encode, tensor_scale
 from studio import core
 from studio.core.exporting.decoded import planned_nbytes, write_alone, write_exported, write_planned
 from tests.core.checkpoints import CONFIG, Tensors, checkpoint, gaussian, llama
+from tests.lm.models import LLAMA, llama_logits, weights
 
 INPUT_FIRST = {
     **CONFIG,
@@ -158,3 +159,28 @@ def test_stacks_of_experts_alone_keep_their_shape(tmp_path: Path) -> None:
     down = stacked()["model.layers.0.mlp.experts.down_proj"]
     wanted = [decode(encode(np.ascontiguousarray(expert.T), recipe("nvfp4-2t"))) for expert in down]
     np.testing.assert_array_equal(found["model.layers.0.mlp.experts.down_proj.weight"], wanted)
+
+
+def test_a_lifted_export_is_decoded_with_the_norms_that_undo_its_lifting(tmp_path: Path) -> None:
+    """Weights so small that two tiers lose them, but for lifting; the norms of the source would not fit to them."""
+    tensors = {
+        name: (array * 2.0**-8).astype(array.dtype) if "_proj" in name else array for name, array in weights().items()
+    }
+    source = checkpoint(tmp_path / "model", tensors, LLAMA)
+    with core.open_model(source) as model, core.start(core.Machine(threads=2), model) as engine:
+        choices = core.resolve(plan("nvfp4-2t"), model)
+        layout, tokens = core.LAYOUTS["mlx"], np.arange(0, 4000, 97)
+        job = core.prepare(model, plan("nvfp4-2t"), choices, layout, tmp_path / "lost")
+        *_, found = core.lift(engine, job.model, job.choices)
+        assert isinstance(found, core.Lifted)
+        lifted = core.prepare(model, plan("nvfp4-2t"), choices, layout, tmp_path / "lifted", lifting=found.lifting)
+        exhaust(core.export(engine, lifted))
+        exhaust(core.export(engine, job))
+    wanted = llama_logits(load_file(source / "model.safetensors"), tokens)
+    errors = {
+        name: np.abs(
+            llama_logits(decoded(source, tmp_path / name, tmp_path / f"{name}-decoded"), tokens) - wanted
+        ).max()
+        for name in ("lost", "lifted")
+    }
+    assert errors["lifted"] < 0.5 * errors["lost"]

@@ -416,7 +416,7 @@ def test_rounded_affine_scales_are_measured_as_the_definition_says(source: Path,
     weight = truth(fp8_llama(), DOWN)
     with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
         layer = model.by_name[DOWN]
-        quantized, fidelity = encode(engine.backend, layer, weight, recipe(name), 1.0, blocks=True)
+        quantized, fidelity = encode(engine.backend, layer, layer.matrices[0], weight, recipe(name), 1.0, blocks=True)
     wanted = reference.fidelity(weight, quantized, blocks=True)
     assert quantized.scales.dtype == BF16
     assert quantized.codes.tobytes() == reference.encode(weight, recipe(name)).codes.tobytes()

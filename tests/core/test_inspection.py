@@ -275,7 +275,7 @@ def test_a_comparison_puts_the_largest_gain_first(tmp_path: Path) -> None:
 def test_an_export_can_be_compared(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "source")
     with core.open_model(folder) as model, core.start(core.Machine("cpu", 1), model) as engine:
-        plan = core.preset("linear")
+        plan = core.preset("linear").with_method("max")
         job = core.prepare(model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], tmp_path / "out")
         for _ in core.export(engine, job):
             pass

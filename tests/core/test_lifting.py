@@ -211,6 +211,7 @@ def test_json_lines_and_notes_tell_what_was_lifted_and_what_not(studio: Studio, 
     assert told["refused"] == {"model.embed_tokens": "neither a norm alone nor a matrix alone gives what it reads"}
     assert "9 tensors multiplied by powers of two" in ran.err
     assert "model.embed_tokens not lifted" in ran.err
+    assert results(tmp_path / "out")["model.embed_tokens"].reason.startswith("not lifted: neither")
 
 
 def test_a_dry_run_shows_the_power_of_each_layer_and_writes_nothing(
@@ -220,6 +221,14 @@ def test_a_dry_run_shows_the_power_of_each_layer_and_writes_nothing(
     row = next(line for line in ran.out.splitlines() if line.startswith(f"{BLOCK}self_attn.q_proj"))
     assert "nvfp4-2t x 2**" in row
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_plan_says_from_the_headers_alone_what_may_be_lifted(studio: Studio, source: Path) -> None:
+    ran = studio("plan", source, *TWO, "--lift", "--include", "model.embed_tokens")
+    assert ran.code == 0
+    assert "14 of 15 layers in nvfp4-2t may be lifted" in ran.err
+    assert "model.embed_tokens not lifted" in ran.err
+    assert studio("plan", source, "--layout", "mlx", "--lift").code == 2
 
 
 @pytest.mark.parametrize(
@@ -376,7 +385,7 @@ def test_numbers_below_the_normal_ones_are_told() -> None:
 def test_reading_multiplies_exactly(source: Path) -> None:
     with core.open_model(source) as model:
         name = f"{BLOCK}mlp.up_proj"
-        changed = lifted(model, (), {name: 7})[0]
+        changed = lifted(model, (), core.Lifting({name: 7}))[0]
         before, after = (read_slab(Slab(m.by_name[name], m.by_name[name].whole, 3, 9)) for m in (model, changed))
     assert after.dtype == before.dtype
     np.testing.assert_array_equal(after.astype(np.float64), before.astype(np.float64) * 128)

@@ -74,7 +74,8 @@ int main(int count, char** names) {
         void* importance = take(header.importance ? 2 * width : 0, in);
         void* moments = take(header.moments ? width / 16 * 272 : 0, in);
         run(header, weight, {importance, moments}, out);
-        for (void* one : {weight, importance, moments}) free(one);
+        void* taken[] = {weight, importance, moments};
+        for (void* one : taken) free(one);
     }
     return fclose(out);
 }

@@ -78,19 +78,37 @@ class OneWrongCode(ReferenceBackend):
 
     title = "broken"
 
-    def encode(
-        self, weight: Weight, recipe: Any, tensor_scale: float = 1.0, *, measure: bool = True, blocks: bool = False
-    ) -> Encoded:
-        right = super().encode(weight, recipe, tensor_scale, measure=measure, blocks=blocks)
+    def __init__(self, name: str, method: str) -> None:
+        self.wrong = (name, method)
+
+    def encode(self, weight: Weight, recipe: Any, tensor_scale: float = 1.0, **asked: Any) -> Encoded:
+        right = super().encode(weight, recipe, tensor_scale, **asked)
         codes = right.quantized.codes.copy()
-        codes[0, 0] ^= recipe.format.name == "mxfp4"
+        codes[0, 0] ^= (recipe.format.name, recipe.method) == self.wrong
         return right._replace(quantized=replace(right.quantized, codes=codes))
 
 
-def test_the_self_test_names_what_differs() -> None:
-    reason = self_test(OneWrongCode())
+@pytest.mark.parametrize(
+    ("name", "method"), [("mxfp4", "max"), ("int4-g32", "search"), ("nvfp4-3t", "four-six"), ("nvfp4-2t", "hessian")]
+)
+def test_the_self_test_names_what_differs(name: str, method: str) -> None:
+    reason = self_test(OneWrongCode(name, method))
+    assert reason == f"broken: codes of {name} from bfloat16 by {method} differ from the reference"
+
+
+class Blind(ReferenceBackend):
+    """A backend that does not look at statistics."""
+
+    title = "blind"
+
+    def encode(self, weight: Weight, recipe: Any, tensor_scale: float = 1.0, **asked: Any) -> Encoded:
+        return super().encode(weight, recipe, tensor_scale, **(asked | {"context": None}))
+
+
+def test_the_self_test_sees_that_statistics_are_used() -> None:
+    reason = self_test(Blind())
     assert reason is not None
-    assert reason.startswith("broken: codes of mxfp4 from bfloat16")
+    assert "by importance differ" in reason
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,11 +1,8 @@
 """Methods in every variant of the library, and in numpy, against the reference; and mistakes planted in the library."""
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +13,11 @@ import pytest
 from hard_weights import DTYPES, SEARCHES, contexts, difference, searched, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import Mutant, compiled
 from test_cpu import NAMES, VARIANTS, assert_measured, backend_called
 
 from kernels import Context, Quantized, Recipe, recipe, reference
 from kernels.cpu.backend import CpuBackend, encode_parallel
-from kernels.cpu.build import SOURCES, arguments, host_target
 
 HARD = ("ties", "small ties", "e4m3 ties", "odd blocks")
 
@@ -143,15 +140,6 @@ def test_statistics_may_lie_anywhere_in_memory(name: str) -> None:
         assert difference(one.quantized, other.quantized) is None
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """A mistake: `old` becomes `new` in a header."""
-
-    header: str
-    old: str
-    new: str
-
-
 MUTANTS = (
     Mutant("search.h", "4, 5, 6}", "4, 5, 7}"),
     Mutant("search.h", "subnormal ? first + 2u", "subnormal ? first + 1u"),
@@ -170,21 +158,6 @@ MUTANTS = (
     Mutant("codecs.h", "scaled = larger(scaled, Floats{})", "scaled = larger(scaled, splat(-1.0f))"),
     Mutant("whole.h", "(PartShorts)t >> 4", "((PartShorts)t + (uint16_t)1) >> 4"),
 )
-
-
-def compiled(folder: Path, mutant: Mutant | None) -> Path:
-    """The encoder of bfloat16 from headers with a mistake, as a library."""
-    for source in SOURCES.glob("*.h"):
-        text = source.read_text()
-        if mutant and source.name == mutant.header:
-            assert text.count(mutant.old) == 1, f"{mutant} is not in {source.name} once"
-            text = text.replace(mutant.old, mutant.new)
-        (folder / source.name).write_text(text)
-    built = folder / "mutant.so"
-    told = [*arguments(host_target(), VARIANTS[0]), "-O1", "-Wno-unused-parameter", f"-I{folder}", "-shared"]
-    driver = Path(__file__).with_name("encode_bfloat16.cpp")
-    subprocess.run([sys.executable, "-m", "ziglang", "cc", *told, driver, "-o", built], check=True, timeout=300)
-    return built
 
 
 class Changed(CpuBackend):
@@ -207,10 +180,7 @@ def first_difference(backend: CpuBackend) -> str | None:
 
 
 def test_planted_mistakes_are_seen(tmp_path_factory: pytest.TempPathFactory) -> None:
-    pytest.importorskip("ziglang", reason="the compiler, ziglang, is not installed")
-    tried = (None, *MUTANTS)
-    with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(lambda mutant: compiled(tmp_path_factory.mktemp("mutant"), mutant), tried))
+    paths = compiled(MUTANTS, "encode_bfloat16.cpp", VARIANTS[0], tmp_path_factory)
     assert first_difference(Changed(paths[0])) is None
     unseen = [mutant for mutant, path in zip(MUTANTS, paths[1:], strict=True) if not first_difference(Changed(path))]
     assert unseen == []

@@ -1,10 +1,14 @@
 """Error feedback: the codes of GPTQ, better outputs, and the same bits from every backend, variant and thread."""
 
+import ctypes
 from functools import partial
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hard_weights import MIDPOINTS
+from mutants import Mutant, compiled
 
 from kernels import Context, Factor, factor_of, feedback, importance_of, moments_of, recipe, reference
 from kernels.cpu import factor, library
@@ -55,6 +59,34 @@ def codes_of(quantized):
 
 def damage(made, quantized, x):
     return float((((reference.decode(quantized) - made.astype(np.float32)) @ x.T) ** 2).sum())
+
+
+def delicate(rows, width=208):
+    """A weight and a factor whose sums are of large parts that cancel: each rounding shows in many codes.
+
+    Columns 0 to 15 and 16 to 31 have the same weights and errors, so have 64 to 79 and 80 to 95.
+    """
+    rng = np.random.default_rng(7)
+    made = (rng.standard_normal((rows, width)) * 0.02).astype(np.float32)
+    shares = rng.standard_normal((width, width)).astype(np.float32) * np.float32(0.1)
+    for at in (0, 64):
+        made[:, at + 16 : at + 32] = made[:, at : at + 16]
+        shares[at : at + 16] *= np.float32(2.0**20)
+        shares[at + 16 : at + 32] = -shares[at : at + 16]
+        shares[:, at : at + 32] = 0
+    return made, Factor(np.arange(width, dtype=np.int32), np.triu(shares, 1))
+
+
+def tied(rows, width=208):
+    """A weight in float32 whose blocks have one best scale, and two of their weights between codes or beside that."""
+    rng = np.random.default_rng(8)
+    scale = reference.e4m3_decode(rng.integers(40, 120, (rows, width // 16, 1), np.uint8)) * np.float32(G)
+    blocks = rng.choice(reference.E2M1_VALUES, (rows, width // 16, 16)) * scale
+    blocks[..., 0] = 6 * scale[..., 0]
+    between = rng.choice(np.array(MIDPOINTS, np.float32), (rows, width // 16, 2)) * scale
+    toward = rng.choice(np.array([0, 1, np.inf], np.float32), between.shape)
+    blocks[..., 5:7] = np.where(toward == 1, between, np.nextafter(between, toward))
+    return blocks.reshape(rows, width)
 
 
 def gptq(made, quantized, h):
@@ -132,6 +164,27 @@ def test_bytes_and_measures_are_those_of_the_reference(name, dtype, shape):
         np.testing.assert_allclose(got.fidelity.max_error, measured.max_error, rtol=1e-15, atol=0)
         np.testing.assert_array_equal(got.fidelity.scale_counts, measured.scale_counts)
         assert got.fidelity.vanished == measured.vanished
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "numpy"])
+def test_every_sum_has_the_order_of_the_reference(name):
+    made, found = delicate(70)
+    want = encoded(made, "feedback", Context(factor=found))
+    assert len(np.unique(codes_of(want)[:, 96:])) > 12
+    backend = NumpyBackend() if name == "numpy" else CpuBackend(name)
+    for rows in (70, 5):
+        got = backend.encode(made[:rows], recipe("nvfp4-3t", "ceil", "feedback"), G, context=Context(factor=found))
+        assert got.quantized.codes.tobytes() == want.codes[:rows].tobytes()
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "numpy"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_shares_weights_are_those_of_search(name, dtype):
+    made = tied(60).astype(DTYPES[dtype])
+    found = Factor(np.arange(208, dtype=np.int32)[::-1].copy(), np.zeros((208, 208), np.float32))
+    backend = NumpyBackend() if name == "numpy" else CpuBackend(name)
+    got = backend.encode(made, recipe("nvfp4-3t", "ceil", "feedback"), G, context=Context(factor=found)).quantized
+    np.testing.assert_array_equal(reference.decode(got), reference.decode(encoded(made, "search", None)))
 
 
 def test_threads_change_no_byte():
@@ -249,6 +302,106 @@ def test_a_factor_that_is_not_of_the_matrix_is_refused(backend):
     wide = Factor(found.order, found.feedback.astype(np.float64))
     with pytest.raises(TypeError, match="float32"):
         backend.encode(weight(4, 64), chosen, G, context=Context(factor=wide))
+
+
+MUTANTS = (
+    Mutant("factor.h", "int64_t k = high - 1; k >= low; k--", "int64_t k = low; k < high; k++"),
+    Mutant("factor.h", "high > task.stop; high -= DEPTH", "high > task.stop + DEPTH; high -= DEPTH"),
+    Mutant("factor.h", "found = rest[r][c] / column[c]", "found = rest[r][c] * (1 / column[c])"),
+    Mutant("factor.h", "for (int64_t i = 0; i < c; i += 8)", "for (int64_t i = 0; i + 8 < c; i += 8)"),
+    Mutant("factor.h", "column[c] > 0 && column[c] < __builtin_inf()", "column[c] > -1e300"),
+    Mutant("factor.h", "i <= j; i++) corner[", "i < j; i++) corner["),
+    Mutant("feedback.h", "for (int i = 0; i < BATCH; i++) {", "for (int i = BATCH - 1; i >= 0; i--) {"),
+    Mutant("feedback.h", "before = 0; before < first", "before = BATCH; before < first"),
+    Mutant("feedback.h", "next = c + 1", "next = c + 2"),
+    Mutant(
+        "feedback.h",
+        "error = load<Floats>(own) - decoded",
+        "error = load<Floats>(targets + c * GROUP + lane) - decoded",
+    ),
+    Mutant("feedback.h", "column = task.order[first + c]", "column = first + c"),
+    Mutant("feedback.h", "floats(bits(rounded * scale) | sign)", "rounded * scale"),
+    Mutant("feedback.h", "code | sign >> 28", "code"),
+    Mutant("feedback.h", "quotient<true>(magnitude(target), scale, Floats{})", "magnitude(target) * (1.0f / scale)"),
+    Mutant(
+        "feedback.h",
+        "sums[c][v] += error * splat(shares[i * NEXT + c])",
+        "sums[c][v] = __builtin_elementwise_fma(error, splat(shares[i * NEXT + c]), sums[c][v])",
+    ),
+    Mutant(
+        "feedback.h",
+        "load<Floats>(to) + error * splat(shares[next])",
+        "__builtin_elementwise_fma(error, splat(shares[next]), load<Floats>(to))",
+    ),
+    Mutant(
+        "feedback.h",
+        "before = 0; before < first; before += BATCH",
+        "before = first - BATCH; before >= 0; before -= BATCH",
+    ),
+    Mutant("feedback.h", "count_vanished(wide, decoded, tally);", ""),
+    Mutant(
+        "feedback.h", "int i = 0; i < count; i++) totals.scale_counts", "int i = 1; i < count; i++) totals.scale_counts"
+    ),
+)
+
+
+class Changed(CpuBackend):
+    """The backend with another library."""
+
+    def __init__(self, path):
+        super().__init__()
+        other, own = ctypes.CDLL(str(path)), self._library
+        self._library = SimpleNamespace(
+            nvfp4_encode=own.nvfp4_encode,
+            nvfp4_feedback=lambda _, task: other.feed_forward(task),
+            nvfp4_factor=lambda _, task: other.factor(task),
+        )
+
+
+def assert_right(path, monkeypatch):
+    """A factor, what is refused, codes and what is measured are the reference's."""
+    backend = Changed(path)
+    h = moments(inputs(400)).astype(np.float64) + np.eye(400)
+    got, want, wrong = h.copy(), h.copy(), np.eye(32)
+    wrong[0, 0] = -1
+    feedback.cholesky(want)
+    known, made = context(inputs(208)), weight(70, 208)
+    with monkeypatch.context() as patched:
+        patched.setattr(library, "load", lambda: backend._library)
+        factor.cholesky(got, 0, 2)
+        with pytest.raises(ValueError, match="positive definite"):
+            factor.cholesky(wrong, 0)
+    assert np.triu(got).tobytes() == np.triu(want).tobytes()
+    expected = encoded(made, "feedback", known)
+    measured = reference.fidelity(made, expected)
+    chosen = recipe("nvfp4-3t", "ceil", "feedback")
+    found, fidelity = backend.encode(made, chosen, G, context=known)
+    assert found.codes.tobytes() == expected.codes.tobytes()
+    assert fidelity.vanished == measured.vanished
+    np.testing.assert_array_equal(fidelity.scale_counts, measured.scale_counts)
+    np.testing.assert_allclose(fidelity.row_error, measured.row_error, rtol=1e-6)
+    for hard, parts in (
+        delicate(70),
+        (tied(60), Factor(np.arange(208, dtype=np.int32), np.zeros((208, 208), np.float32))),
+    ):
+        wanted = encoded(hard, "feedback", Context(factor=parts))
+        got = backend.encode(hard, chosen, G, context=Context(factor=parts)).quantized
+        assert got.codes.tobytes() == wanted.codes.tobytes()
+
+
+def seen(path, monkeypatch):
+    try:
+        assert_right(path, monkeypatch)
+    except (AssertionError, ValueError, pytest.fail.Exception):
+        return True
+    return False
+
+
+def test_planted_mistakes_are_seen(tmp_path_factory, monkeypatch):
+    right, *wrong = compiled(MUTANTS, "feedback_float32.cpp", next(iter(VARIANTS)), tmp_path_factory)
+    assert_right(right, monkeypatch)
+    unseen = [mutant for mutant, path in zip(MUTANTS, wrong, strict=True) if not seen(path, monkeypatch)]
+    assert not unseen, unseen
 
 
 def test_size_of_the_inputs_does_not_matter():

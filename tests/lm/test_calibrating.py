@@ -1,6 +1,5 @@
 """Statistics of small models are those of the inputs that the plain model has, whichever runtime runs it."""
 
-import argparse
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from studio.core.errors import MemoryLimitError, StudioError
 from studio.lm import calibrating
 from studio.lm.running import Portions, portions, start
 from studio.lm.texts import read_text, windows
+from tests.lm.listening import Heard, options
 from tests.lm.models import LENGTH, WINDOWS, llama_logits, write_arcee, write_llama, write_text
 from tests.runtimes.checkpoints import write_qwen3_moe, write_stacked_qwen3_moe
 
@@ -25,36 +25,6 @@ for needed in ("torch", "transformers", "mlx_lm"):
 RUNTIMES = ("mlx-lm", "transformers")
 TRIANGLE = np.triu_indices(16)
 TOKENIZER = core.demo_checkpoint() / "tokenizer.json"
-
-
-class Heard:
-    """A channel that keeps what it is told."""
-
-    def __init__(self, stop_after: int = 0):
-        self.lines, self._left = [], stop_after
-
-    def tell(self, event, **data):
-        self.lines.append({"event": event, **data})
-
-    def started(self, total, what):
-        self.tell("started", total=total, what=what)
-
-    def progress(self, done, what):
-        self.tell("progress", done=done, what=what)
-        self._left -= 1
-        if not self._left:
-            raise KeyboardInterrupt
-
-    def warn(self, message):
-        self.tell("warning", message=message)
-
-    def result(self, **data):
-        self.tell("result", **data)
-
-
-def options(source, out, text, **changes):
-    usual = {"windows": WINDOWS, "length": LENGTH, "seed": 0, "max_memory": 0}
-    return argparse.Namespace(source=source, out=out, text=[text], **{**usual, **changes})
 
 
 def gathered(source, folder, monkeypatch, runtime="", given=None, **changes):

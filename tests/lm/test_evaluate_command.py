@@ -104,10 +104,10 @@ def test_what_can_not_be_told_is_refused(
 
 def test_plans_need_one_checkpoint(studio: Studio, source: Path, plan: Path, tmp_path: Path) -> None:
     assert studio("quantize", source, tmp_path / "export", "--quiet").code == 0
-    for folders in ([tmp_path / "export"], [source, source]):
+    for folders, word in (([tmp_path / "export"], "already quantized"), ([source, source], "--plans need one")):
         ran = studio("evaluate", *folders, "--plans", plan, "--cache", tmp_path / "cache")
         assert ran.code == 2
-        assert "--plans need a checkpoint" in ran.err
+        assert word in ran.err
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_runs(
@@ -120,6 +120,18 @@ def test_a_disk_that_is_too_small_is_told_before_anything_runs(
     assert ran.code == 4
     assert "not enough disk space" in ran.err
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_limit_of_memory_is_kept_by_refusing(studio: Studio, source: Path, text: Path, tmp_path: Path) -> None:
+    told = ("--text", text, "--cache", tmp_path / "cache", *SMALL, "--max-memory")
+    for command in (
+        ("evaluate", source, *told),
+        ("generate", source, "A", "--cache", tmp_path / "cache", "--max-memory"),
+    ):
+        ran = studio(*command, "100M")
+        assert ran.code == 3
+        assert "bytes of memory, 100,000,000 are allowed" in ran.err
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_prompt_is_continued_side_by_side(studio: Studio, source: Path, plan: Path, tmp_path: Path) -> None:

@@ -18,6 +18,19 @@ def delicate(dtype: Any) -> Weights:
     return [(weight.astype(dtype), g) for weight, g in made]
 
 
+def near_candidates(dtype: Any, width: int) -> np.ndarray:
+    """A weight [6, width] for the choice of scales: costs that tie, costs near each other, peaks of all sizes."""
+    rng = np.random.default_rng(3)
+    halves = rng.choice(np.array([0, 2, 3, 4, 6, -2, -3, -4, -6], np.float32), (2, width))
+    halves[:, ::16] = 6
+    peaks = np.repeat(np.linspace(1, 2, width // 16, endpoint=False, dtype=np.float32), 16)
+    normal = rng.standard_normal((3, width)).astype(np.float32)
+    normal[0, 3::16] = np.float32(2 - 2**-23) * np.exp2(rng.integers(0, 3, width // 16))
+    normal[1] = np.where(np.arange(width) % 16 == 5, peaks * 4, normal[1])
+    ramp = np.resize(np.linspace(-1, 1, 33, dtype=np.float32), width) * peaks
+    return (np.concatenate([halves, normal, ramp[None]]) * np.float32(2.0**-8)).astype(dtype)
+
+
 def _blocks(peaks: np.ndarray, rest: np.ndarray | float) -> np.ndarray:
     blocks = np.full((len(peaks), 16), rest, np.float32)
     blocks[:, 3] = peaks

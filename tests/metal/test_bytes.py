@@ -1,5 +1,6 @@
 """Every kernel gives the bytes of the reference, whatever the order of lanes and with subnormals flushed or not."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -7,13 +8,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, recipe, reference
+from kernels import FORMATS, Context, recipe, reference
 from kernels.formats import Recipe
-from kernels.gpu import coding
+from kernels.gpu import coding, source
 from kernels.gpu.library import Library
-from kernels.gpu.selftest import adversarial, self_test
+from kernels.gpu.selftest import adversarial, adversarial_context, self_test
 from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
-from tests.metal.delicate import delicate
+from kernels.methods import METHODS
+from tests.metal.delicate import delicate, near_candidates
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 MULTIPLIERS = (1e-5, 1.2e-38, 3e-30, 0.75, 2.0**40, 3e38)
@@ -26,13 +28,20 @@ def bits(array: np.ndarray) -> np.ndarray:
     return whole
 
 
-def assert_same(metal: Library, weight: np.ndarray, chosen: Recipe, g: float = 1.0) -> None:
+def assert_same(
+    metal: Library,
+    weight: np.ndarray,
+    chosen: Recipe,
+    g: float = 1.0,
+    context: Context | None = None,
+    ways: tuple[bool, ...] = (False, True),
+) -> None:
     with np.errstate(all="ignore"):
-        right = reference.encode(weight, chosen, g)
+        right = reference.encode(weight, chosen, g, context)
         decoded = reference.decode(right).astype(weight.dtype)
     multiplier = to_mlx(np.array([g], np.float32))
-    for measure in (False, True):
-        coded = coding.encode(metal, to_mlx(weight), chosen, multiplier, measure=measure, blocks=True)
+    for measure in ways:
+        coded = coding.encode(metal, to_mlx(weight), chosen, multiplier, context=context, measure=measure, blocks=True)
         np.testing.assert_array_equal(to_numpy(coded.codes).view(np.uint8), right.codes)
         np.testing.assert_array_equal(bits(to_numpy(coded.scales)), bits(right.scales))
         if right.biases is not None:
@@ -63,6 +72,53 @@ def test_weights_of_every_size(metal: Library, name: str, dtype: str) -> None:
     if FORMATS[name].affine:  # beyond, the range of a group overflows float32 and its scale is not a number
         weight = np.clip(weight.astype(np.float32), -1e4, 1e4).astype(weight.dtype)
     assert_same(metal, weight, recipe(name), 1e-5 if FORMATS[name].tensor_scale else 1.0)
+
+
+CHOICES = [
+    *(("bfloat16", name, method) for name in ("nvfp4-2t", "nvfp4-3t") for method in METHODS if method != "max"),
+    *((dtype, "nvfp4-3t", method) for dtype in ("float16", "float32") for method in ("search", "hessian")),
+    *(("bfloat16", name, "search") for name in FORMATS if recipe(name, method="search").method == "search"),
+    *(("float32", name, "search") for name in ("mxfp4", "int4-g32", "int8-g64")),
+]
+
+
+@pytest.mark.parametrize(("dtype", "name", "method"), sorted(set(CHOICES)))
+def test_methods_choose_the_scales_of_the_reference(metal: Library, dtype: str, name: str, method: str) -> None:
+    kind, chosen, context = DTYPES[dtype], recipe(name, method=method), adversarial_context()
+    rng = np.random.default_rng(14)
+    heavy = (rng.standard_t(3, (9, 256)) * 0.02 * np.exp2(rng.integers(-9, 4, (9, 1)))).astype(kind)
+    for weight in (heavy, adversarial(kind), near_candidates(kind, 256)):
+        g = float(np.float32(0.02 / 2688)) if FORMATS[name].tensor_scale else 1.0
+        assert_same(metal, weight, chosen, g, context, (False,))
+
+
+@pytest.mark.parametrize(("method", "g"), [("search", 1e-5), ("hessian", 3e-30), ("four-six", 2.0**40)])
+def test_methods_whatever_the_multiplier(metal: Library, method: str, g: float) -> None:
+    weight = any_bits(ml_dtypes.bfloat16, (2, 256), 15)
+    near = (np.random.default_rng(16).standard_normal((2, 256)) * 448 * g).astype(weight.dtype)
+    chosen = recipe("nvfp4-3t", method=method)
+    for ragged in (np.concatenate([weight, near]), near[:1, :16], near[:, :48]):
+        context = adversarial_context(ragged.shape[1])
+        assert_same(metal, ragged, chosen, float(np.float32(g)), context, (False, True) if g == 1e-5 else (False,))
+
+
+@pytest.mark.parametrize("shape", [(300, 48), (3, 4800)])
+def test_what_is_known_belongs_to_the_column(
+    metal: Library, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    """One threadgroup for all: its threads go on in their columns, or change them where there are more columns."""
+    monkeypatch.setitem(source.KERNELS, "nvfp4_encode", replace(source.KERNELS["nvfp4_encode"], groups=1))
+    weight = (np.random.default_rng(19).standard_normal(shape) * 0.02).astype(ml_dtypes.bfloat16)
+    chosen, context = recipe("nvfp4-3t", method="importance"), adversarial_context(shape[1])
+    assert_same(metal, weight, chosen, float(reference.tensor_scale(0.1)), context, (False,))
+
+
+def test_what_is_known_of_other_columns_is_refused(metal: Library) -> None:
+    weight, chosen = mx.zeros((2, 32)), recipe("nvfp4-2t", method="hessian")
+    with pytest.raises(ValueError, match="moments must be int16"):
+        coding.encode(metal, weight, chosen, context=Context(moments=adversarial_context(48).moments))
+    with pytest.raises(ValueError, match="importance must be uint16"):
+        coding.encode(metal, weight, chosen, context=Context(importance=adversarial_context(16).importance))
 
 
 @pytest.mark.parametrize("g", MULTIPLIERS)
@@ -168,8 +224,9 @@ def test_sums_are_those_of_the_reference(metal: Library, name: str) -> None:
     np.testing.assert_allclose(to_numpy(coded.block_error), want.block_error, rtol=1e-3, atol=1e-12)
 
 
-def test_self_test_passes(metal: Library) -> None:
-    assert self_test(metal) is None
+@pytest.mark.parametrize("method", ["max", "importance"])
+def test_self_test_passes(metal: Library, method: str) -> None:
+    assert self_test(metal, method) is None
 
 
 def test_a_weight_that_does_not_fit_is_refused(metal: Library) -> None:

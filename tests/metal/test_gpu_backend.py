@@ -12,6 +12,7 @@ from kernels import FORMATS, Context, factor_of, recipe, reference
 from kernels.gpu import backend as module
 from kernels.gpu.backend import GpuBackend, gpu_backend
 from kernels.gpu.library import Library
+from kernels.gpu.selftest import adversarial_context
 
 
 @pytest.fixture
@@ -41,6 +42,18 @@ def test_encode_decode_and_fidelity_are_the_references(gpu: GpuBackend, name: st
     np.testing.assert_array_equal(got.fidelity.scale_counts, right.fidelity.scale_counts)
     assert got.fidelity.block_error is not None
     assert gpu.encode(weight(), recipe(name), g, measure=False).fidelity is None
+
+
+def test_a_method_is_done_by_the_kernels_and_proved_once(gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    proved: list[str] = []
+    monkeypatch.setattr(module, "self_test", lambda _, method: proved.append(method))
+    chosen, context = recipe("nvfp4-3t", method="hessian"), Context(adversarial_context().importance)
+    right = reference.encode(weight(), chosen, 1e-4, context)
+    for _ in range(2):
+        got = gpu.encode(weight(), chosen, 1e-4, context=context).quantized
+        assert got.codes.tobytes() == right.codes.tobytes()
+        assert got.scales.tobytes() == right.scales.tobytes()
+    assert proved == ["importance"]
 
 
 def test_errors_are_fed_forward_to_the_bytes_of_the_reference(gpu: GpuBackend) -> None:
@@ -86,8 +99,7 @@ def test_three_tiers_switched_off_are_refused(gpu: GpuBackend, monkeypatch: pyte
 
 
 def test_a_backend_that_is_wrong_says_so(gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "self_test", lambda _: "nvfp4-2t of bfloat16: 3 wrong codes")
-    gpu._proved = False
+    monkeypatch.setattr(module, "self_test", lambda *_: "nvfp4-2t of bfloat16: 3 wrong codes")
     with pytest.raises(ValueError, match="does not agree with the reference, got nvfp4-2t of bfloat16: 3 wrong codes"):
         gpu.encode(weight(), recipe("nvfp4-2t"))
 

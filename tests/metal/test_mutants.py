@@ -11,10 +11,10 @@ import pytest
 from kernels import FORMATS, recipe, reference
 from kernels.gpu import coding, source
 from kernels.gpu.library import Library
-from kernels.gpu.selftest import adversarial
+from kernels.gpu.selftest import adversarial, adversarial_context
 from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
 from tests.metal.compiling import Compiler, HarnessError
-from tests.metal.delicate import delicate
+from tests.metal.delicate import delicate, near_candidates
 from tests.metal.harness import Machine, metal_on
 from tests.metal.test_bytes import bits
 
@@ -33,6 +33,7 @@ class Mutant:
     measure: bool = False
     dtype: Any = ml_dtypes.bfloat16
     header: str = ""
+    method: str = "max"
 
 
 MUTANTS = (
@@ -156,6 +157,74 @@ MUTANTS = (
         "product(float(code & ((1u << BITS) - 1u)), scale)",
         "int8-g64",
     ),
+    Mutant("tie of levels", "numbers", "(x + 16) & ~31", "(x + 15) & ~31", method="hessian"),
+    Mutant("multiplier not odd", "choice", "t.power, ODD)) | 1u)", "t.power, ODD)))", method="search"),
+    Mutant(
+        "tie of costs", "choice", "bool better = total < t.best;", "bool better = total <= t.best;", method="search"
+    ),
+    Mutant("weight cut off", "choice", "if (LARGE) better =", "if (false) better =", method="search"),
+    Mutant("small scales in small steps", "choice", "first < 8 ?", "first < 0 ?", "nvfp4-2t", method="search"),
+    Mutant("candidate of another code", "choice", "table[code + BEFORE_CODES]", "table[code + 1]", method="search"),
+    Mutant(
+        "whole weights of 12 bits",
+        "choice",
+        "smaller(x, 2047.0f",
+        "smaller(x, 4095.0f",
+        method="search",
+        dtype=np.float32,
+    ),
+    Mutant("wanted scale too large to search", "nvfp4", "wanted <= 464.0f", "true", method="search"),
+    Mutant(
+        "table read before it is there",
+        "nvfp4_encode",
+        "threadgroup_barrier(mem_flags::mem_threadgroup);",
+        "",
+        method="search",
+    ),
+    Mutant(
+        "code 4 for another weight", "nvfp4", "quotient(size * 0.25f, g)", "quotient(size * 0.2f, g)", method="four-six"
+    ),
+    Mutant(
+        "importance of the neighbour",
+        "choice",
+        "(16 * (k & 1))) & 0xffffu;",
+        "(16 * (~k & 1))) & 0xffffu;",
+        method="importance",
+    ),
+    Mutant(
+        "inputs of the next block", "nvfp4_encode", "uint(i % per_row)", "uint((i + 1) % per_row)", method="importance"
+    ),
+    Mutant(
+        "thread leaves its column", "nvfp4_encode", "stride -= stride % per_row;", "stride -= 1;", method="importance"
+    ),
+    Mutant("rows of moments mixed", "choice", "+ (i & 1) * (8 - r)", "", method="hessian"),
+    Mutant(
+        "errors without signs",
+        "choice",
+        "t.wholes.w[k] = whole_pair(whole_of<KIND, METHOD == HESSIAN>",
+        "t.wholes.w[k] = whole_pair(whole_of<KIND, false>",
+        method="hessian",
+    ),
+    Mutant(
+        "cost of the next power of two",
+        "mx",
+        "weight = weight * 0.25f",
+        "weight = weight * 0.5f",
+        "mxfp4",
+        method="search",
+    ),
+    Mutant(
+        "cost of half a group", "affine", "mask *= 2) x += simd", "mask *= 4) x += simd", "int8-g64", method="search"
+    ),
+    Mutant(
+        "near end of a shrunk range",
+        "affine",
+        "SHRUNK ? larger(steps, 0.0f) : steps",
+        "steps",
+        "int4-g64",
+        method="search",
+    ),
+    Mutant("range far from zero shrunk", "affine", "found = near ? found : 1.0f;", "", "int4-g64", method="search"),
 )
 
 
@@ -179,10 +248,17 @@ def integers() -> np.ndarray:
     return (near * np.exp2(rng.integers(-9, 9, (33, 1)))).astype(ml_dtypes.bfloat16)
 
 
+def far_from_zero() -> np.ndarray:
+    """Groups that are a thousand times as far from zero as they are wide."""
+    return (1000 + np.random.default_rng(18).standard_normal((3, 256))).astype(np.float32)
+
+
 def weights(mutant: Mutant) -> list[tuple[np.ndarray, float]]:
     three = FORMATS[mutant.format].tensor_scale
     g = float(np.float32(0.02 / 2688)) if three else 1.0
     made = [(adversarial(mutant.dtype), g)]
+    if mutant.method != "max":
+        return [*made, (near_candidates(mutant.dtype, 256), g), (far_from_zero(), g)]
     if FORMATS[mutant.format].affine:
         made.append((integers(), g))
     if three:
@@ -191,11 +267,12 @@ def weights(mutant: Mutant) -> list[tuple[np.ndarray, float]]:
 
 
 def assert_right(lib: Library, mutant: Mutant, weight: np.ndarray, g: float) -> None:
-    chosen, scale = recipe(mutant.format), to_mlx(np.array([g], np.float32))
+    chosen, scale = recipe(mutant.format, method=mutant.method), to_mlx(np.array([g], np.float32))
+    context = adversarial_context(weight.shape[1]) if mutant.method != "max" else None
     with np.errstate(all="ignore"):
-        right = reference.encode(weight, chosen, g)
+        right = reference.encode(weight, chosen, g, context)
         decoded = reference.decode(right).astype(weight.dtype)
-    coded = coding.encode(lib, to_mlx(weight), chosen, scale, measure=mutant.measure)
+    coded = coding.encode(lib, to_mlx(weight), chosen, scale, context=context, measure=mutant.measure)
     assert np.array_equal(to_numpy(coded.codes).view(np.uint8), right.codes)
     assert np.array_equal(bits(to_numpy(coded.scales)), bits(right.scales))
     if mutant.measure:

@@ -8,7 +8,11 @@ from kernels.gpu import source
 from tests.metal.peer import HEADERS
 
 TEXTS = sorted(
-    {name for kernel in source.KERNELS.values() for name in (kernel.name, *kernel.headers)} | {"prelude_metal"}
+    {
+        name.format(device="metal")
+        for kernel in source.KERNELS.values()
+        for name in (kernel.name, "prelude_{device}", *kernel.headers)
+    }
 )
 FUNCTION = re.compile(r"^(?:template <[^>]*> )?(?:__device__ )?inline [\w<>: ?=&*()]+? (\w+)\(", re.M)
 
@@ -37,13 +41,14 @@ def test_the_position_in_the_grid_is_no_lane(name: str) -> None:
 def test_attributes_are_named_in_the_body(name: str) -> None:
     """mlx looks for them by substring in the body only, and a name that contains one adds it."""
     kernel = source.KERNELS[name]
-    headers = "".join(plain(part) for part in kernel.headers)
+    headers = "".join(plain(part.format(device="metal")) for part in kernel.headers)
     assert not re.search(r"thread_\w+_in_|threads_per_|threadgroups?_\w+_grid", headers)
     words = set(
         re.findall(r"\b\w*(?:_in_grid|_per_grid|_in_threadgroup|_in_simdgroup|_per_threadgroup)\w*", plain(name))
     )
     known = {"thread_position_in_grid", "threads_per_grid", "threadgroup_position_in_grid", "threadgroups_per_grid"}
     known |= {"thread_index_in_simdgroup", "simdgroup_index_in_threadgroup", "simdgroups_per_threadgroup"}
+    known |= {"thread_index_in_threadgroup", "threads_per_threadgroup"}
     assert words <= known
 
 
@@ -51,6 +56,12 @@ def test_both_preludes_offer_the_same_functions() -> None:
     metal, cuda = (set(FUNCTION.findall(plain(f"prelude_{device}"))) for device in ("metal", "cuda"))
     assert metal <= cuda
     assert cuda - metal == {"as_type", "simd_sum", "simd_max", "simd_shuffle_xor"}  # these are Metal's own
+
+
+def test_both_devices_know_errors_in_the_same_functions() -> None:
+    metal, cuda = (set(FUNCTION.findall(plain(f"errors_{device}"))) for device in ("metal", "cuda"))
+    assert cuda - metal == {"least_halves", "most_halves"}
+    assert metal - cuda == {"error_of"}
 
 
 def test_no_function_has_a_name_that_mlx_uses() -> None:

@@ -40,6 +40,12 @@ def test_experts_of_two_tiers_load_with_our_weights(name, export, transformers):
     assert_agrees(transformers.ask("compare", folder=folder, tokens=TOKENS))
 
 
+@pytest.mark.parametrize("name", ["demo", "llama"])
+def test_lifted_two_tiers_load_with_our_weights(name, export, transformers):
+    folder = export(name, "compressed-tensors", "nvfp4-2t", lift=True)
+    assert_agrees(transformers.ask("compare", folder=folder, tokens=TOKENS))
+
+
 @pytest.mark.parametrize("name", ["moe", "stacked"])
 def test_transformers_drops_the_tensor_scale_of_experts_and_the_export_warns_of_it(name, export, transformers):
     """A fault of transformers 5.23: experts come out too large by the stored divisor. When it is mended, this fails."""

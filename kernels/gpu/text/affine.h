@@ -89,11 +89,11 @@ template <int BITS> inline int shrunk_squares(Words<16> parts, int m, int offset
 // Scale and bias of a group times the factor of eight that misses least, as kernels/search.py has it. All lanes of the
 // group call this together.
 template <int KIND, int BITS, int LANES, int N> inline Affine shrunk(Words<N> block, Affine a) {
-  bool near = absolute(a.steps) <= 256.0f;
+  bool near = a.steps >= -256.0f && a.steps <= 257.0f - float(1 << BITS);
   int offset = near ? int(a.steps) : 0;
   Words<16> parts = {};
   UNROLL for (int k = 0; k < 16; ++k)
-    parts.w[k] = uint(int(nearest(larger(smaller(value_of<KIND>(block, k) / a.scale, 511.0f), -511.0f) * 64.0f)));
+    parts.w[k] = uint(int(nearest(larger(smaller(value_of<KIND>(block, k) / a.scale, 320.0f), -320.0f) * 64.0f)));
   float best = 0x1p120f, found = 1.0f;
   for (int step = 0; step < 8; ++step) {
     float factor = 1.0f - float(step) * 0.03125f;

@@ -27,19 +27,32 @@ template <int KNOWN> struct Trial {
   float power;
   float top;  // the largest weight in whole numbers
   float best;
-  uint code;
+  int code;  // before its limits
 };
 
-template <int METHOD> struct Known { enum { words = METHOD == HESSIAN ? MOMENT_WORDS : METHOD == IMPORTANCE ? 8 : 4 }; };
+template <int METHOD> struct Known { enum { words = METHOD == HESSIAN ? MOMENT_WORDS : METHOD == IMPORTANCE ? 16 : 4 }; };
+
+inline Words<16> halves_apart(Words<8> packed) {
+  Words<16> apart = {};
+  UNROLL for (int k = 0; k < 16; ++k) apart.w[k] = (packed.w[k >> 1] >> (16 * (k & 1))) & 0xffffu;
+  return apart;
+}
+
+template <class P> inline Words<4> known_at(P, uint, Words<4> none) { return none; }
+template <class P> inline Words<16> known_at(P inputs, uint column, Words<16>) {
+  return halves_apart(load_kept<8>(inputs, size_t(column)));
+}
+template <class P> inline Words<MOMENT_WORDS> known_at(P inputs, uint column, Words<MOMENT_WORDS>) {
+  return load_kept<MOMENT_WORDS>(inputs, size_t(column));
+}
 
 template <int METHOD, class P> inline Words<Known<METHOD>::words> load_known(P inputs, uint column) {
-  Words<Known<METHOD>::words> known = {};
-  if (METHOD >= IMPORTANCE) known = load_kept<Known<METHOD>::words>(inputs, size_t(column));
-  return known;
+  Words<Known<METHOD>::words> none = {};
+  return known_at(inputs, column, none);
 }
 
 template <int KIND, bool SIGNED, int N> inline float whole_of(Words<N> block, int i, float up) {
-  float x = (SIGNED ? value_of<KIND>(block, i) : as_type<float>(magnitude_bits<KIND>(block, i))) * up;
+  float x = (SIGNED ? value_of<KIND>(block, i) : absolute(value_of<KIND>(block, i))) * up;
   return KIND == 0 ? larger(smaller(x, 2047.0f * WHOLE), -2047.0f * WHOLE) : x;
 }
 
@@ -52,25 +65,25 @@ inline Trial<Known<METHOD>::words> trial_of(Words<N> block, uint peak, Words<Kno
   t.power = as_type<float>(power);
   t.top = smaller(nearest(as_type<float>(peak) * up), 2047.0f);
   t.best = 0x1p120f;
-  t.code = first;
+  t.code = int(first);
   UNROLL for (int k = 0; k < 8; ++k)
     t.wholes.w[k] = whole_pair(whole_of<KIND, METHOD == HESSIAN>(block, 2 * k, up * WHOLE),
                                whole_of<KIND, METHOD == HESSIAN>(block, 2 * k + 1, up * WHOLE));
   return t;
 }
 
-inline int weighted_squares(Words<4> errors, Words<8> importance) {
+inline float squares(Words<4> errors) {
+  int sum = 0x4b000000;  // the bits of 2**23, whose last place is 1
+  UNROLL for (int k = 0; k < 4; ++k) sum = add_squares(errors.w[k], sum);
+  return as_type<float>(sum) - 0x1p23f;
+}
+
+inline int weighted_squares(Words<4> errors, Words<16> importance) {
   int sum = 0;
   UNROLL for (int k = 0; k < 16; ++k) {
     int e = byte_of(errors.w[k >> 2], k & 3);
-    sum += int((importance.w[k >> 1] >> (16 * (k & 1))) & 0xffffu) * (e * e);
+    sum += int(importance.w[k]) * (e * e);
   }
-  return sum;
-}
-
-inline int plain_squares(Words<4> errors) {
-  int sum = 0;
-  UNROLL for (int k = 0; k < 4; ++k) sum = add_squares(errors.w[k], sum);
   return sum;
 }
 
@@ -86,12 +99,14 @@ inline int output_squares(Words<4> errors, Words<MOMENT_WORDS> moments) {
   return sum;
 }
 
-inline int cost_of(Words<4> errors, Words<4>) { return plain_squares(errors); }
-inline int cost_of(Words<4> errors, Words<8> importance) { return weighted_squares(errors, importance); }
-inline int cost_of(Words<4> errors, Words<MOMENT_WORDS> moments) { return output_squares(errors, moments); }
+inline float cost_of(Words<4> errors, Words<4>) { return squares(errors); }
+inline float cost_of(Words<4> errors, Words<16> importance) { return float(weighted_squares(errors, importance)); }
+inline float cost_of(Words<4> errors, Words<MOMENT_WORDS> moments) { return float(output_squares(errors, moments)); }
 
-// LARGE: candidates below the scale of max, which may cut off the largest weight. LAST: larger codes were tried before.
-template <bool LARGE, bool LAST, int KNOWN> inline Trial<KNOWN> tried(Trial<KNOWN> t, uint2 entry, uint code) {
+// LARGE: the scale may cut off the largest weight. LAST: larger codes were tried before.
+template <bool LARGE, bool LAST, int MIN_SCALE, int KNOWN, class T>
+inline Trial<KNOWN> tried(Trial<KNOWN> t, T table, int code) {
+  uint2 entry = table[code + BEFORE_CODES];
   const float ODD = 0x1.8p15f;  // last place 2**-8
   float m = as_type<float>(as_type<uint>(fused(as_type<float>(entry.x), t.power, ODD)) | 1u) - ODD;
   uint multiplier = packed_multiplier(m);
@@ -99,35 +114,31 @@ template <bool LARGE, bool LAST, int KNOWN> inline Trial<KNOWN> tried(Trial<KNOW
   UNROLL for (int k = 0; k < 4; ++k)
     errors.w[k] = four_bytes(errors_of_pair<LARGE, (KNOWN == MOMENT_WORDS)>(t.wholes.w[2 * k], multiplier),
                              errors_of_pair<LARGE, (KNOWN == MOMENT_WORDS)>(t.wholes.w[2 * k + 1], multiplier));
-  float total = as_type<float>(entry.y) * float(cost_of(errors, t.known));
-  bool better = total < t.best || (!LAST && total == t.best && code > t.code);
+  float total = product(as_type<float>(entry.y), cost_of(errors, t.known));
+  bool better = total < t.best;
+  if (!LAST) better = better || (total == t.best && candidate_code<MIN_SCALE>(code) > candidate_code<MIN_SCALE>(t.code));
   if (LARGE) better = better && t.top * m < 8184.0f;  // 511.5 * 16
   t.best = better ? total : t.best;
   t.code = better ? code : t.code;
   return t;
 }
 
-template <bool LARGE, bool LAST, int MIN_SCALE, int KNOWN, class T>
-inline Trial<KNOWN> tried_code(Trial<KNOWN> t, T table, int code) {
-  return tried<LARGE, LAST>(t, table[code + BEFORE_CODES], candidate_code<MIN_SCALE>(code));
-}
-
 template <int MIN_SCALE, int KNOWN, class T> inline Trial<KNOWN> tried_window(Trial<KNOWN> t, T table, int first) {
-  t = tried_code<false, true, MIN_SCALE>(t, table, first + 6);
-  t = tried_code<false, true, MIN_SCALE>(t, table, first + 5);
-  t = tried_code<false, true, MIN_SCALE>(t, table, first + 4);
-  t = tried_code<false, true, MIN_SCALE>(t, table, first + 3);
-  t = tried_code<false, true, MIN_SCALE>(t, table, first + 1);
-  t = tried_code<true, true, MIN_SCALE>(t, table, first);
-  t = tried_code<true, true, MIN_SCALE>(t, table, first - 1);
-  return tried_code<true, false, MIN_SCALE>(t, table, first < 8 ? first + 2 : first - 2);
+  t = tried<false, true, MIN_SCALE>(t, table, first + 6);
+  t = tried<false, true, MIN_SCALE>(t, table, first + 5);
+  t = tried<false, true, MIN_SCALE>(t, table, first + 4);
+  t = tried<false, true, MIN_SCALE>(t, table, first + 3);
+  t = tried<false, true, MIN_SCALE>(t, table, first + 1);
+  t = tried<(MIN_SCALE < 8), true, MIN_SCALE>(t, table, first);
+  t = tried<true, true, MIN_SCALE>(t, table, first - 1);
+  return tried<true, (MIN_SCALE >= 8), MIN_SCALE>(t, table, MIN_SCALE < 8 && first < 8 ? first + 2 : first - 2);
 }
 
 // The code of a block whose largest weight lies between 2**-60 and 2**60 and wants at most 464: `quarter` is that of 4.
 template <int KIND, int METHOD, int MIN_SCALE, int N, class T>
 inline uint chosen_code(Words<N> block, uint peak, Words<Known<METHOD>::words> known, T table, uint first, uint quarter) {
   Trial<Known<METHOD>::words> t = trial_of<KIND, METHOD>(block, peak, known, first);
-  if (METHOD != FOUR_SIX) return tried_window<MIN_SCALE>(t, table, int(first)).code;
-  t = tried_code<true, false, MIN_SCALE>(t, table, int(first));
-  return tried_code<true, false, MIN_SCALE>(t, table, int(quarter)).code;
+  if (METHOD != FOUR_SIX) return candidate_code<MIN_SCALE>(tried_window<MIN_SCALE>(t, table, int(first)).code);
+  t = tried<true, true, MIN_SCALE>(t, table, int(first));
+  return candidate_code<MIN_SCALE>(tried<true, false, MIN_SCALE>(t, table, int(quarter)).code);
 }

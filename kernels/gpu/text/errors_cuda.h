@@ -14,8 +14,8 @@ template <bool LARGE, bool SIGNED> __device__ inline uint errors_of_pair(uint wh
   const __half2 magic = as_type<__half2>(ROUND_TO_64THS);
   __half2 sum = __hfma2(as_type<__half2>(wholes), as_type<__half2>(multiplier), magic);
   uint size = as_type<uint>(__hsub2(sum, magic));
-  uint level = (size + 0x01000100u) & (SIGNED ? 0xbe00be00u : 0x3e003e00u);
-  if (LARGE && !SIGNED) level = smaller_halves(level, 0x0e000e00u);
+  uint up = LARGE && !SIGNED ? __viaddmin_u16x2(size, 0x01000100u, 0x0fff0fffu) : size + 0x01000100u;
+  uint level = up & (SIGNED ? 0xbe00be00u : 0x3e003e00u);
   if (LARGE && SIGNED) level = most_halves(least_halves(level, 0x0e000e00u), 0x8e008e00u);
   return as_type<uint>(__hsub2(sum, as_type<__half2>(level)));
 }

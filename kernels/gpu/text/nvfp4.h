@@ -133,8 +133,8 @@ inline Encoded encode_block(Words<KIND == 0 ? 16 : 8> block, Divisor g) {
 }
 
 // The same with the scale chosen by METHOD; `table` and `known` as in choice.h.
-template <int METHOD, int KIND, bool THREE, int MIN_SCALE, int ZERO_SCALE, bool MEASURE, bool OUTLIERS, class T, class P>
-inline Encoded encode_chosen(Words<KIND == 0 ? 16 : 8> block, Divisor g, T table, P known, uint column) {
+template <int METHOD, int KIND, bool THREE, int MIN_SCALE, int ZERO_SCALE, bool MEASURE, bool OUTLIERS, class T>
+inline Encoded encode_chosen(Words<KIND == 0 ? 16 : 8> block, Divisor g, T table, Words<Known<METHOD>::words> known) {
   uint peak = peak_of<KIND>(block);
   bool usable = in_quick_range(peak), quick = usable && (!THREE || g.quick);
   float size = as_type<float>(peak), wanted = quick ? sixth(size) : size / 6.0f;
@@ -143,8 +143,7 @@ inline Encoded encode_chosen(Words<KIND == 0 ? 16 : 8> block, Divisor g, T table
   s.code = usable ? larger(e4m3_encode(wanted), uint(MIN_SCALE)) : careful_scale<THREE, MIN_SCALE, ZERO_SCALE>(peak, g.value);
   if (usable && wanted <= 464.0f) {
     float quarter = METHOD != FOUR_SIX ? 0.0f : !THREE ? size * 0.25f : quick ? quotient(size * 0.25f, g) : size * 0.25f / g.value;
-    s.code = chosen_code<KIND, METHOD, MIN_SCALE>(block, peak, load_known<METHOD>(known, column), table, s.code,
-                                                  e4m3_encode(quarter));
+    s.code = chosen_code<KIND, METHOD, MIN_SCALE>(block, peak, known, table, s.code, e4m3_encode(quarter));
   }
   s.by = divisor(e4m3_decode(s.code) * g.value);
   Encoded r = quick && s.by.quick ? encode_scaled<KIND, true, true, MEASURE, OUTLIERS>(block, s, g.value)

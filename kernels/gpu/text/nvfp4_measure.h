@@ -26,7 +26,8 @@
       Words<N> block = load_block<N>(w, i);
       Encoded r;
       if (METHOD == MAX) r = encode_block<KIND, THREE, MIN_SCALE, ZERO_SCALE, true, OUTLIERS>(block, by);
-      else r = encode_chosen<METHOD, KIND, THREE, MIN_SCALE, ZERO_SCALE, true, OUTLIERS>(block, by, table, known, at);
+      else r = encode_chosen<METHOD, KIND, THREE, MIN_SCALE, ZERO_SCALE, true, OUTLIERS>(block, by, table,
+                                                                                          load_known<METHOD>(known, at));
       store8(codes, i, r.low, r.high);
       scales[i] = uint8_t(r.scale);
       if (BLOCKS) block_error[i] = r.error.error;

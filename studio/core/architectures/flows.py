@@ -55,7 +55,7 @@ _ROUTED = (
     rf"{_EXPERTS}\.(?:gate|up|gate_up)_proj|mlp\.gate|mlp\.shared_expert_gate",
 )
 _ROUTED_UP = (rf"({_EXPERTS})\.up_proj", r"\1.down_proj")
-_ROUTED_BESIDE = r"mlp\.experts\.down_proj|mlp\.(?:gate|moe_statics)\.e_score_correction_bias"
+_ROUTED_BESIDE = r"mlp\.experts\.down_proj|mlp\.(?:(?:gate|moe_statics|experts)\.)?e_score_correction_bias"
 _W_EXPERTS = ("post_attention_layernorm", r"block_sparse_moe\.(?:gate|experts\.\d+\.w[13])")
 _W_UP = (r"(block_sparse_moe\.experts\.\d+)\.w3", r"\1.w2")
 
@@ -63,13 +63,14 @@ FLOWS: tuple[Flow, ...] = (
     Flow(
         _types(
             "llama mistral ministral3 qwen2 qwen3 qwen2_vl qwen2_5_vl qwen3_vl smollm3 granite seed_oss helium ernie4_5"
+            " iquestcoder"
         ),
         norms=(_ATTENTION, ("post_attention_layernorm", _GATED)),
         products=(_VALUES, _UP),
         beside=_QK_NORMS,
     ),
     Flow(
-        _types("qwen2_moe qwen3_moe qwen3_vl_moe olmoe glm4_moe dots1 ernie4_5_moe"),
+        _types("qwen2_moe qwen3_moe qwen3_vl_moe olmoe glm4_moe dots1 ernie4_5_moe solar_open mellum exaone_moe"),
         norms=(_ATTENTION, _ROUTED),
         products=(_VALUES, _ROUTED_UP),
         beside=f"{_QK_NORMS}|{_ROUTED_BESIDE}",
@@ -82,15 +83,62 @@ FLOWS: tuple[Flow, ...] = (
         beside=rf"{_QK_NORMS}|block_sparse_moe\.(?:gate\.)?e_score_correction_bias",
     ),
     Flow(
-        _types("deepseek_v2 deepseek_v3"),
+        _types("deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 minicpm3"),
         norms=(
-            ("input_layernorm", r"self_attn\.(?:q_proj|q_a_proj|kv_a_proj_with_mqa)"),
-            (r"self_attn\.q_a_layernorm", r"self_attn\.q_b_proj"),
+            ("input_layernorm", r"self_attn\.(?:q_proj|q_a_proj|kv_a_proj_with_mqa|indexer\.(?:wk|weights_proj))"),
+            (r"self_attn\.q_a_layernorm", r"self_attn\.(?:q_b_proj|indexer\.wq_b)"),
             (r"self_attn\.kv_a_layernorm", r"self_attn\.kv_b_proj"),
             _ROUTED,
         ),
         products=(_ROUTED_UP,),
-        beside=rf"self_attn\.o_proj|{_ROUTED_BESIDE}",
+        beside=rf"self_attn\.o_proj|self_attn\.indexer\.k_norm|{_ROUTED_BESIDE}",
+    ),
+    Flow(
+        _types("laguna"),
+        norms=(("input_layernorm", r"self_attn\.[qkvg]_proj"), _ROUTED),
+        products=(_VALUES, _ROUTED_UP),
+        beside=f"{_QK_NORMS}|{_ROUTED_BESIDE}",
+    ),
+    Flow(
+        _types("afmoe"),
+        norms=(
+            ("input_layernorm", r"self_attn\.(?:[qkv]|gate)_proj"),
+            ("pre_mlp_layernorm", rf"{_EXPERTS}\.(?:gate|up)_proj|mlp\.router\.gate"),
+        ),
+        products=(_VALUES, _ROUTED_UP),
+        beside=rf"{_QK_NORMS}|mlp\.expert_bias|post_attention_layernorm|post_mlp_layernorm",
+    ),
+    Flow(
+        _types("llama4"),
+        norms=(
+            _ATTENTION,
+            (
+                "post_attention_layernorm",
+                r"feed_forward\.(?:(?:shared_expert\.)?(?:gate|up)_proj|router|experts\.gate_up_proj)",
+            ),
+        ),
+        products=(_VALUES, (r"(feed_forward(?:\.shared_expert)?)\.up_proj", r"\1.down_proj")),
+        beside=r"feed_forward\.experts\.down_proj",
+    ),
+    Flow(
+        _types("lfm2 lfm2_moe"),
+        norms=(
+            ("operator_norm", rf"{_QKV}|conv\.in_proj"),
+            ("ffn_norm", r"feed_forward\.(?:(?:experts\.\d+\.)?w[13]|gate)"),
+        ),
+        products=(
+            (r"self_attn\.v_proj", "self_attn.out_proj"),
+            (r"(feed_forward(?:\.experts\.\d+)?)\.w3", r"\1.w2"),
+        ),
+        beside=r"self_attn\.[qk]_layernorm|conv\.conv|conv\.out_proj|feed_forward\.expert_bias",
+        final="embedding_norm",
+    ),
+    Flow(
+        _types("gptj"),
+        norms=(("ln_1", r"attn\.[qkv]_proj|mlp\.fc_in"),),
+        products=((r"attn\.v_proj", "attn.out_proj"),),
+        beside=r"mlp\.fc_out|attn\.(?:bias|masked_bias)",
+        final="ln_f",
     ),
     Flow(
         _types("gpt_oss"),

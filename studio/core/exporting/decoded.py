@@ -26,7 +26,7 @@ from studio.core.exporting.writing import writing
 from studio.core.layouts import Layout
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.placement import stored_nbytes
+from studio.core.layouts.placement import Placement, stored_nbytes
 from studio.core.model import Layer, Matrix, Model, Stored
 from studio.core.names import printable
 from studio.core.opening.exports import Packed
@@ -183,19 +183,28 @@ def matched(source: Model, export: Model) -> dict[str, tuple[Layer, Layer]]:
 
 
 def _kept_as_it_is(source: Model, export: Model) -> dict[str, Stored]:
-    """Layer name -> where the export holds the bytes of a kept layer, of those that it stores as the source would."""
+    """Layer name -> where the export holds the bytes of a kept layer, of those that it stores as the source would.
+
+    Raises CheckpointError for a lifted layer that it stores in another form.
+    """
     stored = {layer.tensor.name: layer.stored for layer in export.layers}
-    raw = {
-        entry.result.name: entry.kept[0]
-        for entry in Manifest(export.folder).entries()
-        if [part.content for part in entry.kept] == ["raw"] and entry.result.name in source.by_name
-    }
-    return {
-        name: stored[part.name]
-        for name, part in raw.items()
-        for layer in [source.by_name[name]]
-        if (part.nbytes, part.whole, part.dtype) == (layer.kept_nbytes, layer.kept_nbytes, layer.kept_dtype)
-    }
+    found = {}
+    for entry in Manifest(export.folder).entries():
+        layer = source.by_name.get(entry.result.name)
+        if entry.matrices or layer is None:
+            continue
+        if _is_as_stored(entry.kept, layer):
+            found[layer.name] = stored[entry.kept[0].name]
+        elif entry.result.lift:
+            raise CheckpointError("is lifted in a form that is not turned back", file=export.path, tensor=layer.name)
+    return found
+
+
+def _is_as_stored(kept: Sequence[Placement], layer: Layer) -> bool:
+    """True when a kept layer lies in one tensor of its own, with the bytes that it has in the source."""
+    (part, *others) = kept
+    sizes = (part.nbytes, part.whole) == (layer.kept_nbytes, layer.kept_nbytes)
+    return not others and part.content == "raw" and part.dtype == layer.kept_dtype and sizes
 
 
 def _shapes(layer: Layer) -> dict[str, tuple[int, int]]:

@@ -54,7 +54,8 @@ def write_documents(job: Export, staging: Staging, results: Sequence[LayerResult
 
 def _card(job: Export, results: Sequence[LayerResult]) -> bytes:
     outcome = Outcome(results, job.target.name)
-    return model_card(job.model, job.plan, job.layout, outcome, [*job.changes, *job.cautions], job.claims)
+    notes = [*job.changes, *job.cautions]
+    return model_card(job.model, job.plan, job.layout, outcome, notes, job.claims, job.quality)
 
 
 def _index(job: Export) -> Iterator[bytes]:

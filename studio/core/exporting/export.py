@@ -1,7 +1,7 @@
 """An export: from a model and a plan to what will be written, checked before the first weight is read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,8 +14,10 @@ from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.lifting import Lifting, lifted
 from studio.core.planning.plan import Choice, Plan, nothing_chosen
+from studio.core.quality.results import Quality
 from studio.core.running.pipeline import work
 from studio.core.runtimes import Claim, claims
 
@@ -41,6 +43,7 @@ class Export:
     restart: bool = False
     replaced: Contents | None = None
     lifting: Lifting = field(default_factory=Lifting)
+    quality: Quality | None = None
 
     @property
     def cautions(self) -> list[str]:
@@ -99,7 +102,7 @@ def prepare(
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
     if lifting:
-        model, choices = lifted(model, choices, lifting.exponents)
+        model, choices = lifted(model, choices, lifting)
         told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
     shards = plan_shards(model, choices, layout, shard_nbytes)
@@ -110,6 +113,22 @@ def prepare(
     export = Export(model, plan, exact, layout, place, shards, documents, *how)
     check_space(place, export.nbytes)
     return export
+
+
+def with_quality(job: Export, quality: Quality) -> Export:
+    """The export with what an evaluation found of its formats and methods, for the model card.
+
+    Raises PlanError for an evaluation of another model, or of other formats and methods.
+    """
+    own = formats_of(job.choices), methods_of(job.choices)
+    rows = tuple(row for row in quality.models if (row.format, row.method) == own)
+    if quality.source is None or quality.source.name != job.model.name:
+        of = printable(quality.source.name) if quality.source else "a model without its source"
+        raise PlanError(f"the evaluation is of {of}, not of {printable(job.model.name)}")
+    if not rows:
+        hint = "evaluate the same plan, with the same --layout"
+        raise PlanError(f"the evaluation has no row for {own[0]} by {own[1]}", hint=hint)
+    return replace(job, quality=replace(quality, models=rows))
 
 
 def refuse(model: Model, choices: Sequence[Choice], layout: Layout, refusals: Sequence[str]) -> NoReturn:

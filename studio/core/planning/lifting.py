@@ -6,7 +6,7 @@ inputs of its reader are multiplied by. Powers of two change no bit of a signifi
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kernels import FORMATS
 from studio.core.counting import counted
 from studio.core.errors import PlanError
-from studio.core.model import Layer, Model
+from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.lift_groups import Group, Product, lift_groups
 from studio.core.planning.plan import Choice
@@ -60,10 +60,14 @@ class Lifting:
             found.append(f"{tensors} multiplied by powers of two, 2**{low} to 2**{high}, that undo each other")
         else:
             found.append(f"nothing is lifted: no layer in {LIFTED} would lose less")
-        reasons: dict[str, list[str]] = defaultdict(list)
-        for name, reason in self.refused.items():
-            reasons[reason].append(printable(name))
-        return found + [f"{_layers(names)} not lifted: {reason}" for reason, names in reasons.items()]
+        return found + _refusals(self.refused)
+
+
+def _refusals(refused: Mapping[str, str]) -> list[str]:
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, reason in refused.items():
+        reasons[reason].append(printable(name))
+    return [f"{_layers(names)} not lifted: {reason}" for reason, names in reasons.items()]
 
 
 def _layers(names: Sequence[str]) -> str:
@@ -189,14 +193,28 @@ def _lost(octaves: Mapping[int, int]) -> NDArray[np.float64]:
     return lost
 
 
-def lifted(model: Model, choices: Sequence[Choice], powers: Mapping[str, int]) -> tuple[Model, tuple[Choice, ...]]:
-    """The model and the choices with layers multiplied by powers of two: layer name -> exponent."""
-    if not powers:
-        return model, tuple(choices)
-    move: Callable[[Layer], Layer] = lambda layer: replace(layer, lift=powers.get(layer.name, 0))  # noqa: E731
-    layers = tuple(map(move, model.layers))
+def liftable(model: Model, choices: Sequence[Choice]) -> list[str]:
+    """How many of the layers that gain may be lifted, and why the others are not. Raises PlanError."""
+    check_liftable(choices)
+    groups, refused = lift_groups(model)
+    names = {choice.layer.name for choice in choices if choice.format == LIFTED}
+    reached = names & {layer.name for group in groups for layer in group.layers}
+    count = f"{len(reached):,} of {counted(len(names), 'layer')} in {LIFTED} may be lifted"
+    told = [f"{count}; quantize --lift --dry-run reads them and says how far"]
+    return told + _refusals({name: why for name, why in refused.items() if name in names})
+
+
+def lifted(model: Model, choices: Sequence[Choice], lifting: Lifting) -> tuple[Model, tuple[Choice, ...]]:
+    """The model and the choices with layers multiplied by their powers of two, and the reason where one is not."""
+    layers = tuple(replace(layer, lift=lifting.exponents.get(layer.name, 0)) for layer in model.layers)
     by_name = {layer.name: layer for layer in layers}
-    return replace(model, layers=layers), tuple(replace(c, layer=by_name[c.layer.name]) for c in choices)
+    found = (replace(choice, layer=by_name[choice.layer.name]) for choice in choices)
+    return replace(model, layers=layers), tuple(_told(choice, lifting.refused) for choice in found)
+
+
+def _told(choice: Choice, refused: Mapping[str, str]) -> Choice:
+    why = refused.get(choice.layer.name)
+    return replace(choice, reason=choice.reason or f"not lifted: {why}") if why else choice
 
 
 def unbalanced(model: Model, powers: Mapping[str, int]) -> str:

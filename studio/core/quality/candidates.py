@@ -1,29 +1,42 @@
 """Candidates: what an evaluation runs, and how each becomes a folder that a runtime loads."""
 
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.core.errors import PlanError
-from studio.core.events import LayerDone, Progress, Warned
+from studio.core.architectures.config import number
+from studio.core.errors import MemoryLimitError, PlanError
+from studio.core.events import Event, LayerDone, Progress, Warned
 from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
 from studio.core.exporting.export import refuse
+from studio.core.exporting.shard_writer import Agreed
 from studio.core.layouts import Layout, fitted, layout_for
 from studio.core.layouts.documents import CODE, config_without_quantization
 from studio.core.model import Model
 from studio.core.opening.exports import Packed, exported, is_exported
 from studio.core.outcome import Outcome
+from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve
 from studio.core.quality.window_records import identity
-from studio.core.running.engine import Engine
+from studio.core.running.engine import Engine, Sink
+from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import PipelineEvent
 from studio.core.sources.declared import BESIDE
 
 Facts = dict[str, Any]
 """`rel_err` and `bits_per_weight` of a candidate, where something is quantized."""
+
+
+_BASE_MEMORY = 700 << 20
+"""Bytes of an interpreter with transformers: 430 MB were measured before any model."""
+
+_PREDICTIONS = 4
+"""Arrays [length, words] of float32 that are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +55,26 @@ class Candidate:
     @property
     def format(self) -> str:
         """The formats that it holds, the one of most weights first; the dtype of the weights of a plain one."""
+        if found := formats_of(self._chosen):
+            return found
         counts: Counter[str] = Counter()
-        for choice in self._chosen:
-            counts[choice.format] += choice.layer.count
-        if counts:
-            return ", ".join(name for name, _ in counts.most_common())
         for layer in self.model.layers:
             counts[layer.tensor.dtype] += layer.count
         return next((name for name, _ in counts.most_common(1)), "")
 
     @property
     def method(self) -> str:
-        """How the codes were chosen, "" where nothing is quantized."""
-        return "max" if self._chosen else ""
+        """How the codes were chosen, that of most weights first; "" where nothing is quantized."""
+        return methods_of(self._chosen)
+
+    @property
+    def guide(self) -> str:
+        """What told of the inputs of its layers, where a method asked: "norm", "statistics" or both."""
+        known = exported(self.model) if not self.plan else None
+        found = (
+            {result.guide for result in known.results} if known else {c.guide.origin for c in self._chosen if c.guide}
+        )
+        return ", ".join(sorted(filter(None, found)))
 
     @property
     def _chosen(self) -> list[Choice]:
@@ -64,7 +84,9 @@ class Candidate:
     def key(self) -> dict[str, Any]:
         """What tells it from others."""
         plan = self.plan.to_json() if self.plan else None
-        return {"model": identity(self.model), "plan": plan, "layout": self.layout.name if self.layout else None}
+        guides = sorted({choice.guide.meaning for choice in self._chosen if choice.guide}) if self.plan else []
+        layout = self.layout.name if self.layout else None
+        return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides}
 
 
 def as_stored(model: Model, name: str = "") -> Candidate:
@@ -113,6 +135,23 @@ def decoded_nbytes(candidate: Candidate) -> int:
     return sum(4 * layer.count if isinstance(layer.source, Packed) else layer.kept_nbytes for layer in layers)
 
 
+def check_memory(models: Sequence[Model], length: int, limit: int) -> Iterator[Warned]:
+    """Raise MemoryLimitError when running these models at once takes more than `limit` bytes (0: no limit).
+
+    Warns of what is more than the machine has: it would swap.
+    """
+    words = max(number(model.config, "vocab_size") for model in models)
+    need = _BASE_MEMORY + sum(4 * model.count for model in models) + _PREDICTIONS * 4 * words * length
+    if limit and need > limit:
+        what = f"running it in float32 takes {need:,} bytes of memory, {limit:,} are allowed"
+        raise MemoryLimitError(what, file=models[0].path, hint="a smaller --length, or a larger --max-memory")
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > here:
+        yield Warned(
+            f"running it in float32 takes {need:,} bytes of memory, this machine has {here:,}: it will be slow"
+        )
+
+
 def runs_as_it_is(model: Model) -> bool:
     """True for a folder that a runtime loads as the model that we see in it."""
     if is_exported(model) or not model.path.is_dir() or (model.folder / BESIDE).exists():
@@ -123,16 +162,18 @@ def runs_as_it_is(model: Model) -> bool:
 
 
 def prepare(
-    started: Engine, candidate: Candidate, source: Model | None, folder: Path, done: int
+    started: Engine, candidate: Candidate, source: Model | None, folder: Path, aside: Path, done: int = 0
 ) -> Generator[Progress | Warned, None, tuple[Path, Facts]]:
     """Write what a runtime is to load into `folder` where that is needed; gives the folder to load, and facts.
 
-    Progress stays at `done` meanwhile.
+    What error feedback solves lies in `aside`, where a stopped run goes on. Progress stays at `done` meanwhile.
     """
     model, known = candidate.model, exported(candidate.model)
     if candidate.plan:
         results = PackedResults(candidate.choices)
-        yield from _shown(write_planned(started, model, candidate.choices, folder, candidate.layout), done, results)
+        sink = Agreed(candidate.layout) if candidate.layout else Sink()
+        ready = yield from _solved(feed_forward(started, model, candidate.choices, aside, sink), done)
+        yield from _shown(write_planned(ready, model, candidate.choices, folder, candidate.layout), done, results)
         return folder, _facts(Outcome(results))
     if known:
         written = write_exported(started, source, model, folder) if source else write_alone(started, model, folder)
@@ -150,13 +191,29 @@ def _shown(
 ) -> Iterator[Progress | Warned]:
     """What is shown while a decoded model is written: its warnings, and which layer is at hand."""
     for event in events:
-        match event:
-            case LayerDone(result) if results is not None:
-                results.add(result)
-            case Warned():
-                yield event
-            case Progress(_, _, layer):
-                yield Progress("evaluate", done, layer)
+        if isinstance(event, LayerDone) and results is not None:
+            results.add(event.result)
+        yield from _told(event, done)
+
+
+def _solved(events: Generator[Event, None, Engine], done: int) -> Generator[Progress | Warned, None, Engine]:
+    """The same for what is solved before; gives the engine that has it."""
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as ended:
+                ready: Engine = ended.value
+                return ready
+            yield from _told(event, done)
+
+
+def _told(event: Event, done: int) -> Iterator[Progress | Warned]:
+    match event:
+        case Warned():
+            yield event
+        case Progress(_, _, layer):
+            yield Progress("evaluate", done, layer)
 
 
 def _facts(outcome: Outcome) -> Facts:

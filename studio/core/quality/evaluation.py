@@ -13,7 +13,7 @@ from studio.core.architectures.config import number
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import EvaluationDone, Event, ModelDone, Occupies, Progress, Started, Warned
 from studio.core.model import Model
-from studio.core.quality.candidates import Candidate, check, decoded_nbytes, only_runtime, prepare
+from studio.core.quality.candidates import Candidate, check, check_memory, decoded_nbytes, only_runtime, prepare
 from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality, Subject, Text, evaluated
 from studio.core.quality.window_records import WindowRecords, cache_folder, identity, scratch_space
@@ -55,15 +55,19 @@ def evaluate(
     *,
     runtime: str = "",
     folder: Path | None = None,
+    max_memory: int = 0,
 ) -> Iterator[Event]:
     """Run `source`, then each candidate, on a text; ends with `EvaluationDone`.
 
     Without a source only perplexity is found. `runtime` is "mlx-lm", "transformers" or "" for the one that fits.
+    `max_memory` is what running one model may take, in bytes, 0 for no limit.
     Records of a stopped run, and scratch space, lie in `folder`, by default among the user's caches. Closing the
     generator ends the child at once; the same call then goes on where it stopped. Raises StudioError.
     """
     for candidate in candidates:
         check(candidate, source.model if source else None)
+    for model in dict.fromkeys(candidate.model for candidate in candidates):
+        yield from check_memory([model], reading.length, max_memory)
     begun, place = time.monotonic(), folder or cache_folder()
     first = (source or candidates[0]).model.folder
     how = _arguments(first, reading, runtime or only_runtime(source, candidates))
@@ -168,7 +172,7 @@ class _Run:
     def _run(self, model: Candidate, records: WindowRecords, todo: list[int]) -> Iterator[Event]:
         begun, folder = time.monotonic(), self._scratch / "model"
         source = self._source.model if self._source else None
-        where, facts = yield from prepare(self._started, model, source, folder, self._talk.done)
+        where, facts = yield from prepare(self._started, model, source, folder, records.aside, self._talk.done)
         model.model.check_unchanged()
         records.note({**facts, "seconds": time.monotonic() - begun})
         role = "source" if model is self._source else "model" if source else "alone"
@@ -183,7 +187,7 @@ class _Run:
     def _row(self, model: Candidate, records: WindowRecords) -> Evaluated:
         facts = dict(records.facts)
         seconds = records.seconds + facts.pop("seconds", 0.0)
-        subject = Subject(model.name, model.format, model.method, **facts)
+        subject = Subject(model.name, model.format, model.method, model.guide, **facts)
         if not self._source or model is self._source:
             return evaluated(subject, records.tallies(self._count), seconds)
         source, first = (found.tallies(self._count) for found in self._records[:2])

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from studio.core.errors import StudioError
 from studio.core.events import Event, Loaded, Progress, ReplyDone, Token
-from studio.core.quality.candidates import Candidate, check, only_runtime, prepare
+from studio.core.quality.candidates import Candidate, check, check_memory, only_runtime, prepare
 from studio.core.quality.window_records import cache_folder, scratch_space
 from studio.core.running.child import Child, Line
 from studio.core.running.engine import Engine
@@ -45,11 +45,13 @@ class Generation:
         *,
         runtime: str = "",
         folder: Path | None = None,
+        max_memory: int = 0,
     ) -> None:
         self._started, self._sides = started, {"source": source, "model": model}
         chosen = [side for side in (source, model) if side]
         if model:
             check(model, source.model if source else None)
+        self._warnings = list(check_memory([side.model for side in chosen], 1, max_memory))
         self._cleanup = ExitStack()
         self._scratch = self._cleanup.enter_context(scratch_space(folder or cache_folder()))
         known = runtime or only_runtime(source, chosen)
@@ -60,11 +62,14 @@ class Generation:
 
     def load(self) -> Iterator[Event]:
         """Load what is to answer; ends with `Loaded`."""
+        yield from self._warnings
         folders = dict.fromkeys(SIDES, "")
         source = self._sides["source"].model if self._sides["source"] else None
         for name, side in self._sides.items():
             if side:
-                where, _ = yield from prepare(self._started, side, source, self._scratch / name, 0)
+                where, _ = yield from prepare(
+                    self._started, side, source, self._scratch / name, self._scratch / f"{name}-feedback"
+                )
                 folders[name] = str(where.absolute())
         self._child.answer(json.dumps(folders))
         for line in self._lines:
@@ -112,9 +117,11 @@ def generate(
     *,
     runtime: str = "",
     folder: Path | None = None,
+    max_memory: int = 0,
 ) -> Iterator[Event]:
     """Load both sides and continue one prompt; see `Generation`."""
-    with Generation(started, source, model, runtime=runtime, folder=folder) as generation:
+    how: dict[str, Any] = {"runtime": runtime, "folder": folder, "max_memory": max_memory}
+    with Generation(started, source, model, **how) as generation:
         yield from generation.load()
         yield from generation.reply(prompt)
 

@@ -17,16 +17,19 @@ _ESTIMATES = ("perplexity", "increase", "kl", "top1", "kl_difference")
 class Evaluated:
     """One model on the windows of a text.
 
-    format, method: what its weights are stored in and how codes were chosen, "" for the source. rel_err, bits: relative
-    error of the quantized weights and bits per weight of the whole, None for a plain checkpoint. increase: share by
-    which perplexity is above that of the source. kl: mean KL(source || model) per token in nats. top1: share of tokens
-    for which both think the same word most likely. kl_difference: kl less that of the first model, on the same windows.
+    format, method, guide: what its weights are stored in, how codes were chosen, and what told of the inputs of layers
+    ("norm", "statistics"); "" for what there is not. rel_err, bits_per_weight: relative error of the quantized weights
+    and bits per weight of the whole, None for a plain checkpoint. increase: share by which perplexity is above that of
+    the source. kl: mean KL(source || model) per token in nats. top1: share of tokens for which both think the same word
+    most likely. kl_difference: kl less that of the first model, on the same windows. seconds: to prepare it and to run
+    all windows.
     What needs a source is None without one.
     """
 
     name: str
     format: str
     method: str
+    guide: str
     tokens: int
     seconds: float
     perplexity: Estimate
@@ -103,6 +106,7 @@ class Subject:
     name: str
     format: str = ""
     method: str = ""
+    guide: str = ""
     rel_err: float | None = None
     bits_per_weight: float | None = None
 
@@ -119,6 +123,7 @@ def evaluated(
         name=subject.name,
         format=subject.format,
         method=subject.method,
+        guide=subject.guide,
         tokens=sum(window.tokens for window in windows),
         seconds=seconds,
         perplexity=perplexity(windows),

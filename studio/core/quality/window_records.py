@@ -25,6 +25,7 @@ from studio.core.quality.metrics import Tally
 
 _SCRATCH = "scratch-"
 _RECORD = ".windows.jsonl"
+_ASIDE = ".feedback"
 _KEPT_SECONDS = 30 * 24 * 3600
 """Records of evaluations that nobody continued for so long go."""
 
@@ -59,10 +60,10 @@ def _tidy(folder: Path) -> None:
     for path in folder.glob(_SCRATCH + "*"):
         with contextlib.suppress(OSError):
             _remove_unless_held(path)
-    for path in folder.glob("*" + _RECORD):
+    for path in (*folder.glob("*" + _RECORD), *folder.glob("*" + _ASIDE)):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _remove_unless_held(path: Path) -> None:
@@ -86,12 +87,13 @@ def identity(model: Model) -> dict[str, Any]:
 class WindowRecords:
     """The windows of one model that were run: index -> (sums, seconds). `key` says of what run they are.
 
-    facts: what else is known of the model, once it was prepared.
+    facts: what else is known of the model, once it was prepared. aside: a folder for what preparing it may resume.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self._path = folder / (digest[:32] + _RECORD)
+        self.aside = folder / (digest[:32] + _ASIDE)
         self.windows: dict[int, tuple[Tally, float]] = {}
         self.facts: dict[str, Any] = {}
         for line in self._lines():
@@ -137,5 +139,6 @@ class WindowRecords:
         return sum(seconds for _, seconds in self.windows.values())
 
     def forget(self) -> None:
-        """Remove the record."""
+        """Remove the record, and what lies aside."""
         self._path.unlink(missing_ok=True)
+        shutil.rmtree(self.aside, ignore_errors=True)

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import kernels
+from studio.core.containers.strict_json import read_object
+from studio.core.errors import CheckpointError
 from studio.core.exporting.writing import check_writable, writing
-from studio.core.quality.results import Quality
+from studio.core.names import printable
+from studio.core.quality.results import SCHEMA, Quality
 from studio.core.reporting.pages import page_templates
 
 QUALITY_REPORTS = ("quality.json", "quality.html")
@@ -20,6 +23,18 @@ def save_quality(quality: Quality, path: Path) -> None:
     """Write an evaluation as JSON. Raises ExportError when it can not be written."""
     with writing(path):
         path.write_text(json.dumps(quality.to_json(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load_quality(path: Path) -> Quality:
+    """The evaluation in a JSON file. Raises CheckpointError for one that `save_quality` did not write."""
+    data = read_object(path, 16 << 20)
+    if data.get("schema") != SCHEMA:
+        what = f"not an evaluation of schema {SCHEMA}: {printable(data.get('schema'))}"
+        raise CheckpointError(what, file=path, hint="nvfp4-studio evaluate --out FILE writes one")
+    try:
+        return Quality.from_json(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"a damaged evaluation: {type(error).__name__} {printable(error)}", file=path) from None
 
 
 def quality_html(quality: Quality) -> str:

@@ -18,9 +18,9 @@ from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.planning.plan import Plan
-from studio.core.quality.results import Quality
+from studio.core.quality.results import Evaluated, Quality
 from studio.core.reporting.charts import error_chart, histogram_chart, scale_chart
-from studio.core.reporting.pages import page_templates, size_text
+from studio.core.reporting.pages import noisy, page_templates, size_text
 from studio.core.results import LayerResult
 from studio.core.runtimes import Claim, claim_sentences
 
@@ -179,7 +179,13 @@ def write_reports(
 
 
 def model_card(
-    model: Model, plan: Plan, layout: Layout, outcome: Outcome, notes: Sequence[str], claims: Sequence[Claim]
+    model: Model,
+    plan: Plan,
+    layout: Layout,
+    outcome: Outcome,
+    notes: Sequence[str],
+    claims: Sequence[Claim],
+    quality: Quality | None = None,
 ) -> bytes:
     """README.md of an export: what it is, where it runs by what evidence, what quantizing cost."""
     worst = outcome.worst
@@ -201,6 +207,7 @@ def model_card(
         "",
         *(f"- {_markdown(sentence)}" for sentence in claim_sentences(claims)),
         "",
+        *(_quality_lines(quality) if quality else ()),
         "| role | format | layers | weights | size | relative error |",
         "|---|---|---:|---:|---:|---:|",
     ]
@@ -215,6 +222,35 @@ def model_card(
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _quality_lines(quality: Quality) -> list[str]:
+    text = quality.text
+    what = f"{counted(text.windows, 'window')} of {text.length:,} tokens of {_markdown(text.name)}"
+    return [
+        "## What it costs in tokens",
+        "",
+        "| model | format | method | perplexity | increase | KL to the source | top-1 |",
+        "|---|---|---|---:|---:|---:|---:|",
+        *(_quality_line(row) for row in (quality.source, *quality.models) if row),
+        "",
+        f"Run by {quality.runtime} {quality.version} in float32 on {what} (SHA-256 {text.digest[:16]});",
+        "± is one standard error over windows.",
+        "",
+    ]
+
+
+def _quality_line(row: Evaluated) -> str:
+    cells = (
+        _markdown(row.name),
+        row.format,
+        " by ".join(filter(None, (row.method, row.guide))),
+        noisy(row.perplexity, "%.2f"),
+        noisy(row.increase, "%+.1f", 100, " %") if row.increase else "",
+        noisy(row.kl, "%.4f") if row.kl else "",
+        noisy(row.top1, "%.1f", 100, " %") if row.top1 else "",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _markdown(text: str) -> str:

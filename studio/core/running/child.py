@@ -40,16 +40,21 @@ class Child:
     """A running `python -m studio.lm COMMAND ...`; iterate over `lines`, `answer` where it waits, and close it."""
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        command_line = [*_python(), "-m", "studio.lm", command, *arguments]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        self._killed = False
-        self.process = subprocess.Popen(  # noqa: S603 - our own module, arguments are never parsed by a shell
-            [*_python(), "-m", "studio.lm", command, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**_THREADS.get(command, {}), **_environment()},
-            start_new_session=True,
-        )
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - our own module, arguments are never parsed by a shell
+                command_line,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env={**_THREADS.get(command, {}), **_environment()},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._stderr.close()
+            what = f"can not be started: {os.strerror(error.errno) if error.errno else error}"
+            raise BackendError(what, file=command_line[0], hint=f"{PYTHON} names a Python, if it is set") from None
 
     def lines(self) -> Iterator[Line]:
         """Each line that it says, without `error`, and `ALIVE` while it is silent; ends when it has ended well.

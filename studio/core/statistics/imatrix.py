@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from studio.core.containers.files import SourceFile
 from studio.core.containers.gguf import F32, MAGIC, read_gguf
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError, PlanError
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
@@ -74,7 +75,7 @@ class ImatrixFile:
             if self._entry(layer, matrix) is not None
         ]
         if not known:
-            what = f"none of its {len(self._entries):,} names is one of a matrix of {model.name}"
+            what = f"of {counted(len(self._entries), 'name')}, none is that of a matrix of {model.name}"
             raise PlanError(what, file=self.path, hint="give the importance file of this model")
         for layer, matrix in known:
             self._place(layer, matrix)

@@ -59,7 +59,7 @@ class Conversation:
         with ExitStack() as opened, core.start(machine, sides.model) as engine:
             yield engine.backend.title
             source, model = _candidates(sides, opened)
-            loading = core.Generation(engine, source, model)
+            loading = core.Generation(engine, source, model, max_memory=machine.max_memory)
             try:
                 yield from loading.load()
             except BaseException:  # stopped, too

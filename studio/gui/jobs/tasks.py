@@ -99,7 +99,8 @@ def evaluating(
         yield Distinct(tuple(one.name for one in chosen) or (model.name,))
         base = model if plans else origin
         against = core.as_stored(base) if base else None
-        yield from core.evaluate(engine, against, chosen or [core.as_stored(model)], reading)
+        run = chosen or [core.as_stored(model)]
+        yield from core.evaluate(engine, against, run, reading, max_memory=machine.max_memory)
 
 
 def _distinct(candidates: Sequence[core.Candidate]) -> Generator[core.Warned, None, list[core.Candidate]]:

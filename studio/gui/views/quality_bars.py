@@ -13,7 +13,7 @@ from studio.gui.shell.theme import LIGHT, Theme
 from studio.gui.views.axes import nice
 from studio.gui.views.labels import tip
 
-WIDE = 30
+WIDE = 44
 """Text heights across from which on the plots stand side by side."""
 
 NAMES = 11

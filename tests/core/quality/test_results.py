@@ -2,23 +2,30 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
+from studio import core
 from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Quality, Subject, Text, evaluated, exceeded
+from tests.core.checkpoints import checkpoint
+from tests.core.conftest import Studio
 
 SOURCE = [Tally(10, 10.0), Tally(10, 20.0)]
 WINDOWS = [Tally(10, 11.0, 0.5, 9), Tally(10, 21.0, 1.5, 8)]
 FINER = [Tally(10, 10.5, 0.1, 10), Tally(10, 20.5, 0.3, 9)]
 
 
+FORMATS = ("nvfp4-3t", "nvfp4-2t")
+
+
 def quality(*windows: list[Tally]) -> Quality:
     rows = [
-        evaluated(Subject(f"m{i}", "nvfp4-3t", "max"), each, 1.5, SOURCE, windows[0]) for i, each in enumerate(windows)
+        evaluated(Subject(f"m{i}", FORMATS[i], "max"), each, 1.5, SOURCE, windows[0]) for i, each in enumerate(windows)
     ]
     text = Text("eval.txt", "0" * 64, 2, 11, 0)
-    return Quality(tuple(rows), evaluated(Subject("source"), SOURCE, 1.0), text, "mlx-lm", "0.32.2", 3.0)
+    return Quality(tuple(rows), evaluated(Subject("model"), SOURCE, 1.0), text, "mlx-lm", "0.32.2", 3.0)
 
 
 def test_a_row_has_every_figure_with_its_noise() -> None:
@@ -60,3 +67,46 @@ def test_a_figure_that_is_no_number_keeps_no_limit() -> None:
     broken = quality([Tally(10, math.nan, math.nan, 0), Tally(10, 1.0, 0.0, 0)])
     assert len(exceeded(broken, max_kl=1e9, max_increase=1e9)) == 2
     assert json.dumps(broken.to_json(), allow_nan=False)
+
+
+def test_what_was_found_stands_in_the_report_and_the_model_card(tmp_path: Path, studio: Studio) -> None:
+    source = checkpoint(tmp_path / "model")
+    core.save_quality(quality(WINDOWS, FINER), tmp_path / "quality.json")
+    told = ("--quality", tmp_path / "quality.json", "--report", tmp_path / "report", "--method", "max")
+    ran = studio("quantize", source, tmp_path / "out", *told)
+    assert ran.code == 0, ran.err
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| m0 | nvfp4-3t | max | 4.95 ± " in card
+    assert "| m1 |" not in card
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<h2>Quality</h2>" in page
+    assert "m1" in page
+    assert studio("verify", tmp_path / "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "word"),
+    [
+        ("{}", (), "not an evaluation"),
+        ('{"schema": 1, "models": [{}]}', (), "damaged evaluation"),
+        ("", ("--format", "mxfp8"), "no row for mxfp8"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_refused(
+    tmp_path: Path, studio: Studio, content: str, options: tuple[str, ...], word: str
+) -> None:
+    source, path = checkpoint(tmp_path / "model"), tmp_path / "quality.json"
+    if content:
+        path.write_text(content)
+    else:
+        core.save_quality(quality(WINDOWS), path)
+    ran = studio("quantize", source, tmp_path / "out", "--quality", path, *options)
+    assert ran.code == 2
+    assert word in ran.err
+
+
+def test_an_evaluation_of_another_model_is_refused(tmp_path: Path, studio: Studio) -> None:
+    core.save_quality(quality(WINDOWS), tmp_path / "quality.json")
+    ran = studio("quantize", checkpoint(tmp_path / "other"), tmp_path / "out", "--quality", tmp_path / "quality.json")
+    assert ran.code == 2
+    assert "is of model, not of other" in ran.err

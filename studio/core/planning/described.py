@@ -1,0 +1,24 @@
+"""What choices come to, in words: their formats and methods, those of most weights first."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from studio.core.planning.plan import Choice
+
+
+def formats_of(choices: Iterable[Choice]) -> str:
+    """The formats, "" where nothing is quantized."""
+    return _ranked(choices, lambda choice: choice.format)
+
+
+def methods_of(choices: Iterable[Choice]) -> str:
+    """The methods, "" where nothing is quantized."""
+    return _ranked(choices, lambda choice: choice.method)
+
+
+def _ranked(choices: Iterable[Choice], name: Callable[[Choice], str]) -> str:
+    counts: Counter[str] = Counter()
+    for choice in choices:
+        if choice.recipe:
+            counts[name(choice)] += choice.layer.count
+    return ", ".join(found for found, _ in counts.most_common())

@@ -1,0 +1,42 @@
+"""Mistakes planted in the headers of the C++ library, and a driver compiled with them: a proof that tests look."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kernels.cpu.build import SOURCES, arguments, host_target
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake: `old` becomes `new` in a header."""
+
+    header: str
+    old: str
+    new: str
+
+
+def compiled(mutants: Sequence[Mutant], driver: str, variant: str, folders: pytest.TempPathFactory) -> list[Path]:
+    """The driver as libraries: of the headers as they are, then of those with each mistake."""
+    pytest.importorskip("ziglang", reason="the compiler, ziglang, is not installed")
+    source = Path(__file__).with_name(driver)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda m: _compiled(folders.mktemp("mutant"), m, source, variant), (None, *mutants)))
+
+
+def _compiled(folder: Path, mutant: Mutant | None, driver: Path, variant: str) -> Path:
+    for source in SOURCES.glob("*.h"):
+        text = source.read_text()
+        if mutant and source.name == mutant.header:
+            assert text.count(mutant.old) == 1, f"{mutant} is not in {source.name} once"
+            text = text.replace(mutant.old, mutant.new)
+        (folder / source.name).write_text(text)
+    built = folder / "mutant.so"
+    told = [*arguments(host_target(), variant), "-O1", "-w", f"-I{folder}", "-shared"]
+    subprocess.run([sys.executable, "-m", "ziglang", "cc", *told, driver, "-o", built], check=True, timeout=300)
+    return built
