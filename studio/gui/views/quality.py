@@ -80,8 +80,9 @@ class QualityView(View):
         self.plot_now()
         self.bars.show_rows(rows, waiting)
         self._show_numbers()
-        self._divide()
-        self.show_filled(about, [Entry(WHISKERS, self.theme.text, "line")])
+        signs = [Entry(WHISKERS, self.theme.text, "line"), Entry(WORSE, self.theme.text, "none")]
+        self.show_filled(about, signs)
+        QTimer.singleShot(0, self, self._divide)
         self.setAccessibleDescription(f"{about} {self.bars.accessibleDescription()}")
 
     def show_nothing(self, why: str = "") -> None:
@@ -92,6 +93,7 @@ class QualityView(View):
     def _divide(self) -> None:
         """Give the bars what they need, and the table the rest, but for what the user chose."""
         whole = self.split.height()
+        self.numbers.setVisible(whole > TALL * self.theme.font_px)
         if not self._moved and whole > 0:
             bars = min(self.bars.minimumHeight() + 4, round(whole * MOST_FOR_BARS))
             self.split.setSizes([bars, whole - bars])
@@ -165,6 +167,8 @@ class QualityView(View):
         return Figure(self.TITLE, (*fixed, *heads, "tokens", "seconds"), rows)
 
 
-WHISKERS = "noise: one standard error, by a bootstrap over windows; longer bars are worse"
+WHISKERS, WORSE = "noise: one standard error by a bootstrap over windows", "longer bars are worse"
+TALL = 24
+"""Text heights down from which on there is room for numbers below the bars."""
 PADDING, MOST_FOR_BARS = 10, 0.75
 METRICS = (PERPLEXITY, *AGAINST_SOURCE)

@@ -13,8 +13,8 @@ from studio.gui.shell.theme import LIGHT, Theme
 from studio.gui.views.axes import nice
 from studio.gui.views.labels import tip
 
-WIDE = 44
-"""Text heights across from which on the plots stand side by side."""
+NARROW, WIDE = 26, 46
+"""Text heights across from which on the plots stand side by side, and noise beside each bar in digits, too."""
 
 NAMES = 11
 """Text heights across that names take at most."""
@@ -53,22 +53,22 @@ class Metric:
             return "", ""
         return found.value * self.unit, "" if found.noise is None else found.noise * self.unit
 
-    def text(self, row: core.Evaluated) -> str:
-        """The figure and its noise, in units."""
+    def text(self, row: core.Evaluated, *, alone: bool = False) -> str:
+        """The figure and, unless `alone`, its noise, in units."""
         found = self.of(row)
         if found is None:
             return ""
         if not math.isfinite(found.value):
             return "no number"
-        noise = "" if found.noise is None else f" ± {found.noise * self.unit:.{self.digits}f}"
+        noise = "" if alone or found.noise is None else f" ± {found.noise * self.unit:.{self.digits}f}"
         return f"{found.value * self.unit:.{self.digits}f}{noise}"
 
 
 PERPLEXITY = Metric("Perplexity", "perplexity", lambda row: row.perplexity, digits=2)
 AGAINST_SOURCE = (
-    Metric("Perplexity above the source, %", "above source, %", lambda row: row.increase, 100),
-    Metric("KL to the source, nats per token", "KL, nats per token", lambda row: row.kl, digits=4),
-    Metric("Top-1 agreement with the source, %", "top-1, %", lambda row: row.top1, 100, 100.0, -1),
+    Metric("Perplexity above source, %", "above source, %", lambda row: row.increase, 100),
+    Metric("KL to source, nats per token", "KL, nats per token", lambda row: row.kl, digits=4),
+    Metric("Top-1 agreement, %", "top-1, %", lambda row: row.top1, 100, 100.0, -1),
 )
 
 
@@ -123,7 +123,7 @@ class QualityBars(QWidget):
 
     @property
     def _beside(self) -> bool:
-        return self.width() >= WIDE * self._text()
+        return self.width() >= NARROW * self._text()
 
     def _plot_height(self, lines: int) -> int:
         """The height of a plot whose title takes so many lines."""
@@ -138,6 +138,12 @@ class QualityBars(QWidget):
         """Plots beside or below each other."""
         super().resizeEvent(event)
         self._fit()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the size of the text."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._fit()
 
     def sizeHint(self) -> QSize:
         """All of it."""
@@ -188,7 +194,8 @@ class QualityBars(QWidget):
 
     def _draw_plot(self, painter: QPainter, metric: Metric, place: QRectF, top: float) -> None:
         losses = [metric.loss(row) for row in self.rows]
-        texts = [metric.text(row) for row in self.rows]
+        alone = self._beside and self.width() < WIDE * self._text()
+        texts = [metric.text(row, alone=alone) for row in self.rows]
         room = max((self.fontMetrics().horizontalAdvance(text) for text in texts), default=0) + 12
         low, high = span([loss for loss in losses if loss])
         area = QRectF(place.x(), top, max(place.width() - room, 20), self._count * self._step())
@@ -217,14 +224,17 @@ class QualityBars(QWidget):
         ticks = nice(*ends, max(int(area.width() / (TICK_WIDTH * self._text())), 2))
         step = ticks[1][0] - ticks[0][0] if len(ticks) > 1 else 1.0
         digits = max(-math.floor(math.log10(step) + 1e-9), 0)
+        free = 0.0
         for value, _ in ticks:
             x = zero + value * scale
             painter.setPen(QPen(QColor(self._theme.grid if abs(value) > step / 2 else self._theme.muted), 1))
             painter.drawLine(QPointF(x, area.top()), QPointF(x, area.bottom()))
-            painter.setPen(QColor(self._theme.muted))
-            below = QRectF(x - 40, area.bottom() + 2, 80, self._text() + 4)
-            shown = metric.start + metric.sign * value
-            painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, f"{shown:.{digits}f}")
+            text = f"{metric.start + metric.sign * value:.{digits}f}"
+            wide = self.fontMetrics().horizontalAdvance(text)
+            if x - wide / 2 >= free:
+                painter.setPen(QColor(self._theme.muted))
+                painter.drawText(QPointF(x - wide / 2, area.bottom() + self._text()), text)
+                free = x + wide / 2 + 6
 
     def _draw_bar(
         self,
