@@ -110,8 +110,9 @@ def fill_results(studio: "Studio") -> None:
             1024,
             2048,
             580,
-            1.0,
-            float(error),
+            store.method_names[i],
+            sum_squares=1.0,
+            sum_error=float(error),
         )
         for i, (name, error) in enumerate(zip(store.names, rng.normal(0.01, 0.001, len(store)), strict=True))
         if name in order.choices

@@ -1,5 +1,6 @@
 """Surveying goes on past damaged layers; the cache knows what a result depends on."""
 
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from studio import core
+from studio.core.running import feedback
+from tests.core.checkpoints import checkpoint, llama
+from tests.core.statistics_files import statistics_of
 
 
 @pytest.fixture
@@ -93,3 +97,56 @@ def test_the_cache_finds_what_was_measured_and_nothing_else() -> None:
         assert cache.find(choices[0], ()) is result
         assert cache.find(choices[0], ("another",)) is None
         assert cache.find(core.choose_format(choices[0].layer, "mxfp4"), ()) is None
+
+
+# error feedback
+
+
+@pytest.fixture
+def fed_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[core.Model, list[core.Choice]]]:
+    """A model and choices with error feedback, and second moments as if it had been run."""
+    with core.open_model(checkpoint(tmp_path / "fed", llama(1))) as opened:
+        path = statistics_of(opened, tmp_path / "statistics.safetensors")
+        model = core.with_statistics(opened, core.open_statistics(path, opened))
+        choices = list(core.resolve(core.preset("linear").with_method("feedback"), model))
+        monkeypatch.setattr(feedback, "second_moments", lambda *_: _moments(model))
+        yield model, choices
+
+
+def _moments(model: core.Model) -> Generator[tuple[tuple[str, ...], np.ndarray | None], None, None]:
+    yield (), None
+    for layer in model.layers:
+        for matrix in layer.matrices:
+            inputs = np.random.default_rng(matrix.columns).normal(size=(4 * matrix.columns, matrix.columns))
+            inputs += inputs[:, :1]
+            yield (matrix.name,), (inputs.T @ inputs / len(inputs)).astype(np.float32)
+
+
+def _results(events: Iterable[object]) -> dict[str, core.LayerResult]:
+    return {event.result.name: event.result for event in events if isinstance(event, core.LayerDone)}
+
+
+def test_a_survey_with_error_feedback_measures_what_a_run_writes(
+    fed_back: tuple[core.Model, list[core.Choice]],
+) -> None:
+    model, choices = fed_back
+    with core.start(core.Machine("cpu", 2), model) as engine:
+        surveyed = _results(core.survey(engine, model, choices))
+        assert surveyed == _results(core.measure(engine, model, choices))
+        by_hessian = core.resolve(core.preset("linear").with_method("hessian"), model)
+        others = _results(core.measure(engine, model, by_hessian))
+    chosen = [result for result in surveyed.values() if result.quantized]
+    assert {result.method for result in chosen} == {"feedback"}
+    assert all(result.sum_error != others[result.name].sum_error for result in chosen)
+
+
+def test_a_look_at_error_feedback_shows_what_it_starts_from_and_says_so(
+    fed_back: tuple[core.Model, list[core.Choice]],
+) -> None:
+    model, choices = fed_back
+    choice = next(choice for choice in choices if choice.method == "feedback")
+    with core.start(core.Machine("cpu", 1), model) as engine:
+        detail = core.inspect_layer(engine, choice)
+        block = core.inspect_block(engine, choice, 0, 0, 0)
+    assert detail.a is not None
+    assert (detail.a.method, block.method) == ("hessian", "hessian")

@@ -37,7 +37,7 @@ def test_choices_by_hand_are_the_same_as_one_by_one(model: core.Model) -> None:
     codes = np.random.default_rng(3).integers(-1, len(FORMAT_NAMES), len(model.layers)).astype(np.int8)
     state = state_of(model, plan, codes)
     expected = [
-        base if code < 0 else core.choose_format(base.layer, FORMAT_NAMES[code], "floor")
+        base if code < 0 else core.choose_format(base.layer, FORMAT_NAMES[code], "floor", plan.method)
         for base, code in zip(core.resolve(plan, model), codes, strict=True)
     ]
     assert list(Chooser(model.layers).choose(state)) == expected
@@ -60,7 +60,7 @@ def test_what_a_cache_knew_before_is_found_again(model: core.Model) -> None:
     index = next(i for i, choice in enumerate(choices) if choice.recipe and groups.peers(i, choices))
     layer = choices[index].layer
     head = (layer.name, layer.role, layer.block, layer.tensor.dtype, layer.shape, choices[index].format, "")
-    result = core.LayerResult(*head, layer.count, layer.nbytes, choices[index].nbytes, 1.0, 0.01)
+    result = core.LayerResult(*head, layer.count, layer.nbytes, choices[index].nbytes, sum_squares=1.0, sum_error=0.01)
     cache.add(choices[index], groups.peers(index, choices), result)
     known = Known(cache, groups, len(choices))
     assert np.flatnonzero(known.there(choices, groups.marks(choices.tiered))).tolist() == [index]

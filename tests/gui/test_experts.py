@@ -148,7 +148,7 @@ def _result(choice: core.Choice, error: float) -> core.LayerResult:
     layer = choice.layer
     sizes = (layer.count, layer.nbytes, choice.nbytes)
     head = (layer.name, layer.role, layer.block, layer.tensor.dtype, layer.shape, choice.format, "")
-    return core.LayerResult(*head, *sizes, 1.0, error)
+    return core.LayerResult(*head, *sizes, choice.method, sum_squares=1.0, sum_error=error)
 
 
 def test_enter_shows_the_current_layer_and_leaves_the_selection(experts: Studio, qtbot: QtBot) -> None:

@@ -88,6 +88,14 @@ class ResultLines:
         except (KeyError, TypeError, AttributeError, IndexError, MemoryError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a result: {error}") from None
 
+    def holds(self, line: str | bytes) -> bool:
+        """True for a line of a layer that still has the same bytes, whatever is known of its inputs now."""
+        try:
+            said = json.loads(line)
+            return self._is_same(said["layer"], tuple(said["peers"]), said["content"])
+        except (ValueError, KeyError, TypeError, RecursionError, MemoryError):
+            return False
+
     def _is_same(self, name: str, peers: tuple[str, ...], content: str) -> bool:
         there = all(one in self._contents for one in (name, *peers))
         return there and self._content_with(name, peers) == content

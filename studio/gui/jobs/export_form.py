@@ -211,7 +211,7 @@ class ExportForm(QWidget):
         """Offer to lift, or say why that can not be."""
         self.lift.setEnabled(not obstacle)
         self.lift.setChecked(self.lift.isChecked() and not obstacle)
-        self.about_lift.setText(f"Not now: {obstacle.removeprefix('--lift ')}" if obstacle else LIFTS)
+        self.about_lift.setText(f"Not now: {obstacle.replace('--lift', 'lifting')}" if obstacle else LIFTS)
 
     def offer_options(self, hint: str) -> None:
         """Offer to replace or to discard where the hint of what is in the way names it."""

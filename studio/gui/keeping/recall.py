@@ -203,7 +203,7 @@ def _unread(entry: Entry, name: str, what: str, why: str, hint: str) -> Message:
 
 def _recall_results(found: Found, entry: Entry, *, tidy: bool) -> Iterator[None]:
     """Take over the results that still hold; put damaged ones aside, and write the file anew when most is waste."""
-    kept: dict[tuple[object, ...], bytes] = {}
+    kept: dict[object, bytes] = {}
     damaged = total = 0
     try:
         for total, raw in enumerate(entry.lines()):
@@ -225,6 +225,8 @@ def _recall_results(found: Found, entry: Entry, *, tidy: bool) -> Iterator[None]
                 kept[known[0].layer.name, known[0].recipe, known[1]] = line
                 found.known.append(known)
                 found.results.add(*known)
+            elif found.lines.holds(line):  # measured with other statistics, which may be used again
+                kept[line] = line
         if damaged and tidy:
             why = f"{damaged:,} of {total:,} lines can not be read; the others are in use."
             found.notes.append(_unread(entry, RESULTS, "is damaged", why, _MEASURE))

@@ -17,6 +17,8 @@ def method_lines(choice: core.Choice, wanted: str, statistics: Path | None) -> l
     row = core.METHODS[choice.method]
     guide = choice.guide
     seen = f"Inputs are known from {_origin(guide.origin, statistics)}." if guide else ""
+    if choice.layer.guide is None:
+        seen = "Nothing is known of its inputs."
     instead = [why_not(choice, wanted)] if wanted != choice.method else []
     return [line for line in (f"{row.name}: {row.title}", seen, *instead) if line]
 

@@ -201,4 +201,5 @@ class Workspace(QWidget):
             return "", ""
         edits = len(state.edits)
         by_hand = f", {core.counted(edits, 'layer')} chosen by hand" if edits else ""
-        return core.printable(model.name, 60), f"{state.plan.name or 'own'} plan, format {state.plan.format}{by_hand}"
+        chosen = core.choice_text(state.plan.format, state.plan.method)
+        return core.printable(model.name, 60), f"{state.plan.name or 'own'} plan, {chosen}{by_hand}"

@@ -146,7 +146,7 @@ class Columns:
         shape = "×".join(map(str, layer.shape))
         lines = [
             core.printable(layer.name),
-            f"{shape}  {layer.format}  {layer.bits_per_weight:.2f} bits per weight",
+            f"{shape}  {core.choice_text(layer.format, layer.method)}  {layer.bits_per_weight:.2f} bits per weight",
             f"relative error {layer.rel_err:.4f}  (SNR {layer.snr:.1f} dB)",
             f"rank {self.rank(index):,} of {len(self):,}, 1 is the worst",
         ]

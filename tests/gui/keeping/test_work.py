@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from studio import core
 from studio.gui.keeping.ranges import numbers_of, ranges
 from studio.gui.keeping.work import NO_RULES, SCHEMA, Encoder, NewerError, Work, decode
-from studio.gui.layers.choices import CODES, Edits, Names, PlanState
+from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Edits, Names, PlanState
 from tests.core.checkpoints import checkpoint, llama
 
 NAMES = [f"model.layers.{number}.mlp.up_proj" for number in range(40)]
 LINEAR = core.preset("linear")
-FORMATS = ["mxfp8", "int4-g64", core.KEEP]
+CHOICES = ["mxfp8", "int4-g64", core.KEEP, "/search", "nvfp4-2t/hessian"]
 
 
 @given(st.sets(st.integers(0, 200)))
@@ -33,16 +33,19 @@ def test_a_range_out_of_bounds_is_refused(text: str) -> None:
 
 def state_of(plan: core.Plan, chosen: dict[str, str], names: list[str] = NAMES) -> PlanState:
     """A state of the plan as it is read."""
-    edits, codes = Edits(Names(names)), np.array([CODES[value] for value in chosen.values()], np.int8)
-    return PlanState(plan, NO_RULES, edits.changed(Names(names).places(list(chosen)), codes))
+    edits, places = Edits(Names(names)), Names(names).places(list(chosen))
+    said = [value.partition("/") for value in chosen.values()]
+    codes = np.array([CODES.get(format_name, BY_PLAN) for format_name, _, _ in said], np.int8)
+    methods = np.array([METHOD_CODES[method] if method else BY_PLAN for _, _, method in said], np.int8)
+    return PlanState(plan, NO_RULES, edits.changed(places, codes).with_methods(places, methods))
 
 
 def said(work: Work) -> tuple[object, ...]:
     states = [(state.plan, dict(state.edits)) for state in work.states]
-    return states, work.texts, work.at, work.saved, work.view
+    return states, work.texts, work.at, work.saved, work.view, work.statistics
 
 
-edits = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(FORMATS))
+edits = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(CHOICES))
 plans = st.sampled_from([LINEAR, LINEAR.with_format("mxfp4"), core.preset("mlp")])
 
 
@@ -51,7 +54,7 @@ def test_every_state_of_the_plan_comes_back(history: list[tuple[core.Plan, dict[
     states = tuple(state_of(plan, chosen) for plan, chosen in history)
     texts = tuple(f"step {number}" for number in range(len(states) - 1))
     at, saved = (data.draw(st.integers(low, len(states) - 1)) for low in (0, -1))
-    work = Work(states, texts, at, saved, {"filter": "err>0.1", "selection": NAMES[3:5]})
+    work = Work(states, texts, at, saved, {"filter": "err>0.1", "selection": NAMES[3:5]}, "/a/file")
     encoder = Encoder(NAMES)
     assert said(decode(encoder.encode(work))) == said(work)
     assert said(decode(encoder.encode(work))) == said(work)  # from what the encoder remembers
@@ -79,6 +82,7 @@ def test_a_choice_for_all_layers_takes_a_few_bytes() -> None:
         {"plans": []},
         {"view": []},
         {"steps": [{"text": "", "plan": 0, "set": {"fp2": "1"}, "drop": ""}]},
+        {"steps": [{"text": "", "plan": 0, "set": {}, "drop": "", "methods": {"guess": "1"}}]},
     ],
 )
 def test_work_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
@@ -91,6 +95,12 @@ def test_every_cut_of_the_file_is_refused() -> None:
     for end in range(0, len(whole), 11):
         with pytest.raises(ValueError, match=r"\w"):
             decode(whole[:end])
+
+
+def test_work_of_the_version_without_methods_is_read() -> None:
+    old = {key: value for key, value in {**some_work(), "schema": 1}.items() if key != "statistics"}
+    found = decode(json.dumps(old).encode())
+    assert (found.by_hand, found.statistics) == (7, "")
 
 
 def test_a_later_version_is_told_from_damage() -> None:

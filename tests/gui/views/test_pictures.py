@@ -9,6 +9,7 @@ import pytest
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 
+from studio import core
 from studio.gui.shell.studio import Studio
 from studio.gui.shell.theme import DARK, LIGHT
 from studio.gui.views.picture import PIXELS
@@ -99,7 +100,7 @@ def test_the_window_names_model_and_plan_in_every_picture(quantized: Studio, qap
     model = quantized.document.model
     assert model is not None
     assert views["ErrorView"].caption().title == f"Error by layer - {model.name}"
-    assert views["ErrorView"].caption().lines[0] == "linear plan, format nvfp4-3t"
+    assert views["ErrorView"].caption().lines[0] == f"linear plan, nvfp4-3t/{core.DEFAULT_METHOD}"
     quantized.document.set_format(quantized.document.store.names[3:5], "mxfp8")
     assert all("2 layers chosen by hand" in view.caption().text for view in views.values())
     views["ErrorView"].copy_image()
