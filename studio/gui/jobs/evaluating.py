@@ -226,6 +226,7 @@ class Evaluating(QObject):
             "texts": list(map(str, reading.texts)),
             "formats": list(found.wanted.formats),
             "methods": list(found.wanted.methods),
+            "source": str(found.wanted.source or ""),
         }
 
     def restore(self, kept: object) -> None:
@@ -262,7 +263,8 @@ def plan_file(folder: Path, name: str) -> Path:
 def _restored(kept: Mapping[str, Any], document: Document) -> Evaluation:
     quality = core.Quality.from_json(kept["quality"])
     reading = core.Reading(tuple(map(Path, kept["texts"])), int(kept["windows"]), int(kept["length"]))
-    wanted = Wanted(reading, tuple(kept["formats"]), tuple(kept["methods"]))
+    source = Path(kept["source"]) if kept["source"] else None
+    wanted = Wanted(reading, tuple(kept["formats"]), tuple(kept["methods"]), source)
     plans = {str(name): core.plan_from_json(plan) for name, plan in kept["plans"]}
     same = next(iter(plans.values()), None) == document.plan
     rows = [*filter(None, [quality.source]), *quality.models]

@@ -156,6 +156,8 @@ class Job:
         """Bytes or tokens, time and rate."""
         seconds, amount, worked = self.seconds, self.kind.amount, self.kind.worked
         total = self.estimate.done if self.kind.open_ended else self.estimate.total
+        if self.kind.open_ended:  # its time is that of loading, too
+            return f"{amount(total)} {worked} in {duration(seconds)}"
         if seconds < 1:
             return f"{amount(total)} {worked} in {seconds:.1f} s"
         return f"{amount(total)} {worked} in {duration(seconds)} at {amount(total / seconds)}/s"

@@ -208,6 +208,7 @@ class TryIt(QWidget):
         """Another checkpoint is open."""
         self._running = False
         self._enable()
+        self.source.show()
         for reply, title in ((self.source, "Source"), (self.model, "Quantized")):
             reply.begin(title)
         self.say(HOW)
@@ -220,5 +221,5 @@ def _difference(index: int) -> str:
 def verdict(differs_at: int | None, *, compared: bool) -> str:
     """How both texts compare."""
     if not compared:
-        return "There is no source to compare with."
+        return "There is no source to compare with: Evaluate asks which it is."
     return "Both texts are the same, token by token." if differs_at is None else _difference(differs_at)

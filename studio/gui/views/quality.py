@@ -93,7 +93,7 @@ class QualityView(View):
     def _divide(self) -> None:
         """Give the bars what they need, and the table the rest, but for what the user chose."""
         whole = self.split.height()
-        self.numbers.setVisible(whole > TALL * self.theme.font_px)
+        self.numbers.setVisible(bool(self._all()) and whole > TALL * self.theme.font_px)
         if not self._moved and whole > 0:
             bars = min(self.bars.minimumHeight() + 4, round(whole * MOST_FOR_BARS))
             self.split.setSizes([bars, whole - bars])
@@ -101,7 +101,7 @@ class QualityView(View):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Divide what there is anew."""
         super().resizeEvent(event)
-        if self.rows:
+        if self.plotted:
             QTimer.singleShot(0, self, self._divide)
 
     def _show_numbers(self) -> None:

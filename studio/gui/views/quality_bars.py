@@ -204,7 +204,8 @@ class QualityBars(QWidget):
         painter.setPen(QColor(self._theme.text))
         title = QRectF(place.x(), place.y(), place.width(), top - place.y() - 4)
         painter.drawText(title, int(_WRAPPED), metric.title)
-        self._draw_axis(painter, metric, area, zero, scale, (low, high))
+        if any(losses):
+            self._draw_axis(painter, metric, area, zero, scale, (low, high))
         for number, (row, loss, text) in enumerate(zip(self.rows, losses, texts, strict=True)):
             if loss:
                 line = QRectF(area.x(), top + number * self._step(), area.width(), self._step())
