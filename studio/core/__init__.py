@@ -52,7 +52,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
-from studio.core.planning.lifting import Lifting, check_liftable, liftable
+from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
     DEFAULT_METHOD,
@@ -170,7 +170,6 @@ __all__ = [
     "calibrate",
     "calibration_text",
     "changes",
-    "check_liftable",
     "check_quality_reports",
     "check_reports",
     "check_writable",

@@ -8,11 +8,13 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.gui.jobs import tasks
 from studio.gui.jobs.export_dialog import ExportDialog
 from studio.gui.layers.store import DONE, KEPT
 from studio.gui.pages.comparing import EXPORT, PLAN
 from studio.gui.shell.availability import AS_MADE
 from studio.gui.shell.studio import Studio
+from tests.core.checkpoints import checkpoint, llama
 from tests.gui.conftest import PATIENCE
 
 
@@ -187,6 +189,21 @@ def test_formats_with_a_tensor_scale_are_not_lifted_and_the_dialog_says_why(
     assert dialog.form.about_lift.text().startswith("Not now: lifting is for formats without a tensor scale")
     assert dialog.form.options()["lift"] is False
     dialog.reject()
+
+
+def test_a_model_that_can_not_be_lifted_is_told_from_one_that_can(tmp_path: Path) -> None:
+    config = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}
+    reasons = []
+    for name, said in (("norms-of-one-more", config), ("llama", {"model_type": "llama"})):
+        with core.open_model(checkpoint(tmp_path / name, llama(1), config=said)) as model:
+            plan = core.preset("linear").with_format("nvfp4-2t")
+            arguments = {"model": model, "plan": plan, "choices": core.resolve(plan, model)}
+            arguments |= {"layout": core.LAYOUTS["mlx"], "target": tmp_path / "out"}
+            ((_, job, obstacle),) = tasks.checking_export(arguments)
+            assert isinstance(job, core.Export)
+            reasons.append(obstacle)
+    assert "its norms add one to their weights" in reasons[0]
+    assert reasons[1] == ""
 
 
 def test_an_export_in_two_tiers_is_lifted_and_the_rows_do_not_take_its_errors_for_their_own(

@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from studio import core
 from studio.gui.layers.choices import BY_PLAN, FORMAT_NAMES, METHOD_NAMES, Edits
 from studio.gui.layers.columns import KEYS, NO_METHOD, csv_of
+from studio.gui.layers.layer_table import OF_WEIGHTS
 from studio.gui.layers.row_menu import show_row_menu
 from studio.gui.layers.store import DONE, STALE
 from studio.gui.pages.comparing import EXPORT, method_of, side_of
@@ -215,6 +216,18 @@ def test_the_plan_of_now_is_compared_by_another_method(studio: Studio, qtbot: Qt
     qtbot.waitUntil(lambda: view.comparison is not None, timeout=PATIENCE)
     assert view.comparison.title_b == "plan by max"
     assert {pair.title_b for pair in view.comparison.pairs} == {"nvfp4-3t/max", "nvfp4-2t/max"}
+
+
+def test_methods_that_look_at_inputs_are_not_judged_by_the_error_of_weights_alone(
+    quantized: Studio, qtbot: QtBot
+) -> None:
+    view = quantized.workspace.views["CompareView"]
+    quantized.comparing.compare("plan", "plan/search")
+    qtbot.waitUntil(lambda: view.comparison is not None, timeout=PATIENCE)
+    assert "importance lets the error of weights rise" in view.sentence.text()
+    table = quantized.workspace.layers.table
+    assert OF_WEIGHTS in table._about(place(quantized, UP), "err")
+    assert OF_WEIGHTS not in table._about(place(quantized, DOWN), "err")
 
 
 def test_slashes_in_the_path_of_an_export_are_no_method() -> None:

@@ -137,6 +137,13 @@ def test_a_file_that_is_dropped_is_used(studio: Studio, file: Path, qtbot: QtBot
     assert studio.document.statistics == file
 
 
+def test_a_file_without_its_checkpoint_is_not_taken_for_one(studio: Studio, file: Path) -> None:
+    studio.commands.perform("close")
+    studio.commands.open_paths([file])
+    assert studio.document.model is None
+    assert told(studio, "Statistics are used with a checkpoint")
+
+
 def test_starting_afresh_keeps_the_statistics(studio: Studio, file: Path, qtbot: QtBot) -> None:
     use(studio, qtbot, file)
     studio.commands.perform("afresh")

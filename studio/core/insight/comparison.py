@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from kernels import METHODS
 from studio.core.counting import counted
 from studio.core.exporting.manifest import Manifest
 from studio.core.planning.plan import KEEP, choice_text
@@ -37,6 +38,11 @@ class Pair:
         return choice_text(self.format_b, self.method_b)
 
     @property
+    def methods(self) -> tuple[str, str]:
+        """The methods of both sides, "" where one keeps the layer."""
+        return self.method_a, self.method_b
+
+    @property
     def gain(self) -> float:
         """Share of A's error that B takes away; below 0 where B is worse, -1 at least."""
         if self.error_a >= self.error_b:
@@ -63,6 +69,12 @@ class Comparison:
         """Bytes that B takes more than A."""
         return sum(pair.nbytes_b - pair.nbytes_a for pair in self.pairs)
 
+    @property
+    def _guided(self) -> str:
+        """Methods of one side alone that look at the inputs of layers: error of weights is not what they lower."""
+        methods = {method for pair in self.pairs for method in pair.methods if pair.method_a != pair.method_b}
+        return " or ".join(name for name, row in METHODS.items() if row.needs and name in methods)
+
     def worth(self, gain: float) -> dict[str, str]:
         """Layer name -> format of B, or format/method of other methods, where B gains more than `gain` and differs."""
         found = [pair for pair in self.pairs if pair.gain > gain and pair.title_a != pair.title_b]
@@ -76,8 +88,10 @@ class Comparison:
         count = f"{self.better:,} of {counted(len(self.pairs), 'layer')}"
         change = f" ({b / a - 1:+.0%})" if a else ""
         size = "same size" if not self.nbytes else f"{'+' if self.nbytes > 0 else '−'}{size_text(abs(self.nbytes))}"
+        rises = f"; {self._guided} lets the error of weights rise to lower that of outputs" if self._guided else ""
         missing = f", {counted(self.only_one, 'layer is', 'layers are')} only in one of them" if self.only_one else ""
-        return f"B is better on {count}, median error {a:.4f} → {b:.4f}{change.replace('-', '−')}, {size}{missing}"
+        errors = f"{a:.4f} → {b:.4f}{change.replace('-', '−')}"
+        return f"B is better on {count}, median error {errors}, {size}{missing}{rises}"
 
 
 def compare(

@@ -56,11 +56,12 @@ def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
 
 
 def _unliftable(job: core.Export) -> str:
+    """Why no layer of an export can be lifted; "" when some can."""
     try:
-        core.check_liftable(job.choices)
+        reached, *refused = core.liftable(job.model, job.choices)
     except core.PlanError as error:
         return error.what
-    return ""
+    return "; ".join(refused) if reached.startswith("0 of ") else ""
 
 
 def verifying(machine: core.Machine, folder: Path, source: core.Model | None) -> Iterator[Any]:

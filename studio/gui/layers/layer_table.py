@@ -27,6 +27,7 @@ LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 _MEASURED = ("err", "snr", "lost", "gone")
 _NOWHERE = QModelIndex()
+OF_WEIGHTS = "This is the error of weights: methods that look at inputs let it rise so that outputs lose less."
 
 
 class LayerTable(QAbstractTableModel):
@@ -327,4 +328,6 @@ class LayerTable(QAbstractTableModel):
             lines.append(
                 f"relative error {store.rel_err[layer]:.5f}, warning line {line:.4f}, SNR {store.snr[layer]:.1f} dB"
             )
+            if state == DONE and core.METHODS[store.method_of(layer)].needs:
+                lines.append(OF_WEIGHTS)
         return "\n".join([*lines, about])

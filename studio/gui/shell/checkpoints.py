@@ -101,7 +101,10 @@ class Checkpoints(QObject):
     def use_statistics(self, statistics: Path | None) -> None:
         """Let a file tell of the inputs of layers, or None; the checkpoint is read again, plan, undo and view stay."""
         model = self._document.model
-        if model is not None and self._may_open():
+        if model is None or model.quantized_by or self._document.exported:
+            hint = "Open the checkpoint that they are of first."
+            self.told.emit(Message("info", "Statistics are used with a checkpoint that is not quantized", hint=hint))
+        elif self._may_open():
             self._open(model.path, statistics, bare=statistics is None)
 
     def ask_statistics(self) -> None:

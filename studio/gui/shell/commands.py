@@ -154,7 +154,7 @@ class Commands(QObject):
             self.window.machine.setText(f"Opening {path.name} …")
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
             self.studio.editing.read_plan(path)
-        elif is_statistics(path) and self.studio.document.model:
+        elif is_statistics(path):
             self.studio.checkpoints.use_statistics(path)
         else:
             self.studio.open(path.parent if path.name.endswith(".index.json") else path)
