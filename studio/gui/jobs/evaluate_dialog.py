@@ -1,7 +1,6 @@
 """EvaluateDialog: asks what to run on which text, and says how much that takes."""
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +11,20 @@ from PySide6.QtWidgets import (
     QFormLayout,
     QGridLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from studio import core
 from studio.gui.jobs.estimate import duration
+from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
 from studio.gui.shell.ask import ask_file, ask_folder
 from studio.gui.shell.text import Elided, button, label, set_reason
 
 WIDTH = 44
 """Text heights across, at least."""
 
-MOST = 1 << 20
 SHORTEST = 2
 COLUMNS = 4
 DEFAULTS = core.Reading(())
@@ -79,7 +76,7 @@ class EvaluateDialog(QDialog):
         self.text.setPlaceholderText(BUNDLED)
         self.source.setPlaceholderText("without it only perplexity is found")
         before = before or Wanted(DEFAULTS)
-        self.windows, self.length = _count(before.reading.windows, 1), _count(before.reading.length, SHORTEST)
+        self.windows, self.length = count_field(before.reading.windows, 1), count_field(before.reading.length, SHORTEST)
         self.formats, self.methods = _boxes(core.FORMATS, before.formats), _boxes(core.METHODS, before.methods)
         self.start = button("Evaluate", self._start, "primary")
         self.start.setDefault(True)
@@ -106,21 +103,14 @@ class EvaluateDialog(QDialog):
         else:
             form.addRow("What", Elided(f"The export {core.printable(self._model.name, 60)}"))
             name, title = "Checkpoint that it was made from", "&Source"
-            _add(form, title, self.source, self._with_button(self.source, name, self._ask_source))
-        _add(form, "&Text", self.text, self._with_button(self.text, "Text to run models on", self._ask_text))
-        _add(form, "&Windows", self.windows, _with_words(self.windows, "Windows", "pieces of the text, at most"))
-        _add(form, "&Length", self.length, _with_words(self.length, "Length of a window", "tokens in each of them"))
+            add_row(form, title, self.source, with_button(self.source, name, self._ask_source))
+        add_row(form, "&Text", self.text, with_button(self.text, "Text to run models on", self._ask_text))
+        add_row(form, "&Windows", self.windows, with_words(self.windows, "Windows", "pieces of the text, at most"))
+        add_row(form, "&Length", self.length, with_words(self.length, "Length of a window", "tokens in each of them"))
         rows.addLayout(form)
         rows.addWidget(self.cost)
         rows.addStretch(1)
         rows.addLayout(self._buttons())
-
-    def _with_button(self, edit: QLineEdit, name: str, choose: Callable[[], object]) -> QHBoxLayout:
-        edit.setAccessibleName(name)
-        row = QHBoxLayout()
-        row.addWidget(edit, 1)
-        row.addWidget(button("Choose…", choose))
-        return row
 
     def _buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -148,9 +138,9 @@ class EvaluateDialog(QDialog):
     def _check(self) -> None:
         """Say what it takes, and what stands in the way."""
         wrong = ""
-        if self.text.text().strip() and not _path(self.text).is_file():
+        if self.text.text().strip() and not path_in(self.text).is_file():
             wrong = "There is no such text"
-        if self._plan is None and self.source.text().strip() and not _path(self.source).exists():
+        if self._plan is None and self.source.text().strip() and not path_in(self.source).exists():
             wrong = "There is no such source"
         self.why.setText(f"{wrong}." if wrong else "")
         set_reason(self.start, wrong)
@@ -170,9 +160,9 @@ class EvaluateDialog(QDialog):
 
     def wanted(self) -> Wanted:
         """What the form says."""
-        texts = (_path(self.text),) if self.text.text().strip() else ()
+        texts = (path_in(self.text),) if self.text.text().strip() else ()
         reading = core.Reading(texts, self.windows.value(), self.length.value())
-        source = _path(self.source) if self._plan is None and self.source.text().strip() else None
+        source = path_in(self.source) if self._plan is None and self.source.text().strip() else None
         return Wanted(reading, _ticked(self.formats), _ticked(self.methods), source)
 
     def _start(self) -> None:
@@ -181,12 +171,6 @@ class EvaluateDialog(QDialog):
 
 
 _UNKNOWN = "how long that takes is known after the first windows"
-
-
-def _add(form: QFormLayout, title: str, field: QWidget, content: QHBoxLayout) -> None:
-    head = QLabel(title)
-    head.setBuddy(field)
-    form.addRow(head, content)
 
 
 def _boxes(names: Iterable[str], ticked: Sequence[str]) -> list[QCheckBox]:
@@ -207,23 +191,3 @@ def _grid(boxes: Sequence[QCheckBox]) -> QGridLayout:
         grid.addWidget(box, number // COLUMNS, number % COLUMNS)
     grid.setColumnStretch(COLUMNS, 1)
     return grid
-
-
-def _with_words(box: QSpinBox, name: str, words: str) -> QHBoxLayout:
-    box.setAccessibleName(name)
-    row = QHBoxLayout()
-    row.addWidget(box)
-    row.addWidget(label(words, "muted"), 1)
-    return row
-
-
-def _count(value: int, least: int) -> QSpinBox:
-    box = QSpinBox()
-    box.setRange(least, MOST)
-    box.setValue(value)
-    return box
-
-
-def _path(edit: QLineEdit) -> Path:
-    """The path in a field."""
-    return Path(os.path.expanduser(edit.text().strip())).absolute()  # noqa: PTH111 - Path raises for an unknown user

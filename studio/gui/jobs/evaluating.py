@@ -78,11 +78,12 @@ class Evaluating(QObject):
         self.dialog: EvaluateDialog | None = None
         self.evaluation: Evaluation | None = None
         self._running: Job | None = None
+        self._outdated = False
         self._cost = ""
         view.report_wanted.connect(self.ask_report)
         view.command_wanted.connect(self.copy_command)
         document.opened.connect(self._start_anew)
-        document.chosen.connect(lambda _: self._show())
+        document.chosen.connect(lambda _: self._follow_plan())
 
     # asking and running
 
@@ -164,7 +165,14 @@ class Evaluating(QObject):
             at_hand = [*(["the source"] if found.compared else []), *found.names][len(found.rows) :]
             now = f"Running {at_hand[0]} …" if self._running and at_hand else ""
             return " ".join(part for part in (now, *found.notes) if part)
-        return " ".join(filter(None, (*_sentences(found.quality), CHANGED if self._is_outdated(found) else "")))
+        self._outdated = self._is_outdated(found)
+        return " ".join((_sentence(found.quality), *([CHANGED] if self._outdated else [])))
+
+    def _follow_plan(self) -> None:
+        """Say so once the plan is another one, and no longer when it is that one again."""
+        found = self.evaluation
+        if found is not None and found.quality is not None and self._is_outdated(found) != self._outdated:
+            self._show()
 
     def _is_outdated(self, found: Evaluation) -> bool:
         return bool(found.plans) and (found.state is None or not found.state.same(self._document.state))
@@ -277,7 +285,7 @@ def _files(model: core.Model) -> list[list[Any]]:
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
-def _sentences(quality: core.Quality) -> list[str]:
+def _sentence(quality: core.Quality) -> str:
     """On what, by what, how long."""
     text, source = quality.text, quality.source
     tokens = next((row.tokens for row in quality.models), 0)
@@ -286,7 +294,7 @@ def _sentences(quality: core.Quality) -> list[str]:
     plain = f"the source's perplexity is {source.perplexity.value:.2f}" if source else ""
     said = f"{plain} ± {noise:.2f}" if noise is not None else plain
     runtime = f"{quality.runtime} {quality.version}, {duration(quality.seconds)}"
-    return ["; ".join(filter(None, (read, said, runtime))) + "."]
+    return "; ".join(filter(None, (read, said, runtime))) + "."
 
 
 def _rate(known: Evaluation | None) -> float:
