@@ -283,7 +283,7 @@ class FakeGeneration:
         self.made.append(self)
 
     def load(self) -> Iterator[core.Event]:
-        yield core.Loaded("mlx-lm", "0.32.2", True)
+        yield core.Loaded("mlx-lm", "0.32.2", chat=False)
 
     def reply(self, prompt: core.Prompt) -> Iterator[core.Event]:
         self.prompts.append(prompt)
@@ -327,6 +327,8 @@ def test_both_sides_are_written_as_plain_text_and_the_first_difference_is_marked
     assert view.said.text() == "The first difference is token 2: it is marked in both texts."
     assert view.model.title.text() == f"The plan: {studio.document.plan.format} {studio.document.plan.method}"
     assert generations[0].prompts == [core.Prompt("It is")]
+    assert not view.chat.isEnabled()
+    assert view.chat.toolTip() == "This model has no chat template"
     assert generations[0].source.model is generations[0].model.model is studio.document.model
     assert generations[0].model.plan == studio.document.plan
 

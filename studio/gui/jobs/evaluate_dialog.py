@@ -31,6 +31,7 @@ DEFAULTS = core.Reading(())
 BUNDLED = "the text for evaluations that comes with the program"
 ABOUT = (
     "Runs each model on a text, in a process of its own, and compares what it predicts with the source. "
+    "What is chosen for a layer by hand or by a rule holds in every format and method. "
     "What a stopped evaluation ran is kept for the next one of the same."
 )
 

@@ -25,6 +25,7 @@ HOW = (
     "Write a prompt and press Try. Both models are loaded into a process of their own, which takes a while the first "
     "time; the first token that differs is marked."
 )
+QUESTION = "In the form that the model's chat template gives a question"
 NOTHING = "Write a prompt first"
 
 
@@ -110,7 +111,7 @@ class TryIt(QWidget):
         self.prompt, self.chat = QLineEdit(), QCheckBox("As a &question")
         self.prompt.setPlaceholderText("A prompt to go on from")
         self.prompt.setAccessibleName("Prompt")
-        self.chat.setToolTip("In the form that the model's chat template gives a question")
+        self.chat.setToolTip(QUESTION)
         self.length, self.temperature = QSpinBox(), QDoubleSpinBox()
         self.go, self.stop = button("Try", self._ask, "primary"), button("Cancel", self.stop_wanted.emit)
         self.said = label(HOW, "muted", wrap=True)
@@ -183,6 +184,13 @@ class TryIt(QWidget):
         if self.prompt.hasFocus() or self.go.hasFocus():
             self.stop.setFocus()
 
+    def offer_chat(self, offered: bool) -> None:
+        """Whether the model has a template for questions."""
+        self.chat.setEnabled(offered)
+        self.chat.setToolTip(QUESTION if offered else "This model has no chat template")
+        if not offered:
+            self.chat.setChecked(False)
+
     def add(self, token: core.Token) -> None:
         """One token of one side."""
         reply = self.source if token.side == "source" else self.model
@@ -209,6 +217,7 @@ class TryIt(QWidget):
         self._running = False
         self._enable()
         self.source.show()
+        self.offer_chat(True)
         for reply, title in ((self.source, "Source"), (self.model, "Quantized")):
             reply.begin(title)
         self.say(HOW)

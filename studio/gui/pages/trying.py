@@ -53,7 +53,8 @@ class Trying(QObject):
 
     def _hear(self, sides: Sides, event: object) -> None:
         match event:
-            case core.Loaded():
+            case core.Loaded(_, _, chat):
+                self._view.offer_chat(chat)
                 self._view.say("Writing …")
             case core.Token():
                 self._view.add(event)
