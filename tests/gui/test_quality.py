@@ -18,6 +18,7 @@ from studio.gui.jobs.evaluate_dialog import EvaluateDialog, Wanted
 from studio.gui.jobs.evaluating import CHANGED, STOPPED
 from studio.gui.pages.quality import QualityPage
 from studio.gui.pages.try_it import HOW
+from studio.gui.shell.faults import for_window
 from studio.gui.shell.studio import Studio
 from tests.gui.conftest import PATIENCE, give_focus
 from tests.gui.keeping.test_sessions import open_again, told
@@ -182,6 +183,18 @@ def test_a_plan_that_changed_since_is_told(studio: Studio, wait: Wait) -> None:
     assert CHANGED in view.summary.text()
     studio.commands.perform("undo")
     assert CHANGED not in view.summary.text()
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        ("fewer --windows, or --cache on another disk", "Fewer windows, or free some of the disk."),
+        ("a smaller --length, or a larger --max-memory", "A smaller length, or a larger memory limit in the settings."),
+        ("leave --chat out", "Untick As a question."),
+    ],
+)
+def test_hints_of_the_command_line_are_given_in_the_words_of_the_window(hint: str, words: str) -> None:
+    assert for_window(hint) == words
 
 
 # between sessions
