@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from studio.gui.shell.faults import for_window
 from studio.gui.shell.studio import Studio
 from tests.gui.conftest import PATIENCE, give_focus
 from tests.gui.keeping.test_sessions import open_again, told
-from tests.gui.quality_data import SOURCE, fake_evaluate
+from tests.gui.quality_data import SOURCE, fake_evaluate, quality, row
 
 Wait = Callable[[], None]
 READING = core.Reading((), 8, 128)
@@ -407,3 +408,35 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(studio: Studio, qtbot:
     wanted = [view.prompt, view.go, view.length, view.temperature, view.chat, view.source.text, view.model.text]
     assert reached == wanted
     assert all(one.accessibleName() or one.text() for one in reached)
+
+
+# what else says it
+
+
+@pytest.mark.usefixtures("calls")
+def test_the_report_and_the_model_card_say_what_was_found_of_the_plan(
+    quantized: Studio, tmp_path: Path, wait: Wait, qtbot: QtBot
+) -> None:
+    evaluate(quantized, TWO, wait)
+    quantized.reports.write(tmp_path / "report")
+    qtbot.waitUntil(lambda: bool(told(quantized, "Report written")), timeout=PATIENCE)
+    assert "prose.txt" in (tmp_path / "report" / "report.html").read_text("utf-8")
+    quantized.plan_bar.format_wanted.emit("mxfp8")
+    assert quantized.evaluating.quality_of_plan() is None
+
+
+def test_an_export_takes_over_what_was_found_of_its_formats_and_methods(
+    quantized: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    document = quantized.document
+    assert document.model is not None
+    job = core.prepare(document.model, document.plan, document.choices, core.LAYOUTS["mlx"], tmp_path / "out")
+    planned = core.as_planned(document.model, document.plan)
+    own = row("The plan", 0.05, 0.08, 0.85, planned.format, planned.method)
+    found = quality([own, row("other", 0.1, 0.1, 0.8, "mxfp4", "max")], replace(SOURCE, name=document.model.name))
+    monkeypatch.setattr(quantized.exporting, "quality", lambda: found)
+    quantized.exporting._export(job, None)
+    wait()
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "prose.txt" in card
+    assert "mxfp4" not in card

@@ -177,6 +177,11 @@ class Evaluating(QObject):
     def _is_outdated(self, found: Evaluation) -> bool:
         return bool(found.plans) and (found.state is None or not found.state.same(self._document.state))
 
+    def quality_of_plan(self) -> core.Quality | None:
+        """What was found of the plan of now and its variants; None where it is another one, or of an export."""
+        found = self.evaluation
+        return found.quality if found and found.plans and not self._is_outdated(found) else None
+
     # saving and copying
 
     def ask_report(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
+from studio import core
 from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.turns import Ending, Steps, Task
@@ -15,7 +16,7 @@ from studio.gui.shell.faults import message_of
 
 
 class Reports(QObject):
-    """Writes reports and says where they are.
+    """Writes reports and says where they are. `quality` gives what an evaluation found of the plan of now, if any.
 
     Signals:
         told(Message): something to show.
@@ -27,14 +28,15 @@ class Reports(QObject):
         super().__init__(parent)
         self._document, self._compute = document, compute
         self._folders: dict[Task, Path] = {}
+        self.quality: Callable[[], core.Quality | None] = lambda: None
         compute.ended.connect(self._ended)
 
     def write(self, folder: Path) -> None:
         """Write a report of the open checkpoint into `folder`."""
         model = self._document.model
         assert model is not None
-        plan, outcome = self._document.plan, self._document.outcome()
-        self.run(lambda: tasks.reporting(folder, model, plan, outcome), folder)
+        plan, outcome, quality = self._document.plan, self._document.outcome(), self.quality()
+        self.run(lambda: tasks.reporting(folder, model, plan, outcome, quality), folder)
 
     def run(self, steps: Callable[[], Steps], folder: Path) -> None:
         """Write a report into `folder` by `steps`."""

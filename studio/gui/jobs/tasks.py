@@ -32,7 +32,7 @@ def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[st
         for event in core.lift(engine, job.model, job.choices):
             yield event
             if isinstance(event, core.Lifted):
-                job = core.prepare(**arguments, lifting=event.lifting)
+                job = replace(core.prepare(**arguments, lifting=event.lifting), quality=job.quality)
         yield from core.export(engine, job)
 
 
@@ -141,6 +141,8 @@ def deciding(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[in
     yield from (core.deciding_rules(plan, model) for plan in plans)
 
 
-def reporting(folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome) -> Iterator[Any]:
-    """Write the report; yields the paths."""
-    yield core.write_reports(folder, model, plan, outcome)
+def reporting(
+    folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome, quality: core.Quality | None
+) -> Iterator[Any]:
+    """Write the report, with what an evaluation found; yields the paths."""
+    yield core.write_reports(folder, model, plan, outcome, quality)

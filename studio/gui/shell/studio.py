@@ -97,6 +97,7 @@ class Studio(QObject):
         self.reports = Reports(document, compute, self)
         page = self._quality
         self.evaluating = Evaluating(document, self.runs, self.reports, page.view, window, self)
+        self.reports.quality = self.exporting.quality = self.evaluating.quality_of_plan
         self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
         self.keeping.keep_evaluations(self.evaluating)
 
