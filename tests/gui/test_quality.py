@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.arguments import parser
+from studio.gui.jobs import tasks
 from studio.gui.jobs.evaluate_dialog import EvaluateDialog, Wanted
 from studio.gui.jobs.evaluating import CHANGED, STOPPED
 from studio.gui.pages.quality import QualityPage
@@ -186,6 +188,27 @@ def test_a_plan_that_changed_since_is_told(studio: Studio, wait: Wait) -> None:
     assert CHANGED not in view.summary.text()
 
 
+def test_esc_stops_nothing_but_models(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot, wait: Wait
+) -> None:
+    gate = threading.Event()
+
+    def surveying(*_: object) -> Iterator[str]:
+        while not gate.wait(0.01):
+            yield "backend"
+
+    monkeypatch.setattr(tasks, "surveying", surveying)
+    studio.workspace.show_page("quality")
+    studio.commands.perform("quantize")
+    give_focus(qtbot, page(studio).view)
+    qtbot.keyClick(page(studio).view, Qt.Key.Key_Escape)
+    qtbot.wait(150)
+    assert studio.runs.active
+    gate.set()
+    wait()
+    assert studio.commands.window.activity.title.text().startswith("Quantized")
+
+
 @pytest.mark.parametrize(
     ("hint", "words"),
     [
@@ -299,7 +322,7 @@ class FakeGeneration:
     def load(self) -> Iterator[core.Event]:
         yield core.Loaded("mlx-lm", "0.32.2", chat=False)
 
-    def reply(self, prompt: core.Prompt) -> Iterator[core.Event]:
+    def reply(self, prompt: core.Prompt) -> Generator[core.Event, None, None]:
         self.prompts.append(prompt)
         for index, words in enumerate([(" <b>", " <b>"), (" one", " two"), (" end", " end")]):
             for side, text in zip(("source", "model"), words, strict=True):

@@ -1,7 +1,7 @@
 """Conversation: a source and a quantized model that stay loaded between prompts, for the background thread."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ class Conversation:
         self._sides: Sides | None = None
         self._loaded: core.Generation | None = None
 
+    @property
+    def is_loaded(self) -> bool:
+        """True while sides are loaded."""
+        return self._loaded is not None
+
     def reply(self, machine: core.Machine, sides: Sides, prompt: core.Prompt) -> Iterator[Any]:
         """Continue a prompt: yields the title of the backend and `Loaded` where sides are loaded, then the replies.
 
@@ -71,11 +76,12 @@ class Conversation:
         assert self._loaded is not None
         yield core.Started("generate", prompt.length * 2, 0)
         count = 0
-        for event in self._loaded.reply(prompt):
-            yield event
-            if isinstance(event, core.Token):
-                count += 1
-                yield core.Progress("generate", count, "")
+        with closing(self._loaded.reply(prompt)) as events:
+            for event in events:
+                yield event
+                if isinstance(event, core.Token):
+                    count += 1
+                    yield core.Progress("generate", count, "")
 
     def close(self) -> None:
         """End the process that holds the models, if there is one."""

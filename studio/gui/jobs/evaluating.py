@@ -163,7 +163,7 @@ class Evaluating(QObject):
         """On what it was found, or what goes on."""
         if found.quality is None:
             at_hand = [*(["the source"] if found.compared else []), *found.names][len(found.rows) :]
-            now = f"Running {at_hand[0]} …" if self._running and at_hand else ""
+            now = f"Running {core.printable(at_hand[0], 60)} …" if self._running and at_hand else ""
             return " ".join(part for part in (now, *found.notes) if part)
         self._outdated = self._is_outdated(found)
         return " ".join((_sentence(found.quality), *([CHANGED] if self._outdated else [])))

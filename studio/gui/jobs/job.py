@@ -81,7 +81,7 @@ EVALUATE = Kind(
 GENERATE = Kind(
     "generate",
     "Answered",
-    "both models stay loaded for the next prompt",
+    "what was written stays",
     "Mend the cause and try again.",
     "Look at this prompt",
     _tokens,

@@ -7,6 +7,7 @@ from PySide6.QtCore import QEvent, Qt, Signal
 from PySide6.QtGui import QAction, QKeyEvent
 from PySide6.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
+from studio.gui.jobs.job import EVALUATE, GENERATE
 from studio.gui.pages.overview import shrinkable
 from studio.gui.pages.try_it import TryIt
 from studio.gui.shell.text import set_reason
@@ -14,10 +15,10 @@ from studio.gui.views import Views
 
 
 class QualityPage(QWidget):
-    """Two tabs. While something runs, Esc stops it.
+    """Two tabs. While a model runs, Esc stops it.
 
     Signals:
-        stop_wanted(): Esc was pressed while `running`.
+        stop_wanted(): Esc was pressed while a model runs.
     """
 
     stop_wanted = Signal()
@@ -25,7 +26,7 @@ class QualityPage(QWidget):
     def __init__(self, views: Views, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("Quality")
-        self.running = False
+        self._running = False
         self.view: Any = views["QualityView"]
         self.try_it = TryIt()
         self.tabs = QTabWidget()
@@ -37,6 +38,10 @@ class QualityPage(QWidget):
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.addWidget(self.tabs)
+
+    def note_run(self, kind: str) -> None:
+        """A run of this kind goes on; "" for none."""
+        self._running = kind in (EVALUATE.key, GENERATE.key)
 
     def offer(self, action: QAction, reason: Callable[[], str]) -> None:
         """Let the button do what `action` does, and be as ready as it is; `reason` says why it is not."""
@@ -64,4 +69,4 @@ class QualityPage(QWidget):
             super().keyPressEvent(event)
 
     def _stops(self, event: QEvent) -> bool:
-        return self.running and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape
+        return self._running and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape

@@ -15,7 +15,7 @@ from studio.gui.layers.document import Document
 from studio.gui.pages.try_it import TryIt, verdict
 from studio.gui.shell.faults import message_of
 
-STOPPED = "Stopped. Both models stay loaded until the checkpoint is closed or other work begins."
+STOPPED, STAYS = "Stopped.", "Both models stay loaded until the checkpoint is closed or other work begins."
 
 
 class Trying(QObject):
@@ -65,7 +65,7 @@ class Trying(QObject):
         if ending == "finished":
             self._view.end(self._view.said.text())
         elif ending == "stopped":
-            self._view.end(STOPPED)
+            self._view.end(f"{STOPPED} {STAYS}" if self._conversation.is_loaded else STOPPED)
         else:
             message = message_of(job.error, "", GENERATE.remedy)
             self._view.end(" ".join(filter(None, (message.text, message.hint))), "error")

@@ -134,6 +134,8 @@ class Studio(QObject):
         for signal in (document.undo.indexChanged, runs.changed, self.details.changed, self.opening.changed):
             signal.connect(lambda *_: self.changed.emit())
         runs.changed.connect(self._catch_up)
+        runs.began.connect(self._quality.note_run)
+        runs.ended.connect(lambda _: self._quality.note_run(""))
         self._quality.stop_wanted.connect(self.checkpoints.stop)
         self._quality.offer(self._actions["evaluate"], lambda: self._actions.reasons.get("evaluate", ""))
         document.hidden.connect(self._offer_hidden)
@@ -153,7 +155,6 @@ class Studio(QObject):
         table.modelReset.connect(lambda: self._actions["by_kind"].setChecked(table.by_kind))
 
     def _catch_up(self) -> None:
-        self._quality.running = self.runs.active
         if not self.runs.active:
             self.workspace.catch_up()
 
