@@ -1,6 +1,5 @@
 """The page Quality: what is asked, run, shown, kept, saved and tried."""
 
-import json
 import shlex
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -23,6 +22,7 @@ from studio.gui.pages.quality import QualityPage
 from studio.gui.pages.try_it import HOW
 from studio.gui.shell.faults import for_window
 from studio.gui.shell.studio import Studio
+from tests.core.statistics_files import statistics_of
 from tests.gui.conftest import PATIENCE, give_focus
 from tests.gui.keeping.test_sessions import open_again, told
 from tests.gui.quality_data import SOURCE, fake_evaluate, quality, row
@@ -188,6 +188,18 @@ def test_a_plan_that_changed_since_is_told(studio: Studio, wait: Wait) -> None:
     assert CHANGED not in view.summary.text()
 
 
+@pytest.mark.usefixtures("calls")
+def test_other_statistics_outdate_it_too(studio: Studio, wait: Wait, tmp_path: Path, qtbot: QtBot) -> None:
+    evaluate(studio, TWO, wait)
+    assert studio.document.model is not None
+    path = statistics_of(studio.document.model, tmp_path / "demo.statistics.safetensors")
+    for statistics, outdated in ((path, True), (None, False)):
+        with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
+            studio.checkpoints.use_statistics(statistics)
+        assert (CHANGED in page(studio).view.summary.text()) == outdated
+        assert (studio.evaluating.quality_of_plan() is None) == outdated
+
+
 def test_esc_stops_nothing_but_models(
     studio: Studio, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot, wait: Wait
 ) -> None:
@@ -238,10 +250,10 @@ def test_an_evaluation_is_there_the_next_time(studio: Studio, calls: list[Any], 
 
 
 @pytest.mark.usefixtures("calls")
-@pytest.mark.parametrize("change", [{"files": []}, {"quality": {}}, {"plans": 3}, {"length": None}])
+@pytest.mark.parametrize("change", [{"files": []}, {"quality": {}}, {"plans": 3}, {"length": None}, {"statistics": 5}])
 def test_what_was_kept_of_other_bytes_or_is_damaged_is_left(studio: Studio, wait: Wait, change: dict[str, Any]) -> None:
     evaluate(studio, TWO, wait)
-    kept = json.loads(json.dumps(studio.evaluating.kept()))
+    kept = studio.evaluating.kept()
     studio.evaluating._take(None)
     studio.evaluating.restore({**kept, **change})
     assert studio.evaluating.evaluation is None

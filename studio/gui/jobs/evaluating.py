@@ -1,5 +1,6 @@
 """Evaluating: from the question what to run on which text, to the bars that say what quantizing costs in tokens."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 
 STOPPED = "Stopped. The windows that were run are kept: evaluate the same again to go on."
-CHANGED = "The plan has changed since."
+CHANGED = "The plan or the statistics have changed since."
 
 
 @dataclass(eq=False)
@@ -34,14 +35,16 @@ class Evaluation:
     """What was wanted, and what is known of it so far.
 
     plans: name -> plan, the plan of then first; none for an export. state: the choices that the first of them stands
-    for, None where the plan is another one by now. rows: of the models that are through, the source first if there is
-    one. report: the folder where its report and its plans are.
+    for, None where the plan is another one by now. statistics: the file that told of inputs. rows: of the models that
+    are through, the source first if there is one. names: of the others, all of them. notes: what is to be said of it
+    while there is no quality. report: the folder where its report and its plans are.
     """
 
     wanted: Wanted
     plans: dict[str, core.Plan]
     state: PlanState | None
     compared: bool
+    statistics: Path | None = None
     rows: list[core.Evaluated] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -105,7 +108,8 @@ class Evaluating(QObject):
         plans = {} if document.exported else dict(wanted.plans(document.plan))
         compared = bool(plans or wanted.source)
         state = None if document.exported else document.state
-        found = Evaluation(wanted, plans, state, compared, names=list(plans) or [model.name])
+        statistics = document.statistics if plans else None
+        found = Evaluation(wanted, plans, state, compared, statistics, names=list(plans) or [model.name])
         steps = partial(tasks.evaluating, machine, model, list(plans.items()), wanted.source, wanted.reading)
         job = Job(EVALUATE, "Evaluating", steps, over=self._over, hear=partial(self._hear, found))
         if self._runs.run(job):
@@ -175,7 +179,10 @@ class Evaluating(QObject):
             self._show()
 
     def _is_outdated(self, found: Evaluation) -> bool:
-        return bool(found.plans) and (found.state is None or not found.state.same(self._document.state))
+        """Whether the first of its plans stands for other choices than those of now."""
+        document = self._document
+        same = found.state is not None and found.state.same(document.state) and found.statistics == document.statistics
+        return bool(found.plans) and not same
 
     def quality_of_plan(self) -> core.Quality | None:
         """What was found of the plan of now and its variants; None where it is another one, or of an export."""
@@ -217,8 +224,7 @@ class Evaluating(QObject):
             return None
         words = ["nvfp4-studio", "evaluate", str(model.path.absolute())]
         words += ["--plans", *map(str, files)] if files else []
-        statistics = self._document.statistics if files else None
-        for name, value in (("against", found.wanted.source), ("statistics", statistics)):
+        for name, value in (("against", found.wanted.source), ("statistics", found.statistics)):
             words += [f"--{name}", str(value)] if value else []
         return shlex.join([*words, *_reading_options(found.wanted.reading), *_machine_options(self._runs.machine)])
 
@@ -230,7 +236,7 @@ class Evaluating(QObject):
         if found is None or found.quality is None or model is None:
             return {}
         reading = found.wanted.reading
-        return {
+        said = {
             "quality": found.quality.to_json(),
             "plans": [[name, plan.to_json()] for name, plan in found.plans.items()],
             "files": _files(model),
@@ -240,7 +246,10 @@ class Evaluating(QObject):
             "formats": list(found.wanted.formats),
             "methods": list(found.wanted.methods),
             "source": str(found.wanted.source or ""),
+            "statistics": str(found.statistics or ""),
         }
+        kept: dict[str, Any] = json.loads(json.dumps(said))  # lists, as they are read again
+        return kept
 
     def restore(self, kept: object) -> None:
         """Show what `kept` gave; what makes no sense, or is of other bytes, is left."""
@@ -276,12 +285,13 @@ def plan_file(folder: Path, name: str) -> Path:
 def _restored(kept: Mapping[str, Any], document: Document) -> Evaluation:
     quality = core.Quality.from_json(kept["quality"])
     reading = core.Reading(tuple(map(Path, kept["texts"])), int(kept["windows"]), int(kept["length"]))
-    source = Path(kept["source"]) if kept["source"] else None
+    source, statistics = (Path(kept[key]) if kept[key] else None for key in ("source", "statistics"))
     wanted = Wanted(reading, tuple(kept["formats"]), tuple(kept["methods"]), source)
     plans = {str(name): core.plan_from_json(plan) for name, plan in kept["plans"]}
     same = next(iter(plans.values()), None) == document.plan
     rows = [*filter(None, [quality.source]), *quality.models]
-    return Evaluation(wanted, plans, document.state if same else None, bool(quality.source), rows, quality=quality)
+    state = document.state if same else None
+    return Evaluation(wanted, plans, state, bool(quality.source), statistics, rows, quality=quality)
 
 
 def _files(model: core.Model) -> list[list[Any]]:
