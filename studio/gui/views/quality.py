@@ -10,7 +10,7 @@ from studio import core
 from studio.gui.views.figure import Figure
 from studio.gui.views.labels import Entry
 from studio.gui.views.number_table import NumberTable
-from studio.gui.views.quality_bars import AGAINST_SOURCE, PERPLEXITY, QualityBars
+from studio.gui.views.quality_bars import AGAINST_FIRST, AGAINST_SOURCE, PERPLEXITY, QualityBars
 from studio.gui.views.view import View
 
 
@@ -171,4 +171,4 @@ WHISKERS, WORSE = "noise: one standard error by a bootstrap over windows", "long
 TALL = 24
 """Text heights down from which on there is room for numbers below the bars."""
 PADDING, MOST_FOR_BARS = 10, 0.75
-METRICS = (PERPLEXITY, *AGAINST_SOURCE)
+METRICS = (PERPLEXITY, *AGAINST_SOURCE, AGAINST_FIRST)

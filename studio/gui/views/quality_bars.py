@@ -65,6 +65,11 @@ class Metric:
 
 
 PERPLEXITY = Metric("Perplexity", "perplexity", lambda row: row.perplexity, digits=2)
+AGAINST_FIRST = Metric(
+    "KL above that of the first, nats per token", "KL above the first", lambda row: row.kl_difference, digits=4
+)
+"""Its noise is that of pairs of windows, which is smaller than that of both."""
+
 AGAINST_SOURCE = (
     Metric("Perplexity above source, %", "above source, %", lambda row: row.increase, 100),
     Metric("KL to source, nats per token", "KL, nats per token", lambda row: row.kl, digits=4),

@@ -112,13 +112,14 @@ def test_names_are_plain_text(view: Any) -> None:
 
 
 def test_numbers_and_pictures_are_saved(view: Any, tmp_path: Path) -> None:
-    view.show_evaluated(SOURCE, ROWS, ABOUT)
+    view.show_evaluated(SOURCE, [ROWS[0], replace(ROWS[1], kl_difference=core.Estimate(0.25, 0.01))], ABOUT)
     view.save(tmp_path / "quality.csv")
     heads, *rows = csv.reader((tmp_path / "quality.csv").read_text("utf-8").splitlines())
     told = [dict(zip(heads, one, strict=True)) for one in rows]
     assert [one["model"] for one in told] == ["demo", "The plan", "mxfp4 max"]
     assert told[1]["KL to source, nats per token"] == "0.079"
     assert told[1]["noise of top-1, %"] == "0.6"
+    assert [one["KL above that of the first, nats per token"] for one in told] == ["", "", "0.25"]
     assert told[0]["KL to source, nats per token"] == ""
     view.save(tmp_path / "quality.png")
     assert QImage(str(tmp_path / "quality.png")).width() > 100
