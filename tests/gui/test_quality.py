@@ -16,8 +16,9 @@ from pytestqt.qtbot import QtBot
 from studio import core
 from studio.arguments import parser
 from studio.gui.jobs import tasks
-from studio.gui.jobs.evaluate_dialog import EvaluateDialog, Wanted
+from studio.gui.jobs.evaluate_dialog import EvaluateDialog
 from studio.gui.jobs.evaluating import CHANGED, STOPPED
+from studio.gui.jobs.wanted import Wanted
 from studio.gui.pages.quality import QualityPage
 from studio.gui.pages.try_it import HOW
 from studio.gui.shell.faults import for_window
@@ -136,6 +137,8 @@ def test_what_chooses_the_same_is_run_once(studio: Studio, calls: list[Any], wai
     assert [one.name for one in calls[0][1]] == ["The plan", "mxfp4 search"]
     assert "mxfp4 feedback chooses what mxfp4 search does" in told(studio, "Look at this evaluation")[-1].text
     assert [one.name for one in page(studio).view.rows] == ["The plan", "mxfp4 search"]
+    assert studio.evaluating.evaluation is not None
+    assert list(studio.evaluating.evaluation.plans) == ["The plan", "mxfp4 search"]
 
 
 def test_rows_come_as_models_end_and_esc_stops_at_once(
@@ -314,7 +317,7 @@ def test_an_export_is_evaluated_against_its_source(
     assert source.model.path == core.demo_checkpoint()
     assert candidate.model is studio.document.model
     assert [one.name for one in page(studio).view.rows] == [candidate.name]
-    options = parser().parse_args(shlex.split(studio.evaluating.command() or "")[1:])
+    options = parser().parse_args(shlex.split(studio.evaluating.command or "")[1:])
     assert (options.targets, options.against) == ([export], core.demo_checkpoint())
 
 

@@ -7,7 +7,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.gui.jobs.evaluate_dialog import Wanted
+from studio.gui.jobs.wanted import Wanted
 from studio.gui.pages.quality import QualityPage
 from studio.gui.shell.studio import Studio
 from tests.gui.conftest import PATIENCE

@@ -1,8 +1,6 @@
 """EvaluateDialog: asks what to run on which text, and says how much that takes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
@@ -19,6 +17,7 @@ from PySide6.QtWidgets import (
 from studio import core
 from studio.gui.jobs.estimate import duration
 from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
+from studio.gui.jobs.wanted import Wanted
 from studio.gui.shell.ask import ask_file, ask_folder
 from studio.gui.shell.text import Elided, button, label, set_reason
 
@@ -34,22 +33,6 @@ ABOUT = (
     "What is chosen for a layer by hand or by a rule holds in every format and method. "
     "What a stopped evaluation ran is kept for the next one of the same."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be evaluated: the plan, and it in other formats and methods; or an export against its source."""
-
-    reading: core.Reading
-    formats: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    source: Path | None = None
-
-    def plans(self, plan: core.Plan) -> list[tuple[str, core.Plan]]:
-        """The plan and its variants, each with what to call it."""
-        formats, methods = self.formats or (plan.format,), self.methods or (plan.method,)
-        others = [(f, m) for f in formats for m in methods if (f, m) != (plan.format, plan.method)]
-        return [("The plan", plan), *((f"{f} {m}", plan.with_format(f).with_method(m)) for f, m in others)]
 
 
 class EvaluateDialog(QDialog):

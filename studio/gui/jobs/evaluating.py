@@ -1,9 +1,6 @@
 """Evaluating: from the question what to run on which text, to the bars that say what quantizing costs in tokens."""
 
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,13 @@ from PySide6.QtWidgets import QWidget
 
 from studio import core
 from studio.gui.jobs import tasks
-from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.evaluate_dialog import DEFAULTS, EvaluateDialog, Wanted
+from studio.gui.jobs.evaluate_dialog import DEFAULTS, EvaluateDialog
+from studio.gui.jobs.evaluation import Evaluation, command_of, files_of, kept, plan_file, rate, restored, sentence
 from studio.gui.jobs.job import EVALUATE, Job
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
-from studio.gui.layers.choices import PlanState
+from studio.gui.jobs.wanted import Wanted
 from studio.gui.layers.document import Document
 from studio.gui.shell.ask import ask_folder
 from studio.gui.shell.cards import Message
@@ -28,38 +25,6 @@ from studio.gui.shell.faults import message_of
 
 STOPPED = "Stopped. The windows that were run are kept: evaluate the same again to go on."
 CHANGED = "The plan or the statistics have changed since."
-
-
-@dataclass(eq=False)
-class Evaluation:
-    """What was wanted, and what is known of it so far.
-
-    plans: name -> plan, the plan of then first; none for an export. state: the choices that the first of them stands
-    for, None where the plan is another one by now. statistics: the file that told of inputs. rows: of the models that
-    are through, the source first if there is one. names: of the others, all of them. notes: what is to be said of it
-    while there is no quality. report: the folder where its report and its plans are.
-    """
-
-    wanted: Wanted
-    plans: dict[str, core.Plan]
-    state: PlanState | None
-    compared: bool
-    statistics: Path | None = None
-    rows: list[core.Evaluated] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    quality: core.Quality | None = None
-    report: Path | None = None
-
-    @property
-    def source(self) -> core.Evaluated | None:
-        """The row of the source."""
-        return self.rows[0] if self.compared and self.rows else None
-
-    @property
-    def models(self) -> list[core.Evaluated]:
-        """The rows of the others."""
-        return self.rows[int(self.compared) :]
 
 
 class Evaluating(QObject):
@@ -96,7 +61,7 @@ class Evaluating(QObject):
         assert document.model is not None
         plan = None if document.exported else document.plan
         before = known.wanted if known else None
-        self.dialog = EvaluateDialog(document.model, plan, before, _rate(known), self._window)
+        self.dialog = EvaluateDialog(document.model, plan, before, rate(known) if known else 0.0, self._window)
         self.dialog.evaluation_wanted.connect(self.evaluate)
         self.dialog.open()
 
@@ -120,6 +85,7 @@ class Evaluating(QObject):
         match event:
             case tasks.Distinct(names):
                 found.names = list(names)
+                found.plans = {name: plan for name, plan in found.plans.items() if name in names}
             case core.Occupies(_, nbytes):
                 found.notes = [f"It takes up to {core.size_text(nbytes)} of disk."]
             case core.ModelDone(row):
@@ -170,7 +136,7 @@ class Evaluating(QObject):
             now = f"Running {core.printable(at_hand[0], 60)} …" if self._running and at_hand else ""
             return " ".join(part for part in (now, *found.notes) if part)
         self._outdated = self._is_outdated(found)
-        return " ".join((_sentence(found.quality), *([CHANGED] if self._outdated else [])))
+        return " ".join((sentence(found.quality), *([CHANGED] if self._outdated else [])))
 
     def _follow_plan(self) -> None:
         """Say so once the plan is another one, and no longer when it is that one again."""
@@ -207,57 +173,33 @@ class Evaluating(QObject):
 
     def copy_command(self) -> None:
         """Copy the command line that does the same."""
-        if (text := self.command()) is None:
+        if (text := self.command) is None:
             hint = "Save the report (menu of Quality), then copy again: it holds the plans, which the command names."
             self.told.emit(Message("warning", "The plans that were evaluated are in no file", hint=hint))
             return
         QGuiApplication.clipboard().setText(text)
         self.told.emit(Message("info", "Copied the command"))
 
+    @property
     def command(self) -> str | None:
         """The command line that does the same; None where it would name plans that are in no file."""
         found, model = self.evaluation, self._document.model
-        if found is None or model is None:
-            return None
-        files = [plan_file(found.report, name) for name in found.plans] if found.report else []
-        if found.plans and not (files and all(file.is_file() for file in files)):
-            return None
-        words = ["nvfp4-studio", "evaluate", str(model.path.absolute())]
-        words += ["--plans", *map(str, files)] if files else []
-        for name, value in (("against", found.wanted.source), ("statistics", found.statistics)):
-            words += [f"--{name}", str(value)] if value else []
-        return shlex.join([*words, *_reading_options(found.wanted.reading), *_machine_options(self._runs.machine)])
+        return command_of(found, model, self._runs.machine) if found and model else None
 
     # between sessions
 
     def kept(self) -> dict[str, Any]:
         """What `restore` takes: the evaluation of the open checkpoint, if one is through."""
         found, model = self.evaluation, self._document.model
-        if found is None or found.quality is None or model is None:
-            return {}
-        reading = found.wanted.reading
-        said = {
-            "quality": found.quality.to_json(),
-            "plans": [[name, plan.to_json()] for name, plan in found.plans.items()],
-            "files": _files(model),
-            "windows": reading.windows,
-            "length": reading.length,
-            "texts": list(map(str, reading.texts)),
-            "formats": list(found.wanted.formats),
-            "methods": list(found.wanted.methods),
-            "source": str(found.wanted.source or ""),
-            "statistics": str(found.statistics or ""),
-        }
-        kept: dict[str, Any] = json.loads(json.dumps(said))  # lists, as they are read again
-        return kept
+        return kept(found, model) if found and found.quality and model else {}
 
     def restore(self, kept: object) -> None:
         """Show what `kept` gave; what makes no sense, or is of other bytes, is left."""
         model = self._document.model
-        if model is None or not isinstance(kept, Mapping) or kept.get("files") != _files(model):
+        if model is None or not isinstance(kept, Mapping) or kept.get("files") != files_of(model):
             return
         try:
-            self._take(_restored(kept, self._document))
+            self._take(restored(kept, self._document))
         except (KeyError, TypeError, ValueError, AttributeError, core.StudioError):
             self._take(None)
 
@@ -275,58 +217,3 @@ NOTHING = (
 )
 TIME = "How long that takes is known after the first windows."
 NOT_YET = "There is nothing to save: the evaluation is not through"
-
-
-def plan_file(folder: Path, name: str) -> Path:
-    """Where the plan of a model is beside its report."""
-    return folder / f"{name.lower().replace(' ', '-')}.json"
-
-
-def _restored(kept: Mapping[str, Any], document: Document) -> Evaluation:
-    quality = core.Quality.from_json(kept["quality"])
-    reading = core.Reading(tuple(map(Path, kept["texts"])), int(kept["windows"]), int(kept["length"]))
-    source, statistics = (Path(kept[key]) if kept[key] else None for key in ("source", "statistics"))
-    wanted = Wanted(reading, tuple(kept["formats"]), tuple(kept["methods"]), source)
-    plans = {str(name): core.plan_from_json(plan) for name, plan in kept["plans"]}
-    same = next(iter(plans.values()), None) == document.plan
-    rows = [*filter(None, [quality.source]), *quality.models]
-    state = document.state if same else None
-    return Evaluation(wanted, plans, state, bool(quality.source), statistics, rows, quality=quality)
-
-
-def _files(model: core.Model) -> list[list[Any]]:
-    """What tells the bytes of a checkpoint from others."""
-    stats = [(file.path.name, file.path.stat()) for file in model.files]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-
-
-def _sentence(quality: core.Quality) -> str:
-    """On what, by what, how long."""
-    text, source = quality.text, quality.source
-    tokens = next((row.tokens for row in quality.models), 0)
-    read = f"{text.windows:,} × {text.length:,} tokens of {core.printable(text.name, 60)} ({tokens:,} predicted)"
-    noise = source.perplexity.noise if source else None
-    plain = f"the source's perplexity is {source.perplexity.value:.2f}" if source else ""
-    said = f"{plain} ± {noise:.2f}" if noise is not None else plain
-    runtime = f"{quality.runtime} {quality.version}, {duration(quality.seconds)}"
-    return "; ".join(filter(None, (read, said, runtime))) + "."
-
-
-def _rate(known: Evaluation | None) -> float:
-    """Tokens per second that were run last."""
-    seconds = sum(row.seconds for row in known.rows) if known else 0.0
-    return sum(row.tokens for row in known.rows) / seconds if known and seconds else 0.0
-
-
-def _reading_options(reading: core.Reading) -> Sequence[str]:
-    texts = ["--text", *(str(path) for path in reading.texts)] if reading.texts else []
-    return ["--windows", str(reading.windows), "--length", str(reading.length), *texts]
-
-
-def _machine_options(machine: core.Machine) -> Sequence[str]:
-    values = {
-        "--backend": "" if machine.backend == "auto" else machine.backend,
-        "--threads": str(machine.threads or ""),
-        "--max-memory": str(machine.max_memory or ""),
-    }
-    return [word for name, value in values.items() if value for word in (name, value)]
