@@ -12,7 +12,7 @@ TRIANGLE = BLOCK * (BLOCK + 1) // 2
 
 IMPORTANCE_MAX = 32767
 MOMENTS_MAX = 16383
-FLOOR = 1 / 256
+FLOOR = 1 / 16384
 """Share of a block's mean importance that every column has at least: a column never active is not free to be wrong."""
 
 _Whole = TypeVar("_Whole", np.uint16, np.int16)

@@ -137,7 +137,8 @@ struct Nvfp4 {
         Words byte[2];
         Integers saturated[2];
         strip.error_bound = Floats{};
-        const float share = task.method == MAX ? 0.18f : 0.34f;
+        const bool guided = task.moments || task.importance;
+        const float share = guided ? 0.64f : task.method == MAX ? 0.18f : 0.34f;
         for (int i = 0; i < 2; i++) {
             const Floats peak = peaks.halves[i];
             Floats rounded, wanted = self.fast ? quotient<false>(quotient<false>(peak, six, sixth), g, inverse)
@@ -146,15 +147,17 @@ struct Nvfp4 {
             byte[i] = larger(code, least);
             saturated[i] = ~(wanted <= E4M3_MAX + 16);
             // Half the widest step is one scale, and a normal scale is within 1/16 of a sixth of the peak; one that is
-            // chosen may be 1.75 times as large, or cut off two scales where the peak is eight.
+            // chosen may be 1.75 times as large, or cut off two scales where the peak is eight, guided ten of sixteen.
             Floats bound = code < larger(least, splat(8u)) ? peak : peak * share;
             strip.error_bound = larger(strip.error_bound, bound);
         }
-        // Only a saturated scale makes a weight more than twice its code's value.
+        // Only a saturated scale makes a weight more than twice its code's value, or one that cuts off half of it.
         strip.careful = !self.fast || any(saturated[0] | saturated[1]);
         strip.zero = peaks.zero;
         if constexpr (MEASURE) strip.careful |= measures_wide<S>(peaks, weight);
         if (task.method != MAX) improve<S>(task, weight, peaks, saturated, columns, column, byte);
+        for (int i = 0; guided && i < 2; i++)
+            strip.careful |= any(peaks.halves[i] > E4M3::decode(byte[i]) * g * (2 * E2M1_MAX));
         for (int i = 0; i < 2; i++) byte[i] = peaks.halves[i] == 0.0f ? splat((uint32_t)task.zero_scale) : byte[i];
         store_bytes(strip.bytes, interleave_low(byte[0], byte[1]));
         store_bytes(strip.bytes + LANES, interleave_high(byte[0], byte[1]));

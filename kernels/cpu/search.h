@@ -18,10 +18,10 @@ constexpr int PAIRS_OF_MOMENTS = 72;  // of the upper triangle, each row from an
 
 enum class Cost { SQUARES, IMPORTANCE, MOMENTS };
 
-constexpr int CANDIDATES = 8;
-constexpr int WINDOW[CANDIDATES] = {-2, -1, 0, 1, 3, 4, 5, 6};  // in scale codes; below code 8, 2 instead of -2
-constexpr uint32_t NVFP4_MOST = 511;                            // the largest weight in 1/64 of a scale
-constexpr uint16_t WEIGHT_MOST = 2047, ERROR_MOST = 2047;
+constexpr int CANDIDATES = 8, GUIDED = 14;  // in scale codes; below code 8, 2 instead of -2; the last where inputs are known
+constexpr int WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, 6, -8, -7, -6, -5, -4, -3};
+constexpr uint32_t SQUARES_MOST = 511, GUIDED_MOST = 1023;  // the largest weight in 1/64 of a scale
+constexpr uint16_t WEIGHT_MOST = 2047, ERROR_MOST = 2047, MULTIPLIER_MOST = 4095;
 constexpr float FAR = 256, CODE_MOST = 320;  // steps from zero
 
 // Every other 16 weights of a strip: lane j of vector k has weights 2 k and 2 k + 1 of those from 32 j or 32 j + 16 on.
@@ -70,9 +70,9 @@ template <class S> INLINE void whole_weights(const typename S::T* strip, const F
 
 INLINE Integers searchable(Floats peak) { return (peak >= 0x1p-60f) & (peak < 0x1p60f); }
 
-// The multiplier of kernels/search.py, at most 2047 and odd.
+// The multiplier of kernels/search.py, at most 4095 and odd.
 INLINE Words multiplier(Floats inverse, const Unit& unit) {
-    return (round_low(smaller(inverse * unit.scale, splat((float)WEIGHT_MOST))) & 0x7FFu) | 1u;
+    return (round_low(smaller(inverse * unit.scale, splat((float)MULTIPLIER_MOST))) & 0xFFFu) | 1u;
 }
 
 // Whether the largest weight is at most `most` in 1/64 of the scale.
@@ -80,36 +80,52 @@ INLINE Integers fits(Words largest, Words multiplier, uint32_t most) {
     return largest * multiplier < ((most + 1) << 12) - 2048;
 }
 
+INLINE Floats as_floats(Words cost) { return __builtin_convertvector((Integers)cost, Floats); }
+
+// The low 15 bits of two numbers of 30 bits and a sign, and what is above them: each two to a lane.
+struct Split {
+    Part low, high;
+};
+INLINE Split split(Part even, Part odd) {
+    return {(even & 0x7FFFu) | (odd & 0x7FFFu) << 16, (even >> 15 & 0xFFFFu) | (odd << 1 & 0xFFFF0000u)};
+}
+
 // What the errors e cost at the outputs of a block; `moments` has pairs of numbers in the order in which they are met.
-INLINE Part output_cost(const Part* e, const Words* moments, int part) {
-    Part total = {};
+INLINE Split output_cost(const Part* e, const Words* moments, int part) {
+    Split total = {};
 #pragma clang loop unroll(full)
     for (int p = 0; p < HALF_BLOCK; p++) {
         Part product[2];
 #pragma clang loop unroll(full)
         for (int i = 0; i < 2; i++) {
-            product[i] = Part{} + 2048u;
+            product[i] = Part{};
 #pragma clang loop unroll(full)
             for (int k = p; k < HALF_BLOCK; k++) product[i] += multiply_add(e[k], part_of(*moments++, part));
         }
-        total += multiply_add(e[p], (product[0] >> 12 & 0xFFFFu) | (product[1] << 4 & 0xFFFF0000u));
+        const Split both = split(product[0], product[1]);
+        total.low += multiply_add(e[p], both.low);
+        total.high += multiply_add(e[p], both.high);
     }
     return total;
 }
 
+template <bool WIDE> INLINE Part error_of(const Half& half, Part scale, int k, int part) {
+    const Part t = multiply_high(part_of(half.magnitude[k], part), scale);
+    return subtract(t, nearest_level<WIDE>(t));
+}
+
 template <Cost COST, bool WIDE>
 INLINE Part cost_of_part(const Half& half, Part scale, const Words* columns, int part) {
-    Part e[HALF_BLOCK], total = {};
+    Part total = {};
 #pragma clang loop unroll(full)
     for (int k = 0; k < HALF_BLOCK; k++) {
-        const Part t = multiply_high(part_of(half.magnitude[k], part), scale);
-        e[k] = subtract(t, nearest_level<WIDE>(t));
-        if constexpr (COST == Cost::SQUARES) total += multiply_add(e[k], e[k]);
+        const Part e = error_of<WIDE>(half, scale, k, part);
+        Part weighed = e;
         if constexpr (COST == Cost::IMPORTANCE)
-            total += multiply_add(multiply_low(e[k], e[k]), part_of(columns[k], part));
-        if constexpr (COST == Cost::MOMENTS) e[k] = multiply_low(e[k], part_of(half.sign[k], part));
+            weighed = multiply_high((Part)((PartShorts)e << 5), part_of(columns[k], part));
+        total += multiply_add(weighed, e);
     }
-    return COST == Cost::MOMENTS ? output_cost(e, columns, part) : total;
+    return total;
 }
 
 // What rounding to the scale with this multiplier costs each block, in the square of the scale.
@@ -121,7 +137,21 @@ template <Cost COST, bool WIDE> INLINE Words cost_of(const Half& half, Words mul
     return load<Words>(total);
 }
 
-INLINE Floats as_floats(Words cost) { return __builtin_convertvector((Integers)cost, Floats); }
+// The same at the outputs of a block.
+INLINE Floats moments_cost(const Half& half, Words multiplier, const Words* columns) {
+    const Words scale = both_halves(multiplier) << 3;
+    Part low[PARTS], high[PARTS];
+    for (int part = 0; part < PARTS; part++) {
+        Part e[HALF_BLOCK];
+#pragma clang loop unroll(full)
+        for (int k = 0; k < HALF_BLOCK; k++)
+            e[k] = multiply_low(error_of<true>(half, part_of(scale, part), k, part), part_of(half.sign[k], part));
+        const Split total = output_cost(e, columns, part);
+        low[part] = total.low;
+        high[part] = total.high;
+    }
+    return as_floats(load<Words>(high)) * 32768.0f + as_floats(load<Words>(low));
+}
 
 // The best so far of each lane, a scale byte or bits of a factor, and what it costs.
 struct Best {
@@ -135,7 +165,7 @@ struct Best {
 };
 
 // The scale bytes to try for 16 blocks whose largest weights are `peak`, `first` being those of `max`; their number.
-INLINE int list_candidates(const EncodeTask& task, Floats peak, Words first, Words* tried) {
+INLINE int list_candidates(const EncodeTask& task, Floats peak, Words first, bool guided, Words* tried) {
     const Words least = larger(splat((uint32_t)task.min_scale), splat(1u));
     if (task.method == FOUR_SIX) {
         Floats rounded;
@@ -144,10 +174,10 @@ INLINE int list_candidates(const EncodeTask& task, Floats peak, Words first, Wor
         tried[1] = E4M3::encode(smaller(wanted, splat(E4M3_MAX)), rounded) & E4M3::MASK;
     } else {
         const Integers subnormal = first < 8u;
-        for (int i = 0; i < CANDIDATES; i++) tried[i] = first + (uint32_t)WINDOW[i];
+        for (int i = 0; i < GUIDED; i++) tried[i] = first + (uint32_t)WINDOW[i];
         tried[0] = subnormal ? first + 2u : tried[0];
     }
-    const int count = task.method == FOUR_SIX ? 2 : CANDIDATES;
+    const int count = task.method == FOUR_SIX ? 2 : guided ? GUIDED : CANDIDATES;
     for (int i = 0; i < count; i++)
         tried[i] = (Words)__builtin_elementwise_min(
             __builtin_elementwise_max((Integers)tried[i], (Integers)least), Integers{} + 126);
@@ -162,14 +192,20 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
     const Words whole = round_low(peak * unit.weight) & 0xFFFFu;
     const Words largest = __builtin_elementwise_min(whole, splat((uint32_t)WEIGHT_MOST));
     Best best = {first, splat(__builtin_inff())};
-    Words tried[CANDIDATES];
-    const int count = list_candidates(task, peak, first, tried);
+    constexpr bool KNOWN = COST != Cost::SQUARES;
+    Words tried[GUIDED];
+    const int count = list_candidates(task, peak, first, KNOWN, tried);
     for (int i = 0; i < count; i++) {
         const Floats value = E4M3::decode(tried[i]);
         const Words scale = multiplier(1.0f / (value * task.tensor_scale), unit);
-        const Floats total = value * value * as_floats(cost_of<COST, false>(half, scale, columns));
+        Floats cost;
+        if constexpr (COST == Cost::MOMENTS)
+            cost = moments_cost(half, scale, columns);
+        else
+            cost = as_floats(cost_of<COST, KNOWN>(half, scale, columns));
+        const Floats total = value * value * cost;
         const Integers better = (total < best.cost) | ((total == best.cost) & (tried[i] > best.choice));
-        best.take(better & fits(largest, scale, NVFP4_MOST), tried[i], total);
+        best.take(better & fits(largest, scale, KNOWN ? GUIDED_MOST : SQUARES_MOST), tried[i], total);
     }
     return searchable(peak) ? best.choice : first;
 }

@@ -71,7 +71,7 @@ from studio.core.planning.plan import (
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
 from studio.core.quality.candidates import Candidate, as_planned, as_stored
-from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.evaluation import Reading, evaluate, evaluation_nbytes
 from studio.core.quality.generation import Generation, Prompt, generate
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated, Quality, exceeded
@@ -185,6 +185,7 @@ __all__ = [
     "demo_checkpoint",
     "estimate",
     "evaluate",
+    "evaluation_nbytes",
     "evaluation_text",
     "exceeded",
     "expert_index",

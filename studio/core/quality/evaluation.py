@@ -12,6 +12,7 @@ import kernels
 from studio.core.architectures.config import number
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import EvaluationDone, Event, ModelDone, Occupies, Progress, Started, Warned
+from studio.core.model import Model
 from studio.core.quality.candidates import Candidate, check, check_memory, decoded_nbytes, only_runtime, prepare
 from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality, Subject, Text, evaluated
@@ -35,6 +36,15 @@ class Reading:
     def name(self) -> str:
         """Its files, for people."""
         return ", ".join(path.name for path in self.texts)
+
+
+def evaluation_nbytes(model: Model, reading: Reading) -> int:
+    """At most how many bytes of disk an evaluation of what plans make of `model`, beside it, takes while it runs."""
+    return 4 * model.count + _predictions_nbytes(model, reading.length, reading.windows)
+
+
+def _predictions_nbytes(model: Model, length: int, windows: int) -> int:
+    return 4 * number(model.config, "vocab_size") * (length - 1) * windows
 
 
 def evaluate(
@@ -138,8 +148,8 @@ class _Run:
 
     def begin(self) -> Iterator[Event]:
         """What it will take. Raises ExportError when the disk has no room for it."""
-        words = number(self._models[0].model.config, "vocab_size") if self._source else 0
-        predictions = 4 * words * (self._length - 1) * len(self._todo[0])
+        source = self._source.model if self._source else None
+        predictions = _predictions_nbytes(source, self._length, len(self._todo[0])) if source else 0
         waiting = [model for model, todo in zip(self._models, self._todo, strict=True) if todo]
         nbytes = predictions + max(map(decoded_nbytes, waiting), default=0)
         free = shutil.disk_usage(self._scratch).free

@@ -1,7 +1,7 @@
 """Generation: a prompt is continued by a source and a quantized model, side by side, in a process of their own."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ class Generation:
             yield Progress("generate", 0, "loading")
         raise StudioError("the process that ran the model ended without a word")
 
-    def reply(self, prompt: Prompt) -> Iterator[Event]:
+    def reply(self, prompt: Prompt) -> Generator[Event, None, None]:
         """Continue a prompt: a `Token` of each side in turn, then `ReplyDone`."""
         self._number += 1
         asked = {"number": self._number, "prompt": prompt.text, "chat": prompt.chat, "length": prompt.length}

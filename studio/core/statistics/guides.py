@@ -13,8 +13,8 @@ from studio.core.names import printable
 from studio.core.statistics.inputs import BLOCK, COLUMNS, ROWS, LayerInputs
 from studio.core.statistics.opening import StatisticsFile, unseen
 
-PRIOR_TOKENS = 32
-"""Tokens that say that the columns of a block are alike: few tokens of an expert do not drown them."""
+PRIOR_TOKENS = 1
+"""Tokens that say that the columns of a block are alike: one or two tokens do not tell all of an expert."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """CalibrateDialog: asks which text a model is run on, how much of it, and where the statistics go."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
@@ -10,21 +8,19 @@ from PySide6.QtWidgets import (
     QDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from studio import core
+from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
 from studio.gui.shell.ask import ask_file, ask_save
 from studio.gui.shell.text import button, label, set_reason
 
 WIDTH = 40
 """Text heights across, at least."""
 
-MOST = 1 << 20
 DEFAULTS = core.Calibration(Path(), Path(), ())
 BUNDLED = "the mixed text that comes with the program"
 ABOUT = (
@@ -50,7 +46,7 @@ class CalibrateDialog(QDialog):
         self._model, self._max_memory = model, max_memory
         self.text, self.out = QLineEdit(), QLineEdit()
         self.text.setPlaceholderText(BUNDLED)
-        self.windows, self.length = _count(DEFAULTS.windows), _count(DEFAULTS.length)
+        self.windows, self.length = count_field(DEFAULTS.windows), count_field(DEFAULTS.length)
         self.overwrite = QCheckBox("&Replace the file that is there")
         self.start = button("Calibrate", self._start, "primary")
         self.start.setDefault(True)
@@ -70,25 +66,16 @@ class CalibrateDialog(QDialog):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for title, field, content in (
-            ("&Text", self.text, self._with_button(self.text, "Text to run the model on", self._ask_text)),
-            ("&Windows", self.windows, _with_words(self.windows, "Windows", "pieces of the text, at most")),
-            ("&Length", self.length, _with_words(self.length, "Length of a window", "tokens in each of them")),
-            ("&File", self.out, self._with_button(self.out, "File of statistics to write", self._ask_out)),
+            ("&Text", self.text, with_button(self.text, "Text to run the model on", self._ask_text)),
+            ("&Windows", self.windows, with_words(self.windows, "Windows", "pieces of the text, at most")),
+            ("&Length", self.length, with_words(self.length, "Length of a window", "tokens in each of them")),
+            ("&File", self.out, with_button(self.out, "File of statistics to write", self._ask_out)),
         ):
-            head = QLabel(title)
-            head.setBuddy(field)
-            form.addRow(head, content)
+            add_row(form, title, field, content)
         form.addRow("", self.overwrite)
         rows.addLayout(form)
         rows.addStretch(1)
         rows.addLayout(self._buttons())
-
-    def _with_button(self, edit: QLineEdit, name: str, choose: Callable[[], object]) -> QHBoxLayout:
-        edit.setAccessibleName(name)
-        row = QHBoxLayout()
-        row.addWidget(edit, 1)
-        row.addWidget(button("Choose…", choose))
-        return row
 
     def _buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -112,22 +99,22 @@ class CalibrateDialog(QDialog):
 
     def _check(self) -> None:
         """Say what stands in the way."""
-        there = _path(self.out).exists()
+        there = path_in(self.out).exists()
         self.overwrite.setVisible(there)
         wrong = "There is a file of this name already" if there and not self.overwrite.isChecked() else ""
         if not self.out.text().strip():
             wrong = "No file is named for the statistics"
-        if self.text.text().strip() and not _path(self.text).is_file():
+        if self.text.text().strip() and not path_in(self.text).is_file():
             wrong = "There is no such text"
         self.why.setText(f"{wrong}." if wrong else "")
         set_reason(self.start, wrong)
 
     def _start(self) -> None:
-        text = _path(self.text) if self.text.text().strip() else core.calibration_text()
+        text = path_in(self.text) if self.text.text().strip() else core.calibration_text()
         self.calibration_wanted.emit(
             core.Calibration(
                 self._model.folder,
-                _path(self.out),
+                path_in(self.out),
                 (text,),
                 self.windows.value(),
                 self.length.value(),
@@ -136,26 +123,6 @@ class CalibrateDialog(QDialog):
             )
         )
         self.accept()
-
-
-def _with_words(box: QSpinBox, name: str, words: str) -> QHBoxLayout:
-    box.setAccessibleName(name)
-    row = QHBoxLayout()
-    row.addWidget(box)
-    row.addWidget(label(words, "muted"), 1)
-    return row
-
-
-def _count(default: int) -> QSpinBox:
-    box = QSpinBox()
-    box.setRange(1, MOST)
-    box.setValue(default)
-    return box
-
-
-def _path(edit: QLineEdit) -> Path:
-    """The path in a field."""
-    return Path(os.path.expanduser(edit.text().strip())).absolute()  # noqa: PTH111 - Path raises for an unknown user
 
 
 def _suggested(model: core.Model) -> Path:

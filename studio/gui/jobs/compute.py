@@ -69,8 +69,12 @@ class Compute(QObject):
     def release(self, close: Callable[[], object]) -> None:
         """Call `close` on the thread once no preview can use any more what it closes."""
         self._drop(lambda task: task.preview and not task.lasting)
+        self.do(close)
+
+    def do(self, chore: Callable[[], object]) -> None:
+        """Call `chore` on the thread, between two steps; when the window closes, after the last one."""
         with self._turns.condition:
-            self._turns.chores.append(close)
+            self._turns.chores.append(chore)
             self._notify()
 
     def close(self) -> None:

@@ -1,6 +1,9 @@
 """Exporting: from the question where to, over the checks, to the card that says how to run the result."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
@@ -18,7 +21,7 @@ from studio.gui.shell.desktop import open_folder
 
 
 class Exporting(QObject):
-    """Asks, runs and reports exports.
+    """Asks, runs and reports exports. `quality` gives what an evaluation found of the plan of now, if any.
 
     Signals:
         told(Message): something to show.
@@ -33,13 +36,21 @@ class Exporting(QObject):
         self._document, self._compute, self._runs, self._editing = document, compute, runs, editing
         self._window = window
         self.dialog: ExportDialog | None = None
+        self.quality: Callable[[], core.Quality | None] = lambda: None
         runs.exported.connect(self._show_end)
 
     def ask(self) -> None:
         """Show the export dialog."""
         self.dialog = ExportDialog(self._document, self._compute, self._editing, self._window)
-        self.dialog.export_wanted.connect(self._runs.export)
+        self.dialog.export_wanted.connect(self._export)
         self.dialog.open()
+
+    def _export(self, job: core.Export, lifted: Any) -> None:
+        """Export; the model card says what an evaluation found of these formats and methods."""
+        if quality := self.quality():
+            with suppress(core.PlanError):  # the layout takes other formats
+                job = core.with_quality(job, quality)
+        self._runs.export(job, lifted)
 
     def ask_verify(self) -> None:
         """Verify the export that is open, or ask which."""

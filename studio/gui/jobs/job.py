@@ -16,7 +16,8 @@ class Kind:
     """What is the same for all jobs of a kind.
 
     past: what it did, once it is over. kept: what is left when it is stopped. remedy: what to do when it failed.
-    warned: title of its warnings. amount: how much it worked through, in words. pausable: whether it can wait.
+    warned: title of its warnings. amount: how much it worked through, in words, and `worked` how. pausable: whether it
+    can wait. open_ended: what is announced is the most that there can be.
     """
 
     key: str
@@ -25,7 +26,9 @@ class Kind:
     remedy: str
     warned: str
     amount: Callable[[float], str] = core.size_text
+    worked: str = "read"
     pausable: bool = True
+    open_ended: bool = False
 
 
 def _tokens(count: float) -> str:
@@ -66,19 +69,43 @@ CALIBRATE = Kind(
 )
 
 
+EVALUATE = Kind(
+    "evaluate",
+    "Evaluated",
+    "windows that were run are kept: evaluate the same again to go on",
+    "Mend the cause and evaluate again: windows that were run are kept.",
+    "Look at this evaluation",
+    _tokens,
+    pausable=False,
+)
+GENERATE = Kind(
+    "generate",
+    "Answered",
+    "what was written stays",
+    "Mend the cause and try again.",
+    "Look at this prompt",
+    _tokens,
+    worked="written",
+    pausable=False,
+    open_ended=True,
+)
+
+
 @dataclass(eq=False)
 class Job:
-    """A run that waits, goes on or is over. `over` is called once, with how it ended."""
+    """A run that waits, goes on or is over. `hear` is told each event; `over` is called once, with how it ended."""
 
     kind: Kind
     title: str
     steps: Callable[[], Steps]
     order: Order | None = None
     over: Callable[[Ending, "Job"], None] = lambda _ending, _job: None
+    hear: Callable[[object], None] = lambda _event: None
     done: int = 0
     failed: int = 0
     outcome: core.Outcome | None = None
     calibrated: core.Calibrated | None = None
+    error: object = None
     estimate: Estimate = field(default_factory=Estimate)
     _taken_over: bool = False
 
@@ -93,6 +120,7 @@ class Job:
 
     def take(self, event: object) -> None:
         """Count what it found."""
+        self.hear(event)
         if isinstance(event, core.Started):
             self.estimate.expect(event.total, time.monotonic())
         elif isinstance(event, core.Resumed):
@@ -126,7 +154,10 @@ class Job:
 
     def figures(self) -> str:
         """Bytes or tokens, time and rate."""
-        seconds, total, amount = self.seconds, self.estimate.total, self.kind.amount
+        seconds, amount, worked = self.seconds, self.kind.amount, self.kind.worked
+        total = self.estimate.done if self.kind.open_ended else self.estimate.total
+        if self.kind.open_ended:  # its time is that of loading, too
+            return f"{amount(total)} {worked} in {duration(seconds)}"
         if seconds < 1:
-            return f"{amount(total)} read in {seconds:.1f} s"
-        return f"{amount(total)} read in {duration(seconds)} at {amount(total / seconds)}/s"
+            return f"{amount(total)} {worked} in {seconds:.1f} s"
+        return f"{amount(total)} {worked} in {duration(seconds)} at {amount(total / seconds)}/s"

@@ -1,12 +1,14 @@
 """Reports: HTML, CSV and JSON of what is on the screen, written on the background thread."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
+from studio import core
 from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.turns import Ending, Task
+from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.layers.document import Document
 from studio.gui.shell.cards import Message
 from studio.gui.shell.desktop import open_folder
@@ -14,7 +16,7 @@ from studio.gui.shell.faults import message_of
 
 
 class Reports(QObject):
-    """Writes reports and says where they are.
+    """Writes reports and says where they are. `quality` gives what an evaluation found of the plan of now, if any.
 
     Signals:
         told(Message): something to show.
@@ -26,14 +28,19 @@ class Reports(QObject):
         super().__init__(parent)
         self._document, self._compute = document, compute
         self._folders: dict[Task, Path] = {}
+        self.quality: Callable[[], core.Quality | None] = lambda: None
         compute.ended.connect(self._ended)
 
     def write(self, folder: Path) -> None:
         """Write a report of the open checkpoint into `folder`."""
         model = self._document.model
         assert model is not None
-        plan, outcome = self._document.plan, self._document.outcome()
-        task = Task("report", "Report", lambda: tasks.reporting(folder, model, plan, outcome))
+        plan, outcome, quality = self._document.plan, self._document.outcome(), self.quality()
+        self.run(lambda: tasks.reporting(folder, model, plan, outcome, quality), folder)
+
+    def run(self, steps: Callable[[], Steps], folder: Path) -> None:
+        """Write a report into `folder` by `steps`."""
+        task = Task("report", "Report", steps)
         self._folders[task] = folder
         self._compute.submit(task)
 

@@ -105,7 +105,7 @@ class Runs(QObject):
         model = self._document.model
         assert model is not None
         choices, machine = order.choices.values(), self.machine
-        return self._submit(
+        return self.run(
             Job(
                 MEASURE,
                 title,
@@ -133,10 +133,10 @@ class Runs(QObject):
 
         if lifted:
             steps = partial(tasks.exporting_lifted, machine, export, lifted)
-            self._submit(Job(EXPORT, "Exporting", steps, over=over))
+            self.run(Job(EXPORT, "Exporting", steps, over=over))
             return
         order = self._document.order_of(export.choices)
-        if self._submit(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
+        if self.run(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
             self._document.begin(order)
 
     def verify(self, folder: Path) -> None:
@@ -149,7 +149,7 @@ class Runs(QObject):
                 text = f"{count}, and every byte is as it was written."
                 self.told.emit(Message("good", f"{core.printable(folder.name)} is whole", text))
 
-        self._submit(Job(VERIFY, "Verifying", lambda: tasks.verifying(machine, folder, source), over=over))
+        self.run(Job(VERIFY, "Verifying", lambda: tasks.verifying(machine, folder, source), over=over))
 
     def calibrate(self, calibration: core.Calibration) -> None:
         """Gather statistics, in a process of its own."""
@@ -158,9 +158,10 @@ class Runs(QObject):
             if ending == "finished" and job.calibrated is not None:
                 self.calibrated.emit(job.calibrated)
 
-        self._submit(Job(CALIBRATE, "Calibrating", lambda: core.calibrate(calibration), over=over))
+        self.run(Job(CALIBRATE, "Calibrating", lambda: core.calibrate(calibration), over=over))
 
-    def _submit(self, job: Job) -> bool:
+    def run(self, job: Job) -> bool:
+        """Run a job when its turn comes; False where it can not start now, which is told."""
         if reason := self.hindrance():
             hint = f"Wait a moment and ask again, or cancel what goes on ({keys_of('stop')})."
             self.told.emit(Message("warning", f"{job.title} can not start now: {reason}", hint=hint, run=job.kind.key))
@@ -247,7 +248,7 @@ class Runs(QObject):
         word = WORDS.get(last.phase, "") if last.phase != job.kind.key else ""
         detail = " ".join(part for part in (word, core.printable(last.layer)) if part)
         amount = job.kind.amount
-        done = f"{amount(estimate.done)} of {amount(estimate.total)} read"
+        done = f"{amount(estimate.done)} of {amount(estimate.total)} {job.kind.worked}"
         rate = f"{amount(estimate.rate)}/s" if estimate.left is not None else ""
         self._activity.show_progress(estimate, detail, done, rate)
         self._show_above(job)
@@ -264,7 +265,7 @@ class Runs(QObject):
     def _ended(self, task: Task, ending: Ending, error: object) -> None:
         if (job := self._jobs.pop(task, None)) is None:
             return
-        self._current = None
+        self._current, job.error = None, error
         if job.order is not None:
             self._document.end(job.order)
         self._show_end(job, ending, error)

@@ -1,6 +1,8 @@
 """Tasks: what the window asks of `studio.core`, as generators for the background thread."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +32,7 @@ def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[st
         for event in core.lift(engine, job.model, job.choices):
             yield event
             if isinstance(event, core.Lifted):
-                job = core.prepare(**arguments, lifting=event.lifting)
+                job = replace(core.prepare(**arguments, lifting=event.lifting), quality=job.quality)
         yield from core.export(engine, job)
 
 
@@ -69,6 +71,60 @@ def verifying(machine: core.Machine, folder: Path, source: core.Model | None) ->
         yield from core.verify(engine, folder, source)
 
 
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """The names of the models that an evaluation runs."""
+
+    names: tuple[str, ...]
+
+
+def evaluating(
+    machine: core.Machine,
+    model: core.Model,
+    plans: Sequence[tuple[str, core.Plan]],
+    source: Path | None,
+    reading: core.Reading,
+) -> Iterator[Any]:
+    """Run what plans make of a checkpoint, or, without one, an export, and its source, on a text.
+
+    Yields the title of the backend, what is run as `Distinct`, and the events of `core.evaluate`. A text that is not
+    named is the bundled one.
+    """
+    reading = replace(reading, texts=reading.texts or (core.evaluation_text(),))
+    with ExitStack() as stack:
+        origin = stack.enter_context(core.open_model(source)) if source else None
+        engine = stack.enter_context(core.start(machine, origin or model))
+        yield engine.backend.title
+        candidates = [core.as_planned(model, plan, name) for name, plan in plans]
+        chosen = yield from _distinct(candidates)
+        yield Distinct(tuple(one.name for one in chosen) or (model.name,))
+        base = model if plans else origin
+        against = core.as_stored(base) if base else None
+        run = chosen or [core.as_stored(model)]
+        yield from core.evaluate(engine, against, run, reading, max_memory=machine.max_memory)
+
+
+def _distinct(candidates: Sequence[core.Candidate]) -> Generator[core.Warned, None, list[core.Candidate]]:
+    """Those that choose what none before them does; warns of the others."""
+    found: dict[tuple[object, ...], core.Candidate] = {}
+    for one in candidates:
+        first = found.setdefault(tuple(choice.recipe for choice in one.choices), one)
+        if first is not one:
+            yield core.Warned(f"{one.name} chooses what {first.name} does, and is not run: {_WHY_SAME}")
+    return list(found.values())
+
+
+_WHY_SAME = "a method that needs statistics comes to another one without them, or in a format that does not take it"
+
+
+def reporting_quality(folder: Path, quality: core.Quality, plans: Mapping[Path, core.Plan]) -> Iterator[Any]:
+    """Write the report of an evaluation and its plans; yields the paths."""
+    written = core.write_quality(folder, quality)
+    for path, plan in plans.items():
+        core.save_plan(plan, path)
+    yield [*written, *plans]
+
+
 def inspecting(machine: core.Machine, look: Callable[[core.Engine], core.Steps[T]]) -> Iterator[float | T]:
     """Look at something with an engine; yields the share that is done, after each step, and at last what was found."""
     with core.start(machine) as engine:
@@ -85,6 +141,8 @@ def deciding(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[in
     yield from (core.deciding_rules(plan, model) for plan in plans)
 
 
-def reporting(folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome) -> Iterator[Any]:
-    """Write the report; yields the paths."""
-    yield core.write_reports(folder, model, plan, outcome)
+def reporting(
+    folder: Path, model: core.Model, plan: core.Plan, outcome: core.Outcome, quality: core.Quality | None
+) -> Iterator[Any]:
+    """Write the report, with what an evaluation found; yields the paths."""
+    yield core.write_reports(folder, model, plan, outcome, quality)

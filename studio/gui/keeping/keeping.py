@@ -8,6 +8,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from studio import core
+from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.keeping import words
 from studio.gui.keeping.kept_row import KeptRow
 from studio.gui.keeping.recall import DEFAULT_PRESET, ELSEWHERE, Found, Known, fresh_work, replaced
@@ -22,6 +23,8 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.settings import Settings
 
 SAVE_MS, RETRY_MS = 1000, 10_000
+EVALUATION = "evaluation"
+"""Under which an evaluation is kept beside how a checkpoint is looked at."""
 
 
 class Keeping(QObject):
@@ -45,6 +48,7 @@ class Keeping(QObject):
         self._document, self._workspace, self._settings = document, workspace, settings
         self.shelf = Shelf(settings.data / "checkpoints")
         self._found: Found | None = None
+        self._evaluating: Evaluating | None = None
         self._unsaved = False
         self._learned: list[Known] = []
         self._saves: list[Save] = []
@@ -88,7 +92,14 @@ class Keeping(QObject):
         """What was done up to now."""
         states, texts, at, saved = self._document.history()
         statistics = str(self._document.statistics or "")
-        return Work(states, texts, at, saved, view_state(self._workspace), statistics)
+        evaluated = self._evaluating.kept() if self._evaluating is not None else {}
+        view = {**view_state(self._workspace), EVALUATION: evaluated}
+        return Work(states, texts, at, saved, view, statistics)
+
+    def keep_evaluations(self, evaluating: Evaluating) -> None:
+        """Keep what these evaluations found, too."""
+        self._evaluating = evaluating
+        evaluating.changed.connect(self.keep_soon)
 
     # opening and leaving
 
@@ -126,6 +137,8 @@ class Keeping(QObject):
         self._document.open(self._found.model, self._found.groups, work.now, self._found.exported, statistics)
         self._document.restore(work.states, work.texts, work.at, work.saved)
         restore_view(self._workspace, work.view)
+        if self._evaluating is not None:
+            self._evaluating.restore(work.view.get(EVALUATION))
 
     def _greet(self, found: Found) -> None:
         if found.work.is_fresh and not found.known:

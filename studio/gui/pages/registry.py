@@ -52,6 +52,12 @@ def _compare(_document: "Document", views: Views) -> QWidget:
     return compare
 
 
+def _quality(_document: "Document", views: Views) -> QWidget:
+    from studio.gui.pages.quality import QualityPage
+
+    return QualityPage(views)
+
+
 def _metadata(document: "Document", _views: Views) -> QWidget:
     from studio.gui.pages.metadata import Metadata
 
@@ -86,6 +92,15 @@ PAGES = (
         "compare",
         _compare,
         local=True,
+    ),
+    Page(
+        "quality",
+        "Quality",
+        "&Quality",
+        "What quantizing costs in tokens: perplexity, KL, agreement, and a prompt to try.",
+        ("Ctrl+3",),
+        "report",
+        _quality,
     ),
     Page(
         "metadata",

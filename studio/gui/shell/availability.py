@@ -54,6 +54,7 @@ class Availability:
             "open": "",
             "editable": fixed,
             "guidable": stopped or fixed,
+            "evaluable": self._busy() or ("" if document.exported or not sealed else sealed),
             "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,

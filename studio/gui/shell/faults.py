@@ -32,6 +32,12 @@ _HINTS = {
     "--backend auto": "the setting Computes on: auto",
     "list the names with: nvfp4-studio inspect": "the names are in the table",
     "run the same command again": "export again",
+    "leave --chat out": "untick As a question",
+    "--length 512": "a length of 512",
+    "smaller --length": "smaller length",
+    "fewer --windows, or --cache on another disk": "fewer windows, or free some of the disk",
+    "larger --max-memory": "larger memory limit in the settings",
+    "--max-memory keeps it": "the memory limit in the settings keeps it",
 }
 
 

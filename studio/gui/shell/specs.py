@@ -193,6 +193,12 @@ _RUN = (
         when="guidable",
         rule=True,
     ),
+    Spec(
+        "evaluate",
+        "&Evaluate…",
+        "Run what the plan makes of the model on text: perplexity, KL to the source, agreement.",
+        when="evaluable",
+    ),
     Spec("retry", "&Retry failed", "Quantize the layers that failed once more.", icon="retry", when="failed"),
 )
 _FORMAT = (

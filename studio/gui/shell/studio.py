@@ -11,6 +11,7 @@ from studio import core
 from studio.gui.jobs import tasks
 from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.reports import Reports
@@ -26,7 +27,9 @@ from studio.gui.layers.statistics_chip import StatisticsChip
 from studio.gui.pages.answers import Answers
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
+from studio.gui.pages.quality import QualityPage
 from studio.gui.pages.registry import PAGES
+from studio.gui.pages.trying import Trying
 from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.availability import AS_MADE, Availability
 from studio.gui.shell.cards import Message
@@ -92,6 +95,17 @@ class Studio(QObject):
         self._answers = Answers(compute, self)
         self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)
+        page = self._quality
+        self.evaluating = Evaluating(document, self.runs, self.reports, page.view, window, self)
+        self.reports.quality = self.exporting.quality = self.evaluating.quality_of_plan
+        self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
+        self.keeping.keep_evaluations(self.evaluating)
+
+    @property
+    def _quality(self) -> QualityPage:
+        page = self.workspace.shown["quality"]
+        assert isinstance(page, QualityPage)
+        return page
 
     def _make_lines(self) -> None:
         window = self._window
@@ -113,13 +127,17 @@ class Studio(QObject):
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
         parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
-        for source in (*parts, self.reports, self.keeping, self.checkpoints, self.calibrating):
+        for source in (*parts, self.reports, self.keeping, self.checkpoints, self.calibrating, self.evaluating):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
             signal.connect(lambda *_: self.changed.emit())
         for signal in (document.undo.indexChanged, runs.changed, self.details.changed, self.opening.changed):
             signal.connect(lambda *_: self.changed.emit())
         runs.changed.connect(self._catch_up)
+        runs.began.connect(self._quality.note_run)
+        runs.ended.connect(lambda _: self._quality.note_run(""))
+        self._quality.stop_wanted.connect(self.checkpoints.stop)
+        self._quality.offer(self._actions["evaluate"], lambda: self._actions.reasons.get("evaluate", ""))
         document.hidden.connect(self._offer_hidden)
         self.checkpoints.opened.connect(self.opened)
         self.opening.changed.connect(self._lock_plan)
@@ -148,6 +166,7 @@ class Studio(QObject):
             "afresh": self.checkpoints.start_afresh,
             "open_statistics": self.checkpoints.ask_statistics,
             "calibrate": self.calibrating.ask,
+            "evaluate": self.evaluating.ask,
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
@@ -192,6 +211,7 @@ class Studio(QObject):
 
     def close(self) -> None:
         """Keep what is not kept yet, close the files, and what is being opened."""
+        self.trying.let_go()
         self.checkpoints.leave()
 
     # what belongs to no part alone

@@ -33,6 +33,8 @@ A; answer with show_block(core.BlockDetail | None). other_wanted(str, str): laye
 none); answer with show_detail.
 CompareView: set_sides([(key, title), ...]) fills both pickers, sides_wanted(str, str) asks for the keys of A and B;
 answer with show_comparison(core.Comparison | None) from core.compare. apply_wanted(dict): layer name -> format.
+QualityView: evaluate_wanted(), report_wanted() and command_wanted(); show_evaluated(source, rows, about, waiting) with
+core.Evaluated, show_nothing(why).
 
 On the compute thread, with an engine from core.start:
 
@@ -51,11 +53,21 @@ if TYPE_CHECKING:
     from studio.gui.views.error import ErrorView
     from studio.gui.views.histogram import HistogramView
     from studio.gui.views.inspector import InspectorView
+    from studio.gui.views.quality import QualityView
     from studio.gui.views.regime import RegimeView
     from studio.gui.views.scatter import ScatterView
     from studio.gui.views.tail import TailView
 
-__all__ = ["CompareView", "ErrorView", "HistogramView", "InspectorView", "RegimeView", "ScatterView", "TailView"]
+__all__ = [
+    "CompareView",
+    "ErrorView",
+    "HistogramView",
+    "InspectorView",
+    "QualityView",
+    "RegimeView",
+    "ScatterView",
+    "TailView",
+]
 
 Views = Mapping[str, Any]
 """The views of the window by the names of their classes."""

@@ -10,14 +10,19 @@ WINDOW = "demo-llama - NVFP4 Studio"
 Show = Callable[[str], None]
 
 
-def do(person: Person, target: Path, show: Show) -> None:
-    """Do the job; `show` is called with a word for what is on the screen, each time that there is something new."""
+def do(person: Person, target: Path, show: Show, *, models: bool = False) -> None:
+    """Do the job; `show` is called with a word for what is on the screen, each time that there is something new.
+
+    models: evaluate, too, which runs models.
+    """
     open_demo(person, show)
     choose_formats(person, show)
     quantize(person, show)
     look_at_plots(person, show)
     inspect(person, show)
     compare(person, show)
+    if models:
+        evaluate(person, show)
     export(person, target, show)
 
 
@@ -90,6 +95,24 @@ def compare(person: Person, show: Show) -> None:
     person.click(person.wait_to_see("Everything in int4-g32", "ListItem"))
     person.wait_to_see("B is better on 23 of 28 layers*")
     show("compare")
+
+
+def evaluate(person: Person, show: Show) -> None:
+    """The plan, and two formats by two methods, on a little of the bundled text; it runs models."""
+    person.click(person.wait_to_see("Quality", "PageTab"))
+    person.click(person.wait_to_see("Evaluate…", "Button"))
+    person.wait_for_window("Evaluate — NVFP4 Studio")
+    for name in ("nvfp4-3t", "mxfp4", "max", "search"):
+        person.click(person.wait_to_see(name, "CheckBox"))
+    for key, field, text in (("w", "Windows", "16"), ("l", "Length of a window", "128")):
+        person.press(f"alt+{key}")
+        person.wait_to_see(field, "SpinBox", "focused")
+        person.press("ctrl+a")
+        person.type(text)
+    person.click(person.wait_to_see("Evaluate", "Button"))
+    person.wait_for_window(WINDOW)
+    person.wait_to_see("Evaluated")
+    show("quality")
 
 
 def export(person: Person, target: Path, show: Show) -> None:

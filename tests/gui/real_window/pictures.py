@@ -13,7 +13,7 @@ from tests.gui.real_window import job
 from tests.gui.real_window.person import Person
 from tests.gui.real_window.screen import missing, own_screen
 
-WINDOWS = ("welcome", "quantized", "inspector", "compare", "exported")
+WINDOWS = ("welcome", "quantized", "inspector", "compare", "quality", "exported")
 PLOTS = {"scale regimes": "Scale regimes"}
 THEMES = ("light", "dark")
 COLORS, COARSE = 256, 0xE0E0E0
@@ -46,7 +46,7 @@ def _take(folder: Path, theme: str, target: Path) -> None:
                     picture = person.picture(_part(person, word))
                     _with_few_colors(picture).save(str(folder / f"{word.replace(' ', '-')}-{theme}.png"), quality=0)
 
-            job.do(person, target, show)
+            job.do(person, target, show, models=True)
 
 
 def _part(person: Person, word: str) -> QRect:
