@@ -93,7 +93,9 @@ def test_methods_choose_the_scales_of_the_reference(metal: Library, dtype: str, 
         assert_same(metal, weight, chosen, g, context, (False,))
 
 
-@pytest.mark.parametrize(("method", "g"), [("search", 1e-5), ("hessian", 3e-30), ("four-six", 2.0**40)])
+@pytest.mark.parametrize(
+    ("method", "g"), [("search", 1e-5), ("importance", 1e-5), ("hessian", 3e-30), ("four-six", 2.0**40)]
+)
 def test_methods_whatever_the_multiplier(metal: Library, method: str, g: float) -> None:
     weight = any_bits(ml_dtypes.bfloat16, (2, 256), 15)
     near = (np.random.default_rng(16).standard_normal((2, 256)) * 448 * g).astype(weight.dtype)

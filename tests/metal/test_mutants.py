@@ -61,8 +61,8 @@ MUTANTS = (
     Mutant(
         "maximum over 32 weights",
         "nvfp4_encode",
-        "Words<N> block = next;",
-        "Words<N> block = next; block.w[0] = larger(block.w[0], load_block<N>(w, i ^ 1).w[0]);",
+        "Encoded r;",
+        "Encoded r; block.w[0] = larger(block.w[0], load_block<N>(w, i ^ 1).w[0]);",
     ),
     Mutant(
         "maximum over the lanes of a simdgroup",

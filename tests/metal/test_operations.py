@@ -11,7 +11,7 @@ from kernels.gpu.transfer import to_numpy
 
 @pytest.fixture
 def on_kernels(metal: Library, monkeypatch: pytest.MonkeyPatch) -> Library:
-    monkeypatch.setattr(ops, "_kernels", lambda: metal)
+    monkeypatch.setattr(ops, "_kernels", lambda *_method: metal)
     return metal
 
 
@@ -23,7 +23,7 @@ def weight(rows: int = 8, seed: int = 1) -> mx.array:
 def test_quantize_and_dequantize_are_the_processors(metal: Library, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     here = ops.quantize(weight(), name)
     back = to_numpy(ops.dequantize(here, mx.float32))
-    monkeypatch.setattr(ops, "_kernels", lambda: metal)
+    monkeypatch.setattr(ops, "_kernels", lambda *_method: metal)
     there = ops.quantize(weight(), name)
     assert there.quantized().codes.tobytes() == here.quantized().codes.tobytes()
     assert there.quantized().scales.tobytes() == here.quantized().scales.tobytes()
@@ -43,5 +43,5 @@ def test_stacks_keep_a_scale_per_expert(on_kernels: Library) -> None:  # noqa: A
 def test_w4a4_runs_on_stored_codes(metal: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     packed, x = ops.quantize(weight()), weight(3, 5)
     here = to_numpy(ops.qqmm(x, packed, ops.tensor_scale(x)))
-    monkeypatch.setattr(ops, "_kernels", lambda: metal)
+    monkeypatch.setattr(ops, "_kernels", lambda *_method: metal)
     np.testing.assert_allclose(to_numpy(ops.qqmm(x, packed, ops.tensor_scale(x))), here, rtol=1e-4, atol=1e-6)
