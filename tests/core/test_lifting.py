@@ -189,7 +189,7 @@ def test_an_export_is_shown_with_its_powers(studio: Studio, source: Path, tmp_pa
 
 def test_a_lifted_export_is_not_resumed_without_lifting(studio: Studio, source: Path, tmp_path: Path) -> None:
     out, shards = tmp_path / "out", ("--shard-size", "40k")
-    plan = core.preset("linear").with_format("nvfp4-2t")
+    plan = core.preset("linear").with_format("nvfp4-2t").with_method("max")
     with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
         job = core.prepare(
             model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], out, shard_nbytes=40_000, lifting=found(model)
@@ -206,7 +206,7 @@ def test_a_lifted_export_is_not_resumed_without_lifting(studio: Studio, source: 
 
 
 def found(model: core.Model) -> core.Lifting:
-    plan = core.preset("linear").with_format("nvfp4-2t")
+    plan = core.preset("linear").with_format("nvfp4-2t").with_method("max")
     with core.start(core.Machine(threads=1), model) as engine:
         *_, last = core.lift(engine, model, core.resolve(plan, model))
     assert isinstance(last, core.Lifted)
@@ -475,7 +475,7 @@ def test_feedback_that_was_stopped_goes_on_only_with_the_same_powers(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback._Work, "run", lambda *_: iter(()))  # as when no input reaches a matrix
-    plan = core.preset("linear").with_format("nvfp4-2t")
+    plan = core.preset("linear").with_format("nvfp4-2t").with_method("max")
     with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
         plain = tuple(fed_back(choice) for choice in core.resolve(plan, model))
         changed, multiplied = lifted(model, plain, found(model))
