@@ -27,7 +27,7 @@ from tests.core.conftest import Studio
 
 Tensors = dict[str, NDArray[Any]]
 BLOCK = "model.layers.0."
-TWO = ("--layout", "mlx", "--format", "nvfp4-2t")
+TWO = ("--layout", "mlx", "--format", "nvfp4-2t", "--method", "max")
 
 
 def small(sigma: float = 0.002, blocks: int = 1, dtype: Any = BF16) -> Tensors:
@@ -86,7 +86,12 @@ def test_two_tiers_lose_no_more_than_three(studio: Studio, tmp_path: Path, sigma
     source = checkpoint(tmp_path / "model", small(sigma, blocks=2))
     assert studio("quantize", source, tmp_path / "two", *TWO).code == 0
     assert studio("quantize", source, tmp_path / "lifted", *TWO, "--lift").code == 0
-    assert studio("quantize", source, tmp_path / "three", "--layout", "mlx", "--format", "nvfp4-3t").code == 0
+    assert (
+        studio(
+            "quantize", source, tmp_path / "three", "--layout", "mlx", "--format", "nvfp4-3t", "--method", "max"
+        ).code
+        == 0
+    )
     two, lifted_, three = (total_error(tmp_path / name) for name in ("two", "lifted", "three"))
     assert two > 1.05 * three
     assert lifted_ < 1.01 * three
@@ -138,7 +143,9 @@ def test_exponents_undo_each_other_and_no_scale_saturates(studio: Studio, source
 def test_errors_are_those_of_the_weights_before_lifting(studio: Studio, source: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     assert studio("quantize", source, tmp_path / "out", *TWO, "--lift", "--report", report).code == 0
-    assert studio("measure", source, "--format", "nvfp4-3t", "--report", tmp_path / "plain").code == 0
+    assert (
+        studio("measure", source, "--format", "nvfp4-3t", "--method", "max", "--report", tmp_path / "plain").code == 0
+    )
     ours, plain = (json.loads((folder / "report.json").read_text()) for folder in (report, tmp_path / "plain"))
     assert [layer["name"] for layer in ours["layers"]] == [layer["name"] for layer in plain["layers"]]
     for layer, other in zip(ours["layers"], plain["layers"], strict=True):
@@ -182,7 +189,7 @@ def test_an_export_is_shown_with_its_powers(studio: Studio, source: Path, tmp_pa
 
 def test_a_lifted_export_is_not_resumed_without_lifting(studio: Studio, source: Path, tmp_path: Path) -> None:
     out, shards = tmp_path / "out", ("--shard-size", "40k")
-    plan = core.preset("linear").with_format("nvfp4-2t")
+    plan = core.preset("linear").with_format("nvfp4-2t").with_method("max")
     with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
         job = core.prepare(
             model, plan, core.resolve(plan, model), core.LAYOUTS["mlx"], out, shard_nbytes=40_000, lifting=found(model)
@@ -199,7 +206,7 @@ def test_a_lifted_export_is_not_resumed_without_lifting(studio: Studio, source: 
 
 
 def found(model: core.Model) -> core.Lifting:
-    plan = core.preset("linear").with_format("nvfp4-2t")
+    plan = core.preset("linear").with_format("nvfp4-2t").with_method("max")
     with core.start(core.Machine(threads=1), model) as engine:
         *_, last = core.lift(engine, model, core.resolve(plan, model))
     assert isinstance(last, core.Lifted)
@@ -468,7 +475,7 @@ def test_feedback_that_was_stopped_goes_on_only_with_the_same_powers(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback._Work, "run", lambda *_: iter(()))  # as when no input reaches a matrix
-    plan = core.preset("linear").with_format("nvfp4-2t")
+    plan = core.preset("linear").with_format("nvfp4-2t").with_method("max")
     with core.open_model(source) as model, core.start(core.Machine(threads=1), model) as engine:
         plain = tuple(fed_back(choice) for choice in core.resolve(plan, model))
         changed, multiplied = lifted(model, plain, found(model))
