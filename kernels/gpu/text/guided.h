@@ -1,9 +1,11 @@
-// The scale of a block where its inputs are known. There it may pay to cut off a large weight whose column matters little,
-// so errors do not fit into bytes: every weight has an int of its own, and six smaller scales are tried.
+// The scale of a block where its inputs are known. There it may pay to cut off a large weight whose column matters
+// little, so six smaller scales are tried, and errors, which do not fit into bytes, are ints.
 
 #define MOMENT_WORDS 72
 
-template <int METHOD> struct Known { enum { words = METHOD == HESSIAN ? MOMENT_WORDS : METHOD == IMPORTANCE ? 16 : 4 }; };
+template <int METHOD> struct Known {
+  enum { words = METHOD == HESSIAN ? MOMENT_WORDS : METHOD == IMPORTANCE ? 16 : 4 };
+};
 
 inline Words<16> halves_apart(Words<8> packed) {
   Words<16> apart = {};
@@ -53,7 +55,9 @@ inline float cost_of(Words<16> errors, Words<16> importance) {
   return float(sum);
 }
 
-inline int moment(Words<MOMENT_WORDS> moments, int row, int k) { return int(moments.w[row + (k >> 1)] << (16 - 16 * (k & 1))) >> 16; }
+inline int moment(Words<MOMENT_WORDS> moments, int row, int k) {
+  return int(moments.w[row + (k >> 1)] << (16 - 16 * (k & 1))) >> 16;
+}
 
 // Rows of the upper triangle from the even column before the diagonal on, two columns to a word.
 inline float cost_of(Words<16> errors, Words<MOMENT_WORDS> moments) {

@@ -22,8 +22,9 @@ template <int BITS, bool CEIL> inline uint e8m0_scale(uint peak) {  // the byte 
 }
 
 // Which of the neighbours of `scale` misses a block of 32 by least, as kernels/search.py has it: a weight is a whole number
-// of 2**-11 of the power of two above the largest, and the multiplier of each scale is its ratio to that, made odd. One that is not tried there, as
-// the largest weight is beyond 1023 in 1/64 of it, costs more than the next: halves of E2M1's steps make up for 16 * 16 a weight.
+// of 2**-11 of the power of two above the largest, and the multiplier of each scale is its ratio to that, made odd. A scale
+// that is not tried there, the largest weight being beyond 1023 in 1/64 of it, would cost more than the next: smaller steps
+// make up for 16 * 16 a weight.
 template <int KIND, int N> inline uint e8m0_chosen(Words<N> block, uint peak, uint scale) {
   if (peak - (67u << 23) >= (120u << 23)) return scale;  // 2**-60 to 2**60
   int power = int(peak >> 23);
