@@ -79,7 +79,7 @@ from studio.core.reporting.pages import noisy, size_text
 from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
-from studio.core.results import LayerResult, histogram_edges, methods_used, result_of
+from studio.core.results import LayerResult, histogram_edges, methods_used, result_of, would_gain
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
@@ -243,6 +243,7 @@ __all__ = [
     "verify",
     "with_quality",
     "with_statistics",
+    "would_gain",
     "write_quality",
     "write_reports",
     "wrong_name",

@@ -162,6 +162,12 @@ def methods_used(results: Iterable[LayerResult]) -> str:
     return f"Scales and codes: {', '.join(parts)}." if parts else ""
 
 
+def would_gain(results: Iterable[LayerResult]) -> bool:
+    """True when layers in NVFP4 were quantized and no statistics told of the inputs of any."""
+    chosen = [result for result in results if result.format.startswith("nvfp4")]
+    return bool(chosen) and not any(result.guide == "statistics" for result in chosen)
+
+
 def finite(value: Any) -> Any:
     """`value`, or None for a float that JSON has no number for."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
