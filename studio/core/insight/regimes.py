@@ -75,11 +75,6 @@ class Regime:
         return replace(self, measured_error=error, measured_squares=squares)
 
     @property
-    def best_known(self) -> float:
-        """The measured error, otherwise the predicted one."""
-        return self.predicted if self.measured is None else self.measured
-
-    @property
     def vanished_share(self) -> float:
         """Share of the weights predicted to become zero."""
         return self.vanished / self.weights if self.weights else 0.0
@@ -112,15 +107,24 @@ class Tiers:
     @property
     def gain(self) -> float:
         """Share of the error of two tiers that the third takes away; negative when it adds some."""
-        before = self.two.best_known
-        return 1 - self.three.best_known / before if before else 0.0
+        before, after, _ = self._compared
+        return 1 - after / before if before else 0.0
+
+    @property
+    def _compared(self) -> tuple[float, float, str]:
+        """The errors of both, and what they are: measured, or predicted, which is by the plain rule for scales."""
+        two, three = self.two.measured, self.three.measured
+        if two is None or three is None:
+            return self.two.predicted, self.three.predicted, "relative error by method max, predicted,"
+        return two, three, "relative error"
 
     def sentence(self) -> str:
         """Why these weights need the third tier, or why they do not, in words."""
         if not self.two.blocks:
             return "There are no blocks of 16 to look at."
         low, zero = self.two.share("subnormal"), self.two.share("zero")
-        change = f"relative error {self.two.best_known:.4f} → {self.three.best_known:.4f}"
+        before, after, what = self._compared
+        change = f"{what} {before:.4f} → {after:.4f}"
         if low + zero < _SHARE_WORTH_WORDS and abs(self.gain) < 0.01:
             return f"Two tiers do as well here: {self.two.share('normal'):.0%} of the block scales are normal numbers."
         reasons = []
