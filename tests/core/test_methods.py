@@ -144,3 +144,12 @@ def test_norms_of_another_width_or_of_an_unknown_model_guide_nothing(tmp_path: P
     with core.open_model(odd) as one, core.open_model(strange) as other:
         assert one.by_name["model.layers.0.self_attn.q_proj"].guide is None
         assert all(layer.guide is None for layer in other.layers)
+
+
+def test_integers_are_searched_only_when_that_is_asked_for(source: Path) -> None:
+    with core.open_model(source) as model:
+        layer = model.by_name["model.layers.0.mlp.gate_proj"]
+        found = {method: core.choose_format(layer, "int4-g32", "ceil", method).method for method in core.METHODS}
+        assert found == dict.fromkeys(core.METHODS, "max") | {"search": "search"}
+        assert core.choose_format(layer, "mxfp4", "ceil", "hessian").method == "search"
+        assert core.choose_format(layer, "mxfp8", "ceil", "hessian").method == "max"

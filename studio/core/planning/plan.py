@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from kernels import FORMATS, METHODS, Recipe, available, recipe
+from kernels.formats import ExponentRule
 from studio.core.architectures import ROLES
 from studio.core.errors import PlanError
 from studio.core.model import Guide, Layer, Model
@@ -311,7 +312,9 @@ def choose_format(
     if not layer.matrices:
         return Choice(layer, None, layer.obstacle, rule)
     known = layer.guide.known if layer.guide else frozenset()
-    chosen = recipe(name, "floor" if exponent == "floor" else "ceil", available(method, known))
+    rule_of_scales: ExponentRule = "floor" if exponent == "floor" else "ceil"
+    wanted = recipe(name, rule_of_scales, method).method
+    chosen = recipe(name, rule_of_scales, available(wanted, known))
     for matrix in layer.matrices:
         if misfit := chosen.format.misfit((matrix.rows, matrix.columns)):
             return Choice(layer, None, f"{name}: {misfit}", rule)
