@@ -1,7 +1,7 @@
 """Context: what is known of the inputs of one matrix, in whole numbers, so that every backend decides alike."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,21 +57,23 @@ class Context:
     moments: NDArray[np.int16] | None = None
     factor: Factor | None = None
 
-    def guides(self, method: str) -> bool:
-        """True when `method` weighs errors by what is known."""
+    def guides(self, method: str) -> Literal["", "importance", "moments"]:
+        """The part by which `method` weighs errors, "" where it knows of none."""
         if method in ("hessian", "feedback") and self.moments is not None:
-            return True
-        return method in ("importance", "hessian", "feedback") and self.importance is not None
+            return "moments"
+        asked = method in ("importance", "hessian", "feedback")
+        return "importance" if asked and self.importance is not None else ""
 
     def used(self, method: str, width: int) -> tuple[NDArray[np.uint16] | None, NDArray[np.int16] | None]:
         """What `method` weighs errors by in a matrix of `width` columns: importance, moments or neither, contiguous.
 
         Raises ValueError when it is not that of so many columns.
         """
-        if method in ("hessian", "feedback") and self.moments is not None:
-            return None, _fitting(self.moments, np.int16, (width // BLOCK, TRIANGLE), "moments")
-        if method in ("importance", "hessian", "feedback") and self.importance is not None:
-            return _fitting(self.importance, np.uint16, (width,), "importance"), None
+        part = self.guides(method)
+        if part == "moments" and self.moments is not None:
+            return None, _fitting(self.moments, np.int16, (width // BLOCK, TRIANGLE), part)
+        if part == "importance" and self.importance is not None:
+            return _fitting(self.importance, np.uint16, (width,), part), None
         return None, None
 
 

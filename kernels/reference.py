@@ -119,7 +119,7 @@ def nvfp4_scales(blocks: Float32, recipe: Recipe, g: np.float32, context: Contex
     wanted = peak / np.float32(6) / g
     first = np.maximum(e4m3_encode(wanted), np.uint8(recipe.min_scale))
     if recipe.method != "max":
-        quarter, guided = e4m3_encode(peak / np.float32(4) / g), context.guides(recipe.method)
+        quarter, guided = e4m3_encode(peak / np.float32(4) / g), bool(context.guides(recipe.method))
         tried = search.candidates(recipe, first, quarter, guided=guided)
         found = search.choose(blocks, tried, first, E4M3_VALUES, g, context, recipe.method)
         first = np.where(wanted > np.float32(search.SATURATED), first, found)

@@ -71,7 +71,7 @@ def choose(
 
     `values` are the E4M3 magnitudes, `g` the tensor scale. Blocks of the last axis but one meet the context in order.
     """
-    cost, guided = cost_of(context, method, blocks), context.guides(method)
+    cost, guided = cost_of(context, method, blocks), bool(context.guides(method))
     weights, power, usable = whole_weights(blocks)
     best, found = np.full(first.shape, np.inf, np.float32), first
     for byte in tried:

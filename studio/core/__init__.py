@@ -87,7 +87,7 @@ from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
-from studio.core.statistics.moments import MomentsOf, second_moments
+from studio.core.statistics.moments import second_moments
 
 __all__ = [
     "BUG",
@@ -136,7 +136,6 @@ __all__ = [
     "MemoryLimitError",
     "Model",
     "ModelDone",
-    "MomentsOf",
     "Occupies",
     "Outcome",
     "Pair",
