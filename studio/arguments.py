@@ -44,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
     _add_reader(plan)
     _add_lift(plan)
     _add_export_options(quantize)
+    convert = command("convert", "store a checkpoint in another layout without losing a bit, quantized or not")
+    _add_conversion_options(convert)
     verify = command("verify", "check every byte and every weight of an export")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
@@ -131,6 +133,23 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
     _add_lift(group)
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
+
+
+def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", type=Path, metavar="SRC", help="a checkpoint in any layout that is read")
+    sub.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    group = sub.add_argument_group("conversion")
+    group.add_argument("--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded")
+    _add_reader(group)
+    group.add_argument(
+        "--dtype", choices=("bfloat16", "float16", "float32"), help="of decoded weights; default: that of the model"
+    )
+    group.add_argument("--allow-lossy", action="store_true", help="round what no dtype or format asked for holds")
+    group.add_argument("--overwrite", action="store_true", help="replace DST when it is an earlier export")
+    group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
+    group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
+    _add_machine_options(sub)
 
 
 def _add_calibration_options(sub: argparse.ArgumentParser) -> None:

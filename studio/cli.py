@@ -21,6 +21,7 @@ from studio.rendering import (
     show_cautions,
     show_changes,
     show_claims,
+    show_conversion,
     show_export,
     show_inspection,
     show_outcome,
@@ -214,6 +215,39 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         show_claims(job.claims, console)
         show_cautions(job, console)
         return code
+
+
+_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
+
+
+def _convert(options: argparse.Namespace, console: Console) -> int:
+    with _open(options.source, console) as model:
+        layout, _ = core.layout_for(options.layout or "", options.reader)
+        with _start(options, console, model) as started:
+            proof = _shown(core.transcode(started, model, layout, options.reader, _DTYPES[options.dtype]), console)
+            (ended,) = proof
+            assert isinstance(ended, core.Transcoded)
+            show_conversion(ended.transcoding, console)
+            if not options.allow_lossy:
+                ended.transcoding.check()
+            job = core.prepare_conversion(
+                model,
+                ended.transcoding,
+                layout,
+                options.target,
+                overwrite=options.overwrite,
+                restart=options.restart,
+                shard_nbytes=options.shard_size,
+            )
+            show_export(job, options.target, console, dry_run=options.dry_run)
+            if options.dry_run:
+                return 0
+            outcome = _follow(core.export(started, job), console)
+        console.emit("finished", **outcome.summary(), exit_code=0)
+        console.say(f"\nWrote and verified {options.target}: {core.size_text(outcome.nbytes_out)}")
+        show_claims(job.claims, console)
+        show_cautions(job, console)
+    return 0
 
 
 def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
@@ -444,6 +478,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "plan": _plan,
     "measure": _measure,
     "quantize": _quantize,
+    "convert": _convert,
     "verify": _verify,
     "calibrate": _calibrate,
     "evaluate": _evaluate,

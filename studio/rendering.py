@@ -152,6 +152,13 @@ def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bo
         show_cautions(job, console)
 
 
+def show_conversion(transcoding: core.Transcoding, console: Console) -> None:
+    """What becomes of the layers, and what that loses."""
+    console.emit("conversion", layers=transcoding.counts(), losses=[asdict(loss) for loss in transcoding.losses])
+    for sentence in transcoding.sentences():
+        console.say(sentence)
+
+
 def show_cautions(job: core.Export, console: Console) -> None:
     """What users of an export must know before they load it."""
     for sentence in job.cautions:

@@ -31,11 +31,13 @@ from studio.core.events import (
     ShardWritten,
     Started,
     Token,
+    Transcoded,
     Warned,
 )
-from studio.core.exporting.export import Export, prepare, refuse, with_quality
+from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
+from studio.core.exporting.transcoding import transcode
 from studio.core.exporting.writing import check_writable
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
@@ -44,13 +46,14 @@ from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
-from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for, readers
+from studio.core.layouts import LAYOUTS, TARGETS, Layout, fitted, layout_for, readers
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
+from studio.core.planning.conversion import Loss, Transcoding
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
@@ -100,6 +103,7 @@ __all__ = [
     "ROLES",
     "RUNTIMES",
     "STOPPED",
+    "TARGETS",
     "ZONES",
     "ZONE_STARTS",
     "BackendError",
@@ -132,6 +136,7 @@ __all__ = [
     "Lifted",
     "Lifting",
     "Loaded",
+    "Loss",
     "Machine",
     "MemoryLimitError",
     "Model",
@@ -161,6 +166,8 @@ __all__ = [
     "ThresholdExceeded",
     "Tiers",
     "Token",
+    "Transcoded",
+    "Transcoding",
     "Warned",
     "__version__",
     "as_planned",
@@ -217,6 +224,7 @@ __all__ = [
     "open_statistics",
     "plan_from_json",
     "prepare",
+    "prepare_conversion",
     "prepare_estimates",
     "preset",
     "preset_names",
@@ -237,6 +245,7 @@ __all__ = [
     "start_command",
     "survey",
     "totals",
+    "transcode",
     "unseen",
     "validate",
     "verify",

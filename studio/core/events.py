@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.outcome import Outcome
+from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "lift", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
+Phase = Literal["measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,13 @@ class Lifted:
 
 
 @dataclass(frozen=True, slots=True)
+class Transcoded:
+    """It is known what a conversion does with every layer, and what that loses."""
+
+    transcoding: Transcoding
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
@@ -161,5 +169,6 @@ Event = (
     | Token
     | ReplyDone
     | Lifted
+    | Transcoded
     | Finished
 )

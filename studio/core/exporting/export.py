@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
+from kernels import STORED
 from studio.core.errors import PlanError
 from studio.core.exporting.contents import Contents
 from studio.core.exporting.shards import SHARD_NBYTES, ShardPlan, plan_shards
@@ -14,9 +15,10 @@ from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.planning.conversion import Transcoding
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.lifting import Lifting, lifted
-from studio.core.planning.plan import Choice, Plan, nothing_chosen
+from studio.core.planning.plan import KEEP, Choice, Plan, nothing_chosen
 from studio.core.quality.results import Quality
 from studio.core.running.pipeline import work
 from studio.core.runtimes import Claim, claims
@@ -105,11 +107,44 @@ def prepare(
         model, choices = lifted(model, choices, lifting)
         told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
+    how = (reader, told, overwrite, restart, replaced, lifting or Lifting())
+    return _laid_out(model, plan, choices, layout, shard_nbytes, place, how)
+
+
+def prepare_conversion(
+    model: Model,
+    transcoding: Transcoding,
+    layout: Layout,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    shard_nbytes: int = SHARD_NBYTES,
+) -> Export:
+    """Check what `transcode` decided for an export in `layout`, and lay it out. Raises PlanError or ExportError."""
+    choices = transcoding.choices
+    if layout.formats and not any(choice.recipe for choice in choices):
+        what = f"nothing of it can be stored in the formats of {layout.title} as it is"
+        raise PlanError(what, hint="--layout plain decodes it; quantize chooses new codes")
+    place, replaced = check_target(target, model.path, overwrite=overwrite)
+    how = (transcoding.reader, tuple(transcoding.sentences()), overwrite, restart, replaced, Lifting())
+    plan = Plan((), KEEP, "convert", "codes as they were stored", method=STORED)
+    return _laid_out(model, plan, choices, layout, shard_nbytes, place, how)
+
+
+def _laid_out(
+    model: Model,
+    plan: Plan,
+    choices: Sequence[Choice],
+    layout: Layout,
+    shard_nbytes: int,
+    place: Path,
+    how: tuple[str, tuple[str, ...], bool, bool, Contents | None, Lifting],
+) -> Export:
     shards = plan_shards(model, choices, layout, shard_nbytes)
     documents = layout.documents(model, choices)
     by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
     exact = tuple(by_name[choice.layer.name] for choice in choices)
-    how = (reader, told, overwrite, restart, replaced, lifting or Lifting())
     export = Export(model, plan, exact, layout, place, shards, documents, *how)
     check_space(place, export.nbytes)
     return export

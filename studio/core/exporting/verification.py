@@ -7,6 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
@@ -16,7 +17,7 @@ from studio.core.exporting.contents import MANIFEST, SUMS, left_over, read_sums
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Entry
-from studio.core.model import Model
+from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.planning.lifting import unbalanced
@@ -82,7 +83,7 @@ class _Export:
     def check(self, entry: Entry) -> Check:
         """What is to be verified of a layer."""
         layer = self.source.by_name[entry.result.name] if self.source else None
-        layer = replace(layer, lift=entry.result.lift) if layer else None
+        layer = _as_written(layer, entry) if layer else None
         return Check(entry.result, entry.matrices, entry.kept, layer)
 
 
@@ -160,9 +161,17 @@ def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
     return [f"{printable(path.as_posix())}: not part of the export" for path in strangers]
 
 
+def _as_written(layer: Layer, entry: Entry) -> Layer:
+    """A layer of the source as the export has it: multiplied, and where it is decoded in the dtype chosen."""
+    dtype = entry.kept[0].dtype if entry.kept and layer.widened else ""
+    kept_as = dtype if dtype in WEIGHT_DTYPES else ""
+    return replace(layer, lift=entry.result.lift, kept_as=kept_as)
+
+
 def _check_same_source(entry: Entry, source: Model, folder: Path) -> None:
     result, name = entry.result, entry.result.name
-    layer = source.by_name.get(name)
+    known = source.by_name.get(name)
+    layer = _as_written(known, entry) if known else None
     if layer is None:
         what = f"was not made from {printable(source.name)}: that has no layer {printable(name)}"
         raise CheckpointError(what, file=folder)

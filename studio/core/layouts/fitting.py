@@ -37,13 +37,15 @@ def named(choice: Choice, text: str) -> bool:
 
 def kept(choice: Choice, reason: str) -> Choice:
     """The choice with its layer kept, because of `reason`."""
-    return replace(choice, recipe=None, reason=reason)
+    return replace(choice, recipe=None, multipliers=(), reason=reason)
 
 
 def with_format(choice: Choice, name: str, reason: str) -> Choice:
     """The choice with another format, because of `reason`."""
     exponent, method = (choice.recipe.exponent, choice.recipe.method) if choice.recipe else ("ceil", "max")
-    return replace(choice, recipe=recipe(name, exponent, method), reason=reason)
+    found = recipe(name, exponent, method)
+    multipliers = choice.multipliers if found.format.tensor_scale else ()
+    return replace(choice, recipe=found, multipliers=multipliers, reason=reason)
 
 
 def whole_groups(choices: Sequence[Choice], title: str) -> tuple[Choice, ...]:

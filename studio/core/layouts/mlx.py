@@ -14,7 +14,7 @@ from studio.core.architectures.family import pattern
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
-from studio.core.layouts.placement import Content, Placement
+from studio.core.layouts.placement import Content, Placement, nearest_stored
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
@@ -113,7 +113,7 @@ class Mlx:
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
-        return np.float32(min(g * TENSOR_SCALE_DIVISOR, float(np.finfo(np.float32).max)))
+        return nearest_stored(g * TENSOR_SCALE_DIVISOR, g, self.multiplier)
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""

@@ -56,7 +56,7 @@ def _open(path: Path) -> Model:
     found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
     divide = partial(divided, family, config)
     method, layers = _exported(folder, stored, warnings, divide) if place.is_dir() and is_export(folder) else ("", ())
-    beside = side_files(folder, warnings) if not method and (config or place.is_dir()) else ()
+    beside = side_files(folder, [] if method else warnings) if config or place.is_dir() else ()
     if not method:
         layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
         method = quantization_method(stored, declared, found)

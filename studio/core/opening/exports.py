@@ -1,7 +1,7 @@
 """Exports of ours, opened: layers as its manifest tells them, with weights that are decoded as they are read."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -28,6 +28,7 @@ from studio.core.results import LayerResult
 from studio.core.running.scratch import Scratch
 from studio.core.sources.plain import Plain
 
+_STACKED = 3
 _AT_ONCE = 1 << 20
 """Weights that are decoded at once where only some columns are wanted."""
 
@@ -178,7 +179,13 @@ def _layers(
     multipliers = dict(zip(named, result.tensor_scales, strict=False))
     stored_codes = stored[codes]
     source = Packed(stored_codes, result.shape, kept_dtype, row, nbytes, named, header, layout, own, multipliers)
-    yield _layer(result, result.name, source, own)
+    yield replace(_layer(result, result.name, source, own), weight=_weight_name(result))
+
+
+def _weight_name(result: LayerResult) -> str:
+    """The name of the tensor in a plain checkpoint: that of a fused stack of experts is the name itself."""
+    fused = len(result.shape) == _STACKED and result.name.rpartition(".")[0].endswith("experts")
+    return result.name if fused else f"{result.name}.weight"
 
 
 def _matrices(entry: Entry, divide: Divide) -> tuple[Matrix, ...]:

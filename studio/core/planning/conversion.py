@@ -1,0 +1,79 @@
+"""Transcoding: what a conversion does with every layer, and what it would lose."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from studio.core.counting import counted
+from studio.core.errors import PlanError
+from studio.core.names import printable
+from studio.core.planning.plan import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What rounding the decoded weights of a layer to the dtype that it is kept in loses."""
+
+    layer: str
+    stored: str
+    dtype: str
+    exact: float
+    rel_err: float
+
+    def __str__(self) -> str:
+        return f"{self.exact:.1%} of its weights are exact in {self.dtype}, relative error {self.rel_err:.2g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoding:
+    """What a conversion does with every layer, and what it would lose; `reader` is the runtime that it is for.
+
+    rounded_scales: tensor scales g that readers of the layout compute one unit in the last place of float32 off.
+    """
+
+    choices: tuple[Choice, ...]
+    losses: tuple[Loss, ...] = ()
+    reader: str = ""
+    rounded_scales: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """How many layers keep their codes, are cast, are decoded, and are copied as they are."""
+        found = dict.fromkeys(("codes kept", "cast exactly", "decoded", "copied"), 0)
+        for choice in self.choices:
+            found[_how(choice)] += 1
+        return found
+
+    def sentences(self) -> list[str]:
+        """What was done with how many layers, and why not all codes were kept."""
+        counts = ", ".join(f"{count:,} {how}" for how, count in self.counts().items() if count)
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for choice in self.choices:
+            if choice.recipe is None and choice.layer.widened:
+                reasons[choice.reason or choice.layer.source.meaning].append(choice.layer.name)
+        why = [
+            f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {r}" for r, names in reasons.items()
+        ]
+        lost = [f"{printable(loss.layer)}: {loss}" for loss in self.losses[:3]]
+        scales = (
+            f"{counted(self.rounded_scales, 'tensor scale')} of them read one unit in the last place of float32 off"
+        )
+        return [f"layers: {counts}", *why, *lost, *([scales] if self.rounded_scales else [])]
+
+    def check(self) -> None:
+        """Raise PlanError when it loses anything."""
+        if not self.losses:
+            return
+        worst = min(self.losses, key=lambda loss: loss.exact)
+        what = f"{counted(len(self.losses), 'layer')} can not be stored without a loss: "
+        what += f"{printable(worst.layer)} ({worst.stored}): {worst}"
+        raise PlanError(what, hint="--dtype float32 holds what they decode to; --allow-lossy rounds them")
+
+
+def _how(choice: Choice) -> str:
+    if choice.recipe is None:
+        return "decoded" if choice.layer.widened else "copied"
+    return "codes kept" if choice.recipe.format == choice.layer.source.format else "cast exactly"
+
+
+def _told(names: Sequence[str], reason: str) -> str:
+    return f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {reason}"
