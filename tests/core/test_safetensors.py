@@ -115,3 +115,11 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error_not_a_crash(tmp_path: 
             file.read(tensor.start, tensor.nbytes)
         with pytest.raises(CheckpointError, match="changed"):
             file.check_unchanged()
+
+
+@pytest.mark.parametrize("length", [0x3C, 0x13C, 0x3C20, 0x3C0A, 0x8B1F])
+def test_a_header_may_be_as_long_as_the_first_bytes_of_another_file(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{}".ljust(length))
+    assert accepted(path)
+    assert accepted_by_package(path)

@@ -64,7 +64,8 @@ def read_header(file: SourceFile) -> Header:
 def _header_length(prefix: bytes, size: int, path: Path) -> int:
     if prefix.startswith(b"version https://git-lfs"):
         raise CheckpointError("a git-lfs pointer, not the file itself", file=path, hint="run: git lfs pull")
-    if prefix[:2] == b"\x1f\x8b" or prefix.lstrip()[:1] == b"<":
+    is_object = prefix[8:9] == b"{"  # a length may begin with any byte
+    if not is_object and (prefix[:2] == b"\x1f\x8b" or prefix.lstrip()[:1] == b"<"):
         kind = "gzip data" if prefix[:2] == b"\x1f\x8b" else "an HTML or XML page"
         raise CheckpointError(f"not a safetensors file: {kind}", file=path, hint="download it again")
     if size < 10:
@@ -74,7 +75,7 @@ def _header_length(prefix: bytes, size: int, path: Path) -> int:
         what = f"truncated or not a safetensors file: a header of {length:,} bytes (at most {LARGEST_HEADER:,})"
         raise CheckpointError(f"{what}, the file has {size:,}", file=path)
     if 8 + length > size:
-        kind = "truncated" if prefix[8:9] == b"{" else "truncated or not a safetensors file"
+        kind = "truncated" if is_object else "truncated or not a safetensors file"
         raise CheckpointError(f"{kind}: the header needs {8 + length:,} bytes, the file has {size:,}", file=path)
     return int(length)
 
