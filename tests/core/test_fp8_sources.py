@@ -498,8 +498,8 @@ def test_two_readings_of_the_same_bytes_differ_in_their_meaning(source: Path, tm
             return [model.by_name[name].source.meaning for name in (LAYER, DOWN)]
 
     other = checkpoint(tmp_path / "m", fp8_llama(), quantization(quant_method="fp8", weight_block_size=[130, 130]))
-    assert meanings(source) == ["F8_E4M3 x F32 scales of 128 x 128"] * 2
-    assert meanings(other) == ["F8_E4M3 x F32 scales of 130 x 130"] * 2
+    assert meanings(source) == ["FP8 (E4M3), F32 scales of 128 x 128"] * 2
+    assert meanings(other) == ["FP8 (E4M3), F32 scales of 130 x 130"] * 2
 
 
 @pytest.mark.parametrize("value", [0x7F, 0xFF])

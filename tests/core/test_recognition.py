@@ -245,7 +245,7 @@ def test_mistrals_own_form_needs_no_config(tmp_path: Path) -> None:
         "layers.0.attention.kv_fake_quantizer.qscale_act": ones(1),
     }
     with core.open_model(checkpoint(tmp_path / "m", tensors, {})) as model:
-        assert [layer.source.meaning for layer in model.layers] == ["F8_E4M3 x F32 scales of 64 x 96"]
+        assert [layer.source.meaning for layer in model.layers] == ["FP8 (E4M3), F32 scales of 64 x 96"]
 
 
 def test_many_stacks_in_one_module_are_told_apart_in_time(studio: Studio, tmp_path: Path) -> None:

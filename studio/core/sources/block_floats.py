@@ -97,12 +97,12 @@ def _encoding(
         return InFormat(row, blocks * row.block, codes, scales, tensor_scale=tensor_scale, maker=maker)
     known = nbytes == _MXFP8 if kinds[0] == "F8_E4M3" else nbytes in (_MXFP4, _MXFP6) and kinds[0] in _CODES
     if tensor_scale or not known or kinds[1] not in EXPONENTS:
-        raise UnreadError(_both(codes, scales) + (" and a tensor scale" if tensor_scale else ""))
+        raise UnreadError(_both(codes, scales, " and a tensor scale" if tensor_scale else ""))
     if nbytes == _MXFP6:
         return Mxfp6(blocks * 32, codes, scales, maker)
     return InFormat(FORMATS[_NAMES[nbytes]], blocks * 32, codes, scales, maker=maker)
 
 
-def _both(codes: Stored, scales: Stored) -> str:
+def _both(codes: Stored, scales: Stored, more: str = "") -> str:
     first, second = (f"{part.tensor.dtype} {printable(list(part.tensor.shape))}" for part in (codes, scales))
-    return f"codes of {first} with scales of {second}: no format of blocks that is read"
+    return f"codes of {first} with scales of {second}{more}: no format of blocks that is read"

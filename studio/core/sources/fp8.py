@@ -38,7 +38,7 @@ class ScaledFp8(Unpacked):
     @property
     def meaning(self) -> str:
         """See `Source`."""
-        return f"{FP8} x {self.scales.meaning}" if self.scales else FP8
+        return f"FP8 (E4M3), {self.scales.meaning}" if self.scales else "FP8 (E4M3)"
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""

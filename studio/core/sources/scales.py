@@ -48,6 +48,8 @@ class Scales:
         factors = self._of_rows((matrix.first + np.arange(start, start + len(weights)) * step) // matrix.columns, owner)
         width = self.block[1]
         whole = weights.shape[1] // width
+        if not factors.all():
+            self._check_used(weights, factors.repeat(width, 1)[:, : weights.shape[1]], owner)
         blocks = weights[:, : whole * width].reshape(len(weights), whole, width)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # NaN and Inf are counted and refused later
             blocks *= factors[:, :whole, None]
@@ -58,6 +60,8 @@ class Scales:
         row, column = divmod(matrix.first, matrix.column_step)
         factors = self._of_rows(row + np.arange(matrix.columns), owner)
         places = (column + np.arange(start, start + len(weights)) * matrix.row_step) // self.block[1]
+        if not factors.all():
+            self._check_used(weights, factors[:, places].T, owner)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             weights *= factors[:, places].T
 
@@ -70,11 +74,20 @@ class Scales:
         return decoded
 
     def _decoded(self, stored: NDArray[Any], owner: Stored) -> NDArray[np.float32]:
-        tensor = self.stored.tensor
-        if tensor.dtype not in EXPONENTS:
-            wide: NDArray[np.float32] = stored.astype(np.float32)
-            return wide
-        if bad := int((stored == _NO_NUMBER).sum()):
-            what = f"{bad:,} of its scales in {printable(tensor.name)} are E8M0 255, which is no number"
+        if self.stored.tensor.dtype in EXPONENTS:
+            self._check(stored != _NO_NUMBER, "are E8M0 255, which is no number", owner)
+            return e8m0_decode(stored)
+        wide: NDArray[np.float32] = stored.astype(np.float32)
+        self._check(np.isfinite(wide) & (wide >= 0), "are no positive numbers", owner)
+        return wide
+
+    def _check_used(self, codes: NDArray[np.float32], factors: NDArray[np.float32], owner: Stored) -> None:
+        """Refuse a scale of 0 where codes are not 0: what they stood for can not be told."""
+        if lost := int(((factors == 0) & (codes != 0)).sum()):
+            what = f"{lost:,} of its codes are not 0, but their scales in {printable(self.stored.tensor.name)} are"
             raise CheckpointError(what, file=owner.file.path.name, tensor=owner.tensor.name)
-        return e8m0_decode(stored)
+
+    def _check(self, good: NDArray[np.bool_], what: str, owner: Stored) -> None:
+        if not good.all():
+            bad = f"{int((~good).sum()):,} of its scales in {printable(self.stored.tensor.name)} {what}"
+            raise CheckpointError(bad, file=owner.file.path.name, tensor=owner.tensor.name)

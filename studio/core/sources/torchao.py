@@ -35,13 +35,13 @@ def _source(codes: Stored, scales: Stored | None, third: Stored | None) -> Packe
         raise UnreadError("codes without scales")
     *rows, width = codes.tensor.shape or (0,)
     tensor_scale = tensor_scale_of(third, "multiplier", rows) if third else None
-    if scales.tensor.shape[:-1] == tuple(rows):
+    if scales.tensor.shape == (*rows, width // 8):
         return block_float(codes, scales, tensor_scale, maker=_MAKER)
     row = FORMATS["nvfp4-3t" if tensor_scale else "nvfp4-2t"]
     if len(rows) != 1 or scales.tensor.shape != _in_tiles(rows[0], 2 * width // row.block) or 2 * width % row.block:
         shapes = f"{printable(list(codes.tensor.shape))} with scales {printable(list(scales.tensor.shape))}"
         raise UnreadError(f"codes {shapes}, which lie neither in rows nor in tiles")
-    if (codes.tensor.dtype, scales.tensor.dtype) != ("U8", "F8_E4M3") or not rows[0]:
+    if (codes.tensor.dtype, scales.tensor.dtype) != ("U8", "F8_E4M3") or not codes.tensor.nbytes:
         raise UnreadError(f"codes of {codes.tensor.dtype} with scales of {scales.tensor.dtype}")
     tiled = InFormat(row, 2 * width, codes, scales, tensor_scale=tensor_scale, maker=_MAKER, scale_order=Tiled())
     check_rows(tiled, (*rows, 2 * width))
