@@ -164,14 +164,26 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 def _measure(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
         plan = plan_of(options)
         choices = core.resolve(plan, model)
+        _check_measurable(model, choices, console)
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             outcome = _follow(core.measure(started, model, choices), console)
         return _finish(options, console, model, plan, outcome, quality)
+
+
+def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console: Console) -> None:
+    """Layers that can not be read are left out where others are measured: nothing is written that would lose them.
+
+    Raises CheckpointError where there are no others.
+    """
+    if core.is_exported(model) or not any(choice.recipe for choice in choices):
+        model.check_plain()
+    elif model.quantized_by:
+        console.log(f"warning: left out, as it is quantized already: {model.quantized_by}")
+        console.emit("warning", message=model.quantized_by)
 
 
 def _quantize(options: argparse.Namespace, console: Console) -> int:

@@ -19,6 +19,8 @@ def show_inspection(model: core.Model, console: Console) -> None:
             role=layer.role,
             block=layer.block,
             dtype=layer.tensor.dtype,
+            stored=layer.source.meaning,
+            bits=layer.source.bits,
             shape=list(layer.shape),
             nbytes=layer.nbytes,
             note=layer.obstacle,
@@ -27,14 +29,14 @@ def show_inspection(model: core.Model, console: Console) -> None:
         (
             core.printable(layer.name),
             layer.role,
-            layer.tensor.dtype,
+            core.printable(layer.source.meaning),
             _shape(layer.shape),
             core.size_text(layer.nbytes),
             core.printable(layer.obstacle),
         )
         for layer in model.layers
     ]
-    console.table(("layer", "role", "dtype", ">shape", ">size", "note"), rows)
+    console.table(("layer", "role", "stored as", ">shape", ">size", "note"), rows)
     kind = core.printable(model.architecture) or "no architecture named"
     counts = f"{core.counted(len(model.layers), 'layer')}, {core.counted(model.count, 'weight')}"
     facts = f"{counts}, {core.size_text(model.nbytes)}"

@@ -1,6 +1,7 @@
 """open_model: from a path to a Model. Reads headers, index and config, believes none of them, and says what is odd."""
 
 import os
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,12 @@ from studio.core.sources.declared import BESIDE, Section, sections
 from studio.core.sources.recognition import recognize
 
 LARGEST_CONFIG = 16 << 20
+
+_NATIVE = re.compile(r"layers\.\d{1,9}\.attention\.wq\.weight")
+_IN_NATIVE_ORDER = (
+    "names of Mistral's own code: rows of wq and wk are in its order, not in that of Hugging Face, and stay so; "
+    "what is written is for readers of these names, for others start from the checkpoint in Hugging Face form"
+)
 
 
 def open_model(path: str | os.PathLike[str]) -> Model:
@@ -61,6 +68,8 @@ def _open(path: Path) -> Model:
         layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
         method = quantization_method(stored, declared, found)
     warnings += leftovers(declared, found, method)
+    if any(map(_NATIVE.fullmatch, stored)):
+        warnings.append(_IN_NATIVE_ORDER)
     if config.get("model_type") and not known:
         kind = printable(config["model_type"], 60)
         warnings.append(f"model type {kind!r} is unknown: roles come from names alone, check them")

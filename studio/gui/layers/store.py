@@ -69,7 +69,7 @@ class LayerStore:
         self.experts = np.array([-1 if layer.expert is None else layer.expert for layer in layers], np.int64)
         self.sections = by_block(layers)
         self.shapes = ["×".join(map(str, layer.shape)) or "scalar" for layer in layers]
-        self.dtypes = [layer.tensor.dtype for layer in layers]
+        self.dtypes = [layer.source.meaning for layer in layers]
         self.counts = np.array([layer.count for layer in layers], np.int64)
         self.nbytes_in = np.array([layer.nbytes for layer in layers], np.int64)
         self.nbytes_out = self.nbytes_in.copy()
