@@ -5,7 +5,7 @@ little-endian; f16 scales come first, last or between. Source: ggml-quants.c of 
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,12 @@ _E2M1_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -1
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
 
-def decode(kind: GgmlType, raw: Blocks, out: Values) -> None:
-    """Write the values of `raw`, whole blocks of a type of DECODERS, to `out`, flat."""
-    decoder = DECODERS[kind.name]
+def decode(kind: GgmlType, raw: Blocks, out: Values, multiplier: Values | None = None) -> None:
+    """Write the values of `raw`, whole blocks of a type of DECODERS, to `out`, flat.
+
+    `multiplier` is that of an NVFP4 tensor, of shape (): scales are multiplied by it, as in `Quantized`.
+    """
+    decoder = DECODERS[kind.name] if multiplier is None else partial(_nvfp4, multiplier=multiplier)
     blocks, values = raw.reshape(-1, kind.nbytes), out.reshape(-1, kind.weights)
     height = max(_TILE // kind.weights, 1)
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are counted and refused later
@@ -165,9 +168,10 @@ def _mxfp4(blocks: Blocks) -> Values:
     return _scaled(half.view(np.float32), _E2M1_DOUBLED[_fields(blocks[:, 1:], 4, 16)])[:, 0]
 
 
-def _nvfp4(blocks: Blocks) -> Values:
-    codes = _E2M1_DOUBLED[_fields(blocks[:, 4:], 4, 8)]
-    return _scaled(_ue4m3_halves()[blocks[:, :4]], codes).reshape(len(blocks), -1)
+def _nvfp4(blocks: Blocks, multiplier: Values | None = None) -> Values:
+    halves = _ue4m3_halves()[blocks[:, :4]]
+    scales = halves if multiplier is None else halves * multiplier
+    return _scaled(scales, _E2M1_DOUBLED[_fields(blocks[:, 4:], 4, 8)]).reshape(len(blocks), -1)
 
 
 @cache
