@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from kernels import Context
+from kernels import Context, Format, Quantized
 from studio.core.architectures import Family, Role, sections
 from studio.core.architectures.generic import GENERIC
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -105,6 +105,33 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def format(self) -> Format | None:
+        """The format whose bytes `packed` gives; None where weights can only be decoded."""
+        ...
+
+    def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
+        """Rows `start` .. `stop` of a matrix as they are stored, the tensor scale as multiplier; see `format`.
+
+        Raises CheckpointError for scales that are no numbers, ValueError where `format` is None.
+        """
+        ...
+
+
+class Unpacked:
+    """What a source has that can only be decoded."""
+
+    __slots__ = ()
+
+    @property
+    def format(self) -> Format | None:
+        """See `Source`."""
+        return None
+
+    def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
+        """See `Source.packed`."""
+        raise ValueError(f"[packed] {matrix.name} is stored in no format that can be handed on")
+
 
 class Guide(Hashable, Protocol):
     """What is known of the inputs of a layer, for methods that look at what an error does to the output. Hashable."""
@@ -133,7 +160,8 @@ class Guide(Hashable, Protocol):
 class Layer:
     """One weight with its role.
 
-    `name` is the tensor's name without `.weight`. `matrices` is empty for what can only be kept, `obstacle` says why.
+    `name` is the tensor's name without `.weight`. `weight` is the name of the tensor in a plain checkpoint, "" where it
+    is stored under that. `matrices` is empty for what can only be kept, `obstacle` says why.
     `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
     `guide` is what is known of its inputs, None where nothing is. `lift` is the power of two that its weights are
     multiplied by as they are read, see `studio.core.planning.lifting`.
@@ -148,11 +176,17 @@ class Layer:
     expert: int | None = None
     guide: Guide | None = None
     lift: int = 0
+    weight: str = ""
 
     @property
     def stored(self) -> Stored:
         """The tensor of the weights, and its file."""
         return self.source.stored
+
+    @property
+    def weight_name(self) -> str:
+        """The name of its tensor in a plain checkpoint."""
+        return self.weight or self.tensor.name
 
     @property
     def group(self) -> str:

@@ -18,6 +18,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from studio.core.containers.files import SourceFile
+from studio.core.containers.safetensors import Tensor, read_header
+
 Tensors = Mapping[str, NDArray[Any]]
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -181,3 +184,9 @@ def snapshot(folder: Path) -> dict[str, str]:
         else:
             found[name] = f"kind {path.stat().st_mode >> 12:o}"
     return found
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The tensors that a safetensors file holds, as they are stored."""
+    with SourceFile(path) as file:
+        return read_header(file).tensors

@@ -14,7 +14,7 @@ import pytest
 from studio import core
 from studio.cli import main
 from studio.console import Console
-from tests.core.checkpoints import BF16, QUERY, checkpoint, gaussian, llama, snapshot, write_json
+from tests.core.checkpoints import BF16, QUERY, checkpoint, gaussian, llama, snapshot, tensors_of, write_json
 from tests.core.conftest import Refused, Studio
 
 
@@ -179,8 +179,7 @@ def test_sizes_are_exact_to_the_byte_in_every_layout(
     options = ("--layout", layout, "--format", name, "--json")
     plan = events(studio("plan", source, *options).out)
     done = events(studio("quantize", source, tmp_path / "out", *options).out)
-    with core.open_model(tmp_path / "out" / "model.safetensors") as made:
-        stored = sum(layer.tensor.nbytes for layer in made.layers)
+    stored = sum(tensor.nbytes for tensor in tensors_of(tmp_path / "out" / "model.safetensors").values())
     assert plan["plan"][0]["nbytes_after"] == done["finished"][0]["nbytes_out"] == stored
     assert plan["plan"][0]["layout"] == layout
     each = {choice["name"]: choice["nbytes"] for choice in plan["choice"]}

@@ -107,7 +107,7 @@ def test_a_weight_that_loses_most_of_itself_is_warned_of_with_the_share(studio: 
 @pytest.mark.parametrize(
     ("tensors", "config", "words"),
     [
-        ({"a.weight": np.ones((8, 8), np.uint32), "a.scales": np.ones((8, 4), np.uint8)}, {}, "MLX"),
+        ({"a.weight": np.ones((8, 8), np.uint32), "a.scales": np.ones((8, 3), np.uint8)}, {}, "MLX"),
         ({"a.qweight": np.ones((8, 8), np.int32), "a.qzeros": np.ones((1, 1), np.int32)}, {}, "GPTQ"),
         ({"a.weight_packed": np.ones((8, 8), np.uint8)}, {}, "compressed-tensors"),
         ({"a.weight": np.ones((8, 8), np.uint8), "a.weight_scale_2": np.ones((), np.float32)}, {}, "ModelOpt"),

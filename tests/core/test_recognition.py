@@ -136,10 +136,10 @@ PACKED = {
     "NVFP4 of ModelOpt": (
         {
             "a.weight": ones(8, 16, dtype=np.uint8),
-            "a.weight_scale": ones(8, 2, dtype=FP8),
+            "a.weight_scale": ones(8, 3, dtype=FP8),
             "a.weight_scale_2": ones(),
         },
-        "ModelOpt NVFP4",
+        "a.weight: NVFP4 codes [8, 16] with scales [8, 3], which should be [8, 2]",
     ),
     "MLX without a config": ({"a.weight": ones(8, 8, dtype=np.uint32), "a.scales": ones(8, 2, dtype=BF16)}, "MLX"),
 }

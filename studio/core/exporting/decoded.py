@@ -75,11 +75,11 @@ class PlainWriter(Sink):
 
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""
-        self.write_rows(slab.layer.tensor.name, slab.matrix, slab.start, self._backend.decode(quantized))
+        self.write_rows(slab.layer.weight_name, slab.matrix, slab.start, self._backend.decode(quantized))
 
     def write_kept(self, layer: Layer, offset: int, data: NDArray[np.uint8]) -> None:
         """See `Sink.write_kept`."""
-        self.tensor(layer.tensor.name)[offset : offset + data.size] = data
+        self.tensor(layer.weight_name)[offset : offset + data.size] = data
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ def write_planned(
 
 
 def _wanted(choice: Choice) -> Wanted:
-    return choice.layer.tensor.name, "F32" if choice.recipe else choice.layer.kept_dtype, choice.layer.shape
+    return choice.layer.weight_name, "F32" if choice.recipe else choice.layer.kept_dtype, choice.layer.shape
 
 
 def planned_nbytes(choices: Iterable[Choice]) -> int:
@@ -134,14 +134,14 @@ def write_exported(engine: Engine, source: Model, export: Model, folder: Path) -
     packed, kept = matched(source, export), _kept_as_it_is(source, export)
     rest = [Choice(layer, None) for layer in source.layers if layer.name not in packed and layer.name not in kept]
     whole = [Choice(source.by_name[name], None) for name in kept]
-    decoded = ((layer.tensor.name, "F32", layer.shape) for layer, _ in packed.values())
+    decoded = ((layer.weight_name, "F32", layer.shape) for layer, _ in packed.values())
     _write_config(folder, source)
     with PlainWriter(folder, [*map(_wanted, (*rest, *whole)), *decoded], engine.backend) as sink:
         for name, stored in kept.items():
-            _copy(sink, source.by_name[name].tensor.name, stored)
+            _copy(sink, source.by_name[name].weight_name, stored)
         yield from run(engine, rest, sink)
         slabs_of = (
-            (sink, layer.tensor.name, own[matrix.name], slab)
+            (sink, layer.weight_name, own[matrix.name], slab)
             for layer, opened in packed.values()
             for own in [{matrix.name: matrix for matrix in layer.matrices}]
             for matrix in opened.matrices
@@ -187,7 +187,7 @@ def _kept_as_it_is(source: Model, export: Model) -> dict[str, Stored]:
 
     Raises CheckpointError for a lifted layer that it stores in another form.
     """
-    stored = {layer.tensor.name: layer.stored for layer in export.layers}
+    stored = {layer.weight_name: layer.stored for layer in export.layers}
     found = {}
     for entry in Manifest(export.folder).entries():
         layer = source.by_name.get(entry.result.name)
@@ -215,7 +215,7 @@ def write_alone(engine: Engine, export: Model, folder: Path) -> Iterator[Pipelin
     """Write an export decoded without its source: in the names of its layout, which a reader of that layout loads."""
     _write_config(folder, export)
     packed = [layer for layer in export.layers if isinstance(layer.source, Packed)]
-    kept = {layer.tensor.name: layer.stored for layer in export.layers if not isinstance(layer.source, Packed)}
+    kept = {layer.weight_name: layer.stored for layer in export.layers if not isinstance(layer.source, Packed)}
     places = {layer.name: dict(_places(layer)) for layer in packed}
     tensors = {wanted[0]: wanted for found in places.values() for wanted, _ in found.values()}
     tensors |= {name: (name, stored.tensor.dtype, stored.tensor.shape) for name, stored in kept.items()}

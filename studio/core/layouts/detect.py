@@ -36,10 +36,13 @@ _MLX_SCALES = ("U8", "BF16", "F16", "F32")
 
 def quantization_method(stored: Mapping[str, Stored], sections: Sequence[Section], found: Recognized) -> str:
     """The method that quantized a checkpoint, or "" for plain weights and for codes that are read."""
-    if any(_is_mlx(name, item, stored) for name, item in stored.items()):
+    unknown = {name: item for name, item in stored.items() if name not in found.sources and name not in found.scales}
+    if found.claimed:
+        return found.refusal
+    if any(_is_mlx(name, item, unknown) for name, item in unknown.items()):
         return _mlx_mode(sections)
     declared = next((section.method for section in sections if section.method), "")
-    if method := next(filter(None, (_by_name(name, item, stored) for name, item in stored.items())), ""):
+    if method := next(filter(None, (_by_name(name, item, unknown) for name, item in unknown.items())), ""):
         return declared or method
     codes = next((item.tensor for name, item in stored.items() if _is_code(name, item, stored, found)), None)
     if codes is None and found.refusal:

@@ -99,7 +99,7 @@ class Mlx:
         matrices = layer.matrices
         if matrices and (matrices[0].expert is not None or not matrices[0].is_contiguous):
             return [_kept_matrix(model, layer, matrix) for matrix in matrices]
-        names, base = model.family.mlx, base_name(layer.tensor.name)
+        names, base = model.family.mlx, base_name(layer.weight_name)
         for text, projections in names.bias:
             if found := pattern(text).search(base):
                 return _split_biases(model, layer, found[1], projections)
@@ -107,7 +107,7 @@ class Mlx:
         shape = layer.shape
         if names.moved and pattern(names.moved).search(base) and len(shape) == 3 and shape[1] == 1:
             shape = (shape[0], shape[2], 1)
-        name = renamed(base, names.stored) + layer.tensor.name[len(base) :]
+        name = renamed(base, names.stored) + layer.weight_name[len(base) :]
         return [Placement(content, name, layer.kept_dtype, shape, layer.kept_nbytes)]
 
     def store_scale(self, g: float) -> np.float32:

@@ -95,7 +95,7 @@ def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
 
 def raw(layer: Layer) -> list[Placement]:
     """A kept layer in one piece under its own name, codes widened."""
-    return [Placement("raw", layer.tensor.name, layer.kept_dtype, layer.shape, layer.kept_nbytes)]
+    return [Placement("raw", layer.weight_name, layer.kept_dtype, layer.shape, layer.kept_nbytes)]
 
 
 def pieces(parts: Sequence[Placement], start: int, count: int) -> Iterator[tuple[int, str, int, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, METHODS, recipe
+from kernels import FORMATS, METHODS, Format, Quantized, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -35,7 +35,7 @@ class Packed:
     stored: Stored
     shape: tuple[int, ...]
     kept_dtype: str
-    format: str
+    format: Format
     nbytes: int
     matrices: Mapping[str, StoredMatrix]
     header: Header
@@ -49,19 +49,22 @@ class Packed:
     @property
     def bits(self) -> int:
         """See `Source`."""
-        return FORMATS[self.format].bits
+        return self.format.bits
 
     @property
     def meaning(self) -> str:
         """See `Source`."""
-        return self.format
+        return self.format.name
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
-        packed = self.matrices[matrix.name]
-        quantized = read_quantized(self.stored.file, self.header, self.layout, packed, start, stop)
-        weights: NDArray[np.float32] = _decoder().decode(quantized)
+        weights: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
         return weights
+
+    def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
+        """See `Source.packed`."""
+        own = self.matrices[matrix.name]
+        return read_quantized(self.stored.file, self.header, self.layout, own, start, stop)
 
 
 @cache
@@ -103,7 +106,7 @@ def exported_layers(folder: Path, stored: Mapping[str, Stored]) -> tuple[str, tu
         layers += _layers(entry, stored, header, manifest.layout)
     if left:
         raise CheckpointError(f"does not know the tensor {printable(min(left))}", file=folder / MANIFEST)
-    formats = sorted({layer.source.format for layer in layers if isinstance(layer.source, Packed)})
+    formats = sorted({layer.source.format.name for layer in layers if isinstance(layer.source, Packed)})
     return f"by NVFP4 Studio, layout {manifest.layout.name}, {', '.join(formats)}", tuple(layers)
 
 
@@ -118,7 +121,8 @@ def _layers(entry: Entry, stored: Mapping[str, Stored], header: Header, layout: 
     codes = next(part.name for part in entry.matrices[0].parts if part.content == "codes")
     named = {matrix.name: matrix for matrix in entry.matrices}
     kept_dtype = result.dtype if result.dtype in WEIGHT_DTYPES else "BF16"
-    source = Packed(stored[codes], result.shape, kept_dtype, result.format, result.nbytes_out, named, header, layout)
+    row, nbytes = FORMATS[result.format], result.nbytes_out
+    source = Packed(stored[codes], result.shape, kept_dtype, row, nbytes, named, header, layout)
     yield _layer(result, result.name, source, tuple(_matrices(entry.matrices)))
 
 
@@ -156,5 +160,5 @@ def exported(model: Model) -> Exported | None:
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
         method = result.method if result and result.method in METHODS else "max"
-        return Choice(layer, recipe(layer.source.format, "floor" if exponent == "floor" else "ceil", method))
+        return Choice(layer, recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method))
     return Choice(layer, None, result.reason if result else layer.obstacle)

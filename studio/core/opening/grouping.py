@@ -31,7 +31,7 @@ def layers_of(
     files = {id(item.file): position for position, item in enumerate(stored.values())}
     ordered = sorted(stored.values(), key=lambda item: (files[id(item.file)], item.tensor.start))
     parts = found.scales | found.idle
-    blocks, shapes = block_count(config), shapes_of(stored)
+    blocks, shapes = block_count(config), _shapes(stored, found)
     layers = tuple(
         _layer(item, config, family, blocks, shapes, found) for item in ordered if item.tensor.name not in parts
     )
@@ -46,11 +46,18 @@ def layers_of(
     return layers
 
 
+def _shapes(stored: Mapping[str, Stored], found: Recognized) -> Shapes:
+    """Shapes of all weights, by name without `.weight`."""
+    decoded = {base_name(found.weights.get(name, name)): source.shape for name, source in found.sources.items()}
+    return {**shapes_of(stored), **decoded}
+
+
 def _layer(
     item: Stored, config: Mapping[str, Any], family: Family, blocks: int, shapes: Shapes, found: Recognized
 ) -> Layer:
     tensor = item.tensor
-    name = base_name(tensor.name)
+    weight = found.weights.get(tensor.name, tensor.name)
+    name = base_name(weight)
     source = found.sources.get(tensor.name) or Plain(item)
     matrices: tuple[Matrix, ...] = ()
     obstacle = found.unread.get(tensor.name, "")
@@ -58,7 +65,8 @@ def _layer(
         obstacle = f"{tensor.dtype} is copied as it is"
     if not obstacle:
         matrices, obstacle = matrices_of(name, source.shape, family, config, shapes)
-    kind = role(tensor.name, source.shape, family, blocks)
+    kind = role(weight, source.shape, family, blocks)
     single = expert_of(name, family)
     expert = single[1] if single else None
-    return Layer(name, kind, block_index(tensor.name), source, matrices, obstacle, expert)
+    renamed = weight if weight != tensor.name else ""
+    return Layer(name, kind, block_index(weight), source, matrices, obstacle, expert, weight=renamed)

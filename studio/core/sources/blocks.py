@@ -2,23 +2,22 @@
 
 import math
 
+from kernels import FORMATS
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import COLUMN, MX, ROW, TENSOR, Claims, Granularity
+from studio.core.sources.found import UnreadError
+from studio.core.sources.in_format import InFormat
 from studio.core.sources.scales import EXPONENTS, SCALE_DTYPES, Scales
 
 _SQUARES = (Granularity(32, 32), Granularity(64, 64), Granularity(128, 128))
 _USUAL = (TENSOR, ROW, MX, Granularity(1, 128), *_SQUARES)
 """Blocks in use. No two of them cut a matrix into equally many parts at different places."""
 
-_FP4_BLOCK = 32
+_MXFP4 = FORMATS["mxfp4"]
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
-
-
-class UnreadError(Exception):
-    """Why codes can not be read."""
 
 
 def check_width(weight: Stored) -> None:
@@ -96,13 +95,12 @@ def _contradiction(weight: Stored, scale: Stored, claims: Claims) -> UnreadError
     return UnreadError(f"{weight.tensor.dtype} {shapes}, but {says}")
 
 
-def fp4_scales(weight: Stored, scale: Stored) -> Scales | None:
-    """The scales of FP4 codes in I8, two in a byte: only their dtype and shape tell them from integers."""
+def in_fp4(weight: Stored, scale: Stored) -> InFormat | None:
+    """FP4 codes in I8, two in a byte, as DeepSeek V4 has its experts: only dtype and shape tell them from integers."""
     *rows, width = weight.tensor.shape or (0,)
-    across = 2 * width // _FP4_BLOCK
+    across = 2 * width // _MXFP4.block
     if scale.tensor.dtype not in EXPONENTS or scale.tensor.shape != (*rows, across) or not rows:
         return None
-    if not math.prod(scale.tensor.shape) or 2 * width % _FP4_BLOCK or 2 * width > LONGEST_ROW:
+    if not math.prod(scale.tensor.shape) or 2 * width % _MXFP4.block or 2 * width > LONGEST_ROW:
         return None
-    height = math.prod(rows)
-    return Scales(scale, height, (1, _FP4_BLOCK), (height, across))
+    return InFormat(_MXFP4, 2 * width, weight, scale)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.model import Matrix, Stored
+from studio.core.model import Matrix, Stored, Unpacked
 from studio.core.running.scratch import Scratch, memory
 from studio.core.sources.plain import read_rows
 from studio.core.sources.scales import Scales
@@ -16,7 +16,7 @@ _SIGN_AND_MAGNITUDE = np.int32(-0x78100000)
 
 
 @dataclass(frozen=True, slots=True)
-class ScaledFp8:
+class ScaledFp8(Unpacked):
     """weight = E4M3 code x scale in float32, see `Source`; without scales a weight is its code."""
 
     stored: Stored

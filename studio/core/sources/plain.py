@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.containers.dtypes import ARRAY_DTYPES, BITS
-from studio.core.model import Matrix, Stored
+from studio.core.model import Matrix, Stored, Unpacked
 from studio.core.running.scratch import Scratch, memory
 
 TURNED_NBYTES = 1 << 20
@@ -63,7 +63,7 @@ def read_elements(stored: Stored, first: int, count: int, scratch: Scratch | Non
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(Unpacked):
     """A tensor of any dtype, see `Source`; rows are read of the dtypes that can be quantized."""
 
     stored: Stored

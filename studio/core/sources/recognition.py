@@ -6,11 +6,16 @@ from itertools import islice
 
 from studio.core.model import Source, Stored
 from studio.core.names import printable
-from studio.core.sources.blocks import UnreadError, check_width, fp4_scales, scales_of
+from studio.core.sources import compressed_tensors, mlx, modelopt
+from studio.core.sources.blocks import check_width, in_fp4, scales_of
 from studio.core.sources.declared import Section, claims
-from studio.core.sources.fp4 import PackedFp4
+from studio.core.sources.found import Detector, Found, UnreadError
 from studio.core.sources.fp8 import FP8, ScaledFp8
+from studio.core.sources.packed import PackedSource
 from studio.core.sources.scale_names import Suspects, is_weight_scale, owner_of, scale_names
+
+DETECTORS: tuple[Detector, ...] = (mlx.detect, modelopt.detect, compressed_tensors.detect)
+"""Conventions of storing a weight in several tensors, each told by the names and dtypes of these alone."""
 
 InputFirst = Callable[[str, tuple[int, ...]], bool]
 """Whether a tensor of this name and shape is a stack [experts, in, out]."""
@@ -20,15 +25,21 @@ InputFirst = Callable[[str, tuple[int, ...]], bool]
 class Recognized:
     """What the tensors say.
 
-    sources: by tensor name, for codes that can be read; every other tensor is plain. scales: names of the tensors that
-    belong to those. idle: names of the scales of activations and caches, which weights do not need. unread: by tensor
-    name, why codes can not be read.
+    sources: by tensor name, for codes that can be read; every other tensor is plain. weights: the names that a plain
+    checkpoint gives those which it calls otherwise. scales: names of the tensors that belong to codes. idle: names of
+    the scales of activations and caches, which weights do not need. unread: by tensor name, why codes can not be read.
     """
 
     sources: Mapping[str, Source] = field(default_factory=dict)
     scales: frozenset[str] = frozenset()
     idle: frozenset[str] = frozenset()
     unread: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def claimed(self) -> bool:
+        """True when the convention of codes is known that can not be read."""
+        return any(name in self.weights for name in self.unread)
 
     @property
     def refusal(self) -> str:
@@ -51,15 +62,20 @@ class _Recognition:
     def __init__(self, stored: Mapping[str, Stored], sections: Sequence[Section], input_first: InputFirst) -> None:
         self._stored, self._sections, self._input_first = stored, sections, input_first
         self._claims = claims(sections)
-        self._suspects = Suspects(stored)
         self._sources: dict[str, Source] = {}
         self._scales: set[str] = set()
         self._unread: dict[str, str] = {}
+        self._weights: dict[str, str] = {}
         self._bare: list[str] = []
+        self._claim()
+        claimed = self._scales | self._weights.keys()
+        self._suspects = Suspects(name for name in stored if name not in claimed)
 
     def result(self) -> Recognized:
         """Everything that was found."""
         for name, item in self._stored.items():
+            if name in self._weights or name in self._scales:
+                continue
             if item.tensor.dtype == FP8:
                 self._note(name, self._look_at_fp8)
             elif item.tensor.dtype == "I8":
@@ -68,7 +84,21 @@ class _Recognition:
         idle = self._idle() if self._sections or self._sources or self._unread or self._bare else frozenset()
         for name in self._bare:
             self._note(name, self._settle, idle)
-        return Recognized(self._sources, frozenset(self._scales), idle, self._unread)
+        return Recognized(self._sources, frozenset(self._scales), idle, self._unread, self._weights)
+
+    def _claim(self) -> None:
+        """Give the detectors their parts; a tensor is part of one weight only."""
+        for detect in DETECTORS:
+            for found in detect(self._stored, self._sections):
+                codes, *others = found.parts
+                if codes in self._weights or codes in self._scales:
+                    continue
+                self._weights[codes] = found.weight
+                self._scales.update(others)
+                if isinstance(found, Found):
+                    self._sources[codes] = found.source
+                else:
+                    self._unread[codes] = found.why
 
     def _note(self, name: str, look: Callable[..., None], *facts: object) -> None:
         try:
@@ -96,10 +126,12 @@ class _Recognition:
 
     def _look_at_fp4(self, name: str) -> None:
         known = [other for other in scale_names(name) if other in self._stored]
-        scales = fp4_scales(self._stored[name], self._stored[known[0]]) if len(known) == 1 else None
-        if scales:
+        codes = self._stored[name]
+        encoding = in_fp4(codes, self._stored[known[0]]) if len(known) == 1 else None
+        if encoding:
+            *rows, width = codes.tensor.shape
             self._scales.add(known[0])
-            self._sources[name] = PackedFp4(self._stored[name], scales)
+            self._sources[name] = PackedSource(encoding, (*rows, 2 * width))
 
     def _look_for_strays(self) -> None:
         """A scale beside a weight that is no code leaves open whether the weight holds numbers or codes."""

@@ -1,0 +1,37 @@
+"""What detectors find: weights that are stored in parts, and those whose codes can not be read."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from studio.core.model import Source, Stored
+from studio.core.sources.declared import Section
+
+
+class UnreadError(Exception):
+    """Why codes can not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A weight that one convention of storing it accounts for.
+
+    weight: the name that a plain checkpoint gives it. parts: the names of all tensors that it is stored in, that of
+    its codes first, and of those that belong to it and are not needed, as scales of its inputs are.
+    """
+
+    weight: str
+    source: Source
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Parts of one weight, that of its codes first, and why they can not be read."""
+
+    weight: str
+    why: str
+    parts: tuple[str, ...]
+
+
+Detector = Callable[[Mapping[str, Stored], Sequence[Section]], Iterator[Found | Unread]]
+"""Goes through the tensors of a checkpoint, by name, and what its config says; tensors decide, not configs."""

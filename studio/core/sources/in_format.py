@@ -1,0 +1,122 @@
+"""InFormat: rows stored in one of the formats of `kernels`; codes, block scales, biases, and three tensor scales."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Format, Quantized
+from kernels.backend import Backend
+from kernels.formats import TENSOR_SCALE_DIVISOR
+from kernels.machines import choose
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.errors import CheckpointError
+from studio.core.model import Stored
+from studio.core.names import printable
+from studio.core.sources.plain import read_elements
+
+Convention = Literal["multiplier", "divisor", "amax"]
+"""What a stored tensor scale is, by g and by A = max|W|: g = A / 2688, 1 / g, or A."""
+
+NOT_NUMBERS: Mapping[str, tuple[int, ...]] = {"e4m3": (0x7F, 0xFF), "e8m0": (0xFF,)}
+"""Bytes of block scales that stand for no number."""
+
+_MULTIPLIERS: Mapping[Convention, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "multiplier": lambda stored: stored,
+    "divisor": lambda stored: np.float32(1) / stored,
+    "amax": lambda stored: stored / np.float32(TENSOR_SCALE_DIVISOR),
+}
+
+
+def multiplier_of(stored: NDArray[np.float32], convention: Convention) -> NDArray[np.float32]:
+    """The multipliers g that readers compute from stored tensor scales."""
+    with np.errstate(all="ignore"):  # what is no usable number is refused by who asks
+        return _MULTIPLIERS[convention](stored)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorScale:
+    """The stored tensor scales, float32 in any shape: one for all rows, or one per `height` rows; and what they are."""
+
+    stored: Stored
+    convention: Convention
+    height: int = 0
+
+    def multiplier(self, row: int) -> np.float32:
+        """The multiplier of a stored row; raises CheckpointError for one that is not usable."""
+        number = read_elements(self.stored, row // self.height if self.height else 0, 1).astype(np.float32)
+        g = multiplier_of(number, self.convention)[0]
+        if not (np.isfinite(g) and g > 0):
+            what = f"tensor scale {number[0]} is not usable: {self.convention} must be a positive number"
+            raise CheckpointError(what, file=self.stored.file.path, tensor=self.stored.tensor.name)
+        return np.float32(g)
+
+
+@dataclass(frozen=True, slots=True)
+class InFormat:
+    """Rows of `columns` weights in a format, see `Encoding`."""
+
+    format: Format
+    columns: int
+    codes: Stored
+    scales: Stored
+    biases: Stored | None = None
+    tensor_scale: TensorScale | None = None
+
+    @property
+    def bits(self) -> int:
+        """See `Encoding`."""
+        return self.format.bits
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """See `Encoding`."""
+        third = self.tensor_scale.stored if self.tensor_scale else None
+        return tuple(part for part in (self.codes, self.scales, self.biases, third) if part is not None)
+
+    @property
+    def meaning(self) -> str:
+        """See `Encoding`."""
+        scale = f", tensor scale as {self.tensor_scale.convention}" if self.tensor_scale else ""
+        return f"{self.format.title}{scale}"
+
+    def decode(self, start: int, stop: int) -> NDArray[np.float32]:
+        """See `Encoding.decode`."""
+        height = (self.tensor_scale.height if self.tensor_scale else 0) or stop
+        cuts = [start, *range((start // height + 1) * height, stop, height), stop]
+        found = [_decoder().decode(self.packed(*rows)) for rows in pairwise(cuts)]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def packed(self, start: int, stop: int) -> Quantized:
+        """See `Encoding.packed`."""
+        codes = self._rows(self.codes, start, stop, np.dtype(np.uint8))
+        scales = self._rows(self.scales, start, stop, WEIGHT_DTYPES.get(self.scales.tensor.dtype, np.dtype(np.uint8)))
+        biases = self._rows(self.biases, start, stop, scales.dtype) if self.biases else None
+        self._check_scales(scales, biases)
+        g = np.array(self.tensor_scale.multiplier(start), np.float32) if self.tensor_scale else None
+        return Quantized(self.format, codes, scales, biases, g)
+
+    def _rows(self, part: Stored, start: int, stop: int, dtype: "np.dtype[Any]") -> NDArray[Any]:
+        columns = self.columns * self.bits // 8 if part is self.codes else self.columns // self.format.block
+        width = columns * dtype.itemsize
+        raw = part.file.read(part.tensor.start + start * width, (stop - start) * width)
+        return np.frombuffer(raw, dtype).reshape(stop - start, columns)
+
+    def _check_scales(self, scales: NDArray[Any], biases: NDArray[Any] | None) -> None:
+        if self.format.affine:
+            numbers = [part.astype(np.float32) for part in (scales, biases) if part is not None]
+            bad = sum(int((~np.isfinite(part)).sum()) for part in numbers)
+        else:
+            bad = int(np.isin(scales, NOT_NUMBERS[self.format.scale]).sum())
+        if bad:
+            what = f"{bad:,} of its scales in {printable(self.scales.tensor.name)} are not numbers"
+            raise CheckpointError(what, file=self.codes.file.path.name, tensor=self.codes.tensor.name)
+
+
+@cache
+def _decoder() -> Backend:
+    return choose("cpu")
