@@ -55,6 +55,11 @@ class GgufWeight:
     source: Source
     obstacle: str = ""
 
+    @property
+    def tensor(self) -> str:
+        """The name in the file, with the number of an expert behind that of its stack."""
+        return self.source.stored.tensor.name
+
 
 def opened_gguf(place: Path, files: GgufModel, warnings: list[str]) -> Model:
     """The model of GGUF files, opened at `place`; adds to `warnings` what is odd about it. Raises CheckpointError.
@@ -64,12 +69,15 @@ def opened_gguf(place: Path, files: GgufModel, warnings: list[str]) -> Model:
     """
     reading = GgufReading(files, warnings)
     weights = list(reading.weights())
-    stored = {weight.name: weight.source.stored for weight in weights}
-    unread = {weight.name: weight.obstacle for weight in weights if weight.obstacle}
-    found = Recognized({weight.name: weight.source for weight in weights}, unread=unread)
+    found = Recognized(
+        {weight.tensor: weight.source for weight in weights},
+        unread={weight.tensor: weight.obstacle for weight in weights if weight.obstacle},
+        weights={weight.tensor: weight.name for weight in weights},
+    )
     config, beside = _beside(place, reading.config, warnings)
     family = family_of(config)
-    layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
+    layers = layers_of({weight.tensor: weight.source.stored for weight in weights}, config, family, found, warnings)
+    layers = with_norms(layers, {weight.name: weight.source.stored for weight in weights}, config)
     documents = _documents(files, config, {path.name for path in beside}, warnings)
     how = (config, beside, tuple(warnings), _refusal(weights), family, is_known(config), documents)
     return Model(place, tuple(files.files.values()), layers, *how)
@@ -196,7 +204,8 @@ class GgufReading:
         heads = self._heads(file, tensor, module) if module in self._row.permuted else 0
         less = 1.0 if self._row.plus_one and name.endswith("norm.weight") else 0.0
         kept = _kept_dtype(file, tensor, less)
-        stored = Stored(file, Tensor(name, _dtype(tensor.type.name, heads, less), shape, start, nbytes))
+        own = tensor.name if expert is None else f"{tensor.name}[{expert}]"
+        stored = Stored(file, Tensor(own, _dtype(tensor.type.name, heads, less), shape, start, nbytes))
         if stored.tensor.dtype == kept:
             return GgufWeight(name, Plain(stored))
         source = Ggml(stored, tensor.type, kept, heads, less, self._multiplier(file, tensor, expert or 0, count))

@@ -77,7 +77,8 @@ class Ggml:
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`. Raises CheckpointError for a scale that is a number here alone."""
         row = self.format
-        assert row is not None
+        if row is None:
+            raise ValueError(f"[packed] {matrix.name} is stored in no format that can be handed on")
         blocks = self._raw(matrix, start, stop).reshape(-1, self.type.nbytes)
         scales, codes = np.split(blocks, [self.type.weights // row.block], axis=1)
         scales = self._checked(scales.reshape(stop - start, -1))
