@@ -1,4 +1,4 @@
-"""Writes small models of transformers as llama.cpp's converter does, with the package gguf, and runs what was read back.
+"""Writes small models as llama.cpp's converter does, with the package gguf, and runs what was read back.
 
 Source: convert_hf_to_gguf.py of llama.cpp 0c1e57098, its classes LlamaModel, Qwen2Model, Qwen2MoeModel, GemmaModel.
 """
@@ -139,7 +139,8 @@ def _tensors(model: Any) -> list[tuple[str, np.ndarray]]:
             continue
         stack = _STACK.fullmatch(name)
         if stack and stack[2] == "gate_up":
-            found += [(f"{stack[1]}.{part}_proj", half) for part, half in zip(("gate", "up"), np.split(array, 2, 1))]
+            halves = zip(("gate", "up"), np.split(array, 2, 1), strict=True)
+            found += [(f"{stack[1]}.{part}_proj", half) for part, half in halves]
         else:
             found.append((name, array))
     return found

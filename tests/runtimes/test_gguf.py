@@ -1,4 +1,4 @@
-"""GGUF models are the models that they were made from: names, order of rows, values, config; by transformers and gguf."""
+"""GGUF models are the models that they were made from: names, order of rows, values, config."""
 
 import json
 
@@ -50,8 +50,9 @@ def test_a_model_read_back_is_the_same_model(kind, tmp_path, gguf_runtime):
     np.testing.assert_array_equal(np.load(folder / "logits.npy"), np.load(f"{path}.npy"))
 
 
+@pytest.mark.usefixtures("accelerate")
 @pytest.mark.parametrize("stored", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F32"])
-def test_quantized_weights_are_those_that_transformers_decodes_itself(stored, tmp_path, gguf_runtime, accelerate):
+def test_quantized_weights_are_those_that_transformers_decodes_itself(stored, tmp_path, gguf_runtime):
     path, folder = tmp_path / "model.gguf", tmp_path / "plain"
     gguf_runtime.ask("make", target=path, kind="llama", stored=stored)
     plain(path, folder)
@@ -60,8 +61,9 @@ def test_quantized_weights_are_those_that_transformers_decodes_itself(stored, tm
     np.testing.assert_array_equal(np.load(folder / "logits.npy"), np.load(tmp_path / "theirs.npy"))
 
 
+@pytest.mark.usefixtures("accelerate")
 @pytest.mark.parametrize("kind", ["tied llama", "qwen2"])
-def test_other_architectures_are_read_as_transformers_reads_them(kind, tmp_path, gguf_runtime, accelerate):
+def test_other_architectures_are_read_as_transformers_reads_them(kind, tmp_path, gguf_runtime):
     """Of those whose config transformers 5.23 makes as it must be: it knows no widths of heads and of experts."""
     path, folder = tmp_path / "model.gguf", tmp_path / "plain"
     gguf_runtime.ask("make", target=path, kind=kind, stored="Q8_0")
