@@ -27,12 +27,16 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     inspect = command("inspect", "list what a checkpoint holds; reads headers only")
-    inspect.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder or a .safetensors file")
+    inspect.add_argument(
+        "source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
+    )
     plan = command("plan", "show what a plan does to every layer; reads headers only")
     measure = command("measure", "quantize in memory and report the error of every layer")
     quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
     for sub in (plan, measure, quantize):
-        sub.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder or a .safetensors file")
+        sub.add_argument(
+            "source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
+        )
     quantize.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
     for sub in (plan, measure, quantize):
         _add_plan_options(sub)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -259,7 +259,7 @@ class Model:
 
     `side_files` are copied to an export as they are, and `documents` written beside them. `quantized_by` names the
     method when it is quantized already. `family` is the row of the table of architectures that it was read by; `known`
-    is False when that is a guess. Close it, or use it as a context manager.
+    is False when that is a guess. `container` is that of its files. Close it, or use it as a context manager.
     """
 
     path: Path
@@ -272,6 +272,7 @@ class Model:
     family: Family = GENERIC
     known: bool = False
     documents: tuple[Document, ...] = ()
+    container: Literal["safetensors", "gguf"] = "safetensors"
 
     @cached_property
     def by_name(self) -> dict[str, Layer]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.core.containers.files import SourceFile
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.names import printable
 
@@ -133,7 +134,7 @@ def read_gguf(file: SourceFile) -> Gguf:
         raise CheckpointError(f"{kind}, which is not read", file=file.path)
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
     if max(tensors, pairs) > _MOST:
-        raise CheckpointError(f"malformed: {tensors:,} tensors and {pairs:,} pairs", file=file.path)
+        raise CheckpointError(f"malformed: {counted(tensors, 'tensor')} and {counted(pairs, 'pair')}", file=file.path)
     known = _pairs(cursor, pairs, file)
     infos = [_info(cursor, file) for _ in range(tensors)]
     alignment = _alignment(known, file)

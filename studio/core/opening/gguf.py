@@ -15,6 +15,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.gguf import GgufTensor
 from studio.core.containers.safetensors import Tensor
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.layouts.documents import json_document
 from studio.core.model import Document, Model, Source, Stored
@@ -79,8 +80,8 @@ def opened_gguf(place: Path, files: GgufModel, warnings: list[str]) -> Model:
     layers = layers_of({weight.tensor: weight.source.stored for weight in weights}, config, family, found, warnings)
     layers = with_norms(layers, {weight.name: weight.source.stored for weight in weights}, config)
     documents = _documents(files, config, {path.name for path in beside}, warnings)
-    how = (config, beside, tuple(warnings), _refusal(weights), family, is_known(config), documents)
-    return Model(place, tuple(files.files.values()), layers, *how)
+    told = (config, beside, tuple(warnings), _refusal(weights), family, is_known(config), documents)
+    return Model(place, tuple(files.files.values()), layers, *told, container="gguf")
 
 
 def _beside(place: Path, config: dict[str, Any], warnings: list[str]) -> tuple[dict[str, Any], tuple[Path, ...]]:
@@ -215,7 +216,8 @@ class GgufReading:
     def _heads(self, file: SourceFile, tensor: GgufTensor, module: str) -> int:
         heads = int(self.config["num_attention_heads" if module == "attn_q" else "num_key_value_heads"])
         if not tensor.shape or tensor.shape[0] % (2 * heads):
-            what = f"its {tensor.shape[0] if tensor.shape else 1:,} rows are not {heads:,} heads of an even height"
+            shape = printable(list(tensor.shape))
+            what = f"of shape {shape}, which is not that of {counted(heads, 'head')} of an even height"
             raise CheckpointError(what, file=file.path, tensor=tensor.name)
         return heads
 

@@ -9,6 +9,7 @@ from typing import Any
 from studio.core.containers.files import SourceFile
 from studio.core.containers.gguf import MAGIC, Gguf, GgufTensor, read_gguf
 from studio.core.containers.links import check_link
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.names import printable, some_of
 
@@ -70,7 +71,7 @@ def open_gguf(path: Path) -> GgufModel:
         return GgufModel({path.name: file}, header.pairs, {t.name: (file, t) for t in header.tensors.values()})
     match = _NUMBERED.fullmatch(path.name)
     if not match or int(match[3]) != count:
-        what = f"one of {count} files of a model, which are found by the names that llama.cpp gives them"
+        what = f"one of {counted(count, 'file')} of a model, which are found by the names that llama.cpp gives them"
         hint = f"name them NAME-00001-of-{count:05d}.gguf and so on"
         raise CheckpointError(what, file=path, hint=hint)
     return _joined([path.with_name(f"{match[1]}-{number:05d}-of-{match[3]}.gguf") for number in range(1, count + 1)])
@@ -99,6 +100,6 @@ def _joined(paths: Sequence[Path]) -> GgufModel:
             tensors[tensor.name] = file, tensor
     total = pairs.get(_TENSORS, len(tensors))
     if total != len(tensors):
-        what = f"its set should hold {printable(total, 40)} tensors and holds {len(tensors):,}"
+        what = f"its set holds {counted(len(tensors), 'tensor')}, and says {printable(total, 40)}"
         raise CheckpointError(what, file=paths[0], hint="download the set again")
     return GgufModel(files, pairs, tensors)
