@@ -126,7 +126,7 @@ def _refusal(weights: Sequence[GgufWeight]) -> str:
     if not unread:
         return ""
     more = f", and {len(unread) - 1:,} more" if len(unread) > 1 else ""
-    return f"{printable(unread[0].name)}: {unread[0].obstacle}{more}"
+    return f"{printable(unread[0].tensor)}: {unread[0].obstacle}{more}"
 
 
 class GgufReading:
@@ -215,9 +215,10 @@ class GgufReading:
 
     def _heads(self, file: SourceFile, tensor: GgufTensor, module: str) -> int:
         heads = int(self.config["num_attention_heads" if module == "attn_q" else "num_key_value_heads"])
-        if not tensor.shape or tensor.shape[0] % (2 * heads):
+        width = int(self.config["head_dim"])
+        if width % 2 or tensor.shape[:1] != (heads * width,):
             shape = printable(list(tensor.shape))
-            what = f"of shape {shape}, which is not that of {counted(heads, 'head')} of an even height"
+            what = f"of shape {shape}, which is not that of {counted(heads, 'head')} of {width} values in pairs"
             raise CheckpointError(what, file=file.path, tensor=tensor.name)
         return heads
 

@@ -1,5 +1,6 @@
 """The GGUF files that are a model: one, or a numbered set of which the first holds what all have in common."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ def open_gguf(path: Path) -> GgufModel:
 
 
 def _read(path: Path) -> tuple[SourceFile, Gguf]:
+    if not os.path.lexists(path):
+        raise CheckpointError("missing: an incomplete download", file=path, hint="finish the download")
     check_link(path, path.parent)
     file = SourceFile(path)
     return file, read_gguf(file)
