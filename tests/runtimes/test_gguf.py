@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from studio import core
+from tests.core.gguf_models import PAIRS, model
 
 DENSE = (
     "llama",
@@ -71,3 +72,79 @@ def test_other_architectures_are_read_as_transformers_reads_them(kind, tmp_path,
     gguf_runtime.ask("run", folder=folder)
     gguf_runtime.ask("run_gguf", path=path, target=tmp_path / "theirs.npy")
     np.testing.assert_array_equal(np.load(folder / "logits.npy"), np.load(tmp_path / "theirs.npy"))
+
+
+DEMO = json.loads((core.demo_checkpoint() / "tokenizer.json").read_bytes())["model"]
+TEXT = (
+    "Hello  world, don't 'LL panic: 12345 naïve Größe 日本語\n\n\tdef f(x):\r\n    return x½ <|own|> end <|stop|> then"
+)
+
+
+def byte_level(pre):
+    """Metadata of a byte-level tokenizer with the words of the demo, and two of its own."""
+    tokens = [*sorted(DEMO["vocab"], key=DEMO["vocab"].get), "<|stop|>", "<|own|>"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in DEMO["merges"]]
+    kinds = [*[1] * (len(tokens) - 2), 3, 4]
+    special = {"tokens": tokens, "token_type": kinds, "merges": merges, "eos_token_id": len(tokens) - 2}
+    return {"model": "gpt2", "pre": pre, "add_bos_token": False, **special}
+
+
+def sentence_piece():
+    """Metadata of a SentencePiece tokenizer of the same words."""
+    words = [word.replace("Ġ", "▁") for word in sorted(DEMO["vocab"], key=DEMO["vocab"].get) if word.isalnum()]
+    pieces = list(dict.fromkeys(["▁", *(letter for word in words for letter in word), *words]))
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, "<|stop|>", "<|own|>"]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * len(pieces), 3, 4]
+    scores = [0.0] * 259 + [-float(place) for place in range(len(pieces))] + [0.0, 0.0]
+    places = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}
+    return {"model": "llama", "tokens": tokens, "token_type": kinds, "scores": scores, "add_bos_token": True, **places}
+
+
+def written(folder, said, architecture="llama"):
+    """A file with a tokenizer, and the folder of what was made of it."""
+    path, beside = folder / "model.gguf", folder / "made"
+    shape = {
+        key.replace("llama.", f"{architecture}."): value for key, value in PAIRS.items() if "tokenizer." not in key
+    }
+    own = {f"tokenizer.ggml.{key}": value for key, value in said.items()}
+    shape[f"{architecture}.attention.sliding_window"] = 16
+    pairs = {**dict.fromkeys(PAIRS), **shape, **own, "general.architecture": architecture}
+    path.write_bytes(model(pairs))
+    beside.mkdir()
+    with core.open_model(path) as found:
+        (beside / "config.json").write_text(json.dumps(found.config))
+        for document in found.documents:
+            (beside / document.name).write_bytes(document.content)
+    return path, beside
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o", "gpt-2"])
+def test_byte_level_tokenizers_cut_text_as_transformers_does(pre, tmp_path, gguf_runtime):
+    path, folder = written(tmp_path, byte_level(pre))
+    cut = gguf_runtime.ask("tokens", folder=folder, path=path, text=TEXT)
+    assert cut["ours"] == cut["theirs"]
+    assert {len(DEMO["vocab"]), len(DEMO["vocab"]) + 1} < set(cut["ours"])
+
+
+def test_digits_are_apart_where_llama_cpp_has_them_apart(tmp_path, gguf_runtime):
+    """transformers 5.23 knows no rules of `smollm` and takes those of GPT-2."""
+    path, folder = written(tmp_path, byte_level("smollm"))
+    cut = gguf_runtime.ask("tokens", folder=folder, path=path, text="a 2025")["ours"]
+    words = sorted(DEMO["vocab"], key=DEMO["vocab"].get)
+    assert [words[token] for token in cut][-4:] == ["2", "0", "2", "5"]
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentence_piece_tokenizers_cut_text_as_transformers_does(prefix, tmp_path, gguf_runtime):
+    path, folder = written(tmp_path, {**sentence_piece(), "add_space_prefix": prefix})
+    cut = gguf_runtime.ask("tokens", folder=folder, path=path, text=TEXT)
+    assert cut["ours"][0] == 1
+    assert cut["text"].replace("<|own|>", "").split() == TEXT.replace("<|own|>", "").replace("<|stop|>", "").split()
+    if prefix:  # transformers 5.23 takes no notice of the flag
+        assert cut["ours"] == cut["theirs"]
+
+
+def test_tokenizers_of_gemma_cut_text_as_transformers_does(tmp_path, gguf_runtime):
+    path, folder = written(tmp_path, {**sentence_piece(), "add_space_prefix": False}, "gemma3")
+    cut = gguf_runtime.ask("tokens", folder=folder, path=path, text=TEXT)
+    assert cut["ours"] == cut["theirs"]
