@@ -11,6 +11,15 @@ from typing import Any
 OUTSIDE: Mapping[str, str] = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 """Modules outside of blocks: llama.cpp's name -> that of transformers."""
 
+FIELDS: Mapping[str, str] = {
+    "max_position_embeddings": "context_length",
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "num_attention_heads": "attention.head_count",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+"""Key of config.json -> key after the name of the architecture, of all that have a row."""
+
 _BLOCK: dict[str, str] = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",

@@ -1,4 +1,4 @@
-"""GGUF: a strict reader of headers, little-endian, versions 2 and 3; what tensors hold is left to who asks.
+"""GGUF: headers, little-endian, read strictly (versions 2 and 3) and written (3); what tensors hold is left to others.
 
 The format: "GGUF", version, counts of tensors and of pairs; the pairs; for each tensor its name, dimensions (fastest
 first), type and offset; then, aligned, the data. Source: docs/gguf.md of ggml.
@@ -51,6 +51,10 @@ TYPES: Mapping[int, GgmlType] = {
     for number, name, weights, nbytes in map(str.split, _TYPES.split(","))
 }
 """By number. Source: ggml.h and ggml-common.h of llama.cpp 0c1e57098."""
+
+_NUMBER_OF = {kind.name: number for number, kind in TYPES.items()}
+TYPE_OF: Mapping[str, GgmlType] = {kind.name: kind for kind in TYPES.values()}
+"""By name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +218,50 @@ def _placed(
             raise CheckpointError(what, file=file.path, tensor=tensor.name, hint="download it again")
         found[tensor.name] = GgufTensor(tensor.name, tensor.shape, tensor.type, origin + offset)
     return found
+
+
+def place_gguf(
+    pairs: Mapping[str, Any], tensors: Iterable[tuple[str, GgmlType, tuple[int, ...]]]
+) -> tuple[bytes, dict[str, GgufTensor]]:
+    """Header bytes, up to the first tensor, for tensors (name, type, shape) in their order, and where each will lie.
+
+    Whole numbers are written as uint32, lists of them as int32, other numbers as float32.
+    """
+    infos: list[GgufTensor] = []
+    end = 0
+    for name, kind, shape in tensors:
+        start = -(-end // ALIGNMENT) * ALIGNMENT
+        infos.append(GgufTensor(name, shape, kind, start))
+        end = start + infos[-1].nbytes
+    head = MAGIC + struct.pack("<IQQ", _VERSIONS[-1], len(infos), len(pairs))
+    head += b"".join(_text_bytes(key) + _value_bytes(value) for key, value in pairs.items())
+    head += b"".join(map(_info_bytes, infos))
+    head += bytes(-len(head) % ALIGNMENT)
+    return head, {info.name: GgufTensor(info.name, info.shape, info.type, len(head) + info.start) for info in infos}
+
+
+def _text_bytes(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value_bytes(value: Any) -> bytes:
+    """A value after the number of its type."""
+    if isinstance(value, str):
+        return struct.pack("<I", _TEXT) + _text_bytes(value)
+    if isinstance(value, list):
+        return struct.pack("<I", _ARRAY) + _list_bytes(value)
+    kind = 7 if isinstance(value, bool) else 4 if isinstance(value, int) else 6
+    return struct.pack(f"<I{_NUMBERS[kind]}", kind, value)
+
+
+def _list_bytes(values: list[Any]) -> bytes:
+    if all(isinstance(value, str) for value in values):
+        return struct.pack("<IQ", _TEXT, len(values)) + b"".join(map(_text_bytes, values))
+    return struct.pack(f"<IQ{len(values)}i", 5, len(values), *values)
+
+
+def _info_bytes(tensor: GgufTensor) -> bytes:
+    """`start` counts from the first tensor."""
+    dimensions = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])
+    return _text_bytes(tensor.name) + dimensions + struct.pack("<IQ", _NUMBER_OF[tensor.type.name], tensor.start)

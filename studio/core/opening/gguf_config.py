@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.architectures.gguf import GgufArchitecture
+from studio.core.architectures.gguf import FIELDS, GgufArchitecture
 from studio.core.errors import CheckpointError
 from studio.core.names import printable, some_of
 
-_FIELDS: Mapping[str, str] = {
-    "max_position_embeddings": "context_length",
-    "num_hidden_layers": "block_count",
-    "hidden_size": "embedding_length",
-    "num_attention_heads": "attention.head_count",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-}
 _TOKENS: Mapping[str, str] = {
     "bos_token_id": "tokenizer.ggml.bos_token_id",
     "eos_token_id": "tokenizer.ggml.eos_token_id",
@@ -73,7 +66,7 @@ def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     """The config; adds to `warnings` what of the metadata it can not hold. Raises CheckpointError."""
     row = facts.row
     config: dict[str, Any] = {"architectures": [row.architecture], "model_type": row.model_type}
-    config |= {name: facts.number(key) for name, key in {**_FIELDS, **row.fields}.items()}
+    config |= {name: facts.number(key) for name, key in {**FIELDS, **row.fields}.items()}
     config["num_key_value_heads"] = facts.number(_HEADS_KV if facts.get(_HEADS_KV) else "attention.head_count")
     config["head_dim"] = _head_width(facts)
     config["rope_theta"] = facts.number(_ROPE_BASE) if facts.get(_ROPE_BASE) else 10000.0
@@ -160,7 +153,7 @@ def _biases(facts: Facts) -> dict[str, Any]:
 
 def _unknown(facts: Facts) -> Iterator[str]:
     row = facts.row
-    known = {*_FIELDS.values(), *row.fields.values(), *row.optional.values(), *_HEAD_WIDTHS, _HEADS_KV, _ROPE_BASE}
+    known = {*FIELDS.values(), *row.fields.values(), *row.optional.values(), *_HEAD_WIDTHS, _HEADS_KV, _ROPE_BASE}
     known |= _NOT_FOR_CONFIG
     for key, value in facts.pairs.items():
         name = key.removeprefix(f"{row.name}.")

@@ -45,7 +45,9 @@ _BEGINNING = _WHOLE_WORDS - {"tekken"}
 _COMPOSED = frozenset(["qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "qwen35"])
 """Texts are composed (NFC) first."""
 
-_CONTROL, _OWN, _UNUSED = 3, 4, 5
+NORMAL, CONTROL, OWN, UNUSED = 1, 3, 4, 5
+"""What tokens are: words, marks that are special, words that were added, and places that pad the table."""
+
 _NAMES: Mapping[str, str] = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
@@ -54,6 +56,9 @@ _NAMES: Mapping[str, str] = {
 }
 _SPACE = "▁"
 
+
+_NAMED = ("gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o")
+"""A name for each set of rules."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -94,6 +99,40 @@ def generation_document(pairs: Mapping[str, Any]) -> Json:
     return {name: value for name, value in found.items() if value is not None and type(value) in (int, list)}
 
 
+def rules_of(tokenizer: Mapping[str, Any]) -> str:
+    """llama.cpp's name for how the content of a tokenizer.json cuts and composes text, "" where it has none here."""
+    step = tokenizer.get("pre_tokenizer") or {}
+    steps = step.get("pretokenizers", [step])
+    composes = tokenizer.get("normalizer") is not None
+    if composes and tokenizer["normalizer"].get("type") != "NFC":
+        return ""
+    whole = bool((tokenizer.get("model") or {}).get("ignore_merges"))
+    return next((pre for pre in _NAMED if _cuts(pre, steps, composes=composes, whole=whole)), "")
+
+
+def _cuts(pre: str, steps: Sequence[Any], *, composes: bool, whole: bool) -> bool:
+    """True when the rules called `pre` are these steps; offsets do not matter."""
+    own = _steps_of(pre)
+    same = len(own) == len(steps) and all(map(_is_same, own, steps))
+    return same and composes == (pre in _COMPOSED) and (whole or pre not in _WHOLE_WORDS)
+
+
+def _is_same(own: Json, step: Any) -> bool:
+    return isinstance(step, dict) and all(step.get(key) == own[key] for key in own if key != "trim_offsets")
+
+
+def _steps_of(pre: Any) -> list[Json]:
+    """How text is cut before it is merged. Raises UnknownTokenizerError for a word that is not known."""
+    if pre in _DIGITS:
+        return [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)]
+    if pre in _GPT2:
+        return [_byte_level(use_regex=True)]
+    if pre not in _SPLITS:
+        raise UnknownTokenizerError(f"the rules of {printable(pre, 40)} are not known here")
+    split = {"type": "Split", "pattern": {"Regex": _SPLITS[pre]}, "behavior": "Isolated", "invert": False}
+    return [split, _byte_level(use_regex=False)]
+
+
 class _Said:
     """What the pairs say of a tokenizer."""
 
@@ -119,7 +158,7 @@ class _Said:
     def check_kind(self) -> None:
         """Raise UnknownTokenizerError for a kind whose rules are not known."""
         if self._model == "gpt2":
-            self._steps()
+            _steps_of(self._pre)
         elif self._model != "llama":
             raise UnknownTokenizerError(f"its kind is {printable(self._model, 40)}")
 
@@ -133,17 +172,17 @@ class _Said:
     def _added(self) -> Iterator[Json]:
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         for place, (token, kind) in enumerate(zip(self._tokens, self._kinds, strict=True)):
-            if kind in (_CONTROL, _OWN):
-                yield {"id": place, "content": token, **flags, "special": kind == _CONTROL}
+            if kind in (CONTROL, OWN):
+                yield {"id": place, "content": token, **flags, "special": kind == CONTROL}
 
     def _vocabulary(self) -> dict[str, int]:
         """Token -> its place; those that pad the table are left out, as the makers of tokenizers do."""
         found = {
             token: place
             for place, (token, kind) in enumerate(zip(self._tokens, self._kinds, strict=True))
-            if kind != _UNUSED
+            if kind != UNUSED
         }
-        if len(found) != sum(kind != _UNUSED for kind in self._kinds):
+        if len(found) != sum(kind != UNUSED for kind in self._kinds):
             raise UnknownTokenizerError("it lists a token twice")
         return found
 
@@ -154,23 +193,11 @@ class _Said:
             raise UnknownTokenizerError("it merges what are no tokens")
         return {
             "normalizer": {"type": "NFC"} if self._pre in _COMPOSED else None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": self._steps()},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": _steps_of(self._pre)},
             "post_processor": self._ends(self._pre in _BEGINNING),
             "decoder": _byte_level(use_regex=True),
             "model": _bpe(vocabulary, merges) | {"ignore_merges": self._pre in _WHOLE_WORDS},
         }
-
-    def _steps(self) -> list[Json]:
-        """How text is cut before it is merged."""
-        if self._pre in _DIGITS:
-            return [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)]
-        if self._pre in _GPT2:
-            return [_byte_level(use_regex=True)]
-        if self._pre not in _SPLITS:
-            raise UnknownTokenizerError(f"the rules of {printable(self._pre, 40)} are not known here")
-        pattern = {"Regex": _SPLITS[self._pre]}
-        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-        return [split, _byte_level(use_regex=False)]
 
     def _sentence_piece(self) -> Json:
         if self._pairs.get("general.architecture") in ("gemma", "gemma2", "gemma3"):

@@ -10,7 +10,8 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.containers.gguf import GgmlType
+from kernels import Quantized
+from studio.core.containers.gguf import TYPE_OF, GgmlType
 
 Blocks = NDArray[np.uint8]
 Values = NDArray[np.float32]
@@ -222,3 +223,15 @@ def unpaired(codes: Blocks, width: int) -> Blocks:
     flat = np.stack([codes & np.uint8(15), codes >> np.uint8(4)], -1).reshape(len(codes), -1, 2, width // 2)
     found: Blocks = flat[:, :, 0] | flat[:, :, 1] << np.uint8(4)
     return found.reshape(len(codes), -1)
+
+
+def blocks_of(quantized: Quantized) -> Blocks:
+    """Rows of NVFP4 or MXFP4 as ggml stores them, [rows, bytes]: scales, then codes, block by block.
+
+    A tensor scale is stored apart. Source: ggml-quants.c; block_nvfp4 and block_mxfp4.
+    """
+    kind = TYPE_OF["MXFP4" if quantized.format.scale == "e8m0" else "NVFP4"]
+    rows, block = len(quantized.codes), quantized.format.block
+    codes = unpaired(quantized.codes.reshape(-1, kind.weights // 2), block)
+    scales = quantized.scales.reshape(-1, kind.weights // block)
+    return np.concatenate([scales, codes], axis=1).reshape(rows, -1)
