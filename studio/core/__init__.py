@@ -34,6 +34,7 @@ from studio.core.events import (
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, refuse, with_quality
+from studio.core.exporting.gguf import GgufExport, prepare_gguf, write_gguf
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.writing import check_writable
@@ -123,6 +124,7 @@ __all__ = [
     "Finished",
     "FormatDetail",
     "Generation",
+    "GgufExport",
     "Layer",
     "LayerDetail",
     "LayerDone",
@@ -218,6 +220,7 @@ __all__ = [
     "plan_from_json",
     "prepare",
     "prepare_estimates",
+    "prepare_gguf",
     "preset",
     "preset_names",
     "printable",
@@ -243,6 +246,7 @@ __all__ = [
     "with_quality",
     "with_statistics",
     "would_gain",
+    "write_gguf",
     "write_quality",
     "write_reports",
     "wrong_name",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from studio import core
+from studio.cli import main
 from studio.core.errors import ExportError, PlanError
 from studio.core.exporting.gguf import prepare_gguf, write_gguf
 from tests.core.checkpoints import CONFIG, checkpoint
@@ -70,3 +71,11 @@ def test_a_file_that_is_there_is_not_replaced_unless_asked_for(tmp_path):
         with pytest.raises(ExportError, match="exists"):
             write(source, path, "mxfp4")
         write(source, path, "mxfp4", overwrite=True)
+
+
+def test_the_command_writes_a_file_and_says_so(tmp_path, capsys):
+    path = tmp_path / "demo.gguf"
+    assert main(["gguf", str(core.demo_checkpoint()), str(path), "--quiet", "--method", "max"]) == 0
+    assert "read it back" in capsys.readouterr().out
+    with core.open_model(path) as found:
+        assert found.container == "gguf"
