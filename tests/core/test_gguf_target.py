@@ -79,3 +79,16 @@ def test_the_command_writes_a_file_and_says_so(tmp_path, capsys):
     assert "read it back" in capsys.readouterr().out
     with core.open_model(path) as found:
         assert found.container == "gguf"
+
+
+def test_kept_queries_are_put_in_pairs_and_come_back_in_order(tmp_path):
+    with core.open_model(core.demo_checkpoint()) as source, core.start(core.Machine(threads=2), source) as engine:
+        plan = core.preset("mlp").with_format("mxfp4")
+        path = tmp_path / "demo.gguf"
+        for _ in write_gguf(engine, prepare_gguf(source, core.resolve(plan, source), path)):
+            pass
+        with core.open_model(path) as found:
+            for name in ("q", "k", "v", "o"):
+                layer = source.by_name[f"model.layers.0.self_attn.{name}_proj"]
+                np.testing.assert_array_equal(rows(found.by_name[layer.name]), rows(layer))
+            assert found.by_name["model.layers.0.mlp.up_proj"].source.format.name == "mxfp4"
