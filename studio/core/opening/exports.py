@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, METHODS, Format, Quantized, recipe
+from kernels import METHODS, STORED_FORMATS, Format, Quantized, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -121,7 +121,7 @@ def _layers(entry: Entry, stored: Mapping[str, Stored], header: Header, layout: 
     codes = next(part.name for part in entry.matrices[0].parts if part.content == "codes")
     named = {matrix.name: matrix for matrix in entry.matrices}
     kept_dtype = result.dtype if result.dtype in WEIGHT_DTYPES else "BF16"
-    row, nbytes = FORMATS[result.format], result.nbytes_out
+    row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
     source = Packed(stored[codes], result.shape, kept_dtype, row, nbytes, named, header, layout)
     yield _layer(result, result.name, source, tuple(_matrices(entry.matrices)))
 
