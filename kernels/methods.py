@@ -34,6 +34,14 @@ METHODS: dict[str, Method] = {
 }
 """In the order of what they cost."""
 
+STORED = "stored"
+"""In place of a method, for codes that are taken over from a checkpoint as they are."""
+
+
+def needs(method: str) -> Need:
+    """What of a `Context` a method works with, "" for codes that are taken over."""
+    return METHODS[method].needs if method != STORED else ""
+
 
 def settled(method: str, scale: str, bits: int) -> str:
     """What a method comes to in a format whose scales are `scale` and whose codes have `bits` bits.
@@ -42,6 +50,8 @@ def settled(method: str, scale: str, bits: int) -> str:
     Integers are searched only when that is asked for: nearer weights were worse in tokens on one model of two.
     Raises ValueError for an unknown method.
     """
+    if method == STORED:
+        return STORED
     if method not in METHODS:
         raise ValueError(f"[recipe] unknown method {method!r}, choose one of {', '.join(METHODS)}")
     if scale == "e4m3" or method == "max":

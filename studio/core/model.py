@@ -117,6 +117,13 @@ class Source(Protocol):
         """
         ...
 
+    def multiplier(self, matrix: Matrix) -> float:
+        """The tensor scale of a matrix as multiplier g, as near as float64 comes to it; 1 in formats without.
+
+        Raises CheckpointError for one that is not usable.
+        """
+        ...
+
 
 class Unpacked:
     """What a source has that can only be decoded."""
@@ -131,6 +138,10 @@ class Unpacked:
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
         raise ValueError(f"[packed] {matrix.name} is stored in no format that can be handed on")
+
+    def multiplier(self, matrix: Matrix) -> float:
+        """See `Source.multiplier`."""
+        return 1.0
 
 
 class Guide(Hashable, Protocol):
@@ -161,7 +172,8 @@ class Layer:
     """One weight with its role.
 
     `name` is the tensor's name without `.weight`. `weight` is the name of the tensor in a plain checkpoint, "" where it
-    is stored under that. `matrices` is empty for what can only be kept, `obstacle` says why.
+    is stored under that. `kept_as` is the dtype in which it is written when it is kept, "" for that of its source.
+    `matrices` is empty for what can only be kept, `obstacle` says why.
     `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
     `guide` is what is known of its inputs, None where nothing is. `lift` is the power of two that its weights are
     multiplied by as they are read, see `studio.core.planning.lifting`.
@@ -177,6 +189,7 @@ class Layer:
     guide: Guide | None = None
     lift: int = 0
     weight: str = ""
+    kept_as: str = ""
 
     @property
     def stored(self) -> Stored:
@@ -216,7 +229,7 @@ class Layer:
     @property
     def kept_dtype(self) -> str:
         """Dtype on disk when the layer is kept; also that of the scales that an affine format gives it."""
-        return self.source.kept_dtype
+        return self.kept_as or self.source.kept_dtype
 
     @property
     def widened(self) -> bool:

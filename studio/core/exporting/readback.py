@@ -72,11 +72,21 @@ def _check_scales(file: SourceFile, matrix: StoredMatrix, scales: NDArray[Any], 
 
 
 def _multiplier(file: SourceFile, header: Header, layout: Layout, part: Placement) -> NDArray[np.float32]:
-    stored = _read(file, header.tensors[part.name], part.offset, 4).view(np.float32)[0]
+    return np.array(usable_multiplier(layout, stored_scale(file, header, part), file, part), np.float32)
+
+
+def stored_scale(file: SourceFile, header: Header, part: Placement) -> np.float32:
+    """The tensor scale that a file holds, in the convention of its layout."""
+    found: np.float32 = _read(file, header.tensors[part.name], part.offset, 4).view(np.float32)[0]
+    return found
+
+
+def usable_multiplier(layout: Layout, stored: np.float32, file: SourceFile, part: Placement) -> np.float32:
+    """The multiplier that readers compute; raises CheckpointError for one that is no positive number."""
     g = layout.multiplier(stored)
     if not (np.isfinite(g) and g > 0):
         raise CheckpointError(f"tensor scale {stored} is not usable", file=file.path, tensor=part.name)
-    return np.array(g, np.float32)
+    return g
 
 
 def chunks(size: int, chunk: int = HASH_CHUNK) -> Iterator[tuple[int, int]]:

@@ -79,7 +79,16 @@ def _identity(job: Export) -> dict[str, Any]:
     for choice in job.choices:
         guide = choice.guide.meaning if choice.guide else ""
         layer = choice.layer
-        plan.update(repr((layer.name, choice.recipe, guide, layer.source.meaning, layer.lift)).encode())
+        told = (
+            layer.name,
+            choice.recipe,
+            guide,
+            layer.source.meaning,
+            layer.lift,
+            choice.multipliers,
+            layer.kept_dtype,
+        )
+        plan.update(repr(told).encode())
     return {
         "source": source,
         "plan": plan.hexdigest(),

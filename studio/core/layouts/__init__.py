@@ -7,11 +7,15 @@ from studio.core.layouts.compressed_tensors import CompressedTensors
 from studio.core.layouts.mlx import Mlx
 from studio.core.layouts.modelopt import ModelOpt
 from studio.core.layouts.placement import Layout
+from studio.core.layouts.plain import Plain
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (Mlx(), ModelOpt(), CompressedTensors())}
+
+TARGETS: dict[str, Layout] = {**LAYOUTS, Plain.name: Plain()}
+"""What a checkpoint can be converted to."""
 
 DEFAULT_LAYOUT = "mlx"
 
@@ -24,7 +28,7 @@ def layout_for(name: str, reader: str) -> tuple[Layout, str]:
     if not name:
         name = next((name for name, layout in LAYOUTS.items() if reader in layout.readers[:1]), "")
         name = name or next((name for name, layout in LAYOUTS.items() if reader in layout.readers), DEFAULT_LAYOUT)
-    layout = LAYOUTS[name]
+    layout = TARGETS[name]
     if reader and reader not in layout.readers:
         able = [other for other, row in LAYOUTS.items() if reader in row.readers]
         hint = f"layouts that it loads: {', '.join(able)}" if able else f"it loads none of {', '.join(LAYOUTS)}"
@@ -45,4 +49,4 @@ def readers() -> tuple[str, ...]:
     return tuple(dict.fromkeys(reader for layout in LAYOUTS.values() for reader in layout.readers))
 
 
-__all__ = ["DEFAULT_LAYOUT", "LAYOUTS", "Layout", "fitted", "layout_for", "readers"]
+__all__ = ["DEFAULT_LAYOUT", "LAYOUTS", "TARGETS", "Layout", "fitted", "layout_for", "readers"]

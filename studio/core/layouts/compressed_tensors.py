@@ -41,6 +41,7 @@ class CompressedTensors:
     metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_global_scale = 1 / g = 2688 / max|W| (divisor)"
     readers: tuple[str, ...] = ("transformers", "vllm", "mlx-vlm", "llama.cpp")
+    joins = True
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
@@ -78,8 +79,14 @@ class CompressedTensors:
         return rows(layer) if single else raw(layer)
 
     def store_scale(self, g: float) -> np.float32:
-        """See `Layout.store_scale`; kept below infinity for the smallest g."""
-        return np.float32(min(np.float32(1) / np.float32(g), np.finfo(np.float32).max))
+        """See `Layout.store_scale`; kept below infinity for the smallest g.
+
+        Of the divisors nearest to 1 / g the first whose reciprocal is g to the bit, where there is one.
+        """
+        near = np.float32(min(1.0 / g, float(np.finfo(np.float32).max)))
+        others = (np.nextafter(near, np.float32(side)) for side in (0, np.inf))
+        exact = (one for one in (near, *others) if np.isfinite(one) and self.multiplier(one) == np.float32(g))
+        return next(exact, near)
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""

@@ -33,6 +33,7 @@ class Mlx:
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
+    joins = False
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what mlx-lm drops or takes apart stays plain, what it joins has two tiers."""
@@ -112,7 +113,7 @@ class Mlx:
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
-        return np.float32(min(np.float32(g) * np.float32(TENSOR_SCALE_DIVISOR), np.finfo(np.float32).max))
+        return np.float32(min(g * TENSOR_SCALE_DIVISOR, float(np.finfo(np.float32).max)))
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""

@@ -30,6 +30,7 @@ class ModelOpt:
     metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_scale_2 = g = max|W| / 2688 (multiplier)"
     readers: tuple[str, ...] = ("vllm", "mlx-vlm", "llama.cpp")
+    joins = True
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept, as is what it can not load packed."""

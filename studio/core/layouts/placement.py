@@ -44,7 +44,8 @@ class Layout(Protocol):
     """A convention: names and dtypes of the stored parts, the meaning of the tensor scale, the config section.
 
     formats: what it can store. metadata: safetensors metadata. readers: names of the runtimes that load it, the one
-    that it is written for first. scale_convention: the stored tensor scale by g = max|W| / 2688 and A = max|W|.
+    that it is written for first. joins: they take fused groups as one, with one tensor scale. scale_convention: the
+    stored tensor scale by g = max|W| / 2688 and A = max|W|.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Layout(Protocol):
     metadata: Mapping[str, str]
     scale_convention: str
     readers: tuple[str, ...]
+    joins: bool
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """The choices as `reader` can load them: what it can not is kept or given another format, with the reason."""

@@ -14,9 +14,9 @@ from studio.core.errors import CheckpointError
 from studio.core.layouts.detect import leftovers, quantization_method
 from studio.core.model import Layer, Model, Stored
 from studio.core.names import printable
-from studio.core.opening.exports import exported_layers, is_export
+from studio.core.opening.exports import Divide, exported_layers, is_export
 from studio.core.opening.grouping import layers_of, shapes_of
-from studio.core.opening.matrices import stored_input_first
+from studio.core.opening.matrices import divided, stored_input_first
 from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
@@ -54,7 +54,8 @@ def _open(path: Path) -> Model:
     family, known = family_of(config), is_known(config)
     stored, declared = opened.stored, _declared(folder, config, warnings)
     found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
-    method, layers = _exported(folder, stored, warnings) if place.is_dir() and is_export(folder) else ("", ())
+    divide = partial(divided, family, config)
+    method, layers = _exported(folder, stored, warnings, divide) if place.is_dir() and is_export(folder) else ("", ())
     beside = side_files(folder, warnings) if not method and (config or place.is_dir()) else ()
     if not method:
         layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
@@ -67,10 +68,12 @@ def _open(path: Path) -> Model:
     return Model(place, files, layers, config, beside, tuple(warnings), method, family, known)
 
 
-def _exported(folder: Path, stored: Mapping[str, Stored], warnings: list[str]) -> tuple[str, tuple[Layer, ...]]:
+def _exported(
+    folder: Path, stored: Mapping[str, Stored], warnings: list[str], divide: Divide
+) -> tuple[str, tuple[Layer, ...]]:
     """What an export of ours says of its layers; nothing, with a warning, where it is not true."""
     try:
-        return exported_layers(folder, stored)
+        return exported_layers(folder, stored, divide)
     except CheckpointError as error:
         warnings.append(f"it is shown as it is stored, not as its manifest says: {error}")
         return "", ()

@@ -1,8 +1,9 @@
 """Exports of ours, opened: layers as its manifest tells them, with weights that are decoded as they are read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from studio.core.errors import CheckpointError
 from studio.core.exporting.checks import Check, check_parts
 from studio.core.exporting.contents import MANIFEST
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import StoredMatrix, read_quantized
+from studio.core.exporting.readback import StoredMatrix, read_quantized, stored_scale, usable_multiplier
 from studio.core.exporting.records import Entry
 from studio.core.layouts import Layout
 from studio.core.model import Layer, Matrix, Model, Source, Stored
@@ -26,6 +27,9 @@ from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
 from studio.core.running.scratch import Scratch
 from studio.core.sources.plain import Plain
+
+_AT_ONCE = 1 << 20
+"""Weights that are decoded at once where only some columns are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Packed:
     matrices: Mapping[str, StoredMatrix]
     header: Header
     layout: Layout
+    own: tuple[Matrix, ...]
+    multipliers: Mapping[str, float]
 
     @property
     def dtype(self) -> str:
@@ -58,13 +64,53 @@ class Packed:
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
-        weights: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
-        return weights
+        if matrix.name in self.matrices:
+            decoded: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
+            return decoded
+        return self._gathered(matrix, start, stop)
+
+    def _gathered(self, whole: Matrix, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows of the layer as one matrix, in stored order, from those of its matrices."""
+        found = np.empty((stop - start, whole.columns), np.float32)
+        for own in self.own:
+            row, column = divmod(own.first, whole.columns)
+            if own.column_step == 1:
+                step = (own.row_step or own.columns) // whole.columns
+                some = range(*_inside(row, own.rows, step, start, stop))
+                if some:
+                    found[row + some.start * step - start :: step][: len(some)] = self.rows(own, some.start, some.stop)
+            else:
+                self._turn(found, own, column, *_inside(row, own.columns, 1, start, stop), row - start)
+        return found
+
+    def _turn(self, out: NDArray[np.float32], own: Matrix, column: int, low: int, high: int, shift: int) -> None:
+        """Write columns `low` .. `high` of a matrix that was stored [inputs, outputs] as rows of `out`."""
+        height = max(_AT_ONCE // own.columns, 1)
+        for start in range(0, own.rows if low < high else 0, height):
+            stop = min(start + height, own.rows)
+            places = column + np.arange(start, stop) * own.row_step
+            out[low + shift : high + shift, places] = self.rows(own, start, stop)[:, low:high].T
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
         own = self.matrices[matrix.name]
         return read_quantized(self.stored.file, self.header, self.layout, own, start, stop)
+
+    def multiplier(self, matrix: Matrix) -> float:
+        """See `Source.multiplier`: what the manifest says, as long as that is what is stored."""
+        part = next((part for part in self.matrices[matrix.name].parts if part.content == "tensor_scale"), None)
+        if part is None or not self.format.tensor_scale:
+            return 1.0
+        stored = stored_scale(self.stored.file, self.header, part)
+        said = self.multipliers.get(matrix.name, 0.0)
+        if said > 0 and self.layout.store_scale(said) == stored:
+            return said
+        return float(usable_multiplier(self.layout, stored, self.stored.file, part))
+
+
+def _inside(first: int, count: int, step: int, start: int, stop: int) -> tuple[int, int]:
+    """Which of `count` places, `step` apart from `first` on, lie in `start` .. `stop`."""
+    return max(-(-(start - first) // step), 0), min(-(-(stop - first) // step), count)
 
 
 @cache
@@ -87,8 +133,12 @@ def is_export(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def exported_layers(folder: Path, stored: Mapping[str, Stored]) -> tuple[str, tuple[Layer, ...]]:
-    """What quantized an export of ours, and its layers in the order of its manifest.
+Divide = Callable[[str, tuple[int, ...]], tuple[tuple[Matrix, ...], str]]
+"""The matrices of a tensor of this name (without `.weight`) and shape, or none and the reason."""
+
+
+def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) -> tuple[str, tuple[Layer, ...]]:
+    """What quantized an export of ours, and its layers in the order of its manifest, cut into matrices by `divide`.
 
     Raises CheckpointError when the manifest is damaged, or is not that of these tensors.
     """
@@ -103,14 +153,16 @@ def exported_layers(folder: Path, stored: Mapping[str, Stored]) -> tuple[str, tu
         check = Check(entry.result, entry.matrices, entry.kept, None)
         check_parts(check, header, folder / entry.shard)
         left.difference_update(part.name for part in check.parts)
-        layers += _layers(entry, stored, header, manifest.layout)
+        layers += _layers(entry, stored, header, manifest.layout, divide)
     if left:
         raise CheckpointError(f"does not know the tensor {printable(min(left))}", file=folder / MANIFEST)
     formats = sorted({layer.source.format.name for layer in layers if isinstance(layer.source, Packed)})
     return f"by NVFP4 Studio, layout {manifest.layout.name}, {', '.join(formats)}", tuple(layers)
 
 
-def _layers(entry: Entry, stored: Mapping[str, Stored], header: Header, layout: Layout) -> Iterator[Layer]:
+def _layers(
+    entry: Entry, stored: Mapping[str, Stored], header: Header, layout: Layout, divide: Divide
+) -> Iterator[Layer]:
     result = entry.result
     if not entry.matrices:
         whole = len(entry.kept) == 1
@@ -122,15 +174,21 @@ def _layers(entry: Entry, stored: Mapping[str, Stored], header: Header, layout: 
     named = {matrix.name: matrix for matrix in entry.matrices}
     kept_dtype = result.dtype if result.dtype in WEIGHT_DTYPES else "BF16"
     row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
-    source = Packed(stored[codes], result.shape, kept_dtype, row, nbytes, named, header, layout)
-    yield _layer(result, result.name, source, tuple(_matrices(entry.matrices)))
+    own = _matrices(entry, divide)
+    multipliers = dict(zip(named, result.tensor_scales, strict=False))
+    stored_codes = stored[codes]
+    source = Packed(stored_codes, result.shape, kept_dtype, row, nbytes, named, header, layout, own, multipliers)
+    yield _layer(result, result.name, source, own)
 
 
-def _matrices(matrices: Sequence[StoredMatrix]) -> Iterator[Matrix]:
-    first = 0
-    for matrix in matrices:
-        yield Matrix(matrix.name, matrix.rows, matrix.columns, first)
-        first += matrix.rows * matrix.columns
+def _matrices(entry: Entry, divide: Divide) -> tuple[Matrix, ...]:
+    """The matrices of a layer as the architecture has them; as the manifest lists them where it is of another one."""
+    found, _ = divide(entry.result.name, entry.result.shape)
+    said = [(matrix.name, matrix.rows, matrix.columns) for matrix in entry.matrices]
+    if [(matrix.name, matrix.rows, matrix.columns) for matrix in found] == said:
+        return found
+    firsts = accumulate((matrix.rows * matrix.columns for matrix in entry.matrices), initial=0)
+    return tuple(Matrix(*one, first) for one, first in zip(said, firsts, strict=False))
 
 
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:

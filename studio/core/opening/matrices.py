@@ -34,6 +34,13 @@ def matrices_of(
     return _checked([Matrix(name, rows, columns, row_step=columns, group=fused_group(name, family))])
 
 
+def divided(
+    family: Family, config: Mapping[str, Any], name: str, shape: Sequence[int]
+) -> tuple[tuple[Matrix, ...], str]:
+    """`matrices_of` for a tensor whose neighbours are not known."""
+    return matrices_of(name, shape, family, config, {})
+
+
 def stored_input_first(
     family: Family, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], tensor: str, shape: Sequence[int]
 ) -> bool:

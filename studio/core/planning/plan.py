@@ -10,6 +10,7 @@ from typing import Any
 
 from kernels import FORMATS, METHODS, Recipe, available, recipe
 from kernels.formats import ExponentRule
+from kernels.methods import STORED, needs
 from studio.core.architectures import ROLES
 from studio.core.errors import PlanError
 from studio.core.model import Guide, Layer, Model
@@ -111,7 +112,8 @@ class Plan:
 class Choice:
     """The resolved plan for one layer: the recipe, or None when it is kept, with the reason.
 
-    `rule` is the index of the rule that decided, -1 when none matched. `beside`: bytes that a layout stores with the
+    `rule` is the index of the rule that decided, -1 when none matched. `multipliers`: tensor scales, one per matrix, of
+    codes that are taken over as they are stored. `beside`: bytes that a layout stores with the
     weight although the format has no use for them; known once the layout is (`shards.sized`).
     """
 
@@ -119,6 +121,7 @@ class Choice:
     recipe: Recipe | None
     reason: str = ""
     rule: int = field(default=-1, compare=False)
+    multipliers: tuple[float, ...] = ()
     beside: int = field(default=0, compare=False)
 
     @property
@@ -132,9 +135,14 @@ class Choice:
         return self.recipe.method if self.recipe else ""
 
     @property
+    def taken_over(self) -> bool:
+        """True where codes are those of the checkpoint."""
+        return self.method == STORED
+
+    @property
     def guide(self) -> Guide | None:
         """What is known of the layer's inputs, where the method looks at it."""
-        return self.layer.guide if self.recipe and METHODS[self.recipe.method].needs else None
+        return self.layer.guide if self.recipe and needs(self.recipe.method) else None
 
     @property
     def nbytes(self) -> int:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import METHODS, Context, Recipe
+from kernels import Context, Format, Recipe
 from kernels.backend import Backend
+from kernels.casts import cast
 from kernels.fidelity import Fidelity, concatenate
+from kernels.methods import needs
 from kernels.quantized import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import Guide, Layer, Matrix
@@ -34,7 +36,7 @@ def encode(
     Codes come from the weights as they were read. Affine scales and biases are then rounded to the layer's
     `kept_dtype`: those in float32 would make mlx-lm compute in float32.
     """
-    context = _context(layer.guide, matrix) if layer.guide and METHODS[recipe.method].needs else None
+    context = _context(layer.guide, matrix) if layer.guide and needs(recipe.method) else None
     quantized, fidelity = backend.encode(weights, recipe, g, context=context, blocks=blocks)
     dtype = WEIGHT_DTYPES[layer.kept_dtype]
     if recipe.format.affine and quantized.scales.dtype != dtype:
@@ -53,6 +55,13 @@ def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
     assert quantized.biases is not None
     with np.errstate(over="ignore"):  # a scale beyond the dtype makes an infinite error, which is refused
         return replace(quantized, scales=quantized.scales.astype(dtype), biases=quantized.biases.astype(dtype))
+
+
+def taken_over(found: Quantized, row: Format, g: float) -> Quantized:
+    """Stored codes in a format, with the multiplier `g` that readers compute; ValueError where that is not exact."""
+    if found.format != row:
+        return cast(found, row, g)
+    return replace(found, tensor_scale=np.array(g, np.float32)) if row.tensor_scale else found
 
 
 def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool = False) -> Fidelity:

@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels import Census, Fidelity, Quantized, Recipe
 from kernels.formats import TENSOR_SCALE_DIVISOR
+from kernels.methods import STORED
 from kernels.reference import tensor_scale
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
@@ -20,7 +21,7 @@ from studio.core.model import Layer
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult, Statistics, layer_result, statistics
-from studio.core.running.encoding import encode, measured
+from studio.core.running.encoding import encode, measured, taken_over
 from studio.core.running.engine import Engine, KeptForm, Sink
 from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slabs
 from studio.core.running.tallies import CensusTally, ErrorTally
@@ -191,8 +192,9 @@ class SecondPass:
             assert recipe is not None
             g = self._multipliers.get((layer.name, matrix.name), 1.0)
             sink.write_scale(choice, matrix, g)
+            read = sink.agreed_scale(g) if choice.taken_over else g
             for slab in slabs(layer, matrix, engine.slab_nbytes):
-                yield matrix.name, slab.nbytes, partial(_encode, engine, slab, recipe, g, sink)
+                yield matrix.name, slab.nbytes, partial(_encode, engine, slab, recipe, read, sink)
 
     def gather(self) -> Iterator[tuple[str, int, list[LayerDone | Warned]]]:
         """Yields (layer name, bytes, events) as tasks end."""
@@ -225,7 +227,7 @@ def _has_steps(choice: Choice) -> bool:
 
 def multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink: Sink) -> dict[tuple[str, str], float]:
     """(layer, matrix) -> multiplier of each matrix with three tiers: one for all matrices of a fused group."""
-    tiered = [choice for choice in batch if choice.recipe and choice.recipe.format.tensor_scale]
+    tiered = [c for c in batch if c.recipe and c.recipe.format.tensor_scale and not c.taken_over]
     groups: dict[tuple[str, str], float] = defaultdict(float)
     keys = {
         (c.layer.name, matrix.name): ("", matrix.group) if matrix.group else (c.layer.name, matrix.name)
@@ -239,7 +241,12 @@ def multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink: 
         if chosen := recipes[key[0]]:
             divisors[group] = min(divisors[group], chosen.divisor)
     agreed = {group: sink.agreed_scale(float(tensor_scale(peak, divisors[group]))) for group, peak in groups.items()}
-    return {key: agreed[group] for key, group in keys.items()}
+    taken = (
+        ((c.layer.name, matrix.name), g)
+        for c in batch
+        for matrix, g in zip(c.layer.matrices, c.multipliers, strict=False)
+    )
+    return {**{key: agreed[group] for key, group in keys.items()}, **dict(taken)}
 
 
 def _count(engine: Engine, slab: Slab) -> Census:
@@ -265,7 +272,11 @@ def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Ce
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
         weights = read_slab(slab, engine.scratch)
-        if engine.solved and recipe.method == "feedback":
+        if recipe.method == STORED:
+            found = slab.layer.source.packed(slab.matrix, slab.start, slab.stop)
+            quantized = taken_over(found, recipe.format, g)
+            fidelity = measured(engine.backend, weights, quantized)
+        elif engine.solved and recipe.method == "feedback":
             quantized = engine.solved.read(slab.matrix, recipe.format, slab.start, slab.stop)
             fidelity = measured(engine.backend, weights, quantized)
         else:

@@ -1,5 +1,6 @@
 """InFormat: rows stored in one of the formats of `kernels`; codes, block scales, biases, and three tensor scales."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,17 +26,12 @@ Convention = Literal["multiplier", "divisor", "amax"]
 NOT_NUMBERS: Mapping[str, tuple[int, ...]] = {"e4m3": (0x7F, 0xFF), "e8m0": (0xFF,)}
 """Bytes of block scales that stand for no number."""
 
-_MULTIPLIERS: Mapping[Convention, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+_MULTIPLIERS: Mapping[Convention, Callable[[float], float]] = {
     "multiplier": lambda stored: stored,
-    "divisor": lambda stored: np.float32(1) / stored,
-    "amax": lambda stored: stored / np.float32(TENSOR_SCALE_DIVISOR),
+    "divisor": lambda stored: 1 / stored,
+    "amax": lambda stored: stored / TENSOR_SCALE_DIVISOR,
 }
-
-
-def multiplier_of(stored: NDArray[np.float32], convention: Convention) -> NDArray[np.float32]:
-    """The multipliers g that readers compute from stored tensor scales."""
-    with np.errstate(all="ignore"):  # what is no usable number is refused by who asks
-        return _MULTIPLIERS[convention](stored)
+"""In float64; rounded to float32 it is what readers compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +42,14 @@ class TensorScale:
     convention: Convention
     height: int = 0
 
-    def multiplier(self, row: int) -> np.float32:
+    def multiplier(self, row: int) -> float:
         """The multiplier of a stored row; raises CheckpointError for one that is not usable."""
-        number = read_elements(self.stored, row // self.height if self.height else 0, 1).astype(np.float32)
-        g = multiplier_of(number, self.convention)[0]
-        if not (np.isfinite(g) and g > 0):
-            what = f"tensor scale {number[0]} is not usable: {self.convention} must be a positive number"
+        stored = float(read_elements(self.stored, row // self.height if self.height else 0, 1)[0])
+        g = _MULTIPLIERS[self.convention](stored) if math.isfinite(stored) and stored > 0 else math.nan
+        if not 0 < np.float32(g) < math.inf:
+            what = f"tensor scale {stored:g} is not usable: {self.convention} must be a positive number"
             raise CheckpointError(what, file=self.stored.file.path, tensor=self.stored.tensor.name)
-        return np.float32(g)
+        return g
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +95,10 @@ class InFormat:
         self._check_scales(scales, biases)
         g = np.array(self.tensor_scale.multiplier(start), np.float32) if self.tensor_scale else None
         return Quantized(self.format, codes, scales, biases, g)
+
+    def multiplier(self, row: int) -> float:
+        """See `Encoding.multiplier`."""
+        return self.tensor_scale.multiplier(row) if self.tensor_scale else 1.0
 
     def _rows(self, part: Stored, start: int, stop: int, dtype: "np.dtype[Any]") -> NDArray[Any]:
         columns = self.columns * self.bits // 8 if part is self.codes else self.columns // self.format.block

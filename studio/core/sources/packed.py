@@ -50,6 +50,10 @@ class Encoding(Protocol):
         """Rows `start` .. `stop` of one matrix as they are stored; raises CheckpointError as `decode` does."""
         ...
 
+    def multiplier(self, row: int) -> float:
+        """The tensor scale of a row, see `Source.multiplier`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PackedSource:
@@ -106,6 +110,10 @@ class PackedSource:
         low = first + start * step
         found = self.encoding.packed(low, low + (stop - start - 1) * step + 1)
         return _every(found, step) if step > 1 else found
+
+    def multiplier(self, matrix: Matrix) -> float:
+        """See `Source.multiplier`."""
+        return self.encoding.multiplier(self._place(matrix)[0])
 
     def _place(self, matrix: Matrix) -> tuple[int, int]:
         """The stored row of a matrix's first one, and how many there are from one to the next."""
