@@ -8,12 +8,14 @@ from typing import Any
 from kernels import FORMATS, STORED_FORMATS, Format
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
+from studio.core.sources.block_floats import tensor_scale_of
 from studio.core.sources.declared import Section
 from studio.core.sources.found import Found, Unread, UnreadError
-from studio.core.sources.in_format import InFormat, TensorScale
+from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
 
 WEIGHT, SCALES, BIASES, TENSOR_SCALE = "weight", "scales", "biases", "global_scale"
+_MAKER = "MLX"
 _SECTIONS = ("quantization", "quantization_config")
 _BLOCK_FLOATS = {FORMATS[name].bits * FORMATS[name].block: name for name in ("nvfp4-2t", "mxfp4", "mxfp8")}
 """Formats with a byte per block, by the bits of the codes of a block."""
@@ -115,11 +117,10 @@ def _source(
         raise UnreadError(f"{row.title} in rows of more than {LONGEST_ROW:,} weights")
     third = beside.get(TENSOR_SCALE)
     if third is None:
-        encoding = InFormat(row, columns, codes, scales, beside.get(BIASES))
+        encoding = InFormat(row, columns, codes, scales, beside.get(BIASES), maker=_MAKER)
     else:
-        many = third.tensor.shape == tuple(rows[:1]) and len(rows) == 2
-        scale = TensorScale(third, "amax", rows[-1] if many else 0)
-        encoding = InFormat(FORMATS["nvfp4-3t"], columns, codes, scales, tensor_scale=scale)
+        scale = tensor_scale_of(third, "amax", rows)
+        encoding = InFormat(FORMATS["nvfp4-3t"], columns, codes, scales, tensor_scale=scale, maker=_MAKER)
     kept = scales.tensor.dtype if row.affine else "BF16"
     return PackedSource(encoding, (*rows, columns), kept)
 
