@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import FORMATS, Format
+from kernels import FORMATS, STORED_FORMATS, Format
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from studio.core.architectures import base_name, renamed
 from studio.core.architectures.family import pattern
@@ -29,7 +29,7 @@ class Mlx:
 
     name = "mlx"
     title = "MLX"
-    formats = tuple(FORMATS)
+    formats = tuple(STORED_FORMATS)
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")

@@ -92,9 +92,10 @@ class Layout(Protocol):
 def nearest_stored(wanted: float, g: float, multiplier: Callable[[np.float32], np.float32]) -> np.float32:
     """Of the numbers nearest to `wanted` the first that readers turn into g to the bit, or else the nearest; finite."""
     near = np.float32(min(wanted, float(np.finfo(np.float32).max)))
-    others = (np.nextafter(near, np.float32(side)) for side in (0, np.inf))
-    exact = (one for one in (near, *others) if 0 < one < np.inf and multiplier(one) == np.float32(g))
-    return next(exact, near)
+    with np.errstate(all="ignore"):  # neighbours of the largest and the smallest numbers are none
+        others = [np.nextafter(near, np.float32(side)) for side in (0, np.inf)]
+        exact = [one for one in (near, *others) if 0 < one < np.inf and multiplier(one) == np.float32(g)]
+    return exact[0] if exact else near
 
 
 def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
