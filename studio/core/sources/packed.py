@@ -100,7 +100,7 @@ class PackedSource:
         first, step = self._place(matrix)
         low = first + start * step
         rows = self.encoding.decode(low, low + (stop - start - 1) * step + 1)
-        return rows[::step] if step > 1 else rows
+        return np.ascontiguousarray(rows[::step])
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -157,5 +157,6 @@ def _same_slice(places: NDArray[np.int64], width: int) -> list[tuple[int, NDArra
 
 
 def _every(found: Quantized, step: int) -> Quantized:
-    biases = None if found.biases is None else found.biases[::step]
-    return Quantized(found.format, found.codes[::step], found.scales[::step], biases, found.tensor_scale)
+    codes, scales = (np.ascontiguousarray(part[::step]) for part in (found.codes, found.scales))
+    biases = None if found.biases is None else np.ascontiguousarray(found.biases[::step])
+    return Quantized(found.format, codes, scales, biases, found.tensor_scale)

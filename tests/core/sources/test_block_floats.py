@@ -402,7 +402,9 @@ def test_any_rows_are_those_of_the_whole(tmp_path: Path, data: st.DataObject) ->
     for layer, matrix, whole in _sources(tmp_path / "m"):
         start = data.draw(st.integers(0, matrix.rows - 1))
         stop = data.draw(st.integers(start + 1, matrix.rows))
-        np.testing.assert_array_equal(layer.source.rows(matrix, start, stop), whole[start:stop])
+        found = layer.source.rows(matrix, start, stop)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, whole[start:stop])
 
 
 SIZES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8, 16, 32, 64]), max_size=4).map(tuple)
