@@ -94,9 +94,9 @@ def _show_as_exported(found: Found, exported: core.Exported) -> None:
     found.exported, found.asked = exported, None
     found.work = Work((PlanState(plan, NO_RULES, Edits(names, codes, methods)),))
     results = {result.name: result for result in exported.results}
-    for choice in exported.choices:
+    for index, choice in enumerate(exported.choices):
         if choice.recipe:
-            found.results.add(choice, (), results[choice.layer.name])
+            found.results.add(choice, found.groups.peers(index, exported.choices), results[choice.layer.name])
 
 
 def _recall(found: Found, shelf: Shelf | None, held: Entry | None, statistics: Path | None) -> Iterator[None]:
