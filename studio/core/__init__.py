@@ -54,7 +54,7 @@ from studio.core.names import printable
 from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
-from studio.core.planning.conversion import Loss, Transcoding
+from studio.core.planning.conversion import Loss, Transcoding, requantized
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
@@ -236,6 +236,7 @@ __all__ = [
     "refuse",
     "report_head",
     "report_json",
+    "requantized",
     "resolve",
     "resources",
     "result_of",

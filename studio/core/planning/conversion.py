@@ -75,5 +75,18 @@ def _how(choice: Choice) -> str:
     return "codes kept" if choice.recipe.format == choice.layer.source.format else "cast exactly"
 
 
+def requantized(choices: Sequence[Choice]) -> list[str]:
+    """A sentence per kind of codes that are to be chosen anew, though they could be handed on as they are stored."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for choice in choices:
+        if choice.recipe and not choice.taken_over and choice.layer.source.format:
+            found[choice.layer.source.meaning].append(choice.layer.name)
+    return [
+        f"quantized already, as {meaning}: {counted(len(names), 'layer')} like {printable(names[0])}; errors are those "
+        "against what is stored, and convert keeps the codes"
+        for meaning, names in found.items()
+    ]
+
+
 def _told(names: Sequence[str], reason: str) -> str:
     return f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {reason}"
