@@ -1,6 +1,6 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
-from kernels import FORMATS, METHODS, __version__
+from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, method_of
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -104,6 +104,8 @@ __all__ = [
     "ROLES",
     "RUNTIMES",
     "STOPPED",
+    "STORED",
+    "STORED_FORMATS",
     "TARGETS",
     "ZONES",
     "ZONE_STARTS",
@@ -218,6 +220,7 @@ __all__ = [
     "load_plan",
     "load_quality",
     "measure",
+    "method_of",
     "methods_used",
     "no_tiers",
     "noisy",

@@ -77,6 +77,7 @@ def test_plain_needs_float32_where_a_tensor_scale_is_no_power_of_two(
     wanted = decoded(packed)
     for name, weights in decoded(plain).items():
         np.testing.assert_array_equal(weights, wanted[name])
+    assert studio("quantize", plain, tmp_path / "again", "--method", "max").code == 0
     lossy = studio("convert", packed, tmp_path / "lossy", "--layout", "plain", "--allow-lossy")
     assert lossy.code == 0
     assert "relative error" in lossy.out
