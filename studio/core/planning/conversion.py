@@ -55,7 +55,7 @@ class Transcoding:
         ]
         lost = [f"{printable(loss.layer)}: {loss}" for loss in self.losses[:3]]
         scales = (
-            f"{counted(self.rounded_scales, 'tensor scale')} of them read one unit in the last place of float32 off"
+            f"{counted(self.rounded_scales, 'tensor scale')} read one unit in the last place of float32 off"
         )
         return [f"layers: {counts}", *why, *lost, *([scales] if self.rounded_scales else [])]
 
