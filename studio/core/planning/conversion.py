@@ -54,9 +54,7 @@ class Transcoding:
             f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {r}" for r, names in reasons.items()
         ]
         lost = [f"{printable(loss.layer)}: {loss}" for loss in self.losses[:3]]
-        scales = (
-            f"{counted(self.rounded_scales, 'tensor scale')} read one unit in the last place of float32 off"
-        )
+        scales = f"{counted(self.rounded_scales, 'tensor scale')} read one unit in the last place of float32 off"
         return [f"layers: {counts}", *why, *lost, *([scales] if self.rounded_scales else [])]
 
     def check(self) -> None:
