@@ -3,7 +3,7 @@
 from kernels.context import Context, Factor, importance_of, moments_of
 from kernels.feedback import factor_of
 from kernels.fidelity import Census, Fidelity
-from kernels.formats import FORMATS, Format, Recipe, recipe
+from kernels.formats import FORMATS, STORED_FORMATS, Format, Recipe, recipe
 from kernels.methods import METHODS, STORED, Method, available
 from kernels.quantized import Quantized
 
@@ -13,6 +13,7 @@ __all__ = [
     "FORMATS",
     "METHODS",
     "STORED",
+    "STORED_FORMATS",
     "Census",
     "Context",
     "Factor",

@@ -53,6 +53,12 @@ class Format:
             return f"its width {shape[-1]} is not a multiple of the block of {self.block}"
         return None
 
+    def unfit(self, shape: Sequence[int]) -> str | None:
+        """Why a weight of `shape` can not be encoded in this format; None when it can."""
+        if self.name not in FORMATS:
+            return f"{self.name} is read and handed on only"
+        return self.misfit(shape)
+
     def nbytes(self, shape: Sequence[int], scale_itemsize: int = 2) -> int:
         """Exact packed size in bytes of a weight of `shape`, with one tensor scale per matrix.
 
@@ -84,6 +90,16 @@ FORMATS: dict[str, Format] = {
         Format("int8-g128", "INT8 affine, groups of 128", 8, 128, "uint", "weight"),
     )
 }
+"""The formats that a weight can be quantized to."""
+
+_INTEGERS = (
+    Format(f"int{bits}-g{block}", f"INT{bits} affine, groups of {block}", bits, block, "uint", "weight")
+    for bits in (2, 3, 4, 5, 6, 8)
+    for block in (32, 64, 128)
+)
+
+STORED_FORMATS: dict[str, Format] = {**FORMATS, **{row.name: row for row in _INTEGERS if row.name not in FORMATS}}
+"""All formats that are read and handed on: those, and the other integers that MLX has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +129,12 @@ class Recipe:
 def recipe(name: str, exponent: ExponentRule = "ceil", method: str = "max") -> Recipe:
     """The recipe of the format called `name`, whose method is what `method` comes to in that format.
 
+    Weights can be encoded in those of FORMATS, the others of STORED_FORMATS say what is handed on as it is.
     Raises ValueError for an unknown format or method.
     """
-    if name not in FORMATS:
+    if name not in STORED_FORMATS:
         raise ValueError(f"[recipe] unknown format {name!r}, choose one of {', '.join(FORMATS)}")
-    row = FORMATS[name]
+    row = STORED_FORMATS[name]
     if row.tensor_scale:
         return Recipe(row, min_scale=0x08, zero_scale=0x38, method=settled(method, row.scale, row.bits))
     return Recipe(row, exponent=exponent, method=settled(method, row.scale, row.bits))

@@ -16,6 +16,7 @@ from kernels.context import BLOCK, Context, Factor
 from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
 from kernels.formats import TENSOR_SCALE_DIVISOR, Format, Recipe
 from kernels.quantized import Quantized
+from kernels.streams import unpack_stream
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -165,7 +166,7 @@ def _encode_affine(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Float32, Flo
 def decode(quantized: Quantized) -> Float32:
     """Float32 weights [..., K]: code x (block scale x tensor scale), or code x scale + bias."""
     row = quantized.format
-    codes = unpack(quantized.codes) if row.bits == 4 else quantized.codes
+    codes = unpack_stream(quantized.codes, row.bits, quantized.shape[-1])
     blocks = codes.reshape(*codes.shape[:-1], -1, row.block)
     if row.affine:
         assert quantized.biases is not None
@@ -220,7 +221,7 @@ def check(weight: Weight, row: Format) -> None:
     """Raise TypeError or ValueError when `weight` can not be encoded in the format `row`."""
     if weight.dtype not in (np.float32, np.float16, ml_dtypes.bfloat16):
         raise TypeError(f"[encode] weight must be float32, float16 or bfloat16, got {weight.dtype}")
-    if reason := row.misfit(weight.shape):
+    if reason := row.unfit(weight.shape):
         raise ValueError(f"[encode] {reason}")
 
 

@@ -27,12 +27,16 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     inspect = command("inspect", "list what a checkpoint holds; reads headers only")
-    inspect.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder or a .safetensors file")
+    inspect.add_argument(
+        "source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
+    )
     plan = command("plan", "show what a plan does to every layer; reads headers only")
     measure = command("measure", "quantize in memory and report the error of every layer")
     quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
     for sub in (plan, measure, quantize):
-        sub.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder or a .safetensors file")
+        sub.add_argument(
+            "source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
+        )
     quantize.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
     for sub in (plan, measure, quantize):
         _add_plan_options(sub)
@@ -46,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
     _add_export_options(quantize)
     convert = command("convert", "store a checkpoint in another layout without losing a bit, quantized or not")
     _add_conversion_options(convert)
+    gguf = command("gguf", "quantize a checkpoint into one GGUF file for llama.cpp, read back before it appears")
+    gguf.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file")
+    gguf.add_argument("target", type=Path, metavar="FILE", help="the .gguf file to write")
+    _add_plan_options(gguf)
+    _add_machine_options(gguf)
+    _add_result_options(gguf)
+    gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
     verify = command("verify", "check every byte and every weight of an export")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")

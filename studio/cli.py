@@ -251,6 +251,23 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _gguf(options: argparse.Namespace, console: Console) -> int:
+    quality = _check_report(options)
+    with _guided(options.source, options, console) as model:
+        model.check_plain()
+        plan = plan_of(options)
+        choices = core.resolve(plan, model)
+        with _start(options, console, model) as started:
+            if options.skip_nonfinite:
+                choices = core.keep_nonfinite(started, choices)
+            job = core.prepare_gguf(model, choices, options.target, overwrite=options.overwrite)
+            show_changes(job.changes, console)
+            outcome = _follow(core.write_gguf(started, job), console)
+        code = _finish(options, console, model, plan, outcome, quality)
+        console.say(f"\nWrote {options.target} and read it back")
+        return code
+
+
 def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
     """What lifting finds for an export that can be written without it."""
     (ended,) = _shown(core.lift(started, job.model, job.choices), console)
@@ -488,6 +505,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "measure": _measure,
     "quantize": _quantize,
     "convert": _convert,
+    "gguf": _gguf,
     "verify": _verify,
     "doctor": _doctor,
     "calibrate": _calibrate,

@@ -161,6 +161,7 @@ class CpuBackend:
 
 def _coded(quantized: Quantized) -> Iterator[tuple[library.DecodeTask, int]]:
     """For each matrix of a stack what tells its codes, and the number of its first weight; valid until the next."""
+    quantized = quantized.in_nibbles_or_bytes()
     parts = [np.ascontiguousarray(part) for part in (quantized.codes, quantized.scales)]
     biases = None if quantized.biases is None else np.ascontiguousarray(quantized.biases)
     factors = np.ones(1, np.float32) if quantized.tensor_scale is None else quantized.tensor_scale.reshape(-1)
@@ -215,7 +216,7 @@ def _dtype(weight: Weight, op: str) -> int:
 
 def _slab(weight: Weight, row: Format) -> tuple[int, int]:
     """Rows and width of a weight that can be encoded in the format `row`; ValueError when it can not."""
-    if reason := row.misfit(weight.shape):
+    if reason := row.unfit(weight.shape):
         raise ValueError(f"[encode] {reason}")
     if weight.ndim != 2 or not weight.flags.c_contiguous:
         raise ValueError(f"[encode] weight must be a contiguous matrix, got shape {weight.shape}")

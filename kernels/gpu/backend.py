@@ -126,6 +126,7 @@ class GpuBackend:
         from kernels.gpu import coding
         from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
 
+        quantized = quantized.in_nibbles_or_bytes()
         row, out = quantized.format, mlx_dtype(dtype)
         g = _multiplier(row, 1.0 if quantized.tensor_scale is None else float(quantized.tensor_scale))
         self.prove()

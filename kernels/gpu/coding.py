@@ -38,7 +38,7 @@ def check_weight(op: str, weight: mx.array, row: Format) -> None:
         raise TypeError(f"[{op}] weight must be float32, float16 or bfloat16, got {weight.dtype}")
     if weight.ndim != 2:
         raise ValueError(f"[{op}] weight must have 2 dimensions, got {weight.ndim}")
-    if reason := row.misfit(weight.shape):
+    if reason := row.unfit(weight.shape):
         raise ValueError(f"[{op}] {reason}")
 
 

@@ -36,6 +36,7 @@ from studio.core.events import (
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
+from studio.core.exporting.gguf import GgufExport, prepare_gguf, write_gguf
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
@@ -133,6 +134,7 @@ __all__ = [
     "Finished",
     "FormatDetail",
     "Generation",
+    "GgufExport",
     "Layer",
     "LayerDetail",
     "LayerDone",
@@ -233,6 +235,7 @@ __all__ = [
     "prepare",
     "prepare_conversion",
     "prepare_estimates",
+    "prepare_gguf",
     "preset",
     "preset_names",
     "printable",
@@ -259,6 +262,7 @@ __all__ = [
     "with_quality",
     "with_statistics",
     "would_gain",
+    "write_gguf",
     "write_quality",
     "write_reports",
     "wrong_name",

@@ -2,11 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -254,12 +254,25 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Document:
+    """A file that goes along with an export and lies nowhere: its content is made when it is first asked for."""
+
+    name: str
+    make: Callable[[], bytes]
+
+    @cached_property
+    def content(self) -> bytes:
+        """Its bytes. Raises CheckpointError when the source does not tell what must be in it."""
+        return self.make()
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """A checkpoint, opened: its layers in file order, its configuration, and what was odd about it.
 
-    `side_files` are copied to an export as they are, under `side_names`. `quantized_by` names the method when it is
-    quantized already. `family` is the row of the table of architectures that it was read by; `known` is False when that
-    is a guess. Close it, or use it as a context manager.
+    `side_files` are copied to an export as they are, and `documents` written beside them. `quantized_by` names the
+    method when it is quantized already. `family` is the row of the table of architectures that it was read by; `known`
+    is False when that is a guess. `container` is that of its files. Close it, or use it as a context manager.
     """
 
     path: Path
@@ -271,6 +284,8 @@ class Model:
     quantized_by: str = ""
     family: Family = GENERIC
     known: bool = False
+    documents: tuple[Document, ...] = ()
+    container: Literal["safetensors", "gguf"] = "safetensors"
 
     @cached_property
     def by_name(self) -> dict[str, Layer]:
@@ -299,8 +314,9 @@ class Model:
 
     @property
     def side_names(self) -> tuple[str, ...]:
-        """The names of `side_files` in an export, "/" between folder and file."""
-        return tuple(path.relative_to(self.folder).as_posix() for path in self.side_files)
+        """The names of `side_files`, then of `documents`, in an export, "/" between folder and file."""
+        copied = (path.relative_to(self.folder).as_posix() for path in self.side_files)
+        return (*copied, *(document.name for document in self.documents))
 
     @property
     def architecture(self) -> str:

@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the window."""
     parser = argparse.ArgumentParser(prog="nvfp4-studio", description="Open the window.")
-    parser.add_argument("paths", type=Path, nargs="*", help="a checkpoint folder or a .safetensors file")
+    parser.add_argument("paths", type=Path, nargs="*", help="a checkpoint folder, a .safetensors or a .gguf file")
     parser.add_argument("--new", action="store_true", help="another window, even when one is open")
     parser.add_argument("--smoke", action="store_true", help="open, quantize and export the demo unseen, and quit")
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="with --smoke: save a picture of the window")

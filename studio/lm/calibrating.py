@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from studio.core.errors import StudioError
+from studio.core.errors import CheckpointError, StudioError
 from studio.core.model import Model
 from studio.core.opening.checkpoint import open_model
 from studio.core.statistics.digest import model_digest
@@ -36,6 +36,7 @@ def calibrate(options: argparse.Namespace, channel: Channel) -> None:
     began = time.monotonic()
     with open_model(options.source) as model:
         model.check_plain()
+        _check_folder(model)
         text = windows(read_text(options.text), model.folder, options.windows, options.length, options.seed)
         for warning in text.warnings:
             channel.warn(warning)
@@ -67,6 +68,13 @@ def calibrate(options: argparse.Namespace, channel: Channel) -> None:
             )
         finally:
             kept.close()
+
+
+def _check_folder(model: Model) -> None:
+    """Raise CheckpointError for files that are no folder which a runtime loads."""
+    if model.container == "gguf":
+        hint = "gather them on the original, or export this one in plain weights; the file goes with both"
+        raise CheckpointError("no runtime runs GGUF files here", file=model.path, hint=hint)
 
 
 def _gather(running: Running, model: Model, text: Windows, given: Portions, kept: Kept, channel: Channel) -> int:

@@ -115,4 +115,4 @@ def test_a_manifest_that_is_not_true_is_told_and_the_tensors_are_shown_as_they_a
         assert any("not as its manifest says" in warning for warning in model.warnings)
         packed = [layer for layer in model.layers if layer.source.format]
         assert packed
-        assert all(layer.source.meaning == "NVFP4, three tiers, tensor scale as multiplier" for layer in packed)
+        assert all(layer.source.meaning == "NVFP4, three tiers, ModelOpt" for layer in packed)

@@ -72,7 +72,7 @@ def test_a_pickle_is_never_read(tmp_path: Path, refused: Refused) -> None:
     pickle = b"cos\nsystem\n(S'touch " + str(trap).encode() + b"'\ntR."
     (folder / "pytorch_model.bin").write_bytes(pickle)
     refused(folder, "pytorch_model.bin", "could run code")
-    refused(folder / "pytorch_model.bin", "neither a folder nor a .safetensors file")
+    refused(folder / "pytorch_model.bin", "neither a folder nor a .safetensors or GGUF file")
     assert not trap.exists()
 
 

@@ -93,7 +93,7 @@ def test_a_blob_is_opened_as_the_file_that_links_to_it(tmp_path: Path, refused: 
     (snapshot / "config.json").symlink_to("../../blobs/" + "1" * 40)
     with open_model(root / "blobs" / ("0" * 64)) as model:
         assert (model.name, model.config["model_type"]) == ("tiny", "llama")
-    refused(root / "blobs" / ("1" * 40), "neither a folder nor a .safetensors file")
+    refused(root / "blobs" / ("1" * 40), "neither a folder nor a .safetensors or GGUF file")
 
 
 def test_a_blob_without_a_link_is_opened_alone(tmp_path: Path) -> None:

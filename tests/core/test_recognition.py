@@ -103,10 +103,10 @@ PACKED = {
     "E5M2 without scales": ({"a.weight": gaussian(8, 32, dtype=ml_dtypes.float8_e5m2)}, "a.weight is F8_E5M2"),
     "gpt-oss": (
         {
-            f"{EXPERTS}.down_proj_blocks": ones(2, 64, 1, 16, dtype=np.uint8),
+            f"{EXPERTS}.down_proj_blocks": ones(2, 64, 1, 8, dtype=np.uint8),
             f"{EXPERTS}.down_proj_scales": ones(2, 64, 1, dtype=np.uint8),
         },
-        "MXFP4",
+        "down_proj_blocks: gpt-oss: blocks [2, 64, 1, 8] with U8 [2, 64, 1]",
     ),
     "int8": ({"a.weight": ones(8, 32, dtype=np.int8), "a.weight_scale": ones(8, 1)}, "a.weight is I8"),
     "int8 as wide as FP4": (
@@ -122,7 +122,7 @@ PACKED = {
         {f"{EXPERTS}.down_proj": ones(2, 8, 32, dtype=np.int8), f"{EXPERTS}.down_proj_scale": ones(2, 8, 1)},
         "down_proj is I8",
     ),
-    "packed U8": ({"a.weight": ones(8, 16, dtype=np.uint8), "a.weight_scale": ones(8, 1, dtype=np.uint8)}, "is U8"),
+    "packed U8": ({"a.weight": ones(8, 16, dtype=np.uint8), "a.weight_scale": ones(8, 3, dtype=np.uint8)}, "is U8"),
     "packed I32": ({"a.weight": ones(8, 4, dtype=np.int32), "a.weight_scale": ones(1, 4, dtype=BF16)}, "is I32"),
     "integers without scales": ({"a.weight": ones(8, 16, dtype=np.int8)}, "a.weight is I8"),
     "lost exponents": ({"a.exponents": ones(8, dtype=np.uint8).view(E8M0)}, "a.exponents is F8_E8M0"),
@@ -139,7 +139,7 @@ PACKED = {
             "a.weight_scale": ones(8, 3, dtype=FP8),
             "a.weight_scale_2": ones(),
         },
-        "a.weight: NVFP4 codes [8, 16] with scales [8, 3], which should be [8, 2]",
+        "a.weight: ModelOpt NVFP4: codes of U8 [8, 16] with scales of F8_E4M3 [8, 3]: no format of blocks",
     ),
     "MLX without a config": ({"a.weight": ones(8, 8, dtype=np.uint32), "a.scales": ones(8, 2, dtype=BF16)}, "MLX"),
 }

@@ -12,6 +12,7 @@ from tests.runtimes.worker import Worker, missing
 
 MLX = {"mlx": "", "mlx-lm": ""}
 TRANSFORMERS = {"torch": "", "transformers": "", "compressed-tensors": ""}
+GGUF = {"torch": "", "transformers": "", "gguf": ""}
 
 Exporter = Callable[..., Path]
 
@@ -72,6 +73,19 @@ def mlx_lm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 def transformers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """transformers with compressed-tensors in a process of its own."""
     yield from _worker("tests.runtimes.run_transformers", TRANSFORMERS, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def gguf_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """transformers with the package gguf in a process of its own."""
+    yield from _worker("tests.runtimes.run_gguf", GGUF, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def accelerate() -> None:
+    """What transformers needs to load a GGUF file itself."""
+    if reason := missing({"accelerate": ""}):
+        pytest.skip(f"{reason}; the extra `runtimes` brings it")
 
 
 def _worker(module: str, packages: dict[str, str], paths: pytest.TempPathFactory) -> Iterator[Worker]:

@@ -52,7 +52,7 @@ def checkpoint_name(path: Path) -> str:
     places = zip(there.parents, there.parts[::-1], strict=False)
     found = (_REPOSITORY.fullmatch(home.name) for home, inside in places if inside in ("snapshots", "blobs"))
     name = next((match["name"] for match in found if match), "")
-    return name or there.name.removesuffix(".safetensors")
+    return name or there.name.removesuffix(".safetensors").removesuffix(".gguf")
 
 
 def in_snapshot(path: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import FORMATS, Format
+from kernels import STORED_FORMATS, Format
 from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Header
@@ -182,7 +182,7 @@ def check_parts(check: Check, header: Header, path: Path) -> None:
 
 def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
     """The parts are those of the format, as large as the matrix needs, of dtypes that can be read."""
-    row = FORMATS.get(matrix.format)
+    row = STORED_FORMATS.get(matrix.format)
     if row is None or row.misfit((matrix.rows, matrix.columns)):
         raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
     found = {part.content for part in matrix.parts}

@@ -4,6 +4,7 @@ Quantized layers become float32, which holds every decoded weight exactly; kept 
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -247,6 +248,17 @@ def _copy(sink: PlainWriter, name: str, stored: Stored) -> None:
     target = sink.tensor(name)
     for offset, count in chunks(stored.tensor.nbytes, _CHUNK):
         stored.file.read_into(target[offset : offset + count].data, stored.tensor.start + offset)
+
+
+def write_beside(folder: Path, model: Model) -> None:
+    """Write config and tokenizer of a model to `folder`, as an export has them."""
+    _write_config(folder, model)
+    with writing(folder):
+        for name, path in zip(model.side_names, model.side_files, strict=False):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+        for document in model.documents:
+            (folder / document.name).write_bytes(document.content)
 
 
 def _write_config(folder: Path, model: Model) -> None:

@@ -35,9 +35,11 @@ def write_documents(job: Export, staging: Staging, results: Sequence[LayerResult
         staging.write_file(name, hashed())
         digests[name] = digest.hexdigest()
 
-    for name, path in zip(job.model.side_names, job.model.side_files, strict=True):
+    for name, path in zip(job.model.side_names, job.model.side_files, strict=False):
         with SourceFile(path) as file:
             write(name, (file.read(*piece) for piece in chunks(file.size)))
+    for document in job.model.documents:
+        write(document.name, [document.content])
     if len(job.shards) > 1:
         write(INDEX, _index(job))
     write(CARD, [_card(job, results)])

@@ -68,6 +68,7 @@ class Export:
     def nbytes(self) -> int:
         """Bytes that the export will hold, manifest and digests left out."""
         beside = sum(len(content) for content in self.documents.values())
+        beside += sum(len(document.content) for document in self.model.documents)
         side_files = sum(path.stat().st_size for path in self.model.side_files)
         return sum(shard.nbytes for shard in self.shards) + beside + side_files
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, Quantized
+from kernels import STORED_FORMATS, Quantized
 from studio.core.containers.dtypes import ARRAY_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Header, Tensor
@@ -36,7 +36,7 @@ def read_quantized(
     file: SourceFile, header: Header, layout: Layout, matrix: StoredMatrix, start: int, stop: int
 ) -> Quantized:
     """Rows `start` .. `stop` of a stored matrix; raises CheckpointError for scales that are no numbers."""
-    row = FORMATS[matrix.format]
+    row = STORED_FORMATS[matrix.format]
     parts = {part.content: part for part in matrix.parts}
 
     def rows_of(part: Placement, columns: int) -> NDArray[Any]:
@@ -62,7 +62,7 @@ def _read(file: SourceFile, tensor: Tensor, offset: int, count: int) -> NDArray[
 
 
 def _check_scales(file: SourceFile, matrix: StoredMatrix, scales: NDArray[Any], biases: NDArray[Any] | None) -> None:
-    row = FORMATS[matrix.format]
+    row = STORED_FORMATS[matrix.format]
     if row.affine:
         bad = sum(int((~np.isfinite(part.astype(np.float32))).sum()) for part in (scales, biases) if part is not None)
     else:

@@ -52,7 +52,7 @@ def transcode(engine: Engine, model: Model, layout: Layout, reader: str = "", dt
     choices = run.fit((yield from run.casts(choices)))
     choices = tuple(run.kept_in(choice) for choice in choices)
     losses = yield from run.losses(choices)
-    yield Transcoded(Transcoding(choices, losses, run.reader))
+    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices)))
 
 
 def _reader_of_most(engine: Engine, model: Model, layout: Layout) -> str:
@@ -179,6 +179,11 @@ class _Transcoding:
         if choice.recipe or not self.dtype or not layer.widened or isinstance(layer.source, Plain):
             return choice
         return replace(choice, layer=replace(layer, kept_as=self.dtype))
+
+    def rounded_scales(self, choices: Sequence[Choice]) -> int:
+        """How many tensor scales the convention of the layout has no number for that reads as g to the bit."""
+        scales = (g for choice in choices for g in choice.multipliers)
+        return sum(bool(self.layout.multiplier(self.layout.store_scale(g)) != np.float32(g)) for g in scales)
 
     def losses(self, choices: Sequence[Choice]) -> Generator[Event, None, tuple[Loss, ...]]:
         """What decoded layers lose in the dtype that they are kept in."""

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from kernels import Quantized
 from kernels.fidelity import relative_error
-from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale, unpack
+from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale
+from kernels.streams import unpack_stream
 from studio.core.errors import PlanError
 from studio.core.insight.inspection import Steps, all_of, looked_at, matrix_census
 from studio.core.names import printable
@@ -106,7 +107,7 @@ def _block_detail(
     name: str, method: str, place: tuple[int, int, int], weight: NDArray[np.float32], quantized: Quantized, g: float
 ) -> BlockDetail:
     row = quantized.format
-    codes = (unpack(quantized.codes) if row.bits == 4 else quantized.codes)[0]
+    codes = unpack_stream(quantized.codes, row.bits, len(weight[0]))[0]
     scale = float(_scale_values(quantized)[0, 0])
     bias = None if quantized.biases is None else float(quantized.biases[0, 0])
     return BlockDetail(

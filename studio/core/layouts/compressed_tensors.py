@@ -10,7 +10,7 @@ from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, with_format
-from studio.core.layouts.placement import Content, Placement, raw, rows, unsupported
+from studio.core.layouts.placement import Content, Placement, nearest_stored, raw, rows, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_patterns, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
@@ -79,14 +79,8 @@ class CompressedTensors:
         return rows(layer) if single else raw(layer)
 
     def store_scale(self, g: float) -> np.float32:
-        """See `Layout.store_scale`; kept below infinity for the smallest g.
-
-        Of the divisors nearest to 1 / g the first whose reciprocal is g to the bit, where there is one.
-        """
-        near = np.float32(min(1.0 / g, float(np.finfo(np.float32).max)))
-        others = (np.nextafter(near, np.float32(side)) for side in (0, np.inf))
-        exact = (one for one in (near, *others) if np.isfinite(one) and self.multiplier(one) == np.float32(g))
-        return next(exact, near)
+        """See `Layout.store_scale`."""
+        return nearest_stored(1.0 / g, g, self.multiplier)
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from kernels import FORMATS, Format
+from kernels import FORMATS, STORED_FORMATS, Format
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from studio.core.architectures import base_name, renamed
 from studio.core.architectures.family import pattern
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
-from studio.core.layouts.placement import Content, Placement
+from studio.core.layouts.placement import Content, Placement, nearest_stored
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
@@ -29,7 +29,7 @@ class Mlx:
 
     name = "mlx"
     title = "MLX"
-    formats = tuple(FORMATS)
+    formats = tuple(STORED_FORMATS)
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
@@ -113,7 +113,7 @@ class Mlx:
 
     def store_scale(self, g: float) -> np.float32:
         """See `Layout.store_scale`."""
-        return np.float32(min(g * TENSOR_SCALE_DIVISOR, float(np.finfo(np.float32).max)))
+        return nearest_stored(g * TENSOR_SCALE_DIVISOR, g, self.multiplier)
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""

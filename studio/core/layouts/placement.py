@@ -1,7 +1,7 @@
 """Placement: where the parts of a matrix go; the words that all layouts share."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -87,6 +87,15 @@ class Layout(Protocol):
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """File name -> content of config.json and other files that describe the export."""
         ...
+
+
+def nearest_stored(wanted: float, g: float, multiplier: Callable[[np.float32], np.float32]) -> np.float32:
+    """Of the numbers nearest to `wanted` the first that readers turn into g to the bit, or else the nearest; finite."""
+    near = np.float32(min(wanted, float(np.finfo(np.float32).max)))
+    with np.errstate(all="ignore"):  # neighbours of the largest and the smallest numbers are none
+        others = [np.nextafter(near, np.float32(side)) for side in (0, np.inf)]
+        exact = [one for one in (near, *others) if 0 < one < np.inf and multiplier(one) == np.float32(g)]
+    return exact[0] if exact else near
 
 
 def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:

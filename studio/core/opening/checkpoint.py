@@ -14,7 +14,10 @@ from studio.core.errors import CheckpointError
 from studio.core.layouts.detect import leftovers, quantization_method
 from studio.core.model import Layer, Model, Stored
 from studio.core.names import printable
+from studio.core.opening.configs import LARGEST_CONFIG, read_config
 from studio.core.opening.exports import Divide, exported_layers, is_export
+from studio.core.opening.gguf import opened_gguf
+from studio.core.opening.gguf_files import holds_gguf_only, is_gguf, open_gguf, open_gguf_folder
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import divided, stored_input_first
 from studio.core.opening.norms import with_norms
@@ -23,11 +26,9 @@ from studio.core.opening.source_shards import open_file, open_folder
 from studio.core.sources.declared import BESIDE, Section, sections
 from studio.core.sources.recognition import recognize
 
-LARGEST_CONFIG = 16 << 20
-
 
 def open_model(path: str | os.PathLike[str]) -> Model:
-    """Open a Hugging Face folder, a repository in a cache or one safetensors file, reading headers only.
+    """Open a Hugging Face folder, a repository in a cache, one safetensors file or a GGUF model, reading headers only.
 
     Raises CheckpointError for anything missing, malformed or unsafe, before a single weight is read.
     """
@@ -43,14 +44,18 @@ def _open(path: Path) -> Model:
         raise CheckpointError("there is no such file or folder", file=path, hint="check the spelling of the path")
     place = in_snapshot(path)
     warnings: list[str] = []
+    if place.is_dir() and holds_gguf_only(place):
+        return opened_gguf(place, open_gguf_folder(place, warnings), warnings)
+    if place.is_file() and place.suffix != ".safetensors" and is_gguf(place):
+        return opened_gguf(place, open_gguf(place), warnings)
     if place.is_dir():
         folder, opened = place, open_folder(place, warnings)
     elif place.suffix == ".safetensors" or is_blob(place.absolute()):
         folder, opened = place.parent, open_file(place, warnings)
     else:
-        what = "neither a folder nor a .safetensors file"
+        what = "neither a folder nor a .safetensors or GGUF file"
         raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
-    config = _config(folder)
+    config = read_config(folder)
     family, known = family_of(config), is_known(config)
     stored, declared = opened.stored, _declared(folder, config, warnings)
     found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
@@ -77,14 +82,6 @@ def _exported(
     except CheckpointError as error:
         warnings.append(f"it is shown as it is stored, not as its manifest says: {error}")
         return "", ()
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not os.path.lexists(path):
-        return {}
-    check_link(path, folder)
-    return read_object(path, LARGEST_CONFIG, constants=True)
 
 
 def _declared(folder: Path, config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:

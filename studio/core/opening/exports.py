@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, METHODS, Format, Quantized, recipe
+from kernels import METHODS, STORED_FORMATS, Format, Quantized, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -174,7 +174,7 @@ def _layers(
     codes = next(part.name for part in entry.matrices[0].parts if part.content == "codes")
     named = {matrix.name: matrix for matrix in entry.matrices}
     kept_dtype = result.dtype if result.dtype in WEIGHT_DTYPES else "BF16"
-    row, nbytes = FORMATS[result.format], result.nbytes_out
+    row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
     own = _matrices(entry, divide)
     multipliers = dict(zip(named, result.tensor_scales, strict=False))
     stored_codes = stored[codes]

@@ -201,7 +201,7 @@ def _nothing_here(folder: Path) -> CheckpointError:
     if inside := repositories(folder) or _folders_with_weights(folder):
         what = "missing: holds no .safetensors file, but folders that do"
         return CheckpointError(what, file=folder, hint=f"give the path of one of them: {some_of(inside, 5)}")
-    other = next((name for name in names if name.endswith((".bin", ".pt", ".pth", ".gguf"))), None)
+    other = next((name for name in names if name.endswith((".bin", ".pt", ".pth"))), None)
     if other:
         what = f"holds no safetensors file; {printable(other)} is not read, since loading it could run code"
         return CheckpointError(what, file=folder, hint="convert it to safetensors first")

@@ -26,11 +26,15 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Transcoding:
-    """What a conversion does with every layer, and what it would lose; `reader` is the runtime that it is for."""
+    """What a conversion does with every layer, and what it would lose; `reader` is the runtime that it is for.
+
+    rounded_scales: tensor scales g that readers of the layout compute one unit in the last place of float32 off.
+    """
 
     choices: tuple[Choice, ...]
     losses: tuple[Loss, ...] = ()
     reader: str = ""
+    rounded_scales: int = 0
 
     def counts(self) -> dict[str, int]:
         """How many layers keep their codes, are cast, are decoded, and are copied as they are."""
@@ -50,7 +54,10 @@ class Transcoding:
             f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {r}" for r, names in reasons.items()
         ]
         lost = [f"{printable(loss.layer)}: {loss}" for loss in self.losses[:3]]
-        return [f"layers: {counts}", *why, *lost]
+        scales = (
+            f"{counted(self.rounded_scales, 'tensor scale')} of them read one unit in the last place of float32 off"
+        )
+        return [f"layers: {counts}", *why, *lost, *([scales] if self.rounded_scales else [])]
 
     def check(self) -> None:
         """Raise PlanError when it loses anything."""

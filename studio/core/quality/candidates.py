@@ -11,7 +11,14 @@ from typing import Any
 from studio.core.architectures.config import number
 from studio.core.errors import CheckpointError, MemoryLimitError, PlanError
 from studio.core.events import Event, LayerDone, Progress, Warned
-from studio.core.exporting.decoded import matched, planned_nbytes, write_alone, write_exported, write_planned
+from studio.core.exporting.decoded import (
+    matched,
+    planned_nbytes,
+    write_alone,
+    write_beside,
+    write_exported,
+    write_planned,
+)
 from studio.core.exporting.export import refuse
 from studio.core.exporting.shard_writer import Agreed
 from studio.core.layouts import Layout, fitted, layout_for
@@ -157,11 +164,23 @@ def check_memory(models: Sequence[Model], length: int, limit: int) -> Iterator[W
 
 def runs_as_it_is(model: Model) -> bool:
     """True for a folder that a runtime loads as the model that we see in it."""
-    if is_exported(model) or not model.path.is_dir() or (model.folder / BESIDE).exists():
+    if is_exported(model) or not model.path.is_dir() or (model.folder / BESIDE).exists() or model.container == "gguf":
         return False
     configs = (model.config, config_without_quantization(model))
     said, plain = ({key: value for key, value in config.items() if key != CODE} for config in configs)
     return said == plain and not any(layer.widened for layer in model.layers)
+
+
+def reading_folder(model: Model, scratch: Path) -> Path:
+    """The folder whose config and tokenizer count: where the model lies, or one in `scratch` where no runtime reads it.
+
+    Raises CheckpointError when the model does not tell what is in it.
+    """
+    if model.container != "gguf":
+        return model.folder
+    folder = scratch / "reading"
+    write_beside(folder, model)
+    return folder
 
 
 def prepare(

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from studio.core.architectures.config import number
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import EvaluationDone, Event, ModelDone, Occupies, Progress, Started, Warned
 from studio.core.model import Model
-from studio.core.quality.candidates import Candidate, check, check_memory, decoded_nbytes, only_runtime, prepare
+from studio.core.quality.candidates import (
+    Candidate,
+    check,
+    check_memory,
+    decoded_nbytes,
+    only_runtime,
+    prepare,
+    reading_folder,
+)
 from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality, Subject, Text, evaluated
 from studio.core.quality.window_records import WindowRecords, cache_folder, identity, scratch_space
@@ -69,9 +78,11 @@ def evaluate(
     for model in dict.fromkeys(candidate.model for candidate in candidates):
         yield from check_memory([model], reading.length, max_memory)
     begun, place = time.monotonic(), folder or cache_folder()
-    first = (source or candidates[0]).model.folder
-    how = _arguments(first, reading, runtime or only_runtime(source, candidates))
-    with scratch_space(place) as scratch, Child("evaluate", [*how, "--scratch", str(scratch)]) as child:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(scratch_space(place))
+        first = reading_folder((source or candidates[0]).model, scratch)
+        how = _arguments(first, reading, runtime or only_runtime(source, candidates))
+        child = stack.enter_context(Child("evaluate", [*how, "--scratch", str(scratch)]))
         talk = _Talk(child, reading.length)
         cut = yield from talk.until("windows")
         run = _Run(started, source, candidates, reading, cut, place, scratch, talk)

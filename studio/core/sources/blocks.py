@@ -2,19 +2,15 @@
 
 import math
 
-from kernels import FORMATS
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import COLUMN, MX, ROW, TENSOR, Claims, Granularity
 from studio.core.sources.found import UnreadError
-from studio.core.sources.in_format import InFormat
-from studio.core.sources.scales import EXPONENTS, SCALE_DTYPES, Scales
+from studio.core.sources.scales import SCALE_DTYPES, Scales
 
 _SQUARES = (Granularity(32, 32), Granularity(64, 64), Granularity(128, 128))
 _USUAL = (TENSOR, ROW, MX, Granularity(1, 128), *_SQUARES)
 """Blocks in use. No two of them cut a matrix into equally many parts at different places."""
-
-_MXFP4 = FORMATS["mxfp4"]
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -56,9 +52,10 @@ def _grid(shape: Shape, scales: Shape, *, input_first: bool) -> Pair | None:
         return _matrix_grid(shape, scales)
     if len(shape) != 3 or not scales or scales[0] != shape[0]:
         return None
-    if len(scales) < 3:
-        return (1, 1) if math.prod(scales[1:]) == 1 else None
     _, rows, columns = shape
+    if len(scales) < 3:
+        of_output = {columns: (1, columns)} if input_first else {rows: (rows, 1)}
+        return {**of_output, 1: (1, 1)}.get(math.prod(scales[1:]))
     down, across = scales[1], math.prod(scales[2:])
     if across == 1 and down == columns and (input_first or down != rows):
         return 1, columns
@@ -93,14 +90,3 @@ def _contradiction(weight: Stored, scale: Stored, claims: Claims) -> UnreadError
         f"the config says {claims}" if claims.granularities else "they fit no blocks in use and the config names none"
     )
     return UnreadError(f"{weight.tensor.dtype} {shapes}, but {says}")
-
-
-def in_fp4(weight: Stored, scale: Stored) -> InFormat | None:
-    """FP4 codes in I8, two in a byte, as DeepSeek V4 has its experts: only dtype and shape tell them from integers."""
-    *rows, width = weight.tensor.shape or (0,)
-    across = 2 * width // _MXFP4.block
-    if scale.tensor.dtype not in EXPONENTS or scale.tensor.shape != (*rows, across) or not rows:
-        return None
-    if not math.prod(scale.tensor.shape) or 2 * width % _MXFP4.block or 2 * width > LONGEST_ROW:
-        return None
-    return InFormat(_MXFP4, 2 * width, weight, scale)

@@ -13,6 +13,8 @@ KEYS = ("quantization_config", "quantization", "compression_config")
 BESIDE = "hf_quant_config.json"
 """ModelOpt says it in a file of its own."""
 
+_FORMAT_KEYS = ("format", "packing_format")
+
 _LARGEST_SIDE = 1 << 40
 _SIDES = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 
@@ -52,7 +54,7 @@ TENSOR, ROW, COLUMN, MX = Granularity(0, 0), Granularity(1, 0), Granularity(0, 1
 _STRATEGIES = {"tensor": TENSOR, "channel": ROW}
 _ALGORITHMS: Mapping[str, tuple[Granularity, ...]] = {
     "fp8": (TENSOR, ROW),
-    "fp8_per_channel_per_token": (ROW,),
+    "fp8_per_channel_per_token": (ROW, COLUMN),
     "fp8_pb_wo": (Granularity(128, 128), Granularity(64, 64), Granularity(32, 32)),
     "mxfp8": (MX,),
 }
@@ -69,6 +71,26 @@ def sections(config: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Sect
 
 def _is_section(value: Any) -> bool:
     return isinstance(value, dict) and bool(value)
+
+
+def methods(found: Sequence[Section]) -> frozenset[str]:
+    """All methods that the sections name, in small letters."""
+    return frozenset(str(section.content.get("quant_method")).lower() for section in found)
+
+
+def formats(found: Sequence[Section]) -> frozenset[str]:
+    """All formats that the sections and their groups name, in small letters."""
+    named = [
+        *(section.content for section in found),
+        *(group for section in found for group in _groups(section.content)),
+    ]
+    return frozenset(str(item.get(key)).lower() for item in named for key in _FORMAT_KEYS if item.get(key))
+
+
+def _groups(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The groups of modules that a section of compressed-tensors describes."""
+    groups = content.get("config_groups")
+    yield from (group for group in (groups.values() if isinstance(groups, dict) else ()) if isinstance(group, dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +115,20 @@ def _granularities(content: Mapping[str, Any]) -> Iterator[Granularity]:
     if "weight_block_size" in content:
         block = _block(content["weight_block_size"])
         yield from (block,) if block else (TENSOR, ROW)
-    groups = content.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
+    for group in _groups(content):
+        weights = group.get("weights")
         if isinstance(weights, dict) and weights.get("num_bits") == 8:
             yield from _of_group(weights)
-    yield from _ALGORITHMS.get(str(content.get("quant_algo")).lower(), ())
+    for algorithm in dict.fromkeys(_algorithms(content)):
+        yield from _ALGORITHMS.get(algorithm, ())
     yield from _METHODS.get(str(content.get("quant_method")).lower(), ())
+
+
+def _algorithms(content: Mapping[str, Any]) -> Iterator[str]:
+    """Those that ModelOpt names, for all modules or for each."""
+    layers = content.get("quantized_layers")
+    settings = [content, *(layers.values() if isinstance(layers, dict) else ())]
+    yield from (str(item.get("quant_algo")).lower() for item in settings if isinstance(item, dict))
 
 
 def _of_group(weights: Mapping[str, Any]) -> Iterator[Granularity]:

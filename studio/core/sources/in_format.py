@@ -18,6 +18,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.errors import CheckpointError
 from studio.core.model import Stored
 from studio.core.names import printable
+from studio.core.sources.orders import BY_ROW, Order
 from studio.core.sources.plain import read_elements
 
 Convention = Literal["multiplier", "divisor", "amax"]
@@ -32,6 +33,15 @@ _MULTIPLIERS: Mapping[Convention, Callable[[float], float]] = {
     "amax": lambda stored: stored / TENSOR_SCALE_DIVISOR,
 }
 """In float64; rounded to float32 it is what readers compute."""
+
+
+def check_scale_bytes(scales: NDArray[np.uint8], kind: str, stored: Stored, codes: Stored) -> None:
+    """Raise CheckpointError for bytes of block scales of a kind ("e4m3" or "e8m0") that stand for no number."""
+    bad = np.isin(scales, NOT_NUMBERS[kind])
+    if bad.any():
+        byte = f"{kind.upper()} {int(scales[bad][0])}, which is no number"
+        what = f"{int(bad.sum()):,} of its scales in {printable(stored.tensor.name)} are {byte}"
+        raise CheckpointError(what, file=codes.file.path.name, tensor=codes.tensor.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,10 @@ class TensorScale:
 
 @dataclass(frozen=True, slots=True)
 class InFormat:
-    """Rows of `columns` weights in a format, see `Encoding`."""
+    """Rows of `columns` weights in a format, see `Encoding`.
+
+    maker: who stores them like that, for people. order, scale_order: how the rows of codes and of scales are stored.
+    """
 
     format: Format
     columns: int
@@ -62,6 +75,9 @@ class InFormat:
     scales: Stored
     biases: Stored | None = None
     tensor_scale: TensorScale | None = None
+    maker: str = ""
+    order: Order = BY_ROW
+    scale_order: Order = BY_ROW
 
     @property
     def bits(self) -> int:
@@ -77,12 +93,16 @@ class InFormat:
     @property
     def meaning(self) -> str:
         """See `Encoding`."""
-        scale = f", tensor scale as {self.tensor_scale.convention}" if self.tensor_scale else ""
-        return f"{self.format.title}{scale}"
+        return f"{self.format.title}, {self.maker}" if self.maker else self.format.title
+
+    @property
+    def height(self) -> int:
+        """Rows that can be read at once, and have one tensor scale; 0 for all."""
+        return self.tensor_scale.height or self.order.height if self.tensor_scale else self.order.height
 
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """See `Encoding.decode`."""
-        height = (self.tensor_scale.height if self.tensor_scale else 0) or stop
+        height = self.height or stop
         cuts = [start, *range((start // height + 1) * height, stop, height), stop]
         found = [_decoder().decode(self.packed(*rows)) for rows in pairwise(cuts)]
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -102,16 +122,15 @@ class InFormat:
 
     def _rows(self, part: Stored, start: int, stop: int, dtype: "np.dtype[Any]") -> NDArray[Any]:
         columns = self.columns * self.bits // 8 if part is self.codes else self.columns // self.format.block
-        width = columns * dtype.itemsize
-        raw = part.file.read(part.tensor.start + start * width, (stop - start) * width)
-        return np.frombuffer(raw, dtype).reshape(stop - start, columns)
+        order = self.order if part is self.codes else self.scale_order
+        return order.rows(part, start, stop, columns * dtype.itemsize).view(dtype)
 
     def _check_scales(self, scales: NDArray[Any], biases: NDArray[Any] | None) -> None:
-        if self.format.affine:
-            numbers = [part.astype(np.float32) for part in (scales, biases) if part is not None]
-            bad = sum(int((~np.isfinite(part)).sum()) for part in numbers)
-        else:
-            bad = int(np.isin(scales, NOT_NUMBERS[self.format.scale]).sum())
+        if not self.format.affine:
+            check_scale_bytes(scales, self.format.scale, self.scales, self.codes)
+            return
+        numbers = [part.astype(np.float32) for part in (scales, biases) if part is not None]
+        bad = sum(int((~np.isfinite(part)).sum()) for part in numbers)
         if bad:
             what = f"{bad:,} of its scales in {printable(self.scales.tensor.name)} are not numbers"
             raise CheckpointError(what, file=self.codes.file.path.name, tensor=self.codes.tensor.name)

@@ -2,43 +2,47 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from kernels import FORMATS
 from studio.core.model import Stored
-from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread
-from studio.core.sources.in_format import InFormat, TensorScale
+from studio.core.sources.block_floats import block_float, tensor_scale_of
+from studio.core.sources.declared import Section, methods
+from studio.core.sources.found import Found, Unread, UnreadError
 from studio.core.sources.packed import PackedSource
 
 WEIGHT, SCALES, TENSOR_SCALE = "weight", "weight_scale", "weight_scale_2"
-_UNNEEDED = ("input_scale", "input_scale_2")
+_ATTRIBUTE = f"_{TENSOR_SCALE}"
+"""Stacks of experts are attributes of their module, and so are their scales: `gate_up_proj_weight_scale_2`."""
+
+_TWO_IN_ONE = "gate_up_proj"
 
 
-def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterator[Found | Unread]:
+def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterator[Found | Unread]:
     """See `Detector`."""
+    maker = maker_of(sections)
     for name, third in stored.items():
-        path, _, leaf = name.rpartition(".")
-        if leaf != TENSOR_SCALE:
+        if not name.endswith(TENSOR_SCALE):
             continue
-        codes, scales = stored.get(f"{path}.{WEIGHT}"), stored.get(f"{path}.{SCALES}")
+        stack = name.endswith(_ATTRIBUTE)
+        weight = name.removesuffix(_ATTRIBUTE) if stack else name.removesuffix(TENSOR_SCALE) + WEIGHT
+        codes, scales = stored.get(weight), stored.get(name.removesuffix("_2"))
         if codes is None or scales is None:
             continue
-        unneeded = (f"{path}.{part}" for part in _UNNEEDED if f"{path}.{part}" in stored)
-        parts = (codes.tensor.name, scales.tensor.name, name, *unneeded)
-        yield nvfp4(codes.tensor.name, codes, scales, TensorScale(third, "multiplier"), parts)
+        parts = (weight, scales.tensor.name, name)
+        try:
+            yield Found(weight, _source(codes, scales, third, maker), parts)
+        except UnreadError as error:
+            yield Unread(weight, f"{maker} NVFP4: {error}", parts)
 
 
-def nvfp4(weight: str, codes: Stored, scales: Stored, third: TensorScale, parts: tuple[str, ...]) -> Found | Unread:
-    """Codes uint8 [..., K / 2] with E4M3 scales [..., K / 16] and a tensor scale, if that is what the parts are."""
-    *rows, width = codes.tensor.shape or (0,)
-    row = FORMATS["nvfp4-3t"]
-    wanted = (*rows, 2 * width // row.block)
-    dtypes = codes.tensor.dtype, scales.tensor.dtype, third.stored.tensor.dtype
-    if dtypes not in (("U8", "F8_E4M3", "F32"), ("U8", "U8", "F32")):
-        return Unread(weight, f"codes, scales and tensor scale of {', '.join(dtypes)}", parts)
-    if scales.tensor.shape != wanted or 2 * width % row.block or not rows:
-        shapes = f"{list(codes.tensor.shape)} with scales {list(scales.tensor.shape)}"
-        return Unread(weight, f"NVFP4 codes {shapes}, which should be {list(wanted)}", parts)
-    if third.stored.tensor.nbytes != 4:
-        return Unread(weight, f"NVFP4 with tensor scales {list(third.stored.tensor.shape)}", parts)
-    encoding = InFormat(row, 2 * width, codes, scales, tensor_scale=third)
-    return Found(weight, PackedSource(encoding, (*rows, 2 * width)), parts)
+def maker_of(sections: Sequence[Section]) -> str:
+    """Who stores weights under names that ModelOpt and Quark have in common."""
+    return "Quark" if "quark" in methods(sections) else "ModelOpt"
+
+
+def _source(codes: Stored, scales: Stored, third: Stored, maker: str) -> PackedSource:
+    """A stack may be stored with its inputs first; then it has as many rows as it has columns."""
+    shape = codes.tensor.shape
+    in_order = scales.tensor.shape[:-1] == shape[:-1]
+    rows = shape[:-1] if in_order else shape[::2]
+    by_half = in_order and codes.tensor.name.endswith(_TWO_IN_ONE)
+    tensor_scale = tensor_scale_of(third, "multiplier", rows, by_half=by_half)
+    return block_float(codes, scales, tensor_scale, maker=maker, may_turn=True)

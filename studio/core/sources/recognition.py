@@ -4,17 +4,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from kernels import FORMATS
 from studio.core.model import Source, Stored
 from studio.core.names import printable
-from studio.core.sources import compressed_tensors, mlx, modelopt
-from studio.core.sources.blocks import check_width, in_fp4, scales_of
+from studio.core.sources import compressed_tensors, gpt_oss, mlx, modelopt, mx, torchao
+from studio.core.sources.blocks import check_width, scales_of
 from studio.core.sources.declared import Section, claims
 from studio.core.sources.found import Detector, Found, UnreadError
 from studio.core.sources.fp8 import FP8, ScaledFp8
+from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.scale_names import Suspects, is_weight_scale, owner_of, scale_names
+from studio.core.sources.scales import EXPONENTS, Scales
 
-DETECTORS: tuple[Detector, ...] = (mlx.detect, modelopt.detect, compressed_tensors.detect)
+DETECTORS: tuple[Detector, ...] = (
+    mlx.detect,
+    modelopt.detect,
+    compressed_tensors.detect,
+    gpt_oss.detect,
+    torchao.detect,
+    mx.detect,
+)
 """Conventions of storing a weight in several tensors, each told by the names and dtypes of these alone."""
 
 InputFirst = Callable[[str, tuple[int, ...]], bool]
@@ -70,6 +80,8 @@ class _Recognition:
         self._claim()
         claimed = self._scales | self._weights.keys()
         self._suspects = Suspects(name for name in stored if name not in claimed)
+        for codes, weight in self._weights.items():
+            self._note(codes, self._check_alone, weight)
 
     def result(self) -> Recognized:
         """Everything that was found."""
@@ -78,8 +90,6 @@ class _Recognition:
                 continue
             if item.tensor.dtype == FP8:
                 self._note(name, self._look_at_fp8)
-            elif item.tensor.dtype == "I8":
-                self._look_at_fp4(name)
         self._look_for_strays()
         idle = self._idle() if self._sections or self._sources or self._unread or self._bare else frozenset()
         for name in self._bare:
@@ -100,11 +110,17 @@ class _Recognition:
                 else:
                     self._unread[codes] = found.why
 
+    def _check_alone(self, _codes: str, weight: str) -> None:
+        """Anything else that speaks of scales may change what codes mean."""
+        if odd := list(islice(self._suspects.beside(weight), 2)):
+            raise UnreadError(f"codes beside {_leaves(odd)}, whose meaning is not known")
+
     def _note(self, name: str, look: Callable[..., None], *facts: object) -> None:
         try:
             look(name, *facts)
         except UnreadError as error:
-            self._unread[name] = str(error)
+            self._unread.setdefault(name, str(error))
+            self._sources.pop(name, None)
 
     def _look_at_fp8(self, name: str) -> None:
         item = self._stored[name]
@@ -115,23 +131,13 @@ class _Recognition:
         odd = list(islice((other for other in near if other not in known), 2))
         self._scales.update(known)
         if odd or len(known) > 1:
-            beside = " and ".join(printable(other.rpartition(".")[2]) for other in [*known, *odd])
-            raise UnreadError(f"{FP8} beside {beside}, whose meaning is not known")
+            raise UnreadError(f"{FP8} beside {_leaves([*known, *odd])}, whose meaning is not known")
         if not known:
             self._bare.append(name)
             return
         scale, turned = self._stored[known[0]], self._input_first(name, item.tensor.shape)
         scales = scales_of(item, scale, self._claims, input_first=turned) if item.tensor.nbytes else None
-        self._sources[name] = ScaledFp8(item, scales)
-
-    def _look_at_fp4(self, name: str) -> None:
-        known = [other for other in scale_names(name) if other in self._stored]
-        codes = self._stored[name]
-        encoding = in_fp4(codes, self._stored[known[0]]) if len(known) == 1 else None
-        if encoding:
-            *rows, width = codes.tensor.shape
-            self._scales.add(known[0])
-            self._sources[name] = PackedSource(encoding, (*rows, 2 * width))
+        self._sources[name] = _in_mx(item, scales) or ScaledFp8(item, scales) if scales else ScaledFp8(item)
 
     def _look_for_strays(self) -> None:
         """A scale beside a weight that is no code leaves open whether the weight holds numbers or codes."""
@@ -155,6 +161,18 @@ class _Recognition:
             raise UnreadError(f"{FP8} without scales in a checkpoint that has some")
         check_width(self._stored[name])
         self._sources[name] = ScaledFp8(self._stored[name])
+
+
+def _leaves(names: Sequence[str]) -> str:
+    return " and ".join(printable(name.rpartition(".")[2]) for name in names)
+
+
+def _in_mx(codes: Stored, scales: Scales) -> Source | None:
+    """FP8 with an exponent for every 32 weights of a row is MXFP8, and can be handed on as that."""
+    row, shape = FORMATS["mxfp8"], codes.tensor.shape
+    if scales.stored.tensor.dtype not in EXPONENTS or scales.block != (1, row.block) or shape[-1] % row.block:
+        return None
+    return PackedSource(InFormat(row, shape[-1], codes, scales.stored), shape)
 
 
 def _is_scale(item: Stored) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, takewhile
 
 _ACTIVATION = re.compile(
-    r"(^|[._])(input_scale|input_scale_ub|input_global_scale|input_zero_point|activation_scale|activation_scale_ub"
-    r"|output_scale|qscale_act|[qkv]_scale|kv_scale|kv_cache_scale|prob_scale)$"
+    r"(^|[._])(input_scale|input_scale_2|input_scale_ub|input_global_scale|input_zero_point"
+    r"|activation_scale|activation_scale_ub|output_scale|qscale_act|[qkv]_scale|kv_scale|kv_cache_scale|prob_scale)$"
 )
 _WEIGHT = re.compile(r"(^|[._])(weight_scale|weight_scale_inv|qscale_weight)$|_scale_inv$")
-_SUSPECT = re.compile(r"scale|zero_point|amax")
-_SUFFIXES = ("_scale_inv", "_scale")
+_SUSPECT = re.compile(r"scale|zero_point|amax|lora")
+_SUFFIXES = ("_weight_scale", "_scale_inv", "_scale")
 
 
 def scale_names(weight: str) -> list[str]:

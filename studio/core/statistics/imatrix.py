@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.containers.files import SourceFile
-from studio.core.containers.gguf import F32, MAGIC, read_gguf
+from studio.core.containers.gguf import MAGIC, read_gguf
 from studio.core.counting import counted
 from studio.core.errors import CheckpointError, PlanError
 from studio.core.model import Layer, Matrix, Model
@@ -128,16 +128,13 @@ def _gguf_entries(file: SourceFile) -> dict[str, _Entry]:
             continue
         tensor = name.removesuffix(".in_sum2")
         counts = header.tensors.get(f"{tensor}.counts")
-        if counts is None or sums.kind != F32 or counts.kind != F32:
+        if counts is None or {sums.type.name, counts.type.name} != {"F32"}:
             raise CheckpointError("malformed: needs in_sum2 and counts in float32", file=file.path, tensor=tensor)
-        nbytes = 4 * int(np.prod(counts.shape, dtype=np.int64))
-        _check_inside(file, counts.start, nbytes, tensor)
-        tokens = np.frombuffer(file.read(counts.start, nbytes), "<f4")
+        tokens = np.frombuffer(file.read(counts.start, counts.nbytes), "<f4")
         if not np.isfinite(tokens).all() or (tokens < 0).any():
             raise CheckpointError("malformed counts", file=file.path, tensor=tensor)
-        count = int(np.prod(sums.shape, dtype=np.int64))
-        _check_inside(file, sums.start, 4 * count, tensor)
-        found[tensor.removesuffix(".weight")] = _Entry(sums.start, count, np.rint(tokens).astype(np.int64))
+        entry = _Entry(sums.start, sums.nbytes // 4, np.rint(tokens).astype(np.int64))
+        found[tensor.removesuffix(".weight")] = entry
     return found
 
 

@@ -13,7 +13,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.specs import keys_of
 
-HINT = "Choose a folder with config.json and .safetensors, or one .safetensors file, downloaded in full."
+HINT = "Choose a folder with config.json and .safetensors, or one .safetensors or .gguf file, downloaded in full."
 SEALED = "Look around; to quantize, start from the checkpoint before it was quantized."
 MOST_WARNINGS = 3
 

@@ -140,7 +140,9 @@ class Commands(QObject):
 
     def open_file(self) -> None:
         """Ask for a file and open it."""
-        ask_file(self.window, "Open a checkpoint file", "Checkpoints (*.safetensors)", self.open_path, self._near())
+        ask_file(
+            self.window, "Open a checkpoint file", "Checkpoints (*.safetensors *.gguf)", self.open_path, self._near()
+        )
 
     def _near(self) -> Path | None:
         recents = self.session.recents

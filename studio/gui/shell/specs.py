@@ -41,7 +41,7 @@ class Spec:
 
 _FILE = (
     Spec("open", "&Open folder…", "Open a Hugging Face folder.", ("Ctrl+O",), icon="open", title="Open"),
-    Spec("open_file", "Open &file…", "Open a single .safetensors file.", ("Ctrl+Shift+O",)),
+    Spec("open_file", "Open &file…", "Open a single .safetensors or .gguf file.", ("Ctrl+Shift+O",)),
     Spec("demo", "Open the &demo checkpoint", "A small Llama that comes with the program.", icon="demo"),
     Spec("reload", "&Reload", "Read the checkpoint's headers again.", ("Ctrl+R",), icon="retry", when="open"),
     Spec("close", "&Close checkpoint", "Back to the welcome page.", ("Ctrl+W",), when="open"),

@@ -60,7 +60,9 @@ class Welcome(QWidget):
         rows.setSpacing(10)
         title = label("Drop a model folder here", "hero")
         about = label(
-            "A Hugging Face folder with config.json and .safetensors, or one .safetensors file.", "muted", wrap=True
+            "A Hugging Face folder with config.json and .safetensors, or one .safetensors or .gguf file.",
+            "muted",
+            wrap=True,
         )
         more = label("Opening reads headers only. Nothing is changed, nothing is sent anywhere.", "muted", wrap=True)
         for line in (title, about, more):

@@ -1,0 +1,259 @@
+"""GGUF models: tensors under the names that transformers gives them, with their values, and config and tokenizer."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.core.architectures import family_of, is_known, text_section
+from studio.core.architectures.gguf import OUTSIDE, GgufArchitecture, architecture_of, known_architectures
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.containers.files import SourceFile
+from studio.core.containers.gguf import GgufTensor
+from studio.core.containers.safetensors import Tensor
+from studio.core.counting import counted
+from studio.core.errors import CheckpointError
+from studio.core.layouts.documents import json_document
+from studio.core.model import Document, Model, Source, Stored
+from studio.core.names import printable
+from studio.core.opening.configs import read_config
+from studio.core.opening.gguf_config import Facts, config_of
+from studio.core.opening.gguf_files import GgufModel
+from studio.core.opening.gguf_tokenizer import (
+    TOKENIZER_FILES,
+    UnknownTokenizerError,
+    generation_document,
+    tokenizer_documents,
+    tokenizer_obstacle,
+)
+from studio.core.opening.grouping import layers_of
+from studio.core.opening.norms import with_norms
+from studio.core.opening.side_files import side_files
+from studio.core.sources.ggml import DECODERS
+from studio.core.sources.gguf import Ggml
+from studio.core.sources.plain import Plain
+from studio.core.sources.recognition import Recognized
+
+_IN_BLOCK = re.compile(r"blk\.(\d{1,9})\.(.+)\.(weight|bias)")
+_OUT_OF_BLOCK = re.compile(r"(.+)\.(weight|bias)")
+_ROPE = "rope_freqs.weight"
+_MULTIPLIER, _OF_INPUTS = ".scale", ".input_scale"
+_LONGEST_VECTOR = 1 << 20
+_IDENTITY = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+_GENERATION = "generation_config.json"
+_TOKENIZERS = {"tokenizer.json", "tokenizer.model", "vocab.json"}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufWeight:
+    """A weight by the name that transformers gives it; why it can not be decoded, "" when it can."""
+
+    name: str
+    source: Source
+    obstacle: str = ""
+
+    @property
+    def tensor(self) -> str:
+        """The name in the file, with the number of an expert behind that of its stack."""
+        return self.source.stored.tensor.name
+
+
+def opened_gguf(place: Path, files: GgufModel, warnings: list[str]) -> Model:
+    """The model of GGUF files, opened at `place`; adds to `warnings` what is odd about it. Raises CheckpointError.
+
+    A config.json beside it that is of the same model takes the place of what the metadata tell, as do the files of a
+    tokenizer beside that.
+    """
+    reading = GgufReading(files, warnings)
+    weights = list(reading.weights())
+    found = Recognized(
+        {weight.tensor: weight.source for weight in weights},
+        unread={weight.tensor: weight.obstacle for weight in weights if weight.obstacle},
+        weights={weight.tensor: weight.name for weight in weights},
+    )
+    config, beside = _beside(place, reading.config, warnings)
+    family = family_of(config)
+    layers = layers_of({weight.tensor: weight.source.stored for weight in weights}, config, family, found, warnings)
+    layers = with_norms(layers, {weight.name: weight.source.stored for weight in weights}, config)
+    documents = _documents(files, config, {path.name for path in beside}, warnings)
+    told = (config, beside, tuple(warnings), _refusal(weights), family, is_known(config), documents)
+    return Model(place, tuple(files.files.values()), layers, *told, container="gguf")
+
+
+def _beside(place: Path, config: dict[str, Any], warnings: list[str]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """The config that counts, and the side files: what lies beside one file alone may be of any model."""
+    folder = place if place.is_dir() else place.parent
+    other = read_config(folder)
+    same = bool(other) and all(text_section(other).get(key) == config[key] for key in _IDENTITY)
+    if other and not same:
+        warnings.append("config.json: beside the file, but of another model, left out")
+    files = side_files(folder, []) if same or place.is_dir() else ()
+    return other if same else config, files
+
+
+def _documents(
+    files: GgufModel, config: Mapping[str, Any], there: set[str], warnings: list[str]
+) -> tuple[Document, ...]:
+    """What the metadata tell of tokenizer and generation, as files, where none lies beside."""
+    pairs, path = files.pairs, files.first
+    makers = {_GENERATION: lambda: json_document(generation_document(pairs))}
+    if not there & _TOKENIZERS:
+        longest = config.get("max_position_embeddings", 0)
+        told = cache(lambda: _tokenizer(pairs, longest, path))
+        if reason := tokenizer_obstacle(pairs):
+            warnings.append(f"no tokenizer is written, since {reason}: bring tokenizer.json from the original")
+        else:
+            makers |= {name: partial(lambda name: told()[name], name) for name in TOKENIZER_FILES}
+    return tuple(Document(name, make) for name, make in makers.items() if name not in there)
+
+
+def _tokenizer(pairs: Mapping[str, Any], longest: int, path: Path) -> dict[str, bytes]:
+    try:
+        return tokenizer_documents(pairs, longest)
+    except UnknownTokenizerError as error:
+        what = f"no tokenizer can be made of it: {error}"
+        hint = "put config.json and tokenizer.json of the original beside it"
+        raise CheckpointError(what, file=path, hint=hint) from None
+
+
+def _refusal(weights: Sequence[GgufWeight]) -> str:
+    """Why no plan can be made of it, "" when one can: a layer that is not decoded can not be kept either."""
+    unread = [weight for weight in weights if weight.obstacle]
+    if not unread:
+        return ""
+    more = f", and {len(unread) - 1:,} more" if len(unread) > 1 else ""
+    return f"{printable(unread[0].tensor)}: {unread[0].obstacle}{more}"
+
+
+class GgufReading:
+    """What a GGUF model is in the words of transformers. Raises CheckpointError for what is not known or not right."""
+
+    def __init__(self, model: GgufModel, warnings: list[str]) -> None:
+        self._model, self._warnings = model, warnings
+        self._row = self._architecture()
+        shapes = {name: tensor.shape for name, (_, tensor) in model.tensors.items()}
+        for name in ("token_embd.weight", "output_norm.weight"):
+            if name not in shapes:
+                raise CheckpointError("is missing: this is no whole model", file=model.first, tensor=name)
+        if len(shapes["token_embd.weight"]) != 2:
+            raise CheckpointError("is no matrix", file=model.first, tensor="token_embd.weight")
+        half = model.tensors["token_embd.weight"][1].type.name == "F16"
+        facts = Facts(self._row, model.pairs, shapes, self._rope_factors(), half, model.first)
+        self.config = config_of(facts, warnings)
+
+    def _architecture(self) -> GgufArchitecture:
+        pairs, first = self._model.pairs, self._model.first
+        kind, name = pairs.get("general.type", "model"), pairs.get("general.architecture")
+        if kind != "model":
+            raise CheckpointError(f"a GGUF file that holds no model, but: {printable(kind, 60)}", file=first)
+        experts = bool(pairs.get(f"{name}.expert_count"))
+        if row := architecture_of(name, experts):
+            return row
+        what = f"of the architecture {printable(name, 60)}{' with experts' if experts else ''}"
+        hint = f"start from the original checkpoint; GGUF is read of {', '.join(known_architectures())}"
+        raise CheckpointError(f"{what}, whose names and changed values are not known here", file=first, hint=hint)
+
+    def weights(self) -> Iterator[GgufWeight]:
+        """All weights, those of experts one by one, in the order of the files."""
+        for file, tensor in self._model.tensors.values():
+            if not self._is_beside(tensor.name):
+                yield from self._weights(file, tensor)
+
+    def _is_beside(self, name: str) -> bool:
+        """True for what is no weight: frequencies that follow from the config, and scales of codes and of inputs."""
+        owner = f"{name.removesuffix(_OF_INPUTS).removesuffix(_MULTIPLIER)}.weight"
+        return name == _ROPE or (name.endswith((_MULTIPLIER, _OF_INPUTS)) and owner in self._model.tensors)
+
+    def _weights(self, file: SourceFile, tensor: GgufTensor) -> Iterator[GgufWeight]:
+        module, name = self._named(file, tensor)
+        if "{}" not in name:
+            yield self._weight(file, tensor, module, name, tensor.shape)
+            return
+        if len(tensor.shape) != 3:
+            raise CheckpointError("should be a stack of experts [experts, out, in]", file=file.path, tensor=tensor.name)
+        for expert in range(tensor.shape[0]):
+            yield self._weight(file, tensor, module, name.format(expert), tensor.shape[1:], expert)
+
+    def _named(self, file: SourceFile, tensor: GgufTensor) -> tuple[str, str]:
+        """(llama.cpp's name of the module, the name of the weight), "{}" in it for the number of an expert."""
+        if found := _IN_BLOCK.fullmatch(tensor.name):
+            block, module, leaf = found.groups()
+            if int(block) < self.config["num_hidden_layers"] and module in self._row.block:
+                return module, f"model.layers.{int(block)}.{self._row.block[module]}.{leaf}"
+        elif (found := _OUT_OF_BLOCK.fullmatch(tensor.name)) and found[1] in OUTSIDE:
+            return found[1], f"{OUTSIDE[found[1]]}.{found[2]}"
+        what = f"no part of {self._row.name} as it is known here, so the model would not be the same without it"
+        raise CheckpointError(what, file=file.path, tensor=tensor.name)
+
+    def _weight(
+        self,
+        file: SourceFile,
+        tensor: GgufTensor,
+        module: str,
+        name: str,
+        shape: tuple[int, ...],
+        expert: int | None = None,
+    ) -> GgufWeight:
+        count = tensor.shape[0] if expert is not None else 1
+        nbytes = tensor.nbytes // max(count, 1)
+        start = tensor.start + (expert or 0) * nbytes
+        shape = (1, *shape) if module == "ffn_gate_inp_shexp" and len(shape) == 1 else shape
+        heads = self._heads(file, tensor, module) if module in self._row.permuted else 0
+        less = 1.0 if self._row.plus_one and name.endswith("norm.weight") else 0.0
+        kept = _kept_dtype(file, tensor, less)
+        own = tensor.name if expert is None else f"{tensor.name}[{expert}]"
+        stored = Stored(file, Tensor(own, _dtype(tensor.type.name, heads, less), shape, start, nbytes))
+        if stored.tensor.dtype == kept:
+            return GgufWeight(name, Plain(stored))
+        source = Ggml(stored, tensor.type, kept, heads, less, self._multiplier(file, tensor, expert or 0, count))
+        known = tensor.type.name in DECODERS
+        return GgufWeight(name, source, "" if known else f"{tensor.type.name} is not decoded here")
+
+    def _heads(self, file: SourceFile, tensor: GgufTensor, module: str) -> int:
+        heads = int(self.config["num_attention_heads" if module == "attn_q" else "num_key_value_heads"])
+        width = int(self.config["head_dim"])
+        if width % 2 or tensor.shape[:1] != (heads * width,):
+            shape = printable(list(tensor.shape))
+            what = f"of shape {shape}, which is not that of {counted(heads, 'head')} of {width} values in pairs"
+            raise CheckpointError(what, file=file.path, tensor=tensor.name)
+        return heads
+
+    def _multiplier(self, file: SourceFile, tensor: GgufTensor, place: int, count: int) -> Stored | None:
+        name = tensor.name.removesuffix(".weight") + _MULTIPLIER
+        found = self._model.tensors.get(name)
+        if found is None:
+            return None
+        owner, scale = found
+        if tensor.type.name != "NVFP4" or scale.type.name != "F32" or scale.shape not in ((count,), ()):
+            what = f"{tensor.type.name} {printable(list(tensor.shape))} beside {printable(name)}, which does not fit it"
+            raise CheckpointError(what, file=file.path, tensor=tensor.name)
+        return Stored(owner, Tensor(name, "F32", (1,), scale.start + 4 * place, 4))
+
+    def _rope_factors(self) -> Any:
+        if _ROPE not in self._model.tensors:
+            return None
+        file, tensor = self._model.tensors[_ROPE]
+        if tensor.type.name != "F32" or not 0 < tensor.nbytes <= _LONGEST_VECTOR:
+            raise CheckpointError("malformed: needs a few numbers in F32", file=file.path, tensor=_ROPE)
+        return np.frombuffer(file.read(tensor.start, tensor.nbytes), "<f4")
+
+
+def _dtype(name: str, heads: int, less: float) -> str:
+    """What people are told of the numbers; a dtype that tensors can be copied in only where they are as they should."""
+    return f"{name} in pairs" if heads and name in WEIGHT_DTYPES else f"{name} plus {less:g}" if less else name
+
+
+def _kept_dtype(file: SourceFile, tensor: GgufTensor, less: float) -> str:
+    """The dtype in which a kept weight loses nothing, of those that hold its type; BF16 for blocks of codes.
+
+    llama.cpp stores vectors in F32 whatever they were: one that holds numbers of BF16 only becomes BF16 again.
+    """
+    name = tensor.type.name
+    if name != "F32" or len(tensor.shape) != 1 or tensor.nbytes > _LONGEST_VECTOR:
+        return name if name in WEIGHT_DTYPES else "BF16"
+    values = np.frombuffer(file.read(tensor.start, tensor.nbytes), "<f4") - np.float32(less)
+    return "F32" if (values.view(np.uint32) & 0xFFFF).any() else "BF16"

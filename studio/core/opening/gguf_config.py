@@ -1,0 +1,161 @@
+"""config.json from the metadata of a GGUF file, as transformers 4 and 5 and what stands on them read it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio.core.architectures.gguf import FIELDS, GgufArchitecture
+from studio.core.errors import CheckpointError
+from studio.core.names import printable, some_of
+
+_TOKENS: Mapping[str, str] = {
+    "bos_token_id": "tokenizer.ggml.bos_token_id",
+    "eos_token_id": "tokenizer.ggml.eos_token_id",
+    "pad_token_id": "tokenizer.ggml.padding_token_id",
+}
+_HEADS_KV, _ROPE_BASE = "attention.head_count_kv", "rope.freq_base"
+_HEAD_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+_SCALING = "rope.scaling."
+_NOT_FOR_CONFIG = {"vocab_size", "expert_count", "expert_used_count", "expert_feed_forward_length"}
+"""Keys whose values follow from the tensors, and of experts where none are."""
+
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+"""Of every model that stretches its context as Llama 3.1 does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a config follows from.
+
+    The row of the architecture, the pairs, shapes by llama.cpp's names, what rope_freqs.weight holds, whether the
+    embedding is stored in F16.
+    """
+
+    row: GgufArchitecture
+    pairs: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    rope_factors: NDArray[np.float32] | None
+    half: bool
+    file: Path
+
+    def get(self, key: str) -> Any:
+        """The value of a key of the architecture, None where there is none."""
+        return self.pairs.get(f"{self.row.name}.{key}")
+
+    def refuse(self, what: str) -> CheckpointError:
+        """An error of this file."""
+        return CheckpointError(what, file=self.file)
+
+    def number(self, key: str) -> int | float:
+        """A finite number above 0; raises CheckpointError for anything else."""
+        value = self.get(key)
+        if isinstance(value, list) and value and all(item == value[0] for item in value):
+            value = value[0]
+        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+            said = "is missing" if value is None else f"is {printable(value, 60)}, not a number above 0"
+            raise self.refuse(f"{self.row.name}.{key} {said}")
+        return _shortest(value)
+
+
+def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
+    """The config; adds to `warnings` what of the metadata it can not hold. Raises CheckpointError."""
+    row = facts.row
+    config: dict[str, Any] = {"architectures": [row.architecture], "model_type": row.model_type}
+    config |= {name: facts.number(key) for name, key in {**FIELDS, **row.fields}.items()}
+    config["num_key_value_heads"] = facts.number(_HEADS_KV if facts.get(_HEADS_KV) else "attention.head_count")
+    config["head_dim"] = _head_width(facts)
+    config["rope_theta"] = facts.number(_ROPE_BASE) if facts.get(_ROPE_BASE) else 10000.0
+    config["rope_scaling"] = _rope_scaling(facts, warnings)
+    config |= dict(row.implied)
+    config |= {name: facts.number(key) for name, key in row.optional.items() if facts.get(key)}
+    if row.divided:
+        config["query_pre_attn_scalar"] = _query_scale(config, row.divided)
+    config |= _biases(facts)
+    config |= {name: facts.pairs[key] for name, key in _TOKENS.items() if type(facts.pairs.get(key)) is int}
+    config["vocab_size"] = facts.shapes["token_embd.weight"][0]
+    config["tie_word_embeddings"] = "output.weight" not in facts.shapes
+    config["torch_dtype"] = "float16" if facts.half else "bfloat16"
+    if unknown := sorted(_unknown(facts)):
+        warnings.append(f"{some_of(unknown)}: what the file says of the model there does not go into config.json")
+    return config
+
+
+def _shortest(value: float) -> int | float:
+    """A float32 as the number that people wrote."""
+    return value if isinstance(value, int) else float(str(np.float32(value)))
+
+
+def _head_width(facts: Facts) -> int:
+    heads, width = facts.number("attention.head_count"), facts.number("embedding_length")
+    said = {key: int(facts.number(key)) for key in _HEAD_WIDTHS if facts.get(key)}
+    found = next(iter(said.values()), int(width // heads))
+    if odd := [f"{key} {value}" for key, value in said.items() if value != found]:
+        raise facts.refuse(
+            f"heads of {found} values with {' and '.join(odd)}: {facts.row.model_type} has no such heads"
+        )
+    return found
+
+
+def _query_scale(config: Mapping[str, Any], divided: int) -> int:
+    wide = config["num_hidden_layers"] == divided
+    return int(config["hidden_size"] // config["num_attention_heads"]) if wide else int(config["head_dim"])
+
+
+def _rope_scaling(facts: Facts, warnings: list[str]) -> dict[str, Any] | None:
+    kind = facts.get(f"{_SCALING}type")
+    if kind not in (None, "none", "linear", "yarn"):
+        raise facts.refuse(f"{facts.row.name}.{_SCALING}type is {printable(kind, 40)}, which is not read")
+    if facts.rope_factors is not None:
+        return _llama3_scaling(facts, facts.rope_factors, warnings)
+    if kind in (None, "none"):
+        return None
+    found = {"rope_type": kind, "factor": facts.number(f"{_SCALING}factor")}
+    if kind == "yarn":
+        original = f"{_SCALING}original_context_length"
+        found["original_max_position_embeddings"] = facts.number(original)
+    return found
+
+
+def _llama3_scaling(facts: Facts, factors: NDArray[np.float32], warnings: list[str]) -> dict[str, Any] | None:
+    """What rope_freqs.weight was made from, if it was made as for Llama 3.1."""
+    found = {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
+    base = float(facts.number(_ROPE_BASE)) if facts.get(_ROPE_BASE) else 10000.0
+    if np.allclose(llama3_factors(base, 2 * factors.size, found), factors, rtol=1e-5):
+        return found
+    warnings.append("rope_freqs.weight: not the scaling of Llama 3.1, so config.json knows nothing of it")
+    return None
+
+
+def llama3_factors(base: float, width: int, scaling: Mapping[str, Any]) -> NDArray[np.float32]:
+    """What the frequencies of a head of `width` are divided by, as llama.cpp's converter computes it: [width / 2]."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    old, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+    waves = 2 * math.pi * base ** (np.arange(0, width, 2) / width)
+    smooth = np.clip((old / waves - low) / (high - low), 0, 1)
+    divided: NDArray[np.float32] = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    return divided
+
+
+def _biases(facts: Facts) -> dict[str, Any]:
+    """Which biases there are, where config.json says it."""
+    if facts.row.model_type != "llama":
+        return {}
+    attention = {name: f"blk.0.{name}.bias" in facts.shapes for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
+    if len(set(attention.values())) > 1:
+        raise facts.refuse("biases for some projections of attention only, which transformers' llama does not have")
+    return {"attention_bias": attention["attn_q"], "mlp_bias": "blk.0.ffn_gate.bias" in facts.shapes}
+
+
+def _unknown(facts: Facts) -> Iterator[str]:
+    row = facts.row
+    known = {*FIELDS.values(), *row.fields.values(), *row.optional.values(), *_HEAD_WIDTHS, _HEADS_KV, _ROPE_BASE}
+    known |= _NOT_FOR_CONFIG
+    for key, value in facts.pairs.items():
+        name = key.removeprefix(f"{row.name}.")
+        if name != key and name not in known and not name.startswith(_SCALING) and value not in (0, None):
+            yield key

@@ -1,0 +1,88 @@
+"""MXFP6: E2M3 codes, four in three bytes, with an exponent for every 32; it can be decoded, and not handed on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Format, Quantized
+from kernels.reference import e8m0_decode
+from studio.core.model import Stored
+from studio.core.sources.in_format import check_scale_bytes
+from studio.core.sources.plain import read_elements
+
+_BLOCK = 32
+
+
+def _e2m3() -> NDArray[np.float32]:
+    """The values of all 64 codes: a sign, two bits of exponent, three of mantissa."""
+    code = np.arange(64)
+    exponent, mantissa = code >> 3 & 3, code & 7
+    magnitude = np.where(exponent == 0, mantissa / 8, (1 + mantissa / 8) * 2.0 ** (exponent - 1))
+    return np.where(code >> 5, -magnitude, magnitude).astype(np.float32)
+
+
+_E2M3 = _e2m3()
+
+
+@dataclass(frozen=True, slots=True)
+class Mxfp6:
+    """Rows of `columns` weights, see `Encoding`; code i is bits 6 i .. 6 i + 5 of a row, little-endian."""
+
+    columns: int
+    codes: Stored
+    scales: Stored
+    maker: str
+
+    @property
+    def bits(self) -> int:
+        """See `Encoding`."""
+        return 6
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """See `Encoding`."""
+        return self.codes, self.scales
+
+    @property
+    def meaning(self) -> str:
+        """See `Encoding`."""
+        return f"MXFP6 (E2M3), {self.maker}"
+
+    @property
+    def format(self) -> Format | None:
+        """See `Encoding`."""
+        return None
+
+    def decode(self, start: int, stop: int) -> NDArray[np.float32]:
+        """See `Encoding.decode`."""
+        scales = self._bytes(self.scales, self.columns // _BLOCK, start, stop)
+        check_scale_bytes(scales, "e8m0", self.scales, self.codes)
+        triples = self._bytes(self.codes, self.columns * 6 // 8, start, stop).reshape(-1, 3)
+        weights = _E2M3[_four_of_three(triples)].reshape(stop - start, -1, _BLOCK)
+        with np.errstate(under="ignore"):
+            weights *= e8m0_decode(scales)[..., None]
+        return weights.reshape(stop - start, self.columns)
+
+    def packed(self, start: int, stop: int) -> Quantized:
+        """See `Encoding.packed`."""
+        raise ValueError("[packed] MXFP6 is no format that can be handed on")
+
+    def multiplier(self, row: int) -> float:
+        """See `Encoding.multiplier`."""
+        return 1.0
+
+    def _bytes(self, part: Stored, width: int, start: int, stop: int) -> NDArray[np.uint8]:
+        raw = read_elements(part, start * width, (stop - start) * width).view(np.uint8)
+        return raw.reshape(stop - start, width)
+
+
+def _four_of_three(triples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[n, 3] bytes as [n, 4] codes of 6 bits."""
+    first, second, third = triples.T
+    codes = np.empty((len(triples), 4), np.uint8)
+    codes[:, 0] = first & 63
+    codes[:, 1] = first >> 6 | (second & 15) << 2
+    codes[:, 2] = second >> 4 | (third & 3) << 4
+    codes[:, 3] = third >> 2
+    return codes

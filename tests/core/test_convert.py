@@ -1,0 +1,194 @@
+"""convert: codes move between layouts without a changed bit, what can not be exact is refused, and all is verified."""
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from kernels import FORMATS, Quantized, reference
+from kernels.casts import Span, cast, exact_blocks, multiplier, span
+from studio import core
+from studio.core.layouts.compressed_tensors import CompressedTensors
+from tests.core.checkpoints import CONFIG, checkpoint, llama, tensors_of
+from tests.core.conftest import Studio
+
+LAYOUTS = ("mlx", "modelopt", "compressed-tensors")
+BF16 = ml_dtypes.bfloat16
+
+
+def contents(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Name -> dtype, shape and bytes of the tensors in a folder of one shard."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    return {
+        name: (tensor.dtype, tensor.shape, data[tensor.start : tensor.start + tensor.nbytes])
+        for name, tensor in tensors_of(path).items()
+    }
+
+
+def decoded(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Name -> weights of the matrices of a folder."""
+    with core.open_model(folder) as model:
+        return {
+            layer.name: layer.source.rows(layer.whole, 0, layer.whole.rows).astype(np.float32)
+            for layer in model.layers
+            if len(layer.shape) == 2
+        }
+
+
+@pytest.mark.parametrize(("there", "back"), list(permutations(LAYOUTS, 2)))
+@pytest.mark.parametrize("name", ["nvfp4-2t", "nvfp4-3t"])
+def test_there_and_back_every_byte_is_the_same(
+    studio: Studio, tmp_path: Path, there: str, back: str, name: str
+) -> None:
+    source = checkpoint(tmp_path / "model", llama(2))
+    first, second, third = (tmp_path / part for part in ("first", "second", "third"))
+    made = studio("quantize", source, first, "--layout", back, "--format", name, "--method", "max")
+    assert made.code == 0, made.err
+    converted = studio("convert", first, second, "--layout", there)
+    assert converted.code == 0, converted.err
+    assert studio("verify", second, "--source", first).code == 0
+    assert studio("convert", second, third, "--layout", back).code == 0
+    assert contents(third) == contents(first)
+    found, wanted = decoded(second), decoded(first)
+    rounded = "one unit in the last place" in converted.out
+    assert not rounded or (name == "nvfp4-3t" and {there, back} != {"mlx", "modelopt"})
+    for matrix, weights in wanted.items():
+        np.testing.assert_allclose(found[matrix], weights, rtol=2.4e-7 if rounded else 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_plain_needs_float32_where_a_tensor_scale_is_no_power_of_two(
+    studio: Studio, tmp_path: Path, layout: str
+) -> None:
+    source, packed, plain = checkpoint(tmp_path / "model", llama(1)), tmp_path / "packed", tmp_path / "plain"
+    assert studio("quantize", source, packed, "--layout", layout, "--format", "nvfp4-3t").code == 0
+    refused = studio("convert", packed, plain, "--layout", "plain")
+    assert refused.code == 2
+    assert "--dtype float32" in refused.err
+    assert "--allow-lossy" in refused.err
+    assert not plain.exists()
+    assert studio("convert", packed, plain, "--layout", "plain", "--dtype", "float32").code == 0
+    assert studio("verify", plain, "--source", packed).code == 0
+    wanted = decoded(packed)
+    for name, weights in decoded(plain).items():
+        np.testing.assert_array_equal(weights, wanted[name])
+    lossy = studio("convert", packed, tmp_path / "lossy", "--layout", "plain", "--allow-lossy")
+    assert lossy.code == 0
+    assert "relative error" in lossy.out
+
+
+def test_two_tiers_are_exact_in_bfloat16(studio: Studio, tmp_path: Path) -> None:
+    source, packed, plain = checkpoint(tmp_path / "model", llama(1)), tmp_path / "packed", tmp_path / "plain"
+    assert studio("quantize", source, packed, "--layout", "modelopt", "--format", "nvfp4-2t").code == 0
+    assert studio("convert", packed, plain, "--layout", "plain").code == 0
+    wanted = decoded(packed)
+    for name, weights in decoded(plain).items():
+        np.testing.assert_array_equal(weights, wanted[name])
+
+
+def test_what_no_layout_stores_is_refused_with_what_does(studio: Studio, tmp_path: Path) -> None:
+    ran = studio("convert", checkpoint(tmp_path / "model", llama(1)), tmp_path / "out", "--layout", "modelopt")
+    assert ran.code == 2
+    assert "--layout plain" in ran.err
+
+
+def mx_folder(folder: Path, low: int, high: int) -> Path:
+    """A folder of MLX in which every matrix is MXFP4 with block exponents from `low` to `high`."""
+    rng = np.random.default_rng(11)
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for name, value in llama(1).items():
+        if value.ndim == 2 and "proj" in name:
+            rows, columns = value.shape
+            tensors[name] = rng.integers(0, 256, (rows, columns // 2), np.uint8).view(np.uint32)
+            scales = rng.integers(low + 127, high + 128, (rows, columns // 32), np.uint8)
+            scales[0, 0], scales[-1, -1] = low + 127, high + 127
+            tensors[name.removesuffix("weight") + "scales"] = scales
+        else:
+            tensors[name] = value
+    section = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+    return checkpoint(folder, tensors, {**CONFIG, "quantization": section})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "exact"), [(-9, -2, True), (-20, -6, True), (-30, -13, True), (-30, -12, False)]
+)
+def test_mxfp4_becomes_nvfp4_where_its_exponents_allow_it(
+    studio: Studio, tmp_path: Path, low: int, high: int, exact: int
+) -> None:
+    source, target = mx_folder(tmp_path / "mx", low, high), tmp_path / "out"
+    ran = studio("convert", source, target, "--layout", "modelopt", "--dtype", "float32")
+    if not exact:
+        assert ran.code == 2
+        assert "nothing of it can be stored" in ran.err
+        return
+    assert ran.code == 0, ran.err
+    assert "cast exactly" in ran.out
+    found, wanted = decoded(target), decoded(source)
+    for name, weights in wanted.items():
+        np.testing.assert_array_equal(found[name], weights)
+    assert studio("verify", target, "--source", source).code == 0
+
+
+def test_tensor_scales_that_differ_in_a_fused_group_are_not_handed_to_readers_that_join_it(
+    studio: Studio, tmp_path: Path
+) -> None:
+    source, packed = checkpoint(tmp_path / "model", llama(1)), tmp_path / "packed"
+    assert studio("quantize", source, packed, "--layout", "mlx", "--format", "nvfp4-3t").code == 0
+    (packed / "nvfp4_studio.json").unlink()
+    path, data = packed / "model.safetensors", bytearray((packed / "model.safetensors").read_bytes())
+    name = next(name for name in tensors_of(path) if name.endswith("k_proj.global_scale"))
+    start = tensors_of(path)[name].start
+    data[start : start + 4] = (np.frombuffer(data[start : start + 4], np.float32) * 2).tobytes()
+    path.write_bytes(bytes(data))
+    ran = studio("convert", packed, tmp_path / "out", "--layout", "modelopt", "--dtype", "float32")
+    assert ran.code == 0, ran.err
+    assert "whose tensor scales differ" in ran.out
+    found, wanted = decoded(tmp_path / "out"), decoded(packed)
+    for name, weights in wanted.items():
+        np.testing.assert_array_equal(found[name], weights)
+
+
+def test_a_divisor_is_chosen_whose_reciprocal_is_the_multiplier_where_there_is_one() -> None:
+    layout = CompressedTensors()
+    scales = np.exp2(np.random.default_rng(5).uniform(-12, 2, 2000)).astype(np.float32)
+    back = np.array([layout.multiplier(layout.store_scale(float(g))) for g in scales])
+    exact = back == scales
+    small = np.frexp(scales)[0] < np.sqrt(0.5)
+    assert exact[small].all()
+    assert exact.mean() > 0.8
+    np.testing.assert_allclose(back, scales, rtol=1.2e-7)
+
+
+@pytest.mark.parametrize("spread", range(20))
+def test_a_multiplier_exists_for_seventeen_octaves(spread: int) -> None:
+    found = Span(-30, -30 + spread)
+    g = multiplier(found)
+    assert (g is not None) == (spread <= 17)
+    if g is not None:
+        scales = np.exp2(np.arange(found.low, found.high + 1)) / g
+        np.testing.assert_array_equal(reference.e4m3_decode(reference.e4m3_encode(scales.astype(np.float32))), scales)
+        assert (scales >= 2.0**-6).all() == (spread <= 14)
+
+
+def test_casts_keep_every_weight_or_say_which_blocks_they_lose() -> None:
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 256, (8, 32), np.uint8)
+    codes[2] = 0x80
+    mx = Quantized(FORMATS["mxfp4"], codes, rng.integers(120, 130, (8, 2), np.uint8))
+    g = multiplier(span(mx))
+    assert g is not None
+    nv = cast(mx, FORMATS["nvfp4-3t"], g)
+    np.testing.assert_array_equal(reference.decode(nv), reference.decode(mx))
+    np.testing.assert_array_equal(reference.decode(cast(nv, FORMATS["mxfp4"])), reference.decode(mx))
+    odd = Quantized(FORMATS["nvfp4-2t"], codes, rng.integers(0x30, 0x40, (8, 4), np.uint8))
+    exact = exact_blocks(odd, FORMATS["mxfp4"])
+    assert not exact.all()
+    assert exact[2].all()
+    with pytest.raises(ValueError, match="not exact in mxfp4"):
+        cast(odd, FORMATS["mxfp4"])
+    with pytest.raises(ValueError, match="do not both hold E2M1"):
+        cast(odd, FORMATS["mxfp8"])
