@@ -5,7 +5,7 @@ from pathlib import Path
 
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Examined, Progress, Started
-from studio.core.findings import documents, packing, scales
+from studio.core.findings import digests, documents, packing, readers, scales
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder, open_broken
 from studio.core.findings.kinds import Observed
@@ -15,12 +15,24 @@ Check = Callable[[Folder], Iterator[Observation]]
 CHECKS: tuple[Check, ...] = (
     documents.opening,
     documents.shards,
+    documents.twice,
     documents.documents,
+    documents.dtype,
     packing.parts,
     packing.claimed,
+    readers.undeclared,
+    readers.heads,
+    readers.groups,
+    readers.inputs,
+    readers.mlx,
     scales.fused,
+    digests.listed,
+    digests.manifest,
 )
 """What needs headers, documents and tensor scales alone."""
+
+WHOLE: tuple[Check, ...] = (digests.digests,)
+"""What reads whole files."""
 
 
 def doctor(path: Path, *, quick: bool = False) -> Iterator[Event]:
@@ -40,6 +52,8 @@ def doctor(path: Path, *, quick: bool = False) -> Iterator[Event]:
             _take(observed, scales.examine(module, quick=quick), module.name)
             done += module.codes.tensor.nbytes
             yield Progress("examine", done, module.name)
+        for check in () if quick else WHOLE:
+            _take(observed, check(folder), folder.path.name)
         yield Examined(observed.examination())
     finally:
         folder.close()

@@ -6,6 +6,7 @@ from typing import Any
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import CONFIG, Folder, refusal_of
 
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
 
 
@@ -36,6 +37,9 @@ def shards(folder: Folder) -> Iterator[Observation]:
 
 def documents(folder: Folder) -> Iterator[Observation]:
     """config.json and the tokenizer: here, and as readers want them."""
+    if folder.is_gguf:
+        yield Observation("gguf", folder.path.name)
+        return
     if not (folder.place / CONFIG).exists():
         yield Observation("config-missing", CONFIG)
     if not any((folder.place / name).exists() for name in _TOKENIZERS):
@@ -44,6 +48,26 @@ def documents(folder: Folder) -> Iterator[Observation]:
         rope = section.get("rope_parameters")
         if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in section:
             yield Observation("rope-nested", place or CONFIG, f"rope_theta is {rope['rope_theta']}")
+
+
+def dtype(folder: Folder) -> Iterator[Observation]:
+    """The dtype that config.json names, where all plain matrices have another."""
+    said = folder.config.get("dtype", folder.config.get("torch_dtype"))
+    if not isinstance(said, str) or folder.is_gguf:
+        return
+    matrices = (layer.tensor for layer in folder.layers if len(layer.shape) > 1 and layer.name not in folder.packed)
+    stored = {_DTYPES[tensor.dtype] for tensor in matrices if tensor.dtype in _DTYPES}
+    if stored and said.removeprefix("torch.") not in stored:
+        yield Observation("config-dtype", CONFIG, f"it says {said}, plain weights are {' and '.join(sorted(stored))}")
+
+
+def twice(folder: Folder) -> Iterator[Observation]:
+    """Tensors that more than one file holds."""
+    owners: dict[str, str] = {}
+    for file, header in folder.headers.items():
+        for name in header.tensors:
+            if (first := owners.setdefault(name, file)) != file:
+                yield Observation("tensor-twice", name, f"in {first} and in {file}")
 
 
 def _sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -17,7 +17,8 @@ from studio.core.findings.finding import Observation
 from studio.core.findings.modules import Module, modules_of
 from studio.core.model import Layer, Stored
 from studio.core.names import is_plain_name
-from studio.core.opening.checkpoint import LARGEST_CONFIG, open_model
+from studio.core.opening.checkpoint import open_model
+from studio.core.opening.configs import LARGEST_CONFIG
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import stored_input_first
 from studio.core.sources.declared import BESIDE, Section, sections
@@ -100,6 +101,13 @@ class Folder:
         )
         return frozenset([*map(base_name, names), *self.modules])
 
+    @property
+    def is_gguf(self) -> bool:
+        """True for GGUF, which says in itself what config and tokenizer say elsewhere."""
+        if not self.path.is_dir():
+            return self.path.suffix == ".gguf"
+        return not self.files and not self.seen and next(self.path.glob("*.gguf"), None) is not None
+
     def close(self) -> None:
         """Close all files."""
         for file in self.files.values():
@@ -170,7 +178,7 @@ def _read_index(folder: Folder) -> None:
 def _names(folder: Folder) -> list[str]:
     """The files of weights that are here and belong together as far as that can be told."""
     if not folder.path.is_dir():
-        return [folder.path.name]
+        return [] if folder.is_gguf else [folder.path.name]
     there = sorted(entry.name for entry in folder.place.iterdir() if entry.name.endswith(_SUFFIX))
     if folder.weight_map is not None:
         return sorted(set(folder.weight_map.values()) & set(there))

@@ -28,7 +28,9 @@ def _parts_of(module: Module) -> Iterator[Observation]:
     if scales.dtype != "F8_E4M3":
         return
     wanted = (*codes.shape[:-1], codes.shape[-1] // 8)
-    if codes.dtype == "U8" and scales.shape != wanted:
+    if codes.dtype == "U8" and scales.shape == (*codes.shape[:-1], codes.shape[-1] // 16):
+        yield Observation("claims-other-bits", module.name, f"a byte for each of {codes.shape[-1]:,} columns")
+    elif codes.dtype == "U8" and scales.shape != wanted:
         evidence = f"codes {list(codes.shape)} with scales {list(scales.shape)}, which should be {list(wanted)}"
         yield Observation("scale-shape", scales.name, evidence)
     if module.third is None:

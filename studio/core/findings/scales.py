@@ -50,21 +50,20 @@ class Tally:
     powers: int = 0
     squares: float = 0.0
 
-    def add(self, scales: NDArray[np.uint8], codes: NDArray[np.uint8] | None) -> None:
-        """Count rows: scales [rows, blocks] as E4M3, and codes [rows, 8 x blocks], None where they are not read."""
+    def add(self, scales: NDArray[np.uint8], codes: NDArray[np.uint8]) -> None:
+        """Count rows: scales [rows, blocks] as E4M3, and codes [rows, 8 x blocks]."""
         magnitude = scales & 0x7F
         self.blocks += scales.size
         self.nan += int((magnitude == 0x7F).sum())
         self.saturated += int((magnitude == _LARGEST).sum())
-        self.negative += int((scales > 0x80).sum())
         self.powers += int(np.isin(scales, _POWERS).sum())
         self._add_pairs(scales)
         values = np.empty(scales.shape, np.float32)
         decode_e4m3(scales, values)
         self.squares += float(np.square(np.nan_to_num(values), dtype=np.float64).sum())
-        if codes is not None:
-            live = ((codes & 0x77) != 0).reshape(*scales.shape, 8).any(axis=-1)
-            self.lost += int((live & (magnitude == 0)).sum())
+        live = ((codes & 0x77) != 0).reshape(*scales.shape, 8).any(axis=-1)
+        self.lost += int((live & (magnitude == 0)).sum())
+        self.negative += int((live & (scales > 0x80) & (scales < 0xFF)).sum())
 
     def _add_pairs(self, scales: NDArray[np.uint8]) -> None:
         even = scales[:, : scales.shape[1] // 2 * 2]
