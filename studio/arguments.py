@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
     doctor.add_argument("--quick", action="store_true", help="read no codes and no block scales")
     doctor.add_argument(
+        "--source", type=Path, metavar="SRC", help="compare some rows of every layer with this checkpoint"
+    )
+    doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")

@@ -293,7 +293,9 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
-    (ended,) = _shown(core.doctor(options.target, quick=options.quick), console)
+    with ExitStack() as stack:
+        against = stack.enter_context(_open(options.source, console)) if options.source else None
+        (ended,) = _shown(core.doctor(options.target, quick=options.quick, against=against), console)
     assert isinstance(ended, core.Examined)
     show_findings(ended.examination, console)
     worst = options.fail_on

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Examined, Progress, Started
-from studio.core.findings import digests, documents, packing, readers, scales
+from studio.core.findings import digests, documents, packing, readers, scales, source
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder, open_broken
 from studio.core.findings.kinds import Observed
+from studio.core.model import Model
 
 Check = Callable[[Folder], Iterator[Observation]]
 
@@ -35,8 +36,10 @@ WHOLE: tuple[Check, ...] = (digests.digests,)
 """What reads whole files."""
 
 
-def doctor(path: Path, *, quick: bool = False) -> Iterator[Event]:
-    """Examine a folder or a file; the last event is `Examined`. `quick` reads no codes and no block scales.
+def doctor(path: Path, *, quick: bool = False, against: Model | None = None) -> Iterator[Event]:
+    """Examine a folder or a file; the last event is `Examined`.
+
+    `quick` reads no codes and no block scales. `against` is the checkpoint that it was made from, to compare with.
 
     Raises CheckpointError only when there is nothing at `path`.
     """
@@ -46,6 +49,8 @@ def doctor(path: Path, *, quick: bool = False) -> Iterator[Event]:
         for check in CHECKS:
             _take(observed, check(folder), folder.path.name)
         modules = [module for module in folder.modules.values() if module.is_nvfp4]
+        if against:
+            _take(observed, source.compared(folder, against), folder.path.name)
         yield Started("examine", sum(module.codes.tensor.nbytes for module in modules), len(modules))
         done = 0
         for module in modules:

@@ -140,6 +140,9 @@ _ROWS = (
     Kind("scales-negative", "error", "negative block scales over live codes", ("vllm", "llama.cpp"), _ORIGINAL),
     Kind("scales-zero", "warning", "block scales of zero over live codes: whole blocks are lost", (), _ORIGINAL),
     Kind("scales-saturated", "warning", "block scales at the largest number: weights were cut off", (), _ORIGINAL),
+    Kind("nibbles-swapped", "error", "the two codes of every byte are swapped", _ALL, _ORIGINAL),
+    Kind("differs-from-source", "error", "decoded weights are not those of the source", (), _ORIGINAL),
+    Kind("source-unlike", "warning", "nothing could be compared with the source", (), "give the one it was made from"),
     Kind("lane-bug", "error", "scales of NVFP4 over 32 weights, as MLX 0.32.0 and older wrote them", (), _ORIGINAL),
 )
 

@@ -21,9 +21,9 @@ PACKED = (*TORCH, "mlx")
 QUERY = "model.layers.1.self_attn.q_proj"
 
 
-def examined(path: Path, *, quick: bool = False) -> core.Examination:
+def examined(path: Path, *, quick: bool = False, against: core.Model | None = None) -> core.Examination:
     """What the doctor found."""
-    *_, ended = core.doctor(path, quick=quick)
+    *_, ended = core.doctor(path, quick=quick, against=against)
     assert isinstance(ended, core.Examined)
     return ended.examination
 
@@ -438,6 +438,42 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     for found in examined(made.write(tmp_path / "m")).findings:
         assert found.places.isprintable()
         assert found.evidence.isprintable()
+
+
+def _swap_nibbles(codes: Any) -> Any:
+    pairs = codes.view(np.uint8)
+    return (pairs << 4 | pairs >> 4).view(codes.dtype)
+
+
+def _rows_of_another(codes: Any) -> Any:
+    return codes[::-1].copy()
+
+
+@pytest.mark.parametrize("layout", PACKED)
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [
+        ("", lambda _made: None),
+        ("nibbles-swapped", _set("codes", _swap_nibbles)),
+        ("differs-from-source", _set("codes", _rows_of_another)),
+    ],
+)
+def test_a_source_tells_swapped_and_other_weights(tmp_path: Path, layout: str, kind: str, spoil: Spoil) -> None:
+    made = draft(layout, sigma=0.05)
+    spoil(made)
+    source = draft("plain", sigma=0.05).write(tmp_path / "source")
+    with core.open_model(source) as model:
+        found = examined(made.write(tmp_path / "m"), against=model)
+    assert kinds(found, "error") == ({kind} if kind else set()), found.findings
+    assert all(one.where == (WHERE,) for one in found.findings if one.severity == "error")
+
+
+def test_a_source_of_another_model_is_said_to_be_none(tmp_path: Path) -> None:
+    other = draft("plain")
+    other.tensors = {name.replace("layers", "blocks"): array for name, array in other.tensors.items()}
+    with core.open_model(other.write(tmp_path / "source")) as model:
+        found = examined(draft("modelopt").write(tmp_path / "m"), against=model)
+    assert kinds(found, "error", "warning") == {"source-unlike"}
 
 
 def test_closing_it_stops_it(tmp_path: Path) -> None:
