@@ -61,6 +61,15 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
     _add_machine_options(verify)
+    doctor = command("doctor", "find what is wrong with a checkpoint, whoever wrote it")
+    doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
+    doctor.add_argument("--quick", action="store_true", help="read no codes and no block scales")
+    doctor.add_argument(
+        "--source", type=Path, metavar="SRC", help="compare some rows of every layer with this checkpoint"
+    )
+    doctor.add_argument(
+        "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
+    )
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")

@@ -23,6 +23,7 @@ from studio.rendering import (
     show_claims,
     show_conversion,
     show_export,
+    show_findings,
     show_inspection,
     show_outcome,
     show_plan,
@@ -312,6 +313,16 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    with ExitStack() as stack:
+        against = stack.enter_context(_open(options.source, console)) if options.source else None
+        (ended,) = _shown(core.doctor(options.target, quick=options.quick, against=against), console)
+    assert isinstance(ended, core.Examined)
+    show_findings(ended.examination, console)
+    worst = options.fail_on
+    return core.ThresholdExceeded.exit_code if worst != "never" and ended.examination.reaches(worst) else 0
+
+
 def _calibrate(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         model.check_plain()
@@ -519,6 +530,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,
+    "doctor": _doctor,
     "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,

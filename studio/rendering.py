@@ -76,6 +76,20 @@ def show_claims(found: Sequence[core.Claim], console: Console) -> None:
         console.say(f"  {sentence}")
 
 
+def show_findings(examination: core.Examination, console: Console) -> None:
+    """What the doctor found, worst first: where, by what evidence, whom it stops, what helps."""
+    for found in examination.findings:
+        console.emit("finding", **found.to_json())
+        console.say(f"{found.severity}: {found.kind}: {found.what}")
+        facts = {"where": found.places, "evidence": found.evidence, "fails": ", ".join(found.fails), "fix": found.fix}
+        for name, text in facts.items():
+            if text:
+                console.say(f"  {name}: {text}")
+    count = core.counted(len(examination.findings), "finding")
+    console.say(f"{count}" if examination.findings else "Nothing was found.")
+    console.emit("examined", findings=len(examination.findings))
+
+
 def show_changes(sentences: Sequence[str], console: Console) -> None:
     """What an export stores otherwise than the plan says, and why."""
     for sentence in sentences:

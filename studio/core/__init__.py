@@ -19,6 +19,7 @@ from studio.core.events import (
     Calibrated,
     EvaluationDone,
     Event,
+    Examined,
     Finished,
     LayerDone,
     Lifted,
@@ -40,6 +41,8 @@ from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
 from studio.core.exporting.writing import check_writable
+from studio.core.findings.doctor import doctor
+from studio.core.findings.finding import Examination, Finding
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
@@ -124,9 +127,12 @@ __all__ = [
     "Evaluated",
     "EvaluationDone",
     "Event",
+    "Examination",
+    "Examined",
     "Export",
     "ExportError",
     "Exported",
+    "Finding",
     "Finished",
     "FormatDetail",
     "Generation",
@@ -193,6 +199,7 @@ __all__ = [
     "counted",
     "deciding_rules",
     "demo_checkpoint",
+    "doctor",
     "estimate",
     "evaluate",
     "evaluation_nbytes",
