@@ -157,9 +157,13 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", type=Path, metavar="SRC", help="a checkpoint in any layout that is read")
-    sub.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    sub.add_argument(
+        "target", type=Path, metavar="DST", help="folder, or .gguf file, to write; it appears whole or not at all"
+    )
     group = sub.add_argument_group("conversion")
-    group.add_argument("--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded")
+    group.add_argument(
+        "--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded; gguf: one file"
+    )
     _add_reader(group)
     group.add_argument(
         "--dtype", choices=("bfloat16", "float16", "float32"), help="of decoded weights; default: that of the model"

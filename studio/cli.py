@@ -244,32 +244,66 @@ _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
-        layout, _ = core.layout_for(options.layout or "", options.reader)
+        target, _ = core.target_for(options.layout or "", options.reader)
+        if target is core.GGUF:
+            core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
-            proof = _shown(core.transcode(started, model, layout, options.reader, _DTYPES[options.dtype]), console)
+            proof = _shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
             (ended,) = proof
             assert isinstance(ended, core.Transcoded)
             show_conversion(ended.transcoding, console)
             if not options.allow_lossy:
                 ended.transcoding.check()
-            job = core.prepare_conversion(
-                model,
-                ended.transcoding,
-                layout,
-                options.target,
-                overwrite=options.overwrite,
-                restart=options.restart,
-                shard_nbytes=options.shard_size,
-            )
-            show_export(job, options.target, console, dry_run=options.dry_run)
-            if options.dry_run:
-                return 0
-            outcome = _follow(core.export(started, job), console)
-        console.emit("finished", **outcome.summary(), exit_code=0)
-        console.say(f"\nWrote and verified {options.target}: {core.size_text(outcome.nbytes_out)}")
-        show_claims(job.claims, console)
-        show_cautions(job, console)
+            write = _converted_to_gguf if target is core.GGUF else _converted
+            write(options, console, started, model, ended.transcoding)
     return 0
+
+
+def _converted(
+    options: argparse.Namespace,
+    console: Console,
+    started: core.Engine,
+    model: core.Model,
+    transcoding: core.Transcoding,
+) -> None:
+    layout, _ = core.layout_for(options.layout or "", options.reader)
+    job = core.prepare_conversion(
+        model,
+        transcoding,
+        layout,
+        options.target,
+        overwrite=options.overwrite,
+        restart=options.restart,
+        shard_nbytes=options.shard_size,
+    )
+    show_export(job, options.target, console, dry_run=options.dry_run)
+    if options.dry_run:
+        return
+    _follow_conversion(core.export(started, job), options.target, console)
+    show_claims(job.claims, console)
+    show_cautions(job, console)
+
+
+def _converted_to_gguf(
+    options: argparse.Namespace,
+    console: Console,
+    started: core.Engine,
+    model: core.Model,
+    transcoding: core.Transcoding,
+) -> None:
+    job = core.prepare_gguf_conversion(model, transcoding, options.target, overwrite=options.overwrite)
+    said = {"target": str(options.target), "layout": core.GGUF.name, "nbytes": job.nbytes, "dry_run": options.dry_run}
+    console.emit("export", **said)
+    if options.dry_run:
+        console.say(f"\nWould write {core.size_text(job.nbytes)} to {options.target}")
+        return
+    _follow_conversion(core.write_gguf(started, job), options.target, console)
+
+
+def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
+    outcome = _follow(events, console)
+    console.emit("finished", **outcome.summary(), exit_code=0)
+    console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
 
 
 def _gguf(options: argparse.Namespace, console: Console) -> int:
@@ -285,7 +319,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
             show_changes(job.changes, console)
             outcome = _follow(core.write_gguf(started, job), console)
         code = _finish(options, console, model, plan, outcome, quality)
-        console.say(f"\nWrote {options.target} and read it back")
+        console.say(f"\nWrote and verified {options.target}")
         return code
 
 

@@ -36,7 +36,7 @@ from studio.core.events import (
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
-from studio.core.exporting.gguf import GgufExport, prepare_gguf, write_gguf
+from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
@@ -50,7 +50,7 @@ from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
-from studio.core.layouts import LAYOUTS, TARGETS, Layout, fitted, layout_for, readers
+from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable
@@ -101,6 +101,7 @@ __all__ = [
     "DEFAULT_FORMAT",
     "DEFAULT_METHOD",
     "FORMATS",
+    "GGUF",
     "KEEP",
     "LAYOUTS",
     "METHODS",
@@ -186,6 +187,7 @@ __all__ = [
     "calibrate",
     "calibration_text",
     "changes",
+    "check_gguf",
     "check_quality_reports",
     "check_reports",
     "check_writable",
@@ -239,6 +241,7 @@ __all__ = [
     "prepare_conversion",
     "prepare_estimates",
     "prepare_gguf",
+    "prepare_gguf_conversion",
     "preset",
     "preset_names",
     "printable",
@@ -258,6 +261,7 @@ __all__ = [
     "start",
     "start_command",
     "survey",
+    "target_for",
     "totals",
     "transcode",
     "unseen",
