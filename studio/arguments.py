@@ -61,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
     _add_machine_options(verify)
+    compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
+    compare.add_argument("a", type=Path, metavar="A", help="a checkpoint in any layout that is read")
+    compare.add_argument("b", type=Path, metavar="B", help="another one of the same model")
+    compare.add_argument(
+        "--source", type=Path, metavar="SRC", help="errors are those against this one; default: of B against A"
+    )
+    compare.add_argument("--plan", type=Path, metavar="FILE", help="write the formats of B as a plan, for --plan")
+    _add_machine_options(compare)
     doctor = command("doctor", "find what is wrong with a checkpoint, whoever wrote it")
     doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
     doctor.add_argument("--quick", action="store_true", help="read no codes and no block scales")

@@ -21,6 +21,7 @@ from studio.rendering import (
     show_cautions,
     show_changes,
     show_claims,
+    show_comparison,
     show_conversion,
     show_export,
     show_findings,
@@ -357,6 +358,22 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     return core.ThresholdExceeded.exit_code if worst != "never" and ended.examination.reaches(worst) else 0
 
 
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    if options.plan:
+        core.check_writable(options.plan.parent, [options.plan.name])
+    with ExitStack() as stack:
+        a, b = (stack.enter_context(_open(path, console)) for path in (options.a, options.b))
+        source = stack.enter_context(_open(options.source, console)) if options.source else None
+        with _start(options, console, source or a) as started:
+            (ended,) = _shown(core.compare_checkpoints(started, a, b, source), console)
+    assert isinstance(ended, core.Compared)
+    show_comparison(ended.measured, console)
+    if options.plan:
+        core.save_plan(ended.measured.plan, options.plan)
+        console.log(f"wrote {options.plan}")
+    return 0
+
+
 def _calibrate(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         model.check_plain()
@@ -564,6 +581,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,
+    "compare": _compare,
     "doctor": _doctor,
     "calibrate": _calibrate,
     "evaluate": _evaluate,

@@ -175,6 +175,52 @@ def show_conversion(transcoding: core.Transcoding, console: Console) -> None:
         console.say(sentence)
 
 
+def show_comparison(found: core.Measured, console: Console) -> None:
+    """How far two checkpoints are apart: a line per layer that differs, what only one has, and the totals."""
+    compared = found.comparison
+    for pair in compared.pairs:
+        console.emit("pair", **pair.to_json())
+    columns = ("layer", "A", "B", ">bits A", ">bits B", *([">error A"] if found.reference else []), ">error B")
+    console.table(columns, [_pair_row(pair, with_a=bool(found.reference)) for pair in compared.pairs])
+    for title, names in (("A", compared.only_a), ("B", compared.only_b), ("the source", found.lost)):
+        if names:
+            console.say(f"only {title} has {core.counted(len(names), 'layer')}: {core.some_of(list(names))}")
+    console.say()
+    console.table(("", "checkpoint", ">layers", ">size", ">bits", ">error", "stored as"), _side_rows(found))
+    for format_, count in found.untaken.items():
+        console.say(f"no plan knows {core.printable(format_)}: {core.counted(count, 'layer')} of B kept in its plan")
+    same = f"{core.counted(found.equal, 'layer')} the same in both" if found.equal else "no layer is the same in both"
+    console.say(f"\n{same}\n{found.sentence()}")
+    alone = {"only_a": compared.only_a, "only_b": compared.only_b, "lost": found.lost}
+    sides = [side.to_json() for side in found.sides]
+    console.emit("compared", sides=sides, equal=found.equal, source=found.reference, plan=found.plan.to_json(), **alone)
+
+
+def _pair_row(pair: core.Pair, *, with_a: bool) -> tuple[str, ...]:
+    errors = (pair.error_a, pair.error_b) if with_a else (pair.error_b,)
+    titles = (core.printable(pair.title_a), core.printable(pair.title_b))
+    return core.printable(pair.name), *titles, *(f"{bits:.2f}" for bits in pair.bits), *map(_error_text, errors)
+
+
+def _error_text(error: float) -> str:
+    return "-" if not error else f"{error:.4f}" if error >= 5e-5 else f"{error:.1e}"
+
+
+def _side_rows(found: core.Measured) -> list[tuple[str, ...]]:
+    return [
+        (
+            letter,
+            core.printable(side.name),
+            f"{side.layers:,}",
+            core.size_text(side.nbytes),
+            f"{side.bits:.2f}",
+            "" if side.rel_err is None else _error_text(side.rel_err),
+            ", ".join(core.printable(name) for name, _ in side.formats[:3]),
+        )
+        for letter, side in zip("AB", found.sides, strict=True)
+    ]
+
+
 def show_cautions(job: core.Export, console: Console) -> None:
     """What users of an export must know before they load it."""
     for sentence in job.cautions:

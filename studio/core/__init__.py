@@ -17,6 +17,7 @@ from studio.core.errors import (
 )
 from studio.core.events import (
     Calibrated,
+    Compared,
     EvaluationDone,
     Event,
     Examined,
@@ -37,6 +38,7 @@ from studio.core.events import (
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
 from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
+from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
@@ -44,8 +46,10 @@ from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
 from studio.core.findings.finding import Examination, Finding
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
-from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
+from studio.core.insight.checkpoints import compare_checkpoints
+from studio.core.insight.comparison import Comparison, Pair, compare
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
+from studio.core.insight.measured import Measured, Side
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
@@ -53,7 +57,7 @@ from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, sta
 from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
-from studio.core.names import printable
+from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
@@ -121,6 +125,7 @@ __all__ = [
     "CheckpointError",
     "Choice",
     "Claim",
+    "Compared",
     "Comparison",
     "Engine",
     "ErrorMap",
@@ -149,6 +154,7 @@ __all__ = [
     "Loaded",
     "Loss",
     "Machine",
+    "Measured",
     "MemoryLimitError",
     "Model",
     "ModelDone",
@@ -170,6 +176,7 @@ __all__ = [
     "Rule",
     "ScaleGroups",
     "ShardWritten",
+    "Side",
     "Started",
     "StatisticsFile",
     "Steps",
@@ -198,6 +205,7 @@ __all__ = [
     "claims",
     "command_line",
     "compare",
+    "compare_checkpoints",
     "counted",
     "deciding_rules",
     "demo_checkpoint",
@@ -258,6 +266,7 @@ __all__ = [
     "second_moments",
     "size_text",
     "sized",
+    "some_of",
     "start",
     "start_command",
     "survey",

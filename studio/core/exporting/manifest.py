@@ -15,6 +15,7 @@ from studio.core.exporting.records import Entry, Record, entries, without_statis
 from studio.core.layouts import FOLDERS, Layout
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
+from studio.core.results import LayerResult
 
 SCHEMA = 2
 _READ = (1, SCHEMA)
@@ -66,3 +67,8 @@ class Manifest:
     def entries(self) -> Iterator[Entry]:
         """What it tells of each layer, in order. Raises CheckpointError when it is malformed."""
         return entries(self._lines)
+
+
+def exported_results(folder: Path) -> list[LayerResult]:
+    """The results in the manifest of an export, without statistics. Raises CheckpointError when there is none."""
+    return [entry.result for entry in Manifest(folder).entries()]

@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """A matrix of a layer, and the one of another checkpoint that holds the same weights."""
+    """A matrix of a layer, and the one of another checkpoint that should hold the same weights."""
 
     matrix: Matrix
     other: Layer
@@ -31,7 +31,7 @@ class Counterpart:
 
 @dataclass(frozen=True, slots=True)
 class Couple:
-    """A layer and where another checkpoint has its weights, or why that has not.
+    """A layer of a reference and where another checkpoint has its weights, or why that has not.
 
     `rounded`: the layer is taken as it would be kept, in its `kept_dtype`.
     """
@@ -42,19 +42,29 @@ class Couple:
     rounded: bool = False
 
 
-class Counterparts:
-    """Finds the weights of layers in a model: under the same name, or as matrices of a stack, or one by one."""
+def itself(layer: Layer) -> Couple:
+    """A layer and the whole of it."""
+    return Couple(layer, (Counterpart(layer.whole, layer, layer.whole),))
 
-    def __init__(self, model: Model) -> None:
-        self._layers = model.by_name
+
+class Counterparts:
+    """Finds the weights of layers in a model: under the same name, or as matrices of a stack, or one by one.
+
+    `edited`: names of layers whose values are stored changed.
+    """
+
+    def __init__(self, model: Model, edited: frozenset[str] = frozenset()) -> None:
+        self._layers, self._edited = model.by_name, edited
         alone = {layer.name: (layer, layer.whole) for layer in model.layers if len(layer.shape) == 2}
         self._matrices = alone | {m.name: (layer, m) for layer in model.layers for m in layer.matrices}
 
     def of(self, layer: Layer, *, rounded: bool = False) -> Couple:
         """The counterparts of a layer: itself as a whole, or each of its matrices."""
         same = self._layers.get(layer.name)
+        if layer.name in self._edited:
+            return Couple(layer, obstacle="stored with other values, for its runtime")
         if same is not None and same.shape == layer.shape and _kind(same) == _kind(layer):
-            return Couple(layer, (Counterpart(layer.whole, same, same.whole),), rounded=rounded)
+            return replace(itself(same), layer=layer, rounded=rounded)
         found = [self._matrices.get(matrix.name) for matrix in layer.matrices]
         parts = tuple(
             Counterpart(m, *one) for m, one in zip(layer.matrices, found, strict=True) if one and _fit(m, one)
@@ -83,11 +93,11 @@ def _obstacle(layer: Layer, same: Layer | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far a layer is from its counterpart.
+    """How far the counterpart of a layer is from it.
 
-    weights: how many were compared, `equal` of them to the bit but for the sign of zero. error: sum of the squares of
-    their differences; squares: of the counterpart's weights; both over those that are finite on both sides.
-    nonfinite: NaN and Inf here; nonfinite_there: in the counterpart.
+    weights: how many were compared, `equal` of them the same but for the sign of zero. error: sum of the squares of
+    their differences, squares: of the layer's weights, both over those that are finite on both sides. nonfinite: NaN
+    and Inf in the layer; nonfinite_there: in the counterpart.
     """
 
     couple: Couple
@@ -105,12 +115,12 @@ class Difference:
 
     @property
     def is_equal(self) -> bool:
-        """True when all weights are those of the counterpart."""
+        """True when the counterpart has all weights of the layer."""
         return not self.couple.obstacle and self.equal == self.weights
 
     @property
     def rel_err(self) -> float:
-        """||counterpart - layer|| / ||counterpart||."""
+        """||layer - counterpart|| / ||layer||."""
         return relative_error(self.error, self.squares)
 
 
@@ -134,7 +144,7 @@ def _questions(couple: Couple) -> Iterator[Question]:
 
 @dataclass(frozen=True, slots=True)
 class _Against:
-    """Counts, of a slab: weights, equal ones, squares of errors and of the counterpart, NaN and Inf here and there."""
+    """Counts, of a slab: weights, equal ones, squares of errors and of weights, NaN and Inf here and there."""
 
     part: Counterpart
     rounded: bool
@@ -144,7 +154,7 @@ class _Against:
         if self.rounded:
             with np.errstate(over="ignore", invalid="ignore"):
                 own = own.astype(WEIGHT_DTYPES[slab.layer.kept_dtype])
-        theirs = self.part.other.source.rows(self.part.its, slab.start, slab.stop)
+        theirs = read_slab(Slab(self.part.other, self.part.its, slab.start, slab.stop))
         height = max(_AT_ONCE // max(slab.matrix.columns, 1), 1)
         starts = range(0, len(own), height)
         counts = [_compared(own[at : at + height], theirs[at : at + height]) for at in starts]
@@ -158,7 +168,7 @@ def _compared(own: "NDArray[np.generic]", theirs: "NDArray[np.generic]") -> Coun
     equal = (a == b) | (np.isnan(a) & np.isnan(b))
     both = here & there
     errors = np.subtract(a, b, out=np.zeros_like(a), where=both)
-    squares = np.square(b, out=np.zeros_like(b), where=both)
+    squares = np.square(a, out=np.zeros_like(a), where=both)
     return np.array(
         [a.size, equal.sum(), np.square(errors).sum(), squares.sum(), (~here).sum(), (~there).sum()], np.float64
     )
