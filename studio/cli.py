@@ -30,6 +30,7 @@ from studio.rendering import (
     show_plan,
     show_quality,
     show_replies,
+    show_verified,
 )
 
 
@@ -341,10 +342,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     finally:
         if source:
             source.close()
-    compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
-    count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
-    console.say(f"{options.target} is whole: {count} {compared}")
-    console.emit("verified", path=str(options.target), layers=len(outcome.layers), compared=source is not None)
+    show_verified(options.target, outcome, source, console)
     return 0
 
 

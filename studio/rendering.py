@@ -221,6 +221,40 @@ def _side_rows(found: core.Measured) -> list[tuple[str, ...]]:
     ]
 
 
+def show_verified(target: Path, outcome: core.Outcome, source: core.Model | None, console: Console) -> None:
+    """What verifying found, of an export of ours or of a checkpoint of others."""
+    count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
+    if core.is_ours(target):
+        compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
+        console.say(f"{target} is whole: {count} {compared}")
+    else:
+        _show_foreign(target, count, outcome, source, console)
+    console.emit("verified", path=str(target), layers=len(outcome.layers), compared=source is not None)
+
+
+def _show_foreign(target: Path, count: str, outcome: core.Outcome, source: core.Model | None, console: Console) -> None:
+    differ = [layer for layer in outcome.layers if layer.sum_squares and (layer.quantized or layer.sum_error)]
+    if source and differ:
+        rows = [
+            (
+                core.printable(r.name),
+                core.printable(r.reason or r.format),
+                f"{r.bits_per_weight:.2f}",
+                _error_text(r.rel_err),
+            )
+            for r in differ
+        ]
+        console.table(("layer", "stored as", ">bits", ">rel_err"), rows)
+        console.say()
+    console.say(f"{target}: {count}; {'; '.join(outcome.cautions)}")
+    if source:
+        total = core.relative_error(sum(r.sum_error for r in differ), sum(r.sum_squares for r in differ))
+        errors = f"{core.counted(len(differ), 'layer differs', 'layers differ')}, relative error {_error_text(total)}"
+        console.say(f"Against {core.printable(source.name)}: {errors if differ else 'the same weights, bit by bit'}")
+    else:
+        console.say("--source SRC compares it with its source")
+
+
 def show_cautions(job: core.Export, console: Console) -> None:
     """What users of an export must know before they load it."""
     for sentence in job.cautions:

@@ -1,6 +1,7 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
 from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, method_of
+from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -42,6 +43,7 @@ from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
+from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
 from studio.core.findings.finding import Examination, Finding
@@ -228,6 +230,7 @@ __all__ = [
     "inspect_block",
     "inspect_layer",
     "is_exported",
+    "is_ours",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
@@ -255,6 +258,7 @@ __all__ = [
     "printable",
     "readers",
     "refuse",
+    "relative_error",
     "report_head",
     "report_json",
     "requantized",

@@ -9,16 +9,13 @@ from kernels.fidelity import relative_error
 from studio.core.events import Compared, Event, Progress, Started, Warned
 from studio.core.insight.comparison import Comparison, Pair, by_gain
 from studio.core.insight.measured import Measured, Side
-from studio.core.model import Layer, Model
+from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.opening.exports import exported, unlifted
 from studio.core.planning.edits import hand_rules
 from studio.core.planning.plan import KEEP, Plan, Rule, choice_text
-from studio.core.running.differences import Counterparts, Couple, Difference, differences, itself
+from studio.core.running.differences import Counterparts, Couple, Difference, differences, itself, stored_as
 from studio.core.running.engine import Engine
-from studio.core.sources.plain import Plain
-
-_PLAIN_BITS = 16
 
 
 def compare_checkpoints(engine: Engine, a: Model, b: Model, source: Model | None = None) -> Iterator[Event]:
@@ -73,8 +70,8 @@ def _measured(
 
 def _same(x: Difference, y: Difference) -> bool:
     """True for layers with the weights of the reference on both sides, plain or stored in one way."""
-    plain = all(_is_plain(part.other) for one in (x, y) for part in one.couple.parts)
-    return x.is_equal and y.is_equal and (plain or _format(x.couple) == _format(y.couple))
+    plain = x.couple.is_plain and y.couple.is_plain
+    return x.is_equal and y.is_equal and (plain or x.couple.stored_as == y.couple.stored_as)
 
 
 def _methods(model: Model) -> dict[str, str]:
@@ -86,39 +83,21 @@ def _methods(model: Model) -> dict[str, str]:
 def _pair(x: Difference, y: Difference, methods_a: Mapping[str, str], methods_b: Mapping[str, str]) -> Pair:
     return Pair(
         x.layer.name,
-        _format(x.couple),
-        _format(y.couple),
+        x.couple.stored_as,
+        y.couple.stored_as,
         x.rel_err,
         y.rel_err,
-        _nbytes(x.couple),
-        _nbytes(y.couple),
+        x.couple.nbytes,
+        y.couple.nbytes,
         _method(x.couple, methods_a),
         _method(y.couple, methods_b),
         x.layer.count,
     )
 
 
-def _format(couple: Couple) -> str:
-    return " and ".join(sorted({stored_as(part.other) for part in couple.parts}))
-
-
 def _method(couple: Couple, methods: Mapping[str, str]) -> str:
     found = {methods.get(part.other.name, "") for part in couple.parts}
     return found.pop() if len(found) == 1 else ""
-
-
-def stored_as(layer: Layer) -> str:
-    """The format of the weights of a layer, the dtype of plain ones, or what else they are."""
-    source = layer.source
-    if source.format is not None:
-        return source.format.name
-    return layer.tensor.dtype if isinstance(source, Plain) else source.meaning
-
-
-def _nbytes(couple: Couple) -> int:
-    """Bytes of the counterpart, its share of a layer that holds more."""
-    shares = (p.other.nbytes * p.its.rows * p.its.columns / max(p.other.count, 1) for p in couple.parts)
-    return round(sum(shares))
 
 
 def _alone(model: Model, found: list[Difference], others: list[Difference]) -> tuple[str, ...]:
@@ -130,8 +109,8 @@ def _alone(model: Model, found: list[Difference], others: list[Difference]) -> t
 
 
 def _plan_of(b: Model, found: list[Difference], methods: Mapping[str, str]) -> tuple[Plan, dict[str, int]]:
-    formats = {one.layer.name: _format(one.couple) for one in found if not one.couple.obstacle}
-    quantized = {one.layer.name for one in found if any(not _is_plain(part.other) for part in one.couple.parts)}
+    formats = {one.layer.name: one.couple.stored_as for one in found if not one.couple.obstacle}
+    quantized = {one.layer.name for one in found if not one.couple.is_plain}
     edits = {
         one.layer.name: choice_text(formats[one.layer.name], _method(one.couple, methods))
         for one in found
@@ -141,10 +120,6 @@ def _plan_of(b: Model, found: list[Difference], methods: Mapping[str, str]) -> t
     rest = Rule(format=KEEP, reason="kept in the checkpoint that the plan is of", optional=True)
     rules = hand_rules(edits, [one.layer.name for one in found])
     return Plan((*rules, rest), name="taken over", title=f"The formats of {printable(b.name)}"), dict(untaken)
-
-
-def _is_plain(layer: Layer) -> bool:
-    return layer.source.bits >= _PLAIN_BITS
 
 
 def _side(model: Model, found: list[Difference] | None) -> Side:

@@ -14,10 +14,12 @@ from studio.core.names import printable
 from studio.core.running.engine import Engine
 from studio.core.running.proving import Counts, Question, answers
 from studio.core.running.reading import Slab, read_slab
+from studio.core.sources.plain import Plain
 
 _AT_ONCE = 1 << 16
 """Weights that are compared in float64 at once."""
 _CHUNK = 1 << 20
+_PLAIN_BITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,30 @@ class Couple:
     parts: tuple[Counterpart, ...] = ()
     obstacle: str = ""
     rounded: bool = False
+
+    @property
+    def stored_as(self) -> str:
+        """The format that the other checkpoint has it in, or its dtype."""
+        return " and ".join(sorted({stored_as(part.other) for part in self.parts}))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes there, its share of layers that hold more."""
+        shares = (p.other.nbytes * p.its.rows * p.its.columns / max(p.other.count, 1) for p in self.parts)
+        return round(sum(shares))
+
+    @property
+    def is_plain(self) -> bool:
+        """True where it is stored there as numbers, not as codes."""
+        return all(part.other.source.bits >= _PLAIN_BITS for part in self.parts)
+
+
+def stored_as(layer: Layer) -> str:
+    """The format of the weights of a layer, the dtype of plain ones, or what else they are."""
+    source = layer.source
+    if source.format is not None:
+        return source.format.name
+    return layer.tensor.dtype if isinstance(source, Plain) else source.meaning
 
 
 def itself(layer: Layer) -> Couple:
