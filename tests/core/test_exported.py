@@ -10,6 +10,7 @@ import pytest
 from studio import core
 from tests.core.checkpoints import checkpoint, gaussian, llama
 from tests.core.conftest import Studio
+from tests.core.gguf_sources import made
 
 MIXTURE = {
     "model.embed_tokens.weight": gaussian(64, 64),
@@ -116,3 +117,29 @@ def test_a_manifest_that_is_not_true_is_told_and_the_tensors_are_shown_as_they_a
         packed = [layer for layer in model.layers if layer.source.format]
         assert packed
         assert all(layer.source.meaning == "NVFP4, three tiers, ModelOpt" for layer in packed)
+
+
+@pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
+@pytest.mark.parametrize("kind", ["stacks", "experts"])
+def test_experts_that_were_kept_are_those_of_the_source(studio: Studio, tmp_path: Path, layout: str, kind: str) -> None:
+    source = checkpoint(tmp_path / "model", MIXTURE, config=QWEN) if kind == "stacks" else made(tmp_path / "model", "qwen3_moe")
+    target = tmp_path / "out"
+    how = ("--layout", layout, "--exclude", "*experts*", *(["--for", "vllm"] if layout != "mlx" else []))
+    assert studio("quantize", source, target, *how).code == 0
+    with core.open_model(source) as before, core.open_model(target) as after:
+        assert after.count == before.count
+        for layer in before.layers:
+            found = after.by_name[layer.name]
+            if layer.role == "expert":
+                assert found.shape == layer.shape
+                np.testing.assert_array_equal(rows(found, found.whole), rows(layer, layer.whole))
+                for own, theirs in zip(found.matrices, layer.matrices, strict=True):
+                    assert own.name == theirs.name
+                    np.testing.assert_array_equal(rows(found, own), rows(layer, theirs))
+
+
+def rows(layer: core.Layer, matrix: object) -> np.ndarray:
+    """All rows of a matrix, in slices that do not end where its experts do."""
+    count = matrix.rows  # type: ignore[attr-defined]
+    parts = [layer.source.rows(matrix, start, min(start + 37, count)) for start in range(0, count, 37)]  # type: ignore[arg-type]
+    return np.concatenate([np.array(part, np.float32) for part in parts])
