@@ -71,7 +71,7 @@ def compared(layer: core.Layer, whole: core.Layer, number: int) -> tuple[float, 
     return float(((decoded - right) ** 2).sum()), float((right**2).sum())
 
 
-def test_it_can_be_looked_at_and_says_where_it_runs_but_is_quantized_no_more(studio: Studio, tmp_path: Path) -> None:
+def test_it_can_be_looked_at_and_says_where_it_runs(studio: Studio, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", llama(1))
     assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt").code == 0
     with core.open_model(tmp_path / "out") as model, core.start(core.Machine(threads=1), model) as engine:
@@ -82,10 +82,6 @@ def test_it_can_be_looked_at_and_says_where_it_runs_but_is_quantized_no_more(stu
         assert detail.a is None
         assert detail.sigma > 0
         assert core.claims(model, found.choices, found.layout)
-    for command in ("measure", "quantize"):
-        ran = studio(command, tmp_path / "out", *([tmp_path / "again"] if command == "quantize" else []))
-        assert ran.code == 2
-        assert "already quantized: by NVFP4 Studio" in ran.err
     ran = studio("inspect", tmp_path / "out")
     assert "nvfp4-3t, 4.5" in ran.out
     assert "relative error" in ran.out
@@ -122,7 +118,11 @@ def test_a_manifest_that_is_not_true_is_told_and_the_tensors_are_shown_as_they_a
 @pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
 @pytest.mark.parametrize("kind", ["stacks", "experts"])
 def test_experts_that_were_kept_are_those_of_the_source(studio: Studio, tmp_path: Path, layout: str, kind: str) -> None:
-    source = checkpoint(tmp_path / "model", MIXTURE, config=QWEN) if kind == "stacks" else made(tmp_path / "model", "qwen3_moe")
+    source = (
+        checkpoint(tmp_path / "model", MIXTURE, config=QWEN)
+        if kind == "stacks"
+        else made(tmp_path / "model", "qwen3_moe")
+    )
     target = tmp_path / "out"
     how = ("--layout", layout, "--exclude", "*experts*", *(["--for", "vllm"] if layout != "mlx" else []))
     assert studio("quantize", source, target, *how).code == 0

@@ -8,6 +8,7 @@ from typing import NoReturn
 from kernels import STORED
 from studio.core.errors import PlanError
 from studio.core.exporting.contents import Contents
+from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.shards import SHARD_NBYTES, ShardPlan, plan_shards
 from studio.core.exporting.target import check_space, check_target
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
@@ -15,6 +16,7 @@ from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.opening.exports import check_decodable
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.lifting import Lifting, lifted
@@ -96,7 +98,8 @@ def prepare(
 
     Raises CheckpointError, PlanError or ExportError.
     """
-    model.check_plain()
+    check_decodable(model)
+    check_names(model, layout)
     layout, reader = layout_for(layout.name, reader)
     asked, (choices, refusals) = choices, fitted(layout, reader, model, choices)
     told = tuple(changes(asked, choices))

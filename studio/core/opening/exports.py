@@ -328,6 +328,12 @@ def is_exported(model: Model) -> bool:
     return any(isinstance(layer.source, Packed) for layer in model.layers)
 
 
+def check_decodable(model: Model) -> None:
+    """Raise CheckpointError for weights that can not be decoded; exports of ours can."""
+    if not is_exported(model):
+        model.check_plain()
+
+
 def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
     """An export of ours with its layers as they are in its source, where they were lifted; any other as it is.
 
