@@ -4,7 +4,7 @@ from kernels.context import Context, Factor, importance_of, moments_of
 from kernels.feedback import factor_of
 from kernels.fidelity import Census, Fidelity
 from kernels.formats import FORMATS, STORED_FORMATS, Format, Recipe, recipe
-from kernels.methods import METHODS, STORED, Method, available
+from kernels.methods import METHODS, STORED, Method, available, method_of
 from kernels.quantized import Quantized
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "available",
     "factor_of",
     "importance_of",
+    "method_of",
     "moments_of",
     "recipe",
 ]

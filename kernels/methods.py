@@ -37,10 +37,12 @@ METHODS: dict[str, Method] = {
 STORED = "stored"
 """In place of a method, for codes that are taken over from a checkpoint as they are."""
 
+_TAKEN_OVER = Method(STORED, "codes and scales as the checkpoint has them")
 
-def needs(method: str) -> Need:
-    """What of a `Context` a method works with, "" for codes that are taken over."""
-    return METHODS[method].needs if method != STORED else ""
+
+def method_of(name: str) -> Method:
+    """The method called `name`, or what stands in its place. Raises KeyError for an unknown one."""
+    return _TAKEN_OVER if name == STORED else METHODS[name]
 
 
 def settled(method: str, scale: str, bits: int) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -107,9 +107,7 @@ def _start(options: argparse.Namespace, console: Console, model: core.Model | No
 
 def _open(path: Path, console: Console) -> core.Model:
     model = core.open_model(path)
-    for warning in model.warnings:
-        console.log(f"warning: {warning}")
-        console.emit("warning", message=warning)
+    _warn(model.warnings, console)
     return model
 
 
@@ -123,10 +121,21 @@ def _guided(path: Path, options: argparse.Namespace, console: Console) -> core.M
     except core.StudioError:
         model.close()
         raise
-    for gap in core.gaps(model, statistics):
-        console.log(f"warning: {gap}")
-        console.emit("warning", message=gap)
+    _warn(core.gaps(model, statistics), console)
     return core.with_statistics(model, statistics)
+
+
+def _resolved(plan: core.Plan, model: core.Model, console: Console) -> tuple[core.Choice, ...]:
+    """The choices of a plan; says which codes it gives up."""
+    choices = core.resolve(plan, model)
+    _warn(core.requantized(choices), console)
+    return choices
+
+
+def _warn(sentences: Iterable[str], console: Console) -> None:
+    for sentence in sentences:
+        console.log(f"warning: {sentence}")
+        console.emit("warning", message=sentence)
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> int:
@@ -139,7 +148,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
-        choices = core.resolve(plan, model)
+        choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
         asked, (choices, refusals) = choices, core.fitted(layout, reader, model, choices)
         if refusals and (options.layout or options.reader):
@@ -165,7 +174,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
         plan = plan_of(options)
-        choices = core.resolve(plan, model)
+        choices = _resolved(plan, model, console)
         _check_measurable(model, choices, console)
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
@@ -191,7 +200,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
-        choices = core.resolve(plan, model)
+        choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
@@ -267,7 +276,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
-        choices = core.resolve(plan, model)
+        choices = _resolved(plan, model, console)
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)

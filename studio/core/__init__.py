@@ -1,6 +1,6 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
-from kernels import FORMATS, METHODS, __version__
+from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, method_of
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -54,7 +54,7 @@ from studio.core.names import printable
 from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
-from studio.core.planning.conversion import Loss, Transcoding
+from studio.core.planning.conversion import Loss, Transcoding, requantized
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
@@ -104,6 +104,8 @@ __all__ = [
     "ROLES",
     "RUNTIMES",
     "STOPPED",
+    "STORED",
+    "STORED_FORMATS",
     "TARGETS",
     "ZONES",
     "ZONE_STARTS",
@@ -218,6 +220,7 @@ __all__ = [
     "load_plan",
     "load_quality",
     "measure",
+    "method_of",
     "methods_used",
     "no_tiers",
     "noisy",
@@ -236,6 +239,7 @@ __all__ = [
     "refuse",
     "report_head",
     "report_json",
+    "requantized",
     "resolve",
     "resources",
     "result_of",

@@ -1,5 +1,6 @@
 """convert: codes move between layouts without a changed bit, what can not be exact is refused, and all is verified."""
 
+import json
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def test_plain_needs_float32_where_a_tensor_scale_is_no_power_of_two(
     wanted = decoded(packed)
     for name, weights in decoded(plain).items():
         np.testing.assert_array_equal(weights, wanted[name])
+    assert studio("quantize", plain, tmp_path / "again", "--method", "max").code == 0
     lossy = studio("convert", packed, tmp_path / "lossy", "--layout", "plain", "--allow-lossy")
     assert lossy.code == 0
     assert "relative error" in lossy.out
@@ -150,6 +152,36 @@ def test_tensor_scales_that_differ_in_a_fused_group_are_not_handed_to_readers_th
     found, wanted = decoded(tmp_path / "out"), decoded(packed)
     for name, weights in wanted.items():
         np.testing.assert_array_equal(found[name], weights)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_next", "lfm2_moe"])
+@pytest.mark.parametrize("layout", ["mlx", "modelopt"])
+def test_what_mlx_lm_stores_with_other_values_is_turned_into_nothing_else(
+    studio: Studio, tmp_path: Path, kind: str, layout: str
+) -> None:
+    source = mx_folder(tmp_path / "mx", -9, -2)
+    config = {**CONFIG, "model_type": kind, "quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}
+    (source / "config.json").write_text(json.dumps(config))
+    ran = studio("convert", source, tmp_path / "out", "--layout", layout)
+    assert ran.code == 2
+    assert "of its own, which are not turned back" in ran.err
+
+
+@pytest.mark.parametrize(("kind", "code"), [("llama", 0), ("deepseek_v3", 2), ("unheard_of", 2)])
+def test_names_of_mlx_leave_it_only_where_they_are_those_of_the_makers(
+    studio: Studio, tmp_path: Path, kind: str, code: int
+) -> None:
+    source = mx_folder(tmp_path / "mx", -9, -2)
+    config = {**CONFIG, "model_type": kind, "quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}
+    (source / "config.json").write_text(json.dumps(config))
+    assert studio("convert", source, tmp_path / "out", "--layout", "modelopt").code == code
+
+
+def test_giving_up_codes_is_said_once(studio: Studio, tmp_path: Path) -> None:
+    ran = studio("measure", mx_folder(tmp_path / "mx", -9, -2), "--format", "nvfp4-3t", "--method", "max")
+    assert ran.code == 0, ran.err
+    assert ran.err.count("quantized already, as MXFP4") == 1
+    assert "convert keeps the codes" in ran.err
 
 
 def test_a_divisor_is_chosen_whose_reciprocal_is_the_multiplier_where_there_is_one() -> None:

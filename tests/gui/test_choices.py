@@ -34,7 +34,8 @@ def test_a_plan_chooses_the_same_as_rule_by_rule(model: core.Model, preset: str,
 
 def test_choices_by_hand_are_the_same_as_one_by_one(model: core.Model) -> None:
     plan = core.preset("linear").with_exponent("floor")
-    codes = np.random.default_rng(3).integers(-1, len(FORMAT_NAMES), len(model.layers)).astype(np.int8)
+    offered = [-1, *(CODES[name] for name in (*core.FORMATS, core.KEEP))]
+    codes = np.random.default_rng(3).choice(offered, len(model.layers)).astype(np.int8)
     state = state_of(model, plan, codes)
     expected = [
         base if code < 0 else core.choose_format(base.layer, FORMAT_NAMES[code], "floor", plan.method)

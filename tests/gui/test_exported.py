@@ -8,6 +8,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.cli import main
 from studio.gui.jobs import tasks
 from studio.gui.jobs.export_dialog import ExportDialog
 from studio.gui.layers.store import DONE, KEPT
@@ -15,6 +16,7 @@ from studio.gui.pages.comparing import EXPORT, PLAN
 from studio.gui.shell.availability import AS_MADE
 from studio.gui.shell.studio import Studio
 from tests.core.checkpoints import checkpoint, llama
+from tests.core.sources.test_mlx_integers import config, packed
 from tests.gui.conftest import PATIENCE
 
 
@@ -221,3 +223,19 @@ def test_an_export_in_two_tiers_is_lifted_and_the_rows_do_not_take_its_errors_fo
     assert not (studio.document.store.state == DONE).any()
     lifted = core.exported_results(tmp_path / "out")
     assert any(result.lift for result in lifted)
+
+
+def test_codes_that_were_taken_over_are_shown_as_such_in_formats_that_are_not_offered(
+    studio: Studio, tmp_path: Path, qtbot: QtBot
+) -> None:
+    tensors, _ = packed(3, 64)
+    source, target = checkpoint(tmp_path / "mlx", tensors, config(3, 64)), tmp_path / "converted"
+    assert main(["convert", str(source), str(target), "--layout", "mlx", "--quiet"]) == 0
+    open_export(studio, target, qtbot)
+    store = studio.document.store
+    shown = [i for i in range(len(store)) if store.format_of(i) != core.KEEP]
+    assert shown
+    assert {(store.format_of(i), store.method_of(i)) for i in shown} == {("int3-g64", "stored")}
+    assert {float(store.rel_err[i]) for i in shown} == {0.0}
+    assert "as the checkpoint has them" in "\n".join(studio.document.method_lines(shown[0]))
+    assert not [m for m in studio.commands.window.messages.items if m.tone == "error"]

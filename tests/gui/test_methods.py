@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.gui.layers.choices import BY_PLAN, FORMAT_NAMES, METHOD_NAMES, Edits
+from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Edits
 from studio.gui.layers.columns import KEYS, NO_METHOD, csv_of
 from studio.gui.layers.layer_table import OF_WEIGHTS
 from studio.gui.layers.row_menu import show_row_menu
@@ -68,8 +68,8 @@ def test_the_format_of_a_layer_with_a_method_of_its_own_still_follows_the_plan(s
 def test_the_plan_with_rules_for_what_is_chosen_by_hand_chooses_the_same(studio: Studio) -> None:
     document, random = studio.document, np.random.default_rng(4)
     count = len(document.store)
-    codes = random.integers(BY_PLAN, len(FORMAT_NAMES), count).astype(np.int8)
-    methods = random.integers(BY_PLAN, len(METHOD_NAMES) - 1, count).astype(np.int8)
+    codes = random.choice([BY_PLAN, *(CODES[name] for name in (*core.FORMATS, core.KEEP))], count).astype(np.int8)
+    methods = random.choice([BY_PLAN, *(METHOD_CODES[name] for name in core.METHODS)], count).astype(np.int8)
     document._edit(Edits(document.store.names, codes, methods), "anything")
     assert document.model is not None
     resolved = core.resolve(document.plan, document.model)

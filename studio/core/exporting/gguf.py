@@ -37,7 +37,7 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
 from studio.core.running.reading import Slab
-from studio.core.sources.ggml import blocks_of
+from studio.core.sources.ggml import blocks_of, in_pairs
 
 SUFFIX = ".gguf"
 FORMATS: Mapping[str, str] = {"nvfp4-2t": "NVFP4", "nvfp4-3t": "NVFP4", "mxfp4": "MXFP4"}
@@ -74,10 +74,7 @@ class Part:
         """The rows of the tensor that rows `start` .. `stop` become."""
         rows = np.arange(start, stop)
         if self.heads:
-            height = self.rows // self.heads
-            head, row = np.divmod(rows, height)
-            half, pair = np.divmod(row, height // 2)
-            rows = head * height + 2 * pair + half
+            rows = in_pairs(rows, self.rows // self.heads)
         return self.first + rows
 
 

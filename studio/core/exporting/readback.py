@@ -15,10 +15,9 @@ from studio.core.containers.safetensors import Header, Tensor
 from studio.core.errors import CheckpointError
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement
+from studio.core.sources.in_format import NOT_NUMBERS
 
 HASH_CHUNK = 4 << 20
-_E4M3_NAN = (0x7F, 0xFF)
-_E8M0_NAN = (0xFF,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def _check_scales(file: SourceFile, matrix: StoredMatrix, scales: NDArray[Any], 
     if row.affine:
         bad = sum(int((~np.isfinite(part.astype(np.float32))).sum()) for part in (scales, biases) if part is not None)
     else:
-        bad = int(np.isin(scales, _E4M3_NAN if row.scale == "e4m3" else _E8M0_NAN).sum())
+        bad = int(np.isin(scales, NOT_NUMBERS[row.scale]).sum())
     if bad:
         raise CheckpointError(f"{bad:,} block scales are not numbers", file=file.path, tensor=matrix.name)
 

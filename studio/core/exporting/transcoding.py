@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels import FORMATS, STORED, recipe
+from kernels import STORED, STORED_FORMATS, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
@@ -33,7 +33,10 @@ _CASTS: Mapping[str, tuple[str, ...]] = {
 }
 """The formats that may hold the codes of another one, the likeliest first."""
 
-_WORD_OF_TIERS = "its readers take linear layers only"
+_STACK_OF_MAKERS = ".mlp"
+"""Experts of modules of this name are called as MLX calls its projections; others, as w1 to w3, are not."""
+
+_NOT_LINEAR = "its readers take linear layers only"
 _UNKNOWN = "its codes are in no format that the layout stores"
 
 
@@ -46,35 +49,46 @@ def transcode(engine: Engine, model: Model, layout: Layout, reader: str = "", dt
     if not is_exported(model):
         model.check_plain()
     _check_names(model, layout)
-    run = _Transcoding(engine, model, layout, reader or _reader_of_most(engine, model, layout), dtype)
-    yield Started("prove", sum(layer.nbytes for layer in model.layers if not isinstance(layer.source, Plain)), 0)
-    choices = run.fit(tuple(map(run.wanted, model.layers)))
+    run = _Transcoding(engine, model, layout, reader, dtype)
+    wanted = tuple(map(run.wanted, model.layers))
+    run.reader = reader or _reader_of_most(run, wanted)
+    choices = run.fit(wanted)
+    asked = (c for c in choices if _changes(c) or (c.recipe is None and c.layer.widened))
+    yield Started("prove", sum(choice.layer.nbytes for choice in asked), 0)
     choices = run.fit((yield from run.casts(choices)))
     choices = tuple(run.kept_in(choice) for choice in choices)
     losses = yield from run.losses(choices)
     yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices)))
 
 
-def _reader_of_most(engine: Engine, model: Model, layout: Layout) -> str:
+def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
     """The reader of a layout for which most weights keep their codes; the first that it is for, if that is one."""
 
     def taken(reader: str) -> int:
-        run = _Transcoding(engine, model, layout, reader, "")
         with suppress(PlanError):
-            wanted = run.fit(tuple(map(run.wanted, model.layers)))
-            return sum(c.layer.count for c in wanted if c.recipe and c.recipe.format == c.layer.source.format)
+            found = replace(run, reader=reader).fit(wanted)
+            return sum(c.layer.count for c in found if c.recipe and c.recipe.format == c.layer.source.format)
         return -1
 
-    return max(layout.readers, key=taken)
+    return max(run.layout.readers, key=taken)
 
 
 def _check_names(model: Model, layout: Layout) -> None:
     """Refuse a folder of MLX whose names, or values, can not be turned back to those of the architecture's makers."""
+    if not _is_from_mlx(model):
+        return
     names = model.family.mlx
-    changed = names.stored or names.plus_one or names.moved or names.bias
-    if layout.name != "mlx" and changed and not model.quantized_by and _is_from_mlx(model):
-        what = f"mlx-lm rewrites weights of {printable(model.architecture)} as it loads them, which is not turned back"
-        raise PlanError(what, hint="convert the checkpoint that this folder was made from")
+    if names.stored or names.plus_one or names.moved or names.bias or (layout.name != "mlx" and _is_renamed(model)):
+        kind = printable(model.architecture) or "an unknown architecture"
+        what = f"mlx-lm has weights of {kind} under names, or with values, of its own, which are not turned back"
+        raise PlanError(what, file=model.path, hint="convert the checkpoint that this folder was made from")
+
+
+def _is_renamed(model: Model) -> bool:
+    """True for names that may not be those of the makers; an export of ours knows these."""
+    names, stacks = model.family.mlx, filter(is_mlx_stack, model.layers)
+    others = any(not layer.matrices[0].stack.endswith(_STACK_OF_MAKERS) for layer in stacks)
+    return not is_exported(model) and bool(not model.known or names.module or names.keep or others)
 
 
 def _is_from_mlx(model: Model) -> bool:
@@ -97,12 +111,12 @@ class _Transcoding:
         if own is None or not layer.matrices:
             return Choice(layer, None, "" if own is None else layer.obstacle)
         if self.layout.joins and (layer.role in ("embedding", "router") or self._is_tied_head(layer)):
-            return Choice(layer, None, _WORD_OF_TIERS)
+            return Choice(layer, None, _NOT_LINEAR)
         taken = [name for name in (own.name, *_CASTS.get(own.name, ())) if name in self.layout.formats]
         if own.name == "nvfp4-3t" and "nvfp4-2t" in taken and set(map(layer.source.multiplier, layer.matrices)) == {1}:
             taken.insert(0, "nvfp4-2t")
         for name in taken:
-            if not any(FORMATS[name].misfit((m.rows, m.columns)) for m in layer.matrices):
+            if not any(STORED_FORMATS[name].misfit((m.rows, m.columns)) for m in layer.matrices):
                 return self._taken_over(layer, name)
         return Choice(layer, None, _UNKNOWN)
 
@@ -110,7 +124,7 @@ class _Transcoding:
         return layer.role == "head" and self.model.is_tied
 
     def _taken_over(self, layer: Layer, name: str) -> Choice:
-        row, own = FORMATS[name], layer.source.format
+        row, own = STORED_FORMATS[name], layer.source.format
         multipliers: tuple[float, ...] = ()
         if row.tensor_scale and own is not None and own.scale == "e4m3":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import METHODS, Census, Quantized, Recipe
+from kernels import Census, Quantized, Recipe, method_of
 from kernels.fidelity import relative_error
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import E2M1_VALUES, tensor_scale
@@ -148,9 +148,9 @@ def layer_steps(
 
 def looked_at(recipe: Recipe | None) -> Recipe | None:
     """The recipe that a look shows: error feedback, which runs the model, is shown as what it starts from."""
-    if recipe is None or METHODS[recipe.method].needs != "factor":
+    if recipe is None or method_of(recipe.method).needs != "factor":
         return recipe
-    return replace(recipe, method=METHODS[recipe.method].otherwise)
+    return replace(recipe, method=method_of(recipe.method).otherwise)
 
 
 def all_of(steps: Steps[T]) -> T:

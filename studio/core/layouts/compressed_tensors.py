@@ -14,11 +14,13 @@ from studio.core.layouts.placement import Content, Placement, nearest_stored, ra
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_patterns, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
+from studio.core.sources.compressed_tensors import CODES, SCALES, TENSOR_SCALE
+from studio.core.sources.in_format import multiplier_of
 
 _NAMES: Mapping[Content, str] = {
-    "codes": "weight_packed",
-    "scales": "weight_scale",
-    "tensor_scale": "weight_global_scale",
+    "codes": CODES,
+    "scales": SCALES,
+    "tensor_scale": TENSOR_SCALE,
 }
 _FORMAT = "nvfp4-pack-quantized"
 _WEIGHTS = {
@@ -84,7 +86,7 @@ class CompressedTensors:
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""
-        return np.float32(1) / np.float32(stored)
+        return np.float32(multiplier_of(float(stored), "divisor"))
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json with the section that compressed-tensors reads."""

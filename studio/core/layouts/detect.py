@@ -31,16 +31,12 @@ _BUFFERS = ("bias", "mask", "position_ids")
 _CODES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0")
 """Dtypes that only codes and their scales have."""
 
-_MLX_SCALES = ("U8", "BF16", "F16", "F32")
-
 
 def quantization_method(stored: Mapping[str, Stored], sections: Sequence[Section], found: Recognized) -> str:
     """The method that quantized a checkpoint, or "" for plain weights and for codes that are read."""
     unknown = {name: item for name, item in stored.items() if name not in found.sources and name not in found.scales}
     if found.claimed:
         return found.refusal
-    if any(_is_mlx(name, item, unknown) for name, item in unknown.items()):
-        return _mlx_mode(sections)
     declared = next((section.method for section in sections if section.method), "")
     if method := next(filter(None, (_by_name(name, item, unknown) for name, item in unknown.items())), ""):
         return declared or method
@@ -60,16 +56,6 @@ def leftovers(sections: Sequence[Section], found: Recognized, method: str) -> li
     places = ", ".join(printable(section.place) for section in sections)
     methods = ", ".join(dict.fromkeys(section.method for section in sections if section.method))
     return [f"left over from an earlier quantization, left out: {places}{f' ({methods})' if methods else ''}"]
-
-
-def _is_mlx(name: str, item: Stored, stored: Mapping[str, Stored]) -> bool:
-    packed = stored.get(f"{name.removesuffix('.scales')}.weight") if name.endswith(".scales") else None
-    return packed is not None and packed.tensor.dtype == "U32" and item.tensor.dtype in _MLX_SCALES
-
-
-def _mlx_mode(sections: Sequence[Section]) -> str:
-    section = next((section.content for section in sections if section.place == "quantization"), None)
-    return f"MLX ({printable(section.get('mode', 'affine'))})" if section else "MLX"
 
 
 def _by_name(name: str, item: Stored, stored: Mapping[str, Stored]) -> str:

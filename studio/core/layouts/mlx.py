@@ -18,6 +18,8 @@ from studio.core.layouts.placement import Content, Placement, nearest_stored
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
+from studio.core.sources.in_format import multiplier_of
+from studio.core.sources.mlx import BIASES, SCALES, TENSOR_SCALE, WEIGHT
 
 MODEL_FILE = "nvfp4_three_tiers.py"
 _SETTINGS = ("group_size", "bits", "mode")
@@ -86,13 +88,13 @@ class Mlx:
 
         blocks = (rows, columns // row.block)
         parts = [
-            part("codes", "weight", "U32", (rows, columns * row.bits // 32), rows * columns * row.bits // 8),
-            part("scales", "scales", scale_dtype, blocks, rows * blocks[1] * scale_size),
+            part("codes", WEIGHT, "U32", (rows, columns * row.bits // 32), rows * columns * row.bits // 8),
+            part("scales", SCALES, scale_dtype, blocks, rows * blocks[1] * scale_size),
         ]
         if row.affine:
-            parts.append(part("biases", "biases", scale_dtype, blocks, rows * blocks[1] * scale_size))
+            parts.append(part("biases", BIASES, scale_dtype, blocks, rows * blocks[1] * scale_size))
         if row.tensor_scale:
-            parts.append(part("tensor_scale", "global_scale", "F32", (), 4))
+            parts.append(part("tensor_scale", TENSOR_SCALE, "F32", (), 4))
         return parts
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
@@ -117,7 +119,7 @@ class Mlx:
 
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""
-        return np.float32(stored) / np.float32(TENSOR_SCALE_DIVISOR)
+        return np.float32(multiplier_of(float(stored), "amax"))
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json with its overrides and, for three tiers, the model file that mlx-lm runs."""

@@ -15,8 +15,9 @@ from studio.core.layouts.placement import Content, Placement, raw, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
+from studio.core.sources.modelopt import SCALES, TENSOR_SCALE, WEIGHT
 
-_NAMES: Mapping[Content, str] = {"codes": "weight", "scales": "weight_scale", "tensor_scale": "weight_scale_2"}
+_NAMES: Mapping[Content, str] = {"codes": WEIGHT, "scales": SCALES, "tensor_scale": TENSOR_SCALE}
 _PRODUCER = {"name": "modelopt", "version": "0.47.0"}
 _WEIGHTS = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import METHODS, STORED_FORMATS, Format, Quantized, recipe
+from kernels import METHODS, STORED, STORED_FORMATS, Format, Quantized, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -141,6 +141,8 @@ Divide = Callable[[str, tuple[int, ...]], tuple[tuple[Matrix, ...], str]]
 def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) -> tuple[str, tuple[Layer, ...]]:
     """What quantized an export of ours, and its layers in the order of its manifest, cut into matrices by `divide`.
 
+    Nothing where all its weights are plain, as its tensors tell then what it is.
+
     Raises CheckpointError when the manifest is damaged, or is not that of these tensors.
     """
     manifest = Manifest(folder)
@@ -157,6 +159,8 @@ def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) 
         layers += _layers(entry, stored, header, manifest.layout, divide)
     if left:
         raise CheckpointError(f"does not know the tensor {printable(min(left))}", file=folder / MANIFEST)
+    if not any(isinstance(layer.source, Packed) for layer in layers):
+        return "", ()
     formats = sorted({layer.source.format.name for layer in layers if isinstance(layer.source, Packed)})
     return f"by NVFP4 Studio, layout {manifest.layout.name}, {', '.join(formats)}", tuple(layers)
 
@@ -224,6 +228,6 @@ def exported(model: Model) -> Exported | None:
 
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
-        method = result.method if result and result.method in METHODS else "max"
+        method = result.method if result and result.method in (*METHODS, STORED) else "max"
         return Choice(layer, recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method))
     return Choice(layer, None, result.reason if result else layer.obstacle)

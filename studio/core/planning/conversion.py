@@ -54,9 +54,7 @@ class Transcoding:
             f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {r}" for r, names in reasons.items()
         ]
         lost = [f"{printable(loss.layer)}: {loss}" for loss in self.losses[:3]]
-        scales = (
-            f"{counted(self.rounded_scales, 'tensor scale')} of them read one unit in the last place of float32 off"
-        )
+        scales = f"{counted(self.rounded_scales, 'tensor scale')} read one unit in the last place of float32 off"
         return [f"layers: {counts}", *why, *lost, *([scales] if self.rounded_scales else [])]
 
     def check(self) -> None:
@@ -73,6 +71,19 @@ def _how(choice: Choice) -> str:
     if choice.recipe is None:
         return "decoded" if choice.layer.widened else "copied"
     return "codes kept" if choice.recipe.format == choice.layer.source.format else "cast exactly"
+
+
+def requantized(choices: Sequence[Choice]) -> list[str]:
+    """A sentence per kind of codes that are to be chosen anew, though they could be handed on as they are stored."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for choice in choices:
+        if choice.recipe and not choice.taken_over and choice.layer.source.format:
+            found[choice.layer.source.meaning].append(choice.layer.name)
+    return [
+        f"quantized already, as {meaning}: {counted(len(names), 'layer')} like {printable(names[0])}; errors are those "
+        "against what is stored, and convert keeps the codes"
+        for meaning, names in found.items()
+    ]
 
 
 def _told(names: Sequence[str], reason: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kernels import FORMATS, METHODS, Recipe, available, recipe
 from kernels.formats import ExponentRule
-from kernels.methods import STORED, needs
+from kernels.methods import STORED, method_of
 from studio.core.architectures import ROLES
 from studio.core.errors import PlanError
 from studio.core.model import Guide, Layer, Model
@@ -142,7 +142,7 @@ class Choice:
     @property
     def guide(self) -> Guide | None:
         """What is known of the layer's inputs, where the method looks at it."""
-        return self.layer.guide if self.recipe and needs(self.recipe.method) else None
+        return self.layer.guide if self.recipe and method_of(self.recipe.method).needs else None
 
     @property
     def nbytes(self) -> int:

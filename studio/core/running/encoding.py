@@ -11,7 +11,7 @@ from kernels import Context, Format, Recipe
 from kernels.backend import Backend
 from kernels.casts import cast
 from kernels.fidelity import Fidelity, concatenate
-from kernels.methods import needs
+from kernels.methods import method_of
 from kernels.quantized import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import Guide, Layer, Matrix
@@ -36,7 +36,7 @@ def encode(
     Codes come from the weights as they were read. Affine scales and biases are then rounded to the layer's
     `kept_dtype`: those in float32 would make mlx-lm compute in float32.
     """
-    context = _context(layer.guide, matrix) if layer.guide and needs(recipe.method) else None
+    context = _context(layer.guide, matrix) if layer.guide and method_of(recipe.method).needs else None
     quantized, fidelity = backend.encode(weights, recipe, g, context=context, blocks=blocks)
     dtype = WEIGHT_DTYPES[layer.kept_dtype]
     if recipe.format.affine and quantized.scales.dtype != dtype:

@@ -208,6 +208,14 @@ DECODERS: Mapping[str, Callable[[Blocks], Values]] = {
 """By name of the type; others are known by their size only."""
 
 
+def in_pairs(rows: NDArray[np.int64], height: int) -> NDArray[np.int64]:
+    """Where llama.cpp has rows of heads of `height`: each row of a head's first half beside that of its second."""
+    head, row = np.divmod(rows, height)
+    half, pair = np.divmod(row, height // 2)
+    places: NDArray[np.int64] = head * height + 2 * pair + half
+    return places
+
+
 def paired(codes: Blocks, width: int) -> Blocks:
     """4-bit codes as ggml stores them, element j beside j + width / 2 of every `width`, with neighbours in a byte.
 

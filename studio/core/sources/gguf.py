@@ -11,7 +11,7 @@ from studio.core.errors import CheckpointError
 from studio.core.model import Matrix, Stored
 from studio.core.names import printable
 from studio.core.running.scratch import Scratch, memory
-from studio.core.sources.ggml import DECODERS, decode, paired
+from studio.core.sources.ggml import DECODERS, decode, in_pairs, paired
 from studio.core.sources.plain import read_elements
 
 _NO_NUMBER = 0xFF
@@ -119,7 +119,7 @@ class Ggml:
         nbytes = width // self.type.weights * self.type.nbytes
         if not self.heads:
             return self._read(first, count, nbytes, scratch)
-        places = self._places(np.arange(first, first + count))
+        places = in_pairs(np.arange(first, first + count), self.shape[0] // self.heads)
         low, high = int(places.min()), int(places.max()) + 1
         if high - low <= 2 * count:
             return self._read(low, high - low, nbytes, scratch)[places - low]
@@ -129,11 +129,3 @@ class Ggml:
         raw = memory(count * nbytes, scratch)
         self.stored.file.read_into(raw.data, self.stored.tensor.start + first * nbytes)
         return raw.reshape(count, nbytes)
-
-    def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where rows lie: row i of the first half of a head at 2 i, that of the second at 2 i + 1."""
-        height = self.shape[0] // self.heads
-        head, row = np.divmod(rows, height)
-        half, pair = np.divmod(row, height // 2)
-        places: NDArray[np.int64] = head * height + 2 * pair + half
-        return places

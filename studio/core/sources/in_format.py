@@ -29,10 +29,14 @@ NOT_NUMBERS: Mapping[str, tuple[int, ...]] = {"e4m3": (0x7F, 0xFF), "e8m0": (0xF
 
 _MULTIPLIERS: Mapping[Convention, Callable[[float], float]] = {
     "multiplier": lambda stored: stored,
-    "divisor": lambda stored: 1 / stored,
+    "divisor": lambda stored: 1 / stored if stored else math.inf,
     "amax": lambda stored: stored / TENSOR_SCALE_DIVISOR,
 }
-"""In float64; rounded to float32 it is what readers compute."""
+
+
+def multiplier_of(stored: float, convention: Convention) -> float:
+    """The multiplier g of a stored tensor scale in float64; rounded to float32 it is what readers compute."""
+    return _MULTIPLIERS[convention](stored)
 
 
 def check_scale_bytes(scales: NDArray[np.uint8], kind: str, stored: Stored, codes: Stored) -> None:
@@ -55,7 +59,7 @@ class TensorScale:
     def multiplier(self, row: int) -> float:
         """The multiplier of a stored row; raises CheckpointError for one that is not usable."""
         stored = float(read_elements(self.stored, row // self.height if self.height else 0, 1)[0])
-        g = _MULTIPLIERS[self.convention](stored) if math.isfinite(stored) and stored > 0 else math.nan
+        g = multiplier_of(stored, self.convention) if math.isfinite(stored) and stored > 0 else math.nan
         if not 0 < np.float32(g) < math.inf:
             what = f"tensor scale {stored:g} is not usable: {self.convention} must be a positive number"
             raise CheckpointError(what, file=self.stored.file.path, tensor=self.stored.tensor.name)

@@ -139,7 +139,7 @@ OTHERWISE = "Open them where they are now, or gather them again (Run, Calibrate)
 
 
 def _in_use(path: Path, method: str) -> Message:
-    needs = core.METHODS[method].needs
+    needs = core.method_of(method).needs
     hint = "" if needs else f"The plan's method is {method}, which does not look at them: choose hessian."
     return Message("good", f"Statistics {core.printable(path.name, 60)} are in use", "Undo and results stay.", hint)
 

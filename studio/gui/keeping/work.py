@@ -208,7 +208,7 @@ def _changed(edits: Edits, step: Mapping[str, Any]) -> Edits:
     found = edits.changed(numbers_of(step["drop"], count), BY_PLAN)
     found = found.with_methods(numbers_of(step.get("drop_methods", ""), count), BY_PLAN)
     for value, numbers in step["set"].items():
-        if value not in CODES:
+        if value not in (*core.FORMATS, core.KEEP):
             raise ValueError(f"unknown format {value}")
         found = found.changed(numbers_of(numbers, count), CODES[value])
     for value, numbers in step.get("methods", {}).items():

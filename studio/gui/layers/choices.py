@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from studio import core
 
 Indices = NDArray[np.int64]
-FORMAT_NAMES = (*core.FORMATS, core.KEEP)
+FORMAT_NAMES = (*core.STORED_FORMATS, core.KEEP)
 CODES = {name: code for code, name in enumerate(FORMAT_NAMES)}
-METHOD_NAMES = (*core.METHODS, "")
+METHOD_NAMES = (*core.METHODS, core.STORED, "")
 METHOD_CODES = {name: code for code, name in enumerate(METHOD_NAMES)}
-"""The last, "", is that of kept layers, and what `BY_PLAN` stands for."""
+"""The last, "", is that of kept layers, and what `BY_PLAN` stands for. Exports may have more than people can choose."""
 
 BY_PLAN = -1
 Codes = NDArray[np.int8]

@@ -328,6 +328,6 @@ class LayerTable(QAbstractTableModel):
             lines.append(
                 f"relative error {store.rel_err[layer]:.5f}, warning line {line:.4f}, SNR {store.snr[layer]:.1f} dB"
             )
-            if state == DONE and core.METHODS[store.method_of(layer)].needs:
+            if state == DONE and core.method_of(store.method_of(layer)).needs:
                 lines.append(OF_WEIGHTS)
         return "\n".join([*lines, about])

@@ -14,7 +14,7 @@ GAIN = "Statistics of this model's inputs would lower the damage further: Run â–
 
 def method_lines(choice: core.Choice, wanted: str, statistics: Path | None) -> list[str]:
     """What the method of a layer looks at, where its inputs are known from, and why it is not the one `wanted`."""
-    row = core.METHODS[choice.method]
+    row = core.method_of(choice.method)
     guide = choice.guide
     seen = f"Inputs are known from {_origin(guide.origin, statistics)}." if guide else ""
     if choice.layer.guide is None:
@@ -31,12 +31,12 @@ def _origin(origin: str, statistics: Path | None) -> str:
 def plan_lines(method: str, statistics: Path | None) -> list[str]:
     """What the method of a plan does, and which statistics it may look at."""
     told = f"Statistics in use: {core.printable(statistics.name, 60)}" if statistics else GAIN
-    return [f"{method}: {core.METHODS[method].title}", told]
+    return [f"{method}: {core.method_of(method).title}", told]
 
 
 def why_not(choice: core.Choice, wanted: str) -> str:
     """Why a layer that is quantized takes another method than `wanted`."""
-    need, guide = core.METHODS[wanted].needs, choice.layer.guide
+    need, guide = core.method_of(wanted).needs, choice.layer.guide
     if need and need not in (guide.known if guide else ()):
         return f"{wanted} needs to know {NEEDS[need]}: {choice.method} takes its place."
     return f"{choice.format} has no {wanted}: {choice.method} takes its place."

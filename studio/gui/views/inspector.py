@@ -111,7 +111,7 @@ class InspectorView(View):
     def _shows_as_chosen(self, result: core.LayerResult) -> bool:
         """True when A is what was made of a layer, or what error feedback started from."""
         side = self.detail.a if self.detail else None
-        method = core.METHODS[result.method].otherwise if _feeds_back(result) else result.method
+        method = core.method_of(result.method).otherwise if _feeds_back(result) else result.method
         return (side.title if side else core.KEEP) == core.choice_text(result.format, method)
 
     def busy(self, text: str) -> None:
@@ -309,7 +309,7 @@ class InspectorView(View):
 
 
 def _feeds_back(result: core.LayerResult) -> bool:
-    return bool(result.method) and core.METHODS[result.method].needs == "factor"
+    return bool(result.method) and core.method_of(result.method).needs == "factor"
 
 
 def _codes(detail: core.LayerDetail) -> Figure:
