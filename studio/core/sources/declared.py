@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from studio.core.names import printable
 
@@ -70,11 +70,11 @@ def sections(config: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]])
     """Every section of a config and of its objects; `beside` are the contents of FILES, by name."""
     places = [("", config), *((f"{key}.", value) for key, value in config.items() if isinstance(value, dict))]
     found = [Section(place + key, value[key]) for place, value in places for key in KEYS if _is_section(value.get(key))]
-    others = {name: content.get("quantization") if name == BESIDE else content for name, content in beside.items()}
-    return (*found, *(Section(name, content) for name, content in others.items() if _is_section(content)))
+    others = ((name, content.get("quantization") if name == BESIDE else content) for name, content in beside.items())
+    return (*found, *(Section(name, content) for name, content in others if _is_section(content)))
 
 
-def _is_section(value: Any) -> bool:
+def _is_section(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, dict) and bool(value)
 
 

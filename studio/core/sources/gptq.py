@@ -7,7 +7,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import OLD_AWQ, OLD_GPTQ, Section
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.found import Found, Unread, UnreadError, beside
 from studio.core.sources.integers import Integers, group_of
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.tables import WORD, Along, Down, Packing, Table
@@ -39,10 +39,10 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         path, _, leaf = name.rpartition(".")
         if leaf != CODES:
             continue
-        beside = {part: stored[f"{path}.{part}"] for part in (ZEROS, SCALES, ORDER) if f"{path}.{part}" in stored}
-        parts = (name, *(part.tensor.name for part in beside.values()))
+        others = beside(stored, path, (ZEROS, SCALES, ORDER))
+        parts = (name, *(part.tensor.name for part in others.values()))
         try:
-            yield Found(f"{path}.weight", _source(codes, beside, said), parts)
+            yield Found(f"{path}.weight", _source(codes, others, said), parts)
         except UnreadError as error:
             yield Unread(f"{path}.weight", f"GPTQ or AWQ: {error}", parts)
 
@@ -58,19 +58,20 @@ def _form(section: Section | None, method: str) -> str:
     return next((str(form).lower() for form in found if form), "")
 
 
-def _source(codes: Stored, beside: Mapping[str, Stored], said: Section | None) -> PackedSource:
-    missing = [part for part in (ZEROS, SCALES) if part not in beside]
+def _source(codes: Stored, others: Mapping[str, Stored], said: Section | None) -> PackedSource:
+    missing = [part for part in (ZEROS, SCALES) if part not in others]
     if missing:
         raise UnreadError(f"{CODES} without {' and '.join(missing)}")
-    zeros, scales = beside[ZEROS], beside[SCALES]
+    zeros, scales = others[ZEROS], others[SCALES]
     parts = (codes.tensor, zeros.tensor, scales.tensor)
     dtypes = [part.dtype for part in parts]
     if dtypes[:2] != ["I32", "I32"] or dtypes[2] not in WEIGHT_DTYPES:
         raise UnreadError(f"{CODES}, {ZEROS} and {SCALES} of {', '.join(dtypes)}")
-    if any(len(part.shape) != 2 or not part.nbytes for part in parts) or zeros.tensor.shape[0] != scales.tensor.shape[0]:
+    shapes = [part.shape for part in parts]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[1][0] != shapes[2][0]:
         raise UnreadError(_shapes(*parts))
     if codes.tensor.shape[1] == scales.tensor.shape[1]:
-        return _gptq(codes, zeros, scales, beside.get(ORDER), said)
+        return _gptq(codes, zeros, scales, others.get(ORDER), said)
     return _awq(codes, zeros, scales, said)
 
 

@@ -1,4 +1,4 @@
-"""Tables: numbers and codes with a row per row of weights, stored row by row, or turned, or packed along either side."""
+"""Tables: numbers and codes with a row per row of weights, stored row by row or turned, packed along either side."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
