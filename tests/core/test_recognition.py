@@ -117,7 +117,7 @@ PACKED = {
         {"a.weight": ones(8, 32, dtype=np.int8), "a.weight_scale": ones(8, 1, dtype=np.uint8)},
         "a.weight is I8",
     ),
-    "int8 of bitsandbytes": ({"a.weight": ones(8, 32, dtype=np.int8), "a.SCB": ones(8)}, "LLM.int8"),
+    "int8 of bitsandbytes": ({"a.weight": ones(8, 32, dtype=np.int8), "a.SCB": ones(9)}, "LLM.int8"),
     "int8 stack": (
         {f"{EXPERTS}.down_proj": ones(2, 8, 32, dtype=np.int8), f"{EXPERTS}.down_proj_scale": ones(2, 8, 1)},
         "down_proj is I8",

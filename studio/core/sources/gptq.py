@@ -20,14 +20,18 @@ _WIDTHS = (2, 3, 4, 8)
 _METHODS = ("gptq", "awq", "auto-round", "intel/auto-round")
 _OF_FILES = {OLD_GPTQ: "gptq", OLD_AWQ: "awq"}
 _LESS_ONE = {
-    "gptq": {"": 1, "gptq": 1, "gptq_v2": 0},
-    "auto-round": {"": 1, "auto": 1, "auto_round:gptq": 1, "auto_round:auto_gptq": 1}
+    "gptq": {"gptq": 1, "gptq_v2": 0},
+    "auto-round": {"auto": 1, "auto_round:gptq": 1, "auto_round:auto_gptq": 1}
     | {"auto_round": 0, "auto_round:gptqmodel": 0},
 }
-"""What is added to stored zeros, by method and form."""
+"""What is added to stored zeros, by method and form; the first where none is named."""
 
-_FORMS = {"gptq": ("checkpoint_format", "format"), "awq": ("version",), "auto-round": ("packing_format", "backend")}
-"""The keys of the form, by method."""
+_FORMS = {
+    "gptq": ("checkpoint_format", "format"),
+    "awq": ("version", "checkpoint_format", "format"),
+    "auto-round": ("packing_format", "backend"),
+}
+"""The keys of the form, by method, the first that is there counts."""
 
 _AWQ_FORMS = ("", "gemm", "auto", "auto_round:awq", "auto_round:auto_awq")
 
@@ -68,7 +72,7 @@ def _source(codes: Stored, others: Mapping[str, Stored], said: Section | None) -
     if dtypes[:2] != ["I32", "I32"] or dtypes[2] not in WEIGHT_DTYPES:
         raise UnreadError(f"{CODES}, {ZEROS} and {SCALES} of {', '.join(dtypes)}")
     shapes = [part.shape for part in parts]
-    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[1][0] != shapes[2][0]:
+    if any(len(shape) != 2 or 0 in shape or shape[1] > LONGEST_ROW for shape in shapes) or shapes[1][0] != shapes[2][0]:
         raise UnreadError(_shapes(*parts))
     if codes.tensor.shape[1] == scales.tensor.shape[1]:
         return _gptq(codes, zeros, scales, others.get(ORDER), said)
@@ -89,13 +93,25 @@ def _gptq(codes: Stored, zeros: Stored, scales: Stored, order: Stored | None, sa
         order = None
     if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
         raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)} for {columns} inputs")
-    group = _group(columns, groups, said) if order is None else -(-columns // groups)
+    group = _group(columns, groups, said, ordered=order is not None)
     more, maker = _convention(said)
     packing = Packing(bits)
     along = Along(Table(codes, rows, words, turned=True), packing, columns)
     down = Down(Table(zeros, across, groups, turned=True), packing, rows, more)
     table = Table(scales, rows, groups, turned=True)
-    return _as_source(Integers(columns, bits, group, along, table, down, maker, order), rows)
+    encoding = Integers(
+        columns,
+        bits,
+        group,
+        along,
+        table,
+        down,
+        maker,
+        order,
+        in_order=said is not None and not said.content.get("desc_act"),
+        centred=said is not None and said.content.get("sym") is True,
+    )
+    return _as_source(encoding, rows)
 
 
 def _convention(said: Section | None) -> tuple[int, str]:
@@ -103,7 +119,7 @@ def _convention(said: Section | None) -> tuple[int, str]:
     method = _method(said) if said else ""
     if method not in _LESS_ONE:
         raise UnreadError("no config says whether zeros are stored less one")
-    form = _form(said, method)
+    form = _form(said, method) or next(iter(_LESS_ONE[method]))
     if form not in _LESS_ONE[method]:
         raise UnreadError(f"in the form {printable(form)}, which is not read")
     more = _LESS_ONE[method][form]
@@ -113,7 +129,7 @@ def _convention(said: Section | None) -> tuple[int, str]:
 def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> PackedSource:
     (columns, words), (groups, rows) = codes.tensor.shape, scales.tensor.shape
     method = _method(said) if said else ""
-    form = _form(said, method) if method in ("awq", "auto-round") else ""
+    form = _form(said, method) if method in ("awq", "auto-round") else method
     if form not in _AWQ_FORMS:
         raise UnreadError(f"AWQ in the form {printable(form)}, which is not read")
     if rows != words * len(AWQ_ORDER) or zeros.tensor.shape[1] != words or columns > LONGEST_ROW:
@@ -137,6 +153,12 @@ def _as_source(encoding: Integers, rows: int) -> PackedSource:
     return PackedSource(encoding, (rows, encoding.columns), encoding.scales.stored.tensor.dtype)
 
 
-def _group(columns: int, groups: int, said: Section | None) -> int:
+def _group(columns: int, groups: int, said: Section | None, *, ordered: bool = False) -> int:
+    """How many columns share a scale; where an order tells the group of each column, any number does."""
     sizes = [said.content.get(key) for key in ("group_size", "q_group_size")] if said else []
-    return group_of(columns, groups, [size for size in sizes if type(size) is int])
+    try:
+        return group_of(columns, groups, [size for size in sizes if type(size) is int])
+    except UnreadError:
+        if not ordered:
+            raise
+    return -(-columns // groups)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ _BLOCKS: Mapping[str, tuple[int, ...]] = {"BF16": (128, 64, 32), "F16": (128, 64
 Code x scale + bias is exact in float32 where a scale has 16 bits, and is rounded where it has 32.
 """
 
+_PLAIN = "decode it with --layout plain"
+_NO_ORDER = -1
+"""What fills the groups of columns where compressed-tensors has no order."""
 
 _SMALLEST_GROUP = 16
 """Of the groups that are believed without a config: powers of two from here on."""
@@ -36,7 +40,8 @@ class Integers:
     """Rows of `columns` weights in groups of `group`, see `Encoding`.
 
     zeros: the code of weight zero, or those of every row and group. order: int32 [columns], the group of each column
-    where they do not follow each other. factor: float32, what every weight is multiplied by at last.
+    where they do not follow each other. factor: float32, what every weight is multiplied by at last. in_order, centred:
+    a config says that they do follow each other, that zero is the middle code; where codes are handed on it is checked.
     """
 
     columns: int
@@ -48,6 +53,8 @@ class Integers:
     maker: str
     order: Stored | None = None
     factor: float = 1.0
+    in_order: bool = False
+    centred: bool = False
 
     @property
     def parts(self) -> tuple[Stored, ...]:
@@ -65,11 +72,16 @@ class Integers:
     @property
     def format(self) -> Format | None:
         """See `Encoding`."""
-        if self.order or self.factor != 1 or not isinstance(self.zeros, int) or self.columns % self.group:
+        if (self.order and not self.in_order) or self.factor != 1 or self.columns % self.group:
             return None
         blocks = _BLOCKS.get(self.scales.stored.tensor.dtype, ())
         block = next((block for block in blocks if self.group % block == 0), 0)
         return STORED_FORMATS.get(f"int{self.bits}-g{block}")
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Encoding`: zeros that are no power of two have more digits than 16 bits hold."""
+        return self.scales.stored.tensor.dtype if self.centred or isinstance(self.zeros, int) else "F32"
 
     def multiplier(self, row: int) -> float:
         """See `Encoding.multiplier`."""
@@ -77,8 +89,8 @@ class Integers:
 
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """See `Encoding.decode`."""
-        codes, scales, groups = self.codes.read(start, stop), self._scales(start, stop), self._groups()
-        zeros = np.full((1, 1), self.zeros) if isinstance(self.zeros, int) else self.zeros.read(start, stop)
+        codes, groups = self.codes.read(start, stop), self._groups()
+        scales, zeros = self._scales(start, stop), self._zeros(start, stop)
         weights = np.empty(codes.shape, np.float32)
         height = max(_TILE // self.columns, 1)
         for first in range(0, len(codes), height):
@@ -93,35 +105,43 @@ class Integers:
     def packed(self, start: int, stop: int) -> Quantized:
         """See `Encoding.packed`."""
         row = self.format
-        if row is None or not isinstance(self.zeros, int):
+        if row is None:
             raise ValueError(f"[packed] {self.meaning} is no format that can be handed on")
-        wide = self._scales(start, stop)
+        scales, zeros = self._scales(start, stop), self._zeros(start, stop)
+        self._check_said(zeros)
         with np.errstate(over="ignore"):
-            biases = self._in_blocks(-np.float32(self.zeros) * wide, row, stop - start)
-        if not np.isfinite(biases).all():
-            raise self._fault(f"scales so large that {row.name} has no biases for them")
-        return Quantized(
-            row,
-            pack_stream(self.codes.read(start, stop), self.bits),
-            self._in_blocks(wide, row, stop - start),
-            biases,
-        )
+            biases = self._in_blocks(-zeros * scales, row, stop - start)
+        if not np.isfinite(biases.astype(np.float32)).all():
+            raise self._fault(f"has scales so large that {row.name} has no biases for them", _PLAIN)
+        codes = pack_stream(self.codes.read(start, stop), self.bits)
+        return Quantized(row, codes, self._in_blocks(scales, row, stop - start), biases)
 
-    def _in_blocks(self, table: Floats, row: Format, rows: int) -> NDArray[np.float32]:
-        """A number for every block of a format, in the dtype that the scales are stored in."""
+    def _check_said(self, zeros: Floats) -> None:
+        """Refuse codes that are not as a config says."""
+        if self._groups() is not None:
+            raise self._fault("has columns in another order than the config says", _PLAIN)
+        if self.centred and (zeros != 1 << (self.bits - 1)).any():
+            raise self._fault("is not symmetric, as the config says", _PLAIN)
+
+    def _in_blocks(self, table: Floats, row: Format, rows: int) -> NDArray[Any]:
+        """A number for every block of a format, in the dtype that scales are handed on in."""
         times = self.columns // row.block // table.shape[1]
-        dtype = WEIGHT_DTYPES[self.scales.stored.tensor.dtype]
         with np.errstate(over="ignore"):
-            found = np.repeat(table, times, axis=1).astype(dtype)
+            found = np.repeat(table, times, axis=1).astype(WEIGHT_DTYPES[self.scale_dtype])
         return np.ascontiguousarray(np.broadcast_to(found, (rows, found.shape[1])))
 
-    def _across(self, table: NDArray[np.generic], rows: slice, groups: NDArray[np.int32] | None) -> Floats:
-        """The numbers of rows and groups as float32, one for every weight of these rows, or as few as broadcast."""
+    def _zeros(self, start: int, stop: int) -> Floats:
+        """The codes of weight zero: [rows, groups], or as few as broadcast."""
+        found = np.full((1, 1), self.zeros) if isinstance(self.zeros, int) else self.zeros.read(start, stop)
+        wide: Floats = found.astype(np.float32)
+        return wide
+
+    def _across(self, table: Floats, rows: slice, groups: NDArray[np.int32] | None) -> Floats:
+        """The numbers of rows and groups, one for every weight of these rows, or as few as broadcast."""
         own = table[rows] if len(table) > 1 else table
-        wide: Floats = own.astype(np.float32)
         if table.shape[1] == 1:
-            return wide
-        return np.repeat(wide, self.group, axis=1)[:, : self.columns] if groups is None else wide[:, groups]
+            return own
+        return np.repeat(own, self.group, axis=1)[:, : self.columns] if groups is None else own[:, groups]
 
     def _scales(self, start: int, stop: int) -> Floats:
         scales: Floats = self.scales.read(start, stop).astype(np.float32)
@@ -134,15 +154,15 @@ class Integers:
         if self.order is None:
             return None
         groups = read_elements(self.order, 0, self.columns)
-        if (groups == np.arange(self.columns) // self.group).all():
+        if (groups == np.arange(self.columns) // self.group).all() or (groups == _NO_ORDER).all():
             return None
         if groups.min() < 0 or groups.max() >= self.scales.width:
-            raise self._fault(f"groups in {printable(self.order.tensor.name)} that it has no scales of")
+            raise self._fault(f"has groups in {printable(self.order.tensor.name)} that it has no scales of")
         return groups
 
-    def _fault(self, what: str) -> CheckpointError:
+    def _fault(self, what: str, hint: str = "") -> CheckpointError:
         stored = self.codes.stored
-        return CheckpointError(what, file=stored.file.path.name, tensor=stored.tensor.name)
+        return CheckpointError(what, file=stored.file.path.name, tensor=stored.tensor.name, hint=hint)
 
 
 def group_of(columns: int, groups: int, said: Collection[int]) -> int:

@@ -42,6 +42,11 @@ class Encoding(Protocol):
         """The format whose bytes `packed` gives; None for an encoding that can only be decoded."""
         ...
 
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        ...
+
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` .. `stop`, [rows, columns]; raises CheckpointError for scales that are no numbers."""
         ...
@@ -92,6 +97,11 @@ class PackedSource:
     def format(self) -> Format | None:
         """See `Source`."""
         return self.encoding.format
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source`."""
+        return self.encoding.scale_dtype
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""

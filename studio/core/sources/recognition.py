@@ -8,6 +8,7 @@ from kernels import FORMATS
 from studio.core.model import Source, Stored
 from studio.core.names import printable
 from studio.core.sources import (
+    bitsandbytes,
     compressed_integers,
     compressed_tensors,
     gpt_oss,
@@ -37,6 +38,7 @@ DETECTORS: tuple[Detector, ...] = (
     compressed_integers.detect,
     gptq.detect,
     quark.detect,
+    bitsandbytes.detect,
 )
 """Conventions of storing a weight in several tensors, each told by the names and dtypes of these alone."""
 
