@@ -125,7 +125,7 @@ def _stored_columns(rows: Sequence[int], shape: Stored | None) -> int:
     except CheckpointError as error:
         raise UnreadError(f"{SHAPE}: {error.what}") from None
     if stated != list(rows):
-        raise UnreadError(f"{len(rows)} rows {list(rows)}, but {SHAPE} says {printable(stated)}")
+        raise UnreadError(f"rows {list(rows)}, but {SHAPE} says {printable(stated)}")
     return int(columns)
 
 
@@ -144,8 +144,7 @@ def _packing(columns: int, words: int, said: frozenset[int]) -> Packing:
     older = [_in_words(bits) for bits in said or _WIDTHS if bits not in _TOLD_APART and columns > WORD // bits]
     fitting = [packing for packing in (*streams, *older) if packing.words(columns) == words]
     if len(fitting) != 1:
-        widths = " or ".join(str(packing.bits) for packing in fitting) or "no"
-        raise UnreadError(f"{columns} integers in {words} words: {widths} bits, it can not be told")
+        raise UnreadError(f"{columns} integers in {words} words: {' or '.join(map(str, fitting)) or 'of no width'}")
     return fitting[0]
 
 

@@ -47,6 +47,9 @@ class Packing:
     bits: int
     order: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.bits} bits{', so many as a word holds whole' if self.order else ''}"
+
     @property
     def together(self) -> tuple[int, int]:
         """So many codes begin and end with so many words."""
