@@ -28,7 +28,7 @@ _LESS_ONE = {
 
 _FORMS = {
     "gptq": ("checkpoint_format", "format"),
-    "awq": ("version", "checkpoint_format", "format"),
+    "awq": ("version",),
     "auto-round": ("packing_format", "backend"),
 }
 """The keys of the form, by method, the first that is there counts."""
@@ -130,8 +130,10 @@ def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> 
     (columns, words), (groups, rows) = codes.tensor.shape, scales.tensor.shape
     method = _method(said) if said else ""
     form = _form(said, method) if method in ("awq", "auto-round") else method
-    if form not in _AWQ_FORMS:
-        raise UnreadError(f"AWQ in the form {printable(form)}, which is not read")
+    others = [str(said.content.get(key, "gemm")).lower() for key in _FORMS["gptq"]] if said and method == "awq" else []
+    for name in (form, *others):
+        if name not in _AWQ_FORMS:
+            raise UnreadError(f"AWQ in the form {printable(name)}, which is not read")
     if rows != words * len(AWQ_ORDER) or zeros.tensor.shape[1] != words or columns > LONGEST_ROW:
         raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
     maker = "auto-round, AWQ" if method == "auto-round" else "AWQ"
