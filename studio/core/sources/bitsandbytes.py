@@ -33,6 +33,7 @@ _ONE_OF_THEM = float(np.float32(1 / _MOST_OF_A_ROW))
 _NF4: tuple[float, ...] = (-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0)
 _NF4 += (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
 _FP4 = (0.0, 0.0625 / 12, 8 / 12, 1.0, 4 / 12, 6 / 12, 2 / 12, 3 / 12)
+_LARGEST = float(np.finfo(np.float32).max)
 _KNOWN = {"nf4": _NF4, "fp4": (*_FP4, *(-value for value in _FP4))}
 """What codes stand for: the places of values among normal numbers, or a float of four bits that is not E2M1."""
 
@@ -84,7 +85,7 @@ def _lookup(codes: Stored, kind: str, state: Mapping[str, Any], others: Mapping[
 
 def _nested(state: Mapping[str, Any], others: Mapping[str, Stored], blocks: int) -> Nested:
     block, offset = _block(state, "nested_blocksize"), state.get("nested_offset")
-    if type(offset) not in (int, float) or not math.isfinite(np.float32(offset)):
+    if not isinstance(offset, int | float) or not abs(offset) <= _LARGEST:
         raise UnreadError(f"nested_offset {printable(offset)}")
     values = _part(others, NESTED_VALUES, "F32", 256)
     return Nested(values, _part(others, NESTED_SCALES, "F32", -(-blocks // block)), block, np.float32(offset))
