@@ -1,6 +1,6 @@
 """PackedSource: weights stored in parts, row by row, in any encoding; and where the rows of a matrix lie in them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -64,7 +64,7 @@ class Encoding(Protocol):
 class PackedSource:
     """Weights of `shape` in an encoding, see `Source`; rows are decoded to float32.
 
-    turned: a stack [experts, inputs, outputs] whose rows are stored as outputs, which a plain one stores as columns.
+    turned: weights [..., inputs, outputs] whose rows are stored as outputs, which a plain checkpoint stores as columns.
     """
 
     encoding: Encoding
@@ -102,6 +102,10 @@ class PackedSource:
     def scale_dtype(self) -> str:
         """See `Source`."""
         return self.encoding.scale_dtype
+
+    def across(self) -> "PackedSource":
+        """The same weights [outputs, inputs] for a plain checkpoint that stores them [inputs, outputs]."""
+        return replace(self, shape=self.shape[::-1], turned=True)
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""

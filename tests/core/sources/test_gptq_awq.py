@@ -266,3 +266,24 @@ def test_columns_in_groups_of_their_own_are_decoded_only(studio: Studio, tmp_pat
     with core.open_model(tmp_path / "out") as model:
         layer = model.by_name[LAYER]
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights(drawn.zeros))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_modules_that_a_plain_checkpoint_stores_inputs_first(studio: Studio, tmp_path: Path, wide: bool) -> None:
+    drawn = Drawn((64 if wide else 96, 96), 4, 32)
+    path = "h.0.mlp.c_fc"
+    said = {"model_type": "gpt2", "n_embd": 96, **gptq(format="gptq_v2")}
+    source = checkpoint(tmp_path / "m", drawn.gptq(path, 0), said | {"model_type": "gpt2"})
+    wanted = drawn.weights(drawn.zeros)
+    with core.open_model(source) as model:
+        layer = model.by_name[path]
+        (matrix,) = layer.matrices
+        assert (layer.shape, matrix.rows, matrix.columns) == (wanted.shape[::-1], *wanted.shape)
+        np.testing.assert_array_equal(layer.source.rows(matrix, 0, matrix.rows), wanted)
+        np.testing.assert_array_equal(layer.source.rows(matrix, 5, 20), wanted[5:20])
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 7, 31), wanted.T[7:31])
+    ran = studio("convert", source, tmp_path / "out", "--layout", "plain", "--dtype", "float32")
+    assert ran.code == 0, ran.err
+    with core.open_model(tmp_path / "out") as model:
+        layer = model.by_name[path]
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 96), wanted.T)
