@@ -110,6 +110,11 @@ class Source(Protocol):
         """The format whose bytes `packed` gives; None where weights can only be decoded."""
         ...
 
+    @property
+    def scale_dtype(self) -> str:
+        """Dtype of the scales that `packed` gives in a format with biases; an empty text in others."""
+        ...
+
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """Rows `start` .. `stop` of a matrix as they are stored, the tensor scale as multiplier; see `format`.
 
@@ -134,6 +139,11 @@ class Unpacked:
     def format(self) -> Format | None:
         """See `Source`."""
         return None
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        return ""
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""

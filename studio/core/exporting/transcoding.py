@@ -128,7 +128,8 @@ class _Transcoding:
         multipliers: tuple[float, ...] = ()
         if row.tensor_scale and own is not None and own.scale == "e4m3":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
-        return Choice(layer, recipe(name, method=STORED), multipliers=multipliers)
+        told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
+        return Choice(told, recipe(name, method=STORED), multipliers=multipliers)
 
     def fit(self, choices: Sequence[Choice]) -> tuple[Choice, ...]:
         """What the readers of the layout can load; the codes of groups that they join must have one tensor scale."""

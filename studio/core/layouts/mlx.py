@@ -60,7 +60,7 @@ class Mlx:
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):
                 sentences.append(f"{stack}: experts are missing, the stack of {projection} can not be written")
-            if len({(choice.format, matrix.rows, matrix.columns) for choice, matrix in members}) > 1:
+            if len({(choice.format, _scale_dtype(choice), m.rows, m.columns) for choice, m in members}) > 1:
                 sentences.append(f"{stack}: the experts of {projection} must all have one format and shape")
         return sentences
 
@@ -70,6 +70,10 @@ class Mlx:
         if any(map(_has_scale, choices)):
             found.append(
                 "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
+            )
+        if any(choice.taken_over and _scale_dtype(choice) == "F32" for choice in choices):
+            found.append(
+                "scales in float32, as zeros that are no power of two need them: mlx-lm then computes in float32"
             )
         if any(choice.recipe and choice.layer.role in ("router", "gate") for choice in choices):
             found.append("quantized routers and gates load only where mlx-lm has plain linear layers for them")
@@ -135,6 +139,10 @@ class Mlx:
 
 def _has_scale(choice: Choice) -> bool:
     return choice.recipe is not None and choice.recipe.format.tensor_scale
+
+
+def _scale_dtype(choice: Choice) -> str:
+    return choice.layer.kept_dtype if choice.recipe and choice.recipe.format.affine else ""
 
 
 def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:

@@ -63,6 +63,12 @@ class Packed:
         """See `Source`."""
         return self.format.name
 
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source`."""
+        parts = next(iter(self.matrices.values())).parts if self.format.affine else ()
+        return next((part.dtype for part in parts if part.content == "scales"), "")
+
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
         if matrix.name in self.matrices:
