@@ -28,6 +28,11 @@ def agreed_scale(layout: Layout, g: float) -> float:
     return g
 
 
+def _input_scale(choice: Choice, matrix: Matrix) -> float:
+    known = zip(choice.layer.matrices, choice.input_scales, strict=False)
+    return next((g for one, g in known if one.name == matrix.name), 1.0)
+
+
 class Agreed(Sink):
     """Drops everything, and knows what readers of a layout will compute."""
 
@@ -64,9 +69,10 @@ class ShardWriter(Sink, StagedFile):
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """See `Sink.write_scale`."""
+        numbers = {"tensor_scale": g, "input_scale": _input_scale(choice, matrix)}
         for part in self._parts[matrix.name]:
-            if part.content == "tensor_scale":
-                self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
+            if part.content in numbers:
+                self._write_part(part, 0, np.array([self._layout.store_scale(numbers[part.content])], np.float32))
 
     def kept_form(self, layer: Layer) -> KeptForm:
         """See `Sink.kept_form`."""

@@ -205,6 +205,7 @@ def _matrices(entry: Entry, divide: Divide) -> tuple[Matrix, ...]:
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
     figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
     told = figures if result.quantized else result.reason
+    told += "; inputs in NVFP4" if result.input_scales else ""
     told += f"; stored times 2**{result.lift}" if result.lift else ""
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
@@ -229,5 +230,6 @@ def exported(model: Model) -> Exported | None:
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
         method = result.method if result and result.method in (*METHODS, STORED) else "max"
-        return Choice(layer, recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method))
+        own = recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method)
+        return Choice(layer, own, input_scales=result.input_scales if result else ())
     return Choice(layer, None, result.reason if result else layer.obstacle)
