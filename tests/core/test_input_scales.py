@@ -208,6 +208,34 @@ def test_a_manifest_that_forgets_the_scales_is_malformed(tmp_path, dense):
         list(core.verify(engine, folder))
 
 
+def converted(folder: Path, layout: str, target: Path) -> tuple[Path, list[str]]:
+    with core.open_model(folder) as model, core.start(core.Machine(threads=2), model) as engine:
+        *_, ended = core.transcode(engine, model, core.TARGETS[layout])
+        assert isinstance(ended, core.Transcoded)
+        found = ended.transcoding
+        for _ in core.export(engine, core.prepare_conversion(model, found, core.TARGETS[layout], target)):
+            pass
+    return target, found.sentences()
+
+
+def test_a_conversion_carries_the_scales_over_and_back(tmp_path, dense):
+    first = exported(dense, tmp_path, "modelopt")
+    second, _ = converted(first, "compressed-tensors", tmp_path / "second")
+    third, _ = converted(second, "modelopt", tmp_path / "third")
+    name = "model.layers.1.mlp.down_proj"
+    assert _number(second, f"{name}.input_global_scale") == pytest.approx(2688 / 31, rel=1e-6)
+    assert _number(third, f"{name}.input_scale") == pytest.approx(_number(first, f"{name}.input_scale"), rel=2e-7)
+    section = json.loads((third / "config.json").read_text())["quantization_config"]
+    assert section["quant_algo"] == "NVFP4"
+
+
+def test_a_conversion_says_where_the_scales_stay_behind(tmp_path, dense):
+    first = exported(dense, tmp_path, "modelopt")
+    target, told = converted(first, "mlx", tmp_path / "mlx")
+    assert any("the layout mlx has no place for them" in sentence for sentence in told)
+    assert not [name for name in tensors_of(target / "model.safetensors") if "input" in name.rpartition(".")[2]]
+
+
 def test_lifting_and_scales_of_inputs_exclude_each_other(tmp_path, dense):
     path = statistics(dense, tmp_path / "s", {})
     guided = core.with_statistics(dense, core.open_statistics(path, dense))

@@ -12,6 +12,7 @@ from studio.core.exporting.shard_writer import agreed_scale
 from studio.core.layouts import LAYOUTS, Layout
 from studio.core.model import Matrix
 from studio.core.names import some_of
+from studio.core.opening.exports import Packed
 from studio.core.planning.plan import Choice
 
 FEW_TOKENS = 64
@@ -47,6 +48,29 @@ def with_input_scales(choices: Sequence[Choice], layout: Layout) -> tuple[tuple[
     scales = {group: agreed_scale(layout, float(tensor_scale(peak))) for group, peak in known.items()}
     names = [matrix.name for matrix in _matrices(chosen) if _group(matrix) in lent]
     return tuple(_with_scales(choice, scales) for choice in choices), list(_told(names))
+
+
+def carried_over(choices: Sequence[Choice], layout: Layout) -> tuple[tuple[Choice, ...], str]:
+    """The choices of a conversion with the scales of inputs that an export of ours has; or why none of them has any.
+
+    All layers in NVFP4 have one, or none has: readers take it of every layer.
+    """
+    known = {
+        name: g
+        for c in choices
+        if isinstance(c.layer.source, Packed)
+        for name, g in c.layer.source.input_scales.items()
+    }
+    chosen = [choice for choice in choices if takes_input_scale(choice)]
+    if not known or not chosen:
+        return tuple(choices), ""
+    why = "" if layout.input_scale else f"the layout {layout.name} has no place for them"
+    if not why and any(matrix.name not in known for matrix in _matrices(chosen)):
+        why = "not all layers that are in NVFP4 now have one"
+    if why:
+        return tuple(choices), f"scales of inputs are left out, which then stay as they are: {why}"
+    scales = {_group(matrix): agreed_scale(layout, known[matrix.name]) for matrix in _matrices(chosen)}
+    return tuple(_with_scales(choice, scales) for choice in choices), ""
 
 
 def takes_input_scale(choice: Choice) -> bool:

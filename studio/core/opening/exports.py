@@ -1,7 +1,7 @@
 """Exports of ours, opened: layers as its manifest tells them, with weights that are decoded as they are read."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -35,7 +35,10 @@ _AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32."""
+    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32.
+
+    multipliers: the tensor scales that its manifest states, input_scales: those of inputs, by matrix.
+    """
 
     stored: Stored
     shape: tuple[int, ...]
@@ -47,6 +50,7 @@ class Packed:
     layout: Layout
     own: tuple[Matrix, ...]
     multipliers: Mapping[str, float]
+    input_scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -181,8 +185,9 @@ def _layers(
     row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
     own = _matrices(entry, divide)
     multipliers = dict(zip(named, result.tensor_scales, strict=False))
-    stored_codes = stored[codes]
-    source = Packed(stored_codes, result.shape, kept_dtype, row, nbytes, named, header, layout, own, multipliers)
+    inputs = dict(zip(named, result.input_scales, strict=False))
+    parts = (kept_dtype, row, nbytes, named, header, layout, own, multipliers, inputs)
+    source = Packed(stored[codes], result.shape, *parts)
     yield replace(_layer(result, result.name, source, own), weight=_weight_name(result))
 
 
