@@ -176,6 +176,13 @@ class Guide(Hashable, Protocol):
         """What is known of the inputs of a matrix. Raises CheckpointError for what can not be read."""
         ...
 
+    def peak(self, matrix: Matrix) -> tuple[int, float]:
+        """How many inputs of a matrix were seen, and the largest magnitude among them; (0, 0) where that is unknown.
+
+        Raises CheckpointError for what can not be read.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

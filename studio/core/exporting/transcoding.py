@@ -15,6 +15,7 @@ from kernels import STORED, STORED_FORMATS, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
+from studio.core.exporting.input_scales import carried_over
 from studio.core.layouts import Target, fitted
 from studio.core.layouts.plain import is_mlx_stack
 from studio.core.model import Layer, Matrix, Model
@@ -58,7 +59,8 @@ def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dt
     choices = run.fit((yield from run.casts(choices)))
     choices = tuple(run.kept_in(choice) for choice in choices)
     losses = yield from run.losses(choices)
-    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices)))
+    choices, inputs = carried_over(choices, layout)
+    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices), inputs))
 
 
 def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.errors import CheckpointError
+from studio.core.counting import counted
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section, formats, group_weights
@@ -109,7 +110,7 @@ def _columns(words: int, groups: int, rows: Sequence[int], others: Mapping[str, 
     fitting = [columns for columns in told if any(_holds(columns, words, bits) for bits in said.bits)]
     columns = fitting[0] if len(fitting) == 1 else _stored_columns(rows, others.get(SHAPE))
     if not 0 < columns <= LONGEST_ROW:
-        raise UnreadError(f"packed integers in rows of {columns:,} weights")
+        raise UnreadError(f"packed integers in rows of {counted(columns, 'weight')}")
     return columns
 
 
