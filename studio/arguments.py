@@ -119,6 +119,11 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=f"keep these; {pattern}")
     group.add_argument(
+        "--activations",
+        choices=("fp4",),
+        help="quantize the inputs of layers in NVFP4 too, by the largest that statistics saw; default: weights alone",
+    )
+    group.add_argument(
         "--mx-exponent", choices=("ceil", "floor"), help="scale rule of MXFP4 and MXFP8: MLX's or OCP's; default: ceil"
     )
 

@@ -88,6 +88,8 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
         plan = plan.with_method(options.method)
     if options.mx_exponent:
         plan = plan.with_exponent(options.mx_exponent)
+    if options.activations:
+        plan = plan.with_activations(options.activations)
     rules = [
         core.Rule(names=(pattern,), format=core.KEEP, reason="excluded on the command line")
         for pattern in options.exclude
@@ -157,6 +159,9 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
+        if plan.activations and not refusals:
+            choices, lent = core.with_input_scales(choices, layout)
+            show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
         show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
@@ -313,6 +318,8 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         core.check_decodable(model)
         plan = plan_of(options)
+        if plan.activations:
+            raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
         choices = _resolved(plan, model, console)
         with _start(options, console, model) as started:
             if options.skip_nonfinite:

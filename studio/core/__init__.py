@@ -39,6 +39,7 @@ from studio.core.events import (
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
 from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
+from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
@@ -281,6 +282,7 @@ __all__ = [
     "unseen",
     "validate",
     "verify",
+    "with_input_scales",
     "with_quality",
     "with_statistics",
     "would_gain",

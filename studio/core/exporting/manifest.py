@@ -32,6 +32,7 @@ def manifest(plan: Plan, layout: Layout, source: Mapping[str, Any], records: Seq
             "codes": "two E2M1 codes per byte, the even element in the low nibble; 8-bit codes one per byte",
             "scales": "one E4M3 byte per 16 (NVFP4), one E8M0 byte per 32 (MX), row-major, not swizzled",
             "decode": "weight = code x (block scale x g), float32; affine: code x scale + bias",
+            "input_scale": "by the convention of the tensor scale, for the largest input of a layer; inputs in NVFP4",
             "layers": "the name of a matrix, or part, is that of its layer, or matrix, and its `tail`; "
             "rows and columns are those of the layer, a part is its whole tensor, unless it says otherwise; "
             "lift: what is stored is the layer times 2**lift, and other layers undo it; errors are those of the layer; "

@@ -15,6 +15,7 @@ from kernels import STORED, STORED_FORMATS, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
+from studio.core.exporting.input_scales import carried_over
 from studio.core.exporting.mlx_names import check_names
 from studio.core.layouts import Target, fitted
 from studio.core.model import Layer, Matrix, Model
@@ -54,7 +55,8 @@ def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dt
     choices = run.fit((yield from run.casts(choices)))
     choices = tuple(run.kept_in(choice) for choice in choices)
     losses = yield from run.losses(choices)
-    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices)))
+    choices, inputs = carried_over(choices, layout)
+    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices), inputs))
 
 
 def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
@@ -101,7 +103,8 @@ class _Transcoding:
         multipliers: tuple[float, ...] = ()
         if row.tensor_scale and own is not None and own.scale == "e4m3":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
-        return Choice(layer, recipe(name, method=STORED), multipliers=multipliers)
+        told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
+        return Choice(told, recipe(name, method=STORED), multipliers=multipliers)
 
     def fit(self, choices: Sequence[Choice]) -> tuple[Choice, ...]:
         """What the readers of the layout can load; the codes of groups that they join must have one tensor scale."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from studio.core.counting import counted
 from studio.core.insight.comparison import Comparison
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
@@ -59,6 +60,7 @@ class Measured:
         if not far:
             return "B decodes to the weights of A, bit by bit."
         worst = max(far, key=lambda pair: pair.error_b)
-        found = f"B differs from A in {len(far):,} of {len(self.comparison.pairs) + self.equal:,} layers"
+        common = counted(len(self.comparison.pairs) + self.equal, "layer")
+        found = f"B differs from A in {len(far):,} of {common}"
         total = self.sides[1].rel_err or 0.0
         return f"{found}: relative error {total:.2g}, most in {printable(worst.name)}, {worst.error_b:.2g}"

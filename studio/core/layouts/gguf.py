@@ -6,7 +6,7 @@ import numpy as np
 
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.fitting import kept, with_format
-from studio.core.layouts.placement import unsupported
+from studio.core.layouts.placement import InputScale, unsupported
 from studio.core.model import Model
 from studio.core.planning.plan import Choice
 
@@ -25,6 +25,7 @@ class Gguf:
     formats = tuple(TYPES)
     readers: tuple[str, ...] = ("llama.cpp",)
     joins = False
+    input_scale: InputScale | None = None
 
     def fit(self, model: Model, choices: Sequence[Choice], _reader: str) -> tuple[Choice, ...]:
         """See `Target.fit`."""

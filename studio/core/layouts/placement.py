@@ -13,9 +13,13 @@ from studio.core.containers.dtypes import BITS
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 
-Content = Literal["codes", "scales", "biases", "tensor_scale", "raw", "rows", "plus_one", "even", "odd"]
+Content = Literal["codes", "scales", "biases", "tensor_scale", "input_scale", "raw", "rows", "plus_one", "even", "odd"]
 """What of a layer goes somewhere. Of a kept one: raw, its stored bytes; rows, the weights of its matrices, one after
 the other; plus_one, 1 added to each value; even and odd, every other value of the last axis."""
+
+
+InputScale = tuple[str, tuple[int, ...]]
+"""Name, in its module, and shape of the scale of a layer's inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class Target(Protocol):
     """What codes can be written as: formats, and who reads them.
 
     formats: what it can store. readers: names of the runtimes that load it, the one that it is written for first.
-    joins: they take fused groups as one, with one tensor scale.
+    joins: they take fused groups as one, with one tensor scale. input_scale: how the scale of a layer's inputs is
+    stored, by the convention of the tensor scale; None where there is no place for one.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Target(Protocol):
     formats: tuple[str, ...]
     readers: tuple[str, ...]
     joins: bool
+    input_scale: InputScale | None
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """The choices as `reader` can load them: what it can not is kept or given another format, with the reason."""
@@ -103,6 +109,13 @@ def nearest_stored(wanted: float, g: float, multiplier: Callable[[np.float32], n
         others = [np.nextafter(near, np.float32(side)) for side in (0, np.inf)]
         exact = [one for one in (near, *others) if 0 < one < np.inf and multiplier(one) == np.float32(g)]
     return exact[0] if exact else near
+
+
+def placed_input(layout: Target, matrix: Matrix) -> Placement:
+    """Where the scale of the inputs of a matrix goes, in a layout that has a place for it."""
+    assert layout.input_scale is not None
+    name, shape = layout.input_scale
+    return Placement("input_scale", f"{matrix.name}.{name}", "F32", shape, 4)
 
 
 def unsupported(layout: Target, choices: Sequence[Choice]) -> list[str]:

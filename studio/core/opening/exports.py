@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
@@ -38,7 +38,10 @@ _AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32."""
+    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32.
+
+    multipliers: the tensor scales that its manifest states, input_scales: those of inputs, by matrix.
+    """
 
     stored: Stored
     shape: tuple[int, ...]
@@ -50,6 +53,7 @@ class Packed:
     layout: Layout
     own: tuple[Matrix, ...]
     multipliers: Mapping[str, float]
+    input_scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -65,6 +69,12 @@ class Packed:
     def meaning(self) -> str:
         """See `Source`."""
         return self.format.name
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source`."""
+        parts = next(iter(self.matrices.values())).parts if self.format.affine else ()
+        return next((part.dtype for part in parts if part.content == "scales"), "")
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
@@ -262,8 +272,9 @@ def _layers(
     row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
     own = _matrices(entry, cut(entry.result))
     multipliers = dict(zip(named, result.tensor_scales, strict=False))
-    stored_codes = stored[codes]
-    source = Packed(stored_codes, result.shape, kept_dtype, row, nbytes, named, header, layout, own, multipliers)
+    inputs = dict(zip(named, result.input_scales, strict=False))
+    parts = (kept_dtype, row, nbytes, named, header, layout, own, multipliers, inputs)
+    source = Packed(stored[codes], result.shape, *parts)
     yield replace(_layer(result, result.name, source, own), weight=_weight_name(result))
 
 
@@ -319,6 +330,7 @@ def _matrices(entry: Entry, found: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
     figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
     told = figures if result.quantized else result.reason
+    told += "; inputs in NVFP4" if result.input_scales else ""
     told += f"; stored times 2**{result.lift}" if result.lift else ""
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
@@ -363,5 +375,6 @@ def exported(model: Model) -> Exported | None:
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
         method = result.method if result and result.method in (*METHODS, STORED) else "max"
-        return Choice(layer, recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method))
+        own = recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method)
+        return Choice(layer, own, input_scales=result.input_scales if result else ())
     return Choice(layer, None, result.reason if result else layer.obstacle)
