@@ -224,3 +224,26 @@ def test_casts_keep_every_weight_or_say_which_blocks_they_lose() -> None:
         cast(odd, FORMATS["mxfp4"])
     with pytest.raises(ValueError, match="do not both hold E2M1"):
         cast(odd, FORMATS["mxfp8"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_stopped_conversion_goes_on_and_ends_in_the_same_bytes(studio: Studio, tmp_path: Path, layout: str) -> None:
+    source, packed = checkpoint(tmp_path / "model", llama(3)), tmp_path / "packed"
+    assert studio("quantize", source, packed, "--layout", "modelopt", "--format", "nvfp4-2t").code == 0
+    whole, stopped, how = tmp_path / "whole", tmp_path / "stopped", ("--layout", layout, "--shard-size", "9K")
+    assert studio("convert", packed, whole, *how).code == 0
+    target, _ = core.layout_for(layout, "")
+    with core.open_model(packed) as model, core.start(core.Machine(threads=1), model) as engine:
+        ended = list(core.transcode(engine, model, target))[-1]
+        assert isinstance(ended, core.Transcoded)
+        job = core.prepare_conversion(model, ended.transcoding, target, stopped, shard_nbytes=9000)
+        events = core.export(engine, job)
+        assert len(job.shards) > 2
+        next(event for event in events if isinstance(event, core.ShardWritten))
+        events.close()  # type: ignore[attr-defined]
+    ran = studio("convert", packed, stopped, *how)
+    assert ran.code == 0, ran.err
+    assert ran.err.count("resumed: ") == 1
+    files = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in stopped.iterdir()) == files
+    assert all((stopped / name).read_bytes() == (whole / name).read_bytes() for name in files)
