@@ -191,14 +191,13 @@ def _kept_as_it_is(source: Model, export: Model) -> dict[str, Stored]:
 
     Raises CheckpointError for a lifted layer that it stores in another form.
     """
-    stored = {layer.weight_name: layer.stored for layer in export.layers}
     found = {}
     for entry in Manifest(export.folder).entries():
         layer = source.by_name.get(entry.result.name)
         if entry.matrices or layer is None:
             continue
         if _is_as_stored(entry.kept, layer):
-            found[layer.name] = stored[entry.kept[0].name]
+            found[layer.name] = export.by_name[layer.name].stored
         elif entry.result.lift:
             raise CheckpointError("is lifted in a form that is not turned back", file=export.path, tensor=layer.name)
     return found

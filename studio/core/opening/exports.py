@@ -101,14 +101,10 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut(Unpacked):
-    """A kept weight of `shape` whose matrices lie apart, each in rows of its own, see `Source`.
-
-    pieces: by name of a matrix, where its rows lie.
-    """
+class _Pieces(Unpacked):
+    """A kept weight of `shape` that lies in pieces, by name, see `Source`."""
 
     shape: tuple[int, ...]
-    own: tuple[Matrix, ...]
     pieces: Mapping[str, Stored]
 
     @property
@@ -143,11 +139,31 @@ class Cut(Unpacked):
         """See `Source`."""
         return self.stored.tensor.dtype
 
+
+@dataclass(frozen=True, slots=True)
+class Cut(_Pieces):
+    """Matrices that lie apart, each in rows of its own, which are the pieces by the names of these."""
+
+    own: tuple[Matrix, ...]
+
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
         """See `Source.rows`."""
         if piece := self.pieces.get(matrix.name):
             return read_rows(piece, Matrix("", matrix.rows, matrix.columns), start, stop, scratch)
         return _gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternating(_Pieces):
+    """Rows whose values alternate between those of the pieces "even" and "odd"."""
+
+    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
+        """See `Source.rows`."""
+        half = Matrix("", matrix.rows, matrix.columns // 2)
+        found = np.empty((stop - start, matrix.columns), WEIGHT_DTYPES[self.dtype])
+        for place, piece in enumerate((self.pieces["even"], self.pieces["odd"])):
+            found[:, place::2] = read_rows(piece, half, start, stop, scratch)
+        return found
 
 
 def _gathered(
@@ -282,7 +298,9 @@ def _kept_layers(entry: Entry, stored: Mapping[str, Stored], own: tuple[Matrix, 
     """A kept layer with its matrices; a layer a piece where it was cut and changed in a way that is not undone."""
     result = entry.result
     if source := _kept_source(entry, stored, own):
-        weight = "" if source.stored.tensor.name in stored else _weight_name(result)
+        part = entry.kept[0]
+        ending = ".weight" if part.name.endswith(".weight") else ""
+        weight = f"{result.name}{ending}" if part.content != "rows" else _weight_name(result)
         yield replace(_layer(result, result.name, source, own if source.dtype in WEIGHT_DTYPES else ()), weight=weight)
         return
     whole = len(entry.kept) == 1
@@ -294,16 +312,19 @@ def _kept_layers(entry: Entry, stored: Mapping[str, Stored], own: tuple[Matrix, 
 def _kept_source(entry: Entry, stored: Mapping[str, Stored], own: Sequence[Matrix]) -> Source | None:
     """The weights of a kept layer in the shape that they have in the source; None where that is not undone."""
     shape, parts = entry.result.shape, entry.kept
-    if len(parts) == 1 and parts[0].content == "raw" and math.prod(parts[0].shape) == math.prod(shape):
-        found = stored[parts[0].name]
-        return Plain(found) if found.tensor.shape == shape else None
+    if [part.content for part in parts] == ["raw"]:
+        found = stored[parts[0].name]  # a convolution may lie there in another shape of the same bytes
+        same = math.prod(found.tensor.shape) == math.prod(shape)
+        return Plain(replace(found, tensor=replace(found.tensor, shape=shape))) if same else None
+    if [part.content for part in parts] == ["even", "odd"] and parts[0].dtype in WEIGHT_DTYPES:
+        return Alternating(shape, {part.content: stored[part.name] for part in parts})
     cut = {part.content for part in parts} == {"rows"} and len(parts) == len(own)
     if not cut or parts[0].dtype not in WEIGHT_DTYPES:
         return None
     pieces = {matrix.name: _piece(stored[part.name], part, matrix) for matrix, part in zip(own, parts, strict=True)}
     if len(own) == 1 and own[0].is_contiguous:
         return Plain(pieces[own[0].name])
-    return Cut(shape, tuple(own), pieces)
+    return Cut(shape, pieces, tuple(own))
 
 
 def _piece(stored: Stored, part: Placement, matrix: Matrix) -> Stored:
@@ -355,7 +376,7 @@ def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
         return model, frozenset()
     entries = list(Manifest(model.folder).entries())
     lifts = {entry.result.name: entry.result.lift for entry in entries if entry.result.lift}
-    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content not in ("raw", "rows"))
+    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content == "plus_one")
     layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
     return replace(model, layers=layers), edited
 
