@@ -316,11 +316,20 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with ExitStack() as stack:
         against = stack.enter_context(_open(options.source, console)) if options.source else None
-        (ended,) = _shown(core.doctor(options.target, quick=options.quick, against=against), console)
-    assert isinstance(ended, core.Examined)
-    show_findings(ended.examination, console)
+        found = _follow_examination(core.doctor(options.target, quick=options.quick, against=against), console)
+    show_findings(found, console)
     worst = options.fail_on
-    return core.ThresholdExceeded.exit_code if worst != "never" and ended.examination.reaches(worst) else 0
+    return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
+
+
+def _follow_examination(events: Iterator[core.Event], console: Console) -> core.Examination:
+    for event in _shown(events, console):
+        match event:
+            case core.FindingMade(found):
+                console.log(f"found: {found.severity}: {found.kind}")
+            case core.Examined(examination):
+                return examination
+    raise AssertionError("an examination without an end")
 
 
 def _calibrate(options: argparse.Namespace, console: Console) -> int:

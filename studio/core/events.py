@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio.core.findings.finding import Examination
+from studio.core.findings.finding import Examination, Finding
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
@@ -111,6 +111,13 @@ class Transcoded:
 
 
 @dataclass(frozen=True, slots=True)
+class FindingMade:
+    """The first place of a finding was seen; there may be more."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
 class Examined:
     """A folder was examined."""
 
@@ -180,6 +187,7 @@ Event = (
     | ReplyDone
     | Lifted
     | Examined
+    | FindingMade
     | Transcoded
     | Finished
 )

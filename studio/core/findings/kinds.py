@@ -13,13 +13,15 @@ _AGAIN = "download the file again"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all findings of a kind have in common, see `Finding`."""
+    """What all findings of a kind have in common, see `Finding`; `studio.core.findings.repairs` makes the repairs."""
 
     name: str
     severity: Severity
     what: str
     fails: tuple[str, ...] = ()
     fix: str = ""
+    repair: str = ""
+    wants_source: bool = False
 
 
 _ROWS = (
@@ -153,31 +155,33 @@ class Observed:
     """Observations as they come, gathered by kind."""
 
     def __init__(self) -> None:
-        self._first: dict[str, Observation] = {}
-        self._places: dict[str, list[str]] = {}
+        self._seen: dict[str, list[Observation]] = {}
         self._fails: dict[str, dict[str, None]] = {}
 
-    def add(self, seen: Observation) -> None:
-        """Take one."""
-        self._first.setdefault(seen.kind, seen)
-        self._places.setdefault(seen.kind, []).append(seen.where)
+    def add(self, seen: Observation) -> Finding | None:
+        """Take one; what it makes known when it is the first of its kind."""
+        is_first = seen.kind not in self._seen
+        self._seen.setdefault(seen.kind, []).append(seen)
         self._fails.setdefault(seen.kind, dict.fromkeys(KINDS[seen.kind].fails)).update(dict.fromkeys(seen.fails))
-
-    def has(self, kind: str) -> bool:
-        """True when something of this kind was seen."""
-        return kind in self._first
-
-    def findings(self) -> tuple[Finding, ...]:
-        """A finding per kind, worst first."""
-        return tuple(sorted(map(self._finding, self._first), key=lambda found: SEVERITIES.index(found.severity)))
+        return self._finding(seen.kind) if is_first else None
 
     def examination(self) -> Examination:
-        """All of it."""
-        return Examination(self.findings(), {kind: tuple(names) for kind, names in self._places.items()})
+        """All of it: a finding per kind, worst first."""
+        findings = sorted(map(self._finding, self._seen), key=lambda found: SEVERITIES.index(found.severity))
+        return Examination(tuple(findings), {kind: tuple(seen) for kind, seen in self._seen.items()})
 
     def _finding(self, name: str) -> Finding:
-        row, places = KINDS[name], self._places[name]
-        evidence = printable(self._first[name].evidence, 400)
-        fails = tuple(self._fails[name])
-        named = [place for place in places if place]
-        return Finding(name, row.severity, row.what, shown(named), len(named), evidence, fails, row.fix)
+        row, seen = KINDS[name], self._seen[name]
+        named = [one.where for one in seen if one.where]
+        return Finding(
+            name,
+            row.severity,
+            row.what,
+            shown(named),
+            len(named),
+            printable(seen[0].evidence, 400),
+            tuple(self._fails[name]),
+            row.fix,
+            row.repair,
+            row.wants_source,
+        )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats import TENSOR_SCALE_DIVISOR
-from studio.core.findings.finding import Observation
+from studio.core.findings.finding import Observation, Seen
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import Module
 from studio.core.model import Stored
@@ -84,7 +84,7 @@ class Tally:
         return alike and self.equal_across < 0.8 * self.across and self.powers < 0.95 * self.blocks
 
 
-def examine(module: Module, *, quick: bool) -> Iterator[Observation]:
+def examine(module: Module, *, quick: bool) -> Iterator[Seen]:
     """What the bytes of an NVFP4 module show; `quick` looks at tensor scales alone.
 
     Raises CheckpointError for what can not be read.
@@ -97,6 +97,7 @@ def examine(module: Module, *, quick: bool) -> Iterator[Observation]:
     tally = Tally()
     for scales, codes in _slabs(module):
         tally.add(scales, codes)
+        yield codes.size
     yield from _of_tally(module.name, tally)
     if module.third and not unusable and tally.blocks:
         yield from _meaning(module, float(_numbers(module.third)[0]), tally)
@@ -141,7 +142,8 @@ def _meaning(module: Module, stored: float, tally: Tally) -> Iterator[Observatio
         evidence = (
             f"{stored:g} as {module.meaning} makes RMS x sqrt(K) {said:.3g}, as {better[0]} {sizes[better[0]]:.3g}"
         )
-        yield Observation("tensor-scale-meaning", module.third.tensor.name, evidence)
+        told = better[0] if len(better) == 1 else ""
+        yield Observation("tensor-scale-meaning", module.third.tensor.name, evidence, told=told)
 
 
 def fused(folder: Folder) -> Iterator[Observation]:

@@ -482,6 +482,26 @@ def test_closing_it_stops_it(tmp_path: Path) -> None:
     events.close()
 
 
+def test_findings_are_told_as_they_are_made_and_progress_reaches_what_was_announced(
+    studio: Studio, tmp_path: Path
+) -> None:
+    source = draft("plain").write(tmp_path / "m")
+    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt", "--method", "max").code == 0
+    (tmp_path / "out" / "tokenizer.json").unlink()
+    _flip("model.safetensors")(tmp_path / "out")
+    started, *events, ended = core.doctor(tmp_path / "out")
+    assert isinstance(started, core.Started)
+    assert isinstance(ended, core.Examined)
+    made = [event.finding for event in events if isinstance(event, core.FindingMade)]
+    assert {(one.kind, one.severity) for one in made} == {
+        (one.kind, one.severity) for one in ended.examination.findings
+    }
+    assert made[-1].kind == "digest"
+    done = [event.done for event in events if isinstance(event, core.Progress)]
+    assert done == sorted(done)
+    assert done[-1] == started.total > 0
+
+
 @pytest.mark.parametrize("text", [r"re:(a+)+$", r"re:(.*)*x", r"re:.*.*.*.*.*y", r"re:(?=a)a", "re:" + "a" * 400])
 def test_patterns_that_could_take_long_are_not_tried(text: str) -> None:
     matcher = Matcher("compressed-tensors", [text])
