@@ -1,5 +1,6 @@
 """Folder: what can be known of a checkpoint without its weights, also when parts of it are missing or broken."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -87,6 +88,15 @@ class Folder:
     def by_name(self) -> dict[str, Layer]:
         """Layers by name."""
         return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def joined(self) -> dict[str, tuple[str, ...]]:
+        """Layer -> the layers that runtimes join with it, itself included, in file order."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for layer in self.layers:
+            if layer.group:
+                groups[layer.group].append(layer.name)
+        return {name: tuple(names) for names in groups.values() for name in names}
 
     @cached_property
     def modules(self) -> dict[str, Module]:

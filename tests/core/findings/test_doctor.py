@@ -515,3 +515,37 @@ def test_exclusions_match_as_their_readers_match() -> None:
     assert Matcher("modelopt", ["layers.1"]).entry("model.layers.10.mlp.gate")
     assert Matcher("modelopt", ["*gate"]).entry("model.layers.0.mlp.gate")
     assert Matcher("modelopt", ["language_model.model.layers.0.*"]).entry("model.language_model.layers.0.mlp")
+
+
+QKV = tuple(f"model.layers.3.self_attn.{leaf}_proj" for leaf in "qkv")
+GATE_UP = tuple(f"model.layers.3.mlp.{leaf}_proj" for leaf in ("gate", "up"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "name", "joined", "excluded"),
+    [
+        (QKV, QKV[0], QKV, True),
+        (QKV[:2], QKV[0], QKV, False),
+        (["*q_proj"], QKV[0], QKV, False),
+        (["*q_proj"], QKV[0], QKV[:1], True),
+        (["*qkv_proj"], QKV[2], QKV, True),
+        (["model.layers.3.self_attn*"], QKV[2], QKV, True),
+        (["*gate_proj"], GATE_UP[0], GATE_UP, False),
+        (["model.layers.3.mlp.gate"], GATE_UP[0], GATE_UP, True),
+        (["model.layers.3.mlp.experts.0.up_proj"], "model.layers.3.mlp.experts.7.down_proj", (), True),
+        (["model.layers.3.mlp.experts"], "model.layers.3.mlp.experts.7.down_proj", (), True),
+        (["*down_proj"], "model.layers.3.mlp.experts.7.down_proj", (), False),
+        ([], "model.visual.blocks.0.attn.proj", (), True),
+        (["lm_head"], "model.layers.3.mlp.down_proj", (), False),
+    ],
+)
+def test_lists_of_modelopt_are_tried_on_the_modules_of_vllm(
+    entries: list[str], name: str, joined: tuple[str, ...], excluded: bool
+) -> None:
+    assert bool(Matcher("modelopt", entries).entry(name, joined)) is excluded
+
+
+def test_a_part_of_what_vllm_joins_that_is_packed_and_listed_is_found(tmp_path: Path) -> None:
+    made = draft("modelopt")
+    _entry(QUERY)(made)
+    assert kinds(examined(made.write(tmp_path / "m")), "error") == {"excluded-packed"}
