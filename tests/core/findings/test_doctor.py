@@ -18,6 +18,7 @@ from tests.core.findings.building import FP8, WHERE, Draft, draft, llama, packed
 
 TORCH = ("modelopt", "compressed-tensors")
 PACKED = (*TORCH, "mlx")
+DATA = Path(__file__).parents[2] / "data"
 QUERY = "model.layers.1.self_attn.q_proj"
 
 
@@ -411,6 +412,20 @@ def test_the_command_line_tells_findings_and_fails_from_the_severity_asked_for(s
     first = next(event for event in events if event["event"] == "finding")
     assert (first["kind"], first["severity"], first["count"]) == ("scales-nan", "error", 1)
     assert first["where"] == [WHERE]
+
+
+@pytest.mark.parametrize("spared", ["the first pair of all", "the first pair of every row"])
+def test_bytes_that_the_kernel_of_mlx_0_32_0_wrote_are_found(tmp_path: Path, spared: str) -> None:
+    """Its text for Metal, run on a processor, on the weights of `llama`, as one row of threads."""
+    made = draft("mlx")
+    with np.load(DATA / "lane_bug.npz") as theirs:
+        codes, scales = theirs["codes"], theirs["scales"]
+    if "every" in spared:
+        scales[:, :2] = made.tensors[made.part("scales")][:, :2]
+    made.tensors |= {f"{WHERE}.weight": codes.view(np.uint32), f"{WHERE}.scales": scales}
+    found = examined(made.write(tmp_path / "m"))
+    assert kinds(found, "error") == {"lane-bug"}
+    assert [one.where for one in found.findings if one.kind == "lane-bug"] == [(WHERE,)]
 
 
 def test_quick_reads_tensor_scales_and_no_codes(tmp_path: Path) -> None:
