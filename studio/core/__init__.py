@@ -28,6 +28,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Repaired,
     ReplyDone,
     Resumed,
     ShardWritten,
@@ -43,7 +44,8 @@ from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
-from studio.core.findings.finding import Examination, Finding
+from studio.core.findings.finding import Examination, Finding, Repair
+from studio.core.findings.repairs.repairing import repair
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
@@ -164,6 +166,8 @@ __all__ = [
     "Quality",
     "Reading",
     "Regime",
+    "Repair",
+    "Repaired",
     "ReplyDone",
     "ResultCache",
     "ResultLines",
@@ -246,6 +250,7 @@ __all__ = [
     "printable",
     "readers",
     "refuse",
+    "repair",
     "report_head",
     "report_json",
     "requantized",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio.core.findings.finding import Examination, Finding
+from studio.core.findings.finding import Examination, Finding, Repair
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
@@ -12,7 +12,17 @@ from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
 Phase = Literal[
-    "measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback", "examine"
+    "measure",
+    "lift",
+    "prove",
+    "quantize",
+    "verify",
+    "calibrate",
+    "evaluate",
+    "generate",
+    "feedback",
+    "examine",
+    "repair",
 ]
 
 
@@ -125,6 +135,20 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
+class Repaired:
+    """A repaired copy was written and examined, or, without a repair, none was.
+
+    before, after: what was found of the folder and of its copy. left_out: files that are not in the copy, and why.
+    """
+
+    target: Path | None
+    repairs: tuple[Repair, ...]
+    before: Examination
+    after: Examination
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
@@ -188,6 +212,7 @@ Event = (
     | Lifted
     | Examined
     | FindingMade
+    | Repaired
     | Transcoded
     | Finished
 )

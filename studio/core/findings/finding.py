@@ -75,6 +75,20 @@ class Examination:
         return any(SEVERITIES.index(found.severity) <= SEVERITIES.index(severity) for found in self.findings)
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repaired copy has in place of what was found: the kind, what was done, and in how many places."""
+
+    kind: str
+    what: str
+    where: tuple[str, ...]
+    count: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON holds it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 def shown(names: Iterable[str]) -> tuple[str, ...]:
     """The first names, escaped."""
     return tuple(printable(name) for name, _ in zip(names, range(SHOWN), strict=False))

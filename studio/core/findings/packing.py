@@ -73,15 +73,17 @@ def _exclusions(folder: Folder, claim: Claim, matcher: Matcher) -> Iterator[Obse
     if matcher.malformed or matcher.unjudged:
         return
     for layer in folder.layers:
-        if _is_plain_linear(layer, folder) and not _is_excluded(layer, matcher, joined):
+        if is_plain_linear(layer, folder) and not is_excluded(layer, matcher, joined):
             yield Observation("not-excluded", layer.name, f"{claim.place}.{claim.key} has no entry for it")
 
 
-def _is_excluded(layer: Layer, matcher: Matcher, joined: Mapping[str, Sequence[str]]) -> bool:
+def is_excluded(layer: Layer, matcher: Matcher, joined: Mapping[str, Sequence[str]]) -> bool:
+    """True when a list leaves a layer out; `joined` as in `Folder`."""
     return any(matcher.entry(name, joined.get(layer.name, ())) for name in _names(layer))
 
 
-def _is_plain_linear(layer: Layer, folder: Folder) -> bool:
+def is_plain_linear(layer: Layer, folder: Folder) -> bool:
+    """True for a plain matrix that readers would take for packed, unless a list leaves it out."""
     plain = layer.tensor.dtype in _WEIGHTS and layer.name not in folder.packed
     return plain and layer.role in _LINEAR and len(layer.shape) > 1
 
