@@ -4,13 +4,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from studio.core.findings.finding import Examination
+from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
+Phase = Literal[
+    "measure",
+    "lift",
+    "prove",
+    "quantize",
+    "verify",
+    "calibrate",
+    "evaluate",
+    "generate",
+    "feedback",
+    "examine",
+    "compare",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,20 @@ class Transcoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """It is known how far two checkpoints are apart."""
+
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A folder was examined."""
+
+    examination: Examination
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
@@ -169,6 +197,8 @@ Event = (
     | Token
     | ReplyDone
     | Lifted
+    | Examined
+    | Compared
     | Transcoded
     | Finished
 )

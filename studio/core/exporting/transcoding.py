@@ -15,7 +15,7 @@ from kernels import STORED, STORED_FORMATS, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
-from studio.core.layouts import Layout, fitted
+from studio.core.layouts import Target, fitted
 from studio.core.layouts.plain import is_mlx_stack
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
@@ -40,7 +40,7 @@ _NOT_LINEAR = "its readers take linear layers only"
 _UNKNOWN = "its codes are in no format that the layout stores"
 
 
-def transcode(engine: Engine, model: Model, layout: Layout, reader: str = "", dtype: str = "") -> Iterator[Event]:
+def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dtype: str = "") -> Iterator[Event]:
     """Decide what becomes of every layer of `model` in `layout`, and prove it; `dtype`: that of decoded weights.
 
     Reads what is cast or decoded once; the last event is `Transcoded`. Raises CheckpointError, and PlanError for what
@@ -73,7 +73,7 @@ def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
     return max(run.layout.readers, key=taken)
 
 
-def _check_names(model: Model, layout: Layout) -> None:
+def _check_names(model: Model, layout: Target) -> None:
     """Refuse a folder of MLX whose names, or values, can not be turned back to those of the architecture's makers."""
     if not _is_from_mlx(model):
         return
@@ -100,7 +100,7 @@ def _is_from_mlx(model: Model) -> bool:
 class _Transcoding:
     engine: Engine
     model: Model
-    layout: Layout
+    layout: Target
     reader: str
     dtype: str
     done: int = 0

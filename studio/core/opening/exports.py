@@ -220,6 +220,20 @@ def is_exported(model: Model) -> bool:
     return any(isinstance(layer.source, Packed) for layer in model.layers)
 
 
+def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
+    """An export of ours with its layers as they are in its source, where they were lifted; any other as it is.
+
+    And the names of those whose values are stored changed for a runtime, which are not turned back.
+    """
+    if not is_exported(model):
+        return model, frozenset()
+    entries = list(Manifest(model.folder).entries())
+    lifts = {entry.result.name: entry.result.lift for entry in entries if entry.result.lift}
+    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content not in ("raw", "rows"))
+    layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
+    return replace(model, layers=layers), edited
+
+
 def exported(model: Model) -> Exported | None:
     """What an export of ours says of itself, None for any other checkpoint. Raises CheckpointError when damaged."""
     if not is_exported(model):
