@@ -71,13 +71,16 @@ def parser() -> argparse.ArgumentParser:
     _add_machine_options(compare)
     doctor = command("doctor", "find what is wrong with a checkpoint, whoever wrote it")
     doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
-    doctor.add_argument("--quick", action="store_true", help="read no codes and no block scales")
+    depth = doctor.add_mutually_exclusive_group()
+    depth.add_argument("--quick", action="store_true", help="read no codes and no block scales")
+    depth.add_argument("--fix", type=Path, metavar="OUT", help="write a copy in which all that is certain is mended")
     doctor.add_argument(
         "--source", type=Path, metavar="SRC", help="compare some rows of every layer with this checkpoint"
     )
     doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
+    _add_machine_options(doctor)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")

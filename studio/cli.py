@@ -29,6 +29,7 @@ from studio.rendering import (
     show_outcome,
     show_plan,
     show_quality,
+    show_repairs,
     show_replies,
     show_verified,
 )
@@ -356,11 +357,29 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with ExitStack() as stack:
         against = stack.enter_context(_open(options.source, console)) if options.source else None
-        (ended,) = _shown(core.doctor(options.target, quick=options.quick, against=against), console)
-    assert isinstance(ended, core.Examined)
-    show_findings(ended.examination, console)
+        if options.fix:
+            started = stack.enter_context(_start(options, console, against))
+            job = core.repair(started, options.target, options.fix, against=against)
+        else:
+            job = core.doctor(options.target, quick=options.quick, against=against)
+        found = _follow_examination(job, console)
     worst = options.fail_on
-    return core.ThresholdExceeded.exit_code if worst != "never" and ended.examination.reaches(worst) else 0
+    return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
+
+
+def _follow_examination(events: Iterator[core.Event], console: Console) -> core.Examination:
+    """What was found at last: of the folder, or of its repaired copy."""
+    for event in _shown(events, console):
+        match event:
+            case core.FindingMade(found):
+                console.log(f"found: {found.severity}: {found.kind}")
+            case core.Repaired():
+                show_repairs(event, console)
+                return event.after
+            case core.Examined(examination):
+                show_findings(examination, console)
+                return examination
+    raise AssertionError("an examination without an end")
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:

@@ -22,6 +22,7 @@ from studio.core.events import (
     EvaluationDone,
     Event,
     Examined,
+    FindingMade,
     Finished,
     LayerDone,
     Lifted,
@@ -29,6 +30,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Repaired,
     ReplyDone,
     Resumed,
     ShardWritten,
@@ -47,7 +49,8 @@ from studio.core.exporting.transcoding import transcode
 from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
-from studio.core.findings.finding import Examination, Finding
+from studio.core.findings.finding import Examination, Finding, Repair
+from studio.core.findings.repairs.repairing import repair
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.checkpoints import compare_checkpoints
 from studio.core.insight.comparison import Comparison, Pair, compare
@@ -142,6 +145,7 @@ __all__ = [
     "ExportError",
     "Exported",
     "Finding",
+    "FindingMade",
     "Finished",
     "FormatDetail",
     "Generation",
@@ -172,6 +176,8 @@ __all__ = [
     "Quality",
     "Reading",
     "Regime",
+    "Repair",
+    "Repaired",
     "ReplyDone",
     "ResultCache",
     "ResultLines",
@@ -261,6 +267,7 @@ __all__ = [
     "readers",
     "refuse",
     "relative_error",
+    "repair",
     "report_head",
     "report_json",
     "requantized",

@@ -209,7 +209,7 @@ def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
 def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
     count = matrix.rows * matrix.columns
     if part.content == "codes":
-        return part.dtype in ("U8", "U32") and 8 * part.nbytes == count * row.bits
+        return part.dtype in ("U8", "U32", "F8_E4M3") and 8 * part.nbytes == count * row.bits
     if part.content in _NUMBERS:
         return (part.dtype, part.nbytes) == ("F32", 4)
     dtypes = tuple(WEIGHT_DTYPES) if row.affine else ("U8", "F8_E4M3", "F8_E8M0")

@@ -1,5 +1,6 @@
 """Folder: what can be known of a checkpoint without its weights, also when parts of it are missing or broken."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,7 +22,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.configs import LARGEST_CONFIG
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import stored_input_first
-from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.declared import BESIDE, FILES, Section, sections
 from studio.core.sources.recognition import Recognized, recognize
 
 CONFIG = "config.json"
@@ -34,12 +35,14 @@ class Folder:
 
     files, headers: of the weights, by name. weight_map: tensor -> file by the index, None without a usable one. seen:
     what was wrong while this was read. config and beside: the content of config.json and hf_quant_config.json.
+    older: that of the files in which older programs say how they quantized, by name.
     """
 
     path: Path
     place: Path
     config: dict[str, Any] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict)
+    older: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, SourceFile] = field(default_factory=dict)
     headers: dict[str, Header] = field(default_factory=dict)
     index: Path | None = None
@@ -67,7 +70,7 @@ class Folder:
     @cached_property
     def sections(self) -> tuple[Section, ...]:
         """What its documents say of a quantization."""
-        return sections(self.config, self.beside)
+        return sections(self.config, {BESIDE: self.beside, **self.older})
 
     @cached_property
     def recognized(self) -> Recognized:
@@ -87,6 +90,15 @@ class Folder:
     def by_name(self) -> dict[str, Layer]:
         """Layers by name."""
         return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def joined(self) -> dict[str, tuple[str, ...]]:
+        """Layer -> the layers that runtimes join with it, itself included, in file order."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for layer in self.layers:
+            if layer.group:
+                groups[layer.group].append(layer.name)
+        return {name: tuple(names) for names in groups.values() for name in names}
 
     @cached_property
     def modules(self) -> dict[str, Module]:
@@ -122,6 +134,7 @@ def open_broken(path: Path) -> Folder:
     folder = Folder(there, there if there.is_dir() else there.parent)
     folder.config = _document(folder, CONFIG)
     folder.beside = _document(folder, BESIDE)
+    folder.older = {name: _document(folder, name) for name in FILES if name != BESIDE}
     if there.is_dir():
         _read_index(folder)
     for name in _names(folder):

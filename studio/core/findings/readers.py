@@ -112,6 +112,6 @@ def _overrides(folder: Folder, claim: Claim) -> Iterator[Observation]:
     for path, said in (claim.overrides or {}).items():
         packed = path in folder.modules
         if said is False and packed:
-            yield Observation("mlx-override", path, "the config says false, it is packed")
+            yield Observation("mlx-override", path, "the config says false, it is packed", told="packed")
         elif isinstance(said, dict) and not packed and base_name(path) in folder.by_name:
-            yield Observation("mlx-override", path, "the config says how it is packed, it is plain")
+            yield Observation("mlx-override", path, "the config says how it is packed, it is plain", told="plain")

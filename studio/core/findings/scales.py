@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from studio.core.counting import counted
-from studio.core.findings.finding import Observation
+from studio.core.findings.finding import Observation, Seen
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import Module
 from studio.core.model import Stored
@@ -67,7 +67,9 @@ class Tally:
         self.negative += int((live & (scales > 0x80) & (scales < 0xFF)).sum())
 
     def _add_pairs(self, scales: NDArray[np.uint8]) -> None:
-        even = scales[:, : scales.shape[1] // 2 * 2]
+        even = scales[
+            :, 2 : scales.shape[1] // 2 * 2
+        ]  # what the bug left of a launch, or a row, right is its first pair
         left, right = even[:, ::2], even[:, 1::2]
         self.pairs += left.size
         self.equal += int((left == right).sum())
@@ -85,7 +87,7 @@ class Tally:
         return alike and self.equal_across < 0.8 * self.across and self.powers < 0.95 * self.blocks
 
 
-def examine(module: Module, *, quick: bool) -> Iterator[Observation]:
+def examine(module: Module, *, quick: bool) -> Iterator[Seen]:
     """What the bytes of an NVFP4 module show; `quick` looks at tensor scales alone.
 
     Raises CheckpointError for what can not be read.
@@ -98,6 +100,7 @@ def examine(module: Module, *, quick: bool) -> Iterator[Observation]:
     tally = Tally()
     for scales, codes in _slabs(module):
         tally.add(scales, codes)
+        yield codes.size
     yield from _of_tally(module.name, tally)
     if module.third and not unusable and tally.blocks:
         yield from _meaning(module, float(_numbers(module.third)[0]), tally)
@@ -142,7 +145,8 @@ def _meaning(module: Module, stored: float, tally: Tally) -> Iterator[Observatio
         evidence = (
             f"{stored:g} as {module.meaning} makes RMS x sqrt(K) {said:.3g}, as {better[0]} {sizes[better[0]]:.3g}"
         )
-        yield Observation("tensor-scale-meaning", module.third.tensor.name, evidence)
+        told = better[0] if len(better) == 1 else ""
+        yield Observation("tensor-scale-meaning", module.third.tensor.name, evidence, told=told)
 
 
 def fused(folder: Folder) -> Iterator[Observation]:

@@ -34,6 +34,17 @@ def compared(folder: Folder, source: Model) -> Iterator[Observation]:
             yield from _compared(mine, theirs, lifted=lifted)
 
 
+def agrees(folder: Folder, source: Model) -> bool:
+    """True when rows of some packed layer are those of `source`."""
+    for layer in folder.layers:
+        theirs = source.by_name.get(layer.name)
+        if layer.name in folder.packed and theirs and _divided_alike(layer, theirs):
+            with suppress(CheckpointError):
+                if not any(_compared(layer, theirs, lifted=False)):
+                    return True
+    return False
+
+
 def _divided_alike(mine: Layer, theirs: Layer) -> bool:
     sizes = [[(matrix.rows, matrix.columns) for matrix in layer.matrices] for layer in (mine, theirs)]
     return bool(sizes[0]) and sizes[0] == sizes[1]

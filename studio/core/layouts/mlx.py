@@ -189,7 +189,8 @@ def _split_biases(model: Model, layer: Layer, stack: str, projections: Sequence[
     ]
 
 
-def _parameters(row: Format) -> dict[str, Any]:
+def parameters(row: Format) -> dict[str, Any]:
+    """What the section of a config says of a format."""
     mode = "affine" if row.affine else row.name.split("-")[0]
     return {"group_size": row.block, "bits": row.bits, "mode": mode}
 
@@ -197,13 +198,13 @@ def _parameters(row: Format) -> dict[str, Any]:
 def _quantization(model: Model, choices: Sequence[Choice]) -> dict[str, Any]:
     """The settings of most layers, and an override for every other one under the name that each reader gives it."""
     used = Counter(choice.recipe.format for choice in choices if choice.recipe)
-    common = _parameters(max(used, key=lambda row: used[row], default=FORMATS[_TWO_TIERS]))
+    common = parameters(max(used, key=lambda row: used[row], default=FORMATS[_TWO_TIERS]))
     section = dict(common)
     for choice in choices:
         for matrix in choice.layer.matrices if choice.recipe else ():
             assert choice.recipe is not None
-            parameters = _parameters(choice.recipe.format)
-            if parameters != common:
+            own = parameters(choice.recipe.format)
+            if own != common:
                 path = module_of(model, matrix)[0]
-                section |= dict.fromkeys((path, renamed(path, model.family.mlx.module)), parameters)
+                section |= dict.fromkeys((path, renamed(path, model.family.mlx.module)), own)
     return section

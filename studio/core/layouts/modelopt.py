@@ -11,13 +11,17 @@ from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups
-from studio.core.layouts.placement import Content, InputScale, Placement, raw, unsupported
-from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_wildcards, module_refusals, place_module
+from studio.core.layouts.placement import InputScale, Placement, raw, unsupported
+from studio.core.layouts.torch_names import NVFP4, Part, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.sources.modelopt import INPUT_SCALE, SCALES, TENSOR_SCALE, WEIGHT
 
-_NAMES: Mapping[Content, str] = {"codes": WEIGHT, "scales": SCALES, "tensor_scale": TENSOR_SCALE}
+_PARTS: tuple[Part, ...] = (
+    ("codes", WEIGHT, "U8"),
+    ("scales", SCALES, "F8_E4M3"),
+    ("tensor_scale", TENSOR_SCALE, "F32"),
+)
 _PRODUCER = {"name": "modelopt", "version": "0.47.0"}
 _WEIGHTS = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
 _INPUTS = _WEIGHTS
@@ -38,7 +42,7 @@ class ModelOpt:
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept, as is what it can not load packed."""
         turned = "vLLM turns this weight while loading, which it can do with plain weights only"
-        fitted = llama_cpp.fit(model, choices) if reader == "llama.cpp" else choices
+        fitted = llama_cpp.convertible(model, choices) if reader == "llama.cpp" else choices
         fitted = [kept(c, turned) if named(c, model.family.input_first) else c for c in fitted]
         names = model.family.vllm
         return whole_groups([kept(c, names.why) if named(c, names.kept) else c for c in fitted], "vLLM")
@@ -54,7 +58,7 @@ class ModelOpt:
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
-        return place_module(matrix, row, _NAMES, ())
+        return place_module(matrix, row, _PARTS, ())
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`."""

@@ -287,3 +287,15 @@ def test_modules_that_a_plain_checkpoint_stores_inputs_first(studio: Studio, tmp
     with core.open_model(tmp_path / "out") as model:
         layer = model.by_name[path]
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 96), wanted.T)
+
+
+@pytest.mark.parametrize("nbytes", [1, 200, 500])
+@pytest.mark.parametrize("bits", [3, 4])
+def test_bands_of_rows_that_are_kept_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nbytes: int, bits: int
+) -> None:
+    monkeypatch.setattr("studio.core.sources.tables._BAND_NBYTES", nbytes)
+    drawn = Drawn((64, 96), bits, 32)
+    check(tmp_path / "gptq", drawn.gptq(LAYER, 0), gptq(format="gptq_v2"), drawn.weights(drawn.zeros))
+    four = Drawn((64, 96), 4, 32)
+    check(tmp_path / "awq", awq(four), CONFIG, four.weights(four.zeros))
