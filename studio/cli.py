@@ -152,7 +152,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -197,9 +197,9 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 
     Raises CheckpointError where there are no others.
     """
-    if core.is_exported(model) or not any(choice.recipe for choice in choices):
-        model.check_plain()
-    elif model.quantized_by:
+    if not any(choice.recipe for choice in choices):
+        core.check_decodable(model)
+    elif model.quantized_by and not core.is_exported(model):
         console.log(f"warning: left out, as it is quantized already: {model.quantized_by}")
         console.emit("warning", message=model.quantized_by)
 
@@ -207,7 +207,7 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -317,7 +317,7 @@ def _follow_conversion(events: Iterator[core.Event], target: Path, console: Cons
 def _gguf(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")

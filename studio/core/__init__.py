@@ -65,7 +65,7 @@ from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
-from studio.core.opening.exports import Exported, exported, is_exported
+from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
@@ -203,6 +203,7 @@ __all__ = [
     "calibrate",
     "calibration_text",
     "changes",
+    "check_decodable",
     "check_gguf",
     "check_quality_reports",
     "check_reports",
