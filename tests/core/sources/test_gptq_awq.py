@@ -39,7 +39,7 @@ def order(drawn: Drawn) -> dict[str, Array]:
     return {f"{LAYER}.g_idx": drawn.groups.astype(np.int32)}
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize(("form", "less"), [({}, 1), ({"checkpoint_format": "gptq"}, 1), ({"format": "gptq_v2"}, 0)])
 @pytest.mark.parametrize("mixed", [None, False, True])
 def test_gptq_of_every_width(tmp_path: Path, bits: int, form: dict[str, Any], less: int, mixed: bool | None) -> None:
