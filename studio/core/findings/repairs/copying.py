@@ -59,7 +59,7 @@ class Copying:
         """What is copied as it is."""
         folder = self.draft.folder
         own = {*folder.files, CONFIG, BESIDE, SUMS, JOURNAL, self._index if "index" in self.draft.anew else ""}
-        if self.draft.tensors and (folder.place / MANIFEST).is_file():
+        if (self.draft.tensors or self.draft.metadata) and (folder.place / MANIFEST).is_file():
             own.add(MANIFEST)
             self.left_out.append(f"{MANIFEST}: it tells of other bytes")
         return [name for name in self._walk(folder.place, "") if name not in own]

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.core.containers.safetensors import Tensor
-from studio.core.exporting.readback import chunks
 from studio.core.findings.finding import Examination, Observation
 from studio.core.findings.folder import Folder
-from studio.core.model import Model, Stored
+from studio.core.model import Model
 from studio.core.planning.plan import Choice
 from studio.core.sources.declared import BESIDE, KEYS
 
@@ -73,10 +71,3 @@ class Draft:
             for key in KEYS:
                 content.pop(key, None)
         self.beside = {}
-
-
-def pieces_of(stored: Stored, tensor: Tensor | None = None) -> Iterator[bytearray]:
-    """The bytes of a tensor as they are stored."""
-    place = tensor or stored.tensor
-    for offset, count in chunks(place.nbytes):
-        yield stored.file.read(place.start + offset, count)
