@@ -36,8 +36,8 @@ def readings(folder: Folder) -> Iterator[Reading]:
 
 
 def _fit(down: Module, up: Module) -> bool:
-    matrices = len(down.codes.tensor.shape) == len(up.codes.tensor.shape) == 2
-    return matrices and up.rows == _width(down) and up.rows % 4 == 0
+    alike = len(down.codes.tensor.shape) == len(up.codes.tensor.shape) and down.stack == up.stack
+    return alike and up.height == _width(down) and up.height % 4 == 0
 
 
 def _width(module: Module) -> int:
@@ -45,14 +45,25 @@ def _width(module: Module) -> int:
 
 
 def _examine(down: Module, up: Module) -> Iterator[Seen]:
-    rows = np.concatenate([_row_sizes(scales) for scales, _ in slabs(up)] or [np.empty(0)])
-    first = next(slabs(down), None)
+    """Of stacks of experts the first is looked at."""
+    rows, first = _first_rows(up), next(slabs(down), None)
     if first is None or len(rows) != _width(down):
         return
-    inside, between = scores(rows, _column_sizes(*first))
+    scales, codes = first
+    inside, between = scores(rows, _column_sizes(scales[: down.height], codes[: down.height]))
     if abs(between) > _SURE and inside * np.sign(between) < -_SURE:
         evidence = f"neighbours follow {up.name} with a score of {inside:.1f}, pairs of them with {between:.1f}"
         yield Observation("nibbles-swapped", down.name, evidence)
+
+
+def _first_rows(up: Module) -> NDArray[np.float64]:
+    """The sizes of the rows of the first matrix."""
+    sizes: list[NDArray[np.float64]] = []
+    for scales, _ in slabs(up):
+        sizes.append(_row_sizes(scales))
+        if sum(map(len, sizes)) >= up.height:
+            break
+    return np.concatenate(sizes)[: up.height] if sizes else np.empty(0)
 
 
 def scores(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> tuple[float, float]:
