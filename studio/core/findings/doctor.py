@@ -55,6 +55,7 @@ READINGS: tuple[Callable[[Folder], Iterator[Reading]], ...] = (
     other_scales.readings,
     plain.readings,
     heads.readings,
+    order.readings,
     digests.readings,
 )
 """What reads whole tensors and files."""
@@ -95,8 +96,6 @@ class _Examining:
     def _readings(self) -> Iterator[Reading]:
         if not self.quick:
             yield from chain.from_iterable(readings(self.folder) for readings in READINGS)
-        if not self.quick and not self.against:
-            yield from order.readings(self.folder)
 
     def _taken(self, seen: Iterator[Seen], where: str = "") -> Iterator[Event]:
         """Gather what a check sees; what it can not read is a finding, too."""

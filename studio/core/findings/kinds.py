@@ -366,9 +366,14 @@ class Observed:
     def __init__(self) -> None:
         self._seen: dict[str, list[Observation]] = {}
         self._fails: dict[str, dict[str, None]] = {}
+        self._known: set[Observation] = set()
 
     def add(self, seen: Observation) -> Finding | None:
-        """Take one; what it makes known when it is the first of its kind."""
+        """Take one; what it makes known when it is the first of its kind. A place counts once, however it was seen."""
+        place = Observation(seen.kind, seen.where, "" if seen.where else seen.evidence)
+        if place in self._known:
+            return None
+        self._known.add(place)
         is_first = seen.kind not in self._seen
         self._seen.setdefault(seen.kind, []).append(seen)
         self._fails.setdefault(seen.kind, dict.fromkeys(KINDS[seen.kind].fails)).update(dict.fromkeys(seen.fails))

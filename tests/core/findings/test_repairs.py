@@ -151,6 +151,22 @@ def test_swapped_codes_are_those_of_before(tmp_path: Path, layout: str) -> None:
     assert arrays(tmp_path / "out" / "model.safetensors")[name].tobytes() == right.tobytes()
 
 
+def test_swapped_stacks_of_experts_are_those_of_before(studio: Studio, tmp_path: Path) -> None:
+    source = draft("plain", experts=4).write(tmp_path / "source")
+    assert studio("quantize", source, tmp_path / "m", "--layout", "mlx", "--method", "max").code == 0
+    path, name = tmp_path / "m" / "model.safetensors", "model.layers.1.mlp.switch_mlp.down_proj.weight"
+    right, raw, place = path.read_bytes(), bytearray(path.read_bytes()), tensors_of(path)[name]
+    raw[place.start : place.start + place.nbytes] = swap_nibbles(
+        np.frombuffer(right, np.uint8, place.nbytes, place.start)
+    ).tobytes()
+    path.write_bytes(raw)
+    (tmp_path / "m" / SUMS).unlink()
+    with core.open_model(source) as model:
+        ended = repaired(tmp_path / "m", tmp_path / "out", model)
+    assert [(one.kind, one.where) for one in ended.repairs] == [("nibbles-swapped", (name.removesuffix(".weight"),))]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == right
+
+
 def _broken_scales(made: Draft) -> None:
     name = made.part("scales")
     spoilt = made.tensors[name].view(np.uint8).copy()
