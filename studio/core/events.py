@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.findings.finding import Examination, Finding, Repair
+from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
@@ -22,6 +23,7 @@ Phase = Literal[
     "generate",
     "feedback",
     "examine",
+    "compare",
     "repair",
 ]
 
@@ -121,6 +123,13 @@ class Transcoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """It is known how far two checkpoints are apart."""
+
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
 class FindingMade:
     """The first place of a finding was seen; there may be more."""
 
@@ -211,6 +220,7 @@ Event = (
     | ReplyDone
     | Lifted
     | Examined
+    | Compared
     | FindingMade
     | Repaired
     | Transcoded

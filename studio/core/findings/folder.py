@@ -23,7 +23,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.configs import LARGEST_CONFIG
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import stored_input_first
-from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.declared import BESIDE, FILES, Section, sections
 from studio.core.sources.recognition import Recognized, recognize
 
 CONFIG = "config.json"
@@ -37,12 +37,14 @@ class Folder:
 
     files, headers: of the weights, by name. weight_map: tensor -> file by the index, None without a usable one. seen:
     what was wrong while this was read. config and beside: the content of config.json and hf_quant_config.json.
+    older: that of the files in which older programs say how they quantized, by name.
     """
 
     path: Path
     place: Path
     config: dict[str, Any] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict)
+    older: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, SourceFile] = field(default_factory=dict)
     headers: dict[str, Header] = field(default_factory=dict)
     index: Path | None = None
@@ -70,7 +72,7 @@ class Folder:
     @cached_property
     def sections(self) -> tuple[Section, ...]:
         """What its documents say of a quantization."""
-        return sections(self.config, self.beside)
+        return sections(self.config, {BESIDE: self.beside, **self.older})
 
     @cached_property
     def recognized(self) -> Recognized:
@@ -146,6 +148,7 @@ def open_broken(path: Path) -> Folder:
     folder = Folder(there, there if there.is_dir() else there.parent)
     folder.config = _document(folder, CONFIG)
     folder.beside = _document(folder, BESIDE)
+    folder.older = {name: _document(folder, name) for name in FILES if name != BESIDE}
     if there.is_dir():
         _read_index(folder)
     for name in _names(folder):

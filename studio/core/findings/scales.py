@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import e4m3_decode
+from studio.core.counting import counted
 from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import Module
@@ -143,10 +144,10 @@ def _of_tally(name: str, tally: Tally) -> Iterator[Observation]:
     counts = {"scales-nan": tally.of(0x7F, 0x7F), "scales-negative": tally.negative, "scales-zero": tally.lost}
     for kind, count in counts.items():
         if count:
-            yield Observation(kind, name, f"{count:,} of {tally.blocks:,} blocks")
+            yield Observation(kind, name, f"{count:,} of {counted(tally.blocks, 'block')}")
     saturated, coarse, subnormal = tally.of(_LARGEST, _LARGEST), tally.of(1, _COARSEST), tally.of(1, 7)
     if saturated > max(_SATURATED * tally.blocks, 16):
-        yield Observation("scales-saturated", name, f"{saturated:,} of {tally.blocks:,} blocks")
+        yield Observation("scales-saturated", name, f"{saturated:,} of {counted(tally.blocks, 'block')}")
     if coarse > _COARSE * tally.blocks:
         yield Observation("scales-coarse", name, f"{coarse / tally.blocks:.0%} of its blocks have one of two scales")
     elif subnormal > _SUBNORMAL * tally.blocks:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from studio.core.findings.claims import claims_of
 from studio.core.findings.documents import TOKENIZERS, places, stored_dtypes
 from studio.core.findings.finding import Observation
 from studio.core.findings.repairs.draft import TORCH, Draft
 from studio.core.layouts.completion import complete_rope
-from studio.core.sources.declared import BESIDE, sections
+from studio.core.sources.declared import BESIDE
 
 _BESIDE_TOKENIZERS = ("merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 
@@ -66,7 +65,7 @@ def inputs(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
     """Weights alone as what is quantized, where no matrix has an input scale."""
     if any(module.inputs is not None for module in draft.folder.modules.values()):
         return
-    asking = {claim.place for claim in claims_of(sections(draft.config, draft.beside)) if claim.activations}
+    asking = {claim.place for claim in draft.claims() if claim.activations}
     algorithms = [section.get("quant_algo", "NVFP4") for place, section in draft.sections() if place in asking]
     if not all(algorithm == "NVFP4" for algorithm in algorithms):
         return  # other algorithms do more to inputs than to round them
@@ -81,7 +80,7 @@ def inputs(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
 
 def targets(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
     """The head as a target of the one group of compressed-tensors."""
-    for claim in claims_of(sections(draft.config, draft.beside)):
+    for claim in draft.claims():
         groups = [group for place, section in draft.sections() if place == claim.place for group in _groups(section)]
         if claim.layout == TORCH[0] and len(groups) == 1:
             groups[0]["targets"] = [*claim.targets, "re:.*lm_head$"]

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studio.core.findings.claims import Claim, claims_of
 from studio.core.findings.finding import Examination, Observation
 from studio.core.findings.folder import Folder
 from studio.core.model import Model
 from studio.core.planning.plan import Choice
-from studio.core.sources.declared import BESIDE, KEYS
+from studio.core.sources.declared import BESIDE, KEYS, sections
 
 Pieces = Callable[[], Iterator[bytes | bytearray]]
 """The bytes of a tensor or a file, piece by piece, in order."""
@@ -25,7 +26,8 @@ class Draft:
 
     config, beside: content of config.json and hf_quant_config.json. tensors: new bytes, as many as the old ones, by
     name. metadata: that of a file's header, by file. anew: documents that are written from what is there: "index",
-    "sums". added: files that come from the source. choices: layers of the source that are quantized again.
+    "sums". added: files that come from the source. choices: layers of the source that are quantized again. without: what is
+    left out.
     """
 
     folder: Folder
@@ -38,6 +40,7 @@ class Draft:
     anew: set[str] = field(default_factory=set)
     added: dict[str, Path] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
+    without: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.config = copy.deepcopy(self.folder.config)
@@ -65,9 +68,14 @@ class Draft:
         if isinstance(self.beside.get("quantization"), dict):
             yield BESIDE, self.beside["quantization"]
 
+    def claims(self) -> tuple[Claim, ...]:
+        """What the sections claim as they are now."""
+        return claims_of(sections(self.config, {BESIDE: self.beside, **self.folder.older}))
+
     def drop_sections(self) -> None:
         """Take out all that describes a quantization."""
         for content in [self.config, *(value for value in self.config.values() if isinstance(value, dict))]:
             for key in KEYS:
                 content.pop(key, None)
         self.beside = {}
+        self.without |= self.folder.older.keys()

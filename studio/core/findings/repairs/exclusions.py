@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 
-from studio.core.findings.claims import Claim, Matcher, claims_of, vllm_module
+from studio.core.findings.claims import Claim, Matcher, vllm_module
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.findings.packing import is_excluded, is_plain_linear
 from studio.core.findings.repairs.draft import TORCH, Draft
 from studio.core.model import Layer
-from studio.core.sources.declared import sections
 
 
 def exclusions(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
     """Every list, corrected; none where patterns can not be tried."""
     idle = {one.where for one in draft.seen("exclusions-idle")}
     corrected: dict[str, tuple[str, list[str]]] = {}
-    for claim in claims_of(sections(draft.config, draft.beside)):
+    for claim in draft.claims():
         if claim.layout not in TORCH or claim.excluded is None:
             continue
         found = _corrected(draft.folder, claim, drop=f"{claim.place}.{claim.key}" in idle)
