@@ -26,8 +26,8 @@ class Draft:
 
     config, beside: content of config.json and hf_quant_config.json. tensors: new bytes, as many as the old ones, by
     name. metadata: that of a file's header, by file. anew: documents that are written from what is there: "index",
-    "sums". added: files that come from the source. choices: layers of the source that are quantized again. without: what is
-    left out.
+    "sums". added: files that come from the source. choices: layers of the source that are quantized again. without:
+    what is left out.
     """
 
     folder: Folder
