@@ -10,7 +10,9 @@ from studio.core.planning.lifting import Lifting
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
+Phase = Literal[
+    "measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback", "price"
+]
 
 
 @dataclass(frozen=True, slots=True)
