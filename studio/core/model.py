@@ -111,6 +111,11 @@ class Source(Protocol):
         """The format whose bytes `packed` gives; None where weights can only be decoded."""
         ...
 
+    @property
+    def scale_dtype(self) -> str:
+        """Dtype of the scales that `packed` gives in a format with biases; an empty text in others."""
+        ...
+
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """Rows `start` .. `stop` of a matrix as they are stored, the tensor scale as multiplier; see `format`.
 
@@ -135,6 +140,11 @@ class Unpacked:
     def format(self) -> Format | None:
         """See `Source`."""
         return None
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        return ""
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -172,6 +182,13 @@ class Guide(Hashable, Protocol):
 
         That is their mean squares, float32 [K], or the second moments of blocks of 16 of them, [K / 16, 16, 16].
         Raises CheckpointError as `context` does.
+        """
+        ...
+
+    def peak(self, matrix: Matrix) -> tuple[int, float]:
+        """How many inputs of a matrix were seen, and the largest magnitude among them; (0, 0) where that is unknown.
+
+        Raises CheckpointError for what can not be read.
         """
         ...
 

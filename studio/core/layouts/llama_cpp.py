@@ -27,6 +27,12 @@ def fit(model: Model, choices: Sequence[Choice]) -> tuple[Choice, ...]:
     return tuple(_fitted(model, choice) for choice in choices)
 
 
+def convertible(model: Model, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """`fit` for a folder, of which the converter takes NVFP4 alone."""
+    unread = "llama.cpp's converter reads layers in NVFP4 only"
+    return fit(model, [kept(c, unread) if c.recipe and not is_nvfp4(c) else c for c in choices])
+
+
 def _fitted(model: Model, choice: Choice) -> Choice:
     if choice.recipe is None:
         return choice
@@ -39,9 +45,15 @@ def _fitted(model: Model, choice: Choice) -> Choice:
     return choice
 
 
+def is_nvfp4(choice: Choice) -> bool:
+    """True for a layer in NVFP4, which is all that the converter takes of these layouts."""
+    return choice.format in ("nvfp4-2t", "nvfp4-3t")
+
+
 def is_ragged(choice: Choice) -> bool:
     """True when rows of a quantized layer can not be packed there."""
-    return choice.recipe is not None and any(matrix.columns % BLOCK for matrix in choice.layer.matrices)
+    packed = choice.recipe is not None and choice.recipe.format.scale == "e4m3"
+    return packed and any(matrix.columns % BLOCK for matrix in choice.layer.matrices)
 
 
 def ignores_scale(model: Model, choice: Choice) -> bool:
@@ -60,6 +72,8 @@ def obstacles(model: Model, choices: Sequence[Choice]) -> Iterator[tuple[str, st
         yield f"its graph of {kind} ignores tensor scales in the feed-forward part and gives NaN", instead
     if any(map(is_ragged, quantized)):
         yield f"it packs rows in units of {BLOCK} weights, which some here are no multiple of", instead
+    if others := sorted({choice.format for choice in quantized if not is_nvfp4(choice)}):
+        yield f"its converter does not read {', '.join(others)}", instead
     if any(named(choice, _PLAIN) for choice in quantized):
         yield "it wants kv_b_proj plain", instead
     yield from refusals(model, choices)

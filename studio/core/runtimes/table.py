@@ -8,7 +8,8 @@ class Runtime:
     """A program that loads exports.
 
     version: the one that was tried, on `date`. proven: model types that ran with the numbers of the decoded weights,
-    by layout. how: what was compared. note: what a user must know of it in any case.
+    by layout. how: what was compared. note: what a user must know of it in any case. inputs: those that ran with
+    inputs quantized too. formats: what those that ran were stored in, by layout, where that is not all that it stores.
     """
 
     name: str
@@ -18,12 +19,16 @@ class Runtime:
     how: str
     proven: dict[str, frozenset[str]] = field(default_factory=dict)
     note: str = ""
+    inputs: frozenset[str] = frozenset()
+    formats: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 def _types(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_NVFP4 = _types("nvfp4-2t nvfp4-3t")
+_BOTH = {"modelopt": _NVFP4, "compressed-tensors": _NVFP4}
 _VLLM = _types(
     "llama qwen2 gemma3 gemma3_text qwen2_5_vl qwen3_vl phi3 gpt_neox "
     "qwen3_moe mixtral olmoe glm4_moe granitemoe llama4 gpt_oss"
@@ -38,7 +43,15 @@ RUNTIMES: dict[str, Runtime] = {
     row.name: row
     for row in (
         Runtime("mlx-lm", "mlx-lm", "0.32.2", "2026-11-28", "logits equal those of the decoded weights"),
-        Runtime("transformers", "transformers", "5.23.0", "2026-11-28", "logits equal those of the decoded weights"),
+        Runtime(
+            "transformers",
+            "transformers",
+            "5.23.0",
+            "2026-11-28",
+            "logits equal those of the decoded weights",
+            inputs=_types("llama"),
+            formats={"compressed-tensors": _NVFP4 | _types("mxfp4 mxfp8")},
+        ),
         Runtime(
             "vllm",
             "vLLM",
@@ -46,6 +59,7 @@ RUNTIMES: dict[str, Runtime] = {
             "2026-11-28",
             "loss of the decoded weights on an NVIDIA H200, weight only",
             {"modelopt": _VLLM, "compressed-tensors": _VLLM},
+            formats=_BOTH,
         ),
         Runtime(
             "mlx-vlm",
@@ -54,6 +68,7 @@ RUNTIMES: dict[str, Runtime] = {
             "2026-11-28",
             "logits equal those of the decoded weights",
             {"mlx": _MLX_VLM, "modelopt": _MLX_VLM, "compressed-tensors": _MLX_VLM},
+            formats=_BOTH,
         ),
         Runtime(
             "llama.cpp",
@@ -62,6 +77,7 @@ RUNTIMES: dict[str, Runtime] = {
             "2026-11-28",
             "logits equal those of the decoded weights",
             {"modelopt": _CONVERTED, "compressed-tensors": _CONVERTED},
+            formats=_BOTH,
             note="after its conversion to GGUF; ollama takes the result",
         ),
     )

@@ -46,6 +46,10 @@ class StatisticsGuide:
             return None
         return inputs.tokens, inputs.mean_square if inputs.moments is None else _squares(inputs.moments)
 
+    def peak(self, matrix: Matrix) -> tuple[int, float]:
+        """See `Guide.peak`."""
+        return self.statistics.peak_of(self.layer, matrix)
+
 
 def context_of(inputs: LayerInputs) -> Context:
     """What inputs tell, `PRIOR_TOKENS` that know nothing counted among their tokens."""
