@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from kernels import FORMATS
 from kernels.methods import settled
@@ -106,10 +107,17 @@ def decide(
     if not free:
         raise PlanError("the plan keeps every layer", hint="--preset, --include and --exclude say what is quantized")
     table = _Table(model, plan, layout, reader, asked, free)
-    items = [_decision(plan, asked, group, table, forbidden) for group in _groups(model, free, joined=layout.joins)]
+    groups = table.joined(_groups(model, free, joined=layout.joins))
+    items = [_decision(plan, asked, group, table, forbidden) for group in groups]
     left = set(range(len(asked))).difference(free)
     kept = {index: choice for index, choice in enumerate(layout.fit(model, table.kept, reader)) if index in left}
     return Decisions(model, plan, layout, reader, tuple(items), kept, table.nbytes(KEEP, kept), table.alike)
+
+
+_Group = tuple[int, ...]
+"""Places of layers that are decided together, in the order of the model."""
+
+_Likeness = tuple[Hashable, str]
 
 
 class _Table:
@@ -118,7 +126,7 @@ class _Table:
     def __init__(
         self, model: Model, plan: Plan, layout: Layout, reader: str, asked: Sequence[Choice], free: Sequence[int]
     ) -> None:
-        self._model, self._layout = model, layout
+        self._model, self._layout, self._reader = model, layout, reader
         self.alike = [(likeness(layer), NUMBER.sub("0", layer.name)) for layer in model.layers]
         self._examples = {alike: index for index, alike in enumerate(self.alike)}
         self._sizes: dict[tuple[object, str], int] = {}
@@ -127,7 +135,8 @@ class _Table:
         self._fits: dict[str, Mapping[int, str]] = {KEEP: dict.fromkeys(free, "")}
         for name in FORMATS:
             if name in layout.formats:
-                found, self._refused[name] = fitted(layout, reader, model, self._all(plan, name, free))
+                wanted = self._all(plan, name, free)
+                found, self._refused[name] = fitted(layout, reader, model, wanted)
                 self._fits[name] = {index: _changed(found[index], name) for index in free}
             else:
                 self._refused[name] = [f"layout {layout.name} can not store {name}"]
@@ -152,12 +161,34 @@ class _Table:
         fits = self._fits[name]
         return next((fits[index] for index in indices if fits[index]), "")
 
+    def joined(self, groups: list[_Group]) -> list[_Group]:
+        """The groups, those of experts as one where the reader takes all experts of the model in one format only."""
+        experts = [group for group in groups if self._model.layers[group[0]].role == "expert"]
+        if len(experts) < 2 or self._mixes(*experts[:2]):
+            return groups
+        whole = tuple(sorted(index for group in experts for index in group))
+        return [whole if group is experts[0] else group for group in groups if group not in experts[1:]]
+
+    def _mixes(self, one: _Group, other: _Group) -> bool:
+        """True unless all formats that two groups can have exclude each other."""
+        names = [name for name in FORMATS if not self.obstacle(name, (*one, *other))]
+        if len(names) < 2:
+            return True
+        return any(not self._refusals({first: one, second: other}) for first, second in combinations(names, 2))
+
+    def _refusals(self, wanted: Mapping[str, _Group]) -> list[str]:
+        choices = list(self.kept)
+        for name, group in wanted.items():
+            for index in group:
+                choices[index] = choose_format(self._model.layers[index], name)
+        return self._layout.refusals(self._model, choices, self._reader)
+
     def nbytes(self, name: str, indices: Iterable[int]) -> int:
         """The exact bytes that layers take in a format."""
         counts = Counter(self.alike[index] for index in indices)
         return sum(count * self._size(name, alike) for alike, count in counts.items())
 
-    def _size(self, name: str, alike: "_Likeness") -> int:
+    def _size(self, name: str, alike: _Likeness) -> int:
         key = alike, name
         if key not in self._sizes:
             choice = choose_format(self._model.layers[self._examples[alike]], name)
@@ -166,16 +197,13 @@ class _Table:
         return self._sizes[key]
 
 
-_Likeness = tuple[Hashable, str]
-
-
 def _changed(choice: Choice, name: str) -> str:
     """Why a layer can not have the format called `name`, "" when it can."""
     return "" if choice.format == name else choice.reason or f"{name} does not fit it"
 
 
 def _decision(
-    plan: Plan, asked: Sequence[Choice], group: tuple[int, ...], table: _Table, forbidden: Collection[str]
+    plan: Plan, asked: Sequence[Choice], group: _Group, table: _Table, forbidden: Collection[str]
 ) -> Decision:
     layers = [asked[index].layer for index in group]
     pinned = _pin(plan, asked, group)
@@ -222,11 +250,8 @@ def _chosen(plan: Plan, layer: Layer, name: str, method: str) -> Choice:
     return choose_format(layer, name, plan.exponent, method or plan.method, reason=reason)
 
 
-def _groups(model: Model, free: Sequence[int], *, joined: bool) -> list[tuple[int, ...]]:
-    """Places of layers that are decided together, in the order of the model.
-
-    joined: all projections of the experts of a block are, too.
-    """
+def _groups(model: Model, free: Sequence[int], *, joined: bool) -> list[_Group]:
+    """What is decided together; `joined`: all projections of the experts of a block are, too."""
     parent = {index: index for index in free}
 
     def root(index: int) -> int:

@@ -41,11 +41,17 @@ def test_all_experts_of_a_block_are_decided_together(sparse: core.Model) -> None
     assert gate_up | down in names(decided(sparse, "modelopt"))
 
 
+def test_all_experts_are_decided_together_where_they_are_read_by_one_scheme(sparse: core.Model) -> None:
+    assert [len(group) for group in names(decided(sparse, "compressed-tensors"))].count(18) == 1
+    layout, reader = core.layout_for("compressed-tensors", "vllm")
+    assert [len(item.layers) for item in decide(sparse, LINEAR, layout, reader).items].count(9) == 2
+
+
 def test_options_are_what_the_layout_can_store(dense: core.Model, sparse: core.Model) -> None:
     assert formats(decided(dense)) == [*core.FORMATS, core.KEEP]
     assert formats(decided(dense, "modelopt")) == ["nvfp4-2t", "nvfp4-3t", core.KEEP]
-    experts = [item for item in decided(sparse, "compressed-tensors").items if len(item.layers) == 9]
-    assert {option.format for item in experts for option in item.options} == {"nvfp4-2t", core.KEEP}
+    (experts,) = (item for item in decided(sparse, "compressed-tensors").items if len(item.layers) > 3)
+    assert {option.format for option in experts.options} == {"nvfp4-2t", "mxfp4", core.KEEP}
 
 
 def test_forbidden_formats_are_no_options(dense: core.Model) -> None:
