@@ -1,7 +1,7 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,8 @@ from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
-from studio.core.planning.plan import KEEP, Plan
+from studio.core.planning.plan import KEEP, Plan, Prediction
+from studio.core.quality.candidates import choices_digest
 
 Floats = NDArray[np.float64]
 
@@ -170,8 +171,10 @@ class Planner:
         return self._mix(Solution(np.array(picks), 0.0, 0.0))
 
     def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
-        """The ordinary plan of a mix."""
-        return planned(self.decisions, mix.options, name, title)
+        """The ordinary plan of a mix, with what is expected of it."""
+        digest = choices_digest(self.decisions.choices(mix.options), self.decisions.model)
+        told = Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl)
+        return replace(planned(self.decisions, mix.options, name, title), prediction=told)
 
 
 def _place(options: Sequence[Option], name: str) -> int | None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import kernels
-from studio.core.budgets.costs import Costs, recipe_text
+from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import KEPT, Decision, Option
 from studio.core.budgets.records import Records
 from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import Measured, Sensitivity, fit, part_names
 from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
-from studio.core.quality.candidates import Candidate, as_stored
+from studio.core.quality.candidates import Candidate, as_stored, choices_digest
 from studio.core.quality.evaluation import Reading, evaluate
 from studio.core.quality.window_records import identity
 from studio.core.running.engine import Engine
@@ -79,7 +79,7 @@ class Probing:
     def known(self) -> Sensitivity | None:
         """What all probes told; None where some were not run."""
         kl = {line["plan"]: (line["kl"], line["noise"] or 0.0) for line in self._records if "kl" in line}
-        digests = [_digest(candidate) for candidate in self._candidates]
+        digests = [choices_digest(candidate.choices) for candidate in self._candidates]
         if not all(digest in kl for digest in digests):
             return None
         return self._told([kl[digest] for digest in digests])
@@ -89,7 +89,7 @@ class Probing:
     ) -> Generator[Event, None, Sensitivity]:
         """Run the probes that were not run before; see `evaluate`, which stops and goes on likewise."""
         known = {line.get("plan") for line in self._records}
-        todo = {digest: one for one in self._candidates if (digest := _digest(one)) not in known}
+        todo = {digest: one for one in self._candidates if (digest := choices_digest(one.choices)) not in known}
         if todo:
             yield from self._evaluate(started, todo, folder, max_memory)
         found = self.known()
@@ -132,15 +132,3 @@ def _candidate(costs: Costs, one: Probe) -> Candidate:
     decisions = costs.decisions
     plan = planned(decisions, one.options, one.name)
     return Candidate(one.name, decisions.model, decisions.choices(one.options), plan)
-
-
-def _digest(candidate: Candidate) -> str:
-    """What tells its weights from others: the choices, not the rules that they come from."""
-    digest = hashlib.sha256()
-    for choice in candidate.choices:
-        if choice.recipe:
-            guide = choice.guide.meaning if choice.guide else ""
-            digest.update(
-                f"{choice.layer.name}\n{recipe_text(choice.recipe)}\n{guide}\n".encode("utf-8", "surrogatepass")
-            )
-    return digest.hexdigest()[:32]
