@@ -106,13 +106,13 @@ def _start(options: argparse.Namespace, console: Console, model: core.Model | No
         yield started
 
 
-def _open(path: Path, console: Console) -> core.Model:
+def _open(path: str | Path, console: Console) -> core.Model:
     model = core.open_model(path)
     _warn(model.warnings, console)
     return model
 
 
-def _guided(path: Path, options: argparse.Namespace, console: Console) -> core.Model:
+def _guided(path: str | Path, options: argparse.Namespace, console: Console) -> core.Model:
     """The model, with the inputs of its layers known as far as the statistics tell."""
     model = _open(path, console)
     if not options.statistics:
@@ -370,7 +370,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     return _finish_evaluation(options, console, quality)
 
 
-def _only_source(paths: Sequence[Path]) -> Path:
+def _only_source(paths: Sequence[str | Path]) -> str | Path:
     """The checkpoint that plans are for."""
     if len(paths) != 1:
         raise core.PlanError("--plans need one checkpoint to quantize", hint="give it alone, or with --against SRC")

@@ -95,6 +95,7 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
+from studio.core.stores.urls import is_url
 
 __all__ = [
     "BUG",
@@ -218,6 +219,7 @@ __all__ = [
     "inspect_block",
     "inspect_layer",
     "is_exported",
+    "is_url",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",

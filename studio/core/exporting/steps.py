@@ -72,7 +72,7 @@ def begin(job: Export, staging: Staging) -> None:
 def _identity(job: Export) -> dict[str, Any]:
     """What two runs must have in common to share finished shards."""
     source = {
-        file.path.name: [file.size, file.fingerprint.mtime_ns, sha256(file, 0, min(file.size, 1 << 20))]
+        file.path.name: [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
         for file in job.model.files
     }
     plan = sha256_of()
