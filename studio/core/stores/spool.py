@@ -58,6 +58,12 @@ class Spool:
             with self._using(name, number) as segment:
                 self._fill(segment, number, nbytes, first, last, fetch)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps now, at most."""
+        with self._told:
+            return len(self._segments) * self._segment
+
     def close(self) -> None:
         """Forget everything."""
         with self._told:

@@ -24,6 +24,7 @@ class Web:
     folder: Path
     fault: Fault | None = None
     tagged: bool = True
+    interface: "Callable[[Handler], bool] | None" = None
     requests: list[tuple[str, int, int]] = field(default_factory=list)
     sent: int = 0
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -36,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = unquote(self.path).lstrip("/")
         self.web.asked.append(dict(self.headers.items()))
+        if self.web.interface and self.web.interface(self):
+            return
         path = self.web.folder / name
         if not path.is_file():
             self.answer(404, b"")
@@ -105,11 +108,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Web]:
-    """A server on a free port."""
+def serving(folder: Path, interface: Callable[[Handler], bool] | None = None) -> Iterator[Web]:
+    """A server on a free port; `interface` answers what is no file."""
     handler = type("Handler", (Handler,), {})
     server = _Server(("127.0.0.1", 0), handler)
-    handler.web = Web(f"http://127.0.0.1:{server.server_port}", folder)  # type: ignore[attr-defined]
+    handler.web = Web(f"http://127.0.0.1:{server.server_port}", folder, interface=interface)  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
