@@ -56,12 +56,18 @@ def parser() -> argparse.ArgumentParser:
     _add_machine_options(gguf)
     _add_result_options(gguf)
     gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
-    verify = command("verify", "check every byte and every weight of an export")
-    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
-    verify.add_argument(
-        "--source", type=_source, metavar="SRC", help="compare the decoded weights with this checkpoint"
-    )
+    verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
+    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize, or any checkpoint")
+    verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
     _add_machine_options(verify)
+    compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
+    compare.add_argument("a", type=_source, metavar="A", help="a checkpoint in any layout that is read")
+    compare.add_argument("b", type=_source, metavar="B", help="another one of the same model")
+    compare.add_argument(
+        "--source", type=_source, metavar="SRC", help="errors are those against this one; default: of B against A"
+    )
+    compare.add_argument("--plan", type=Path, metavar="FILE", help="write the formats of B as a plan, for --plan")
+    _add_machine_options(compare)
     doctor = command("doctor", "find what is wrong with a checkpoint, whoever wrote it")
     doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
     doctor.add_argument("--quick", action="store_true", help="read no codes and no block scales")
@@ -112,6 +118,11 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=f"keep these; {pattern}")
     group.add_argument(
+        "--activations",
+        choices=("fp4",),
+        help="quantize the inputs of layers in NVFP4 too, by the largest that statistics saw; default: weights alone",
+    )
+    group.add_argument(
         "--mx-exponent", choices=("ceil", "floor"), help="scale rule of MXFP4 and MXFP8: MLX's or OCP's; default: ceil"
     )
 
@@ -158,9 +169,13 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", type=_source, metavar="SRC", help="a checkpoint in any layout that is read")
-    sub.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    sub.add_argument(
+        "target", type=Path, metavar="DST", help="folder, or .gguf file, to write; it appears whole or not at all"
+    )
     group = sub.add_argument_group("conversion")
-    group.add_argument("--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded")
+    group.add_argument(
+        "--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded; gguf: one file"
+    )
     _add_reader(group)
     group.add_argument(
         "--dtype", choices=("bfloat16", "float16", "float32"), help="of decoded weights; default: that of the model"

@@ -21,6 +21,7 @@ from studio.rendering import (
     show_cautions,
     show_changes,
     show_claims,
+    show_comparison,
     show_conversion,
     show_export,
     show_findings,
@@ -29,6 +30,7 @@ from studio.rendering import (
     show_plan,
     show_quality,
     show_replies,
+    show_verified,
 )
 
 
@@ -86,6 +88,8 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
         plan = plan.with_method(options.method)
     if options.mx_exponent:
         plan = plan.with_exponent(options.mx_exponent)
+    if options.activations:
+        plan = plan.with_activations(options.activations)
     rules = [
         core.Rule(names=(pattern,), format=core.KEEP, reason="excluded on the command line")
         for pattern in options.exclude
@@ -155,6 +159,9 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
+        if plan.activations and not refusals:
+            choices, lent = core.with_input_scales(choices, layout)
+            show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
         show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
@@ -244,32 +251,66 @@ _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
-        layout, _ = core.layout_for(options.layout or "", options.reader)
+        target, _ = core.target_for(options.layout or "", options.reader)
+        if target is core.GGUF:
+            core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
-            proof = _shown(core.transcode(started, model, layout, options.reader, _DTYPES[options.dtype]), console)
+            proof = _shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
             (ended,) = proof
             assert isinstance(ended, core.Transcoded)
             show_conversion(ended.transcoding, console)
             if not options.allow_lossy:
                 ended.transcoding.check()
-            job = core.prepare_conversion(
-                model,
-                ended.transcoding,
-                layout,
-                options.target,
-                overwrite=options.overwrite,
-                restart=options.restart,
-                shard_nbytes=options.shard_size,
-            )
-            show_export(job, options.target, console, dry_run=options.dry_run)
-            if options.dry_run:
-                return 0
-            outcome = _follow(core.export(started, job), console)
-        console.emit("finished", **outcome.summary(), exit_code=0)
-        console.say(f"\nWrote and verified {options.target}: {core.size_text(outcome.nbytes_out)}")
-        show_claims(job.claims, console)
-        show_cautions(job, console)
+            write = _converted_to_gguf if target is core.GGUF else _converted
+            write(options, console, started, model, ended.transcoding)
     return 0
+
+
+def _converted(
+    options: argparse.Namespace,
+    console: Console,
+    started: core.Engine,
+    model: core.Model,
+    transcoding: core.Transcoding,
+) -> None:
+    layout, _ = core.layout_for(options.layout or "", options.reader)
+    job = core.prepare_conversion(
+        model,
+        transcoding,
+        layout,
+        options.target,
+        overwrite=options.overwrite,
+        restart=options.restart,
+        shard_nbytes=options.shard_size,
+    )
+    show_export(job, options.target, console, dry_run=options.dry_run)
+    if options.dry_run:
+        return
+    _follow_conversion(core.export(started, job), options.target, console)
+    show_claims(job.claims, console)
+    show_cautions(job, console)
+
+
+def _converted_to_gguf(
+    options: argparse.Namespace,
+    console: Console,
+    started: core.Engine,
+    model: core.Model,
+    transcoding: core.Transcoding,
+) -> None:
+    job = core.prepare_gguf_conversion(model, transcoding, options.target, overwrite=options.overwrite)
+    said = {"target": str(options.target), "layout": core.GGUF.name, "nbytes": job.nbytes, "dry_run": options.dry_run}
+    console.emit("export", **said)
+    if options.dry_run:
+        console.say(f"\nWould write {core.size_text(job.nbytes)} to {options.target}")
+        return
+    _follow_conversion(core.write_gguf(started, job), options.target, console)
+
+
+def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
+    outcome = _follow(events, console)
+    console.emit("finished", **outcome.summary(), exit_code=0)
+    console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
 
 
 def _gguf(options: argparse.Namespace, console: Console) -> int:
@@ -277,6 +318,8 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options)
+        if plan.activations:
+            raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
         choices = _resolved(plan, model, console)
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
@@ -285,7 +328,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
             show_changes(job.changes, console)
             outcome = _follow(core.write_gguf(started, job), console)
         code = _finish(options, console, model, plan, outcome, quality)
-        console.say(f"\nWrote {options.target} and read it back")
+        console.say(f"\nWrote and verified {options.target}")
         return code
 
 
@@ -306,10 +349,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     finally:
         if source:
             source.close()
-    compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
-    count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
-    console.say(f"{options.target} is whole: {count} {compared}")
-    console.emit("verified", path=str(options.target), layers=len(outcome.layers), compared=source is not None)
+    show_verified(options.target, outcome, source, console)
     return 0
 
 
@@ -321,6 +361,22 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     show_findings(ended.examination, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and ended.examination.reaches(worst) else 0
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    if options.plan:
+        core.check_writable(options.plan.parent, [options.plan.name])
+    with ExitStack() as stack:
+        a, b = (stack.enter_context(_open(path, console)) for path in (options.a, options.b))
+        source = stack.enter_context(_open(options.source, console)) if options.source else None
+        with _start(options, console, source or a) as started:
+            (ended,) = _shown(core.compare_checkpoints(started, a, b, source), console)
+    assert isinstance(ended, core.Compared)
+    show_comparison(ended.measured, console)
+    if options.plan:
+        core.save_plan(ended.measured.plan, options.plan)
+        console.log(f"wrote {options.plan}")
+    return 0
 
 
 def _calibrate(options: argparse.Namespace, console: Console) -> int:
@@ -530,6 +586,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,
+    "compare": _compare,
     "doctor": _doctor,
     "calibrate": _calibrate,
     "evaluate": _evaluate,

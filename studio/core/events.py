@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.findings.finding import Examination
+from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
@@ -12,7 +13,17 @@ from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
 Phase = Literal[
-    "measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback", "examine"
+    "measure",
+    "lift",
+    "prove",
+    "quantize",
+    "verify",
+    "calibrate",
+    "evaluate",
+    "generate",
+    "feedback",
+    "examine",
+    "compare",
 ]
 
 
@@ -111,6 +122,13 @@ class Transcoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """It is known how far two checkpoints are apart."""
+
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
 class Examined:
     """A folder was examined."""
 
@@ -180,6 +198,7 @@ Event = (
     | ReplyDone
     | Lifted
     | Examined
+    | Compared
     | Transcoded
     | Finished
 )

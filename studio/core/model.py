@@ -111,6 +111,11 @@ class Source(Protocol):
         """The format whose bytes `packed` gives; None where weights can only be decoded."""
         ...
 
+    @property
+    def scale_dtype(self) -> str:
+        """Dtype of the scales that `packed` gives in a format with biases; an empty text in others."""
+        ...
+
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """Rows `start` .. `stop` of a matrix as they are stored, the tensor scale as multiplier; see `format`.
 
@@ -135,6 +140,11 @@ class Unpacked:
     def format(self) -> Format | None:
         """See `Source`."""
         return None
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        return ""
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -165,6 +175,13 @@ class Guide(Hashable, Protocol):
 
     def context(self, matrix: Matrix) -> Context:
         """What is known of the inputs of a matrix. Raises CheckpointError for what can not be read."""
+        ...
+
+    def peak(self, matrix: Matrix) -> tuple[int, float]:
+        """How many inputs of a matrix were seen, and the largest magnitude among them; (0, 0) where that is unknown.
+
+        Raises CheckpointError for what can not be read.
+        """
         ...
 
 

@@ -53,7 +53,8 @@ class LayerResult:
     squared errors, which add up over layers. vanished: non-zero weights that became zero; vanished_rows: rows, of
     `rows`, with weights all of which did. scale_counts: blocks per
     scale byte. tensor_scales: the multipliers g, one per matrix. lift: the power of two that the stored layer is
-    multiplied by; sums, errors and statistics are those of the weights before it.
+    multiplied by; sums, errors and statistics are those of the weights before it. input_scales: the multipliers of
+    inputs, one per matrix, where these are quantized too.
     """
 
     name: str
@@ -78,6 +79,7 @@ class LayerResult:
     scale_counts: Counts = NO_COUNTS
     statistics: Statistics | None = None
     lift: int = 0
+    input_scales: tuple[float, ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -142,9 +144,9 @@ class LayerResult:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LayerResult":
         """The result that `to_json` described."""
-        late = {"rows": 0, "vanished_rows": 0, "lift": 0}  # not in what the first version wrote
+        late = {"rows": 0, "vanished_rows": 0, "lift": 0, "input_scales": ()}  # not in what the first version wrote
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data or key not in late}
-        fields |= {key: tuple(fields[key]) for key in ("shape", "tensor_scales")}
+        fields |= {key: tuple(fields[key]) for key in ("shape", "tensor_scales", "input_scales") if key in fields}
         fields["scale_counts"] = Counts(fields["scale_counts"])
         if known := fields["statistics"]:
             lists = {"quantiles": tuple(known["quantiles"]), "histogram": Counts(known["histogram"])}
@@ -233,6 +235,7 @@ def result_of(choice: Choice, **measured: Any) -> LayerResult:
         method=choice.method,
         guide=choice.guide.origin if choice.guide else "",
         lift=layer.lift,
+        input_scales=choice.input_scales,
         **measured,
     )
 

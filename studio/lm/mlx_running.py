@@ -29,8 +29,8 @@ _REFUSALS = (AttributeError, ImportError, LookupError, OSError, RuntimeError, Sy
 """What mlx-lm raises for a checkpoint that it does not take."""
 
 _CACHE_NBYTES = 128 << 20
-_LINEAR = (Linear, QuantizedLinear)
-_STACK = (SwitchLinear, QuantizedSwitchLinear)
+LINEAR = (Linear, QuantizedLinear)
+STACK = (SwitchLinear, QuantizedSwitchLinear)
 _EMPTY = mx.zeros((0,))
 
 
@@ -75,7 +75,7 @@ class MlxRunning:
         for step in lockstep.run([partial(self._forward, watch, module, batch) for batch in batches]):
             _drop(blocks[step : step + 1], last_use, step)
             if step == 0:
-                _drop([part for _, part in _parts(module) if isinstance(part, Embedding)], {}, step)
+                _drop([part for _, part in parts_of(module) if isinstance(part, Embedding)], {}, step)
             mx.clear_cache()
             yield step
 
@@ -109,9 +109,9 @@ def _load(model: Model) -> Module:
         module, _ = load_model(model.folder, lazy=True, model_config=complete_config(model))
     except _REFUSALS as error:
         raise CheckpointError(f"mlx-lm does not load it: {first_line(error)}", file=model.folder) from None
-    for _, part in _parts(module):
+    for _, part in parts_of(module):
         if isinstance(part, Embedding):
-            _rebind(part, __call__=_embed(type(part)), as_linear=_end)
+            rebind(part, __call__=_embed(type(part)), as_linear=_end)
         else:
             _widen(part)
     loaded: Module = module
@@ -132,7 +132,7 @@ def _end(*_: Any) -> Any:
     raise EndOfInterest
 
 
-def _rebind(part: Module, **methods: Callable[..., Any]) -> None:
+def rebind(part: Module, **methods: Callable[..., Any]) -> None:
     """Give one module other methods; it stays what it is for whoever asks for its class."""
     kind = type(part)
     object.__setattr__(part, "__class__", type(kind.__name__, (kind,), methods))
@@ -144,7 +144,7 @@ def _blocks(module: Module) -> list[Module]:
     return [part for part in found if isinstance(part, Module)] if isinstance(found, list) else []
 
 
-def _parts(module: Module) -> list[tuple[str, Any]]:
+def parts_of(module: Module) -> list[tuple[str, Any]]:
     """Paths and modules of all that a module holds, itself included."""
     return list(module.named_modules())  # type: ignore[no-untyped-call]
 
@@ -160,7 +160,7 @@ def _last_use(blocks: Sequence[Module]) -> dict[int, int]:
     return {
         id(array): index
         for index, block in enumerate(blocks)
-        for _, part in _parts(block)
+        for _, part in parts_of(block)
         for array in _arrays_of(part)
     }
 
@@ -168,7 +168,7 @@ def _last_use(blocks: Sequence[Module]) -> dict[int, int]:
 def _drop(parts: Sequence[Module], last_use: Mapping[int, int], step: int) -> None:
     """Let go of arrays that are not used after this step."""
     for part in parts:
-        for _, inner in _parts(part):
+        for _, inner in parts_of(part):
             for key, value in inner.items():
                 if isinstance(value, mx.array) and last_use.get(id(value), step) <= step:
                     inner[key] = _EMPTY
@@ -183,11 +183,11 @@ class _Watch:
 
     def linears(self, module: Module, heads: set[str]) -> None:
         """Watch all linear layers; heads end the run."""
-        for path, part in _parts(module):
-            if isinstance(part, _LINEAR):
-                _rebind(part, __call__=self._linear(type(part), path, path in heads))
-            elif isinstance(part, _STACK):
-                _rebind(part, __call__=self._stack(type(part), path))
+        for path, part in parts_of(module):
+            if isinstance(part, LINEAR):
+                rebind(part, __call__=self._linear(type(part), path, path in heads))
+            elif isinstance(part, STACK):
+                rebind(part, __call__=self._stack(type(part), path))
 
     def _linear(self, kind: type, path: str, is_head: bool) -> Callable[..., Any]:
         def call(part: Module, x: Any) -> Any:
@@ -206,7 +206,7 @@ class _Watch:
     def blocks(self, blocks: Sequence[Module], passed: Callable[[], None]) -> None:
         """Evaluate each block when it was called, deliver what went into its layers, then call `passed`."""
         for block in {id(block): block for block in blocks}.values():
-            _rebind(block, __call__=self._block(type(block), passed))
+            rebind(block, __call__=self._block(type(block), passed))
 
     def _block(self, kind: type, passed: Callable[[], None]) -> Callable[..., Any]:
         def call(part: Module, *args: Any, **named: Any) -> Any:

@@ -1,6 +1,7 @@
 """Predictors: a checkpoint loaded by a runtime, in float32, asked for its predictions."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from studio.core.errors import CheckpointError
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
 from studio.lm.configs import complete_config
+from studio.lm.input_scales import InputScales, read_input_scales
 from studio.lm.runtimes import RuntimeName, choose_runtime, installed, knows, transformers_class
 
 Logits = NDArray[np.float32]
@@ -37,7 +39,7 @@ class Predictor(Protocol):
 def load_predictor(folder: Path, runtime: RuntimeName) -> Predictor:
     """The checkpoint in `folder`, loaded. Raises CheckpointError for one that the runtime does not take as it is."""
     config = read_object(folder / "config.json", constants=True)
-    return _LOADERS[runtime](folder, config)
+    return _LOADERS[runtime](folder, config, read_input_scales(folder))
 
 
 def fitting_runtime(folder: Path, wanted: RuntimeName | None = None) -> RuntimeName:
@@ -55,7 +57,7 @@ def fitting_runtime(folder: Path, wanted: RuntimeName | None = None) -> RuntimeN
 def _mlx_loads(folder: Path, config: dict[str, Any]) -> bool:
     """True when mlx-lm finds all tensors; none is read."""
     try:
-        _load_mlx(folder, config)
+        _load_mlx(folder, config, {})
     except CheckpointError:
         return False
     return True
@@ -90,7 +92,7 @@ class _Mlx:
         return following
 
 
-def _load_mlx(folder: Path, _config: dict[str, Any]) -> Predictor:
+def _load_mlx(folder: Path, _config: dict[str, Any], scales: InputScales) -> Predictor:
     import mlx.core as mx
     from mlx_lm.utils import load_model
 
@@ -101,12 +103,17 @@ def _load_mlx(folder: Path, _config: dict[str, Any]) -> Predictor:
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise _refused("mlx-lm", folder, error) from None
     model.set_dtype(mx.float32)
+    if scales:
+        from studio.lm.mlx_inputs import quantize_inputs
+
+        with open_model(folder) as opened:
+            quantize_inputs(model, opened, scales)
     return _Mlx(model)
 
 
 class _Transformers:
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, inputs: AbstractContextManager[object]) -> None:
+        self._model, self._inputs = model, inputs
 
     def logits(self, tokens: NDArray[np.int32]) -> Logits:
         """See `Predictor.logits`."""
@@ -126,7 +133,7 @@ class _Transformers:
     def _run(self, tokens: NDArray[np.int32], **how: Any) -> Any:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._inputs:
             ids = torch.from_numpy(tokens.astype(np.int64))[None].to(self._model.device)
             return self._model(input_ids=ids, **how)
 
@@ -136,7 +143,7 @@ def _array(logits: Any) -> Logits:
     return found
 
 
-def _load_transformers(folder: Path, config: dict[str, Any]) -> Predictor:
+def _load_transformers(folder: Path, config: dict[str, Any], scales: InputScales) -> Predictor:
     import torch
     import transformers
 
@@ -151,7 +158,14 @@ def _load_transformers(folder: Path, config: dict[str, Any]) -> Predictor:
     if lacking := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
         what = f"transformers finds no weights for {some_of(lacking)}"
         raise CheckpointError(what, file=folder, hint="it would make them up; the model can not be run by it")
-    return _Transformers(model.eval())
+    return _Transformers(model.eval(), _quantized_inputs(model, folder, scales) if scales else nullcontext())
+
+
+def _quantized_inputs(model: Any, folder: Path, scales: InputScales) -> AbstractContextManager[object]:
+    from studio.lm.torch_inputs import QuantizedInputs
+
+    with open_model(folder) as opened:
+        return QuantizedInputs(model, opened, scales)
 
 
 def _refused(runtime: RuntimeName, folder: Path, error: Exception) -> CheckpointError:
@@ -159,7 +173,7 @@ def _refused(runtime: RuntimeName, folder: Path, error: Exception) -> Checkpoint
     return CheckpointError(f"{runtime} does not load it: {printable(first, 300)}", file=folder)
 
 
-_LOADERS: dict[RuntimeName, Callable[[Path, dict[str, Any]], Predictor]] = {
+_LOADERS: dict[RuntimeName, Callable[[Path, dict[str, Any], InputScales], Predictor]] = {
     "mlx-lm": _load_mlx,
     "transformers": _load_transformers,
 }

@@ -152,10 +152,10 @@ class _Watch(TorchFunctionMode):
         self._module, self._reader, self._deliver = module, reader, deliver_calls
         self._calls: list[tuple[str, torch.Tensor, int | None, int]] = []
         self._names = {id(p): name for name, p in module.named_parameters()}
-        self._weights = {_storage(p): (name.removesuffix(".weight"), p) for name, p in module.named_parameters()}
+        self._weights = {storage_of(p): (name.removesuffix(".weight"), p) for name, p in module.named_parameters()}
         self._stored: dict[int, torch.Tensor] = {}
         head = module.get_output_embeddings()  # type: ignore[operator]
-        self._head = None if head is None else _storage(head.weight)
+        self._head = None if head is None else storage_of(head.weight)
 
     def enter(self, block: nn.Module, _args: Any) -> None:
         """Read the weights of a block, in float32."""
@@ -163,16 +163,16 @@ class _Watch(TorchFunctionMode):
             if parameter.is_floating_point():
                 name, self._stored[id(parameter)] = self._names[id(parameter)], parameter.data
                 parameter.data = self._reader.wide(name, parameter)
-                self._weights[_storage(parameter)] = (name.removesuffix(".weight"), parameter)
+                self._weights[storage_of(parameter)] = (name.removesuffix(".weight"), parameter)
 
     def leave(self, block: nn.Module) -> None:
         """Deliver what went into its layers, and let go of the weights."""
         self._flush()
         for parameter in block.parameters():
             if id(parameter) in self._stored:
-                del self._weights[_storage(parameter)]
+                del self._weights[storage_of(parameter)]
                 parameter.data = self._stored.pop(id(parameter))
-                self._weights[_storage(parameter)] = (self._names[id(parameter)].removesuffix(".weight"), parameter)
+                self._weights[storage_of(parameter)] = (self._names[id(parameter)].removesuffix(".weight"), parameter)
 
     def forward(self, batch: NDArray[np.int32]) -> None:
         """Run a batch up to its output."""
@@ -183,19 +183,19 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.nn.functional.embedding:
             return func(*args, **(kwargs or {})).float()
-        weight, x = _operands(func, args, kwargs or {})
-        if weight is not None and x is not None and _storage(weight) in self._weights:
+        weight, x = operands(func, args, kwargs or {})
+        if weight is not None and x is not None and storage_of(weight) in self._weights:
             self._note(weight, x)
         return func(*args, **(kwargs or {}))
 
     def _note(self, weight: torch.Tensor, x: torch.Tensor) -> None:
-        name, parameter = self._weights[_storage(weight)]
+        name, parameter = self._weights[storage_of(weight)]
         if parameter.dim() == 2:
             self._calls.append((name, x, None, 0))
         elif parameter.dim() == 3 and weight.dim() == 2:
             expert = weight.storage_offset() // parameter[0].numel()
             self._calls.append((name, x, expert, len(parameter)))
-        if _storage(weight) == self._head:
+        if storage_of(weight) == self._head:
             raise EndOfInterest
 
     def _flush(self) -> None:
@@ -220,11 +220,12 @@ def _stack(name: str, parts: Sequence[tuple[torch.Tensor, int]], count: int) -> 
     return Seen(name, id(parts[0][0]), np.concatenate(rows), experts.astype(np.int64), count)
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def storage_of(tensor: torch.Tensor) -> int:
+    """What tells the memory of a tensor, and of views of it, from others."""
     return tensor.untyped_storage().data_ptr()
 
 
-def _operands(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def operands(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """(the matrix, what it is multiplied with) of a call that multiplies."""
     if func is torch.nn.functional.linear:
         found = (args[1] if len(args) > 1 else kwargs.get("weight"), args[0] if args else kwargs.get("input"))

@@ -15,7 +15,7 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Header
 from studio.core.counts import NO_COUNTS
 from studio.core.errors import CheckpointError
-from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized
+from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, stored_scale, usable_multiplier
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer
@@ -24,6 +24,7 @@ from studio.core.running.engine import Engine
 from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.running.tasks import bundles
 
+_NUMBERS = {"tensor_scale", "input_scale"}
 TOLERANCE = 1e-5
 """Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
 
@@ -68,6 +69,7 @@ def check_layers(
                 if error is None:
                     break
                 total += error
+            _compare_inputs(place, check)
             if check.layer is not None and check.matrices:
                 _compare(file, check.result, math.ldexp(total, -2 * check.result.lift))
             yield check.result.name, check.work
@@ -142,6 +144,16 @@ def _compare(file: SourceFile, result: LayerResult, found: float) -> None:
         raise CheckpointError(what, file=file.path, tensor=result.name)
 
 
+def _compare_inputs(place: _Place, check: Check) -> None:
+    """The scales of inputs are the ones that the report states."""
+    for matrix, g in zip(check.matrices, check.result.input_scales, strict=False):
+        part = next(part for part in matrix.parts if part.content == "input_scale")
+        stored = stored_scale(place.file, place.header, part)
+        if usable_multiplier(place.layout, stored, place.file, part) != np.float32(g):
+            what = f"the scale of its inputs is {stored:.9g}, which is not the multiplier {g:.9g} of the report"
+            raise CheckpointError(what, file=place.file.path, tensor=part.name)
+
+
 def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset: int, count: int) -> float:
     return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
 
@@ -176,6 +188,9 @@ def check_parts(check: Check, header: Header, path: Path) -> None:
             raise CheckpointError("missing, or not of the dtype and shape promised", file=path, tensor=part.name)
         if part.dtype not in BITS or part.offset + part.nbytes > tensor.nbytes:
             raise CheckpointError("smaller than the manifest says", file=path, tensor=part.name)
+    with_inputs = sum(part.content == "input_scale" for part in check.parts)
+    if with_inputs != len(check.result.input_scales) or with_inputs not in (0, len(check.matrices)):
+        raise CheckpointError("malformed manifest entry: scales of inputs", file=path, tensor=check.result.name)
     for matrix in check.matrices:
         _check_matrix(matrix, path)
 
@@ -187,7 +202,7 @@ def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
         raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
     found = {part.content for part in matrix.parts}
     needed = {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
-    if not needed <= found <= needed | {"tensor_scale"} or not all(_fits(part, matrix, row) for part in matrix.parts):
+    if not needed <= found <= needed | _NUMBERS or not all(_fits(part, matrix, row) for part in matrix.parts):
         raise CheckpointError(f"malformed manifest entry: no {row.name}", file=path, tensor=matrix.name)
 
 
@@ -195,7 +210,7 @@ def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
     count = matrix.rows * matrix.columns
     if part.content == "codes":
         return part.dtype in ("U8", "U32") and 8 * part.nbytes == count * row.bits
-    if part.content == "tensor_scale":
+    if part.content in _NUMBERS:
         return (part.dtype, part.nbytes) == ("F32", 4)
     dtypes = tuple(WEIGHT_DTYPES) if row.affine else ("U8", "F8_E4M3", "F8_E8M0")
     return part.dtype in dtypes and 8 * part.nbytes == count // row.block * BITS[part.dtype]

@@ -37,6 +37,9 @@ from studio.core.running.pipeline import PipelineEvent, run, work
 from studio.core.running.reading import Slab, read_slab, slabs
 
 FILE = "model.safetensors"
+INPUT_SCALES = "input_scales.json"
+"""Matrix -> the multiplier of its inputs, where a runtime is to quantize these as readers of the export do."""
+
 _PACKED = "_packed"
 _CHUNK = 4 << 20
 
@@ -248,6 +251,15 @@ def _copy(sink: PlainWriter, name: str, stored: Stored) -> None:
     target = sink.tensor(name)
     for offset, count in chunks(stored.tensor.nbytes, _CHUNK):
         stored.file.read_into(target[offset : offset + count].data, stored.tensor.start + offset)
+
+
+def write_input_scales(folder: Path, choices: Iterable[Choice]) -> None:
+    """Write the multipliers of inputs beside a decoded checkpoint; no file where inputs stay as they are."""
+    known = (zip(choice.layer.matrices, choice.input_scales, strict=False) for choice in choices)
+    scales = {matrix.name: g for pairs in known for matrix, g in pairs}
+    if scales:
+        with writing(folder):
+            (folder / INPUT_SCALES).write_bytes(json_document(scales))
 
 
 def write_beside(folder: Path, model: Model) -> None:

@@ -9,6 +9,7 @@ from kernels import STORED
 from studio.core.containers.files import SourceFile
 from studio.core.errors import PlanError
 from studio.core.exporting.contents import Contents
+from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.shards import SHARD_NBYTES, ShardPlan, plan_shards
 from studio.core.exporting.target import check_space, check_target
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
@@ -105,12 +106,22 @@ def prepare(
         refuse(model, asked, layout, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
+    if plan.activations:
+        choices, lent = with_input_scales(choices, layout)
+        told += tuple(lent)
     if lifting:
+        _check_liftable(plan)
         model, choices = lifted(model, choices, lifting)
         told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
     how = (reader, told, overwrite, restart, replaced, lifting or Lifting())
     return _laid_out(model, plan, choices, layout, shard_nbytes, place, how)
+
+
+def _check_liftable(plan: Plan) -> None:
+    if plan.activations:
+        what = "lifting divides inputs by powers of two, which their scales do not follow"
+        raise PlanError(what, hint="leave --lift or --activations out")
 
 
 def prepare_conversion(

@@ -12,9 +12,10 @@ from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, PROGRAM
 from studio.core.exporting.layer_lines import LayerLines, with_layers
 from studio.core.exporting.records import Entry, Record, entries, without_statistics
-from studio.core.layouts import TARGETS, Layout
+from studio.core.layouts import FOLDERS, Layout
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
+from studio.core.results import LayerResult
 
 SCHEMA = 2
 _READ = (1, SCHEMA)
@@ -31,6 +32,7 @@ def manifest(plan: Plan, layout: Layout, source: Mapping[str, Any], records: Seq
             "codes": "two E2M1 codes per byte, the even element in the low nibble; 8-bit codes one per byte",
             "scales": "one E4M3 byte per 16 (NVFP4), one E8M0 byte per 32 (MX), row-major, not swizzled",
             "decode": "weight = code x (block scale x g), float32; affine: code x scale + bias",
+            "input_scale": "by the convention of the tensor scale, for the largest input of a layer; inputs in NVFP4",
             "layers": "the name of a matrix, or part, is that of its layer, or matrix, and its `tail`; "
             "rows and columns are those of the layer, a part is its whole tensor, unless it says otherwise; "
             "lift: what is stored is the layer times 2**lift, and other layers undo it; errors are those of the layer; "
@@ -57,7 +59,7 @@ class Manifest:
             what = f"schema {printable(data.get('schema'))}, this version reads schema {_READ[0]} and {_READ[1]}"
             raise CheckpointError(what, file=path)
         try:
-            self.layout = TARGETS[data["layout"]]
+            self.layout = FOLDERS[data["layout"]]
             self.plan: dict[str, Any] = dict(data["plan"])
             self.shards = tuple(str(shard) for shard, _ in data["tensors" if data["schema"] == 1 else "shards"].items())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -66,3 +68,8 @@ class Manifest:
     def entries(self) -> Iterator[Entry]:
         """What it tells of each layer, in order. Raises CheckpointError when it is malformed."""
         return entries(self._lines)
+
+
+def exported_results(folder: Path) -> list[LayerResult]:
+    """The results in the manifest of an export, without statistics. Raises CheckpointError when there is none."""
+    return [entry.result for entry in Manifest(folder).entries()]

@@ -161,7 +161,7 @@ def _part(data: Mapping[str, Any], prefix: str) -> Placement:
 def _result(layer: Mapping[str, Any]) -> LayerResult:
     usual = {"reason": ""} | {f.name: f.default for f in fields(LayerResult) if f.default is not MISSING}
     data = {f.name: layer[f.name] if f.name in layer else usual[f.name] for f in fields(LayerResult)}
-    data |= {key: tuple(data[key]) for key in ("shape", "tensor_scales")}
+    data |= {key: tuple(data[key]) for key in ("shape", "tensor_scales", "input_scales")}
     data |= {key: intern(data[key]) for key in ("role", "dtype", "format", "method", "guide")}
     data["scale_counts"] = _counts(data["scale_counts"])
     if known := data["statistics"]:

@@ -10,7 +10,7 @@ from kernels import Quantized
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.exporting.shards import Shard
 from studio.core.exporting.writing import StagedFile
-from studio.core.layouts import Layout
+from studio.core.layouts import Layout, Target
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer, Matrix
 from studio.core.planning.plan import Choice
@@ -18,7 +18,7 @@ from studio.core.running.engine import KeptForm, Sink
 from studio.core.running.reading import Slab
 
 
-def agreed_scale(layout: Layout, g: float) -> float:
+def agreed_scale(layout: Target, g: float) -> float:
     """The multiplier that survives being stored in `layout` and read, whatever its convention rounds."""
     for _ in range(8):
         agreed = float(layout.multiplier(layout.store_scale(g)))
@@ -26,6 +26,11 @@ def agreed_scale(layout: Layout, g: float) -> float:
             break
         g = agreed
     return g
+
+
+def _input_scale(choice: Choice, matrix: Matrix) -> float:
+    known = zip(choice.layer.matrices, choice.input_scales, strict=False)
+    return next((g for one, g in known if one.name == matrix.name), 1.0)
 
 
 class Agreed(Sink):
@@ -64,9 +69,10 @@ class ShardWriter(Sink, StagedFile):
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """See `Sink.write_scale`."""
+        numbers = {"tensor_scale": g, "input_scale": _input_scale(choice, matrix)}
         for part in self._parts[matrix.name]:
-            if part.content == "tensor_scale":
-                self._write_part(part, 0, np.array([self._layout.store_scale(g)], np.float32))
+            if part.content in numbers:
+                self._write_part(part, 0, np.array([self._layout.store_scale(numbers[part.content])], np.float32))
 
     def kept_form(self, layer: Layer) -> KeptForm:
         """See `Sink.kept_form`."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from kernels import Format
 from studio.core.containers.dtypes import BITS
 from studio.core.containers.safetensors import Tensor, place
 from studio.core.errors import PlanError
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement
+from studio.core.layouts.placement import Placement, placed_input
 from studio.core.model import Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.running.pipeline import scopes
@@ -97,10 +98,14 @@ def _item(model: Model, choice: Choice, layout: Layout) -> Item:
     if recipe is None:
         item = Item(choice, kept=tuple(layout.place_kept(model, layer)))
     else:
-        row = recipe.format
-        item = Item(choice, tuple((m, tuple(layout.place(model, layer, m, row))) for m in layer.matrices))
+        item = Item(choice, tuple((m, tuple(_placed(model, choice, recipe.format, layout, m))) for m in layer.matrices))
     stored = sum(part.nbytes for part in item.placements)
     return replace(item, choice=replace(choice, beside=choice.beside + stored - choice.nbytes))
+
+
+def _placed(model: Model, choice: Choice, row: Format, layout: Layout, matrix: Matrix) -> list[Placement]:
+    inputs = [placed_input(layout, matrix)] if choice.input_scales else []
+    return [*layout.place(model, choice.layer, matrix, row), *inputs]
 
 
 def _shard_name(index: int, count: int) -> str:

@@ -86,6 +86,7 @@ def _identity(job: Export) -> dict[str, Any]:
             layer.source.meaning,
             layer.lift,
             choice.multipliers,
+            choice.input_scales,
             layer.kept_dtype,
         )
         plan.update(repr(told).encode())

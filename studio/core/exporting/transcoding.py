@@ -15,7 +15,8 @@ from kernels import STORED, STORED_FORMATS, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
-from studio.core.layouts import Layout, fitted
+from studio.core.exporting.input_scales import carried_over
+from studio.core.layouts import Target, fitted
 from studio.core.layouts.plain import is_mlx_stack
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
@@ -40,7 +41,7 @@ _NOT_LINEAR = "its readers take linear layers only"
 _UNKNOWN = "its codes are in no format that the layout stores"
 
 
-def transcode(engine: Engine, model: Model, layout: Layout, reader: str = "", dtype: str = "") -> Iterator[Event]:
+def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dtype: str = "") -> Iterator[Event]:
     """Decide what becomes of every layer of `model` in `layout`, and prove it; `dtype`: that of decoded weights.
 
     Reads what is cast or decoded once; the last event is `Transcoded`. Raises CheckpointError, and PlanError for what
@@ -58,7 +59,8 @@ def transcode(engine: Engine, model: Model, layout: Layout, reader: str = "", dt
     choices = run.fit((yield from run.casts(choices)))
     choices = tuple(run.kept_in(choice) for choice in choices)
     losses = yield from run.losses(choices)
-    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices)))
+    choices, inputs = carried_over(choices, layout)
+    yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices), inputs))
 
 
 def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
@@ -73,7 +75,7 @@ def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
     return max(run.layout.readers, key=taken)
 
 
-def _check_names(model: Model, layout: Layout) -> None:
+def _check_names(model: Model, layout: Target) -> None:
     """Refuse a folder of MLX whose names, or values, can not be turned back to those of the architecture's makers."""
     if not _is_from_mlx(model):
         return
@@ -100,7 +102,7 @@ def _is_from_mlx(model: Model) -> bool:
 class _Transcoding:
     engine: Engine
     model: Model
-    layout: Layout
+    layout: Target
     reader: str
     dtype: str
     done: int = 0
@@ -128,7 +130,8 @@ class _Transcoding:
         multipliers: tuple[float, ...] = ()
         if row.tensor_scale and own is not None and own.scale == "e4m3":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
-        return Choice(layer, recipe(name, method=STORED), multipliers=multipliers)
+        told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
+        return Choice(told, recipe(name, method=STORED), multipliers=multipliers)
 
     def fit(self, choices: Sequence[Choice]) -> tuple[Choice, ...]:
         """What the readers of the layout can load; the codes of groups that they join must have one tensor scale."""

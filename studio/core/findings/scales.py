@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats import TENSOR_SCALE_DIVISOR
+from studio.core.counting import counted
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import Module
@@ -115,9 +116,9 @@ def _of_tally(name: str, tally: Tally) -> Iterator[Observation]:
     counts = {"scales-nan": tally.nan, "scales-negative": tally.negative, "scales-zero": tally.lost}
     for kind, count in counts.items():
         if count:
-            yield Observation(kind, name, f"{count:,} of {tally.blocks:,} blocks")
+            yield Observation(kind, name, f"{count:,} of {counted(tally.blocks, 'block')}")
     if tally.saturated > max(_SATURATED * tally.blocks, 16):
-        yield Observation("scales-saturated", name, f"{tally.saturated:,} of {tally.blocks:,} blocks")
+        yield Observation("scales-saturated", name, f"{tally.saturated:,} of {counted(tally.blocks, 'block')}")
     if tally.has_lane_bug:
         inside, across = tally.equal / tally.pairs, tally.equal_across / max(tally.across, 1)
         yield Observation("lane-bug", name, f"{inside:.0%} of the pairs of scales are equal, {across:.0%} across pairs")

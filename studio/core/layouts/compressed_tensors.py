@@ -1,4 +1,4 @@
-"""compressed-tensors `nvfp4-pack-quantized` (NVFP4A16): tensor scale stored as the divisor 1 / g."""
+"""compressed-tensors `nvfp4-pack-quantized` (NVFP4 and NVFP4A16): tensor scale stored as the divisor 1 / g."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -10,11 +10,11 @@ from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, with_format
-from studio.core.layouts.placement import Content, Placement, nearest_stored, raw, rows, unsupported
+from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored, raw, rows, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_patterns, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
-from studio.core.sources.compressed_tensors import CODES, SCALES, TENSOR_SCALE
+from studio.core.sources.compressed_tensors import CODES, INPUT_SCALE, SCALES, TENSOR_SCALE
 from studio.core.sources.in_format import multiplier_of
 
 _NAMES: Mapping[Content, str] = {
@@ -32,6 +32,7 @@ _WEIGHTS = {
     "dynamic": False,
     "scale_dtype": "torch.float8_e4m3fn",
 }
+_INPUTS = {**_WEIGHTS, "dynamic": "local", "observer": "static_minmax"}
 
 
 class CompressedTensors:
@@ -44,6 +45,7 @@ class CompressedTensors:
     scale_convention = "weight_global_scale = 1 / g = 2688 / max|W| (divisor)"
     readers: tuple[str, ...] = ("transformers", "vllm", "mlx-vlm", "llama.cpp")
     joins = True
+    input_scale: InputScale | None = (INPUT_SCALE, (1,))
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
@@ -67,6 +69,8 @@ class CompressedTensors:
         found = []
         if any(map(_is_tiered_expert, choices)):
             found.append("transformers 5.23 drops the tensor scale of these experts: load this export with vLLM")
+        if any(choice.input_scales and choice.layer.role == "expert" for choice in choices):
+            found.append("transformers 5.23 leaves the inputs of experts as they are")
         if model.family.transformers.dequantized:
             found.append("transformers 5.23 loads this architecture with CompressedTensorsConfig(dequantize=True) only")
         return found
@@ -95,7 +99,7 @@ class CompressedTensors:
             "format": _FORMAT,
             "targets": ["Linear", "re:.*lm_head$"] if heads else ["Linear"],
             "weights": _WEIGHTS,
-            "input_activations": None,
+            "input_activations": _INPUTS if any(choice.input_scales for choice in choices) else None,
             "output_activations": None,
         }
         config = exported_config(model)

@@ -37,7 +37,7 @@ def named(choice: Choice, text: str) -> bool:
 
 def kept(choice: Choice, reason: str) -> Choice:
     """The choice with its layer kept, because of `reason`."""
-    return replace(choice, recipe=None, multipliers=(), reason=reason)
+    return replace(choice, recipe=None, multipliers=(), input_scales=(), reason=reason)
 
 
 def with_format(choice: Choice, name: str, reason: str) -> Choice:

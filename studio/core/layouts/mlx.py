@@ -14,7 +14,7 @@ from studio.core.architectures.family import pattern
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
-from studio.core.layouts.placement import Content, Placement, nearest_stored
+from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
@@ -36,6 +36,7 @@ class Mlx:
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
     joins = False
+    input_scale: InputScale | None = None
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what mlx-lm drops or takes apart stays plain, what it joins has two tiers."""
@@ -60,7 +61,7 @@ class Mlx:
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):
                 sentences.append(f"{stack}: experts are missing, the stack of {projection} can not be written")
-            if len({(choice.format, matrix.rows, matrix.columns) for choice, matrix in members}) > 1:
+            if len({(choice.format, _scale_dtype(choice), m.rows, m.columns) for choice, m in members}) > 1:
                 sentences.append(f"{stack}: the experts of {projection} must all have one format and shape")
         return sentences
 
@@ -70,6 +71,10 @@ class Mlx:
         if any(map(_has_scale, choices)):
             found.append(
                 "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
+            )
+        if any(choice.taken_over and _scale_dtype(choice) == "F32" for choice in choices):
+            found.append(
+                "scales in float32, as zeros that are no power of two need them: mlx-lm then computes in float32"
             )
         if any(choice.recipe and choice.layer.role in ("router", "gate") for choice in choices):
             found.append("quantized routers and gates load only where mlx-lm has plain linear layers for them")
@@ -135,6 +140,10 @@ class Mlx:
 
 def _has_scale(choice: Choice) -> bool:
     return choice.recipe is not None and choice.recipe.format.tensor_scale
+
+
+def _scale_dtype(choice: Choice) -> str:
+    return choice.layer.kept_dtype if choice.recipe and choice.recipe.format.affine else ""
 
 
 def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:

@@ -1,4 +1,4 @@
-"""NVIDIA ModelOpt's unified Hugging Face export: W4A16_NVFP4, tensor scale stored as the multiplier g."""
+"""NVIDIA ModelOpt's unified Hugging Face export: NVFP4 and W4A16_NVFP4, tensor scale stored as the multiplier g."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -11,15 +11,16 @@ from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups
-from studio.core.layouts.placement import Content, Placement, raw, unsupported
+from studio.core.layouts.placement import Content, InputScale, Placement, raw, unsupported
 from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
-from studio.core.sources.modelopt import SCALES, TENSOR_SCALE, WEIGHT
+from studio.core.sources.modelopt import INPUT_SCALE, SCALES, TENSOR_SCALE, WEIGHT
 
 _NAMES: Mapping[Content, str] = {"codes": WEIGHT, "scales": SCALES, "tensor_scale": TENSOR_SCALE}
 _PRODUCER = {"name": "modelopt", "version": "0.47.0"}
 _WEIGHTS = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
+_INPUTS = _WEIGHTS
 
 
 class ModelOpt:
@@ -32,6 +33,7 @@ class ModelOpt:
     scale_convention = "weight_scale_2 = g = max|W| / 2688 (multiplier)"
     readers: tuple[str, ...] = ("vllm", "mlx-vlm", "llama.cpp")
     joins = True
+    input_scale: InputScale | None = (INPUT_SCALE, ())
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept, as is what it can not load packed."""
@@ -70,15 +72,18 @@ class ModelOpt:
         """config.json and hf_quant_config.json; readers look at one or the other."""
         plain = [*kept_modules(choices), *kept_wildcards(model, choices)]
         config = exported_config(model)
+        inputs = any(choice.input_scales for choice in choices)
+        algorithm = "NVFP4" if inputs else "W4A16_NVFP4"
+        group = {**({"input_activations": _INPUTS} if inputs else {}), "weights": _WEIGHTS, "targets": ["Linear"]}
         config["quantization_config"] = {
-            "config_groups": {"group_0": {"weights": _WEIGHTS, "targets": ["Linear"]}},
+            "config_groups": {"group_0": group},
             "ignore": plain,
-            "quant_algo": "W4A16_NVFP4",
+            "quant_algo": algorithm,
             "producer": _PRODUCER,
             "quant_method": "modelopt",
         }
         quantization: dict[str, Any] = {
-            "quant_algo": "W4A16_NVFP4",
+            "quant_algo": algorithm,
             "kv_cache_quant_algo": None,
             "group_size": 16,
             "exclude_modules": plain,

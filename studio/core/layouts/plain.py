@@ -9,7 +9,7 @@ import numpy as np
 from kernels import Format
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.placement import Placement, raw, rows, unsupported
+from studio.core.layouts.placement import InputScale, Placement, raw, rows, unsupported
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 
@@ -24,6 +24,7 @@ class Plain:
     scale_convention = "none: weights are stored as the numbers they are"
     readers: tuple[str, ...] = ("transformers", "vllm", "mlx-lm")
     joins = False
+    input_scale: InputScale | None = None
 
     def fit(self, _model: Model, choices: Sequence[Choice], _reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`."""

@@ -1,7 +1,7 @@
 """Exports of ours, opened: layers as its manifest tells them, with weights that are decoded as they are read."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -35,7 +35,10 @@ _AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32."""
+    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32.
+
+    multipliers: the tensor scales that its manifest states, input_scales: those of inputs, by matrix.
+    """
 
     stored: Stored
     shape: tuple[int, ...]
@@ -47,6 +50,7 @@ class Packed:
     layout: Layout
     own: tuple[Matrix, ...]
     multipliers: Mapping[str, float]
+    input_scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -62,6 +66,12 @@ class Packed:
     def meaning(self) -> str:
         """See `Source`."""
         return self.format.name
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source`."""
+        parts = next(iter(self.matrices.values())).parts if self.format.affine else ()
+        return next((part.dtype for part in parts if part.content == "scales"), "")
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
@@ -181,8 +191,9 @@ def _layers(
     row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
     own = _matrices(entry, divide)
     multipliers = dict(zip(named, result.tensor_scales, strict=False))
-    stored_codes = stored[codes]
-    source = Packed(stored_codes, result.shape, kept_dtype, row, nbytes, named, header, layout, own, multipliers)
+    inputs = dict(zip(named, result.input_scales, strict=False))
+    parts = (kept_dtype, row, nbytes, named, header, layout, own, multipliers, inputs)
+    source = Packed(stored[codes], result.shape, *parts)
     yield replace(_layer(result, result.name, source, own), weight=_weight_name(result))
 
 
@@ -205,6 +216,7 @@ def _matrices(entry: Entry, divide: Divide) -> tuple[Matrix, ...]:
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
     figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
     told = figures if result.quantized else result.reason
+    told += "; inputs in NVFP4" if result.input_scales else ""
     told += f"; stored times 2**{result.lift}" if result.lift else ""
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
@@ -212,6 +224,20 @@ def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matri
 def is_exported(model: Model) -> bool:
     """True for an opened export of ours."""
     return any(isinstance(layer.source, Packed) for layer in model.layers)
+
+
+def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
+    """An export of ours with its layers as they are in its source, where they were lifted; any other as it is.
+
+    And the names of those whose values are stored changed for a runtime, which are not turned back.
+    """
+    if not is_exported(model):
+        return model, frozenset()
+    entries = list(Manifest(model.folder).entries())
+    lifts = {entry.result.name: entry.result.lift for entry in entries if entry.result.lift}
+    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content not in ("raw", "rows"))
+    layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
+    return replace(model, layers=layers), edited
 
 
 def exported(model: Model) -> Exported | None:
@@ -229,5 +255,6 @@ def exported(model: Model) -> Exported | None:
 def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
     if isinstance(layer.source, Packed):
         method = result.method if result and result.method in (*METHODS, STORED) else "max"
-        return Choice(layer, recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method))
+        own = recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method)
+        return Choice(layer, own, input_scales=result.input_scales if result else ())
     return Choice(layer, None, result.reason if result else layer.obstacle)

@@ -37,6 +37,10 @@ class NormGuide:
             return Context()
         return Context(importance_of(weight * weight))
 
+    def peak(self, matrix: Matrix) -> tuple[int, float]:
+        """See `Guide.peak`: a norm does not tell how large its output becomes."""
+        return 0, 0.0
+
 
 def with_norms(layers: Iterable[Layer], stored: Mapping[str, Stored], config: Mapping[str, Any]) -> tuple[Layer, ...]:
     """The layers, those that read the output of a norm guided by its weight; none where the architecture is unknown."""

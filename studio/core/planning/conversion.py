@@ -29,12 +29,14 @@ class Transcoding:
     """What a conversion does with every layer, and what it would lose; `reader` is the runtime that it is for.
 
     rounded_scales: tensor scales g that readers of the layout compute one unit in the last place of float32 off.
+    inputs: why the scales of inputs that the checkpoint has are left out, if they are.
     """
 
     choices: tuple[Choice, ...]
     losses: tuple[Loss, ...] = ()
     reader: str = ""
     rounded_scales: int = 0
+    inputs: str = ""
 
     def counts(self) -> dict[str, int]:
         """How many layers keep their codes, are cast, are decoded, and are copied as they are."""
@@ -55,7 +57,13 @@ class Transcoding:
         ]
         lost = [f"{printable(loss.layer)}: {loss}" for loss in self.losses[:3]]
         scales = f"{counted(self.rounded_scales, 'tensor scale')} read one unit in the last place of float32 off"
-        return [f"layers: {counts}", *why, *lost, *([scales] if self.rounded_scales else [])]
+        return [
+            f"layers: {counts}",
+            *why,
+            *lost,
+            *([scales] if self.rounded_scales else []),
+            *filter(None, [self.inputs]),
+        ]
 
     def check(self) -> None:
         """Raise PlanError when it loses anything."""

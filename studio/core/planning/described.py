@@ -7,8 +7,8 @@ from studio.core.planning.plan import Choice
 
 
 def formats_of(choices: Iterable[Choice]) -> str:
-    """The formats, "" where nothing is quantized."""
-    return _ranked(choices, lambda choice: choice.format)
+    """The formats, of weights and of inputs where these are quantized too; "" where nothing is quantized."""
+    return _ranked(choices, lambda choice: choice.format + (" with inputs in fp4" if choice.input_scales else ""))
 
 
 def methods_of(choices: Iterable[Choice]) -> str:

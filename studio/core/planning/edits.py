@@ -92,6 +92,7 @@ def command_line(
     words += _option("format", plan.format)
     words += _option("method", plan.method) if plan.method != DEFAULT_METHOD else []
     words += _option("mx-exponent", plan.exponent) if plan.exponent != "ceil" else []
+    words += _option("activations", plan.activations)
     for name, value in [*(options or {}).items(), *patterns]:
         words += _option(name, value)
     return shlex.join(words)

@@ -23,8 +23,9 @@ DEFAULT_METHOD = "hessian"
 """The best of those that need no second run of the model; without statistics it comes to one that needs none."""
 
 EXPONENTS = ("ceil", "floor")
+ACTIVATIONS = ("", "fp4")
 _REASONS = 3
-_TEXTS = ("name", "title", "format", "method", "exponent")
+_TEXTS = ("name", "title", "format", "method", "exponent", "activations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Plan:
     """Rules, first match wins; a layer that none matches is kept.
 
     `exponent` is the rule for the MX formats' scales. `method` is how codes are chosen: where a layer's inputs are not
-    known well enough for it, that of `kernels.methods` which needs less.
+    known well enough for it, that of `kernels.methods` which needs less. `activations`: "fp4" where the inputs of all
+    layers in NVFP4 are to be quantized too, as their reader runs.
     """
 
     rules: tuple[Rule, ...]
@@ -83,6 +85,7 @@ class Plan:
     title: str = ""
     exponent: str = "ceil"
     method: str = DEFAULT_METHOD
+    activations: str = ""
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
         """The plan with `rules` tried first."""
@@ -100,12 +103,17 @@ class Plan:
         """The plan with another method for the rules that name none."""
         return replace(self, method=name)
 
+    def with_activations(self, name: str) -> "Plan":
+        """The plan with the inputs of its layers in another format."""
+        return replace(self, activations=name)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as a JSON object with its schema version."""
         rules = [{key: value for key, value in asdict(rule).items() if value} for rule in self.rules]
         head = {"name": self.name, "title": self.title}
         body = {"format": self.format, "method": self.method, "exponent": self.exponent, "rules": rules}
-        return {"schema": SCHEMA, **{key: value for key, value in head.items() if value}, **body}
+        inputs = {"activations": self.activations} if self.activations else {}
+        return {"schema": SCHEMA, **{key: value for key, value in head.items() if value}, **inputs, **body}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +121,9 @@ class Choice:
     """The resolved plan for one layer: the recipe, or None when it is kept, with the reason.
 
     `rule` is the index of the rule that decided, -1 when none matched. `multipliers`: tensor scales, one per matrix, of
-    codes that are taken over as they are stored. `beside`: bytes that a layout stores with the
-    weight although the format has no use for them; known once the layout is (`shards.sized`).
+    codes that are taken over as they are stored. `input_scales`: multipliers of the inputs, one per matrix, where these
+    are quantized too. `beside`: bytes that a layout stores with the weight although the format has no use for them;
+    known once the layout is (`shards.sized`).
     """
 
     layer: Layer
@@ -122,6 +131,7 @@ class Choice:
     reason: str = ""
     rule: int = field(default=-1, compare=False)
     multipliers: tuple[float, ...] = ()
+    input_scales: tuple[float, ...] = ()
     beside: int = field(default=0, compare=False)
 
     @property
@@ -203,6 +213,8 @@ def check_plan(plan: Plan) -> None:
     """Raise PlanError for an unknown format, method, role or exponent rule, a bad pattern or a bad range of blocks."""
     if plan.exponent not in EXPONENTS:
         raise PlanError(f"unknown exponent rule {printable(plan.exponent)!r}, choose one of {', '.join(EXPONENTS)}")
+    if plan.activations not in ACTIVATIONS:
+        raise PlanError(f"unknown format of activations {printable(plan.activations)!r}, the one known is fp4")
     check_format(plan.format)
     check_method(plan.method)
     for rule in plan.rules:

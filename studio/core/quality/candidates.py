@@ -17,11 +17,13 @@ from studio.core.exporting.decoded import (
     write_alone,
     write_beside,
     write_exported,
+    write_input_scales,
     write_planned,
 )
 from studio.core.exporting.export import refuse
+from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.shard_writer import Agreed
-from studio.core.layouts import Layout, fitted, layout_for
+from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
 from studio.core.layouts.documents import CODE, config_without_quantization
 from studio.core.model import Model
 from studio.core.opening.exports import Packed, exported, is_exported
@@ -117,6 +119,9 @@ def as_planned(model: Model, plan: Plan, name: str = "", layout: str = "", reade
             refuse(model, asked, row, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
+    if plan.activations:
+        row = row or next(layout for layout in LAYOUTS.values() if layout.input_scale)
+        choices, _ = with_input_scales(choices, row)
     return Candidate(name or plan.title or plan.name or "custom plan", model, choices, plan, row)
 
 
@@ -196,10 +201,12 @@ def prepare(
         sink = Agreed(candidate.layout) if candidate.layout else Sink()
         ready = yield from _solved(feed_forward(started, model, candidate.choices, aside, sink), done)
         yield from _shown(write_planned(ready, model, candidate.choices, folder, candidate.layout), done, results)
+        write_input_scales(folder, candidate.choices)
         return folder, _facts(Outcome(results))
     if known:
         written = write_exported(started, source, model, folder) if source else write_alone(started, model, folder)
         yield from _shown(written, done)
+        write_input_scales(folder, known.choices)
         return folder, _facts(Outcome(known.results))
     if runs_as_it_is(model):
         return model.folder, {}

@@ -12,7 +12,7 @@ from studio.core.results import LayerResult, Statistics, result_of
 
 _CHOSEN = (
     *("name", "role", "block", "dtype", "shape", "format", "reason", "count", "nbytes_in", "nbytes_out"),
-    *("method", "guide", "lift"),
+    *("method", "guide", "lift", "input_scales"),
 )
 """Fields that the choice of a layer tells."""
 _PLAIN = [f.name for f in fields(LayerResult) if f.name not in (*_CHOSEN, "scale_counts", "statistics")]

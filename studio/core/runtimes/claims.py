@@ -64,6 +64,8 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     for reason, change in _obstacles(runtime.name, model, choices, layout):
         return Claim(title, "fails", reason=reason, change=change)
     kind = model_types(model.config)[0]
+    if any(choice.input_scales for choice in choices) and kind not in runtime.inputs:
+        return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there with inputs in four bits")
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
         evidence = f"{kind}, {runtime.how}, {runtime.date}"

@@ -8,7 +8,8 @@ class Runtime:
     """A program that loads exports.
 
     version: the one that was tried, on `date`. proven: model types that ran with the numbers of the decoded weights,
-    by layout. how: what was compared. note: what a user must know of it in any case.
+    by layout. how: what was compared. note: what a user must know of it in any case. inputs: those that ran with
+    inputs quantized too.
     """
 
     name: str
@@ -18,6 +19,7 @@ class Runtime:
     how: str
     proven: dict[str, frozenset[str]] = field(default_factory=dict)
     note: str = ""
+    inputs: frozenset[str] = frozenset()
 
 
 def _types(text: str) -> frozenset[str]:
@@ -38,7 +40,14 @@ RUNTIMES: dict[str, Runtime] = {
     row.name: row
     for row in (
         Runtime("mlx-lm", "mlx-lm", "0.32.2", "2026-11-28", "logits equal those of the decoded weights"),
-        Runtime("transformers", "transformers", "5.23.0", "2026-11-28", "logits equal those of the decoded weights"),
+        Runtime(
+            "transformers",
+            "transformers",
+            "5.23.0",
+            "2026-11-28",
+            "logits equal those of the decoded weights",
+            inputs=_types("llama"),
+        ),
         Runtime(
             "vllm",
             "vLLM",

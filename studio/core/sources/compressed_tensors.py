@@ -9,6 +9,7 @@ from studio.core.sources.found import Found, Unread, UnreadError
 from studio.core.sources.packed import PackedSource
 
 CODES, SCALES, TENSOR_SCALE = "weight_packed", "weight_scale", "weight_global_scale"
+INPUT_SCALE = "input_global_scale"
 _OTHER_MAKER = "auto-round"
 _E5M3 = "e5m3"
 

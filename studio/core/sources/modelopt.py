@@ -8,7 +8,7 @@ from studio.core.sources.declared import Section, methods
 from studio.core.sources.found import Found, Unread, UnreadError
 from studio.core.sources.packed import PackedSource
 
-WEIGHT, SCALES, TENSOR_SCALE = "weight", "weight_scale", "weight_scale_2"
+WEIGHT, SCALES, TENSOR_SCALE, INPUT_SCALE = "weight", "weight_scale", "weight_scale_2", "input_scale"
 _ATTRIBUTE = f"_{TENSOR_SCALE}"
 """Stacks of experts are attributes of their module, and so are their scales: `gate_up_proj_weight_scale_2`."""
 

@@ -135,6 +135,13 @@ class GatheredFile:
             raise CheckpointError(f"tokens are {tokens}", file=self.path, tensor=name)
         return tokens
 
+    def peak_of(self, layer: Layer, matrix: Matrix) -> tuple[int, float]:
+        """See `StatisticsFile`."""
+        tokens = self.tokens_of(layer, matrix)
+        if not tokens:
+            return 0, 0.0
+        return tokens, float(self._numbers(f"{self._stored_under[matrix.name]}.peak", (matrix.columns,)).max())
+
     def of(self, layer: Layer, matrix: Matrix) -> LayerInputs | None:
         """See `StatisticsFile`."""
         tokens = self.tokens_of(layer, matrix)

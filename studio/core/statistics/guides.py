@@ -39,6 +39,10 @@ class StatisticsGuide:
         inputs = self.statistics.of(self.layer, matrix)
         return context_of(inputs) if inputs and inputs.tokens and matrix.columns % BLOCK == 0 else Context()
 
+    def peak(self, matrix: Matrix) -> tuple[int, float]:
+        """See `Guide.peak`."""
+        return self.statistics.peak_of(self.layer, matrix)
+
 
 def context_of(inputs: LayerInputs) -> Context:
     """What inputs tell, `PRIOR_TOKENS` that know nothing counted among their tokens."""

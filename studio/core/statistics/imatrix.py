@@ -100,6 +100,10 @@ class ImatrixFile:
         found = self.of(layer, matrix)
         return None if found is None else found.tokens
 
+    def peak_of(self, layer: Layer, matrix: Matrix) -> tuple[int, float]:
+        """See `StatisticsFile`: it knows mean squares only."""
+        return 0, 0.0
+
     def of(self, layer: Layer, matrix: Matrix) -> LayerInputs | None:
         """See `StatisticsFile`."""
         place = self._place(layer, matrix)

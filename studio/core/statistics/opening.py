@@ -33,6 +33,10 @@ class StatisticsFile(Protocol):
         """How many inputs of a matrix were seen, None when nothing is known of it."""
         ...
 
+    def peak_of(self, layer: Layer, matrix: Matrix) -> tuple[int, float]:
+        """How many inputs of a matrix were seen, and the largest magnitude among them; (0, 0) where it is unknown."""
+        ...
+
     def of(self, layer: Layer, matrix: Matrix) -> LayerInputs | None:
         """What is known of the inputs of a matrix, None when nothing is; raises CheckpointError for a damaged file."""
         ...

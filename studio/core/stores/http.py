@@ -41,6 +41,8 @@ USUAL = (
     "processor_config.json",
     "video_preprocessor_config.json",
     "hf_quant_config.json",
+    "quantize_config.json",
+    "quant_config.json",
     "nvfp4_studio.json",
     "LICENSE",
 )

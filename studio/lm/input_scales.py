@@ -1,0 +1,66 @@
+"""Inputs quantized to NVFP4 and decoded again, as readers of an export with input scales compute with them."""
+
+from collections.abc import Container, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import FORMATS, Recipe
+from kernels.backend import Backend
+from kernels.machines import choose
+from studio.core.containers.strict_json import read_object
+from studio.core.errors import CheckpointError
+from studio.core.exporting.decoded import INPUT_SCALES
+from studio.core.names import some_of
+from studio.lm.names import Place
+
+InputScales = Mapping[str, float]
+"""Matrix -> the multiplier of its inputs."""
+
+_NVFP4 = Recipe(FORMATS["nvfp4-3t"])
+"""Blocks of inputs may have a scale of zero, which weights in three tiers may not."""
+
+
+def read_input_scales(folder: Path) -> InputScales:
+    """What a decoded checkpoint says of the inputs of its matrices; empty where these stay as they are."""
+    path = folder / INPUT_SCALES
+    return {name: float(g) for name, g in read_object(path).items()} if path.exists() else {}
+
+
+def scales_by_place(places: Mapping[Place, Sequence[str]], scales: InputScales, folder: Path) -> dict[Place, float]:
+    """The multiplier of the inputs of each module, and expert, that holds matrices with one.
+
+    Raises CheckpointError when a matrix is nowhere, or shares its module with one of another scale.
+    """
+    found: dict[Place, float] = {}
+    for place, names in places.items():
+        own = {scales[name] for name in names if name in scales}
+        if len(own) > 1 or (own and not all(name in scales for name in names)):
+            what = f"the runtime joins {some_of(list(names))}, whose inputs have other scales"
+            raise CheckpointError(what, file=folder)
+        found |= dict.fromkeys([place], *own) if own else {}
+    if lacking := sorted(set(scales) - {name for names in places.values() for name in names}):
+        raise CheckpointError(f"the runtime has no module for {some_of(lacking)}", file=folder)
+    return found
+
+
+def check_reached(scales: Mapping[Place, float], reached: Container[str], folder: Path) -> None:
+    """Raise CheckpointError when a module of which inputs are to be quantized is not among those `reached`."""
+    if lacking := sorted({path for path, _ in scales} - {path for path, _ in scales if path in reached}):
+        what = f"the runtime multiplies {some_of(lacking)} in a way in which inputs can not be quantized"
+        raise CheckpointError(what, file=folder)
+
+
+def through_nvfp4(x: NDArray[np.float32], g: float) -> NDArray[np.float32]:
+    """Inputs [..., K], K a multiple of 16, quantized under the multiplier `g` with a scale per block, and decoded."""
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    found = _backend().encode(rows, _NVFP4, g, measure=False).quantized
+    decoded: NDArray[np.float32] = _backend().decode(found).reshape(x.shape)
+    return decoded
+
+
+@cache
+def _backend() -> Backend:
+    return choose("cpu")
