@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     for sub in (plan, measure, quantize):
         _add_plan_options(sub)
     for sub in (measure, quantize):
-        _add_machine_options(sub)
+        _add_cluster(_add_machine_options(sub))
         _add_result_options(sub)
     plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
     plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
@@ -134,10 +134,17 @@ def _add_backend_option(sub: argparse.ArgumentParser) -> "argparse._ArgumentGrou
     return group
 
 
-def _add_machine_options(sub: argparse.ArgumentParser) -> None:
+def _add_machine_options(sub: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     group = _add_backend_option(sub)
     group.add_argument("--threads", type=_positive, default=0, metavar="N", help="default: one per processor")
     group.add_argument("--max-memory", type=_size, default=0, metavar="SIZE", help="refuse to need more, e.g. 500M")
+    return group
+
+
+def _add_cluster(group: "argparse._ArgumentGroup") -> None:
+    several = group.add_mutually_exclusive_group()
+    several.add_argument("--workers", type=_positive, default=0, metavar="N", help="spread it over N processes here")
+    several.add_argument("--cluster", default="", metavar="ADDRESS", help="over the workers of this scheduler of Dask")
 
 
 def _add_result_options(sub: argparse.ArgumentParser) -> None:

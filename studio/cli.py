@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -103,6 +104,25 @@ def _machine(options: argparse.Namespace) -> core.Machine:
 
 
 @contextmanager
+def _crew(options: argparse.Namespace, console: Console) -> Iterator[core.Crew | None]:
+    """The workers that the options ask for, None where they ask for none."""
+    if not options.workers and not options.cluster:
+        yield None
+        return
+    with core.crew(options.cluster, options.workers) as crew:
+        where = f"at {options.cluster}" if options.cluster else "on this machine"
+        console.log(f"{core.counted(crew.size, 'worker')} {where}")
+        console.emit("workers", count=crew.size)
+        yield crew
+
+
+def _worker(options: argparse.Namespace) -> core.Machine:
+    """What one of several workers may use: a share of this machine, or one thread of another."""
+    share = max(core.Machine().workers // options.workers, 1) if options.workers else 1
+    return replace(_machine(options), threads=options.threads or share)
+
+
+@contextmanager
 def _start(options: argparse.Namespace, console: Console, model: core.Model | None) -> Iterator[core.Engine]:
     """An engine as the options want it; says what computes."""
     with core.start(_machine(options), model) as started:
@@ -187,7 +207,14 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
-            outcome = _follow(core.measure(started, model, choices), console)
+            with _crew(options, console) as crew:
+                if crew:
+                    order = core.order_for(model, plan, choices, _worker(options), options.statistics)
+                    crew.check(order)
+                    events = crew.measure(started, order, model, choices)
+                else:
+                    events = core.measure(started, model, choices)
+                outcome = _follow(events, console)
         return _finish(options, console, model, plan, outcome, quality)
 
 
@@ -238,7 +265,14 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             show_export(job, options.target, console)
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
-            outcome = _follow(core.export(started, job), console)
+            with _crew(options, console) as crew:
+                spread = None
+                if crew:
+                    how = (_worker(options), options.statistics, job, options.shard_size)
+                    order = core.order_for(model, plan, choices, *how)
+                    crew.check(order)
+                    spread = crew.export(order)
+                outcome = _follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
         show_claims(job.claims, console)

@@ -4,6 +4,8 @@ from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, metho
 from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
+from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.order import order_for
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -131,6 +133,7 @@ __all__ = [
     "Claim",
     "Compared",
     "Comparison",
+    "Crew",
     "Engine",
     "ErrorMap",
     "Estimate",
@@ -211,6 +214,7 @@ __all__ = [
     "compare",
     "compare_checkpoints",
     "counted",
+    "crew",
     "deciding_rules",
     "demo_checkpoint",
     "doctor",
@@ -250,6 +254,7 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "order_for",
     "plan_from_json",
     "prepare",
     "prepare_conversion",

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
-from studio.core.errors import CheckpointError
 from studio.core.counting import counted
+from studio.core.errors import CheckpointError
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section, formats, group_weights
