@@ -160,6 +160,9 @@ class GgufReading:
 
     def weights(self) -> Iterator[GgufWeight]:
         """All weights, those of experts one by one, in the order of the files."""
+        if idle := sum(name.endswith(_OF_INPUTS) and self._is_beside(name) for name in self._model.tensors):
+            scales = "scale of activations is" if idle == 1 else "scales of activations are"
+            self._warnings.append(f"{idle:,} {scales} left out: weights alone are quantized")
         for file, tensor in self._model.tensors.values():
             if not self._is_beside(tensor.name):
                 yield from self._weights(file, tensor)
