@@ -4,6 +4,8 @@ from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, metho
 from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
+from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.order import order_for
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -105,6 +107,7 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
+from studio.core.stores.urls import is_url
 
 __all__ = [
     "BUG",
@@ -133,6 +136,7 @@ __all__ = [
     "Claim",
     "Compared",
     "Comparison",
+    "Crew",
     "Engine",
     "ErrorMap",
     "Estimate",
@@ -217,6 +221,7 @@ __all__ = [
     "compare",
     "compare_checkpoints",
     "counted",
+    "crew",
     "deciding_rules",
     "demo_checkpoint",
     "doctor",
@@ -239,6 +244,7 @@ __all__ = [
     "inspect_layer",
     "is_exported",
     "is_ours",
+    "is_url",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
@@ -255,6 +261,7 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "order_for",
     "plan_from_json",
     "prepare",
     "prepare_conversion",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kernels import STORED
+from studio.core.containers.files import SourceFile
 from studio.core.errors import PlanError
 from studio.core.exporting.contents import Contents
 from studio.core.exporting.input_scales import with_input_scales
@@ -72,7 +73,7 @@ class Export:
         """Bytes that the export will hold, manifest and digests left out."""
         beside = sum(len(content) for content in self.documents.values())
         beside += sum(len(document.content) for document in self.model.documents)
-        side_files = sum(path.stat().st_size for path in self.model.side_files)
+        side_files = sum(SourceFile(path).size for path in self.model.side_files)
         return sum(shard.nbytes for shard in self.shards) + beside + side_files
 
     @property

@@ -11,6 +11,7 @@ from kernels import FORMATS, STORED_FORMATS, Format
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from studio.core.architectures import base_name, renamed
 from studio.core.architectures.family import pattern
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
@@ -72,9 +73,9 @@ class Mlx:
             found.append(
                 "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
             )
-        if any(choice.taken_over and _scale_dtype(choice) == "F32" for choice in choices):
+        if wide := _odd_scale_dtypes(choices):
             found.append(
-                "scales in float32, as zeros that are no power of two need them: mlx-lm then computes in float32"
+                f"scales in {' and '.join(wide)}, which no other weights have: mlx-lm then computes in float32"
             )
         if any(choice.recipe and choice.layer.role in ("router", "gate") for choice in choices):
             found.append("quantized routers and gates load only where mlx-lm has plain linear layers for them")
@@ -144,6 +145,13 @@ def _has_scale(choice: Choice) -> bool:
 
 def _scale_dtype(choice: Choice) -> str:
     return choice.layer.kept_dtype if choice.recipe and choice.recipe.format.affine else ""
+
+
+def _odd_scale_dtypes(choices: Sequence[Choice]) -> list[str]:
+    """Dtypes of scales that are handed on as they are stored, in which no kept layer is."""
+    kept = {choice.layer.kept_dtype for choice in choices if choice.recipe is None} & WEIGHT_DTYPES.keys()
+    scales = {_scale_dtype(choice) for choice in choices if choice.taken_over} - {""}
+    return sorted(scales - (kept or {"BF16", "F16"}))
 
 
 def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:

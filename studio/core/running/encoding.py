@@ -75,12 +75,13 @@ def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, b
     height = max(_MEASURED_AT_ONCE // weights.shape[1], 1)
     parts = []
     for start in range(0, len(weights), height):
-        piece = _rows(quantized, slice(start, start + height))
+        piece = rows_of(quantized, slice(start, start + height))
         parts.append(_compared(weights[start : start + height], backend.decode(piece), piece, blocks=blocks))
     return concatenate(parts)
 
 
-def _rows(quantized: Quantized, rows: slice) -> Quantized:
+def rows_of(quantized: Quantized, rows: slice) -> Quantized:
+    """Some rows of a quantized weight [rows, columns]."""
     biases = None if quantized.biases is None else quantized.biases[rows]
     return replace(quantized, codes=quantized.codes[rows], scales=quantized.scales[rows], biases=biases)
 
