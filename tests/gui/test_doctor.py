@@ -51,7 +51,7 @@ def test_the_open_checkpoint_is_examined(studio: Studio, page: DoctorPage, wait:
     assert kinds(page) == ["rope-nested"]
     assert text_at(page, 0, 0) == "● Note"
     assert "rope_theta is 10000" in page.detail.toPlainText()
-    assert page.said.text() == "1 finding."
+    assert page.said.text() == "1 note."
     assert page.title.text() == "demo-llama"
     assert page.stop.isHidden()
     assert studio.commands.window.activity.title.text() == "Examined"
@@ -71,6 +71,7 @@ def test_findings_are_shown_worst_first_with_all_that_is_known(
     assert page.detail.toPlainText() == described(page.table.findings.found[0])
     for part in ("Block scales that are no number", "Where: model.layers.1", "Evidence: 40 of 4,096", "What helps:"):
         assert part in page.detail.toPlainText()
+    assert page.said.text() == "1 error, 1 warning, 1 note."
     page.table.selectRow(1)
     assert "tokenizer" in page.detail.toPlainText()
     assert page.repair.toolTip() == NEEDS_SOURCE
@@ -153,6 +154,22 @@ def test_another_checkpoint_begins_with_an_empty_page(
     page.examine.click()
     wait()
     assert page.title.text() == "m"
+
+
+def test_from_another_folder_there_is_a_way_back_to_the_open_checkpoint(
+    studio: Studio, page: DoctorPage, wait: Callable[[], None], tmp_path: Path
+) -> None:
+    page.examine.click()
+    wait()
+    assert page.own.isHidden()
+    studio.examining.examine(draft("plain").write(tmp_path / "m"))
+    wait()
+    assert page.said.text() == "Nothing was found."
+    assert not page.own.isHidden()
+    page.own.click()
+    wait()
+    assert page.title.text() == "demo-llama"
+    assert page.own.isHidden()
 
 
 @pytest.fixture

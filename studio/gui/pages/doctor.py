@@ -24,7 +24,8 @@ class DoctorPage(QWidget):
     """The table of findings, the one that is chosen in full, and what can be done.
 
     Signals:
-        examine_wanted(): examine the checkpoint that is open, or the folder that was examined last.
+        examine_wanted(): examine the folder that was examined last again, at first the checkpoint that is open.
+        own_wanted(): examine the checkpoint that is open.
         folder_wanted(): ask for a folder, and examine it.
         source_wanted(): ask for the checkpoint that it was made from, and examine it again.
         repair_wanted(): ask for a folder, and write a repaired copy there.
@@ -32,6 +33,7 @@ class DoctorPage(QWidget):
     """
 
     examine_wanted = Signal()
+    own_wanted = Signal()
     folder_wanted = Signal()
     source_wanted = Signal()
     repair_wanted = Signal()
@@ -43,6 +45,7 @@ class DoctorPage(QWidget):
         self.title, self.said = Elided("No folder was examined"), label(HOW, "muted", wrap=True)
         self.examine = button("Examine", self.examine_wanted.emit, "primary")
         self.folder = button("A folder…", self.folder_wanted.emit, help_text="Examine any folder, whole or broken")
+        self.own = button("The open one", self.own_wanted.emit, help_text="Examine the checkpoint that is open")
         self.source = button("Source…", self.source_wanted.emit)
         self.repair = button("Write a repaired copy…", self.repair_wanted.emit)
         self.stop = button("Cancel", self.stop_wanted.emit)
@@ -52,7 +55,7 @@ class DoctorPage(QWidget):
         self.detail.setTabChangesFocus(True)
         self.detail.setAccessibleName("The finding that is chosen")
         self._running, self._compared = False, False
-        self._reason, self._examined = NOTHING_OPEN, False
+        self._reason, self._examined, self._elsewhere = NOTHING_OPEN, False, False
         self._place()
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._show_chosen())
         self.table.findings.modelReset.connect(self._show_chosen)
@@ -60,7 +63,7 @@ class DoctorPage(QWidget):
 
     def _place(self) -> None:
         top, low = QHBoxLayout(), QHBoxLayout()
-        for part in (self.title, self.examine, self.folder, self.source, self.stop):
+        for part in (self.title, self.examine, self.own, self.folder, self.source, self.stop):
             top.addWidget(part, int(part is self.title))
         low.addWidget(self.said, 1)
         low.addWidget(self.repair)
@@ -94,9 +97,9 @@ class DoctorPage(QWidget):
         """True while it is being examined or repaired."""
         return self._running
 
-    def begin(self, title: str, *, compared: bool) -> None:
-        """An examination begins."""
-        self._running, self._examined, self._compared = True, False, compared
+    def begin(self, title: str, *, compared: bool, elsewhere: bool) -> None:
+        """An examination begins; `elsewhere`: of another folder than the one that is open."""
+        self._running, self._examined, self._compared, self._elsewhere = True, False, compared, elsewhere
         self.title.set_text(title)
         self.table.show_found([])
         self.say("Examining …")
@@ -131,7 +134,7 @@ class DoctorPage(QWidget):
 
     def clear(self) -> None:
         """Another checkpoint is open."""
-        self._running = self._examined = self._compared = False
+        self._running = self._examined = self._compared = self._elsewhere = False
         self.title.set_text("No folder was examined")
         self.table.show_found([])
         self.say(HOW)
@@ -147,12 +150,15 @@ class DoctorPage(QWidget):
         self.detail.setPlainText(described(chosen) if chosen else "")
 
     def _enable(self) -> None:
-        set_reason(self.examine, self._reason, "Examine the checkpoint that is open")
+        set_reason(
+            self.examine, self._reason, "Read it once more" if self._elsewhere else "Examine the open checkpoint"
+        )
         known = "" if self._examined else NOTHING_KNOWN
         set_reason(self.source, known, "Compare with the checkpoint that it was made from")
         set_reason(self.repair, known or self._unmendable(), "Write a copy in which all that is certain is mended")
         for part in (self.examine, self.folder, self.source):
             part.setVisible(not self._running)
+        self.own.setVisible(not self._running and self._elsewhere)
         self.repair.setVisible(not self._running)
         self.stop.setVisible(self._running)
 

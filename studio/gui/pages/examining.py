@@ -15,6 +15,7 @@ from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document
 from studio.gui.pages.doctor import NOTHING_OPEN, DoctorPage
+from studio.gui.pages.findings_table import counts
 from studio.gui.shell.ask import ask_folder
 from studio.gui.shell.cards import Message
 from studio.gui.shell.desktop import open_folder
@@ -63,6 +64,7 @@ class Examining(QObject):
 
     def _connect(self, page: DoctorPage) -> None:
         page.examine_wanted.connect(self._examine_again)
+        page.own_wanted.connect(self._examine_open)
         page.folder_wanted.connect(self.ask)
         page.source_wanted.connect(self._ask_source)
         page.repair_wanted.connect(self._ask_target)
@@ -105,11 +107,20 @@ class Examining(QObject):
             )
 
     def _examine_again(self) -> None:
-        model = self._document.model
         if self._subject is not None:
             self._examine(self._subject)
-        elif model is not None:
-            self.examine(model.path)
+        else:
+            self._examine_open()
+
+    def _examine_open(self) -> None:
+        if self._document.model is not None:
+            self.examine(self._document.model.path)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """True when something is open and another folder was examined."""
+        model = self._document.model
+        return model is not None and self._subject is not None and self._subject.path != model.path
 
     # what is run
 
@@ -122,7 +133,7 @@ class Examining(QObject):
         steps = partial(tasks.examining, subject.path, subject.source)
         if self._runs.run(Job(EXAMINE, "Examining", steps, over=self._over, hear=self._hear)):
             self._subject = subject
-            self._view.begin(subject.title, compared=subject.source is not None)
+            self._view.begin(subject.title, compared=subject.source is not None, elsewhere=self._is_elsewhere)
 
     def repair(self, subject: Subject, target: Path) -> None:
         """Write a repaired copy."""
@@ -159,8 +170,7 @@ class Examining(QObject):
         found = self._view.table.findings.found
         if ending == "finished":
             worst = found[0].severity if found else "good"
-            count = core.counted(len(found), "finding") if found else "Nothing was found"
-            self._view.end(f"{count}.", "" if worst == "note" else worst)
+            self._view.end(f"{counts(found)}.", "" if worst == "note" else worst)
         elif ending == "stopped":
             self._view.end("Stopped: this is what was found so far." if job.kind is EXAMINE else "Stopped.", "warning")
         else:

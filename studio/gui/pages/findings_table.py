@@ -13,8 +13,8 @@ from studio.gui.shell.theme import LIGHT, Theme
 
 SIGNS = {"error": "✕ Error", "warning": "▲ Warning", "note": "● Note"}
 HEADS = ("Severity", "What", "Where", "Who fails")
-WIDTHS = (7, 26, 18)
-"""Text heights across of all columns but the last."""
+WIDTHS = (7, 0, 13, 11)
+"""Text heights across; 0 for the one that takes what is left."""
 
 _NOWHERE = QModelIndex()
 
@@ -57,7 +57,7 @@ class Findings(QAbstractTableModel):
             return None
         one, column = self.found[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
-            return (SIGNS[one.severity], one.what, one.places, ", ".join(one.fails))[column]
+            return (SIGNS[one.severity], _sentence(one), one.places, ", ".join(one.fails))[column]
         if role == Qt.ItemDataRole.ToolTipRole:
             return tip(described(one))
         if role == Qt.ItemDataRole.ForegroundRole and column == 0:
@@ -84,7 +84,8 @@ class FindingsTable(QTableView):
         self.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.verticalHeader().hide()
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        self.horizontalHeader().setStretchLastSection(True)
+        self.horizontalHeader().setSectionResizeMode(WIDTHS.index(0), QHeaderView.ResizeMode.Stretch)
+        self.horizontalHeader().setHighlightSections(False)
         self.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.set_theme(LIGHT)
 
@@ -93,7 +94,8 @@ class FindingsTable(QTableView):
         self.findings.set_theme(theme)
         self.verticalHeader().setDefaultSectionSize(theme.font_px + 11)
         for column, width in enumerate(WIDTHS):
-            self.setColumnWidth(column, width * theme.font_px)
+            if width:
+                self.setColumnWidth(column, width * theme.font_px)
 
     def show_found(self, found: Sequence[core.Finding]) -> None:
         """Show findings; a row that was chosen by hand stays chosen, otherwise it is the worst."""
@@ -130,4 +132,14 @@ def described(one: core.Finding) -> str:
         ("A repaired copy has", f"{one.repair}{how}" if one.repair else ""),
     )
     lines = (f"{title}: {text}" for title, text in facts if text)
-    return "\n".join([f"{one.what[:1].upper()}{one.what[1:]}  ({one.kind})", *lines])
+    return "\n".join([f"{_sentence(one)}  ({one.kind})", *lines])
+
+
+def _sentence(one: core.Finding) -> str:
+    return f"{one.what[:1].upper()}{one.what[1:]}"
+
+
+def counts(found: Sequence[core.Finding]) -> str:
+    """How many there are of each severity, in words."""
+    parts = (core.counted(sum(one.severity == severity for one in found), severity) for severity in SIGNS)
+    return ", ".join(part for part in parts if not part.startswith("0 ")) or "Nothing was found"
