@@ -82,6 +82,13 @@ _FILE = (
         when="idle",
     ),
     Spec(
+        "examine",
+        "E&xamine a folder…",
+        "Find what is wrong with any checkpoint folder, whoever wrote it.",
+        icon="doctor",
+        when="idle",
+    ),
+    Spec(
         "report",
         "Write re&port…",
         "HTML, CSV and JSON of what is on the screen.",
