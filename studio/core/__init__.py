@@ -4,6 +4,12 @@ from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, metho
 from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
+from studio.core.budgets.costs import Costs, price
+from studio.core.budgets.decisions import Decision, Decisions, Option, decide
+from studio.core.budgets.knapsack import QUICK_STATES
+from studio.core.budgets.planner import Mix, Planner, budget_title
+from studio.core.budgets.probing import Probing
+from studio.core.budgets.sensitivity import Sensitivity
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -68,7 +74,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import Exported, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
-from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.edits import command_line, hand_rules, include_rule, pin_rule, start_command
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
@@ -76,6 +82,7 @@ from studio.core.planning.plan import (
     KEEP,
     Choice,
     Plan,
+    Prediction,
     Rule,
     choice_text,
     choose_by_rule,
@@ -115,6 +122,7 @@ __all__ = [
     "KEEP",
     "LAYOUTS",
     "METHODS",
+    "QUICK_STATES",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -133,6 +141,9 @@ __all__ = [
     "Claim",
     "Compared",
     "Comparison",
+    "Costs",
+    "Decision",
+    "Decisions",
     "Engine",
     "ErrorMap",
     "Estimate",
@@ -163,14 +174,19 @@ __all__ = [
     "Machine",
     "Measured",
     "MemoryLimitError",
+    "Mix",
     "Model",
     "ModelDone",
     "Occupies",
+    "Option",
     "Outcome",
     "Pair",
     "Place",
     "Plan",
     "PlanError",
+    "Planner",
+    "Prediction",
+    "Probing",
     "Progress",
     "Prompt",
     "Quality",
@@ -184,6 +200,7 @@ __all__ = [
     "Resumed",
     "Rule",
     "ScaleGroups",
+    "Sensitivity",
     "ShardWritten",
     "Side",
     "Started",
@@ -200,6 +217,7 @@ __all__ = [
     "as_planned",
     "as_stored",
     "block_steps",
+    "budget_title",
     "calibrate",
     "calibration_text",
     "changes",
@@ -216,6 +234,7 @@ __all__ = [
     "compare",
     "compare_checkpoints",
     "counted",
+    "decide",
     "deciding_rules",
     "demo_checkpoint",
     "doctor",
@@ -254,6 +273,7 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "pin_rule",
     "plan_from_json",
     "prepare",
     "prepare_conversion",
@@ -262,6 +282,7 @@ __all__ = [
     "prepare_gguf_conversion",
     "preset",
     "preset_names",
+    "price",
     "printable",
     "readers",
     "refuse",

@@ -14,6 +14,7 @@ from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
+from studio.core.model import Model
 from studio.core.planning.plan import KEEP, Plan, Prediction
 from studio.core.quality.candidates import choices_digest
 
@@ -39,6 +40,12 @@ class Mix:
     kl: float | None
     rel_err: float
     gap: float = 0.0
+
+
+def budget_title(mix: Mix, model: Model) -> str:
+    """What a mix is, in words."""
+    kl = "" if mix.kl is None else f", predicted KL {mix.kl:.3g}"
+    return f"A mix of {8 * mix.nbytes / max(model.count, 1):.2f} bits per weight{kl}"
 
 
 class Planner:
@@ -160,8 +167,14 @@ class Planner:
             gap,
         )
 
+    def uniforms(self) -> list[tuple[str, Mix]]:
+        """All single options with their mixes, by rising size; see `uniform`."""
+        names = dict.fromkeys(str(option) for item in self.decisions.items for option in item.options)
+        found = [(name, mix) for name in names if (mix := self.uniform(name))]
+        return sorted(found, key=lambda pair: pair[1].nbytes)
+
     def uniform(self, name: str) -> Mix | None:
-        """The mix in which all decisions have the option called `name`, those that can not have it are kept.
+        """The mix in which all decisions have the option called `name`; those that can not are kept, or as pinned.
 
         None where one can be neither.
         """
@@ -178,5 +191,7 @@ class Planner:
 
 
 def _place(options: Sequence[Option], name: str) -> int | None:
+    if len(options) == 1:
+        return 0
     texts = [str(option) for option in options]
     return next((texts.index(text) for text in (name, KEEP) if text in texts), None)

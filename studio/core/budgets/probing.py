@@ -13,7 +13,7 @@ from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import KEPT, Decision, Option
 from studio.core.budgets.records import Records
 from studio.core.budgets.rules import planned
-from studio.core.budgets.sensitivity import Measured, Sensitivity, fit, part_names
+from studio.core.budgets.sensitivity import Probed, Sensitivity, fit, part_names
 from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
 from studio.core.quality.candidates import Candidate, as_stored, choices_digest
@@ -113,7 +113,7 @@ class Probing:
     def _told(self, found: Sequence[tuple[float, float]]) -> Sensitivity:
         parts = part_names(self._costs.decisions.items)
         measured = {
-            one: Measured(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
+            one: Probed(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
         }
         alone = {one.part: found for one, found in measured.items() if one.part}
         together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)
