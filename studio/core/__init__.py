@@ -9,7 +9,7 @@ from studio.core.budgets.decisions import Decision, Decisions, Option, decide
 from studio.core.budgets.knapsack import QUICK_STATES
 from studio.core.budgets.planner import Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
-from studio.core.budgets.sensitivity import Sensitivity
+from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -122,6 +122,7 @@ __all__ = [
     "KEEP",
     "LAYOUTS",
     "METHODS",
+    "MOST_PARTS",
     "QUICK_STATES",
     "ROLES",
     "RUNTIMES",

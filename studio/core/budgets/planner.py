@@ -11,7 +11,7 @@ from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
 from studio.core.budgets.rules import planned
-from studio.core.budgets.sensitivity import Sensitivity, part_names
+from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
 from studio.core.model import Model
@@ -51,14 +51,15 @@ def budget_title(mix: Mix, model: Model) -> str:
 class Planner:
     """Answers what mix is best, for one budget after another: all that does not depend on it is computed once."""
 
-    def __init__(self, costs: Costs, sensitivity: Sensitivity | None = None) -> None:
+    def __init__(self, costs: Costs, sensitivity: Sensitivity | None = None, *, parts: int = MOST_PARTS) -> None:
+        """`parts`: the number of them that `sensitivity` was probed with."""
         self.costs, self.decisions = costs, costs.decisions
         self.sensitivity = sensitivity or Sensitivity()
         items = self.decisions.items
         self._rows = np.arange(len(items))
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
-        for row, (item, part) in enumerate(zip(items, part_names(items), strict=True)):
+        for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
             for column, option in enumerate(item.options):
                 damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
