@@ -3,8 +3,8 @@
 Usage: python -m tests.planning MODEL [--text FILE] [--probe-text FILE] [--statistics FILE] [--windows N]
                                 [--probe-windows N] [--parts N] [--out FILE.json] [--figure FILE.svg]
 
-Sensitivities are probed on one text, plans measured on another. What one run found is taken up by the next one. Exits
-with 1 when the order of predictions is not that of the measurements, or a mix loses to a format of its size or larger.
+Sensitivities are probed on other windows than plans are measured on. What one run found is taken up by the next one.
+Exits with 1 when the order of predictions is not that of the measurements, or a mix loses to a format of its size or larger.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.planning")
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", type=Path, default=core.evaluation_text())
-    parser.add_argument("--probe-text", type=Path, default=core.calibration_text())
+    parser.add_argument("--probe-text", type=Path, help="default: other windows of the text")
     parser.add_argument("--statistics", type=Path)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--probe-windows", type=int, default=8)
@@ -135,7 +135,8 @@ def main() -> int:
         model = core.with_statistics(plain, core.open_statistics(statistics, plain))
         decisions = core.decide(model, core.preset("linear"), *core.layout_for("mlx", ""), frozenset(options.forbid))
         costs = ended(core.price(engine, decisions))
-        probing = core.Probing(costs, core.Reading((options.probe_text,), options.probe_windows), parts=options.parts)
+        probed = core.Reading((options.probe_text or options.text,), options.probe_windows, seed=1)
+        probing = core.Probing(costs, probed, parts=options.parts)
         planner = core.Planner(costs, ended(probing.run(engine)), parts=options.parts)
         reading = core.Reading((options.text,), options.windows)
         rows, quality = measured(engine, planner, reading, Path("build/planning").absolute())
