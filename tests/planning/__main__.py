@@ -4,7 +4,7 @@ Usage: python -m tests.planning MODEL [--text FILE] [--probe-text FILE] [--stati
                                 [--probe-windows N] [--parts N] [--out FILE.json] [--figure FILE.svg]
 
 Sensitivities are probed on other windows than plans are measured on. What one run found is taken up by the next one.
-Exits with 1 when the order of predictions is not that of the measurements, or a mix loses to a format of its size or larger.
+Exits with 1 when predictions are not in the order of measurements, or a mix loses to a format of its size or larger.
 """
 
 import argparse
