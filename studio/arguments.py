@@ -160,6 +160,7 @@ def _add_budget_options(plan: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--probe", action="store_true", help="run short plans on a text, once, to predict KL: minutes for small models"
     )
+    group.add_argument("--report", type=Path, metavar="DIR", help="write plan.html and plan.json: curve and reasons")
     _add_text_options(plan, windows=8)
     _add_runtime(plan)
     _add_machine_options(plan)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import signal
 import threading
 import traceback
@@ -42,6 +43,7 @@ T = TypeVar("T")
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     options = parser().parse_args(arguments)
+    options.said = arguments
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
     try:
@@ -189,9 +191,9 @@ def _has_budget(options: argparse.Namespace) -> bool:
     """True where a plan is to be found; raises PlanError for what only makes sense then, or only otherwise."""
     budgets = (options.target_size, options.bits, options.max_kl, options.max_rel_err)
     if not any(budget is not None for budget in budgets):
-        if options.pin or options.forbid or options.probe:
+        if options.pin or options.forbid or options.probe or options.report:
             hint = "give --target-size, --bits, --max-kl or --max-rel-err"
-            raise core.PlanError("--pin, --forbid and --probe are for a plan within a budget", hint=hint)
+            raise core.PlanError("--pin, --forbid, --probe and --report are for a plan within a budget", hint=hint)
         return False
     for name in ("format", "activations", "lift"):
         if getattr(options, name):
@@ -203,6 +205,8 @@ def _has_budget(options: argparse.Namespace) -> bool:
 def _plan_budget(options: argparse.Namespace, console: Console) -> int:
     if options.save:
         core.check_writable(options.save.parent, [options.save.name])
+    if options.report:
+        core.check_budget_reports(options.report)
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options, open_formats=True).preceded_by([core.pin_rule(text) for text in options.pin])
@@ -213,16 +217,37 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
         found = planner.plan(mix, title=core.budget_title(mix, model))
         show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)
         show_budget(planner, mix, console)
+        paths = []
+        if options.report:
+            paths += core.write_budget(options.report, planner, mix, _recipe(options), _texts(options))
     if options.save:
         core.save_plan(found, options.save)
-        console.log(f"wrote {options.save}")
+        paths.append(options.save)
+    if paths:
+        console.log(f"wrote {', '.join(map(str, paths))}")
     return 0
+
+
+def _recipe(options: argparse.Namespace) -> list[str]:
+    """The commands that make a plan, an export by it, and what that loses."""
+    source, plan = str(options.source), str(options.save or "plan.json")
+    more = ["--statistics", str(options.statistics)] if options.statistics else []
+    layout = ["--layout", options.layout] if options.layout else []
+    reader = ["--for", options.reader] if options.reader else []
+    return [
+        shlex.join(["nvfp4-studio", *options.said]),
+        shlex.join(["nvfp4-studio", "evaluate", source, "--plans", plan, *more]),
+        shlex.join(["nvfp4-studio", "quantize", source, "DST", "--plan", plan, *layout, *reader, *more]),
+    ]
+
+
+def _texts(options: argparse.Namespace) -> tuple[Path, ...]:
+    return tuple(options.text or [core.evaluation_text()])
 
 
 def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Console) -> core.Planner:
     """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
-    texts = tuple(options.text or [core.evaluation_text()])
-    reading = core.Reading(texts, options.windows, options.length, options.seed)
+    reading = core.Reading(_texts(options), options.windows, options.length, options.seed)
     with _start(options, console, decisions.model) as started:
         costs = _returned(core.price(started, decisions), console)
         probing = core.Probing(costs, reading, options.runtime)

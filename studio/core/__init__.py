@@ -99,6 +99,7 @@ from studio.core.quality.evaluation import Reading, evaluate, evaluation_nbytes
 from studio.core.quality.generation import Generation, Prompt, generate
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated, Quality, exceeded
+from studio.core.reporting.budget_report import check_budget_reports, write_budget
 from studio.core.reporting.pages import noisy, size_text
 from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
@@ -222,6 +223,7 @@ __all__ = [
     "calibrate",
     "calibration_text",
     "changes",
+    "check_budget_reports",
     "check_gguf",
     "check_quality_reports",
     "check_reports",
@@ -314,6 +316,7 @@ __all__ = [
     "with_quality",
     "with_statistics",
     "would_gain",
+    "write_budget",
     "write_gguf",
     "write_quality",
     "write_reports",

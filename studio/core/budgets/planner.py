@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.budgets.costs import Costs
-from studio.core.budgets.decisions import Option
+from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
 from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
@@ -40,6 +40,35 @@ class Mix:
     kl: float | None
     rel_err: float
     gap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """Another option for a decision: by how many bytes it is larger, and by how much less its damage, both signed."""
+
+    option: Option
+    nbytes: int
+    gain: float
+
+    @property
+    def rate(self) -> float:
+        """Damage per byte."""
+        return self.gain / self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a decision has its option: what the best steps to a larger and to a smaller one would come to.
+
+    share: of the damage of the mix. rel_err: the largest of its layers. finer, coarser: None where there is none.
+    """
+
+    item: Decision
+    option: Option
+    share: float
+    rel_err: float
+    finer: Trade | None
+    coarser: Trade | None
 
 
 def budget_title(mix: Mix, model: Model) -> str:
@@ -183,6 +212,23 @@ class Planner:
         if None in picks:
             return None
         return self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def reasons(self, mix: Mix) -> list[Reason]:
+        """Why each decision has the option that it has."""
+        rows = enumerate(zip(self.decisions.items, mix.options, strict=True))
+        return [self._reason(row, item, item.options.index(option), mix.damage) for row, (item, option) in rows]
+
+    def _reason(self, row: int, item: Decision, pick: int, whole: float) -> Reason:
+        damages, nbytes = self._damage[row], self._nbytes[row]
+        trades = [
+            Trade(option, int(nbytes[place] - nbytes[pick]), float(damages[pick] - damages[place]))
+            for place, option in enumerate(item.options)
+            if np.isfinite(damages[place]) and nbytes[place] != nbytes[pick]
+        ]
+        finer = max((trade for trade in trades if trade.nbytes > 0), key=lambda trade: trade.rate, default=None)
+        coarser = min((trade for trade in trades if trade.nbytes < 0), key=lambda trade: trade.rate, default=None)
+        share = float(damages[pick]) / whole if whole else 0.0
+        return Reason(item, item.options[pick], share, float(self._rel_err[row, pick]), finer, coarser)
 
     def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
         """The ordinary plan of a mix, with what is expected of it."""
