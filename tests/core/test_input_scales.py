@@ -59,7 +59,7 @@ def chosen(model, path, known, layout="modelopt", usual=(1000, 8.0)):
     guided = core.with_statistics(model, core.open_statistics(statistics(model, path, known, usual), model))
     row, reader = core.layout_for(layout, "vllm")
     choices, _ = core.fitted(row, reader, guided, core.resolve(PLAN, guided))
-    found, told = core.with_input_scales(choices, row)
+    found, told = core.with_input_scales(choices, row, "fp4")
     return {c.layer.name: c.input_scales for c in found if c.recipe}, told
 
 
@@ -264,7 +264,7 @@ def test_the_command_line_writes_them(tmp_path, studio):
     assert ran.code == 0
     assert "take the scale of their peers" in planned.err
     assert "model.layers.0.mlp.down_proj" in ran.err
-    assert "inputs in four bits" in ran.out
+    assert "quantized inputs" in ran.out
     refused = studio("quantize", source, tmp_path / "none", "--layout", "modelopt", "--activations", "fp4")
     assert refused.code == 2
     assert "nvfp4-studio calibrate" in refused.err

@@ -65,7 +65,7 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
         return Claim(title, "fails", reason=reason, change=change)
     kind = model_types(model.config)[0]
     if any(choice.input_scales for choice in choices) and kind not in runtime.inputs:
-        return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there with inputs in four bits")
+        return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there with quantized inputs")
     used = {choice.format for choice in choices if choice.recipe}
     if others := sorted(used - runtime.formats.get(layout.name, used)):
         return Claim(title, "untried", reason=f"nothing in {', '.join(others)} was run there")
