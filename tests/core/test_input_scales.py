@@ -192,7 +192,7 @@ def test_another_scale_in_the_file_is_found(tmp_path, dense, layout):
     data = bytearray(path.read_bytes())
     data[start : start + 4] = struct.pack("<f", 0.5)
     path.write_bytes(data)
-    _sign(folder)
+    signed(folder)
     with core.start(core.Machine(threads=2), dense) as engine, pytest.raises(CheckpointError, match="of its inputs"):
         list(core.verify(engine, folder))
 
@@ -203,7 +203,7 @@ def test_a_manifest_that_forgets_the_scales_is_malformed(tmp_path, dense):
     text = manifest.read_text()
     start = text.index(',"input_scales":[')
     manifest.write_text(text[:start] + text[text.index("]", start) + 1 :])
-    _sign(folder)
+    signed(folder)
     with core.start(core.Machine(threads=2), dense) as engine, pytest.raises(CheckpointError, match="malformed"):
         list(core.verify(engine, folder))
 
@@ -277,7 +277,7 @@ def _number(folder: Path, tensor: str) -> float:
     return float(struct.unpack("<f", path.read_bytes()[start : start + 4])[0])
 
 
-def _sign(folder: Path) -> None:
+def signed(folder: Path) -> None:
     """Digests of what lies in the folder now."""
     from studio.core.containers.files import SourceFile
     from studio.core.exporting.contents import sums

@@ -4,6 +4,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -62,6 +63,13 @@ def test_inputs_are_rounded_by_blocks_under_one_scale() -> None:
     np.testing.assert_allclose(quantized(x, ("nvfp4-3t", g)).reshape(7, 4, 16), wanted, rtol=1e-6)
     assert np.abs(quantized(x, ("nvfp4-3t", g))).max() == pytest.approx(3.0)
     assert np.abs(x).max() > 3.0
+
+
+def test_inputs_in_eight_bits_are_a_cast_under_one_scale() -> None:
+    x = (np.random.default_rng(1).standard_t(3, (7, 64)) * 2).astype(np.float32)
+    g = np.float32(3.0 / 448)
+    cast = np.clip(x / g, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * g
+    np.testing.assert_array_equal(quantized(x, ("fp8-tensor", float(g))), cast)
 
 
 @pytest.mark.parametrize("write", [write_llama, write_qwen3_moe])
