@@ -28,19 +28,25 @@ class Factor:
     order: int32 [K], the columns in the order in which they are quantized.
     feedback: float32 [K, K], C-contiguous, in that order: [i, c] is the share of the error of column i that column c
         makes up for; zero on and below the diagonal.
+    coupling: float32 [K, K], the same while the codes of all other columns stand; zero on the diagonal.
     """
 
     order: NDArray[np.int32]
     feedback: NDArray[np.float32]
+    coupling: NDArray[np.float32]
 
     def check(self, width: int) -> None:
         """Raise ValueError when this is not the factor of matrices [rows, `width`]."""
-        if self.order.shape != (width,) or self.feedback.shape != (width, width):
-            raise ValueError(f"[encode] factor must be of {width} columns, got {self.feedback.shape}")
+        parts = (self.feedback, self.coupling)
+        shapes = [part.shape for part in parts]
+        if self.order.shape != (width,) or shapes != [(width, width)] * 2:
+            raise ValueError(f"[encode] factor must be of {width} columns, got {shapes}")
         if not np.array_equal(np.sort(self.order), np.arange(width)):
             raise ValueError("[encode] factor must have every column once in its order")
-        if self.order.dtype != np.int32 or self.feedback.dtype != np.float32 or not self.feedback.flags.c_contiguous:
-            raise TypeError(f"[encode] factor must be int32 and C-contiguous float32, got {self.feedback.dtype}")
+        fit = all(part.dtype == np.float32 and part.flags.c_contiguous for part in parts)
+        if self.order.dtype != np.int32 or not fit:
+            found = [str(part.dtype) for part in (self.order, *parts)]
+            raise TypeError(f"[encode] factor must be int32 and C-contiguous float32, got {found}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,8 +127,9 @@ def _context(width: int) -> Context:
 def _factor(width: int) -> Factor:
     """Columns from the last to the first, each with a share in the error of every other."""
     column = np.arange(width, dtype=np.int32)
-    shares = (column[:, None] * 7 + column * 3) % 11 - 5
-    return Factor(column[::-1].copy(), np.triu(shares / 16, 1).astype(np.float32))
+    shares = (((column[:, None] * 7 + column * 3) % 11 - 5) / 16).astype(np.float32)
+    np.fill_diagonal(shares, 0)
+    return Factor(column[::-1].copy(), np.triu(shares), shares)
 
 
 def _hard_weight() -> NDArray[np.float32]:

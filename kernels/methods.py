@@ -28,7 +28,7 @@ METHODS: dict[str, Method] = {
         Method("importance", "as search, each column weighted by its mean square input", "importance", "search"),
         Method("hessian", "as search, by the squared error of the output of each block", "moments", "importance"),
         Method(
-            "feedback", "scales as hessian, then each column makes up for the errors before it", "factor", "hessian"
+            "feedback", "scales as hessian, then each column makes up for the errors of the others", "factor", "hessian"
         ),
     )
 }

@@ -57,10 +57,30 @@ def parser() -> argparse.ArgumentParser:
     _add_machine_options(gguf)
     _add_result_options(gguf)
     gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
-    verify = command("verify", "check every byte and every weight of an export")
-    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize")
+    verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
+    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize, or any checkpoint")
     verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
     _add_machine_options(verify)
+    compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
+    compare.add_argument("a", type=Path, metavar="A", help="a checkpoint in any layout that is read")
+    compare.add_argument("b", type=Path, metavar="B", help="another one of the same model")
+    compare.add_argument(
+        "--source", type=Path, metavar="SRC", help="errors are those against this one; default: of B against A"
+    )
+    compare.add_argument("--plan", type=Path, metavar="FILE", help="write the formats of B as a plan, for --plan")
+    _add_machine_options(compare)
+    doctor = command("doctor", "find what is wrong with a checkpoint, whoever wrote it")
+    doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
+    depth = doctor.add_mutually_exclusive_group()
+    depth.add_argument("--quick", action="store_true", help="read no codes and no block scales")
+    depth.add_argument("--fix", type=Path, metavar="OUT", help="write a copy in which all that is certain is mended")
+    doctor.add_argument(
+        "--source", type=Path, metavar="SRC", help="compare some rows of every layer with this checkpoint"
+    )
+    doctor.add_argument(
+        "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
+    )
+    _add_machine_options(doctor)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -153,9 +173,13 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", type=Path, metavar="SRC", help="a checkpoint in any layout that is read")
-    sub.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    sub.add_argument(
+        "target", type=Path, metavar="DST", help="folder, or .gguf file, to write; it appears whole or not at all"
+    )
     group = sub.add_argument_group("conversion")
-    group.add_argument("--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded")
+    group.add_argument(
+        "--layout", choices=sorted(core.TARGETS), help="default: that of --for, or mlx; plain: decoded; gguf: one file"
+    )
     _add_reader(group)
     group.add_argument(
         "--dtype", choices=("bfloat16", "float16", "float32"), help="of decoded weights; default: that of the model"

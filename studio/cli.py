@@ -21,13 +21,17 @@ from studio.rendering import (
     show_cautions,
     show_changes,
     show_claims,
+    show_comparison,
     show_conversion,
     show_export,
+    show_findings,
     show_inspection,
     show_outcome,
     show_plan,
     show_quality,
+    show_repairs,
     show_replies,
+    show_verified,
 )
 
 
@@ -148,7 +152,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -193,9 +197,9 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 
     Raises CheckpointError where there are no others.
     """
-    if core.is_exported(model) or not any(choice.recipe for choice in choices):
-        model.check_plain()
-    elif model.quantized_by:
+    if not any(choice.recipe for choice in choices):
+        core.check_decodable(model)
+    elif model.quantized_by and not core.is_exported(model):
         console.log(f"warning: left out, as it is quantized already: {model.quantized_by}")
         console.emit("warning", message=model.quantized_by)
 
@@ -203,7 +207,7 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -248,38 +252,72 @@ _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
-        layout, _ = core.layout_for(options.layout or "", options.reader)
+        target, _ = core.target_for(options.layout or "", options.reader)
+        if target is core.GGUF:
+            core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
-            proof = _shown(core.transcode(started, model, layout, options.reader, _DTYPES[options.dtype]), console)
+            proof = _shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
             (ended,) = proof
             assert isinstance(ended, core.Transcoded)
             show_conversion(ended.transcoding, console)
             if not options.allow_lossy:
                 ended.transcoding.check()
-            job = core.prepare_conversion(
-                model,
-                ended.transcoding,
-                layout,
-                options.target,
-                overwrite=options.overwrite,
-                restart=options.restart,
-                shard_nbytes=options.shard_size,
-            )
-            show_export(job, options.target, console, dry_run=options.dry_run)
-            if options.dry_run:
-                return 0
-            outcome = _follow(core.export(started, job), console)
-        console.emit("finished", **outcome.summary(), exit_code=0)
-        console.say(f"\nWrote and verified {options.target}: {core.size_text(outcome.nbytes_out)}")
-        show_claims(job.claims, console)
-        show_cautions(job, console)
+            write = _converted_to_gguf if target is core.GGUF else _converted
+            write(options, console, started, model, ended.transcoding)
     return 0
+
+
+def _converted(
+    options: argparse.Namespace,
+    console: Console,
+    started: core.Engine,
+    model: core.Model,
+    transcoding: core.Transcoding,
+) -> None:
+    layout, _ = core.layout_for(options.layout or "", options.reader)
+    job = core.prepare_conversion(
+        model,
+        transcoding,
+        layout,
+        options.target,
+        overwrite=options.overwrite,
+        restart=options.restart,
+        shard_nbytes=options.shard_size,
+    )
+    show_export(job, options.target, console, dry_run=options.dry_run)
+    if options.dry_run:
+        return
+    _follow_conversion(core.export(started, job), options.target, console)
+    show_claims(job.claims, console)
+    show_cautions(job, console)
+
+
+def _converted_to_gguf(
+    options: argparse.Namespace,
+    console: Console,
+    started: core.Engine,
+    model: core.Model,
+    transcoding: core.Transcoding,
+) -> None:
+    job = core.prepare_gguf_conversion(model, transcoding, options.target, overwrite=options.overwrite)
+    said = {"target": str(options.target), "layout": core.GGUF.name, "nbytes": job.nbytes, "dry_run": options.dry_run}
+    console.emit("export", **said)
+    if options.dry_run:
+        console.say(f"\nWould write {core.size_text(job.nbytes)} to {options.target}")
+        return
+    _follow_conversion(core.write_gguf(started, job), options.target, console)
+
+
+def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
+    outcome = _follow(events, console)
+    console.emit("finished", **outcome.summary(), exit_code=0)
+    console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
 
 
 def _gguf(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
@@ -291,7 +329,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
             show_changes(job.changes, console)
             outcome = _follow(core.write_gguf(started, job), console)
         code = _finish(options, console, model, plan, outcome, quality)
-        console.say(f"\nWrote {options.target} and read it back")
+        console.say(f"\nWrote and verified {options.target}")
         return code
 
 
@@ -312,10 +350,51 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     finally:
         if source:
             source.close()
-    compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
-    count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
-    console.say(f"{options.target} is whole: {count} {compared}")
-    console.emit("verified", path=str(options.target), layers=len(outcome.layers), compared=source is not None)
+    show_verified(options.target, outcome, source, console)
+    return 0
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    with ExitStack() as stack:
+        against = stack.enter_context(_open(options.source, console)) if options.source else None
+        if options.fix:
+            started = stack.enter_context(_start(options, console, against))
+            job = core.repair(started, options.target, options.fix, against=against)
+        else:
+            job = core.doctor(options.target, quick=options.quick, against=against)
+        found = _follow_examination(job, console)
+    worst = options.fail_on
+    return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
+
+
+def _follow_examination(events: Iterator[core.Event], console: Console) -> core.Examination:
+    """What was found at last: of the folder, or of its repaired copy."""
+    for event in _shown(events, console):
+        match event:
+            case core.FindingMade(found):
+                console.log(f"found: {found.severity}: {found.kind}")
+            case core.Repaired():
+                show_repairs(event, console)
+                return event.after
+            case core.Examined(examination):
+                show_findings(examination, console)
+                return examination
+    raise AssertionError("an examination without an end")
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    if options.plan:
+        core.check_writable(options.plan.parent, [options.plan.name])
+    with ExitStack() as stack:
+        a, b = (stack.enter_context(_open(path, console)) for path in (options.a, options.b))
+        source = stack.enter_context(_open(options.source, console)) if options.source else None
+        with _start(options, console, source or a) as started:
+            (ended,) = _shown(core.compare_checkpoints(started, a, b, source), console)
+    assert isinstance(ended, core.Compared)
+    show_comparison(ended.measured, console)
+    if options.plan:
+        core.save_plan(ended.measured.plan, options.plan)
+        console.log(f"wrote {options.plan}")
     return 0
 
 
@@ -526,6 +605,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,
+    "compare": _compare,
+    "doctor": _doctor,
     "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,

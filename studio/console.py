@@ -39,7 +39,7 @@ class Console:
         if not self.quiet:
             self._write(sys.stderr, text)
 
-    def emit(self, kind: str, **data: Any) -> None:
+    def emit(self, kind: str, /, **data: Any) -> None:
         """One JSON line, when JSON was asked for."""
         if self.as_json:
             self._write(sys.stdout, json.dumps({"event": kind, **data}, ensure_ascii=False))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kernels.backend import Backend, Encoded, Weight
 from kernels.context import Context, Factor
 from kernels.cpu import library
+from kernels.feedback import SWEEPS
 from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
 from kernels.formats import Format, Recipe
 from kernels.quantized import Quantized
@@ -69,7 +70,7 @@ class CpuBackend:
         """See `Backend.encode`.
 
         What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 18. Feeding
-        errors forward takes 5.1 bytes a weight and 256 a row beside the result, rows counted in sixty-fours.
+        errors forward takes 5.1 bytes a weight and 512 a row beside the result, rows counted in sixty-fours.
         """
         if recipe.method == "feedback" and context is not None and context.factor is not None:
             return self._feed_forward(weight, recipe, tensor_scale, context, context.factor, measure, blocks)
@@ -127,12 +128,14 @@ class CpuBackend:
             scales=library.address(scales),
             order=library.address(factor.order),
             feedback=library.address(factor.feedback),
+            coupling=library.address(factor.coupling),
             codes=library.address(codes),
             measure=ctypes.pointer(measured.structure) if measured else None,
             rows=rows,
             width=width,
             dtype=_dtype(weight, "encode"),
             tensor_scale=tensor_scale,
+            sweeps=SWEEPS,
         )
         if self._library.nvfp4_feedback(self._number, ctypes.byref(task)):
             raise MemoryError("[encode] no memory for the errors that are fed forward")

@@ -23,10 +23,11 @@ constexpr int WIDE = 1;
 
 // What a call works on. Groups lie one after the other.
 struct Feed {
-    float* errors;    // [group][width][64] in order; the weights until a column is done
+    float* errors;    // [group][width][64] in order
     uint8_t* codes;   // [group][width][64]
     uint8_t* scales;  // [group][width / 16][64]
-    float* targets;   // [group][BATCH][64]
+    float* weights;   // [group][BATCH][64], of the block of columns at hand
+    float* targets;   // the same
     int64_t groups;
 };
 
@@ -35,15 +36,14 @@ INLINE int vectors_of(const FeedbackTask& task, int64_t group) {
     return left < GROUP ? (int)((left + LANES - 1) / LANES) : GROUP / LANES;
 }
 
-template <class S> void turn_weights(const FeedbackTask& task, const Feed& feed) {
+template <class S> void turn_weights(const FeedbackTask& task, const Feed& feed, int64_t first, int64_t count) {
     const auto* weight = (const typename S::T*)task.weight;
-    for (int64_t first = 0; first < task.width; first += BATCH)
-        for (int64_t row = 0; row < task.rows; row++) {
-            const auto* from = weight + row * task.width;
-            float* to = feed.errors + (row / GROUP * task.width + first) * GROUP + row % GROUP;
-            const int64_t count = task.width - first < BATCH ? task.width - first : BATCH;
-            for (int64_t c = 0; c < count; c++) to[c * GROUP] = S::widen(from[task.order[first + c]]);
-        }
+    for (int64_t row = 0; row < task.rows; row++) {
+        const auto* from = weight + row * task.width;
+        float* to = feed.weights + row / GROUP * BATCH * GROUP + row % GROUP;
+        for (int64_t c = 0; c < count; c++) to[c * GROUP] = S::widen(from[task.order[first + c]]);
+    }
+    memcpy(feed.targets, feed.weights, (size_t)(feed.groups * BATCH * GROUP) * sizeof(float));
 }
 
 INLINE void turn_scales(const FeedbackTask& task, const Feed& feed) {
@@ -53,19 +53,29 @@ INLINE void turn_scales(const FeedbackTask& task, const Feed& feed) {
             feed.scales[(row / GROUP * count + block) * GROUP + row % GROUP] = task.scales[row * count + block];
 }
 
-// Shares of `count` columns from `from` in those from `to`, four of these side by side.
-INLINE void pack_shares(const FeedbackTask& task, int64_t from, int64_t to, int64_t count, float* packed) {
-    for (int64_t i = 0; i < BATCH; i++)
-        for (int64_t c = 0; c < count; c++)
-            packed[c / NEXT * BATCH * NEXT + i * NEXT + c % NEXT] = task.feedback[(from + i) * task.width + to + c];
+// A block of columns, or what is left of one.
+struct Batch {
+    int64_t first, count;
+};
+
+INLINE Batch batch_from(const FeedbackTask& task, int64_t first) {
+    return {first, task.width - first < BATCH ? task.width - first : BATCH};
 }
 
-// Four columns of targets take the errors of a block of columns.
-template <int VECTORS> INLINE void take_errors(float* targets, const float* errors, const float* shares) {
+// Shares of the columns `from` in those of `to`, four of these side by side.
+INLINE void pack_shares(const float* shares, int64_t width, Batch from, Batch to, float* packed) {
+    for (int64_t i = 0; i < from.count; i++)
+        for (int64_t c = 0; c < to.count; c++)
+            packed[c / NEXT * BATCH * NEXT + i * NEXT + c % NEXT] = shares[(from.first + i) * width + to.first + c];
+}
+
+// Four columns of targets take the errors of `count` columns.
+template <int VECTORS>
+INLINE void take_errors(float* targets, const float* errors, int64_t count, const float* shares) {
     Floats sums[NEXT][VECTORS];
     for (int c = 0; c < NEXT; c++)
         for (int v = 0; v < VECTORS; v++) sums[c][v] = load<Floats>(targets + c * GROUP + v * LANES);
-    for (int i = 0; i < BATCH; i++) {
+    for (int64_t i = 0; i < count; i++) {
 #pragma clang loop unroll(full)
         for (int v = 0; v < VECTORS; v++) {
             const Floats error = load<Floats>(errors + i * GROUP + v * LANES);
@@ -77,16 +87,21 @@ template <int VECTORS> INLINE void take_errors(float* targets, const float* erro
         for (int v = 0; v < VECTORS; v++) store(targets + c * GROUP + v * LANES, sums[c][v]);
 }
 
-INLINE void take_block(float* targets, const float* errors, const float* packed, int64_t count, int vectors) {
-    for (int64_t c = 0; c < count; c += NEXT) {
+// The targets of the columns `to` take the errors of those of `from`.
+static void take_block(const FeedbackTask& task, const Feed& feed, int64_t group, Batch from, Batch to,
+                       const float* packed) {
+    float* targets = feed.targets + group * BATCH * GROUP;
+    const float* errors = feed.errors + (group * task.width + from.first) * GROUP;
+    const int vectors = vectors_of(task, group);
+    for (int64_t c = 0; c < to.count; c += NEXT) {
         const float* shares = packed + c * BATCH;
         for (int v = 0; v < vectors;) {
-            float* to = targets + c * GROUP + v * LANES;
+            float* target = targets + c * GROUP + v * LANES;
             if (v + WIDE <= vectors) {
-                take_errors<WIDE>(to, errors + v * LANES, shares);
+                take_errors<WIDE>(target, errors + v * LANES, from.count, shares);
                 v += WIDE;
             } else {
-                take_errors<1>(to, errors + v * LANES, shares);
+                take_errors<1>(target, errors + v * LANES, from.count, shares);
                 v += 1;
             }
         }
@@ -109,41 +124,58 @@ INLINE Floats encode_column(Floats target, Floats scale, uint8_t* codes) {
     return floats(bits(rounded * scale) | sign);
 }
 
+// The targets of one block take what is left of the errors of later columns in it.
+INLINE void take_later(const FeedbackTask& task, const Feed& feed, const float* shares, int64_t group, Batch own) {
+    const float* errors = feed.errors + (group * task.width + own.first) * GROUP;
+    for (int v = 0; v < vectors_of(task, group); v++)
+        for (int64_t c = 0; c < own.count; c++) {
+            float* target = feed.targets + (group * BATCH + c) * GROUP + v * LANES;
+            Floats sum = load<Floats>(target);
+            for (int64_t later = c + 1; later < own.count; later++)
+                sum += load<Floats>(errors + later * GROUP + v * LANES) *
+                       splat(shares[(own.first + later) * task.width + own.first + c]);
+            store(target, sum);
+        }
+}
+
 // The columns of one block in turn: encoded, and their errors taken by those after them in the block.
-INLINE void encode_block(const FeedbackTask& task, const Feed& feed, int64_t group, int64_t first, int64_t count) {
+INLINE void encode_block(const FeedbackTask& task, const Feed& feed, const float* shares, int64_t group, Batch own) {
+    const int64_t first = own.first, count = own.count;
     const uint8_t* scales = feed.scales + group * (task.width / BLOCK) * GROUP;
     float* targets = feed.targets + group * BATCH * GROUP;
     for (int v = 0; v < vectors_of(task, group); v++)
         for (int64_t c = 0; c < count; c++) {
             const int64_t column = task.order[first + c], lane = v * LANES;
-            float* own = feed.errors + (group * task.width + first + c) * GROUP + lane;
             const Floats scale = scale_of(task, scales + column / BLOCK * GROUP + lane);
             uint8_t* codes = feed.codes + (group * task.width + column) * GROUP + lane;
             const Floats decoded = encode_column(load<Floats>(targets + c * GROUP + lane), scale, codes);
-            const Floats error = load<Floats>(own) - decoded;
-            store(own, error);
-            const float* shares = task.feedback + (first + c) * task.width + first;
+            const Floats error = load<Floats>(feed.weights + (group * BATCH + c) * GROUP + lane) - decoded;
+            store(feed.errors + (group * task.width + first + c) * GROUP + lane, error);
+            const float* taken = shares + (first + c) * task.width + first;
             for (int64_t next = c + 1; next < count; next++) {
                 float* to = targets + next * GROUP + lane;
-                store(to, load<Floats>(to) + error * splat(shares[next]));
+                store(to, load<Floats>(to) + error * splat(taken[next]));
             }
         }
 }
 
-static void feed_forward(const FeedbackTask& task, const Feed& feed) {
+// All columns in turn; again: each target takes the errors that later columns were left with first.
+template <class S> void go_over(const FeedbackTask& task, const Feed& feed, const float* shares, bool again) {
     alignas(64) float packed[BATCH * BATCH];
+    const auto take = [&](Batch from, Batch to) {
+        pack_shares(shares, task.width, from, to, packed);
+        for (int64_t group = 0; group < feed.groups; group++) take_block(task, feed, group, from, to, packed);
+    };
     for (int64_t first = 0; first < task.width; first += BATCH) {
-        const int64_t count = task.width - first < BATCH ? task.width - first : BATCH;
-        for (int64_t group = 0; group < feed.groups; group++)
-            memcpy(feed.targets + group * BATCH * GROUP, feed.errors + (group * task.width + first) * GROUP,
-                   (size_t)(count * GROUP) * sizeof(float));
-        for (int64_t before = 0; before < first; before += BATCH) {
-            pack_shares(task, before, first, count, packed);
-            for (int64_t group = 0; group < feed.groups; group++)
-                take_block(feed.targets + group * BATCH * GROUP, feed.errors + (group * task.width + before) * GROUP,
-                           packed, count, vectors_of(task, group));
+        const Batch own = batch_from(task, first);
+        turn_weights<S>(task, feed, first, own.count);
+        if (again) {
+            for (int64_t group = 0; group < feed.groups; group++) take_later(task, feed, shares, group, own);
+            for (int64_t after = first + BATCH; after < task.width; after += BATCH)
+                take(batch_from(task, after), own);
         }
-        for (int64_t group = 0; group < feed.groups; group++) encode_block(task, feed, group, first, count);
+        for (int64_t before = 0; before < first; before += BATCH) take({before, BATCH}, own);
+        for (int64_t group = 0; group < feed.groups; group++) encode_block(task, feed, shares, group, own);
     }
 }
 
@@ -202,13 +234,14 @@ template <class S> int feedback_dtype(FeedbackTask& task) {
     const int64_t groups = (task.rows + GROUP - 1) / GROUP, lanes = groups * GROUP;
     const int64_t scales = task.width / BLOCK;
     // Zeros, so that lanes without a row hold numbers.
-    float* wide = (float*)calloc((size_t)(lanes * (task.width + BATCH)), sizeof(float));
+    float* wide = (float*)calloc((size_t)(lanes * (task.width + 2 * BATCH)), sizeof(float));
     uint8_t* bytes = (uint8_t*)calloc((size_t)(lanes * (task.width + scales)), 1);
     if (wide && bytes) {
-        const Feed feed = {wide, bytes, bytes + lanes * task.width, wide + lanes * task.width, groups};
-        turn_weights<S>(task, feed);
+        float *weights = wide + lanes * task.width, *targets = weights + lanes * BATCH;
+        const Feed feed = {wide, bytes, bytes + lanes * task.width, weights, targets, groups};
         turn_scales(task, feed);
-        feed_forward(task, feed);
+        go_over<S>(task, feed, task.feedback, false);
+        for (int sweep = 0; sweep < task.sweeps; sweep++) go_over<S>(task, feed, task.coupling, true);
         pack_codes(task, feed);
         if (task.measure) measure_rows<S>(task);
     }

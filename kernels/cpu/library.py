@@ -126,12 +126,14 @@ class FeedbackTask(ctypes.Structure):
         ("scales", ctypes.c_void_p),
         ("order", ctypes.c_void_p),
         ("feedback", ctypes.c_void_p),
+        ("coupling", ctypes.c_void_p),
         ("codes", ctypes.c_void_p),
         ("measure", ctypes.POINTER(Measure)),
         ("rows", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("dtype", ctypes.c_int32),
         ("tensor_scale", ctypes.c_float),
+        ("sweeps", ctypes.c_int32),
     ]
 
 

@@ -87,12 +87,14 @@ struct FeedbackTask {       // NVFP4
     const uint8_t* scales;  // [rows, width / 16]
     const int32_t* order;   // [width]
     const float* feedback;  // [width, width]
+    const float* coupling;  // [width, width]
     uint8_t* codes;         // [rows, width / 2]
     Measure* measure;       // or null
     int64_t rows;
     int64_t width;
     int32_t dtype;
     float tensor_scale;
+    int32_t sweeps;
 };
 
 // One instruction set's functions. They return 0, or -1 when memory ran out.

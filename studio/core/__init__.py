@@ -1,6 +1,7 @@
 """What the program does, without a window: open, plan, measure, export, verify, report."""
 
 from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, method_of
+from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.counting import counted
@@ -17,8 +18,11 @@ from studio.core.errors import (
 )
 from studio.core.events import (
     Calibrated,
+    Compared,
     EvaluationDone,
     Event,
+    Examined,
+    FindingMade,
     Finished,
     LayerDone,
     Lifted,
@@ -26,6 +30,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Repaired,
     ReplyDone,
     Resumed,
     ShardWritten,
@@ -35,25 +40,32 @@ from studio.core.events import (
     Warned,
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
-from studio.core.exporting.gguf import GgufExport, prepare_gguf, write_gguf
+from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
 from studio.core.exporting.input_scales import with_input_scales
+from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
+from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
+from studio.core.findings.doctor import doctor
+from studio.core.findings.finding import Examination, Finding, Repair
+from studio.core.findings.repairs.repairing import repair
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
-from studio.core.insight.comparison import Comparison, Pair, compare, exported_results
+from studio.core.insight.checkpoints import compare_checkpoints
+from studio.core.insight.comparison import Comparison, Pair, compare
 from studio.core.insight.inspection import FormatDetail, LayerDetail, Steps, inspect_layer, layer_steps
+from studio.core.insight.measured import Measured, Side
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
-from studio.core.layouts import LAYOUTS, TARGETS, Layout, fitted, layout_for, readers
+from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
-from studio.core.names import printable
+from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
-from studio.core.opening.exports import Exported, exported, is_exported
+from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
 from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
@@ -99,6 +111,7 @@ __all__ = [
     "DEFAULT_FORMAT",
     "DEFAULT_METHOD",
     "FORMATS",
+    "GGUF",
     "KEEP",
     "LAYOUTS",
     "METHODS",
@@ -118,6 +131,7 @@ __all__ = [
     "CheckpointError",
     "Choice",
     "Claim",
+    "Compared",
     "Comparison",
     "Engine",
     "ErrorMap",
@@ -125,9 +139,13 @@ __all__ = [
     "Evaluated",
     "EvaluationDone",
     "Event",
+    "Examination",
+    "Examined",
     "Export",
     "ExportError",
     "Exported",
+    "Finding",
+    "FindingMade",
     "Finished",
     "FormatDetail",
     "Generation",
@@ -143,6 +161,7 @@ __all__ = [
     "Loaded",
     "Loss",
     "Machine",
+    "Measured",
     "MemoryLimitError",
     "Model",
     "ModelDone",
@@ -157,6 +176,8 @@ __all__ = [
     "Quality",
     "Reading",
     "Regime",
+    "Repair",
+    "Repaired",
     "ReplyDone",
     "ResultCache",
     "ResultLines",
@@ -164,6 +185,7 @@ __all__ = [
     "Rule",
     "ScaleGroups",
     "ShardWritten",
+    "Side",
     "Started",
     "StatisticsFile",
     "Steps",
@@ -181,6 +203,8 @@ __all__ = [
     "calibrate",
     "calibration_text",
     "changes",
+    "check_decodable",
+    "check_gguf",
     "check_quality_reports",
     "check_reports",
     "check_writable",
@@ -191,9 +215,11 @@ __all__ = [
     "claims",
     "command_line",
     "compare",
+    "compare_checkpoints",
     "counted",
     "deciding_rules",
     "demo_checkpoint",
+    "doctor",
     "estimate",
     "evaluate",
     "evaluation_nbytes",
@@ -212,6 +238,7 @@ __all__ = [
     "inspect_block",
     "inspect_layer",
     "is_exported",
+    "is_ours",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
@@ -233,11 +260,14 @@ __all__ = [
     "prepare_conversion",
     "prepare_estimates",
     "prepare_gguf",
+    "prepare_gguf_conversion",
     "preset",
     "preset_names",
     "printable",
     "readers",
     "refuse",
+    "relative_error",
+    "repair",
     "report_head",
     "report_json",
     "requantized",
@@ -249,9 +279,11 @@ __all__ = [
     "second_moments",
     "size_text",
     "sized",
+    "some_of",
     "start",
     "start_command",
     "survey",
+    "target_for",
     "totals",
     "transcode",
     "unseen",

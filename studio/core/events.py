@@ -4,13 +4,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from studio.core.findings.finding import Examination, Finding, Repair
+from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
-Phase = Literal["measure", "lift", "prove", "quantize", "verify", "calibrate", "evaluate", "generate", "feedback"]
+Phase = Literal[
+    "measure",
+    "lift",
+    "prove",
+    "quantize",
+    "verify",
+    "calibrate",
+    "evaluate",
+    "generate",
+    "feedback",
+    "examine",
+    "compare",
+    "repair",
+    "price",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,41 @@ class Transcoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """It is known how far two checkpoints are apart."""
+
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class FindingMade:
+    """The first place of a finding was seen; there may be more."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A folder was examined."""
+
+    examination: Examination
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A repaired copy was written and examined, or, without a repair, none was.
+
+    before, after: what was found of the folder and of its copy. left_out: files that are not in the copy, and why.
+    """
+
+    target: Path | None
+    repairs: tuple[Repair, ...]
+    before: Examination
+    after: Examination
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is done."""
 
@@ -169,6 +220,10 @@ Event = (
     | Token
     | ReplyDone
     | Lifted
+    | Examined
+    | Compared
+    | FindingMade
+    | Repaired
     | Transcoded
     | Finished
 )

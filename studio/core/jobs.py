@@ -167,9 +167,9 @@ def validate(backend: str = "auto", *, quick: bool = False) -> "Report":
         raise BackendError(_plain(error), hint="--backend cpu validates the processor") from None
 
 
-def verify(started: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
-    """Verify an export; see `studio.core.exporting.verification.verify`."""
-    return verification.verify(started, folder, source)
+def verify(started: Engine, place: Path, source: Model | None = None) -> Iterator[Event]:
+    """Verify an export, or any checkpoint; see `studio.core.exporting.verification.verify`."""
+    return verification.verify(started, place, source)
 
 
 def _plain(error: Exception) -> str:

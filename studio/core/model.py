@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Context, Format, Quantized
@@ -110,6 +111,11 @@ class Source(Protocol):
         """The format whose bytes `packed` gives; None where weights can only be decoded."""
         ...
 
+    @property
+    def scale_dtype(self) -> str:
+        """Dtype of the scales that `packed` gives in a format with biases; an empty text in others."""
+        ...
+
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """Rows `start` .. `stop` of a matrix as they are stored, the tensor scale as multiplier; see `format`.
 
@@ -134,6 +140,11 @@ class Unpacked:
     def format(self) -> Format | None:
         """See `Source`."""
         return None
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        return ""
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -164,6 +175,14 @@ class Guide(Hashable, Protocol):
 
     def context(self, matrix: Matrix) -> Context:
         """What is known of the inputs of a matrix. Raises CheckpointError for what can not be read."""
+        ...
+
+    def moments(self, matrix: Matrix) -> tuple[int, NDArray[np.float32]] | None:
+        """How often a matrix [rows, K] was used, and what its inputs are like; None where nothing is known.
+
+        That is their mean squares, float32 [K], or the second moments of blocks of 16 of them, [K / 16, 16, 16].
+        Raises CheckpointError as `context` does.
+        """
         ...
 
     def peak(self, matrix: Matrix) -> tuple[int, float]:

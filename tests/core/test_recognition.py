@@ -117,7 +117,7 @@ PACKED = {
         {"a.weight": ones(8, 32, dtype=np.int8), "a.weight_scale": ones(8, 1, dtype=np.uint8)},
         "a.weight is I8",
     ),
-    "int8 of bitsandbytes": ({"a.weight": ones(8, 32, dtype=np.int8), "a.SCB": ones(8)}, "LLM.int8"),
+    "int8 of bitsandbytes": ({"a.weight": ones(8, 32, dtype=np.int8), "a.SCB": ones(9)}, "LLM.int8"),
     "int8 stack": (
         {f"{EXPERTS}.down_proj": ones(2, 8, 32, dtype=np.int8), f"{EXPERTS}.down_proj_scale": ones(2, 8, 1)},
         "down_proj is I8",
@@ -172,8 +172,8 @@ def test_matrices_of_integers_and_a_section_together_are_no_leftover(refused: Re
 
 def test_a_method_of_the_config_is_named_where_tensors_confirm_it(refused: Refused, tmp_path: Path) -> None:
     tensors = {"a.weight": ones(8, 32, dtype=np.int8), "a.weight_scale": ones(8, 1)}
-    config = quantization(quant_method="compressed-tensors", format="int-quantized")
-    refused(checkpoint(tmp_path / "m", tensors, config), "compressed-tensors (int-quantized): a.weight is I8")
+    config = quantization(quant_method="compressed-tensors", format="marlin-24")
+    refused(checkpoint(tmp_path / "m", tensors, config), "compressed-tensors (marlin-24): a.weight is I8")
 
 
 SECTIONS: list[dict[str, Any]] = [

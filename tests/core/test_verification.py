@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -167,9 +168,12 @@ def test_a_hostile_manifest_is_refused_or_harmless(studio: Studio, source: Path,
                 json.dumps([outcome.summary(), *(layer.to_json() for layer in outcome.layers)])
 
 
-@pytest.mark.parametrize("kind", ["nothing", "source", "file"])
-def test_what_is_no_export_of_ours_is_refused(studio: Studio, source: Path, tmp_path: Path, kind: str) -> None:
-    place = {"nothing": tmp_path / "nowhere", "source": source, "file": source / "model.safetensors"}[kind]
+@pytest.mark.parametrize("kind", ["nothing", "empty", "sums", "manifest"])
+def test_what_is_no_whole_export_of_ours_is_refused(studio: Studio, export: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "empty").mkdir()
+    place = {"nothing": tmp_path / "nowhere", "empty": tmp_path / "empty"}.get(kind, export)
+    with suppress(FileNotFoundError):
+        (place / {"sums": "SHA256SUMS", "manifest": "nvfp4_studio.json"}.get(kind, "none")).unlink()
     assert studio("verify", place).code == 2
 
 

@@ -13,7 +13,7 @@ struct Header {
     int64_t rows, width;
     int32_t dtype, itemsize;
     float tensor_scale;
-    int32_t unused;
+    int32_t sweeps;
 };
 
 void* read(FILE* in, int64_t size) {
@@ -48,12 +48,13 @@ int feed_forward(FILE* in, FILE* out) {
         uint8_t* scales = (uint8_t*)read(in, count / 16);
         int32_t* order = (int32_t*)read(in, 4 * h.width);
         float* feedback = (float*)read(in, 4 * square);
+        float* coupling = (float*)read(in, 4 * square);
         uint8_t* codes = (uint8_t*)calloc(1, (size_t)count / 2);
         double *squares = (double*)calloc((size_t)h.rows, 8), *error = (double*)calloc((size_t)h.rows, 8);
         uint64_t counts[256] = {};
         Measure measure = {squares, error, nullptr, counts, 0, 0};
-        FeedbackTask task = {weight, scales, order, feedback, codes, &measure, h.rows, h.width, h.dtype,
-                             h.tensor_scale};
+        FeedbackTask task = {weight, scales, order, feedback, coupling, codes, &measure, h.rows, h.width, h.dtype,
+                             h.tensor_scale, h.sweeps};
         factor(matrix, h.width);
         nvfp4_feedback(0, &task);
         fwrite(matrix, 8, (size_t)square, out);
@@ -61,7 +62,7 @@ int feed_forward(FILE* in, FILE* out) {
         fwrite(error, 8, (size_t)h.rows, out);
         fwrite(&measure.max_error, 8, 1, out);
         fwrite(&measure.vanished, 8, 1, out);
-        void* made[] = {matrix, weight, scales, order, feedback, codes, squares, error};
+        void* made[] = {matrix, weight, scales, order, feedback, coupling, codes, squares, error};
         for (void* one : made) free(one);
     }
     return fclose(out);

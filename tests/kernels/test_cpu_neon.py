@@ -117,8 +117,10 @@ def test_neon_factors_and_feeds_errors_forward_as_the_reference_does(driver: Pat
     expected = [reference.encode(weight, chosen, g, known) for weight in weights]
     with (tmp_path / "tasks").open("wb") as file:
         for weight, quantized in zip(weights, expected, strict=True):
-            file.write(struct.pack("<2q2if4x", *weight.shape, library.DTYPES[weight.dtype], weight.itemsize, g))
-            parts = (h.astype(np.float64), weight, quantized.scales, known.factor.order, known.factor.feedback)
+            header = (*weight.shape, library.DTYPES[weight.dtype], weight.itemsize, g, feedback.SWEEPS)
+            file.write(struct.pack("<2q2ifi", *header))
+            found = known.factor
+            parts = (h.astype(np.float64), weight, quantized.scales, found.order, found.feedback, found.coupling)
             file.writelines(part.tobytes() for part in parts)
     command = [str(EMULATOR), str(driver), str(tmp_path / "tasks"), str(tmp_path / "results"), "feedback"]
     subprocess.run(command, check=True, timeout=300)

@@ -2,6 +2,7 @@
 
 import ctypes
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -74,7 +75,8 @@ def delicate(rows, width=208):
         shares[at : at + 16] *= np.float32(2.0**20)
         shares[at + 16 : at + 32] = -shares[at : at + 16]
         shares[:, at : at + 32] = 0
-    return made, Factor(np.arange(width, dtype=np.int32), np.triu(shares, 1))
+    np.fill_diagonal(shares, 0)
+    return made, Factor(np.arange(width, dtype=np.int32), np.triu(shares), shares)
 
 
 def tied(rows, width=208):
@@ -89,11 +91,16 @@ def tied(rows, width=208):
     return blocks.reshape(rows, width)
 
 
+def with_damping(h):
+    """Second moments in float64, a tenth of each column's own and a hundredth of the mean on the diagonal."""
+    wide = h.astype(np.float64)
+    return wide + np.diag(0.1 * wide.diagonal() + 0.01 * wide.diagonal().mean())
+
+
 def gptq(made, quantized, h):
     """Codes by GPTQ as published, in float64: the inverse's Cholesky factor, errors spread column by column."""
     order = np.argsort(-h.diagonal(), kind="stable")
-    damped = h.astype(np.float64)[np.ix_(order, order)]
-    damped += np.eye(len(h)) * 0.05 * damped.diagonal().mean()
+    damped = with_damping(h)[np.ix_(order, order)]
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T
     scale = np.repeat(reference.e4m3_decode(quantized.scales) * quantized.tensor_scale, 16, axis=1)
     rest, codes = made.astype(np.float64)[:, order], np.empty(made.shape, np.uint8)
@@ -106,7 +113,8 @@ def gptq(made, quantized, h):
 
 
 @pytest.mark.parametrize("width", [16, 64, 208])
-def test_codes_are_those_of_gptq(width):
+def test_codes_are_those_of_gptq(width, monkeypatch):
+    monkeypatch.setattr(feedback, "SWEEPS", 0)
     x, made = inputs(width), np.random.default_rng(3).standard_normal((40, width)).astype(np.float32) * 0.02
     found = encoded(made.astype(np.float32), "feedback", context(x))
     np.testing.assert_array_equal(codes_of(found), gptq(made, found, moments(x)))
@@ -120,6 +128,19 @@ def test_outputs_are_nearer_than_with_the_same_scales_alone(name, width):
     plain, fed = (encoded(made, method, known, name) for method in ("hessian", "feedback"))
     assert fed.scales.tobytes() == plain.scales.tobytes()
     assert damage(made, fed, x) < 0.9 * damage(made, plain, x)
+
+
+@pytest.mark.parametrize("width", [64, 208])
+def test_every_sweep_lowers_the_damped_error_of_the_output(width, monkeypatch):
+    h, made, known = moments(inputs(width)), weight(48, width)[1:-1], context(inputs(width))
+    damped = with_damping(h)
+    found = []
+    for sweeps in range(4):
+        monkeypatch.setattr(feedback, "SWEEPS", sweeps)
+        error = (reference.decode(encoded(made, "feedback", known)) - made).astype(np.float64)
+        found.append(np.einsum("ri,ij,rj->r", error, damped, error))
+    assert all((after <= before * (1 + 1e-5)).all() for before, after in pairwise(found))
+    assert found[3].sum() < found[1].sum() < found[0].sum()
 
 
 def test_without_a_factor_it_does_what_hessian_does():
@@ -181,7 +202,7 @@ def test_every_sum_has_the_order_of_the_reference(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_without_shares_weights_are_those_of_search(name, dtype):
     made = tied(60).astype(DTYPES[dtype])
-    found = Factor(np.arange(208, dtype=np.int32)[::-1].copy(), np.zeros((208, 208), np.float32))
+    found = Factor(np.arange(208, dtype=np.int32)[::-1].copy(), *np.zeros((2, 208, 208), np.float32))
     backend = NumpyBackend() if name == "numpy" else CpuBackend(name)
     got = backend.encode(made, recipe("nvfp4-3t", "ceil", "feedback"), G, context=Context(factor=found)).quantized
     np.testing.assert_array_equal(reference.decode(got), reference.decode(encoded(made, "search", None)))
@@ -228,6 +249,7 @@ def test_with_and_without_the_library_a_factor_is_the_same(monkeypatch):
     for found in fast:
         np.testing.assert_array_equal(found.order, slow.order)
         assert found.feedback.tobytes() == slow.feedback.tobytes()
+        assert found.coupling.tobytes() == slow.coupling.tobytes()
 
 
 def test_columns_are_taken_by_falling_diagonal_and_equal_ones_as_they_come():
@@ -296,12 +318,15 @@ def test_a_factor_that_is_not_of_the_matrix_is_refused(backend):
     chosen = recipe("nvfp4-3t", "ceil", "feedback")
     with pytest.raises(ValueError, match="must be of 32 columns"):
         backend.encode(weight(4, 32), chosen, G, context=Context(factor=found))
-    twice = Factor(np.zeros(64, np.int32), found.feedback)
+    twice = Factor(np.zeros(64, np.int32), found.feedback, found.coupling)
     with pytest.raises(ValueError, match="every column once"):
         backend.encode(weight(4, 64), chosen, G, context=Context(factor=twice))
-    wide = Factor(found.order, found.feedback.astype(np.float64))
-    with pytest.raises(TypeError, match="float32"):
-        backend.encode(weight(4, 64), chosen, G, context=Context(factor=wide))
+    for wide in (
+        Factor(found.order, found.feedback.astype(np.float64), found.coupling),
+        Factor(found.order, found.feedback, found.coupling.T),
+    ):
+        with pytest.raises(TypeError, match="C-contiguous float32"):
+            backend.encode(weight(4, 64), chosen, G, context=Context(factor=wide))
 
 
 MUTANTS = (
@@ -311,12 +336,16 @@ MUTANTS = (
     Mutant("factor.h", "for (int64_t i = 0; i < c; i += 8)", "for (int64_t i = 0; i + 8 < c; i += 8)"),
     Mutant("factor.h", "column[c] > 0 && column[c] < __builtin_inf()", "column[c] > -1e300"),
     Mutant("factor.h", "i <= j; i++) corner[", "i < j; i++) corner["),
-    Mutant("feedback.h", "for (int i = 0; i < BATCH; i++) {", "for (int i = BATCH - 1; i >= 0; i--) {"),
+    Mutant("feedback.h", "for (int64_t i = 0; i < count; i++) {", "for (int64_t i = count - 1; i >= 0; i--) {"),
+    Mutant("feedback.h", "later = c + 1; later", "later = c; later + 1"),
+    Mutant("feedback.h", "sweep = 0; sweep", "sweep = 1; sweep"),
+    Mutant("feedback.h", "task.coupling, true", "task.coupling, false"),
+    Mutant("feedback.h", "after = first + BATCH", "after = first + 2 * BATCH"),
     Mutant("feedback.h", "before = 0; before < first", "before = BATCH; before < first"),
     Mutant("feedback.h", "next = c + 1", "next = c + 2"),
     Mutant(
         "feedback.h",
-        "error = load<Floats>(own) - decoded",
+        "error = load<Floats>(feed.weights + (group * BATCH + c) * GROUP + lane) - decoded",
         "error = load<Floats>(targets + c * GROUP + lane) - decoded",
     ),
     Mutant("feedback.h", "column = task.order[first + c]", "column = first + c"),
@@ -330,8 +359,8 @@ MUTANTS = (
     ),
     Mutant(
         "feedback.h",
-        "load<Floats>(to) + error * splat(shares[next])",
-        "__builtin_elementwise_fma(error, splat(shares[next]), load<Floats>(to))",
+        "load<Floats>(to) + error * splat(taken[next])",
+        "__builtin_elementwise_fma(error, splat(taken[next]), load<Floats>(to))",
     ),
     Mutant(
         "feedback.h",
@@ -382,7 +411,7 @@ def assert_right(path, monkeypatch):
     np.testing.assert_allclose(fidelity.row_error, measured.row_error, rtol=1e-6)
     for hard, parts in (
         delicate(70),
-        (tied(60), Factor(np.arange(208, dtype=np.int32), np.zeros((208, 208), np.float32))),
+        (tied(60), Factor(np.arange(208, dtype=np.int32), *np.zeros((2, 208, 208), np.float32))),
     ):
         wanted = encoded(hard, "feedback", Context(factor=parts))
         got = backend.encode(hard, chosen, G, context=Context(factor=parts)).quantized
@@ -408,3 +437,4 @@ def test_size_of_the_inputs_does_not_matter():
     h = moments(inputs(80))
     small, large = factor_of(h), factor_of(h * np.float32(2.0**60))
     assert small.feedback.tobytes() == large.feedback.tobytes()
+    assert small.coupling.tobytes() == large.coupling.tobytes()

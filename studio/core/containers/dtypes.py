@@ -44,6 +44,8 @@ ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E8M0": np.dtype(np.uint8),
     "F64": np.dtype(np.float64),
     "I8": np.dtype(np.int8),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
     "U8": np.dtype(np.uint8),
     "U32": np.dtype(np.uint32),
 }

@@ -24,7 +24,7 @@ SUMS = "SHA256SUMS"
 JOURNAL = "journal.json"
 _PROOFS = (JOURNAL, SUMS, MANIFEST)
 """What shows that a folder is ours and what it holds, in the order in which it goes."""
-_LARGEST_SUMS = 64 << 20
+LARGEST_SUMS = 64 << 20
 _LARGEST_HASHED = 256 << 20
 """Bytes of a file beside the shards that is still read to see whether it was changed."""
 _OF_THE_DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
@@ -95,7 +95,7 @@ def _listed(folder: Path) -> dict[str, _Written]:
         raise CheckpointError("was not written by this program", file=path)
     listed = dict.fromkeys([SUMS, MANIFEST, *left_over(folder)], _Written())
     with contextlib.suppress(CheckpointError):  # without it fewer files are ours
-        digests = read_sums(folder / SUMS, read_small(folder / SUMS, _LARGEST_SUMS))
+        digests = read_sums(folder / SUMS, read_small(folder / SUMS, LARGEST_SUMS))
         listed |= {name: _Written(sha256=digest) for name, digest in digests.items()}
     if isinstance(shards, dict):
         listed |= {name: _shard(told) for name, told in shards.items() if is_plain_path(name)}

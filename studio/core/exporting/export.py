@@ -9,6 +9,7 @@ from kernels import STORED
 from studio.core.errors import PlanError
 from studio.core.exporting.contents import Contents
 from studio.core.exporting.input_scales import with_input_scales
+from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.shards import SHARD_NBYTES, ShardPlan, plan_shards
 from studio.core.exporting.target import check_space, check_target
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
@@ -16,6 +17,7 @@ from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.opening.exports import check_decodable
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.lifting import Lifting, lifted
@@ -97,7 +99,8 @@ def prepare(
 
     Raises CheckpointError, PlanError or ExportError.
     """
-    model.check_plain()
+    check_decodable(model)
+    check_names(model, layout)
     layout, reader = layout_for(layout.name, reader)
     asked, (choices, refusals) = choices, fitted(layout, reader, model, choices)
     told = tuple(changes(asked, choices))

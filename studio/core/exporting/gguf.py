@@ -1,9 +1,10 @@
-"""GGUF as a target: one file with NVFP4 or MXFP4 blocks, written, read back, and there under its name or not at all."""
+"""GGUF as a target: one file with NVFP4 or MXFP4 blocks, written, proved, and there under its name or not at all."""
 
 import os
 import time
 import zlib
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,19 +19,23 @@ from numpy.typing import NDArray
 from kernels import Quantized
 from studio.core.architectures.gguf import GgufArchitecture
 from studio.core.containers.dtypes import WEIGHT_DTYPES
-from studio.core.containers.files import SourceFile
-from studio.core.containers.gguf import TYPE_OF, GgmlType, GgufTensor, place_gguf, read_gguf
+from studio.core.containers.gguf import TYPE_OF, GgmlType, GgufTensor, place_gguf
 from studio.core.counting import counted
-from studio.core.errors import CheckpointError, ExportError, PlanError
-from studio.core.events import Event, Finished, LayerDone, Progress, Started
+from studio.core.errors import ExportError, PlanError
+from studio.core.events import Event, Finished, LayerDone, Started
 from studio.core.exporting.gguf_metadata import experts_of, gguf_name, heads_of, model_pairs, rope_factors, row_of
+from studio.core.exporting.gguf_proof import prove, read_back
 from studio.core.exporting.gguf_tokens import tokenizer_pairs
+from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.target import check_space
 from studio.core.exporting.writing import StagedFile, sync_folder, writing
-from studio.core.layouts import llama_cpp
+from studio.core.layouts import GGUF, fitted
 from studio.core.layouts.fitting import changes
+from studio.core.layouts.gguf import TYPES
 from studio.core.model import Layer, Matrix, Model
+from studio.core.opening.exports import check_decodable
 from studio.core.outcome import Outcome
+from studio.core.planning.conversion import Transcoding
 from studio.core.planning.plan import Choice, nothing_chosen
 from studio.core.running.engine import Engine, KeptForm, Sink
 from studio.core.running.feedback import feed_forward
@@ -40,9 +45,6 @@ from studio.core.running.reading import Slab
 from studio.core.sources.ggml import blocks_of, in_pairs
 
 SUFFIX = ".gguf"
-FORMATS: Mapping[str, str] = {"nvfp4-2t": "NVFP4", "nvfp4-3t": "NVFP4", "mxfp4": "MXFP4"}
-"""Formats that are written, and the types of ggml that hold them."""
-
 _ROPE = "rope_freqs.weight"
 _WIDE = ("ffn_gate_inp",)
 """Matrices that llama.cpp wants in float32."""
@@ -102,26 +104,54 @@ class GgufExport:
 
 def prepare_gguf(model: Model, choices: Sequence[Choice], target: Path, *, overwrite: bool = False) -> GgufExport:
     """Check a GGUF file and lay it out. Raises CheckpointError, PlanError or ExportError."""
-    model.check_plain()
-    row = row_of(model)
-    fitted = llama_cpp.fit(model, choices)
-    if bad := sorted({choice.format for choice in fitted if choice.recipe} - FORMATS.keys()):
-        raise PlanError(f"GGUF holds {', '.join(FORMATS)}, not {', '.join(bad)}")
-    if why := nothing_chosen(fitted):
+    check_decodable(model)
+    check_names(model, GGUF)
+    found, refusals = fitted(GGUF, GGUF.readers[0], model, choices)
+    if refusals:
+        raise PlanError("; ".join(refusals), hint=f"GGUF holds {', '.join(GGUF.formats)}")
+    check_gguf(model, target, overwrite=overwrite)
+    if why := nothing_chosen(found):
         raise PlanError(f"there is nothing to quantize: {why}")
+    return _laid_out(model, found, target, tuple(changes(choices, found)))
+
+
+def prepare_gguf_conversion(
+    model: Model, transcoding: Transcoding, target: Path, *, overwrite: bool = False
+) -> GgufExport:
+    """Check what `transcode` decided for a GGUF file, and lay it out. Raises PlanError or ExportError."""
+    check_gguf(model, target, overwrite=overwrite)
+    return _laid_out(model, transcoding.choices, target, tuple(transcoding.sentences()))
+
+
+def check_gguf(model: Model, target: Path, *, overwrite: bool = False) -> None:
+    """Check what can be before any choice is made: the architecture, and the place of the file."""
+    row_of(model)
     _check_target(target, model, overwrite=overwrite)
-    layers = [choice for choice in fitted if not (choice.layer.role == "head" and model.is_tied)]
+
+
+def _laid_out(model: Model, choices: Sequence[Choice], target: Path, told: tuple[str, ...]) -> GgufExport:
+    row = row_of(model)
+    layers = [choice for choice in choices if not (choice.layer.role == "head" and model.is_tied)]
     heights = _Heights.of(model, row)
     parts = {choice.layer.name: tuple(_parts(model, row, choice, heights)) for choice in layers}
-    stored = FORMATS[next(choice.format for choice in fitted if choice.recipe)]
     constants = {_ROPE: factors} if (factors := rope_factors(model)) is not None else {}
-    words = next(part.shape[0] for found in parts.values() for part in found if part.tensor == "token_embd.weight")
-    pairs = model_pairs(model, row, stored) | tokenizer_pairs(model, words)
+    words = {part.tensor: part.shape[0] for found in parts.values() for part in found}.get("token_embd.weight")
+    if words is None:
+        raise PlanError("it has no embedding, and a GGUF file holds whole models", file=model.path)
+    pairs = model_pairs(model, row, _stored_type(layers)) | tokenizer_pairs(model, words)
     head, tensors = place_gguf(pairs, _tensors(parts, constants))
-    told = tuple(changes(choices, fitted))
     export = GgufExport(model, tuple(layers), target, head, tensors, parts, constants, told)
     check_space(target.with_name(target.name + ".partial"), export.nbytes)
     return export
+
+
+def _stored_type(choices: Sequence[Choice]) -> str:
+    """The type of ggml of the quantized matrices, or of most weights where none is."""
+    quantized = next((TYPES[choice.format] for choice in choices if choice.recipe), "")
+    counts: dict[str, int] = defaultdict(int)
+    for choice in choices:
+        counts[_kept_type(choice.layer, "").name] += choice.layer.count
+    return quantized or max(counts, key=lambda name: counts[name])
 
 
 def _check_target(target: Path, model: Model, *, overwrite: bool) -> None:
@@ -156,7 +186,7 @@ def _parts(model: Model, row: GgufArchitecture, choice: Choice, heights: _Height
         if not tensor:
             what = f"llama.cpp's {row.name} has no place for it"
             raise PlanError(what, file=model.path, tensor=name, hint="export with --for llama.cpp and convert that")
-        kind = TYPE_OF[FORMATS[choice.format]] if choice.recipe else _kept_type(layer, module)
+        kind = TYPE_OF[TYPES[choice.format]] if choice.recipe else _kept_type(layer, module)
         shape = (matrix.rows, matrix.columns) if len(layer.shape) > 1 else layer.shape
         heads, first = heights.heads.get(module, 0), 0
         if heads and matrix.rows % (2 * heads):
@@ -273,7 +303,7 @@ class GgufWriter(Sink, StagedFile):
 
 
 def write_gguf(engine: Engine, job: GgufExport) -> Iterator[Event]:
-    """Quantize into the file of a prepared export, read it back, and give it its name; ends with `Finished`.
+    """Write the file of a prepared export, prove it, and give it its name; ends with `Finished`.
 
     Closing the generator stops it and leaves nothing. Raises CheckpointError or ExportError.
     """
@@ -285,7 +315,8 @@ def write_gguf(engine: Engine, job: GgufExport) -> Iterator[Event]:
         aside = job.target.with_name(f"{job.target.name}.feedback")
         ready = yield from feed_forward(engine, job.model, job.choices, aside, Sink())
         total = work(job.choices)
-        yield Started("quantize", total + job.nbytes, len(job.choices), job.target)
+        proof = sum(choice.layer.nbytes for choice in job.choices)
+        yield Started("quantize", total + job.nbytes + proof, len(job.choices), job.target)
         with GgufWriter(temporary, job) as sink:
             for event in run(ready, job.choices, sink):
                 if isinstance(event, LayerDone):
@@ -293,7 +324,8 @@ def write_gguf(engine: Engine, job: GgufExport) -> Iterator[Event]:
                 yield event
             job.model.check_unchanged()
             sink.flush()
-        yield from _read_back(temporary, job, sink.notes, total)
+        yield from read_back(temporary, job.tensors, sink.notes, total)
+        yield from prove(engine, temporary, job.choices, results, total + job.nbytes)
         if ready.solved:
             ready.solved.discard()
         with writing(job.target):
@@ -304,25 +336,3 @@ def write_gguf(engine: Engine, job: GgufExport) -> Iterator[Event]:
             temporary.unlink()
     seconds = {"quantize": time.monotonic() - begun}
     yield Finished(Outcome(results, str(job.target), seconds, engine.backend.title, "gguf"))
-
-
-def _read_back(path: Path, job: GgufExport, notes: "array[int]", done: int) -> Iterator[Progress]:
-    """Read every byte again. Raises ExportError when one is not what was written, or was not written at all."""
-    try:
-        with SourceFile(path) as file:
-            found = {name: (t.shape, t.type, t.start) for name, t in read_gguf(file).tensors.items()}
-            if found != {name: (t.shape, t.type, t.start) for name, t in job.tensors.items()}:
-                raise _lost(path)
-            for offset, count, checksum in zip(notes[0::3], notes[1::3], notes[2::3], strict=True):
-                if zlib.crc32(file.read(offset, count)) != checksum:
-                    raise _lost(path)
-                done += count
-                yield Progress("verify", done, "")
-    except CheckpointError as error:
-        raise ExportError(error.what, file=path, tensor=error.tensor) from None
-    if sum(notes[1::3]) != sum(tensor.nbytes for tensor in job.tensors.values()):
-        raise ExportError("was not written whole: a fault of this program", file=path)
-
-
-def _lost(path: Path) -> ExportError:
-    return ExportError("the disk did not keep what was written", file=path, hint="run the same command again")

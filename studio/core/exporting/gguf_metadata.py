@@ -31,7 +31,7 @@ _MODES: tuple[tuple[str, tuple[Any, ...]], ...] = (
 """Keys of config.json, and the values that llama.cpp takes for granted."""
 
 _QUANTIZATION_VERSION = 2
-_FILE_TYPES = {"NVFP4": 39, "MXFP4": 38}
+_FILE_TYPES = {"NVFP4": 39, "MXFP4": 38, "BF16": 32, "F16": 1, "F32": 0}
 _ROPE_KINDS = ("default", "linear", "yarn", "llama3")
 
 

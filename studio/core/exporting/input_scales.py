@@ -10,7 +10,7 @@ from kernels.reference import tensor_scale
 from studio.core.counting import counted
 from studio.core.errors import PlanError
 from studio.core.exporting.shard_writer import agreed_scale
-from studio.core.layouts import LAYOUTS, Layout
+from studio.core.layouts import LAYOUTS, Target
 from studio.core.model import Matrix
 from studio.core.names import some_of
 from studio.core.opening.exports import Packed
@@ -26,7 +26,7 @@ _Peaks = dict[str, tuple[int, float]]
 
 
 def with_input_scales(
-    choices: Sequence[Choice], layout: Layout, activations: str
+    choices: Sequence[Choice], layout: Target, activations: str
 ) -> tuple[tuple[Choice, ...], list[str]]:
     """The choices with a scale for the inputs of every layer that is to have one, and what takes that of its peers.
 
@@ -56,7 +56,7 @@ def with_input_scales(
     return tuple(scaled.get(choice.layer.name, choice) for choice in choices), list(_told(names))
 
 
-def carried_over(choices: Sequence[Choice], layout: Layout) -> tuple[tuple[Choice, ...], str]:
+def carried_over(choices: Sequence[Choice], layout: Target) -> tuple[tuple[Choice, ...], str]:
     """The choices of a conversion with the scales of inputs that an export of ours has; or why none of them has any.
 
     All layers in NVFP4 have one, or none has: readers take it of every layer.
@@ -79,7 +79,7 @@ def carried_over(choices: Sequence[Choice], layout: Layout) -> tuple[tuple[Choic
     return tuple(scaled.get(choice.layer.name, choice) for choice in choices), ""
 
 
-def _with_peaks(choice: Choice, peaks: dict[str, float], layout: Layout) -> Choice:
+def _with_peaks(choice: Choice, peaks: dict[str, float], layout: Target) -> Choice:
     divisor = TENSOR_SCALE_DIVISOR if is_nvfp4(choice) else E4M3_MAX
     wanted = (float(tensor_scale(peaks[_group(matrix)], divisor)) for matrix in choice.layer.matrices)
     return replace(choice, input_scales=tuple(agreed_scale(layout, g) for g in wanted))
@@ -90,7 +90,7 @@ def is_nvfp4(choice: Choice) -> bool:
     return choice.recipe is not None and (choice.recipe.format.element, choice.recipe.format.scale) == ("e2m1", "e4m3")
 
 
-def _check_activations(choices: Sequence[Choice], layout: Layout) -> None:
+def _check_activations(choices: Sequence[Choice], layout: Target) -> None:
     if not any(map(is_nvfp4, choices)):
         raise PlanError("activations in four bits go with weights in NVFP4, and no layer here has them")
     if layout.input_scale is None:
@@ -141,7 +141,7 @@ def _lent(choices: Sequence[Choice], peaks: _Peaks) -> dict[str, float]:
     return found
 
 
-def _with_known(choice: Choice, known: dict[str, float], layout: Layout) -> Choice:
+def _with_known(choice: Choice, known: dict[str, float], layout: Target) -> Choice:
     return replace(choice, input_scales=tuple(agreed_scale(layout, known[m.name]) for m in choice.layer.matrices))
 
 

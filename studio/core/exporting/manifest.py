@@ -12,9 +12,10 @@ from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, PROGRAM
 from studio.core.exporting.layer_lines import LayerLines, with_layers
 from studio.core.exporting.records import Entry, Record, entries, without_statistics
-from studio.core.layouts import TARGETS, Layout
+from studio.core.layouts import FOLDERS, Layout
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
+from studio.core.results import LayerResult
 
 SCHEMA = 2
 _READ = (1, SCHEMA)
@@ -58,7 +59,7 @@ class Manifest:
             what = f"schema {printable(data.get('schema'))}, this version reads schema {_READ[0]} and {_READ[1]}"
             raise CheckpointError(what, file=path)
         try:
-            self.layout = TARGETS[data["layout"]]
+            self.layout = FOLDERS[data["layout"]]
             self.plan: dict[str, Any] = dict(data["plan"])
             self.shards = tuple(str(shard) for shard, _ in data["tensors" if data["schema"] == 1 else "shards"].items())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -67,3 +68,8 @@ class Manifest:
     def entries(self) -> Iterator[Entry]:
         """What it tells of each layer, in order. Raises CheckpointError when it is malformed."""
         return entries(self._lines)
+
+
+def exported_results(folder: Path) -> list[LayerResult]:
+    """The results in the manifest of an export, without statistics. Raises CheckpointError when there is none."""
+    return [entry.result for entry in Manifest(folder).entries()]

@@ -11,7 +11,7 @@ from kernels.tiles import gathered
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.exporting.shards import Shard
 from studio.core.exporting.writing import StagedFile
-from studio.core.layouts import Layout
+from studio.core.layouts import Layout, Target
 from studio.core.layouts.placement import Placement, edited, kept_form, pieces, stored_number
 from studio.core.model import Layer, Matrix
 from studio.core.planning.plan import Choice
@@ -19,7 +19,7 @@ from studio.core.running.engine import KeptForm, Sink
 from studio.core.running.reading import Slab
 
 
-def agreed_scale(layout: Layout, g: float) -> float:
+def agreed_scale(layout: Target, g: float) -> float:
     """The multiplier that survives being stored in `layout` and read, whatever its convention rounds."""
     for _ in range(8):
         agreed = float(layout.multiplier(layout.store_scale(g)))

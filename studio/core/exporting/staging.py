@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,11 @@ class Staging:
 
     def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
         """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
+        for _ in self.write_pieces(name, chunks):
+            pass
+
+    def write_pieces(self, name: str, chunks: Iterable[bytes | bytearray]) -> Iterator[int]:
+        """`write_file`, telling the bytes of every piece that it has written."""
         if "/" in name:
             with writing(self.path / name):
                 self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +151,7 @@ class Staging:
             for chunk in chunks:
                 file.write(memoryview(chunk), position)
                 position += len(chunk)
+                yield len(chunk)
             file.flush()
         self.settle(name)
 

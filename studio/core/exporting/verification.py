@@ -1,4 +1,4 @@
-"""verify: an export is whole, decodes, and says the truth about its errors."""
+"""verify: an export is whole, decodes, and says the truth about its errors; what others wrote decodes at least."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,7 +13,8 @@ from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.checks import Check, check_layers, check_parts
-from studio.core.exporting.contents import MANIFEST, SUMS, left_over, read_sums
+from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, left_over, read_sums
+from studio.core.exporting.foreign import verify_foreign
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Entry
@@ -28,11 +29,26 @@ _LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
 """How the names of files end that a runtime takes from a folder, listed or not."""
 
 
-def verify(engine: Engine, folder: Path, source: Model | None = None) -> Iterator[Event]:
+def verify(engine: Engine, place: Path, source: Model | None = None) -> Iterator[Event]:
     """Verify an export of ours: every byte by its digest, every weight by decoding it, errors against `source`.
 
-    Raises CheckpointError naming the file or tensor at fault.
+    A checkpoint of others is verified as far as that goes, see `foreign.verify_foreign`. Raises CheckpointError naming
+    the file or tensor at fault.
     """
+    return _verify_ours(engine, place, source) if is_ours(place) else verify_foreign(engine, place, source)
+
+
+def is_ours(place: Path) -> bool:
+    """True for a folder that says that it is an export of ours: it has our manifest, or lists it."""
+    if (place / MANIFEST).exists():
+        return True
+    try:
+        return MANIFEST in read_sums(place / SUMS, read_small(place / SUMS, LARGEST_SUMS))
+    except CheckpointError:
+        return False
+
+
+def _verify_ours(engine: Engine, folder: Path, source: Model | None) -> Iterator[Event]:
     expected = _expected_digests(folder)
     with SourceFile(folder / MANIFEST) as file:
         _check_digest(file, sha256(file), expected[MANIFEST])
@@ -132,13 +148,11 @@ def _checked(export: _Export, entry: Entry, header: Header) -> Check:
 
 
 def _expected_digests(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        raise CheckpointError("there is no such folder", file=folder)
     path = folder / SUMS
     if not path.exists():
-        hint = "only folders written by nvfp4-studio quantize can be verified"
-        raise CheckpointError(f"holds no {SUMS}: not an export, or not complete", file=folder, hint=hint)
-    expected = read_sums(path, read_small(path, 64 << 20))
+        what = f"holds no {SUMS}, which every export has: it was removed, or the export is not complete"
+        raise CheckpointError(what, file=folder)
+    expected = read_sums(path, read_small(path, LARGEST_SUMS))
     if MANIFEST not in expected:
         raise CheckpointError(f"damaged: does not list {MANIFEST}", file=path)
     return expected

@@ -1,21 +1,20 @@
 """Comparison of two sets of results over the same layers: two formats, two plans, or two exported folders."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 from kernels import METHODS
 from studio.core.counting import counted
-from studio.core.exporting.manifest import Manifest
 from studio.core.planning.plan import KEEP, choice_text
 from studio.core.reporting.pages import size_text
-from studio.core.results import LayerResult
+from studio.core.results import LayerResult, finite
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One layer on both sides: format and method, relative error (0 where it is kept) and bytes."""
+    """One layer on both sides: format and method, relative error (0 where it is kept), bytes, and its weights."""
 
     name: str
     format_a: str
@@ -26,6 +25,16 @@ class Pair:
     nbytes_b: int
     method_a: str = ""
     method_b: str = ""
+    count: int = 0
+
+    @property
+    def bits(self) -> tuple[float, float]:
+        """Bits per weight of both sides."""
+        return 8 * self.nbytes_a / max(self.count, 1), 8 * self.nbytes_b / max(self.count, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as JSON values; infinities become null."""
+        return {key: finite(value) for key, value in asdict(self).items()}
 
     @property
     def title_a(self) -> str:
@@ -52,12 +61,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two sides, layer by layer, the largest gain first. Layers that both sides keep are left out."""
+    """Two sides, layer by layer, the largest gain first. Layers that both sides keep are left out.
+
+    only_a, only_b: layers that only one of them has.
+    """
 
     title_a: str
     title_b: str
     pairs: tuple[Pair, ...]
-    only_one: int = 0
+    only_a: tuple[str, ...] = ()
+    only_b: tuple[str, ...] = ()
 
     @property
     def better(self) -> int:
@@ -89,7 +102,8 @@ class Comparison:
         change = f" ({b / a - 1:+.0%})" if a else ""
         size = "same size" if not self.nbytes else f"{'+' if self.nbytes > 0 else '−'}{size_text(abs(self.nbytes))}"
         rises = f"; {self._guided} lets the error of weights rise to lower that of outputs" if self._guided else ""
-        missing = f", {counted(self.only_one, 'layer is', 'layers are')} only in one of them" if self.only_one else ""
+        alone = len(self.only_a) + len(self.only_b)
+        missing = f", {counted(alone, 'layer is', 'layers are')} only in one of them" if alone else ""
         errors = f"{a:.4f} → {b:.4f}{change.replace('-', '−')}"
         return f"B is better on {count}, median error {errors}, {size}{missing}{rises}"
 
@@ -101,16 +115,17 @@ def compare(
     others = {layer.name: layer for layer in results_b}
     both = [(layer, others[layer.name]) for layer in results_a if layer.name in others]
     pairs = [_pair(a, b) for a, b in both if not a.format == b.format == KEEP]
-    only_one = len(results_a) + len(results_b) - 2 * len(both)
-    return Comparison(title_a, title_b, tuple(sorted(pairs, key=lambda pair: -pair.gain)), only_one)
+    shared = {a.name for a, _ in both}
+    only_a, only_b = (tuple(one.name for one in found if one.name not in shared) for found in (results_a, results_b))
+    return Comparison(title_a, title_b, by_gain(pairs), only_a, only_b)
+
+
+def by_gain(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """The pairs, the largest gain first."""
+    return tuple(sorted(pairs, key=lambda pair: -pair.gain))
 
 
 def _pair(a: LayerResult, b: LayerResult) -> Pair:
     error_a, error_b = (layer.rel_err if layer.quantized else 0.0 for layer in (a, b))
     sizes = a.nbytes_out, b.nbytes_out
-    return Pair(a.name, a.format, b.format, error_a, error_b, *sizes, a.method, b.method)
-
-
-def exported_results(folder: Path) -> list[LayerResult]:
-    """The results in the manifest of an export, without statistics. Raises CheckpointError when there is none."""
-    return [entry.result for entry in Manifest(folder).entries()]
+    return Pair(a.name, a.format, b.format, error_a, error_b, *sizes, a.method, b.method, a.count)

@@ -52,7 +52,8 @@ def is_nvfp4(choice: Choice) -> bool:
 
 def is_ragged(choice: Choice) -> bool:
     """True when rows of a quantized layer can not be packed there."""
-    return choice.recipe is not None and any(matrix.columns % BLOCK for matrix in choice.layer.matrices)
+    packed = choice.recipe is not None and choice.recipe.format.scale == "e4m3"
+    return packed and any(matrix.columns % BLOCK for matrix in choice.layer.matrices)
 
 
 def ignores_scale(model: Model, choice: Choice) -> bool:

@@ -11,6 +11,7 @@ from kernels import FORMATS, STORED_FORMATS, Format
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from studio.core.architectures import base_name, renamed
 from studio.core.architectures.family import pattern
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
@@ -63,7 +64,7 @@ class Mlx:
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):
                 sentences.append(f"{stack}: experts are missing, the stack of {projection} can not be written")
-            if len({(choice.format, matrix.rows, matrix.columns) for choice, matrix in members}) > 1:
+            if len({(choice.format, _scale_dtype(choice), m.rows, m.columns) for choice, m in members}) > 1:
                 sentences.append(f"{stack}: the experts of {projection} must all have one format and shape")
         return sentences
 
@@ -73,6 +74,10 @@ class Mlx:
         if any(map(_has_scale, choices)):
             found.append(
                 "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
+            )
+        if wide := _odd_scale_dtypes(choices):
+            found.append(
+                f"scales in {' and '.join(wide)}, which no other weights have: mlx-lm then computes in float32"
             )
         if any(choice.recipe and choice.layer.role in ("router", "gate") for choice in choices):
             found.append("quantized routers and gates load only where mlx-lm has plain linear layers for them")
@@ -140,6 +145,17 @@ def _has_scale(choice: Choice) -> bool:
     return choice.recipe is not None and choice.recipe.format.tensor_scale
 
 
+def _scale_dtype(choice: Choice) -> str:
+    return choice.layer.kept_dtype if choice.recipe and choice.recipe.format.affine else ""
+
+
+def _odd_scale_dtypes(choices: Sequence[Choice]) -> list[str]:
+    """Dtypes of scales that are handed on as they are stored, in which no kept layer is."""
+    kept = {choice.layer.kept_dtype for choice in choices if choice.recipe is None} & WEIGHT_DTYPES.keys()
+    scales = {_scale_dtype(choice) for choice in choices if choice.taken_over} - {""}
+    return sorted(scales - (kept or {"BF16", "F16"}))
+
+
 def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:
     found: dict[tuple[str, str], list[tuple[Choice, Matrix]]] = defaultdict(list)
     for choice in choices if model.family.mlx.stack else ():
@@ -183,7 +199,8 @@ def _split_biases(model: Model, layer: Layer, stack: str, projections: Sequence[
     ]
 
 
-def _parameters(row: Format) -> dict[str, Any]:
+def parameters(row: Format) -> dict[str, Any]:
+    """What the section of a config says of a format."""
     mode = "affine" if row.affine else row.name.split("-")[0]
     return {"group_size": row.block, "bits": row.bits, "mode": mode}
 
@@ -191,13 +208,13 @@ def _parameters(row: Format) -> dict[str, Any]:
 def _quantization(model: Model, choices: Sequence[Choice]) -> dict[str, Any]:
     """The settings of most layers, and an override for every other one under the name that each reader gives it."""
     used = Counter(choice.recipe.format for choice in choices if choice.recipe)
-    common = _parameters(max(used, key=lambda row: used[row], default=FORMATS[_TWO_TIERS]))
+    common = parameters(max(used, key=lambda row: used[row], default=FORMATS[_TWO_TIERS]))
     section = dict(common)
     for choice in choices:
         for matrix in choice.layer.matrices if choice.recipe else ():
             assert choice.recipe is not None
-            parameters = _parameters(choice.recipe.format)
-            if parameters != common:
+            own = parameters(choice.recipe.format)
+            if own != common:
                 path = module_of(model, matrix)[0]
-                section |= dict.fromkeys((path, renamed(path, model.family.mlx.module)), parameters)
+                section |= dict.fromkeys((path, renamed(path, model.family.mlx.module)), own)
     return section

@@ -47,20 +47,18 @@ def stored_nbytes(dtype: str, shape: Sequence[int]) -> int:
     return math.prod(shape) * BITS[dtype] // 8
 
 
-class Layout(Protocol):
-    """A convention: names and dtypes of the stored parts, the meaning of the tensor scale, the config section.
+class Target(Protocol):
+    """What codes can be written as: formats, and who reads them.
 
-    formats: what it can store. metadata: safetensors metadata. readers: names of the runtimes that load it, the one
-    that it is written for first. joins: they take fused groups as one, with one tensor scale. scale_convention: the
-    stored tensor scale by g = max|W| / 2688 and A = max|W|. input_scale: how the scale of a layer's inputs is
-    stored, by the same convention; None where there is no place for one. static_inputs: formats whose readers need it.
+    formats: what it can store. readers: names of the runtimes that load it, the one that it is written for first.
+    joins: they take fused groups as one, with one tensor scale. input_scale: how the scale of a layer's inputs is
+    stored, by the convention of the tensor scale; None where there is no place for one. static_inputs:
+    formats whose readers need it.
     """
 
     name: str
     title: str
     formats: tuple[str, ...]
-    metadata: Mapping[str, str]
-    scale_convention: str
     readers: tuple[str, ...]
     joins: bool
     input_scale: InputScale | None
@@ -74,6 +72,24 @@ class Layout(Protocol):
         """Why the plan can not be stored for `reader`, one sentence each; empty when it can."""
         ...
 
+    def store_scale(self, g: float) -> np.float32:
+        """The number stored for the multiplier g."""
+        ...
+
+    def multiplier(self, stored: np.float32) -> np.float32:
+        """The multiplier g that readers compute from the stored number."""
+        ...
+
+
+class Layout(Target, Protocol):
+    """A convention of safetensors: names and dtypes of the stored parts, meaning of the tensor scale, config section.
+
+    metadata: safetensors metadata. scale_convention: the stored tensor scale by g = max|W| / 2688 and A = max|W|.
+    """
+
+    metadata: Mapping[str, str]
+    scale_convention: str
+
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
         """What users of the export must know before they load it, one sentence each."""
         ...
@@ -84,14 +100,6 @@ class Layout(Protocol):
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """Where the bytes of a kept layer go: pieces in the order of those bytes."""
-        ...
-
-    def store_scale(self, g: float) -> np.float32:
-        """The number stored for the multiplier g."""
-        ...
-
-    def multiplier(self, stored: np.float32) -> np.float32:
-        """The multiplier g that readers compute from the stored number."""
         ...
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
@@ -118,14 +126,14 @@ def nearest_stored(wanted: float, g: float, multiplier: Callable[[np.float32], n
     return exact[0] if exact else near
 
 
-def placed_input(layout: Layout, matrix: Matrix) -> Placement:
+def placed_input(layout: Target, matrix: Matrix) -> Placement:
     """Where the scale of the inputs of a matrix goes, in a layout that has a place for it."""
     assert layout.input_scale is not None
     name, shape = layout.input_scale
     return Placement("input_scale", f"{matrix.name}.{name}", "F32", shape, 4)
 
 
-def unsupported(layout: Layout, choices: Sequence[Choice]) -> list[str]:
+def unsupported(layout: Target, choices: Sequence[Choice]) -> list[str]:
     """A sentence per chosen format that `layout` can not store."""
     used = {choice.format for choice in choices if choice.recipe}
     return [f"layout {layout.name} can not store {name}" for name in sorted(used - set(layout.formats))]

@@ -24,7 +24,7 @@ from studio.core.opening.matrices import divided, stored_input_first
 from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
-from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.declared import FILES, Section, sections
 from studio.core.sources.recognition import recognize
 
 _NATIVE = re.compile(r"layers\.\d{1,9}\.attention\.wq\.weight")
@@ -94,12 +94,14 @@ def _exported(
 
 
 def _declared(folder: Path, config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:
-    """What the config and the file beside it say of a quantization; tensors decide, so a broken file is left out."""
-    path, beside = folder / BESIDE, {}
-    if os.path.lexists(path):
+    """What the config and files beside it say of a quantization; tensors decide, so a broken file is left out."""
+    beside = {}
+    for path in (folder / name for name in FILES):
+        if not os.path.lexists(path):
+            continue
         try:
             check_link(path, folder)
-            beside = read_object(path, LARGEST_CONFIG, constants=True)
+            beside[path.name] = read_object(path, LARGEST_CONFIG, constants=True)
         except CheckpointError as error:
-            warnings.append(f"{BESIDE}: {error.what}, left out")
+            warnings.append(f"{path.name}: {error.what}, left out")
     return sections(config, beside)

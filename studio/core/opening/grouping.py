@@ -9,7 +9,8 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.errors import CheckpointError
 from studio.core.model import Layer, Matrix, Stored
 from studio.core.names import printable
-from studio.core.opening.matrices import matrices_of
+from studio.core.opening.matrices import is_input_first, matrices_of
+from studio.core.sources.packed import PackedSource
 from studio.core.sources.plain import Plain
 from studio.core.sources.recognition import Recognized
 
@@ -59,6 +60,8 @@ def _layer(
     weight = found.weights.get(tensor.name, tensor.name)
     name = base_name(weight)
     source = found.sources.get(tensor.name) or Plain(item)
+    if tensor.name in found.weights and isinstance(source, PackedSource) and is_input_first(name, source.shape, family):
+        source = source.across()
     matrices: tuple[Matrix, ...] = ()
     obstacle = found.unread.get(tensor.name, "")
     if not obstacle and source.dtype not in WEIGHT_DTYPES:

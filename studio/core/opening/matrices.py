@@ -26,7 +26,7 @@ def matrices_of(
     if len(shape) > 2:
         return (), f"{len(shape)}-dimensional, and no stack of experts that this version knows"
     rows, columns = shape
-    if family.input_first and pattern(family.input_first).search(name):
+    if is_input_first(name, shape, family):
         return _checked([Matrix(name, columns, rows, row_step=1, column_step=columns, group=fused_group(name, family))])
     if found := expert_of(name, family):
         parent, expert, projection = found
@@ -35,10 +35,15 @@ def matrices_of(
 
 
 def divided(
-    family: Family, config: Mapping[str, Any], name: str, shape: Sequence[int]
+    family: Family, config: Mapping[str, Any], name: str, shape: Sequence[int], shapes: Mapping[str, Sequence[int]]
 ) -> tuple[tuple[Matrix, ...], str]:
-    """`matrices_of` for a tensor whose neighbours are not known."""
-    return matrices_of(name, shape, family, config, {})
+    """`matrices_of`, the architecture first."""
+    return matrices_of(name, shape, family, config, shapes)
+
+
+def is_input_first(name: str, shape: Sequence[int], family: Family) -> bool:
+    """True for the name, without `.weight`, of a matrix that a plain checkpoint stores [inputs, outputs]."""
+    return len(shape) == 2 and bool(family.input_first and pattern(family.input_first).search(name))
 
 
 def stored_input_first(

@@ -59,9 +59,15 @@ def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
 
 def taken_over(found: Quantized, row: Format, g: float) -> Quantized:
     """Stored codes in a format, with the multiplier `g` that readers compute; ValueError where that is not exact."""
-    if found.format != row:
+    if not _same_but_tiers(found, row, g):
         return cast(found, row, g)
-    return replace(found, tensor_scale=np.array(g, np.float32)) if row.tensor_scale else found
+    return replace(found, format=row, tensor_scale=np.array(g, np.float32) if row.tensor_scale else None)
+
+
+def _same_but_tiers(found: Quantized, row: Format, g: float) -> bool:
+    """True where block scales stay: in the same format, or with a tensor scale of 1 that two tiers leave out."""
+    bare = (1 if found.tensor_scale is None else float(found.tensor_scale)) == g == 1
+    return found.format == row or (bare and found.format.scale == row.scale == "e4m3")
 
 
 def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, blocks: bool = False) -> Fidelity:
@@ -75,7 +81,7 @@ def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, b
 
 
 def rows_of(quantized: Quantized, rows: slice) -> Quantized:
-    """Some rows of a quantized matrix."""
+    """Some rows of a quantized weight [rows, columns]."""
     biases = None if quantized.biases is None else quantized.biases[rows]
     return replace(quantized, codes=quantized.codes[rows], scales=quantized.scales[rows], biases=biases)
 

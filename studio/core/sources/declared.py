@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from studio.core.names import printable
 
@@ -12,6 +12,11 @@ KEYS = ("quantization_config", "quantization", "compression_config")
 
 BESIDE = "hf_quant_config.json"
 """ModelOpt says it in a file of its own."""
+
+OLD_GPTQ, OLD_AWQ = "quantize_config.json", "quant_config.json"
+"""So do the first releases of AutoGPTQ and of AutoAWQ."""
+
+FILES = (BESIDE, OLD_GPTQ, OLD_AWQ)
 
 _FORMAT_KEYS = ("format", "packing_format")
 
@@ -61,15 +66,15 @@ _ALGORITHMS: Mapping[str, tuple[Granularity, ...]] = {
 _METHODS: Mapping[str, tuple[Granularity, ...]] = {"fbgemm_fp8": (ROW, COLUMN), "mxfp8": (MX,)}
 
 
-def sections(config: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Section, ...]:
-    """Every section of a config and of its objects; `beside` is the content of hf_quant_config.json."""
+def sections(config: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]]) -> tuple[Section, ...]:
+    """Every section of a config and of its objects; `beside` are the contents of FILES, by name."""
     places = [("", config), *((f"{key}.", value) for key, value in config.items() if isinstance(value, dict))]
     found = [Section(place + key, value[key]) for place, value in places for key in KEYS if _is_section(value.get(key))]
-    inner = beside.get("quantization")
-    return (*found, *([Section(BESIDE, inner)] if isinstance(inner, dict) else []))
+    others = ((name, content.get("quantization") if name == BESIDE else content) for name, content in beside.items())
+    return (*found, *(Section(name, content) for name, content in others if _is_section(content)))
 
 
-def _is_section(value: Any) -> bool:
+def _is_section(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, dict) and bool(value)
 
 
@@ -91,6 +96,12 @@ def _groups(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The groups of modules that a section of compressed-tensors describes."""
     groups = content.get("config_groups")
     yield from (group for group in (groups.values() if isinstance(groups, dict) else ()) if isinstance(group, dict))
+
+
+def group_weights(found: Sequence[Section]) -> Iterator[Mapping[str, Any]]:
+    """What the groups of all sections say of their weights."""
+    every = (group.get("weights") for section in found for group in _groups(section.content))
+    yield from (weights for weights in every if isinstance(weights, dict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +126,8 @@ def _granularities(content: Mapping[str, Any]) -> Iterator[Granularity]:
     if "weight_block_size" in content:
         block = _block(content["weight_block_size"])
         yield from (block,) if block else (TENSOR, ROW)
-    for group in _groups(content):
-        weights = group.get("weights")
-        if isinstance(weights, dict) and weights.get("num_bits") == 8:
+    for weights in group_weights([Section("", content)]):
+        if weights.get("num_bits") == 8:
             yield from _of_group(weights)
     for algorithm in dict.fromkeys(_algorithms(content)):
         yield from _ALGORITHMS.get(algorithm, ())

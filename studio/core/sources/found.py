@@ -1,6 +1,6 @@
 """What detectors find: weights that are stored in parts, and those whose codes can not be read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from studio.core.model import Source, Stored
@@ -9,6 +9,11 @@ from studio.core.sources.declared import Section
 
 class UnreadError(Exception):
     """Why codes can not be read."""
+
+
+def beside(stored: Mapping[str, Stored], path: str, leaves: Iterable[str]) -> dict[str, Stored]:
+    """The tensors that a module has under some of the names of its parts, by these."""
+    return {leaf: stored[name] for leaf in leaves if (name := f"{path}.{leaf}") in stored}
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,11 @@ class Ggml:
         name = {"MXFP4": "mxfp4", "NVFP4": "nvfp4-3t" if self.factor else "nvfp4-2t"}.get(self.type.name)
         return FORMATS[name] if name and not self.less else None
 
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        return ""
+
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
         if self.type.name not in DECODERS:

@@ -100,6 +100,11 @@ class InFormat:
         return f"{self.format.title}, {self.maker}" if self.maker else self.format.title
 
     @property
+    def scale_dtype(self) -> str:
+        """See `Encoding`."""
+        return self.scales.tensor.dtype if self.format.affine else ""
+
+    @property
     def height(self) -> int:
         """Rows that can be read at once, and have one tensor scale; 0 for all."""
         return self.tensor_scale.height or self.order.height if self.tensor_scale else self.order.height

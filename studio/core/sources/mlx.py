@@ -10,7 +10,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.sources.block_floats import tensor_scale_of
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.found import Found, Unread, UnreadError, beside
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
 
@@ -27,10 +27,10 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
     """See `Detector`."""
     integers = _Integers(stored, sections)
     for path, codes, scales in _modules(stored):
-        beside = {part: stored[f"{path}.{part}"] for part in (BIASES, TENSOR_SCALE) if f"{path}.{part}" in stored}
-        parts = tuple(part.tensor.name for part in (codes, scales, *beside.values()))
+        others = beside(stored, path, (BIASES, TENSOR_SCALE))
+        parts = tuple(part.tensor.name for part in (codes, scales, *others.values()))
         try:
-            yield Found(codes.tensor.name, _source(path, codes, scales, beside, integers), parts)
+            yield Found(codes.tensor.name, _source(path, codes, scales, others, integers), parts)
         except UnreadError as error:
             yield Unread(codes.tensor.name, str(error), parts)
 
@@ -105,19 +105,19 @@ def _sides(item: Stored) -> Sequence[int]:
 
 
 def _source(
-    path: str, codes: Stored, scales: Stored, beside: Mapping[str, Stored], integers: _Integers
+    path: str, codes: Stored, scales: Stored, others: Mapping[str, Stored], integers: _Integers
 ) -> PackedSource:
     *rows, words = codes.tensor.shape or (0,)
-    *others, blocks = scales.tensor.shape or (0,)
-    if rows != others or not rows or not blocks or not words or 32 * words % blocks:
+    *rows_of_scales, blocks = scales.tensor.shape or (0,)
+    if rows != rows_of_scales or not rows or not blocks or not words or 32 * words % blocks:
         raise UnreadError(f"MLX codes {list(codes.tensor.shape)} with scales {list(scales.tensor.shape)}")
-    row = _format(path, scales, beside, 32 * words // blocks, integers)
+    row = _format(path, scales, others, 32 * words // blocks, integers)
     columns = blocks * row.block
     if columns > LONGEST_ROW:
         raise UnreadError(f"{row.title} in rows of more than {LONGEST_ROW:,} weights")
-    third = beside.get(TENSOR_SCALE)
+    third = others.get(TENSOR_SCALE)
     if third is None:
-        encoding = InFormat(row, columns, codes, scales, beside.get(BIASES), maker=_MAKER)
+        encoding = InFormat(row, columns, codes, scales, others.get(BIASES), maker=_MAKER)
     else:
         scale = tensor_scale_of(third, "amax", rows)
         encoding = InFormat(FORMATS["nvfp4-3t"], columns, codes, scales, tensor_scale=scale, maker=_MAKER)
@@ -125,16 +125,16 @@ def _source(
     return PackedSource(encoding, (*rows, columns), kept)
 
 
-def _format(path: str, scales: Stored, beside: Mapping[str, Stored], bits_of_block: int, integers: _Integers) -> Format:
+def _format(path: str, scales: Stored, others: Mapping[str, Stored], bits_of_block: int, integers: _Integers) -> Format:
     """The format of a layer; `bits_of_block` is the number of bits of the codes that share a scale."""
     if scales.tensor.dtype == "U8":
         name = _BLOCK_FLOATS.get(bits_of_block)
-        if name is None or BIASES in beside or (TENSOR_SCALE in beside and name != "nvfp4-2t"):
+        if name is None or BIASES in others or (TENSOR_SCALE in others and name != "nvfp4-2t"):
             raise UnreadError(f"MLX codes with {bits_of_block} bits to a scale of a byte")
         return FORMATS[name]
-    biases = beside[BIASES].tensor if BIASES in beside else None
+    biases = others[BIASES].tensor if BIASES in others else None
     if biases is None or (biases.dtype, biases.shape) != (scales.tensor.dtype, scales.tensor.shape):
         raise UnreadError("MLX integers without biases like their scales")
-    if TENSOR_SCALE in beside:
+    if TENSOR_SCALE in others:
         raise UnreadError("MLX integers with a tensor scale")
     return integers.of(path, bits_of_block)

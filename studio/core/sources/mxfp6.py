@@ -54,6 +54,11 @@ class Mxfp6:
         """See `Encoding`."""
         return None
 
+    @property
+    def scale_dtype(self) -> str:
+        """See `Encoding`."""
+        return ""
+
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """See `Encoding.decode`."""
         scales = self._bytes(self.scales, self.columns // _BLOCK, start, stop)

@@ -1,6 +1,6 @@
 """PackedSource: weights stored in parts, row by row, in any encoding; and where the rows of a matrix lie in them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +42,11 @@ class Encoding(Protocol):
         """The format whose bytes `packed` gives; None for an encoding that can only be decoded."""
         ...
 
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source.scale_dtype`."""
+        ...
+
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` .. `stop`, [rows, columns]; raises CheckpointError for scales that are no numbers."""
         ...
@@ -59,7 +64,7 @@ class Encoding(Protocol):
 class PackedSource:
     """Weights of `shape` in an encoding, see `Source`; rows are decoded to float32.
 
-    turned: a stack [experts, inputs, outputs] whose rows are stored as outputs, which a plain one stores as columns.
+    turned: weights [..., inputs, outputs] whose rows are stored as outputs, which a plain checkpoint stores as columns.
     """
 
     encoding: Encoding
@@ -92,6 +97,15 @@ class PackedSource:
     def format(self) -> Format | None:
         """See `Source`."""
         return self.encoding.format
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Source`."""
+        return self.encoding.scale_dtype
+
+    def across(self) -> "PackedSource":
+        """The same weights [outputs, inputs] for a plain checkpoint that stores them [inputs, outputs]."""
+        return replace(self, shape=self.shape[::-1], turned=True)
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""

@@ -7,7 +7,18 @@ from itertools import islice
 from kernels import FORMATS
 from studio.core.model import Source, Stored
 from studio.core.names import printable
-from studio.core.sources import compressed_tensors, gpt_oss, mlx, modelopt, mx, torchao
+from studio.core.sources import (
+    bitsandbytes,
+    compressed_integers,
+    compressed_tensors,
+    gpt_oss,
+    gptq,
+    mlx,
+    modelopt,
+    mx,
+    quark,
+    torchao,
+)
 from studio.core.sources.blocks import check_width, scales_of
 from studio.core.sources.declared import Section, claims
 from studio.core.sources.found import Detector, Found, UnreadError
@@ -24,6 +35,10 @@ DETECTORS: tuple[Detector, ...] = (
     gpt_oss.detect,
     torchao.detect,
     mx.detect,
+    compressed_integers.detect,
+    gptq.detect,
+    quark.detect,
+    bitsandbytes.detect,
 )
 """Conventions of storing a weight in several tensors, each told by the names and dtypes of these alone."""
 

@@ -146,8 +146,10 @@ class Runs(QObject):
         def over(ending: Ending, job: Job) -> None:
             if ending == "finished" and job.outcome is not None:
                 count = core.counted(len(job.outcome.layers), "layer decodes", "layers decode")
-                text = f"{count}, and every byte is as it was written."
-                self.told.emit(Message("good", f"{core.printable(folder.name)} is whole", text))
+                odd = "; ".join(job.outcome.cautions)  # of a checkpoint of others
+                told = "decodes" if odd else "is whole"
+                text = f"{count}, {odd or 'and every byte is as it was written'}."
+                self.told.emit(Message("good", f"{core.printable(folder.name)} {told}", text))
 
         self.run(Job(VERIFY, "Verifying", lambda: tasks.verifying(machine, folder, source), over=over))
 

@@ -46,3 +46,37 @@ def test_nvfp4_is_what_the_package_decompresses(tmp_path: Path) -> None:
     with core.open_model(checkpoint(tmp_path / "m", tensors, CONFIG)) as model:
         layer = model.by_name[LAYER]
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 48), wanted)
+
+
+INTEGERS = [
+    (name, bits, columns, group, symmetric)
+    for name, widths in (("pack-quantized", range(1, 9)), ("int-quantized", (8,)))
+    for bits in widths
+    for columns, group in ((96, 32), (96, None), (200, None))
+    for symmetric in (False, True)
+]
+
+
+@pytest.mark.parametrize(("name", "bits", "columns", "group", "symmetric"), INTEGERS)
+def test_integers_are_what_the_package_decompresses(
+    tmp_path: Path, name: str, bits: int, columns: int, group: int | None, symmetric: bool
+) -> None:
+    said = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group" if group else "channel"}
+    said["group_size"] = group
+    scheme = quantization.QuantizationScheme(targets=["Linear"], weights=quantization.QuantizationArgs(**said))
+    torch.manual_seed(bits)
+    count, half = columns // (group or columns), 1 << (bits - 1)
+    weight, scale = torch.randn(45, columns), torch.rand(45, count) / half + 1e-3
+    state = {"weight": weight, "weight_scale": scale}
+    if not symmetric:
+        state["weight_zero_point"] = torch.randint(-half, half, (45, count)).to(torch.int8)
+    kind = "PackedQuantizationCompressor" if name == "pack-quantized" else "IntQuantizationCompressor"
+    compressor = getattr(compressors, kind)
+    stored = compressor.compress(state, scheme)
+    tensors = {f"{LAYER}.{leaf}": value.numpy().copy() for leaf, value in stored.items()}
+    wanted = compressor.decompress(stored, scheme)["weight"].float().numpy()
+    section = {"quant_method": "compressed-tensors", "format": name, "config_groups": {"group_0": {"weights": said}}}
+    with core.open_model(checkpoint(tmp_path / "m", tensors, {**CONFIG, "quantization_config": section})) as model:
+        layer = model.by_name[LAYER]
+        assert layer.source.bits == bits
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 45), wanted)

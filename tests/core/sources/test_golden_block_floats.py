@@ -1,21 +1,14 @@
 """Bytes that the packages themselves made, opened: every weight is what the package decodes it to, to the bit."""
 
-import json
-import lzma
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from studio import core
-from studio.core.containers.dtypes import ARRAY_DTYPES
-from tests.core.checkpoints import tensors_of, write_json, write_raw
+from tests.core.sources.golden import items, unpacked
 
-DATA = Path(__file__).parents[2] / "data" / "sources"
-ITEMS: dict[str, Any] = json.loads((DATA / "block_floats.json").read_text())
-DECODED = "decoded:"
+ITEMS = items("block_floats")
 MEANINGS = {
     "ct_fp8_block": "FP8 (E4M3), F32 scales of 64 x 64",
     "ct_fp8_channel_bf16": "FP8 (E4M3), BF16 scales of 1 x 96",
@@ -43,29 +36,9 @@ MEANINGS = {
 }
 
 
-def unpacked(folder: Path, item: str) -> tuple[Path, dict[str, NDArray[Any]]]:
-    """The checkpoint of an item, and what its package decodes the weights to."""
-    path = folder / "all.safetensors"
-    path.write_bytes(lzma.decompress((DATA / f"{item}.safetensors.xz").read_bytes()))
-    raw, header, data, decoded = path.read_bytes(), {}, b"", {}
-    for tensor in tensors_of(path).values():
-        found = raw[tensor.start : tensor.start + tensor.nbytes]
-        if tensor.name.startswith(DECODED):
-            decoded[tensor.name.removeprefix(DECODED)] = np.frombuffer(found, ARRAY_DTYPES[tensor.dtype]).reshape(
-                tensor.shape
-            )
-            continue
-        place = [len(data), len(data) + len(found)]
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": place}
-        data += found
-    write_raw(folder / "m" / "model.safetensors", header, data)
-    write_json(folder / "m" / "config.json", ITEMS[item]["config"])
-    return folder / "m", decoded
-
-
 @pytest.mark.parametrize("item", ITEMS)
 def test_what_a_package_made_decodes_to_what_that_package_decodes(tmp_path: Path, item: str) -> None:
-    folder, decoded = unpacked(tmp_path, item)
+    folder, decoded = unpacked(tmp_path, item, ITEMS[item]["config"])
     with core.open_model(folder) as model:
         assert not model.quantized_by
         for name, wanted in decoded.items():
@@ -77,7 +50,7 @@ def test_what_a_package_made_decodes_to_what_that_package_decodes(tmp_path: Path
 
 @pytest.mark.parametrize("item", ITEMS)
 def test_what_a_layer_is_stored_as_is_said_in_the_same_way_for_all(tmp_path: Path, item: str) -> None:
-    folder, decoded = unpacked(tmp_path, item)
+    folder, decoded = unpacked(tmp_path, item, ITEMS[item]["config"])
     with core.open_model(folder) as model:
         layers = [model.by_name[name.removesuffix(".weight")] for name in decoded]
         assert layers[0].source.meaning == MEANINGS[item]
@@ -87,7 +60,7 @@ def test_what_a_layer_is_stored_as_is_said_in_the_same_way_for_all(tmp_path: Pat
 
 @pytest.mark.parametrize("item", ITEMS)
 def test_what_is_in_a_format_is_handed_on_as_it_is_stored(tmp_path: Path, item: str) -> None:
-    folder, decoded = unpacked(tmp_path, item)
+    folder, decoded = unpacked(tmp_path, item, ITEMS[item]["config"])
     with core.open_model(folder) as model:
         for name in decoded:
             source = model.by_name[name.removesuffix(".weight")].source

@@ -1,0 +1,171 @@
+"""verify for checkpoints of others: digests where there are any, every weight decoded, and compared with a source."""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.containers.files import SourceFile, read_small
+from studio.core.counting import counted
+from studio.core.errors import CheckpointError
+from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
+from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, read_sums
+from studio.core.exporting.readback import sha256
+from studio.core.exporting.records import RECORD
+from studio.core.model import Layer, Model
+from studio.core.names import printable, some_of
+from studio.core.opening.checkpoint import open_model
+from studio.core.outcome import Outcome
+from studio.core.planning.plan import KEEP
+from studio.core.results import LayerResult
+from studio.core.running.differences import Counterparts, Couple, Difference, differences, itself
+from studio.core.running.engine import Engine
+from studio.core.running.proving import Counts, Question, answers
+from studio.core.running.reading import Slab, read_slab
+
+FAR = 0.5
+"""Relative error beyond which weights are hardly those of the source."""
+
+_MISSING = "missing"
+
+
+def verify_foreign(engine: Engine, path: Path, source: Model | None = None) -> Iterator[Event]:
+    """Decode all of a checkpoint in any layout, compare it with `source`, check the digests in SHA256SUMS.
+
+    Raises CheckpointError naming the file or tensor at fault: a digest that differs, codes that can not be read or
+    decode to no number, a shape that is not that of the source, no weight of it at all.
+    """
+    _check_complete(path)
+    with open_model(path) as model:
+        if model.quantized_by:
+            raise CheckpointError(f"can not be decoded: {model.quantized_by}", file=path)
+        yield from map(Warned, model.warnings)
+        sums = _sums(path, model)
+        couples, alone = _couples(path, model, source)
+        work = sum(couple.nbytes + couple.layer.nbytes for couple in (*couples, *map(itself, alone)))
+        yield Started("verify", sum(file.size for file, _ in sums) + work, len(couples) + len(alone), path)
+        done = yield from _check_digests(sums)
+        results, odd = [], _Oddities()
+        for found in chain(differences(engine, couples), _decoded(engine, alone)):
+            _check_finite(path, found)
+            odd.note(found)
+            done += found.couple.nbytes + found.layer.nbytes
+            yield Progress("verify", done, found.layer.name)
+            if found.couple.parts:
+                results.append(_result(found))
+                yield LayerDone(results[-1])
+    yield from map(Warned, odd.sentences([layer.name for layer in alone] if source else []))
+    told = f"{counted(len(sums), 'file')} as in {SUMS}" if sums else "no digests beside it"
+    yield Finished(Outcome(results, str(path), backend=engine.backend.title, cautions=(told,)))
+
+
+def _check_complete(path: Path) -> None:
+    if unfinished := next(path.glob(f"*{RECORD}"), None) if path.is_dir() else None:
+        what = f"holds {printable(unfinished.name)} and no {MANIFEST}: an export that is not complete"
+        raise CheckpointError(what, file=path, hint="run the command that was stopped again")
+
+
+def _sums(path: Path, model: Model) -> list[tuple[SourceFile, str]]:
+    """The files that SHA256SUMS lists, and their digests."""
+    listed = model.folder / SUMS
+    if not path.is_dir() or not listed.is_file():
+        return []
+    expected = read_sums(listed, read_small(listed, LARGEST_SUMS).replace(b" *", b"  "))
+    return [(SourceFile(model.folder / name), digest) for name, digest in sorted(expected.items())]
+
+
+def _check_digests(sums: Sequence[tuple[SourceFile, str]]) -> Generator[Event, None, int]:
+    done = 0
+    for file, expected in sums:
+        if sha256(file) != expected:
+            raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
+        done += file.size
+        yield Progress("verify", done, file.path.name)
+    return done
+
+
+def _couples(path: Path, model: Model, source: Model | None) -> tuple[list[Couple], list[Layer]]:
+    """The layers of the source with their counterparts, and the layers of the checkpoint that are none.
+
+    Raises CheckpointError for a shape that is not that of the source, and for a checkpoint of another model.
+    """
+    if source is None:
+        return [], list(model.layers)
+    places = Counterparts(model)
+    couples = [places.of(layer) for layer in source.layers]
+    for couple in couples:
+        if couple.obstacle not in ("", _MISSING):
+            what = f"{couple.obstacle.replace(' here', f' in {printable(source.name)}')}"
+            raise CheckpointError(what, file=path, tensor=couple.layer.name)
+    found = [couple for couple in couples if couple.parts]
+    if not found:
+        raise CheckpointError(f"holds no weight of {printable(source.name)}", file=path)
+    used = {part.other.name for couple in found for part in couple.parts}
+    return couples, [layer for layer in model.layers if layer.name not in used]
+
+
+def _decoded(engine: Engine, layers: Sequence[Layer]) -> Iterator[Difference]:
+    """The layers, decoded and compared with nothing; what is no weight is not looked at."""
+    numeric = [layer.dtype in WEIGHT_DTYPES for layer in layers]
+    asked = (layer for layer, numbers in zip(layers, numeric, strict=True) if numbers)
+    found = answers(engine, [Question(layer, layer.whole, _nonfinite) for layer in asked])
+    for layer, numbers in zip(layers, numeric, strict=True):
+        counts = next(found)[1] if numbers else np.zeros(0)
+        yield Difference(itself(layer), nonfinite_there=int(counts.sum()))
+
+
+def _nonfinite(engine: Engine, slab: Slab) -> Counts:
+    weights = read_slab(slab, engine.scratch)
+    return np.array([weights.size - np.isfinite(weights).sum()], np.float64)
+
+
+def _check_finite(path: Path, found: Difference) -> None:
+    """Raise CheckpointError for codes that stand for no number."""
+    if found.nonfinite_there and not found.couple.is_plain:
+        what = f"decodes to {counted(found.nonfinite_there, 'value')} that are not finite"
+        raise CheckpointError(what, file=path, tensor=found.layer.name)
+
+
+@dataclass(slots=True)
+class _Oddities:
+    """What someone should look at: names of layers by what is odd about them."""
+
+    missing: list[str] = field(default_factory=list)
+    far: list[str] = field(default_factory=list)
+    nonfinite: list[str] = field(default_factory=list)
+
+    def note(self, found: Difference) -> None:
+        odd = (bool(found.couple.obstacle), found.rel_err > FAR, found.nonfinite_there > 0)
+        for names, there in zip((self.missing, self.far, self.nonfinite), odd, strict=True):
+            names += [found.layer.name] if there else []
+
+    def sentences(self, alone: list[str]) -> list[str]:
+        """A sentence per kind; `alone`: the layers that the source has not."""
+        told = (
+            (self.nonfinite, "with NaN or Inf among plain weights"),
+            (self.missing, "of the source missing"),
+            (alone, "that the source has not"),
+            (self.far, f"with a relative error above {FAR}, hardly the weights of the source"),
+        )
+        return [f"{counted(len(names), 'layer')} {what}: {some_of(names)}" for names, what in told if names]
+
+
+def _result(found: Difference) -> LayerResult:
+    layer, couple = found.layer, found.couple
+    return LayerResult(
+        name=layer.name,
+        role=layer.role,
+        block=layer.block,
+        dtype=layer.tensor.dtype,
+        shape=layer.shape,
+        format=KEEP if couple.is_plain else couple.stored_as,
+        reason=couple.stored_as if couple.is_plain else "",
+        count=layer.count,
+        nbytes_in=layer.nbytes,
+        nbytes_out=couple.nbytes,
+        sum_squares=found.squares,
+        sum_error=found.error,
+    )

@@ -1,0 +1,94 @@
+"""Checks of files and documents, which need headers at most."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from studio.core.findings.finding import Observation
+from studio.core.findings.folder import CONFIG, Folder, refusal_of
+
+_FRAMEWORKS = ("pt", "tf", "flax", "mlx")
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
+
+
+def opening(folder: Folder) -> Iterator[Observation]:
+    """What opening it as a model says, and what was wrong with single files."""
+    yield from folder.seen
+    yield from refusal_of(folder.path)
+
+
+def shards(folder: Folder) -> Iterator[Observation]:
+    """Files of weights that are missing, and an index that does not fit them."""
+    for name in folder.missing:
+        yield Observation("shard-missing", name)
+    if folder.weight_map is None:
+        return
+    whole = not folder.missing and len(folder.headers) == len(set(folder.weight_map.values()))
+    nbytes = sum(tensor.nbytes for header in folder.headers.values() for tensor in header.tensors.values())
+    if whole and folder.total_size and folder.total_size != nbytes:
+        yield Observation("index-size", "", f"it states {folder.total_size:,} bytes, there are {nbytes:,}")
+    for tensor, name in folder.weight_map.items():
+        if name in folder.headers and tensor not in folder.headers[name].tensors:
+            kind = "tensor-moved" if tensor in folder.stored else "tensor-missing"
+            yield Observation(kind, tensor, f"the index says {name}")
+    for tensor in folder.stored:
+        if tensor not in folder.weight_map:
+            yield Observation("tensor-unlisted", tensor)
+
+
+def documents(folder: Folder) -> Iterator[Observation]:
+    """config.json and the tokenizer: here, and as readers want them."""
+    if folder.is_gguf:
+        yield Observation("gguf", folder.path.name)
+        return
+    if not (folder.place / CONFIG).exists():
+        yield Observation("config-missing", CONFIG)
+    if not any((folder.place / name).exists() for name in TOKENIZERS):
+        yield Observation("tokenizer-missing", "", f"none of {', '.join(TOKENIZERS)}")
+    for place, section in places(folder.config):
+        rope = section.get("rope_parameters")
+        if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in section:
+            yield Observation("rope-nested", place or CONFIG, f"rope_theta is {rope['rope_theta']}")
+
+
+def dtype(folder: Folder) -> Iterator[Observation]:
+    """The dtype that config.json names, where all plain matrices have another."""
+    said = folder.config.get("dtype", folder.config.get("torch_dtype"))
+    if not isinstance(said, str) or folder.is_gguf:
+        return
+    stored = stored_dtypes(folder)
+    if stored and said.removeprefix("torch.") not in stored:
+        yield Observation("config-dtype", CONFIG, f"it says {said}, plain weights are {' and '.join(sorted(stored))}")
+
+
+def metadata(folder: Folder) -> Iterator[Observation]:
+    """What headers say of the framework that wrote them."""
+    formats = {name: header.metadata.get("format") for name, header in folder.headers.items() if header.metadata}
+    for name, said in formats.items():
+        if said not in _FRAMEWORKS:
+            yield Observation("metadata-format", name, f"format is {said!r}" if said else "no format")
+    if len(known := {said for said in formats.values() if said in _FRAMEWORKS}) > 1:
+        first = next(iter(formats.values()))
+        other = next(name for name, said in formats.items() if said in known - {first})
+        yield Observation("shard-foreign", other, f"format is {formats[other]}, that of the first file {first}")
+
+
+def stored_dtypes(folder: Folder) -> set[str]:
+    """The dtypes of plain matrices, as config.json calls them."""
+    matrices = (layer.tensor for layer in folder.layers if len(layer.shape) > 1 and layer.name not in folder.packed)
+    return {_DTYPES[tensor.dtype] for tensor in matrices if tensor.dtype in _DTYPES}
+
+
+def twice(folder: Folder) -> Iterator[Observation]:
+    """Tensors that more than one file holds."""
+    owners: dict[str, str] = {}
+    for file, header in folder.headers.items():
+        for name in header.tensors:
+            if (first := owners.setdefault(name, file)) != file:
+                yield Observation("tensor-twice", name, f"in {first} and in {file}")
+
+
+def places(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config and the objects in it, by key."""
+    yield "", config
+    yield from ((key, value) for key, value in config.items() if isinstance(value, dict) and key != "rope_parameters")

@@ -1,0 +1,166 @@
+"""GPTQ and AWQ: integers as `qweight`, stored inputs first, with `qzeros` and `scales` per group; auto-round's too."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.model import LONGEST_ROW, Stored
+from studio.core.names import printable
+from studio.core.sources.declared import OLD_AWQ, OLD_GPTQ, Section
+from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.integers import Integers, group_of
+from studio.core.sources.packed import PackedSource
+from studio.core.sources.tables import WORD, Along, Down, Packing, Table
+
+CODES, ZEROS, SCALES, ORDER = "qweight", "qzeros", "scales", "g_idx"
+AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
+"""The nibble of a word in which AWQ has each of its eight codes."""
+
+_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+_METHODS = ("gptq", "awq", "auto-round", "intel/auto-round")
+_OF_FILES = {OLD_GPTQ: "gptq", OLD_AWQ: "awq"}
+_LESS_ONE = {
+    "gptq": {"gptq": 1, "gptq_v2": 0},
+    "auto-round": {"auto": 1, "auto_round:gptq": 1, "auto_round:auto_gptq": 1}
+    | {"auto_round": 0, "auto_round:gptqmodel": 0},
+}
+"""What is added to stored zeros, by method and form; the first where none is named."""
+
+_FORMS = {
+    "gptq": ("checkpoint_format", "format"),
+    "awq": ("version",),
+    "auto-round": ("packing_format", "backend"),
+}
+"""The keys of the form, by method, the first that is there counts."""
+
+_AWQ_FORMS = ("", "gemm", "auto", "auto_round:awq", "auto_round:auto_awq")
+
+
+def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterator[Found | Unread]:
+    """See `Detector`."""
+    said = next((section for section in sections if _method(section)), None)
+    for name, codes in stored.items():
+        path, _, leaf = name.rpartition(".")
+        if leaf != CODES:
+            continue
+        others = beside(stored, path, (ZEROS, SCALES, ORDER))
+        parts = (name, *(part.tensor.name for part in others.values()))
+        try:
+            yield Found(f"{path}.weight", _source(codes, others, said), parts)
+        except UnreadError as error:
+            yield Unread(f"{path}.weight", f"GPTQ or AWQ: {error}", parts)
+
+
+def _method(section: Section) -> str:
+    """Which of the methods a section describes, or an empty text."""
+    named = str(section.content.get("quant_method", _OF_FILES.get(section.place, ""))).lower()
+    return named.removeprefix("intel/") if named in _METHODS else ""
+
+
+def _form(section: Section | None, method: str) -> str:
+    found = (section.content.get(key) for key in _FORMS[method]) if section else ()
+    return next((str(form).lower() for form in found if form), "")
+
+
+def _source(codes: Stored, others: Mapping[str, Stored], said: Section | None) -> PackedSource:
+    missing = [part for part in (ZEROS, SCALES) if part not in others]
+    if missing:
+        raise UnreadError(f"{CODES} without {' and '.join(missing)}")
+    zeros, scales = others[ZEROS], others[SCALES]
+    parts = (codes.tensor, zeros.tensor, scales.tensor)
+    dtypes = [part.dtype for part in parts]
+    if dtypes[:2] != ["I32", "I32"] or dtypes[2] not in WEIGHT_DTYPES:
+        raise UnreadError(f"{CODES}, {ZEROS} and {SCALES} of {', '.join(dtypes)}")
+    shapes = [part.shape for part in parts]
+    if any(len(shape) != 2 or 0 in shape or shape[1] > LONGEST_ROW for shape in shapes) or shapes[1][0] != shapes[2][0]:
+        raise UnreadError(_shapes(*parts))
+    if codes.tensor.shape[1] == scales.tensor.shape[1]:
+        return _gptq(codes, zeros, scales, others.get(ORDER), said)
+    return _awq(codes, zeros, scales, said)
+
+
+def _shapes(*parts: Any) -> str:
+    return " with ".join(f"{part.name.rpartition('.')[2]} {list(part.shape)}" for part in parts)
+
+
+def _gptq(codes: Stored, zeros: Stored, scales: Stored, order: Stored | None, said: Section | None) -> PackedSource:
+    (words, rows), (groups, across) = codes.tensor.shape, zeros.tensor.shape
+    bits = WORD * across // rows
+    columns = words * WORD // bits if bits in _WIDTHS else 0
+    if WORD * across != rows * bits or columns * bits != words * WORD or not 0 < columns <= LONGEST_ROW:
+        raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
+    if order and order.tensor.nbytes == 0:
+        order = None
+    if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
+        raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)} for {columns} inputs")
+    group = _group(columns, groups, said, ordered=order is not None)
+    more, maker = _convention(said)
+    packing = Packing(bits)
+    along = Along(Table(codes, rows, words, turned=True), packing, columns)
+    down = Down(Table(zeros, across, groups, turned=True), packing, rows, more)
+    table = Table(scales, rows, groups, turned=True)
+    encoding = Integers(
+        columns,
+        bits,
+        group,
+        along,
+        table,
+        down,
+        maker,
+        order,
+        in_order=said is not None and not said.content.get("desc_act"),
+        centred=said is not None and said.content.get("sym") is True,
+    )
+    return _as_source(encoding, rows)
+
+
+def _convention(said: Section | None) -> tuple[int, str]:
+    """What is added to stored zeros, and who stores them so."""
+    method = _method(said) if said else ""
+    if method not in _LESS_ONE:
+        raise UnreadError("no config says whether zeros are stored less one")
+    form = _form(said, method) or next(iter(_LESS_ONE[method]))
+    if form not in _LESS_ONE[method]:
+        raise UnreadError(f"in the form {printable(form)}, which is not read")
+    more = _LESS_ONE[method][form]
+    return more, ("GPTQ" if more else "GPTQ v2") if method == "gptq" else f"auto-round, GPTQ{'' if more else ' v2'}"
+
+
+def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> PackedSource:
+    (columns, words), (groups, rows) = codes.tensor.shape, scales.tensor.shape
+    method = _method(said) if said else ""
+    form = _form(said, method) if method in ("awq", "auto-round") else method
+    others = [str(said.content.get(key, "gemm")).lower() for key in _FORMS["gptq"]] if said and method == "awq" else []
+    for name in (form, *others):
+        if name not in _AWQ_FORMS:
+            raise UnreadError(f"AWQ in the form {printable(name)}, which is not read")
+    if rows != words * len(AWQ_ORDER) or zeros.tensor.shape[1] != words or columns > LONGEST_ROW:
+        raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
+    maker = "auto-round, AWQ" if method == "auto-round" else "AWQ"
+    return input_first(codes, scales, zeros, Packing(4, AWQ_ORDER), _group(columns, groups, said), maker)
+
+
+def input_first(
+    codes: Stored, scales: Stored, zeros: Stored | None, packing: Packing, group: int, maker: str, flip: int = 0
+) -> PackedSource:
+    """Codes [inputs, words of outputs], scales [groups, outputs] and zeros like codes, or none: then they are zero."""
+    (columns, words), (groups, rows) = codes.tensor.shape, scales.tensor.shape
+    down = Down(Table(codes, words, columns, turned=True), packing, rows, flip=flip)
+    table = Table(scales, rows, groups, turned=True)
+    zero = Down(Table(zeros, words, groups, turned=True), packing, rows, flip=flip) if zeros else flip
+    return _as_source(Integers(columns, packing.bits, group, down, table, zero, maker), rows)
+
+
+def _as_source(encoding: Integers, rows: int) -> PackedSource:
+    return PackedSource(encoding, (rows, encoding.columns), encoding.scales.stored.tensor.dtype)
+
+
+def _group(columns: int, groups: int, said: Section | None, *, ordered: bool = False) -> int:
+    """How many columns share a scale; where an order tells the group of each column, any number does."""
+    sizes = [said.content.get(key) for key in ("group_size", "q_group_size")] if said else []
+    try:
+        return group_of(columns, groups, [size for size in sizes if type(size) is int])
+    except UnreadError:
+        if not ordered:
+            raise
+    return -(-columns // groups)

@@ -1,0 +1,65 @@
+"""Quark's integers of 4 bits: int32 under `weight`, stored inputs first in AWQ's order, with a sign or without."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.model import LONGEST_ROW, Stored
+from studio.core.names import printable
+from studio.core.sources.declared import Section
+from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.gptq import AWQ_ORDER, input_first
+from studio.core.sources.integers import group_of
+from studio.core.sources.packed import PackedSource
+from studio.core.sources.tables import Packing
+
+CODES, SCALES, ZEROS = "weight", "weight_scale", "weight_zero_point"
+_METHOD = "quark"
+_ORDERS = {"reorder": AWQ_ORDER, "order": tuple(range(8))}
+_FLIPS = {"int4": 8, "uint4": 0}
+"""By dtype the bit that turns a code with a sign to one that counts from 0."""
+
+
+def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterator[Found | Unread]:
+    """See `Detector`."""
+    said = [s.content for s in sections if str(s.content.get("quant_method")).lower() == _METHOD]
+    for name, codes in stored.items():
+        path, _, leaf = name.rpartition(".")
+        scales = stored.get(f"{path}.{SCALES}") if leaf == CODES and codes.tensor.dtype == "I32" else None
+        if scales is None or not said:
+            continue
+        zeros = stored.get(f"{path}.{ZEROS}")
+        parts = (name, scales.tensor.name, *([zeros.tensor.name] if zeros else []))
+        try:
+            yield Found(name, _source(codes, scales, zeros, said[0]), parts)
+        except UnreadError as error:
+            yield Unread(name, f"Quark: {error}", parts)
+
+
+def _source(codes: Stored, scales: Stored, zeros: Stored | None, said: Mapping[str, Any]) -> PackedSource:
+    shapes = [part.tensor.shape for part in (codes, scales, zeros) if part]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or scales.tensor.dtype not in WEIGHT_DTYPES:
+        raise UnreadError(f"integers in parts of {' and '.join(map(str, map(list, shapes)))}")
+    (columns, words), (groups, rows) = shapes[:2]
+    if words != -(-rows // 8) or columns > LONGEST_ROW:
+        raise UnreadError(f"integers {[columns, words]} with scales {[groups, rows]}")
+    if zeros and (zeros.tensor.dtype, zeros.tensor.shape) != ("I32", (groups, words)):
+        raise UnreadError(f"{ZEROS} of {zeros.tensor.dtype} {list(zeros.tensor.shape)}")
+    export = said.get("export")
+    order = export.get("pack_method", "reorder") if isinstance(export, dict) else "reorder"
+    kinds = {kind for kind, _ in _weights(said)}
+    if order not in _ORDERS or len(kinds) != 1 or not kinds <= set(_FLIPS):
+        raise UnreadError(f"integers of {printable(sorted(kinds))} in the order {printable(order)}")
+    group = group_of(columns, groups, {size for _, size in _weights(said)})
+    flip = _FLIPS[kinds.pop()]
+    return input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, "Quark", flip)
+
+
+def _weights(said: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """What the config says of integers of 4 bits, of all weights or of those of some modules: (dtype, group)."""
+    layers = said.get("layer_quant_config")
+    for place in (said.get("global_quant_config"), *(layers.values() if isinstance(layers, dict) else ())):
+        weight = place.get("weight") if isinstance(place, dict) else None
+        if isinstance(weight, dict) and "int4" in str(weight.get("dtype")):
+            size = weight.get("group_size")
+            yield str(weight["dtype"]), size if type(size) is int else 0
