@@ -188,8 +188,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
-        if plan.activations and not refusals:
-            choices, lent = core.with_input_scales(choices, layout)
+        if not refusals and (plan.activations or options.layout or options.reader):
+            choices, lent = core.with_input_scales(choices, layout, plan.activations)
             show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
