@@ -218,7 +218,7 @@ def _parts(choices: Sequence[Choice], workers: int) -> list[list[Choice]]:
 
 
 @contextmanager
-def crew(address: str = "", workers: int = 0, *, nthreads: int = 1) -> Iterator[Crew]:
+def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
     """The workers of a running scheduler at `address`, or so many processes on this machine, gone afterwards.
 
     Raises BackendError.
@@ -230,8 +230,8 @@ def crew(address: str = "", workers: int = 0, *, nthreads: int = 1) -> Iterator[
         raise BackendError(what, hint="pip install 'nvfp4-studio[cluster]'") from None
     with ExitStack() as stack:
         if not address:
-            how = {"processes": True, "threads_per_worker": nthreads, "dashboard_address": None, "memory_limit": 0}
-            quiet = {"silence_logs": logging.CRITICAL, "security": True}
+            how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
+            quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
             address = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
         yield Crew(_joined(stack, Client, address))
 

@@ -109,11 +109,10 @@ def prepare(
         refuse(model, asked, layout, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
-    if plan.activations:
-        choices, lent = with_input_scales(choices, layout)
-        told += tuple(lent)
+    choices, lent = with_input_scales(choices, layout, plan.activations)
+    told += tuple(lent)
     if lifting:
-        _check_liftable(plan)
+        _check_liftable(choices)
         model, choices = lifted(model, choices, lifting)
         told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
@@ -121,8 +120,8 @@ def prepare(
     return _laid_out(model, plan, choices, layout, shard_nbytes, place, how)
 
 
-def _check_liftable(plan: Plan) -> None:
-    if plan.activations:
+def _check_liftable(choices: Sequence[Choice]) -> None:
+    if any(choice.input_scales for choice in choices):
         what = "lifting divides inputs by powers of two, which their scales do not follow"
         raise PlanError(what, hint="leave --lift or --activations out")
 

@@ -128,7 +128,7 @@ def test_awq(tmp_path: Path, said: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "less"), [("quantize_config.json", 1), ("quant_config.json", None)])
-def test_the_files_of_the_first_releases(tmp_path: Path, name: str, less: int | None) -> None:
+def test_the_files_of_the_first_releases(studio: Studio, tmp_path: Path, name: str, less: int | None) -> None:
     drawn = Drawn((64, 96), 4, 96)
     drawn.zeros = np.maximum(drawn.zeros, 1)
     tensors = awq(drawn) if less is None else drawn.gptq(LAYER, less)
@@ -138,9 +138,8 @@ def test_the_files_of_the_first_releases(tmp_path: Path, name: str, less: int | 
     with core.open_model(folder) as model:
         layer = model.by_name[LAYER]
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights(drawn.zeros))
-
-
-QUARK: dict[str, Any] = {"quant_method": "quark", "export": {"pack_method": "reorder"}}
+    assert studio("quantize", folder, tmp_path / "out").code == 0
+    assert not (tmp_path / "out" / name).exists()
 
 
 def quark(kind: str, *, method: str = "reorder", group: int = 32) -> dict[str, Any]:
