@@ -147,9 +147,37 @@ def inspecting(machine: core.Machine, look: Callable[[core.Engine], core.Steps[T
         yield (yield from look(engine))
 
 
-def reading_exports(paths: Sequence[Path]) -> Iterator[list[core.LayerResult]]:
-    """Read what exports say of their layers; yields the results of one after the other."""
-    yield from (core.exported_results(path) for path in paths)
+def reading_exports(
+    paths: Sequence[Path], machine: core.Machine | None = None, source: core.Model | None = None
+) -> Iterator[list[core.LayerResult] | None]:
+    """Read what exports say of their layers; yields the results of one after the other.
+
+    Checkpoints of others are decoded and compared with `source`, if there is one; None is yielded while that goes on.
+    """
+    for path in paths:
+        if machine is None or source is None or core.is_ours(path):
+            yield core.exported_results(path)
+        else:
+            yield from _measuring(path, machine, source)
+
+
+def _measuring(path: Path, machine: core.Machine, source: core.Model) -> Iterator[list[core.LayerResult] | None]:
+    results = []
+    with core.start(machine, source) as engine:
+        for event in core.verify(engine, path, source):
+            if isinstance(event, core.LayerDone):
+                results.append(event.result)
+            yield None
+    yield results
+
+
+def opening_other(path: Path, source: core.Model | None) -> Iterator[None]:
+    """Check that a folder can be compared: an export, or, with `source`, any checkpoint. Raises StudioError."""
+    if source is None or core.is_ours(path):
+        core.exported_results(path)
+    else:
+        core.open_model(path).close()
+    yield None
 
 
 def deciding(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[int, ...]]:
