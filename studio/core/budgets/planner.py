@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.budgets.costs import Costs
-from studio.core.budgets.decisions import Option
+from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
 from studio.core.budgets.rules import planned
-from studio.core.budgets.sensitivity import Sensitivity, part_names
+from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
+from studio.core.model import Model
 from studio.core.planning.plan import KEEP, Plan, Prediction
 from studio.core.quality.candidates import choices_digest
 
@@ -41,17 +42,53 @@ class Mix:
     gap: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """Another option for a decision: by how many bytes it is larger, and by how much less its damage, both signed."""
+
+    option: Option
+    nbytes: int
+    gain: float
+
+    @property
+    def rate(self) -> float:
+        """Damage per byte."""
+        return self.gain / self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a decision has its option: what the best steps to a larger and to a smaller one would come to.
+
+    share: of the damage of the mix. rel_err: the largest of its layers. finer, coarser: None where there is none.
+    """
+
+    item: Decision
+    option: Option
+    share: float
+    rel_err: float
+    finer: Trade | None
+    coarser: Trade | None
+
+
+def budget_title(mix: Mix, model: Model) -> str:
+    """What a mix is, in words."""
+    kl = "" if mix.kl is None else f", predicted KL {mix.kl:.3g}"
+    return f"A mix of {8 * mix.nbytes / max(model.count, 1):.2f} bits per weight{kl}"
+
+
 class Planner:
     """Answers what mix is best, for one budget after another: all that does not depend on it is computed once."""
 
-    def __init__(self, costs: Costs, sensitivity: Sensitivity | None = None) -> None:
+    def __init__(self, costs: Costs, sensitivity: Sensitivity | None = None, *, parts: int = MOST_PARTS) -> None:
+        """`parts`: the number of them that `sensitivity` was probed with."""
         self.costs, self.decisions = costs, costs.decisions
         self.sensitivity = sensitivity or Sensitivity()
         items = self.decisions.items
         self._rows = np.arange(len(items))
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
-        for row, (item, part) in enumerate(zip(items, part_names(items), strict=True)):
+        for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
             for column, option in enumerate(item.options):
                 damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
@@ -160,8 +197,14 @@ class Planner:
             gap,
         )
 
+    def uniforms(self) -> list[tuple[str, Mix]]:
+        """All single options with their mixes, by rising size; see `uniform`."""
+        names = dict.fromkeys(str(option) for item in self.decisions.items for option in item.options)
+        found = [(name, mix) for name in names if (mix := self.uniform(name))]
+        return sorted(found, key=lambda pair: pair[1].nbytes)
+
     def uniform(self, name: str) -> Mix | None:
-        """The mix in which all decisions have the option called `name`, those that can not have it are kept.
+        """The mix in which all decisions have the option called `name`; those that can not are kept, or as pinned.
 
         None where one can be neither.
         """
@@ -169,6 +212,23 @@ class Planner:
         if None in picks:
             return None
         return self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def reasons(self, mix: Mix) -> list[Reason]:
+        """Why each decision has the option that it has."""
+        rows = enumerate(zip(self.decisions.items, mix.options, strict=True))
+        return [self._reason(row, item, item.options.index(option), mix.damage) for row, (item, option) in rows]
+
+    def _reason(self, row: int, item: Decision, pick: int, whole: float) -> Reason:
+        damages, nbytes = self._damage[row], self._nbytes[row]
+        trades = [
+            Trade(option, int(nbytes[place] - nbytes[pick]), float(damages[pick] - damages[place]))
+            for place, option in enumerate(item.options)
+            if np.isfinite(damages[place]) and nbytes[place] != nbytes[pick]
+        ]
+        finer = max((trade for trade in trades if trade.nbytes > 0), key=lambda trade: trade.rate, default=None)
+        coarser = min((trade for trade in trades if trade.nbytes < 0), key=lambda trade: trade.rate, default=None)
+        share = float(damages[pick]) / whole if whole else 0.0
+        return Reason(item, item.options[pick], share, float(self._rel_err[row, pick]), finer, coarser)
 
     def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
         """The ordinary plan of a mix, with what is expected of it."""
@@ -178,5 +238,7 @@ class Planner:
 
 
 def _place(options: Sequence[Option], name: str) -> int | None:
+    if len(options) == 1:
+        return 0
     texts = [str(option) for option in options]
     return next((texts.index(text) for text in (name, KEEP) if text in texts), None)

@@ -13,7 +13,7 @@ from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import KEPT, Decision, Option
 from studio.core.budgets.records import Records
 from studio.core.budgets.rules import planned
-from studio.core.budgets.sensitivity import Measured, Sensitivity, fit, part_names
+from studio.core.budgets.sensitivity import MOST_PARTS, Probed, Sensitivity, fit, part_names
 from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
 from studio.core.quality.candidates import Candidate, as_stored, choices_digest
@@ -34,10 +34,10 @@ class Probe:
     option: str = ""
 
 
-def probes(costs: Costs) -> list[Probe]:
+def probes(costs: Costs, most_parts: int = MOST_PARTS) -> list[Probe]:
     """What to run: each part of the model alone in its coarsest option, all of it so, and all of it in each option."""
     items = costs.decisions.items
-    parts = part_names(items)
+    parts = part_names(items, most_parts)
     coarsest = [_coarsest(costs, item) for item in items]
     found = [
         Probe(part, tuple(one if mine == part else KEPT for one, mine in zip(coarsest, parts, strict=True)), part=part)
@@ -64,10 +64,18 @@ def _named(item: Decision, name: str) -> Option:
 class Probing:
     """The probes of a model on a text, with what is known of their KL to the source."""
 
-    def __init__(self, costs: Costs, reading: Reading, runtime: str = "", records: Records | None = None) -> None:
-        self._costs, self._reading, self._runtime = costs, reading, runtime
+    def __init__(
+        self,
+        costs: Costs,
+        reading: Reading,
+        runtime: str = "",
+        *,
+        parts: int = MOST_PARTS,
+        records: Records | None = None,
+    ) -> None:
+        self._costs, self._reading, self._runtime, self._parts = costs, reading, runtime, parts
         self._records = records or Records(self._key())
-        self._probes = [one for one in probes(costs) if any(option.format != KEEP for option in one.options)]
+        self._probes = [one for one in probes(costs, parts) if any(option.format != KEEP for option in one.options)]
         self._candidates = [_candidate(costs, one) for one in self._probes]
 
     def _key(self) -> dict[str, Any]:
@@ -111,9 +119,9 @@ class Probing:
                     yield event
 
     def _told(self, found: Sequence[tuple[float, float]]) -> Sensitivity:
-        parts = part_names(self._costs.decisions.items)
+        parts = part_names(self._costs.decisions.items, self._parts)
         measured = {
-            one: Measured(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
+            one: Probed(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
         }
         alone = {one.part: found for one, found in measured.items() if one.part}
         together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)

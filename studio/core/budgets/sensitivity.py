@@ -75,7 +75,7 @@ def part_names(items: Sequence[Decision], most: int = MOST_PARTS) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Probed:
     """The KL of a plan with its standard error, and the damage in it, by part and by the text of the option."""
 
     kl: float
@@ -83,7 +83,7 @@ class Measured:
     damages: Mapping[tuple[str, str], float]
 
 
-def fit(alone: Mapping[str, Measured], together: Measured | None, whole: Mapping[str, Measured]) -> Sensitivity:
+def fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
     """The sensitivity that measured plans tell.
 
     alone: by part, that part in its coarsest option and the rest as it was. together: all parts in these options, None
@@ -104,7 +104,7 @@ _Factor = tuple[float, float]
 """The logarithm of a factor, and the standard error of that."""
 
 
-def _factor(found: Measured, parts: Mapping[str, float], exponent: float) -> _Factor | None:
+def _factor(found: Probed, parts: Mapping[str, float], exponent: float) -> _Factor | None:
     expected = sum(parts.get(part, 0.0) * damage for (part, _), damage in found.damages.items())
     if expected <= 0 or found.kl <= 0:
         return None

@@ -38,7 +38,7 @@ from studio.core.running.reading import Slab, read_slab, slabs
 
 FILE = "model.safetensors"
 INPUT_SCALES = "input_scales.json"
-"""Matrix -> the multiplier of its inputs, where a runtime is to quantize these as readers of the export do."""
+"""Matrix -> the format of its inputs and their multiplier, where a runtime is to quantize them as readers do."""
 
 _PACKED = "_packed"
 _CHUNK = 4 << 20
@@ -267,8 +267,11 @@ def _copy(sink: PlainWriter, name: str, stored: Stored) -> None:
 
 def write_input_scales(folder: Path, choices: Iterable[Choice]) -> None:
     """Write the multipliers of inputs beside a decoded checkpoint; no file where inputs stay as they are."""
-    known = (zip(choice.layer.matrices, choice.input_scales, strict=False) for choice in choices)
-    scales = {matrix.name: g for pairs in known for matrix, g in pairs}
+    scales = {
+        matrix.name: [choice.format, g]
+        for choice in choices
+        for matrix, g in zip(choice.layer.matrices, choice.input_scales, strict=False)
+    }
     if scales:
         with writing(folder):
             (folder / INPUT_SCALES).write_bytes(json_document(scales))

@@ -101,7 +101,7 @@ class _Transcoding:
     def _taken_over(self, layer: Layer, name: str) -> Choice:
         row, own = STORED_FORMATS[name], layer.source.format
         multipliers: tuple[float, ...] = ()
-        if row.tensor_scale and own is not None and own.scale == "e4m3":
+        if row.tensor_scale and own is not None and own.scale != "e8m0":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
         told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
         return Choice(told, recipe(name, method=STORED), multipliers=multipliers)

@@ -27,7 +27,7 @@ from studio.core.sources.declared import BESIDE, FILES, Section, sections
 from studio.core.sources.recognition import Recognized, recognize
 
 CONFIG = "config.json"
-_PIECE = 4 << 20
+_PIECE = 1 << 20
 _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
 
@@ -129,9 +129,12 @@ class Folder:
         return not self.files and not self.seen and next(self.path.glob("*.gguf"), None) is not None
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and let go of all that is known of tensors: there may be many."""
         for file in self.files.values():
             file.close()
+        self.headers.clear()
+        for name in [name for name in self.__dict__ if isinstance(getattr(Folder, name, None), cached_property)]:
+            del self.__dict__[name]
 
 
 def pieces_of(stored: Stored) -> Iterator[bytearray]:

@@ -54,7 +54,8 @@ _ALL = 0.98
 """Share of the windows that must be coarse. By chance hardly one is."""
 
 _FEWEST_WINDOWS, _FEWEST_LIVE = 64, 0.75
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
+"""Weights of a tensor that are looked at, at most."""
 
 
 def readings(folder: Folder) -> Iterator[Reading]:

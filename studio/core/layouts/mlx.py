@@ -15,7 +15,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
-from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored
+from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored, unsupported
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
@@ -32,12 +32,13 @@ class Mlx:
 
     name = "mlx"
     title = "MLX"
-    formats = tuple(STORED_FORMATS)
+    formats = tuple(name for name, row in STORED_FORMATS.items() if row.scale != "float32")
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
     joins = False
     input_scale: InputScale | None = None
+    static_inputs: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what mlx-lm drops or takes apart stays plain, what it joins has two tiers."""
@@ -57,7 +58,8 @@ class Mlx:
         if model.family.mlx.refused and reader == "mlx-lm" and any(choice.recipe for choice in choices):
             return [model.family.mlx.refused]
         taken = (matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices)
-        sentences = [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
+        sentences = unsupported(self, choices)
+        sentences += [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
         for (stack, projection), members in _stacks(model, choices).items():
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):

@@ -23,7 +23,7 @@ from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import StoredMatrix, read_quantized, stored_scale, usable_multiplier
 from studio.core.exporting.records import Entry
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement
+from studio.core.layouts.placement import Placement, stored_number
 from studio.core.model import Layer, Matrix, Model, Source, Stored, Unpacked
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
@@ -90,12 +90,13 @@ class Packed:
 
     def multiplier(self, matrix: Matrix) -> float:
         """See `Source.multiplier`: what the manifest says, as long as that is what is stored."""
-        part = next((part for part in self.matrices[matrix.name].parts if part.content == "tensor_scale"), None)
+        numbers = (part for part in self.matrices[matrix.name].parts if part.content in ("tensor_scale", "multiplier"))
+        part = next(numbers, None)
         if part is None or not self.format.tensor_scale:
             return 1.0
         stored = stored_scale(self.stored.file, self.header, part)
         said = self.multipliers.get(matrix.name, 0.0)
-        if said > 0 and self.layout.store_scale(said) == stored:
+        if said > 0 and stored_number(self.layout, part.content, said) == stored:
             return said
         return float(usable_multiplier(self.layout, stored, self.stored.file, part))
 

@@ -10,7 +10,7 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.links import leads_out
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS
-from studio.core.exporting.staging import TEMPORARY
+from studio.core.exporting.staged_folder import TEMPORARY
 from studio.core.names import is_plain_path, printable, some_of
 from studio.core.sources.declared import FILES
 

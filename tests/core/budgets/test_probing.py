@@ -13,7 +13,7 @@ from studio.core.budgets.decisions import decide
 from studio.core.budgets.planner import Planner
 from studio.core.budgets.probing import Probing, probes
 from studio.core.budgets.records import Records
-from studio.core.budgets.sensitivity import Measured, fit, part_names
+from studio.core.budgets.sensitivity import Probed, fit, part_names
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated
 from tests.core.budgets.conftest import LINEAR, ended, priced
@@ -102,9 +102,9 @@ def test_parts_are_stretches_of_layers_of_a_kind(costs: Costs) -> None:
 
 def test_a_part_without_damage_has_the_mean_sensitivity() -> None:
     alone = {
-        "a": Measured(0.1, 0.0, {("a", "mxfp4/max"): 0.1}),
-        "b": Measured(0.6, 0.0, {("b", "mxfp4/max"): 0.2}),
-        "c": Measured(0.0, 0.0, {("c", "mxfp4/max"): 0.0}),
+        "a": Probed(0.1, 0.0, {("a", "mxfp4/max"): 0.1}),
+        "b": Probed(0.6, 0.0, {("b", "mxfp4/max"): 0.2}),
+        "c": Probed(0.0, 0.0, {("c", "mxfp4/max"): 0.0}),
     }
     found = fit(alone, None, {})
     assert (found.parts, found.exponent) == ({"a": 1.0, "b": pytest.approx(3.0), "c": pytest.approx(2.0)}, 1.0)
@@ -112,11 +112,11 @@ def test_a_part_without_damage_has_the_mean_sensitivity() -> None:
 
 
 def test_factors_that_noise_hides_are_those_of_their_kind() -> None:
-    alone = {"a": Measured(1.0, 0.0, {("a", "mxfp4/max"): 1.0})}
+    alone = {"a": Probed(1.0, 0.0, {("a", "mxfp4/max"): 1.0})}
     whole = {
-        "int8-g64/max": Measured(0.03, 0.03, {("a", "int8-g64/max"): 0.01}),
-        "int8-g128/max": Measured(0.011, 0.00001, {("a", "int8-g128/max"): 0.01}),
-        "mxfp4/max": Measured(2.0, 0.00001, {("a", "mxfp4/max"): 1.0}),
+        "int8-g64/max": Probed(0.03, 0.03, {("a", "int8-g64/max"): 0.01}),
+        "int8-g128/max": Probed(0.011, 0.00001, {("a", "int8-g128/max"): 0.01}),
+        "mxfp4/max": Probed(2.0, 0.00001, {("a", "mxfp4/max"): 1.0}),
     }
     found = fit(alone, None, whole).factors
     assert found["mxfp4/max"] == pytest.approx(2.0)
