@@ -25,6 +25,7 @@ Phase = Literal[
     "examine",
     "compare",
     "repair",
+    "price",
 ]
 
 

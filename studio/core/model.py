@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Context, Format, Quantized
@@ -20,6 +21,7 @@ from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
 from studio.core.names import printable
 from studio.core.running.scratch import Scratch
+from studio.core.stores.store_path import close
 
 LONGEST_ROW = 1 << 20
 """Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""
@@ -174,6 +176,14 @@ class Guide(Hashable, Protocol):
 
     def context(self, matrix: Matrix) -> Context:
         """What is known of the inputs of a matrix. Raises CheckpointError for what can not be read."""
+        ...
+
+    def moments(self, matrix: Matrix) -> tuple[int, NDArray[np.float32]] | None:
+        """How often a matrix [rows, K] was used, and what its inputs are like; None where nothing is known.
+
+        That is their mean squares, float32 [K], or the second moments of blocks of 16 of them, [K / 16, 16, 16].
+        Raises CheckpointError as `context` does.
+        """
         ...
 
     def peak(self, matrix: Matrix) -> tuple[int, float]:
@@ -390,9 +400,10 @@ class Model:
             file.check_unchanged()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and the store that they are in."""
         for file in self.files:
             file.close()
+        close(self.path)
 
     def __enter__(self) -> "Model":
         return self
