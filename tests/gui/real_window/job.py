@@ -136,6 +136,8 @@ def export(person: Person, target: Path, show: Show) -> None:
 
 def examine(person: Person, folder: Path, show: Show) -> None:
     """A folder that is not the open checkpoint."""
+    for card in person.sees("Close message", "Button"):
+        person.click(card)
     person.click(person.wait_to_see("Doctor", "PageTab"))
     person.click(person.wait_to_see("A folder…", "Button"))
     person.wait_for_window("A folder to examine — NVFP4 Studio")
