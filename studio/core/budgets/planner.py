@@ -140,12 +140,11 @@ class Planner:
 
     def within_file_nbytes(self, nbytes: int, most_states: int = MOST_STATES) -> Mix:
         """The same for the safetensors files of an export, whose headers depend on the mix."""
-        least = self.file_nbytes(self._mix(self._by_size.solve(self._by_size.least_weight)))
-        if least > nbytes:
-            what = f"no mix fits into {nbytes:,} bytes: the smallest export takes {least:,}"
-            raise PlanError(what, hint=self._smaller())
         mix = self.within_nbytes(max(nbytes, self.least_nbytes), most_states)
         while (over := self.file_nbytes(mix) - nbytes) > 0:
+            if mix.nbytes == self.least_nbytes:
+                what = f"no mix fits into {nbytes:,} bytes: the smallest export takes {nbytes + over:,}"
+                raise PlanError(what, hint=self._smaller())
             mix = self.within_nbytes(max(mix.nbytes - over, self.least_nbytes), most_states)
         return mix
 

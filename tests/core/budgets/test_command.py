@@ -91,6 +91,7 @@ def test_the_same_command_gives_the_same_plan(studio: Studio, source: Path, tmp_
 
 def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_path: Path) -> None:
     refusals = {
+        ("--report", str(tmp_path / "r")): "are for a plan within a budget",
         ("--pin", "*o_proj=mxfp8"): "are for a plan within a budget",
         ("--bits", "6", "--format", "mxfp4"): "--format does not go with a budget",
         ("--bits", "6", "--lift"): "--lift does not go with a budget",
