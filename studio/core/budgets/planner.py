@@ -1,6 +1,7 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
 from studio.core.model import Model
+from studio.core.names import printable
 from studio.core.planning.plan import KEEP, Plan, Prediction
 from studio.core.quality.candidates import choices_digest
 
@@ -102,6 +104,27 @@ class Planner:
         """Number of layers that are decided about."""
         return sum(len(item.layers) for item in self.decisions.items)
 
+    def narrowed(self, pins: Mapping[int, Option], forbidden: Collection[str] = ()) -> "Planner":
+        """The same with decisions, by their place, pinned to an option each, the others without some formats.
+
+        Takes milliseconds, as nothing is priced again. Raises PlanError where a decision is left without an option.
+        """
+        found = copy(self)
+        found._damage, found._nbytes = self._damage.copy(), self._nbytes.copy()
+        for row, item in enumerate(self.decisions.items):
+            pin = pins.get(row)
+            left = [option == pin if pin else option.format not in forbidden for option in item.options]
+            if not any(left):
+                layer = self.decisions.model.layers[item.layers[0]].name
+                raise PlanError(
+                    f"{printable(layer)} is left without a format", hint="forbid fewer, or pin it to another"
+                )
+            gone = [column for column, stays in enumerate(left) if not stays]
+            found._damage[row, gone] = found._nbytes[row, gone] = np.inf
+        for name in ("_by_size", "_by_damage"):
+            found.__dict__.pop(name, None)
+        return found
+
     @cached_property
     def _by_size(self) -> Knapsack:
         return Knapsack(self._damage, self._nbytes)
@@ -172,9 +195,10 @@ class Planner:
 
         Raises PlanError where there is none.
         """
-        allowed = self._rel_err <= most
+        rel_err = np.where(np.isfinite(self._nbytes), self._rel_err, np.inf)
+        allowed = rel_err <= most
         if not allowed.any(axis=1).all():
-            worst = float(self._rel_err.min(axis=1).max())
+            worst = float(rel_err.min(axis=1).max())
             what = f"no mix keeps every layer at a relative error of {most:g} or less: the finest has {worst:.3g}"
             raise PlanError(what, hint="forbid fewer formats, or keep more layers")
         found = Knapsack(np.where(allowed, self._damage, np.inf), np.where(allowed, self._nbytes, np.inf))
@@ -195,6 +219,11 @@ class Planner:
             float(self._rel_err[self._rows, picks].max()),
             gap,
         )
+
+    def changes(self, before: Mix, after: Mix) -> list[tuple[Decision, Option, Option]]:
+        """The decisions that fall otherwise in one mix than in another, with both options."""
+        both = zip(self.decisions.items, before.options, after.options, strict=True)
+        return [(item, old, new) for item, old, new in both if old != new]
 
     def uniforms(self) -> list[tuple[str, Mix]]:
         """All single options with their mixes, by rising size; see `uniform`."""

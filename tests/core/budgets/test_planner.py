@@ -123,3 +123,33 @@ def test_what_can_not_be_kept_is_refused_with_what_can(engine: core.Engine, dens
     with pytest.raises(core.PlanError, match=r"the finest has 0\.1"):
         bound.within_rel_err(0.05)
     assert not math.isnan(bound.least_kl)
+
+
+def test_pins_and_formats_are_taken_without_pricing_again(
+    engine: core.Engine, dense: core.Model, tmp_path: Path
+) -> None:
+    found = planner(engine, dense, tmp_path)
+    pin = next(option for option in found.decisions.items[3].options if option.format == "mxfp8")
+    bound = found.narrowed({3: pin}, {"int8-g64", "int8-g128"})
+    rules = [core.Rule(names=("*layers.0*down_proj",), format="mxfp8")]
+    layout, reader = core.layout_for("mlx", "")
+    decisions = decide(dense, LINEAR.preceded_by(rules), layout, reader, {"int8-g64", "int8-g128"})
+    anew = Planner(priced(engine, decisions, tmp_path), found.sensitivity)
+    assert dense.layers[found.decisions.items[3].layers[0]].name == "model.layers.0.mlp.down_proj"
+    for share in (1.05, 1.2, 1.5):
+        mix, other = (one.within_nbytes(int(found.least_nbytes * share)) for one in (bound, anew))
+        assert (mix.nbytes, mix.kl, mix.options) == (other.nbytes, pytest.approx(other.kl), other.options)
+    assert found.within_nbytes(int(found.least_nbytes * 1.5)).options != mix.options
+    with pytest.raises(core.PlanError, match="no mix keeps every layer at a relative error of 0.01"):
+        bound.within_rel_err(0.01)
+    with pytest.raises(core.PlanError, match="down_proj is left without a format"):
+        planner(engine, dense, tmp_path, *rules).narrowed({}, {"mxfp8"})
+
+
+def test_what_changes_between_two_budgets_is_told(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:
+    found = planner(engine, dense, tmp_path)
+    small, large = (found.within_nbytes(int(found.least_nbytes * share)) for share in (1.1, 1.15))
+    changes = found.changes(small, large)
+    assert found.changes(small, small) == []
+    assert 0 < len(changes) < len(found.decisions.items)
+    assert sum(new.nbytes - old.nbytes for _, old, new in changes) == large.nbytes - small.nbytes
