@@ -213,6 +213,7 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
         layout, reader = core.layout_for(options.layout or "", options.reader)
         decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
         planner = _planner(options, decisions, console)
+        _warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
         show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)

@@ -134,6 +134,13 @@ class Planner:
         return Knapsack(self._nbytes, self._damage)
 
     @property
+    def cautions(self) -> list[str]:
+        """What is not as well known as the rest, one sentence each."""
+        options = (option for item in self.decisions.items for option in item.options)
+        blind = any(option.method == "feedback" and str(option) not in self.sensitivity.factors for option in options)
+        return ["feedback is priced as hessian: --probe tells what it gains beyond that"] if blind else []
+
+    @property
     def least_nbytes(self) -> int:
         """The bytes of tensors of the smallest mix."""
         return self.decisions.settled_nbytes + int(self._by_size.least_weight)
