@@ -1,6 +1,6 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.planning.plan import KEEP, Plan, Prediction
+from studio.core.planning.plan import KEEP, Plan, Prediction, Rule
 from studio.core.quality.candidates import choices_digest
 
 Floats = NDArray[np.float64]
@@ -124,6 +124,23 @@ class Planner:
         for name in ("_by_size", "_by_damage"):
             found.__dict__.pop(name, None)
         return found
+
+    def pinned(self, rules: Iterable[Rule]) -> "Planner":
+        """The same with decisions pinned as rules that name formats say; see `narrowed`.
+
+        Raises PlanError for formats that a decision can not have, or that contradict each other.
+        """
+        pins: dict[int, Option] = {}
+        owner = {index: row for row, item in enumerate(self.decisions.items) for index in item.layers}
+        for rule in rules:
+            matches = rule.matcher()
+            for index in (index for index in owner if matches(self.decisions.model.layers[index])):
+                option = _named(self.decisions.items[owner[index]].options, rule)
+                if option is None or pins.setdefault(owner[index], option) != option:
+                    name = printable(self.decisions.model.layers[index].name)
+                    why = f"it can not have {rule.format}" if option is None else "its others have another format"
+                    raise PlanError(f"{name} can not be pinned: {why}", hint="choose one format for all of them")
+        return self.narrowed(pins)
 
     @cached_property
     def _by_size(self) -> Knapsack:
@@ -270,6 +287,12 @@ class Planner:
         digest = choices_digest(self.decisions.choices(mix.options), self.decisions.model)
         told = Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl)
         return replace(planned(self.decisions, mix.options, name, title), prediction=told)
+
+
+def _named(options: Sequence[Option], rule: Rule) -> Option | None:
+    """The first option in the format, and by the method, that a rule names."""
+    wanted = (option for option in options if option.format == rule.format)
+    return next((option for option in wanted if rule.method in ("", option.method)), None)
 
 
 def _place(options: Sequence[Option], name: str) -> int | None:

@@ -170,3 +170,18 @@ def test_feedback_is_priced_as_what_it_begins_with_and_says_so(
     damages = [one.within_nbytes(one.least_nbytes + 4000).damage for one in found.values()]
     assert damages[0] == pytest.approx(damages[1])
     assert "nvfp4-3t/feedback" in {name for name, _ in found["feedback"].uniforms()}
+
+
+def test_rules_pin_decisions(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:
+    found = planner(engine, dense, tmp_path)
+    mix = found.pinned([core.Rule(names=("*.1.*up_proj",), format="mxfp8")]).within_nbytes(
+        int(found.least_nbytes * 1.2)
+    )
+    formats = {c.layer.name: c.format for c in found.decisions.choices(mix.options)}
+    assert formats["model.layers.1.mlp.gate_proj"] == formats["model.layers.1.mlp.up_proj"] == "mxfp8"
+    assert found.pinned([]).within_nbytes(mix.nbytes).options == found.within_nbytes(mix.nbytes).options
+    torn = [core.Rule(names=(f"*.1.*{kind}_proj",), format=name) for kind, name in (("up", "mxfp8"), ("gate", "mxfp4"))]
+    with pytest.raises(core.PlanError, match="its others have another format"):
+        found.pinned(torn)
+    with pytest.raises(core.PlanError, match="it can not have nvfp4-3t"):
+        found.pinned([core.Rule(names=("*.1.*up_proj",), format="nvfp4-3t", method="max")]).within_nbytes(mix.nbytes)
