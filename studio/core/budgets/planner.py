@@ -260,10 +260,18 @@ class Planner:
 
         None where one can be neither.
         """
-        picks = [_place(item.options, name) for item in self.decisions.items]
+        picks = [self._place(row, name) for row in range(len(self.decisions.items))]
         if None in picks:
             return None
         return self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def _place(self, row: int, name: str) -> int | None:
+        """The option called `name` of a decision, or to keep it, or the only one that it has."""
+        both = zip(self.decisions.items[row].options, np.isfinite(self._nbytes[row]), strict=False)
+        there = [str(option) if found else "" for option, found in both]
+        if sum(map(bool, there)) == 1:
+            return there.index(next(filter(None, there)))
+        return next((there.index(text) for text in (name, KEEP) if text in there), None)
 
     def reasons(self, mix: Mix) -> list[Reason]:
         """Why each decision has the option that it has."""
@@ -293,10 +301,3 @@ def _named(options: Sequence[Option], rule: Rule) -> Option | None:
     """The first option in the format, and by the method, that a rule names."""
     wanted = (option for option in options if option.format == rule.format)
     return next((option for option in wanted if rule.method in ("", option.method)), None)
-
-
-def _place(options: Sequence[Option], name: str) -> int | None:
-    if len(options) == 1:
-        return 0
-    texts = [str(option) for option in options]
-    return next((texts.index(text) for text in (name, KEEP) if text in texts), None)

@@ -179,6 +179,8 @@ def test_rules_pin_decisions(engine: core.Engine, dense: core.Model, tmp_path: P
     )
     formats = {c.layer.name: c.format for c in found.decisions.choices(mix.options)}
     assert formats["model.layers.1.mlp.gate_proj"] == formats["model.layers.1.mlp.up_proj"] == "mxfp8"
+    single = found.pinned([core.Rule(names=("*.1.*up_proj",), format="mxfp8")]).uniform("int8-g64/max")
+    assert {option.format for option in single.options} == {"int8-g64", "mxfp8"}
     assert found.pinned([]).within_nbytes(mix.nbytes).options == found.within_nbytes(mix.nbytes).options
     torn = [core.Rule(names=(f"*.1.*{kind}_proj",), format=name) for kind, name in (("up", "mxfp8"), ("gate", "mxfp4"))]
     with pytest.raises(core.PlanError, match="its others have another format"):
