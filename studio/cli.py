@@ -89,6 +89,7 @@ def _stop_on_signals() -> None:
 def plan_of(options: argparse.Namespace, *, open_formats: bool = False) -> core.Plan:
     """The plan that the options say; `open_formats`: layers that are included without a format may get any."""
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
+    plan = plan.before_budget if open_formats else plan
     if options.format:
         plan = plan.with_format(options.format)
     if options.method:

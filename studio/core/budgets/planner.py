@@ -293,8 +293,9 @@ class Planner:
     def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
         """The ordinary plan of a mix, with what is expected of it."""
         digest = choices_digest(self.decisions.choices(mix.options), self.decisions.model)
-        told = Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl)
-        return replace(planned(self.decisions, mix.options, name, title), prediction=told)
+        plan = planned(self.decisions, mix.options, name, title)
+        own = len(plan.rules) - len(self.decisions.plan.rules)
+        return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
 
 
 def _named(options: Sequence[Option], rule: Rule) -> Option | None:

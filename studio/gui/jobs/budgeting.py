@@ -42,15 +42,11 @@ class Budgeting(QObject):
         document, machine = self._document, self._runs.machine
         model = document.model
         assert model is not None
-        steps = partial(tasks.pricing, machine, model, self._base(document.state.plan), probe)
+        steps = partial(tasks.pricing, machine, model, document.state.plan.before_budget, probe)
         job = Job(PRICE, "Pricing", steps, over=self._over, hear=self._hear)
         if self._runs.run(job):
             self._known = (model, document.statistics)
             self._view.show_nothing("Measuring what every format would cost every layer …")
-
-    def _base(self, plan: core.Plan) -> core.Plan:
-        """What mixes of a plan begin with: for a mix that was taken, the plan that was priced for it."""
-        return self._planner.decisions.plan if self._planner and self._used and plan == self._used[0] else plan
 
     def _hear(self, event: object) -> None:
         if isinstance(event, tasks.Priced):
