@@ -1,17 +1,22 @@
 """The page Budget: what is priced, dragged, pinned and taken into the plan."""
 
 import json
+import random
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.core.budgets.costs import Cost, recipe_text
 from studio.gui.jobs.budgeting import STOPPED
 from studio.gui.shell.studio import Studio
 from studio.gui.views.budget import STEPS, BudgetView
+from tests.core.checkpoints import CONFIG, checkpoint, llama
+from tests.gui.conftest import PATIENCE
 
 Wait = Callable[[], None]
 
@@ -154,3 +159,49 @@ def test_a_click_on_the_plot_goes_to_that_size(priced: Studio) -> None:
 def test_another_checkpoint_begins_anew(priced: Studio) -> None:
     priced.commands.perform("close")
     assert view(priced).planner is None
+
+
+def test_what_is_chosen_while_another_page_is_shown_is_seen_later(
+    priced: Studio, names: Callable[[str], list[str]]
+) -> None:
+    page = view(priced)
+    shown = page.planner
+    priced.workspace.show_page("overview")
+    priced.document.set_format(names("layers.1.mlp.down_proj"), "mxfp8")
+    assert page.planner is shown
+    priced.workspace.show_page("budget")
+    QApplication.processEvents()
+    assert page.planner is not shown
+
+
+def made_up(_engine: core.Engine, decisions: core.Decisions) -> Generator[core.Event, None, core.Costs]:
+    """Costs as pricing would find them in formats of so many bits, without reading a weight."""
+    chance, known = random.Random(0), {}  # noqa: S311 - the same each time
+    for item in decisions.items:
+        size = chance.lognormvariate(0, 1)
+        for option in item.options:
+            for index in item.layers:
+                if recipe := decisions.choice(index, option).recipe:
+                    error = size * 0.4**recipe.format.bits * chance.uniform(0.9, 1.1)
+                    known[index, recipe_text(recipe)] = Cost(error, 1.0, error, 1.0)
+    yield core.Started("price", 0, 0)
+    return core.Costs(decisions, known)
+
+
+def test_a_budget_is_dragged_smoothly_over_thousands_of_layers(
+    priced: Studio, wait: Wait, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path / "deep", llama(300), config={**CONFIG, "num_hidden_layers": 300})
+    priced.open(folder)
+    qtbot.waitUntil(lambda: priced.document.model is not None and len(priced.document.store) > 2000, timeout=PATIENCE)
+    monkeypatch.setattr(core, "price", made_up)
+    priced.workspace.show_page("budget")
+    priced.budgeting.price()
+    wait()
+    page = view(priced)
+    assert len(page.planner.decisions.items) == 1200
+    seconds = []
+    for place in range(100, 900, 80):
+        page.slider.setValue(place)
+        seconds.append(page.seconds)
+    assert sorted(seconds)[len(seconds) // 2] < 0.05, seconds

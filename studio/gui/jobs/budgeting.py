@@ -31,9 +31,11 @@ class Budgeting(QObject):
         self._document, self._runs, self._view = document, runs, view
         self._planner: core.Planner | None = None
         self._used: tuple[core.Plan, core.Mix] | None = None
+        self._late = False
         self._known: tuple[object, object] | None = None
         view.mix_wanted.connect(self.use)
         view.probe_wanted.connect(lambda: self.price(probe=True))
+        view.came_into_sight.connect(self._catch_up)
         document.opened.connect(self._start_anew)
         document.chosen.connect(lambda _: self._follow())
 
@@ -65,10 +67,15 @@ class Budgeting(QObject):
         self._planner = self._used = None
         self._view.show_nothing()
 
+    def _catch_up(self) -> None:
+        if self._late:
+            self._follow()
+
     def _follow(self) -> None:
-        """Show what is known, with formats chosen by hand as pins."""
+        """Show what is known, with formats chosen by hand as pins; later, while nobody looks."""
         document = self._document
-        if self._planner is None or document.model is None:
+        self._late = not self._view.isVisible()
+        if self._planner is None or document.model is None or self._late:
             return
         if self._known != (document.model, document.statistics):
             self._start_anew()

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt, Signal
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSlider, QSplitter, QVBoxLayout, QWidget
 
 from studio import core
@@ -30,11 +31,13 @@ class BudgetView(View):
     """A curve, dots, and a slider; what the mix at the slider is made of stands below.
 
     Signals:
+        came_into_sight(): it is shown, and may have missed something.
         price_wanted(), probe_wanted(): measure what every option costs, or what that means in tokens.
         mix_wanted(object): a `core.Mix` that the plan is to become.
         and those of `View`.
     """
 
+    came_into_sight = Signal()
     price_wanted = Signal()
     probe_wanted = Signal()
     mix_wanted = Signal(object)
@@ -52,6 +55,7 @@ class BudgetView(View):
         self.before: core.Mix | None = None
         self.seconds = 0.0
         self._singles: list[tuple[str, core.Mix]] = []
+        self._curve = (np.zeros(0), np.zeros(0))
         self.price_button, self.probe_button = QPushButton("Price"), QPushButton("Predict KL")
         self.price_button.clicked.connect(lambda: self.price_wanted.emit())
         self.probe_button.clicked.connect(lambda: self.probe_wanted.emit())
@@ -101,6 +105,7 @@ class BudgetView(View):
         at = self.slider.value() if self.planner and self.plotted else STEPS // 3
         self.planner, self.before = planner, before
         self._singles = [(name, mix) for name, mix in planner.uniforms() if name != core.KEEP]
+        self._curve = planner.curve()
         self.plot_now()
         self.slider.blockSignals(True)
         self.slider.setValue(at)
@@ -111,6 +116,11 @@ class BudgetView(View):
         """Say what comes next, or why there is nothing."""
         self.planner = self.mix = self.before = None
         self.show_empty(why or self.EMPTY)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Show what changed while nobody looked."""
+        super().showEvent(event)
+        self.came_into_sight.emit()
 
     def set_reasons(self, reason: str, help_text: str) -> None:
         """Why nothing can be priced now, "" when it can."""
@@ -142,10 +152,10 @@ class BudgetView(View):
         """The best mix within the budget of now."""
         if self.planner is None:
             return
-        begun = time.perf_counter()
+        begun = time.thread_time()
         self.mix = self.planner.within_nbytes(self.budget(), core.QUICK_STATES)
-        self.seconds = time.perf_counter() - begun
         self._redraw()
+        self.seconds = time.thread_time() - begun
 
     def _use(self) -> None:
         """Take the best mix there is, and not only the one that was found quickly."""
@@ -170,11 +180,10 @@ class BudgetView(View):
             self._redraw()
 
     def _redraw(self) -> None:
-        planner, mix = self.planner, self.mix
-        assert planner is not None
+        mix = self.mix
         assert mix is not None
         self.plot.plotItem.clear()
-        nbytes, lost = planner.curve()
+        nbytes, lost = self._curve
         seen = lost > 0
         curve, single = self.theme.accent, self.theme.kinds["up"]
         pen = pg.mkPen(curve, width=2)
@@ -264,7 +273,7 @@ class BudgetView(View):
         """The curve and single formats."""
         if self.planner is None:
             return Figure(self.TITLE, ("plan",), [])
-        nbytes, lost = self.planner.curve()
+        nbytes, lost = self._curve
         rows = [("best mix", int(size), self._bits(size), float(y)) for size, y in zip(nbytes, lost, strict=True)]
         rows += [(name, mix.nbytes, self._bits(mix.nbytes), self._lost(mix)) for name, mix in self._singles]
         return Figure(self.TITLE, ("plan", "bytes", "bits per weight", self._unit()), rows)
