@@ -1,6 +1,8 @@
 """Crew: the worker processes of a run, checked to be alike, and the coordinator's side of what they do."""
 
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +33,12 @@ from studio.core.running.pipeline import work as work_of
 WAIT = 30
 """Seconds in which a scheduler must answer and the first worker must be there."""
 
+SILENCE = 900.0
+"""Seconds without a word from a worker at work after which it is ended: it hangs."""
+
+LOOK = 5.0
+"""Seconds between two looks at the workers."""
+
 _TURN = 0.2
 _PARTS_PER_WORKER = 8
 _SMALLEST_PART = 64 << 20
@@ -48,11 +56,13 @@ class _Part:
 
 @dataclass(slots=True)
 class _Standing:
-    """How far a part is, and which attempt that is."""
+    """How far a part is, which attempt that is, which were lost, and when what worker was last heard of."""
 
     done: int = 0
     attempt: str = ""
     lost: set[str] = field(default_factory=set)
+    worker: str = ""
+    heard: float = 0.0
 
 
 class Crew:
@@ -142,18 +152,47 @@ class Crew:
         standing, names = {part.index: _Standing() for part in parts}, {part.index: part for part in parts}
         for index, future in futures.items():
             future.add_done_callback(lambda _, index=index: told.put(index))
+        watch = _Watch(self._client, standing, names)
         try:
             while futures:
-                message = _next(told)
+                message, layer = _next(told), ""
                 if isinstance(message, dict):
                     yield from _noted(message, standing, names)
+                    layer = message.get("layer", "")
                 elif message is not None:
                     standing[message].done = names[message].work
                     yield _result(futures.pop(message), names[message])
-                yield Progress(phase, sum(one.done for one in standing.values()), "")
+                yield from watch.look(list(futures))
+                yield Progress(phase, sum(one.done for one in standing.values()), layer)
         finally:
             self._client.cancel(list(futures.values()))
             self._client.unsubscribe_topic(topic)
+
+
+class _Watch:
+    """Looks now and then whether there are workers, and whether any has been silent for so long that it hangs."""
+
+    def __init__(self, client: Any, standing: dict[int, _Standing], parts: dict[int, _Part]) -> None:
+        self._client, self._standing, self._parts = client, standing, parts
+        self._looked, self._alone = time.monotonic(), False
+
+    def look(self, open_parts: Sequence[int]) -> Iterator[Warned]:
+        """Begin what hangs on another worker; says so, and that no worker is left."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        there = set(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not there and not self._alone:
+            yield Warned("no worker is left; it goes on when there is one")
+        self._alone = not there
+        for index in open_parts:
+            one = self._standing[index]
+            if one.worker in there and now - one.heard > SILENCE:
+                what = f"nothing was heard of its worker for {SILENCE:g} s, which is ended"
+                yield Warned(f"{self._parts[index].name}: {what}")
+                one.heard = now
+                self._client.run(work.end, os.getpid(), workers=[one.worker], on_error="ignore")
 
 
 def _next(told: "SimpleQueue[Any]") -> Any:
@@ -172,6 +211,7 @@ def _noted(message: dict[str, Any], standing: dict[int, _Standing], names: dict[
         host = printable(one.attempt.partition(":")[0])
         yield Warned(f"{part.name} begins again: its worker on {host} was lost")
     one.attempt, one.done = message["attempt"], message.get("done", one.done)
+    one.worker, one.heard = message["worker"], time.monotonic()
     if warning := message.get("warning"):
         yield Warned(warning)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -194,6 +195,46 @@ def test_workers_that_are_killed_cost_a_shard_each(tmp_path: Path) -> None:
                 os.kill(next(iter(crew._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
                 killed += 1
     assert killed == 3
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def hang() -> None:
+    """Run in a worker: what it is to write from now on never ends."""
+
+    def never(*_: object) -> Iterator[core.Event]:
+        threading.Event().wait()
+        yield from ()
+
+    work.run_shard = never
+
+
+def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "SILENCE", 2.0)
+    monkeypatch.setattr(crews, "LOOK", 0.2)
+    source = large(tmp_path / "model")
+    exported(source, tmp_path / "alone", None)
+    with core.crew(workers=2) as crew, core.open_model(source) as model, core.start(ONE, model) as started:
+        choices = core.resolve(PLAN, model)
+        job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
+        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
+        crew.check(order)
+        crew._client.run(hang, workers=[min(crew._client.scheduler_info()["workers"])])
+        events = core.export(started, job, crew.export(order))
+        said = [event.message for event in events if isinstance(event, core.Warned)]
+    assert any("nothing was heard of its worker for 2 s" in message for message in said)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def test_the_workers_of_a_scheduler_are_taken_by_its_address(studio: Studio, source: Path, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
+    with LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        address = f"--cluster={cluster.scheduler_address}"
+        ran = studio("quantize", source, tmp_path / "out", *SMALL, address)
+        measured = studio("measure", source, address)
+    assert ran.code == measured.code == 0
+    assert "2 workers at" in ran.err
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
 
 
