@@ -13,13 +13,14 @@ from typing import Any
 from uuid import uuid4
 
 from studio.core.cluster import work
-from studio.core.cluster.order import Order, opened
+from studio.core.cluster.order import Opened, Order
 from studio.core.counting import counted
 from studio.core.errors import BackendError
 from studio.core.events import Event, Finished, LayerDone, Progress, ShardWritten, Started, Warned
+from studio.core.exporting.export import Export
 from studio.core.exporting.shards import ShardPlan
 from studio.core.exporting.staging import Staging
-from studio.core.exporting.steps import shard_work
+from studio.core.exporting.steps import Spread, shard_work
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
@@ -76,20 +77,19 @@ class Crew:
         """Number of workers now."""
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
 
-    def check(self, order: Order) -> None:
-        """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order."""
-        here = work.examine(order)
+    def check(self, order: Order, known: Opened) -> None:
+        """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order so."""
+        here = work.examine(order, known)
         for address, seen in sorted(self._client.run(work.examine, order).items()):
             if trouble := _difference(here, seen):
                 raise BackendError(f"worker {printable(address)} on {printable(seen.host)} {trouble}", hint=_HINT)
 
-    def export(self, order: Order) -> Callable[[Staging, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]:
-        """What writes the shards of the order's export; see `studio.core.exporting.steps.Spread`."""
+    def export(self, order: Order, job: Export) -> Spread:
+        """What writes the shards of an export; see `Spread`. Raises BackendError for workers that can not."""
+        self.check(order, Opened(job.model, job.choices, job))
 
         def spread(staging: Staging, left: Sequence[ShardPlan], seconds: dict[str, float]) -> Iterator[Event]:
-            export = opened(order).export
-            assert export is not None
-            index = {planned.name: i for i, planned in enumerate(export.shards)}
+            index = {planned.name: i for i, planned in enumerate(job.shards)}
             parts = [self._shard(order, index[planned.name], planned) for planned in left]
             for event in self._run("quantize", parts):
                 if isinstance(event, work.Written):
@@ -105,7 +105,8 @@ class Crew:
         return spread
 
     def measure(self, started: Engine, order: Order, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
-        """As `studio.core.jobs.measure`, on the workers."""
+        """As `studio.core.jobs.measure`, on the workers. Raises BackendError for workers that can not."""
+        self.check(order, Opened(model, tuple(choices), None))
         results = PackedResults(choices)
         with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
             yield from feed_forward(started, model, choices, Path(folder), Sink())

@@ -66,8 +66,11 @@ class Written:
     seconds: dict[str, float]
 
 
-def examine(order: Order) -> Seen:
-    """What this process is, and what it sees of an order; the worst that can happen is told, not raised."""
+def examine(order: Order, known: Opened | None = None) -> Seen:
+    """What this process is, and what it sees of an order, or `known` of it.
+
+    The worst that can happen is told, not raised.
+    """
     try:
         backend = choose(order.machine.backend)
     except ValueError as error:
@@ -75,7 +78,7 @@ def examine(order: Order) -> Seen:
     wrong = self_test(backend) or ""
     seen = Seen(platform.node(), kernels.__version__, program_digest(), backend.title, wrong)
     try:
-        return replace(seen, identity=identity_digest(opened(order)))
+        return replace(seen, identity=identity_digest(known or opened(order)))
     except StudioError as error:
         return replace(seen, trouble=f"{error}; {error.hint}" if error.hint else str(error))
 

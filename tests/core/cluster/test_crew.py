@@ -16,13 +16,14 @@ import pytest
 from studio import core
 from studio.core.cluster import crew as crews
 from studio.core.cluster import work
-from studio.core.cluster.order import Order
+from studio.core.cluster.order import Opened, Order
 from studio.core.errors import BackendError, ExportError
 from studio.core.exporting.contents import JOURNAL
 from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.exporting.staging import Staging
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
+from tests.core.stores.web import serving
 
 pytest.importorskip("distributed")
 PLAN = core.preset("linear")
@@ -51,8 +52,7 @@ def exported(source: Path | str, target: Path, crew: core.Crew | None, plan: cor
         spread = None
         if crew:
             order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
-            crew.check(order)
-            spread = crew.export(order)
+            spread = crew.export(order, job)
         return list(core.export(started, job, spread))
 
 
@@ -80,7 +80,6 @@ def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypa
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         order = core.order_for(model, PLAN, choices, ONE)
-        two.check(order)
         *_, alone = core.measure(started, model, choices)
         *_, spread = two.measure(started, order, model, choices)
     assert isinstance(alone, core.Finished)
@@ -116,9 +115,7 @@ def test_kept_layers_and_lifting_reach_the_workers(two: core.Crew, tmp_path: Pat
             job = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], target, **how)
             assert job.lifting.exponents
             order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
-            if crew:
-                crew.check(order)
-            list(core.export(started, job, crew.export(order) if crew else None))
+            list(core.export(started, job, crew.export(order, job) if crew else None))
     assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
 
 
@@ -155,16 +152,18 @@ def test_a_worker_that_differs_is_refused_by_name(
 
     monkeypatch.setattr(two._client, "run", run)
     with core.open_model(source) as model:
-        order = core.order_for(model, PLAN, core.resolve(PLAN, model), ONE)
+        choices = core.resolve(PLAN, model)
+        order = core.order_for(model, PLAN, choices, ONE)
         with pytest.raises(BackendError, match=rf"worker tls://.* {words}"):
-            two.check(order)
+            two.check(order, Opened(model, choices, None))
 
 
 def test_a_worker_that_does_not_find_the_source_is_refused(two: core.Crew, source: Path) -> None:
     with core.open_model(source) as model:
-        order = core.order_for(model, PLAN, core.resolve(PLAN, model), ONE)
-    with pytest.raises(BackendError, match="there is no such file or folder"):
-        two.check(replace(order, source=str(source / "elsewhere")))
+        choices = core.resolve(PLAN, model)
+        order = replace(core.order_for(model, PLAN, choices, ONE), source=str(source / "elsewhere"))
+        with pytest.raises(BackendError, match="there is no such file or folder"):
+            two.check(order, Opened(model, choices, None))
 
 
 def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch, studio: Studio, source: Path) -> None:
@@ -188,9 +187,8 @@ def test_workers_that_are_killed_cost_a_shard_each(tmp_path: Path) -> None:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        crew.check(order)
         killed = 0
-        for event in core.export(started, job, crew.export(order)):
+        for event in core.export(started, job, crew.export(order, job)):
             if isinstance(event, core.ShardWritten) and killed < 3:
                 os.kill(next(iter(crew._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
                 killed += 1
@@ -217,9 +215,8 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        crew.check(order)
         crew._client.run(hang, workers=[min(crew._client.scheduler_info()["workers"])])
-        events = core.export(started, job, crew.export(order))
+        events = core.export(started, job, crew.export(order, job))
         said = [event.message for event in events if isinstance(event, core.Warned)]
     assert any("nothing was heard of its worker for 2 s" in message for message in said)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
@@ -236,6 +233,17 @@ def test_the_workers_of_a_scheduler_are_taken_by_its_address(studio: Studio, sou
     assert ran.code == measured.code == 0
     assert "2 workers at" in ran.err
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def test_workers_read_a_source_behind_a_url_themselves(two: core.Crew, source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("requests")
+    exported(source, tmp_path / "alone", None)
+    with serving(source) as web:
+        exported(web.url, tmp_path / "out", two)
+        written = web.sent
+    assert written > 3 * 100_000
+    out, alone = snapshot(tmp_path / "out"), snapshot(tmp_path / "alone")
+    assert {name for name in alone if out[name] != alone[name]} <= {"README.md", "SHA256SUMS"}  # they name the source
 
 
 def test_a_coordinator_that_is_killed_is_gone_on_with(studio: Studio, tmp_path: Path) -> None:
@@ -264,7 +272,7 @@ def test_a_run_that_is_stopped_goes_on_from_there(two: core.Crew, tmp_path: Path
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        events = core.export(started, job, two.export(order))
+        events = core.export(started, job, two.export(order, job))
         next(event for event in events if isinstance(event, core.ShardWritten))
         events.close()  # type: ignore[attr-defined]
     assert not (tmp_path / "out").exists()
