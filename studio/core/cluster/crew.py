@@ -80,9 +80,13 @@ class Crew:
     def check(self, order: Order, known: Opened) -> None:
         """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order so."""
         here = work.examine(order, known)
-        for address, seen in sorted(self._client.run(work.examine, order).items()):
+        answers = self._client.run(work.examine, order, on_error="return")
+        for address, seen in sorted(answers.items()):
+            if isinstance(seen, OSError):
+                continue  # it is gone already
+            where = printable(address) + (f" on {printable(seen.host)}" if isinstance(seen, work.Seen) else "")
             if trouble := _difference(here, seen):
-                raise BackendError(f"worker {printable(address)} on {printable(seen.host)} {trouble}", hint=_HINT)
+                raise BackendError(f"worker {where} {trouble}", hint=_HINT)
 
     def export(self, order: Order, job: Export) -> Spread:
         """What writes the shards of an export; see `Spread`. Raises BackendError for workers that can not."""
@@ -229,8 +233,10 @@ def _result(future: Any, part: _Part) -> Any:
         raise BackendError(f"{part.name} was given up: {died} died of it, one after the other", hint=hint) from None
 
 
-def _difference(here: work.Seen, seen: work.Seen) -> str:
-    """In what a worker is not as this process, "" when it is."""
+def _difference(here: work.Seen, seen: Any) -> str:
+    """In what a worker, or what it raised, is not as this process, "" when it is."""
+    if not isinstance(seen, work.Seen):
+        return f"does not run this program: {type(seen).__name__} {printable(seen, 200)}"
     if seen.version != here.version:
         return f"is of version {printable(seen.version)}, this is {here.version}"
     if seen.program != here.program:

@@ -39,6 +39,13 @@ def two() -> Iterator[core.Crew]:
 
 
 @pytest.fixture(scope="module")
+def mortal() -> Iterator[core.Crew]:
+    """Two workers to kill."""
+    with core.crew(workers=2) as crew:
+        yield crew
+
+
+@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("source") / "model", llama(4), DEEP, shards=3)
 
@@ -69,10 +76,10 @@ def test_bytes_are_those_of_a_run_without_workers(two: core.Crew, source: Path, 
 
 def test_the_command_line_takes_a_number_of_workers(studio: Studio, source: Path, tmp_path: Path) -> None:
     assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
-    ran = studio("quantize", source, tmp_path / "by-3", *SMALL, "--workers", 3, "--json")
+    ran = studio("quantize", source, tmp_path / "by-1", *SMALL, "--workers", 1, "--json")
     assert ran.code == 0
-    assert '"event": "workers", "count": 3' in ran.out
-    assert snapshot(tmp_path / "by-3") == snapshot(tmp_path / "alone")
+    assert '"event": "workers", "count": 1' in ran.out
+    assert snapshot(tmp_path / "by-1") == snapshot(tmp_path / "alone")
 
 
 def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +153,8 @@ def test_a_worker_that_differs_is_refused_by_name(
 ) -> None:
     real = two._client.run
 
-    def run(function: object, order: Order) -> dict[str, work.Seen]:
-        answers = real(function, order)
+    def run(function: object, order: Order, **how: str) -> dict[str, work.Seen]:
+        answers = real(function, order, **how)
         return {**answers, max(answers): replace(answers[max(answers)], **other)}
 
     monkeypatch.setattr(two._client, "run", run)
@@ -156,6 +163,20 @@ def test_a_worker_that_differs_is_refused_by_name(
         order = core.order_for(model, PLAN, choices, ONE)
         with pytest.raises(BackendError, match=rf"worker tls://.* {words}"):
             two.check(order, Opened(model, choices, None))
+
+
+def test_a_worker_without_the_program_is_refused_and_a_dead_one_is_not(
+    two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: dict[str, Exception] = {"tcp://a": OSError("closed")}
+    monkeypatch.setattr(two._client, "run", lambda *_, **__: answers)
+    with core.open_model(source) as model:
+        choices = core.resolve(PLAN, model)
+        order, known = core.order_for(model, PLAN, choices, ONE), Opened(model, choices, None)
+        two.check(order, known)
+        answers["tcp://b"] = ModuleNotFoundError("No module named 'studio'")
+        with pytest.raises(BackendError, match="worker tcp://b does not run this program: ModuleNotFoundError"):
+            two.check(order, known)
 
 
 def test_a_worker_that_does_not_find_the_source_is_refused(two: core.Crew, source: Path) -> None:
@@ -180,17 +201,17 @@ def large(folder: Path) -> Path:
     return checkpoint(folder, shapes, shards=3)
 
 
-def test_workers_that_are_killed_cost_a_shard_each(tmp_path: Path) -> None:
+def test_workers_that_are_killed_cost_a_shard_each(mortal: core.Crew, tmp_path: Path) -> None:
     source = large(tmp_path / "model")
     exported(source, tmp_path / "alone", None)
-    with core.crew(workers=2) as crew, core.open_model(source) as model, core.start(ONE, model) as started:
+    with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
         killed = 0
-        for event in core.export(started, job, crew.export(order, job)):
+        for event in core.export(started, job, mortal.export(order, job)):
             if isinstance(event, core.ShardWritten) and killed < 3:
-                os.kill(next(iter(crew._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
+                os.kill(next(iter(mortal._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
                 killed += 1
     assert killed == 3
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
@@ -206,17 +227,18 @@ def hang() -> None:
     work.run_shard = never
 
 
-def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_hangs_is_ended(mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crews, "SILENCE", 2.0)
     monkeypatch.setattr(crews, "LOOK", 0.2)
     source = large(tmp_path / "model")
     exported(source, tmp_path / "alone", None)
-    with core.crew(workers=2) as crew, core.open_model(source) as model, core.start(ONE, model) as started:
+    with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        crew._client.run(hang, workers=[min(crew._client.scheduler_info()["workers"])])
-        events = core.export(started, job, crew.export(order, job))
+        mortal._client.wait_for_workers(2)
+        mortal._client.run(hang, workers=[min(mortal._client.scheduler_info()["workers"])])
+        events = core.export(started, job, mortal.export(order, job))
         said = [event.message for event in events if isinstance(event, core.Warned)]
     assert any("nothing was heard of its worker for 2 s" in message for message in said)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
@@ -259,7 +281,7 @@ def test_a_coordinator_that_is_killed_is_gone_on_with(studio: Studio, tmp_path: 
     assert second.code == 4
     assert "another export to this target is running" in second.err
     assert not target.exists()
-    again = studio("quantize", source, target, *SMALL, "--workers", "2")
+    again = studio("quantize", source, target, *SMALL)
     assert again.code == 0
     assert "is finished already" in again.err
     assert snapshot(target) == snapshot(tmp_path / "alone")
