@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
     inspect = command("inspect", "list what a checkpoint holds; reads headers only")
     inspect.add_argument("source", type=_source, metavar="SRC", help=_SOURCE)
-    plan = command("plan", "show what a plan does to every layer; reads headers only")
+    plan = command("plan", "show what a plan does to every layer, or find the best one for a budget")
     measure = command("measure", "quantize in memory and report the error of every layer")
     quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
     for sub in (plan, measure, quantize):
@@ -40,10 +40,11 @@ def parser() -> argparse.ArgumentParser:
     for sub in (measure, quantize):
         _add_cluster(_add_machine_options(sub))
         _add_result_options(sub)
-    plan.add_argument("--save", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
+    plan.add_argument("--save", "--out", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
     plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
     _add_reader(plan)
     _add_lift(plan)
+    _add_budget_options(plan)
     _add_export_options(quantize)
     convert = command("convert", "store a checkpoint in another layout without losing a bit, quantized or not")
     _add_conversion_options(convert)
@@ -70,13 +71,16 @@ def parser() -> argparse.ArgumentParser:
     _add_machine_options(compare)
     doctor = command("doctor", "find what is wrong with a checkpoint, whoever wrote it")
     doctor.add_argument("target", type=Path, metavar="DIR", help="a folder or a .safetensors file, whole or broken")
-    doctor.add_argument("--quick", action="store_true", help="read no codes and no block scales")
+    depth = doctor.add_mutually_exclusive_group()
+    depth.add_argument("--quick", action="store_true", help="read no codes and no block scales")
+    depth.add_argument("--fix", type=Path, metavar="OUT", help="write a copy in which all that is certain is mended")
     doctor.add_argument(
         "--source", type=_source, metavar="SRC", help="compare some rows of every layer with this checkpoint"
     )
     doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
+    _add_machine_options(doctor)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -125,6 +129,40 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mx-exponent", choices=("ceil", "floor"), help="scale rule of MXFP4 and MXFP8: MLX's or OCP's; default: ceil"
     )
+
+
+def _add_budget_options(plan: argparse.ArgumentParser) -> None:
+    """What is to be kept, and how the mix of formats that keeps it is found."""
+    group = plan.add_argument_group(
+        "budget", "find the formats and methods that lose least; reads all weights, without a budget headers only"
+    )
+    budget = group.add_mutually_exclusive_group()
+    budget.add_argument("--target-size", type=_size, metavar="SIZE", help="of the safetensors files, e.g. 4GB")
+    budget.add_argument("--bits", type=_threshold, metavar="X", help="per weight of the whole model")
+    budget.add_argument("--max-kl", type=_threshold, metavar="X", help="predicted KL to the source; runs probes")
+    budget.add_argument("--max-rel-err", type=_threshold, metavar="X", help="relative error of every layer")
+    group.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="PATTERN=NAME[/METHOD]",
+        help="these layers, and what runtimes join with them, get format NAME",
+    )
+    group.add_argument(
+        "--forbid",
+        action="append",
+        default=[],
+        choices=[*core.FORMATS, core.KEEP],
+        metavar="NAME",
+        help="a format that nothing gets that is not pinned to it",
+    )
+    group.add_argument(
+        "--probe", action="store_true", help="run short plans on a text, once, to predict KL: minutes for small models"
+    )
+    group.add_argument("--report", type=Path, metavar="DIR", help="write plan.html and plan.json: curve and reasons")
+    _add_text_options(plan, windows=8)
+    _add_runtime(plan)
+    _add_machine_options(plan)
 
 
 def _add_backend_option(sub: argparse.ArgumentParser) -> "argparse._ArgumentGroup":

@@ -3,21 +3,24 @@
 import argparse
 import json
 import os
+import shlex
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
 from studio.rendering import (
     show_backend,
+    show_budget,
     show_calibration,
     show_cautions,
     show_changes,
@@ -30,14 +33,18 @@ from studio.rendering import (
     show_outcome,
     show_plan,
     show_quality,
+    show_repairs,
     show_replies,
     show_verified,
 )
+
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     options = parser().parse_args(arguments)
+    options.said = arguments
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
     try:
@@ -80,8 +87,8 @@ def _stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def plan_of(options: argparse.Namespace) -> core.Plan:
-    """The plan that the options say."""
+def plan_of(options: argparse.Namespace, *, open_formats: bool = False) -> core.Plan:
+    """The plan that the options say; `open_formats`: layers that are included without a format may get any."""
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
     if options.format:
         plan = plan.with_format(options.format)
@@ -95,7 +102,7 @@ def plan_of(options: argparse.Namespace) -> core.Plan:
         core.Rule(names=(pattern,), format=core.KEEP, reason="excluded on the command line")
         for pattern in options.exclude
     ]
-    rules += [core.include_rule(text, plan.format) for text in options.include]
+    rules += [core.include_rule(text, "" if open_formats else plan.format) for text in options.include]
     return plan.preceded_by(rules)
 
 
@@ -170,8 +177,10 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
+    if _has_budget(options):
+        return _plan_budget(options, console)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -179,8 +188,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
-        if plan.activations and not refusals:
-            choices, lent = core.with_input_scales(choices, layout)
+        if not refusals and (plan.activations or options.layout or options.reader):
+            choices, lent = core.with_input_scales(choices, layout, plan.activations)
             show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
@@ -196,6 +205,88 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         core.save_plan(plan, options.save)
         console.log(f"wrote {options.save}")
     return 0
+
+
+def _has_budget(options: argparse.Namespace) -> bool:
+    """True where a plan is to be found; raises PlanError for what only makes sense then, or only otherwise."""
+    budgets = (options.target_size, options.bits, options.max_kl, options.max_rel_err)
+    if not any(budget is not None for budget in budgets):
+        if options.pin or options.forbid or options.probe or options.report:
+            hint = "give --target-size, --bits, --max-kl or --max-rel-err"
+            raise core.PlanError("--pin, --forbid, --probe and --report are for a plan within a budget", hint=hint)
+        return False
+    for name in ("format", "activations", "lift"):
+        if getattr(options, name):
+            hint = f"leave --{name} out" + (": --forbid rules formats out" if name == "format" else "")
+            raise core.PlanError(f"--{name} does not go with a budget", hint=hint)
+    return True
+
+
+def _plan_budget(options: argparse.Namespace, console: Console) -> int:
+    if options.save:
+        core.check_writable(options.save.parent, [options.save.name])
+    if options.report:
+        core.check_budget_reports(options.report)
+    with _guided(options.source, options, console) as model:
+        model.check_plain()
+        plan = plan_of(options, open_formats=True).preceded_by([core.pin_rule(text) for text in options.pin])
+        layout, reader = core.layout_for(options.layout or "", options.reader)
+        decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
+        planner = _planner(options, decisions, console)
+        mix = _mix(options, planner)
+        found = planner.plan(mix, title=core.budget_title(mix, model))
+        show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)
+        show_budget(planner, mix, console)
+        paths = []
+        if options.report:
+            paths += core.write_budget(options.report, planner, mix, _recipe(options), _texts(options))
+    if options.save:
+        core.save_plan(found, options.save)
+        paths.append(options.save)
+    if paths:
+        console.log(f"wrote {', '.join(map(str, paths))}")
+    return 0
+
+
+def _recipe(options: argparse.Namespace) -> list[str]:
+    """The commands that make a plan, an export by it, and what that loses."""
+    source, plan = str(options.source), str(options.save or "plan.json")
+    more = ["--statistics", str(options.statistics)] if options.statistics else []
+    layout = ["--layout", options.layout] if options.layout else []
+    reader = ["--for", options.reader] if options.reader else []
+    return [
+        shlex.join(["nvfp4-studio", *options.said]),
+        shlex.join(["nvfp4-studio", "evaluate", source, "--plans", plan, *more]),
+        shlex.join(["nvfp4-studio", "quantize", source, "DST", "--plan", plan, *layout, *reader, *more]),
+    ]
+
+
+def _texts(options: argparse.Namespace) -> tuple[Path, ...]:
+    return tuple(options.text or [core.evaluation_text()])
+
+
+def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Console) -> core.Planner:
+    """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
+    reading = core.Reading(_texts(options), options.windows, options.length, options.seed)
+    with _start(options, console, decisions.model) as started:
+        costs = _returned(core.price(started, decisions), console)
+        probing = core.Probing(costs, reading, options.runtime)
+        known = probing.known()
+        if known is None and (options.probe or options.max_kl is not None):
+            run = probing.run(started, folder=options.cache, max_memory=options.max_memory)
+            known = _returned(run, console)
+    return core.Planner(costs, known)
+
+
+def _mix(options: argparse.Namespace, planner: core.Planner) -> core.Mix:
+    """The mix that keeps the budget."""
+    if options.target_size is not None:
+        return planner.within_file_nbytes(options.target_size)
+    if options.bits is not None:
+        return planner.within_nbytes(int(options.bits * planner.decisions.model.count / 8))
+    if options.max_kl is not None:
+        return planner.within_kl(options.max_kl)
+    return planner.within_rel_err(options.max_rel_err)
 
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
@@ -222,9 +313,9 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 
     Raises CheckpointError where there are no others.
     """
-    if core.is_exported(model) or not any(choice.recipe for choice in choices):
-        model.check_plain()
-    elif model.quantized_by:
+    if not any(choice.recipe for choice in choices):
+        core.check_decodable(model)
+    elif model.quantized_by and not core.is_exported(model):
         console.log(f"warning: left out, as it is quantized already: {model.quantized_by}")
         console.emit("warning", message=model.quantized_by)
 
@@ -232,7 +323,7 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -348,7 +439,7 @@ def _follow_conversion(events: Iterator[core.Event], target: Path, console: Cons
 def _gguf(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
@@ -388,11 +479,29 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with ExitStack() as stack:
         against = stack.enter_context(_open(options.source, console)) if options.source else None
-        (ended,) = _shown(core.doctor(options.target, quick=options.quick, against=against), console)
-    assert isinstance(ended, core.Examined)
-    show_findings(ended.examination, console)
+        if options.fix:
+            started = stack.enter_context(_start(options, console, against))
+            job = core.repair(started, options.target, options.fix, against=against)
+        else:
+            job = core.doctor(options.target, quick=options.quick, against=against)
+        found = _follow_examination(job, console)
     worst = options.fail_on
-    return core.ThresholdExceeded.exit_code if worst != "never" and ended.examination.reaches(worst) else 0
+    return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
+
+
+def _follow_examination(events: Iterator[core.Event], console: Console) -> core.Examination:
+    """What was found at last: of the folder, or of its repaired copy."""
+    for event in _shown(events, console):
+        match event:
+            case core.FindingMade(found):
+                console.log(f"found: {found.severity}: {found.kind}")
+            case core.Repaired():
+                show_repairs(event, console)
+                return event.after
+            case core.Examined(examination):
+                show_findings(examination, console)
+                return examination
+    raise AssertionError("an examination without an end")
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:
@@ -545,6 +654,18 @@ def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
                 outcome = found
     assert outcome is not None
     return outcome
+
+
+def _returned(events: Generator[core.Event, None, T], console: Console) -> T:
+    """Run a job to its end, showing its events; gives what it returns."""
+    found: list[T] = []
+
+    def kept() -> Generator[core.Event, None, None]:
+        found.append((yield from events))
+
+    for _ in _shown(kept(), console):
+        pass
+    return found[0]
 
 
 _UNITS = {"calibrate": "tokens", "evaluate": "tokens"}

@@ -81,13 +81,30 @@ def show_findings(examination: core.Examination, console: Console) -> None:
     for found in examination.findings:
         console.emit("finding", **found.to_json())
         console.say(f"{found.severity}: {found.kind}: {found.what}")
+        repair = f"{found.repair}, by --fix OUT{' with --source' if found.wants_source else ''}" if found.repair else ""
         facts = {"where": found.places, "evidence": found.evidence, "fails": ", ".join(found.fails), "fix": found.fix}
-        for name, text in facts.items():
+        for name, text in {**facts, "repair": repair}.items():
             if text:
                 console.say(f"  {name}: {text}")
     count = core.counted(len(examination.findings), "finding")
     console.say(f"{count}" if examination.findings else "Nothing was found.")
     console.emit("examined", findings=len(examination.findings))
+
+
+def show_repairs(repaired: core.Repaired, console: Console) -> None:
+    """What a repaired copy has that the folder has not, and what is still found in it."""
+    for repair in repaired.repairs:
+        console.emit("repair", **repair.to_json())
+        console.say(f"mended: {repair.kind}: {repair.what}, {core.counted(repair.count, 'place')}")
+    for what in repaired.left_out:
+        console.log(f"not in the copy: {what}")
+    if repaired.target:
+        console.say(f"{core.printable(repaired.target, 400)} holds the repaired copy. What is still found there:")
+    else:
+        console.say("Nothing can be mended for certain; nothing was written. What is found:")
+    target = str(repaired.target) if repaired.target else None
+    console.emit("repaired", path=target, repairs=len(repaired.repairs), left_out=list(repaired.left_out))
+    show_findings(repaired.after, console)
 
 
 def show_changes(sentences: Sequence[str], console: Console) -> None:
@@ -134,6 +151,33 @@ def show_plan(
     if why:
         console.say(f"Nothing will be quantized: {why}")
     console.emit("plan", **plan.to_json(), nbytes_before=before, nbytes_after=after, layout=layout.name, nothing=why)
+
+
+def show_budget(planner: core.Planner, mix: core.Mix, console: Console) -> None:
+    """What a mix comes to beside single formats, and what is known of its damage."""
+    known, count = planner.sensitivity.is_known, planner.decisions.model.count
+    rows = [_mix_row(name, found, count) for name, found in [*planner.uniforms(), ("this mix", mix)]]
+    console.say()
+    console.table(("", ">size", ">bits", ">worst layer", ">KL" if known else ">damage"), [row for _, row in rows])
+    console.emit("budget", mixes=[said for said, _ in rows], gap=mix.gap, **planner.sensitivity.to_json())
+    if known:
+        console.say("\nKL is predicted from short plans that were run on a text; evaluate --plans measures it.")
+    else:
+        console.say(
+            "\nDamage is the squared error of the outputs of layers over their squares, added up; --probe runs short "
+            "plans on a text and tells what that means in tokens."
+        )
+    better = f"at most {mix.gap:.2%} from the best" if mix.gap else "no mix within the budget is better"
+    console.say(f"Of {core.counted(len(planner.decisions.items), 'decision')}: {better}, by what is known.")
+
+
+def _mix_row(name: str, mix: core.Mix, count: int) -> tuple[dict[str, object], tuple[str, ...]]:
+    """A mix as JSON values and as a row of a table."""
+    bits = 8 * mix.nbytes / max(count, 1)
+    said = {"name": name, "nbytes": mix.nbytes, "bits_per_weight": bits, "rel_err": mix.rel_err}
+    effect = mix.damage if mix.kl is None else mix.kl
+    row = (name, core.size_text(mix.nbytes), f"{bits:.3f}", f"{mix.rel_err:.4f}", f"{effect:.4g}")
+    return {**said, "damage": mix.damage, "kl": mix.kl}, row
 
 
 def show_backend(started: core.Engine, console: Console) -> None:
@@ -319,7 +363,7 @@ def show_calibration(found: core.Calibrated, source: Path, console: Console) -> 
 def show_quality(quality: core.Quality, console: Console) -> None:
     """What an evaluation found: a line per model, the source first."""
     rows = [_quality_row(row) for row in (*([quality.source] if quality.source else []), *quality.models)]
-    columns = (
+    columns: tuple[str, ...] = (
         "model",
         "format",
         "method",
@@ -327,9 +371,13 @@ def show_quality(quality: core.Quality, console: Console) -> None:
         ">perplexity",
         ">increase",
         ">KL to source",
+        ">predicted",
         ">top-1",
         ">seconds",
     )
+    if all(row.predicted is None for row in quality.models):
+        place = columns.index(">predicted")
+        columns, *rows = [(*cells[:place], *cells[place + 1 :]) for cells in (columns, *rows)]
     console.table(columns, rows)
     text = quality.text
     console.say(
@@ -349,6 +397,7 @@ def _quality_row(row: core.Evaluated) -> tuple[str, ...]:
         _noisy(row.perplexity, "%.2f"),
         _noisy(row.increase, "%+.1f", 100, " %"),
         _noisy(row.kl, "%.4f"),
+        "-" if row.predicted is None else f"{row.predicted:.4f}",
         _noisy(row.top1, "%.1f", 100, " %"),
         f"{row.seconds:.0f}",
     )

@@ -4,6 +4,12 @@ from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, metho
 from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
+from studio.core.budgets.costs import Costs, price
+from studio.core.budgets.decisions import Decision, Decisions, Option, decide
+from studio.core.budgets.knapsack import QUICK_STATES
+from studio.core.budgets.planner import Mix, Planner, budget_title
+from studio.core.budgets.probing import Probing
+from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
 from studio.core.cluster.order import order_for
 from studio.core.counting import counted
@@ -24,6 +30,7 @@ from studio.core.events import (
     EvaluationDone,
     Event,
     Examined,
+    FindingMade,
     Finished,
     LayerDone,
     Lifted,
@@ -31,6 +38,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Repaired,
     ReplyDone,
     Resumed,
     ShardWritten,
@@ -49,7 +57,8 @@ from studio.core.exporting.transcoding import transcode
 from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
-from studio.core.findings.finding import Examination, Finding
+from studio.core.findings.finding import Examination, Finding, Repair
+from studio.core.findings.repairs.repairing import repair
 from studio.core.insight.block_inspection import BlockDetail, block_steps, inspect_block
 from studio.core.insight.checkpoints import compare_checkpoints
 from studio.core.insight.comparison import Comparison, Pair, compare
@@ -64,10 +73,10 @@ from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
-from studio.core.opening.exports import Exported, exported, is_exported
+from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
-from studio.core.planning.edits import command_line, hand_rules, include_rule, start_command
+from studio.core.planning.edits import command_line, hand_rules, include_rule, pin_rule, start_command
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
@@ -75,6 +84,7 @@ from studio.core.planning.plan import (
     KEEP,
     Choice,
     Plan,
+    Prediction,
     Rule,
     choice_text,
     choose_by_rule,
@@ -91,6 +101,7 @@ from studio.core.quality.evaluation import Reading, evaluate, evaluation_nbytes
 from studio.core.quality.generation import Generation, Prompt, generate
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated, Quality, exceeded
+from studio.core.reporting.budget_report import check_budget_reports, write_budget
 from studio.core.reporting.pages import noisy, size_text
 from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
@@ -115,6 +126,8 @@ __all__ = [
     "KEEP",
     "LAYOUTS",
     "METHODS",
+    "MOST_PARTS",
+    "QUICK_STATES",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -133,7 +146,10 @@ __all__ = [
     "Claim",
     "Compared",
     "Comparison",
+    "Costs",
     "Crew",
+    "Decision",
+    "Decisions",
     "Engine",
     "ErrorMap",
     "Estimate",
@@ -146,6 +162,7 @@ __all__ = [
     "ExportError",
     "Exported",
     "Finding",
+    "FindingMade",
     "Finished",
     "FormatDetail",
     "Generation",
@@ -163,25 +180,33 @@ __all__ = [
     "Machine",
     "Measured",
     "MemoryLimitError",
+    "Mix",
     "Model",
     "ModelDone",
     "Occupies",
+    "Option",
     "Outcome",
     "Pair",
     "Place",
     "Plan",
     "PlanError",
+    "Planner",
+    "Prediction",
+    "Probing",
     "Progress",
     "Prompt",
     "Quality",
     "Reading",
     "Regime",
+    "Repair",
+    "Repaired",
     "ReplyDone",
     "ResultCache",
     "ResultLines",
     "Resumed",
     "Rule",
     "ScaleGroups",
+    "Sensitivity",
     "ShardWritten",
     "Side",
     "Started",
@@ -198,9 +223,12 @@ __all__ = [
     "as_planned",
     "as_stored",
     "block_steps",
+    "budget_title",
     "calibrate",
     "calibration_text",
     "changes",
+    "check_budget_reports",
+    "check_decodable",
     "check_gguf",
     "check_quality_reports",
     "check_reports",
@@ -215,6 +243,7 @@ __all__ = [
     "compare_checkpoints",
     "counted",
     "crew",
+    "decide",
     "deciding_rules",
     "demo_checkpoint",
     "doctor",
@@ -255,6 +284,7 @@ __all__ = [
     "open_model",
     "open_statistics",
     "order_for",
+    "pin_rule",
     "plan_from_json",
     "prepare",
     "prepare_conversion",
@@ -263,10 +293,12 @@ __all__ = [
     "prepare_gguf_conversion",
     "preset",
     "preset_names",
+    "price",
     "printable",
     "readers",
     "refuse",
     "relative_error",
+    "repair",
     "report_head",
     "report_json",
     "requantized",
@@ -292,6 +324,7 @@ __all__ = [
     "with_quality",
     "with_statistics",
     "would_gain",
+    "write_budget",
     "write_gguf",
     "write_quality",
     "write_reports",

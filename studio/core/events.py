@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio.core.findings.finding import Examination
+from studio.core.findings.finding import Examination, Finding, Repair
 from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
@@ -24,6 +24,8 @@ Phase = Literal[
     "feedback",
     "examine",
     "compare",
+    "repair",
+    "price",
 ]
 
 
@@ -129,10 +131,31 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class FindingMade:
+    """The first place of a finding was seen; there may be more."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
 class Examined:
     """A folder was examined."""
 
     examination: Examination
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A repaired copy was written and examined, or, without a repair, none was.
+
+    before, after: what was found of the folder and of its copy. left_out: files that are not in the copy, and why.
+    """
+
+    target: Path | None
+    repairs: tuple[Repair, ...]
+    before: Examination
+    after: Examination
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +222,8 @@ Event = (
     | Lifted
     | Examined
     | Compared
+    | FindingMade
+    | Repaired
     | Transcoded
     | Finished
 )

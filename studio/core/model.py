@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Context, Format, Quantized
@@ -175,6 +176,14 @@ class Guide(Hashable, Protocol):
 
     def context(self, matrix: Matrix) -> Context:
         """What is known of the inputs of a matrix. Raises CheckpointError for what can not be read."""
+        ...
+
+    def moments(self, matrix: Matrix) -> tuple[int, NDArray[np.float32]] | None:
+        """How often a matrix [rows, K] was used, and what its inputs are like; None where nothing is known.
+
+        That is their mean squares, float32 [K], or the second moments of blocks of 16 of them, [K / 16, 16, 16].
+        Raises CheckpointError as `context` does.
+        """
         ...
 
     def peak(self, matrix: Matrix) -> tuple[int, float]:

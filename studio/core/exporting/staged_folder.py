@@ -1,6 +1,6 @@
 """StagedFolder: where the shards of an export appear, each whole, whoever writes it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from studio.core.exporting.records import Record, read_record
@@ -33,6 +33,11 @@ class StagedFolder:
 
     def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
         """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
+        for _ in self.write_pieces(name, chunks):
+            pass
+
+    def write_pieces(self, name: str, chunks: Iterable[bytes | bytearray]) -> Iterator[int]:
+        """`write_file`, telling the bytes of every piece that it has written."""
         if "/" in name:
             with writing(self.path / name):
                 self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +46,7 @@ class StagedFolder:
             for chunk in chunks:
                 file.write(memoryview(chunk), position)
                 position += len(chunk)
+                yield len(chunk)
             file.flush()
         self.settle(name)
 

@@ -12,6 +12,11 @@ from studio.core.sources.declared import BESIDE, Section
 _MLX_PLACES = ("quantization", "quantization_config")
 _LISTS = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude")
 _FOUR_BITS = ("nvfp4", "w4a16_nvfp4", "nvfp4_awq", "nvfp4_svd")
+_OF_EXPERTS = re.compile(r"(.*\.experts)\.\d+\..+")
+_JOINED = {"qkv_proj": {"q_proj", "k_proj", "v_proj"}, "gate_up_proj": {"gate_proj", "up_proj"}}
+_TOWERS = ("vision_tower", "vision_model", "visual")
+"""What vLLM leaves out of a ModelOpt checkpoint whatever its list says."""
+
 _MOST_UNBOUNDED = 3
 _LONGEST_PATTERN = 300
 
@@ -80,13 +85,16 @@ def _whole(value: Any) -> int:
 
 
 class Matcher:
-    """Entries of one exclusion list, tried on names as the runtimes of a layout try them.
+    """Entries of one exclusion list, tried on names as vLLM tries them.
 
-    compressed-tensors: exact names, classes, and regular expressions behind "re:", matched from the start. ModelOpt:
-    exact names, wildcards, and parts of names (vLLM, `ModelOptQuantConfigBase.is_layer_excluded`). Others: parts.
+    compressed-tensors: exact names, and regular expressions behind "re:", matched from the start (vLLM,
+    `should_ignore_layer`). ModelOpt (`ModelOptQuantConfigBase.is_layer_excluded`): exact names, parts of names, and
+    wildcards, tried on the modules that vLLM has: experts are one, what it joins has one name, and is left out when
+    all its parts are listed by their own. Others: parts.
     """
 
     def __init__(self, layout: str, entries: Iterable[str]) -> None:
+        self.layout = layout
         self.unjudged: list[str] = []
         self.malformed: list[str] = []
         self._exact: set[str] = set()
@@ -116,16 +124,38 @@ class Matcher:
         else:
             self._patterns.append((entry, compiled))
 
-    def entry(self, name: str) -> str | None:
-        """The first entry that matches a module, under any name that runtimes give it."""
-        for spelled in spellings(name):
-            if spelled in self._exact:
-                return spelled
-            if found := next((part for part in self._parts if part in spelled), None):
-                return found
-            if found := next((entry for entry, expression in self._patterns if expression.match(spelled)), None):
-                return found
-        return None
+    def entry(self, name: str, joined: Sequence[str] = ()) -> str | None:
+        """The first entry that leaves a module out, under any name that runtimes give it.
+
+        joined: the modules that runtimes join with it, itself included.
+        """
+        if self.layout == "modelopt":
+            return self._of_modelopt(name, joined)
+        return next(filter(None, map(self._own, spellings(name))), None)
+
+    def lists(self, name: str) -> bool:
+        """True when it is listed by its own name."""
+        return any(spelled in self._exact for spelled in spellings(name))
+
+    def _of_modelopt(self, name: str, joined: Sequence[str]) -> str | None:
+        module = vllm_module(name, joined)
+        if module != name and len(joined) > 1 and all(map(self.lists, joined)):
+            return name
+        found = (self._own(spelled) for spelled in spellings(module))
+        return next((entry for entry in (*found, self._of_experts(module)) if entry), _built_in(module))
+
+    def _of_experts(self, module: str) -> str | None:
+        """An entry for one expert, which leaves out all."""
+        if "experts" not in module:
+            return None
+        return next((entry for entry in sorted(self._exact) if any(text in entry for text in spellings(module))), None)
+
+    def _own(self, spelled: str) -> str | None:
+        if spelled in self._exact:
+            return spelled
+        if found := next((part for part in self._parts if part in spelled), None):
+            return found
+        return next((entry for entry, expression in self._patterns if expression.match(spelled)), None)
 
     def idle(self, names: Iterable[str]) -> list[str]:
         """The entries that match none of these modules."""
@@ -137,6 +167,20 @@ class Matcher:
             entry for entry in sorted(self._exact) if entry not in exact and not (entry in parts and entry in joined)
         ]
         return idle + [entry for entry, found in self._patterns if not any(map(found.match, every))]
+
+
+def vllm_module(name: str, joined: Sequence[str] = ()) -> str:
+    """The module of vLLM that holds a module of a checkpoint: all experts, or what it joins."""
+    if experts := _OF_EXPERTS.match(name):
+        return experts[1]
+    parent, _, leaf = name.rpartition(".")
+    leaves = {other.rpartition(".")[2] for other in joined}
+    whole = next((whole for whole, parts in _JOINED.items() if leaf in parts and parts == leaves), leaf)
+    return f"{parent}.{whole}" if parent else whole
+
+
+def _built_in(module: str) -> str | None:
+    return next((part for part in _TOWERS if part in module), None)
 
 
 @lru_cache(4096)

@@ -1,14 +1,16 @@
 """Checks of digests: whether files are those that SHA256SUMS and the manifest of an export list."""
 
+import hashlib
 from collections.abc import Iterator
+from functools import partial
 
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.links import check_link
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, SUMS, read_sums
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import sha256
-from studio.core.findings.finding import Observation
+from studio.core.exporting.readback import chunks
+from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder
 
 _LARGEST = 64 << 20
@@ -21,19 +23,31 @@ def listed(folder: Folder) -> Iterator[Observation]:
             yield Observation("digest-missing", name)
 
 
-def digests(folder: Folder) -> Iterator[Observation]:
-    """Files whose bytes are not those that SHA256SUMS lists; reads all of them. A list that can not be read."""
+def readable(folder: Folder) -> Iterator[Observation]:
+    """A list of digests that can not be read."""
     faults: list[Observation] = []
-    for name, digest in _sums(folder, faults).items():
-        path = folder.place / name
-        if not path.exists():
-            continue
-        check_link(path, folder.place)
-        with SourceFile(path) as file:
-            found = sha256(file)
-        if found != digest:
-            yield Observation("digest", name, f"SHA-256 {found[:16]}..., listed as {digest[:16]}...")
+    _sums(folder, faults)
     yield from faults
+
+
+def readings(folder: Folder) -> Iterator[Reading]:
+    """The files that SHA256SUMS lists, to be compared with it."""
+    for name, wanted in _sums(folder, []).items():
+        path = folder.place / name
+        if path.is_file():
+            yield Reading(name, path.stat().st_size, partial(_compared, folder, name, wanted))
+
+
+def _compared(folder: Folder, name: str, wanted: str) -> Iterator[Seen]:
+    digest = hashlib.sha256()
+    check_link(folder.place / name, folder.place)
+    with SourceFile(folder.place / name) as file:
+        for offset, count in chunks(file.size):
+            digest.update(file.read(offset, count))
+            yield count
+    if digest.hexdigest() != wanted:
+        evidence = f"SHA-256 {digest.hexdigest()[:16]}..., listed as {wanted[:16]}..."
+        yield Observation("digest", name, evidence)
 
 
 def manifest(folder: Folder) -> Iterator[Observation]:

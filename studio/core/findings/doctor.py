@@ -1,12 +1,26 @@
 """doctor: examine a folder, whoever wrote it, whole or broken."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from studio.core.errors import CheckpointError
-from studio.core.events import Event, Examined, Progress, Started
-from studio.core.findings import digests, documents, packing, readers, scales, source
-from studio.core.findings.finding import Observation
+from studio.core.events import Event, Examined, FindingMade, Progress, Started
+from studio.core.findings import (
+    coverage,
+    digests,
+    documents,
+    heads,
+    order,
+    other_scales,
+    packing,
+    plain,
+    readers,
+    scales,
+    source,
+)
+from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder, open_broken
 from studio.core.findings.kinds import Observed
 from studio.core.model import Model
@@ -19,25 +33,36 @@ CHECKS: tuple[Check, ...] = (
     documents.twice,
     documents.documents,
     documents.dtype,
+    documents.metadata,
     packing.parts,
     packing.claimed,
+    coverage.coverage,
     readers.undeclared,
     readers.heads,
     readers.groups,
     readers.inputs,
     readers.mlx,
+    scales.usable,
     scales.fused,
     digests.listed,
+    digests.readable,
     digests.manifest,
 )
 """What needs headers, documents and tensor scales alone."""
 
-WHOLE: tuple[Check, ...] = (digests.digests,)
-"""What reads whole files."""
+READINGS: tuple[Callable[[Folder], Iterator[Reading]], ...] = (
+    scales.readings,
+    other_scales.readings,
+    plain.readings,
+    heads.readings,
+    order.readings,
+    digests.readings,
+)
+"""What reads whole tensors and files."""
 
 
 def doctor(path: Path, *, quick: bool = False, against: Model | None = None) -> Iterator[Event]:
-    """Examine a folder or a file; the last event is `Examined`.
+    """Examine a folder or a file: `FindingMade` at the first place of every kind, at the end `Examined`.
 
     `quick` reads no codes and no block scales. `against` is the checkpoint that it was made from, to compare with.
 
@@ -45,29 +70,45 @@ def doctor(path: Path, *, quick: bool = False, against: Model | None = None) -> 
     """
     folder = open_broken(path)
     try:
-        observed = Observed()
-        for check in CHECKS:
-            _take(observed, check(folder), folder.path.name)
-        modules = [module for module in folder.modules.values() if module.is_nvfp4]
-        if against:
-            _take(observed, source.compared(folder, against), folder.path.name)
-        yield Started("examine", sum(module.codes.tensor.nbytes for module in modules), len(modules))
-        done = 0
-        for module in modules:
-            _take(observed, scales.examine(module, quick=quick), module.name)
-            done += module.codes.tensor.nbytes
-            yield Progress("examine", done, module.name)
-        for check in () if quick else WHOLE:
-            _take(observed, check(folder), folder.path.name)
-        yield Examined(observed.examination())
+        yield from _Examining(folder, quick, against).events()
     finally:
         folder.close()
 
 
-def _take(observed: Observed, seen: Iterator[Observation], where: str) -> None:
-    """Gather what a check sees; what it can not read is a finding, too."""
-    try:
-        for one in seen:
-            observed.add(one)
-    except CheckpointError as error:
-        observed.add(Observation("shard-unreadable", where, str(error)))
+@dataclass(slots=True)
+class _Examining:
+    folder: Folder
+    quick: bool
+    against: Model | None
+    observed: Observed = field(default_factory=Observed)
+    done: int = 0
+
+    def events(self) -> Iterator[Event]:
+        yield Started("examine", sum(reading.nbytes for reading in self._readings()), 0)
+        for check in CHECKS:
+            yield from self._taken(check(self.folder))
+        if self.against:
+            yield from self._taken(source.compared(self.folder, self.against))
+        for reading in self._readings():
+            yield from self._taken(reading.seen(), reading.name)
+        yield Examined(self.observed.examination())
+
+    def _readings(self) -> Iterator[Reading]:
+        if not self.quick:
+            yield from chain.from_iterable(readings(self.folder) for readings in READINGS)
+
+    def _taken(self, seen: Iterator[Seen], where: str = "") -> Iterator[Event]:
+        """Gather what a check sees; what it can not read is a finding, too."""
+        try:
+            for one in seen:
+                yield from self._told(one, where)
+        except CheckpointError as error:
+            found = Observation("shard-unreadable", where or self.folder.path.name, str(error))
+            yield from self._told(found, where)
+
+    def _told(self, seen: Seen, where: str) -> Iterator[Event]:
+        if isinstance(seen, int):
+            self.done += seen
+            yield Progress("examine", self.done, where)
+        elif found := self.observed.add(seen):
+            yield FindingMade(found)

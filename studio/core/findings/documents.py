@@ -1,13 +1,14 @@
 """Checks of files and documents, which need headers at most."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import CONFIG, Folder, refusal_of
 
+_FRAMEWORKS = ("pt", "tf", "flax", "mlx")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
 
 
 def opening(folder: Folder) -> Iterator[Observation]:
@@ -42,9 +43,9 @@ def documents(folder: Folder) -> Iterator[Observation]:
         return
     if not (folder.place / CONFIG).exists():
         yield Observation("config-missing", CONFIG)
-    if not any((folder.place / name).exists() for name in _TOKENIZERS):
-        yield Observation("tokenizer-missing", "", f"none of {', '.join(_TOKENIZERS)}")
-    for place, section in _sections(folder.config):
+    if not any((folder.place / name).exists() for name in TOKENIZERS):
+        yield Observation("tokenizer-missing", "", f"none of {', '.join(TOKENIZERS)}")
+    for place, section in places(folder.config):
         rope = section.get("rope_parameters")
         if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in section:
             yield Observation("rope-nested", place or CONFIG, f"rope_theta is {rope['rope_theta']}")
@@ -55,10 +56,27 @@ def dtype(folder: Folder) -> Iterator[Observation]:
     said = folder.config.get("dtype", folder.config.get("torch_dtype"))
     if not isinstance(said, str) or folder.is_gguf:
         return
-    matrices = (layer.tensor for layer in folder.layers if len(layer.shape) > 1 and layer.name not in folder.packed)
-    stored = {_DTYPES[tensor.dtype] for tensor in matrices if tensor.dtype in _DTYPES}
+    stored = stored_dtypes(folder)
     if stored and said.removeprefix("torch.") not in stored:
         yield Observation("config-dtype", CONFIG, f"it says {said}, plain weights are {' and '.join(sorted(stored))}")
+
+
+def metadata(folder: Folder) -> Iterator[Observation]:
+    """What headers say of the framework that wrote them."""
+    formats = {name: header.metadata.get("format") for name, header in folder.headers.items() if header.metadata}
+    for name, said in formats.items():
+        if said not in _FRAMEWORKS:
+            yield Observation("metadata-format", name, f"format is {said!r}" if said else "no format")
+    if len(known := {said for said in formats.values() if said in _FRAMEWORKS}) > 1:
+        first = next(iter(formats.values()))
+        other = next(name for name, said in formats.items() if said in known - {first})
+        yield Observation("shard-foreign", other, f"format is {formats[other]}, that of the first file {first}")
+
+
+def stored_dtypes(folder: Folder) -> set[str]:
+    """The dtypes of plain matrices, as config.json calls them."""
+    matrices = (layer.tensor for layer in folder.layers if len(layer.shape) > 1 and layer.name not in folder.packed)
+    return {_DTYPES[tensor.dtype] for tensor in matrices if tensor.dtype in _DTYPES}
 
 
 def twice(folder: Folder) -> Iterator[Observation]:
@@ -70,6 +88,7 @@ def twice(folder: Folder) -> Iterator[Observation]:
                 yield Observation("tensor-twice", name, f"in {first} and in {file}")
 
 
-def _sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def places(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config and the objects in it, by key."""
     yield "", config
     yield from ((key, value) for key, value in config.items() if isinstance(value, dict) and key != "rope_parameters")

@@ -1,8 +1,10 @@
 """Folder: what can be known of a checkpoint without its weights, also when parts of it are missing or broken."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.configs import LARGEST_CONFIG
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import stored_input_first
-from studio.core.sources.declared import BESIDE, Section, sections
+from studio.core.sources.declared import BESIDE, FILES, Section, sections
 from studio.core.sources.recognition import Recognized, recognize
 
 CONFIG = "config.json"
+_PIECE = 1 << 20
 _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
 
@@ -34,12 +37,14 @@ class Folder:
 
     files, headers: of the weights, by name. weight_map: tensor -> file by the index, None without a usable one. seen:
     what was wrong while this was read. config and beside: the content of config.json and hf_quant_config.json.
+    older: that of the files in which older programs say how they quantized, by name.
     """
 
     path: Path
     place: Path
     config: dict[str, Any] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict)
+    older: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, SourceFile] = field(default_factory=dict)
     headers: dict[str, Header] = field(default_factory=dict)
     index: Path | None = None
@@ -67,7 +72,7 @@ class Folder:
     @cached_property
     def sections(self) -> tuple[Section, ...]:
         """What its documents say of a quantization."""
-        return sections(self.config, self.beside)
+        return sections(self.config, {BESIDE: self.beside, **self.older})
 
     @cached_property
     def recognized(self) -> Recognized:
@@ -89,6 +94,15 @@ class Folder:
         return {layer.name: layer for layer in self.layers}
 
     @cached_property
+    def joined(self) -> dict[str, tuple[str, ...]]:
+        """Layer -> the layers that runtimes join with it, itself included, in file order."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for layer in self.layers:
+            if layer.group:
+                groups[layer.group].append(layer.name)
+        return {name: tuple(names) for names in groups.values() for name in names}
+
+    @cached_property
     def modules(self) -> dict[str, Module]:
         """Modules with codes, by name, whether or not their parts fit."""
         return modules_of(self.stored)
@@ -101,6 +115,12 @@ class Folder:
         )
         return frozenset([*map(base_name, names), *self.modules])
 
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """Names of the tensors that codes are made of, and of their scales."""
+        own = (module.parts for module in self.modules.values())
+        return frozenset((*self.recognized.sources, *self.recognized.scales, *chain.from_iterable(own)))
+
     @property
     def is_gguf(self) -> bool:
         """True for GGUF, which says in itself what config and tokenizer say elsewhere."""
@@ -109,9 +129,18 @@ class Folder:
         return not self.files and not self.seen and next(self.path.glob("*.gguf"), None) is not None
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and let go of all that is known of tensors: there may be many."""
         for file in self.files.values():
             file.close()
+        self.headers.clear()
+        for name in [name for name in self.__dict__ if isinstance(getattr(Folder, name, None), cached_property)]:
+            del self.__dict__[name]
+
+
+def pieces_of(stored: Stored) -> Iterator[bytearray]:
+    """The bytes of a tensor, piece by piece."""
+    for offset in range(0, stored.tensor.nbytes, _PIECE):
+        yield stored.file.read(stored.tensor.start + offset, min(_PIECE, stored.tensor.nbytes - offset))
 
 
 def open_broken(path: Path) -> Folder:
@@ -122,6 +151,7 @@ def open_broken(path: Path) -> Folder:
     folder = Folder(there, there if there.is_dir() else there.parent)
     folder.config = _document(folder, CONFIG)
     folder.beside = _document(folder, BESIDE)
+    folder.older = {name: _document(folder, name) for name in FILES if name != BESIDE}
     if there.is_dir():
         _read_index(folder)
     for name in _names(folder):

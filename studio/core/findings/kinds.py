@@ -8,18 +8,21 @@ from studio.core.names import printable
 _TORCH = ("vllm", "transformers")
 _ALL = ("vllm", "transformers", "mlx-lm")
 _ORIGINAL = "quantize it again from its original"
+_THIRD = "quantize it again with a tensor scale"
 _AGAIN = "download the file again"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all findings of a kind have in common, see `Finding`."""
+    """What all findings of a kind have in common, see `Finding`; `studio.core.findings.repairs` makes the repairs."""
 
     name: str
     severity: Severity
     what: str
     fails: tuple[str, ...] = ()
     fix: str = ""
+    repair: str = ""
+    wants_source: bool = False
 
 
 _ROWS = (
@@ -27,38 +30,113 @@ _ROWS = (
     Kind("told-on-opening", "note", "opening it says", fix="nothing, unless it surprises you"),
     Kind("shard-unreadable", "error", "a file of weights is cut off, damaged or something else", _ALL, _AGAIN),
     Kind("shard-missing", "error", "files of weights are missing", _ALL, "finish the download"),
-    Kind("index-unreadable", "error", "the index can not be read", _ALL, "write it anew from the files"),
-    Kind("index-size", "warning", "the index states another size", (), "write it anew from the files"),
+    Kind(
+        "index-unreadable",
+        "error",
+        "the index can not be read",
+        _ALL,
+        "write it anew from the files",
+        repair="an index written anew",
+    ),
+    Kind(
+        "index-size",
+        "warning",
+        "the index states another size",
+        (),
+        "write it anew from the files",
+        repair="an index written anew",
+    ),
     Kind("tensor-missing", "error", "the index lists tensors that no file holds", _ALL, _AGAIN),
-    Kind("tensor-moved", "error", "the index names another file for tensors", _ALL, "write it anew"),
-    Kind("tensor-unlisted", "warning", "files hold tensors that the index does not list", _ALL, "write it anew"),
+    Kind(
+        "tensor-moved",
+        "error",
+        "the index names another file for tensors",
+        _ALL,
+        "write it anew",
+        repair="an index written anew",
+    ),
+    Kind(
+        "tensor-unlisted",
+        "warning",
+        "files hold tensors that the index does not list",
+        _ALL,
+        "write it anew",
+        repair="an index written anew",
+    ),
     Kind("tensor-twice", "warning", "more than one file holds a tensor", (), "delete the file of another export"),
+    Kind("shard-foreign", "warning", "files of weights that different programs wrote", (), _AGAIN),
+    Kind(
+        "metadata-format",
+        "warning",
+        "headers of weights do not say for which framework they are",
+        ("transformers 4",),
+        "state it",
+        repair="the format stated",
+    ),
     Kind("gguf", "note", "a GGUF file: it was opened, its blocks were not examined"),
     Kind("digest", "error", "files are not those that SHA256SUMS lists", (), _AGAIN),
     Kind("digest-missing", "error", "files that SHA256SUMS lists are not here", (), _AGAIN),
-    Kind("digests-unreadable", "warning", "SHA256SUMS can not be read", (), "write it anew"),
+    Kind(
+        "digests-unreadable",
+        "warning",
+        "SHA256SUMS can not be read",
+        (),
+        "write it anew",
+        repair="SHA256SUMS written anew",
+    ),
     Kind("manifest", "error", "the manifest of the export does not fit its tensors", (), _ORIGINAL),
     Kind("config-missing", "error", "there is no config.json", _ALL, "copy it from the original"),
     Kind("config-unreadable", "error", "config.json can not be read", _ALL, "copy it from the original"),
     Kind("document-unreadable", "warning", "a document can not be read", (), "copy it from the original"),
-    Kind("tokenizer-missing", "warning", "no file of a tokenizer", _ALL, "copy it from the original"),
+    Kind(
+        "tokenizer-missing",
+        "warning",
+        "no file of a tokenizer",
+        _ALL,
+        "copy it from the original",
+        repair="the tokenizer of the source",
+        wants_source=True,
+    ),
     Kind(
         "rope-nested",
         "note",
         "config.json has rope_theta inside rope_parameters alone, where only transformers 5 looks",
         ("mlx-lm", "mlx-vlm", "transformers 4"),
         "state it at the top of config.json, too",
+        repair="rope_theta stated at the top, too",
     ),
-    Kind("config-dtype", "warning", "config.json names another dtype than plain weights have", (), "state theirs"),
+    Kind(
+        "config-dtype",
+        "warning",
+        "config.json names another dtype than plain weights have",
+        (),
+        "state theirs",
+        repair="the dtype of the plain weights stated",
+    ),
     Kind(
         "section-leftover",
         "error",
         "config.json describes a quantization that no tensor has",
         _TORCH,
         "take the section out",
+        repair="no section",
     ),
-    Kind("section-missing", "error", "codes, and no document says so", _ALL, "add the section of its layout"),
-    Kind("section-contradicts", "error", "the config names another layout than the tensors have", _ALL, _ORIGINAL),
+    Kind(
+        "section-missing",
+        "error",
+        "codes, and no document says so",
+        _ALL,
+        "add the section of its layout",
+        repair="the section of its layout",
+    ),
+    Kind(
+        "section-contradicts",
+        "error",
+        "the config names another layout than the tensors have",
+        _ALL,
+        _ORIGINAL,
+        repair="the section of the layout that the tensors have",
+    ),
     Kind("codes-without-scales", "error", "codes without block scales", _ALL, _ORIGINAL),
     Kind("scale-shape", "error", "block scales do not fit the codes", _ALL, _ORIGINAL),
     Kind("claims-other-bits", "error", "stored in other bits than the config claims", _ALL, _ORIGINAL),
@@ -69,13 +147,22 @@ _ROWS = (
         ("vllm", *_TORCH[1:]),
         _ORIGINAL,
     ),
-    Kind("tensor-scale-unusable", "error", "tensor scales that are no positive number", _ALL, _ORIGINAL),
+    Kind(
+        "tensor-scale-unusable",
+        "error",
+        "tensor scales that are no positive number",
+        _ALL,
+        _ORIGINAL,
+        repair="weights quantized again from the source",
+        wants_source=True,
+    ),
     Kind(
         "tensor-scale-meaning",
         "error",
         "tensor scales stored in the convention of another layout",
         _ALL,
         "convert them",
+        repair="tensor scales converted",
     ),
     Kind(
         "fused-scales",
@@ -83,6 +170,8 @@ _ROWS = (
         "matrices that runtimes join have different tensor scales",
         ("vllm", "tensorrt-llm"),
         "quantize the group together from its original",
+        repair="weights quantized again from the source",
+        wants_source=True,
     ),
     Kind("fused-partly", "error", "of matrices that runtimes join only some are packed", ("vllm",), _ORIGINAL),
     Kind(
@@ -91,16 +180,43 @@ _ROWS = (
         "the head is packed and no target of the config names it",
         ("vllm",),
         "add re:.*lm_head$ to the targets",
+        repair="a target for the head",
     ),
     Kind("head-tied-packed", "error", "a packed head that config.json ties to the embedding", _ALL, "keep it plain"),
     Kind("head-missing", "error", "config.json asks for a head of its own and none is stored", _ALL, _AGAIN),
     Kind("embedding-packed", "error", "packed embeddings, which this layout has no reader for", _TORCH, _ORIGINAL),
-    Kind("not-excluded", "error", "plain weights that the exclusion list does not name", _TORCH, "list them"),
     Kind(
-        "excluded-packed", "error", "packed weights that the exclusion list names", _TORCH, "take them out of the list"
+        "not-excluded",
+        "error",
+        "plain weights that the exclusion list does not name",
+        _TORCH,
+        "list them",
+        repair="the list corrected",
     ),
-    Kind("exclusions-idle", "warning", "an exclusion list of which nothing matches", _TORCH, "correct it"),
-    Kind("exclusion-malformed", "warning", "entries of an exclusion list are no pattern", _TORCH, "correct them"),
+    Kind(
+        "excluded-packed",
+        "error",
+        "packed weights that the exclusion list names",
+        _TORCH,
+        "take them out of the list",
+        repair="the list corrected",
+    ),
+    Kind(
+        "exclusions-idle",
+        "warning",
+        "an exclusion list of which nothing matches",
+        _TORCH,
+        "correct it",
+        repair="the list corrected",
+    ),
+    Kind(
+        "exclusion-malformed",
+        "warning",
+        "entries of an exclusion list are no pattern",
+        _TORCH,
+        "correct them",
+        repair="the list corrected",
+    ),
     Kind("exclusion-unjudged", "note", "patterns of an exclusion list are too involved to be tried on names"),
     Kind(
         "inputs-unusable",
@@ -115,6 +231,7 @@ _ROWS = (
         "the config asks for 4-bit inputs and there are no scales for them: vLLM takes what is in memory",
         ("vllm",),
         "declare it as weight-only, or calibrate it",
+        repair="weights alone declared as quantized",
     ),
     Kind(
         "experts-unrouted", "error", "experts without input scales, beside others", ("vllm",), "calibrate on more text"
@@ -135,15 +252,109 @@ _ROWS = (
         _ORIGINAL,
     ),
     Kind("mlx-refused", "error", "mlx-lm can not run this architecture packed", ("mlx-lm",), "use another layout"),
-    Kind("mlx-override", "error", "overrides of the config do not fit the tensors", ("mlx-lm",), "correct them"),
-    Kind("scales-nan", "error", "block scales that are no number", _ALL, _ORIGINAL),
-    Kind("scales-negative", "error", "negative block scales over live codes", ("vllm", "llama.cpp"), _ORIGINAL),
-    Kind("scales-zero", "warning", "block scales of zero over live codes: whole blocks are lost", (), _ORIGINAL),
-    Kind("scales-saturated", "warning", "block scales at the largest number: weights were cut off", (), _ORIGINAL),
-    Kind("nibbles-swapped", "error", "the two codes of every byte are swapped", _ALL, _ORIGINAL),
+    Kind(
+        "mlx-override",
+        "error",
+        "overrides of the config do not fit the tensors",
+        ("mlx-lm",),
+        "correct them",
+        repair="overrides corrected",
+    ),
+    Kind("weights-nan", "error", "weights that are no number", _ALL, _ORIGINAL),
+    Kind(
+        "float16-overflow",
+        "warning",
+        "weights beyond the largest number of float16",
+        (),
+        "run it in bfloat16 or float32",
+    ),
+    Kind(
+        "coarse-weights",
+        "warning",
+        "plain weights on a grid of fewer bits: they were quantized before, and another quantization adds to that",
+        (),
+        "start from the original, or convert the quantized one",
+    ),
+    Kind("coverage", "note", "what is quantized"),
+    Kind("mostly-plain", "warning", "most weights of a quantized folder are plain", (), _ORIGINAL),
+    Kind(
+        "head-duplicate",
+        "note",
+        "the head is the embedding once more",
+        (),
+        "leave it out and say so with tie_word_embeddings, where readers know that",
+    ),
+    Kind(
+        "head-differs",
+        "warning",
+        "config.json ties the head to the embedding, and another one is stored",
+        _ALL,
+        "say false where it is meant to be used",
+    ),
+    Kind(
+        "scales-nan",
+        "error",
+        "block scales that are no number",
+        _ALL,
+        _ORIGINAL,
+        repair="weights quantized again from the source",
+        wants_source=True,
+    ),
+    Kind(
+        "scales-negative",
+        "error",
+        "negative block scales over live codes",
+        ("vllm", "llama.cpp"),
+        _ORIGINAL,
+        repair="weights quantized again from the source",
+        wants_source=True,
+    ),
+    Kind(
+        "scales-zero",
+        "warning",
+        "block scales of zero over live codes: whole blocks are lost",
+        (),
+        _ORIGINAL,
+        repair="weights quantized again from the source",
+        wants_source=True,
+    ),
+    Kind(
+        "scales-coarse",
+        "warning",
+        "block scales so small that E4M3 has hardly a number for them",
+        (),
+        _THIRD,
+    ),
+    Kind("scales-subnormal", "note", "block scales below the normal numbers of E4M3, which lose bits", (), _THIRD),
+    Kind(
+        "scales-saturated",
+        "warning",
+        "block scales at the largest number: weights were cut off",
+        (),
+        _ORIGINAL,
+        repair="weights quantized again from the source",
+        wants_source=True,
+    ),
+    Kind(
+        "nibbles-swapped",
+        "error",
+        "the two codes of every byte are swapped",
+        _ALL,
+        _ORIGINAL,
+        repair="codes swapped back",
+        wants_source=True,
+    ),
     Kind("differs-from-source", "error", "decoded weights are not those of the source", (), _ORIGINAL),
     Kind("source-unlike", "warning", "nothing could be compared with the source", (), "give the one it was made from"),
-    Kind("lane-bug", "error", "scales of NVFP4 over 32 weights, as MLX 0.32.0 and older wrote them", (), _ORIGINAL),
+    Kind(
+        "lane-bug",
+        "error",
+        "scales of NVFP4 over 32 weights, as MLX 0.32.0 and older wrote them",
+        (),
+        _ORIGINAL,
+        repair="weights quantized again from the source",
+        wants_source=True,
+    ),
 )
 
 KINDS = {row.name: row for row in _ROWS}
@@ -153,31 +364,38 @@ class Observed:
     """Observations as they come, gathered by kind."""
 
     def __init__(self) -> None:
-        self._first: dict[str, Observation] = {}
-        self._places: dict[str, list[str]] = {}
+        self._seen: dict[str, list[Observation]] = {}
         self._fails: dict[str, dict[str, None]] = {}
+        self._known: set[Observation] = set()
 
-    def add(self, seen: Observation) -> None:
-        """Take one."""
-        self._first.setdefault(seen.kind, seen)
-        self._places.setdefault(seen.kind, []).append(seen.where)
+    def add(self, seen: Observation) -> Finding | None:
+        """Take one; what it makes known when it is the first of its kind. A place counts once, however it was seen."""
+        place = Observation(seen.kind, seen.where, "" if seen.where else seen.evidence)
+        if place in self._known:
+            return None
+        self._known.add(place)
+        is_first = seen.kind not in self._seen
+        self._seen.setdefault(seen.kind, []).append(seen)
         self._fails.setdefault(seen.kind, dict.fromkeys(KINDS[seen.kind].fails)).update(dict.fromkeys(seen.fails))
-
-    def has(self, kind: str) -> bool:
-        """True when something of this kind was seen."""
-        return kind in self._first
-
-    def findings(self) -> tuple[Finding, ...]:
-        """A finding per kind, worst first."""
-        return tuple(sorted(map(self._finding, self._first), key=lambda found: SEVERITIES.index(found.severity)))
+        return self._finding(seen.kind) if is_first else None
 
     def examination(self) -> Examination:
-        """All of it."""
-        return Examination(self.findings(), {kind: tuple(names) for kind, names in self._places.items()})
+        """All of it: a finding per kind, worst first."""
+        findings = sorted(map(self._finding, self._seen), key=lambda found: SEVERITIES.index(found.severity))
+        return Examination(tuple(findings), {kind: tuple(seen) for kind, seen in self._seen.items()})
 
     def _finding(self, name: str) -> Finding:
-        row, places = KINDS[name], self._places[name]
-        evidence = printable(self._first[name].evidence, 400)
-        fails = tuple(self._fails[name])
-        named = [place for place in places if place]
-        return Finding(name, row.severity, row.what, shown(named), len(named), evidence, fails, row.fix)
+        row, seen = KINDS[name], self._seen[name]
+        named = [one.where for one in seen if one.where]
+        return Finding(
+            name,
+            row.severity,
+            row.what,
+            shown(named),
+            len(named),
+            printable(seen[0].evidence, 400),
+            tuple(self._fails[name]),
+            row.fix,
+            row.repair,
+            row.wants_source,
+        )

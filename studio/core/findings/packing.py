@@ -1,6 +1,6 @@
 """Checks of which weights are packed, by headers, and of what the config says of that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.findings.claims import Claim, Matcher, claims_of
 from studio.core.findings.finding import Observation
@@ -66,17 +66,24 @@ def _exclusions(folder: Folder, claim: Claim, matcher: Matcher) -> Iterator[Obse
     names = [name for layer in folder.layers for name in _names(layer)]
     if claim.excluded and len(matcher.idle([*names, "lm_head"])) == len(set(claim.excluded)):
         yield Observation("exclusions-idle", f"{claim.place}.{claim.key}", f"{len(claim.excluded):,} entries")
+    joined = folder.joined
     for name in folder.modules:
-        if found := matcher.entry(name):
+        if found := matcher.entry(name, joined.get(name, ())) or (name if matcher.lists(name) else None):
             yield Observation("excluded-packed", name, f"by {found!r}")
     if matcher.malformed or matcher.unjudged:
         return
     for layer in folder.layers:
-        if _is_plain_linear(layer, folder) and not any(map(matcher.entry, _names(layer))):
+        if is_plain_linear(layer, folder) and not is_excluded(layer, matcher, joined):
             yield Observation("not-excluded", layer.name, f"{claim.place}.{claim.key} has no entry for it")
 
 
-def _is_plain_linear(layer: Layer, folder: Folder) -> bool:
+def is_excluded(layer: Layer, matcher: Matcher, joined: Mapping[str, Sequence[str]]) -> bool:
+    """True when a list leaves a layer out; `joined` as in `Folder`."""
+    return any(matcher.entry(name, joined.get(layer.name, ())) for name in _names(layer))
+
+
+def is_plain_linear(layer: Layer, folder: Folder) -> bool:
+    """True for a plain matrix that readers would take for packed, unless a list leaves it out."""
     plain = layer.tensor.dtype in _WEIGHTS and layer.name not in folder.packed
     return plain and layer.role in _LINEAR and len(layer.shape) > 1
 

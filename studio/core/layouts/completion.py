@@ -20,7 +20,7 @@ def exported_config(model: Model) -> dict[str, Any]:
     written_by_5 = _is_from_transformers_5(config)
     for section in sections(config):
         assert isinstance(section, dict)
-        _complete_rope(section)
+        complete_rope(section)
         if written_by_5:
             _complete(section)
     vision = config.get("vision_config")
@@ -39,7 +39,7 @@ def _is_from_transformers_5(config: Mapping[str, Any]) -> bool:
     return said or any(isinstance(section.get("rope_parameters"), dict) for section in sections(config))
 
 
-def _complete_rope(section: MutableMapping[str, Any]) -> None:
+def complete_rope(section: MutableMapping[str, Any]) -> None:
     """Put what transformers 5 nests beside the other values, where older readers look for it."""
     rope = section.get("rope_parameters")
     if not isinstance(rope, dict):

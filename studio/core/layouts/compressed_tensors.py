@@ -1,7 +1,10 @@
-"""compressed-tensors `nvfp4-pack-quantized` (NVFP4 and NVFP4A16): tensor scale stored as the divisor 1 / g."""
+"""compressed-tensors: NVFP4 (tensor scale stored as the divisor 1 / g), MXFP4, MXFP8, FP8, in groups of a config."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -10,29 +13,69 @@ from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, with_format
-from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored, raw, rows, unsupported
-from studio.core.layouts.torch_names import NVFP4, kept_modules, kept_patterns, module_refusals, place_module
+from studio.core.layouts.placement import InputScale, Placement, nearest_stored, raw, rows, unsupported
+from studio.core.layouts.torch_names import (
+    Part,
+    kept_modules,
+    kept_patterns,
+    module_refusals,
+    place_module,
+    target_patterns,
+)
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.sources.compressed_tensors import CODES, INPUT_SCALE, SCALES, TENSOR_SCALE
 from studio.core.sources.in_format import multiplier_of
 
-_NAMES: Mapping[Content, str] = {
-    "codes": CODES,
-    "scales": SCALES,
-    "tensor_scale": TENSOR_SCALE,
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a format is stored: its name for the package, its arguments there, and the parts of a module."""
+
+    format: str
+    weights: Mapping[str, Any]
+    parts: tuple[Part, ...]
+
+    @property
+    def name(self) -> str:
+        """What tells it from others."""
+        return f"{self.format} {self.weights['strategy']}"
+
+
+_FLOAT = {"type": "float", "symmetric": True, "dynamic": False}
+_NVFP4 = Scheme(
+    "nvfp4-pack-quantized",
+    {
+        **_FLOAT,
+        "num_bits": 4,
+        "strategy": "tensor_group",
+        "group_size": 16,
+        "scale_dtype": "torch.float8_e4m3fn",
+    },
+    (("codes", CODES, "U8"), ("scales", SCALES, "F8_E4M3"), ("tensor_scale", TENSOR_SCALE, "F32")),
+)
+_MX = {**_FLOAT, "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
+_FP8 = {**_FLOAT, "num_bits": 8}
+_TILED: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "F32"))
+_WHOLE: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("multiplier", SCALES, "F32"))
+
+SCHEMES: Mapping[str, Scheme] = {
+    "nvfp4-2t": _NVFP4,
+    "nvfp4-3t": _NVFP4,
+    "mxfp4": Scheme("mxfp4-pack-quantized", {**_MX, "num_bits": 4}, (("codes", CODES, "U8"), ("scales", SCALES, "U8"))),
+    "mxfp8": Scheme(
+        "mxfp8-quantized", {**_MX, "num_bits": 8}, (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "U8"))
+    ),
+    "fp8-tensor": Scheme("float-quantized", {**_FP8, "strategy": "tensor"}, _WHOLE),
+    "fp8-channel": Scheme("float-quantized", {**_FP8, "strategy": "channel"}, _TILED),
+    "fp8-block": Scheme("float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED),
 }
-_FORMAT = "nvfp4-pack-quantized"
-_WEIGHTS = {
-    "num_bits": 4,
-    "type": "float",
-    "symmetric": True,
-    "strategy": "tensor_group",
-    "group_size": 16,
-    "dynamic": False,
-    "scale_dtype": "torch.float8_e4m3fn",
-}
-_INPUTS = {**_WEIGHTS, "dynamic": "local", "observer": "static_minmax"}
+"""By format; those of one scheme are one group of the config."""
+
+_INPUTS = {**_NVFP4.weights, "dynamic": "local", "observer": "static_minmax"}
+_MIXED = "mixed-precision"
+_UNREAD = ("mxfp8", "fp8-block")
+"""Formats in which transformers does not read experts."""
 
 
 class CompressedTensors:
@@ -40,21 +83,24 @@ class CompressedTensors:
 
     name = "compressed-tensors"
     title = "compressed-tensors"
-    formats: tuple[str, ...] = NVFP4
+    formats: tuple[str, ...] = tuple(SCHEMES)
     metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
     scale_convention = "weight_global_scale = 1 / g = 2688 / max|W| (divisor)"
     readers: tuple[str, ...] = ("transformers", "vllm", "mlx-vlm", "llama.cpp")
     joins = True
     input_scale: InputScale | None = (INPUT_SCALE, (1,))
+    static_inputs: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
         names = model.family.transformers if reader == "transformers" else model.family.vllm
-        fitted = llama_cpp.fit(model, choices) if reader == "llama.cpp" else tuple(choices)
+        fitted = llama_cpp.convertible(model, choices) if reader == "llama.cpp" else tuple(choices)
         fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in fitted)
         if reader == "transformers":
             dropped = "two tiers, since transformers drops the tensor scale of experts"
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
+            unread = "transformers 5.23 reads experts in 8 bits under a scale per tensor or row only"
+            fitted = tuple(kept(c, unread) if _is_expert(c) and c.format in _UNREAD else c for c in fitted)
         return whole_groups(fitted, "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
@@ -62,6 +108,8 @@ class CompressedTensors:
         refused = model.family.transformers.refused if reader == "transformers" else ""
         sentences = [f"{refused}; --for vllm writes what vLLM loads"] if refused else []
         sentences += unsupported(self, choices) + module_refusals(model, choices, self.title, reader)
+        if reader == "transformers" and len({SCHEMES[c.format].name for c in choices if _is_expert(c)}) > 1:
+            sentences.append("transformers 5.23 reads all experts by one scheme: store them in one format")
         return sentences + mixed_groups(choices, "vLLM")
 
     def cautions(self, model: Model, choices: Sequence[Choice]) -> list[str]:
@@ -77,7 +125,7 @@ class CompressedTensors:
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
-        return place_module(matrix, row, _NAMES, (1,))
+        return place_module(matrix, row, SCHEMES[row.name].parts, (1,))
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`."""
@@ -94,18 +142,11 @@ class CompressedTensors:
 
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json with the section that compressed-tensors reads."""
-        heads = any(choice.recipe and choice.layer.role == "head" for choice in choices)
-        group = {
-            "format": _FORMAT,
-            "targets": ["Linear", "re:.*lm_head$"] if heads else ["Linear"],
-            "weights": _WEIGHTS,
-            "input_activations": _INPUTS if any(choice.input_scales for choice in choices) else None,
-            "output_activations": None,
-        }
+        groups = _groups(choices)
         config = exported_config(model)
         config["quantization_config"] = {
-            "config_groups": {"group_0": group},
-            "format": _FORMAT,
+            "config_groups": {f"group_{number}": group for number, group in enumerate(groups)},
+            "format": _MIXED if len({group["format"] for group in groups}) > 1 else groups[0]["format"],
             "global_compression_ratio": None,
             "ignore": [*kept_modules(choices), *(f"re:{text}" for text in kept_patterns(model, choices))],
             "kv_cache_scheme": None,
@@ -116,5 +157,37 @@ class CompressedTensors:
         return {"config.json": json_document(config)}
 
 
+def _groups(choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    """A group of the config for each scheme; which modules are in it, only where there are others."""
+    chosen: dict[str, list[Choice]] = defaultdict(list)
+    for choice in choices:
+        if choice.recipe:
+            chosen[SCHEMES[choice.format].name].append(choice)
+    heads = any(choice.layer.role == "head" for found in chosen.values() for choice in found)
+    every = {name: ["Linear", "re:.*lm_head$"] if heads else ["Linear"] for name in chosen}
+    targets = every if len(chosen) == 1 else _targets(chosen)
+    return [_group(SCHEMES[found[0].format], targets[name], found) for name, found in chosen.items()]
+
+
+def _targets(chosen: Mapping[str, Sequence[Choice]]) -> dict[str, list[str]]:
+    patterns = target_patterns(chosen)
+    head = {name for name, found in chosen.items() if any(choice.layer.role == "head" for choice in found)}
+    return {name: [f"re:{t}" for t in found] + ["re:.*lm_head$"] * (name in head) for name, found in patterns.items()}
+
+
+def _group(scheme: Scheme, targets: list[str], choices: Sequence[Choice]) -> dict[str, Any]:
+    return {
+        "format": scheme.format,
+        "targets": targets,
+        "weights": scheme.weights,
+        "input_activations": _INPUTS if any(choice.input_scales for choice in choices) else None,
+        "output_activations": None,
+    }
+
+
+def _is_expert(choice: Choice) -> bool:
+    return choice.recipe is not None and choice.layer.role == "expert"
+
+
 def _is_tiered_expert(choice: Choice) -> bool:
-    return choice.recipe is not None and choice.recipe.format.tensor_scale and choice.layer.role == "expert"
+    return _is_expert(choice) and choice.format == "nvfp4-3t"

@@ -9,8 +9,8 @@ from studio.core.model import Model
 from studio.core.planning.plan import Choice
 
 _GRAPHS = """
-bitnet cohere2 cohere2_moe deepseek_v32 gemma4 gemma4_text glm_moe_dsa llama mellum mistral mistral3 ministral3 nanbeige
-nemotron_h qwen3 qwen3_5 qwen3_5_moe qwen3_5_text qwen3_moe qwen3_next
+bitnet cohere2 cohere2_moe deepseek_v32 gemma4 gemma4_text glm_moe_dsa llama mellum mistral mistral3 ministral3 mixtral
+nanbeige nemotron_h qwen3 qwen3_5 qwen3_5_moe qwen3_5_text qwen3_moe qwen3_next
 """
 GRAPHS_WITH_SCALES = frozenset(_GRAPHS.split())
 """Model types whose feed-forward graphs apply the tensor scale; others ignore it there and in experts, and give NaN."""
@@ -27,6 +27,12 @@ def fit(model: Model, choices: Sequence[Choice]) -> tuple[Choice, ...]:
     return tuple(_fitted(model, choice) for choice in choices)
 
 
+def convertible(model: Model, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """`fit` for a folder, of which the converter takes NVFP4 alone."""
+    unread = "llama.cpp's converter reads layers in NVFP4 only"
+    return fit(model, [kept(c, unread) if c.recipe and not is_nvfp4(c) else c for c in choices])
+
+
 def _fitted(model: Model, choice: Choice) -> Choice:
     if choice.recipe is None:
         return choice
@@ -37,6 +43,11 @@ def _fitted(model: Model, choice: Choice) -> Choice:
     if ignores_scale(model, choice):
         return with_format(choice, "nvfp4-2t", "two tiers, since llama.cpp ignores tensor scales in this graph")
     return choice
+
+
+def is_nvfp4(choice: Choice) -> bool:
+    """True for a layer in NVFP4, which is all that the converter takes of these layouts."""
+    return choice.format in ("nvfp4-2t", "nvfp4-3t")
 
 
 def is_ragged(choice: Choice) -> bool:
@@ -61,6 +72,8 @@ def obstacles(model: Model, choices: Sequence[Choice]) -> Iterator[tuple[str, st
         yield f"its graph of {kind} ignores tensor scales in the feed-forward part and gives NaN", instead
     if any(map(is_ragged, quantized)):
         yield f"it packs rows in units of {BLOCK} weights, which some here are no multiple of", instead
+    if others := sorted({choice.format for choice in quantized if not is_nvfp4(choice)}):
+        yield f"its converter does not read {', '.join(others)}", instead
     if any(named(choice, _PLAIN) for choice in quantized):
         yield "it wants kv_b_proj plain", instead
     yield from refusals(model, choices)

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kernels import Format
@@ -9,11 +10,14 @@ from studio.core.architectures import MATRIX_ROLES
 from studio.core.architectures.generic import BLOCK, PARTS
 from studio.core.architectures.naming import part_of
 from studio.core.layouts import llama_cpp
-from studio.core.layouts.placement import Content, Placement
+from studio.core.layouts.placement import Content, Placement, stored_nbytes
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 
 NVFP4 = ("nvfp4-2t", "nvfp4-3t")
+Part = tuple[Content, str, str]
+"""What of a matrix a module holds, under which name, as which dtype."""
+
 _ANYWHERE = r"(.*\.)?"
 _INSIDE = r"(\..*)?$"
 _BLOCK = re.compile(BLOCK)
@@ -29,18 +33,20 @@ _OTHER_NAMES = {
 
 
 def place_module(
-    matrix: Matrix, row: Format, names: Mapping[Content, str], scale_shape: tuple[int, ...]
+    matrix: Matrix, row: Format, parts: Sequence[Part], scalar: tuple[int, ...], scales: tuple[int, ...] = ()
 ) -> list[Placement]:
-    """Codes, block scales and tensor scale of one module; `names` gives the suffix of each part."""
-    rows, columns = matrix.rows, matrix.columns
-
-    def part(content: Content, dtype: str, shape: tuple[int, ...], nbytes: int) -> Placement:
-        return Placement(content, f"{matrix.name}.{names[content]}", dtype, shape, nbytes)
-
+    """Where the parts of one module go; `scalar` is the shape of a tensor scale, `scales` that of others where odd."""
+    blocks = (matrix.rows, matrix.columns // row.block)
+    usual = row.tiles(matrix.rows, matrix.columns) if row.scale == "float32" else blocks
+    shapes: Mapping[Content, tuple[int, ...]] = {
+        "codes": (matrix.rows, matrix.columns * row.bits // 8),
+        "scales": scales or usual,
+        "tensor_scale": scalar,
+        "multiplier": scalar,
+    }
     return [
-        part("codes", "U8", (rows, columns // 2), rows * columns // 2),
-        part("scales", "F8_E4M3", (rows, columns // row.block), rows * columns // row.block),
-        part("tensor_scale", "F32", scale_shape, 4),
+        Placement(content, f"{matrix.name}.{name}", dtype, shapes[content], stored_nbytes(dtype, shapes[content]))
+        for content, name, dtype in parts
     ]
 
 
@@ -93,6 +99,42 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
     if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
         general.setdefault(_OTHER_NAMES["head"])
     return [text for text in general if not any(map(re.compile(text).match, kinds))] + list(single)
+
+
+def target_patterns(groups: Mapping[str, Sequence[Choice]]) -> dict[str, list[str]]:
+    """Regular expressions per group that match its modules under the names of any runtime, and those of no other.
+
+    A kind of module that belongs to one group alone is one expression, one that does so in some blocks another, with
+    the numbers of these; names are spelled out only where a block has it both ways.
+    """
+    kinds: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
+    for group, choices in groups.items():
+        for choice in choices:
+            for matrix in choice.layer.matrices:
+                tail = _tail(matrix.name)
+                kinds[_NUMBER.sub("0", tail)][group].add(tuple(_NUMBER.findall(tail)))
+    found: dict[str, list[str]] = {group: [] for group in groups}
+    for kind, owners in kinds.items():
+        for group, numbers in owners.items():
+            others = {other for name, own in owners.items() if name != group for other in own}
+            found[group] += [f"{_ANYWHERE}{_numbered(kind, text)}$" for text in _number_patterns(numbers, others)]
+    return found
+
+
+def _number_patterns(own: set[tuple[str, ...]], others: set[tuple[str, ...]]) -> list[list[str]]:
+    """Expressions for the numbers in names, which fit `own` and none of `others`."""
+    if not others:
+        return [[r"\d+"] * len(next(iter(own)))]
+    shared = {numbers[:1] for numbers in others}
+    blocks = sorted({numbers[0] for numbers in own if numbers and numbers[:1] not in shared}, key=int)
+    width = len(next(iter(own)))
+    whole = [[f"({'|'.join(blocks)})", *[r"\d+"] * (width - 1)]] if blocks else []
+    return whole + [list(numbers) for numbers in sorted(own) if numbers[:1] in shared]
+
+
+def _numbered(kind: str, numbers: Sequence[str]) -> str:
+    pieces = [re.escape(piece) for piece in _NUMBER.split(kind)]
+    return "".join(text for pair in zip(pieces, [*numbers, ""], strict=True) for text in pair)
 
 
 def _places(layer: Layer) -> list[str]:

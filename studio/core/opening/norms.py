@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels import Context, importance_of
 from studio.core.architectures import block_index
@@ -32,10 +33,14 @@ class NormGuide:
 
     def context(self, matrix: Matrix) -> Context:
         """See `Guide.context`."""
+        found = self.moments(matrix)
+        return Context() if found is None or matrix.columns % 16 else Context(importance_of(found[1]))
+
+    def moments(self, matrix: Matrix) -> tuple[int, NDArray[np.float32]] | None:
+        """See `Guide.moments`."""
         weight = read_elements(self.stored, 0, self.stored.tensor.shape[0]).astype(np.float32)
-        if matrix.columns != weight.size or weight.size % 16 or not np.isfinite(weight).all():
-            return Context()
-        return Context(importance_of(weight * weight))
+        fits = matrix.columns == weight.size and np.isfinite(weight).all()
+        return (1, weight * weight) if fits else None
 
     def peak(self, matrix: Matrix) -> tuple[int, float]:
         """See `Guide.peak`: a norm does not tell how large its output becomes."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kernels import FORMATS
+from studio.core.errors import PlanError
 from studio.core.layouts import Layout
+from studio.core.names import printable
 from studio.core.planning.plan import DEFAULT_METHOD, KEEP, Choice, Plan, Rule, check_format, check_method, choice_text
 
 COMMAND_PATTERNS = 12
@@ -57,6 +59,14 @@ def include_rule(text: str, default: str) -> Rule:
     if sign and not text.startswith("re:"):
         check_format(name)
     return Rule(names=(text,), format=default)
+
+
+def pin_rule(text: str) -> Rule:
+    """The rule of `--pin PATTERN=NAME[/METHOD]`. Raises PlanError where no format is named."""
+    rule = include_rule(text, "")
+    if not rule.format:
+        raise PlanError(f"a pin names a format: {printable(text)}", hint="write it as --pin '*down_proj=mxfp8'")
+    return rule
 
 
 def _suffix(name: str) -> str:

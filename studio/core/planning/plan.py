@@ -71,12 +71,28 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a plan for a budget is expected to come to.
+
+    weights: digest of the model and the choices that this holds for. nbytes: of all tensors. rel_err: the largest
+    relative error of a layer. damage: see `budgets.planner.Mix`. kl: mean KL to the source per token in nats, None
+    where no probes told.
+    """
+
+    weights: str
+    nbytes: int
+    rel_err: float
+    damage: float
+    kl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Rules, first match wins; a layer that none matches is kept.
 
     `exponent` is the rule for the MX formats' scales. `method` is how codes are chosen: where a layer's inputs are not
     known well enough for it, that of `kernels.methods` which needs less. `activations`: "fp4" where the inputs of all
-    layers in NVFP4 are to be quantized too, as their reader runs.
+    layers in NVFP4 are to be quantized too, as their reader runs. `prediction`: of a plan for a budget.
     """
 
     rules: tuple[Rule, ...]
@@ -86,6 +102,7 @@ class Plan:
     exponent: str = "ceil"
     method: str = DEFAULT_METHOD
     activations: str = ""
+    prediction: Prediction | None = None
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
         """The plan with `rules` tried first."""
@@ -113,7 +130,8 @@ class Plan:
         head = {"name": self.name, "title": self.title}
         body = {"format": self.format, "method": self.method, "exponent": self.exponent, "rules": rules}
         inputs = {"activations": self.activations} if self.activations else {}
-        return {"schema": SCHEMA, **{key: value for key, value in head.items() if value}, **inputs, **body}
+        told = {"prediction": asdict(self.prediction)} if self.prediction else {}
+        return {"schema": SCHEMA, **{key: value for key, value in head.items() if value}, **inputs, **body, **told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +191,13 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
     """The plan in a JSON object; raises PlanError for another schema, an unknown key or a value of the wrong type."""
     if data.get("schema") != SCHEMA:
         raise PlanError(f"plan of schema {printable(data.get('schema'))}, this version reads schema {SCHEMA}")
-    _check_keys(data, {"schema", *_TEXTS, "rules"}, "plan")
+    _check_keys(data, {"schema", *_TEXTS, "rules", "prediction"}, "plan")
     rules = data.get("rules")
     if not isinstance(rules, list):
         raise PlanError("plan without a list of rules")
     texts = {key: _text(data, key) for key in _TEXTS if key in data}
-    plan = Plan(tuple(_rule_from_json(rule, number) for number, rule in enumerate(rules, 1)), **texts)
+    told = _prediction_from_json(data["prediction"]) if "prediction" in data else None
+    plan = Plan(tuple(_rule_from_json(rule, number) for number, rule in enumerate(rules, 1)), **texts, prediction=told)
     check_plan(plan)
     return plan
 
@@ -196,6 +215,17 @@ def _rule_from_json(data: Any, number: int) -> Rule:
     if not isinstance(optional, bool):
         raise PlanError(f"rule {number}: optional must be true or false")
     return Rule(tuple(lists["names"]), tuple(lists["roles"]), optional=optional, **texts)
+
+
+def _prediction_from_json(data: Any) -> Prediction:
+    if not isinstance(data, dict):
+        raise PlanError("the prediction is not an object")
+    _check_keys(data, set(Prediction.__dataclass_fields__), "prediction")
+    numbers: dict[str, Any] = {key: data.get(key) for key in ("nbytes", "rel_err", "damage", "kl")}
+    for key, value in numbers.items():
+        if not (isinstance(value, int | float) and value >= 0) and not (key == "kl" and value is None):
+            raise PlanError(f"prediction: {key} must be a number from zero on, got {printable(value)}")
+    return Prediction(_text({"weights": "", **data}, "weights"), **numbers)
 
 
 def _check_keys(data: dict[str, Any], known: set[str], where: str) -> None:

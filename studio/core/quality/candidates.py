@@ -1,5 +1,6 @@
 """Candidates: what an evaluation runs, and how each becomes a folder that a runtime loads."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -36,6 +37,7 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import PipelineEvent
 from studio.core.sources.declared import BESIDE
+from studio.core.statistics.digest import model_digest
 
 Facts = dict[str, Any]
 """`rel_err` and `bits_per_weight` of a candidate, where something is quantized."""
@@ -86,6 +88,14 @@ class Candidate:
         return ", ".join(sorted(filter(None, found)))
 
     @property
+    def predicted(self) -> float | None:
+        """The KL that its plan says it has; None where it says none, or of other weights than these."""
+        told = self.plan.prediction if self.plan else None
+        if told is None or told.weights != choices_digest(self.choices, self.model):
+            return None
+        return told.kl
+
+    @property
     def _chosen(self) -> list[Choice]:
         known = exported(self.model) if not self.plan else None
         return [choice for choice in (known.choices if known else self.choices) if choice.recipe]
@@ -96,6 +106,18 @@ class Candidate:
         guides = sorted({choice.guide.meaning for choice in self._chosen if choice.guide}) if self.plan else []
         layout = self.layout.name if self.layout else None
         return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides}
+
+
+def choices_digest(choices: Sequence[Choice], model: Model | None = None) -> str:
+    """What tells the weights that choices give from others, of the same model where none is given: 32 hex digits."""
+    digest = hashlib.sha256(model_digest(model).encode() if model else b"")
+    for choice in choices:
+        if choice.recipe:
+            how = choice.recipe.format.name, choice.recipe.method, choice.recipe.exponent
+            guide = choice.guide.meaning if choice.guide else ""
+            inputs = ",".join(map(float.hex, choice.input_scales))
+            digest.update("\n".join((choice.layer.name, *how, guide, inputs)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
 
 
 def as_stored(model: Model, name: str = "") -> Candidate:
@@ -119,9 +141,9 @@ def as_planned(model: Model, plan: Plan, name: str = "", layout: str = "", reade
             refuse(model, asked, row, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
-    if plan.activations:
+    if plan.activations or row:
         row = row or next(layout for layout in LAYOUTS.values() if layout.input_scale)
-        choices, _ = with_input_scales(choices, row)
+        choices, _ = with_input_scales(choices, row, plan.activations)
     return Candidate(name or plan.title or plan.name or "custom plan", model, choices, plan, row)
 
 

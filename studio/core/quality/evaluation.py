@@ -198,7 +198,7 @@ class _Run:
     def _row(self, model: Candidate, records: WindowRecords) -> Evaluated:
         facts = dict(records.facts)
         seconds = records.seconds + facts.pop("seconds", 0.0)
-        subject = Subject(model.name, model.format, model.method, model.guide, **facts)
+        subject = Subject(model.name, model.format, model.method, model.guide, predicted=model.predicted, **facts)
         if not self._source or model is self._source:
             return evaluated(subject, records.tallies(self._count), seconds)
         source, first = (found.tallies(self._count) for found in self._records[:2])

@@ -22,7 +22,7 @@ class Evaluated:
     and bits per weight of the whole, None for a plain checkpoint. increase: share by which perplexity is above that of
     the source. kl: mean KL(source || model) per token in nats. top1: share of tokens for which both think the same word
     most likely. kl_difference: kl less that of the first model, on the same windows. seconds: to prepare it and to run
-    all windows.
+    all windows. predicted: the kl that its plan said it would have, None where it said none.
     What needs a source is None without one.
     """
 
@@ -39,6 +39,7 @@ class Evaluated:
     kl_difference: Estimate | None = None
     rel_err: float | None = None
     bits_per_weight: float | None = None
+    predicted: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values; an estimate is an object with `value` and `noise`."""
@@ -48,7 +49,8 @@ class Evaluated:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Evaluated":
         """The row that `to_json` described."""
-        known: dict[str, Any] = {key: data[key] for key in cls.__dataclass_fields__}
+        late = {"predicted": None}  # not in what the first version wrote
+        known: dict[str, Any] = {key: (late | data)[key] for key in cls.__dataclass_fields__}
         return cls(**known | {key: _estimate(known[key]) for key in _ESTIMATES})
 
 
@@ -109,6 +111,7 @@ class Subject:
     guide: str = ""
     rel_err: float | None = None
     bits_per_weight: float | None = None
+    predicted: float | None = None
 
 
 def evaluated(
@@ -133,6 +136,7 @@ def evaluated(
         kl_difference=divergence(windows, first) if source and first else None,
         rel_err=subject.rel_err,
         bits_per_weight=subject.bits_per_weight,
+        predicted=subject.predicted,
     )
 
 

@@ -96,6 +96,41 @@ def _range(values: Sequence[float]) -> tuple[float, float, float]:
     return math.floor(low / step) * step, (math.floor(high / step) + 1) * step, step
 
 
+Point = tuple[str, float, float]
+"""A name, bits per weight, and what is lost."""
+
+
+def budget_chart(curve: Sequence[tuple[float, float]], singles: Sequence[Point], mix: Point, what: str) -> Markup:
+    """The curve of the best mixes, (bits per weight, `what` is lost) each, with single formats and a mix as dots.
+
+    What is lost is on a logarithmic axis; points that lose nothing are beyond it.
+    """
+    lost = [y for y in (*(y for _, y in curve), *(y for _, _, y in singles), mix[2]) if y > 0]
+    if not lost:
+        return Markup("")
+    bits = [x for x, _ in curve] + [x for _, x, _ in singles]
+    bottom, top = math.floor(max(math.log10(min(lost)), math.log10(max(lost)) - _DECADES)), math.log10(max(lost)) + 0.1
+    axes = _Axes((min(bits) - 0.1, max(bits) + 0.1), (bottom, top), 320)
+    axes.grid(range(bottom, math.floor(top) + 1), [f"{10.0**d:g}" for d in range(bottom, math.floor(top) + 1)])
+    axes.marks(whole := range(math.ceil(min(bits)), math.floor(max(bits)) + 1), list(map(str, whole)))
+    shown = ((x, max(math.log10(y), bottom)) for x, y in curve if y > 0)
+    path = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in shown)
+    axes.add('<polyline class="curve" points="{p}"/>', p=path)
+    for kind, (name, x, y) in [*(("single", point) for point in singles), ("mix", mix)]:
+        if y > 0 and math.log10(y) >= bottom:
+            axes.add(
+                '<circle class="dot {k}" cx="{x}" cy="{y}" r="5"><title>{t}</title></circle>',
+                k=kind,
+                x=f"{axes.px(x):.1f}",
+                y=f"{axes.py(math.log10(y)):.1f}",
+                t=f"{name}: {x:.3f} bits, {what} {y:.4g}",
+            )
+    return axes.svg(f"{what} of the best mixes by bits per weight, and of single formats")
+
+
+_DECADES = 5
+
+
 def histogram_chart(layers: Sequence[LayerResult]) -> Markup:
     """All weights with statistics: share per bin of |w| / sigma of their layer, both axes logarithmic."""
     histograms = [layer.statistics.histogram for layer in layers if layer.statistics and layer.quantized]

@@ -230,8 +230,8 @@ def _quality_lines(quality: Quality) -> list[str]:
     return [
         "## What it costs in tokens",
         "",
-        "| model | format | method | perplexity | increase | KL to the source | top-1 |",
-        "|---|---|---|---:|---:|---:|---:|",
+        "| model | format | method | perplexity | increase | KL to the source | KL predicted | top-1 |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
         *(_quality_line(row) for row in (quality.source, *quality.models) if row),
         "",
         f"Run by {quality.runtime} {quality.version} in float32 on {what} (SHA-256 {text.digest[:16]});",
@@ -248,6 +248,7 @@ def _quality_line(row: Evaluated) -> str:
         noisy(row.perplexity, "%.2f"),
         noisy(row.increase, "%+.1f", 100, " %") if row.increase else "",
         noisy(row.kl, "%.4f") if row.kl else "",
+        "" if row.predicted is None else f"{row.predicted:.4f}",
         noisy(row.top1, "%.1f", 100, " %") if row.top1 else "",
     )
     return f"| {' | '.join(cells)} |"

@@ -75,12 +75,13 @@ def measured(backend: Backend, weights: NDArray[Any], quantized: Quantized, *, b
     height = max(_MEASURED_AT_ONCE // weights.shape[1], 1)
     parts = []
     for start in range(0, len(weights), height):
-        piece = _rows(quantized, slice(start, start + height))
+        piece = rows_of(quantized, slice(start, start + height))
         parts.append(_compared(weights[start : start + height], backend.decode(piece), piece, blocks=blocks))
     return concatenate(parts)
 
 
-def _rows(quantized: Quantized, rows: slice) -> Quantized:
+def rows_of(quantized: Quantized, rows: slice) -> Quantized:
+    """Some rows of a quantized weight [rows, columns]."""
     biases = None if quantized.biases is None else quantized.biases[rows]
     return replace(quantized, codes=quantized.codes[rows], scales=quantized.scales[rows], biases=biases)
 
@@ -93,7 +94,7 @@ def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], quantized: Qu
         squares = errors * errors
     row = quantized.format
     each = squares.reshape(len(weights), -1, row.block) if blocks else None
-    counted = np.zeros(0, np.uint8) if row.affine else quantized.scales.reshape(-1)
+    counted = quantized.scales.reshape(-1) if row.byte_scales else np.zeros(0, np.uint8)
     return Fidelity(
         width=weights.shape[1],
         row_squares=np.einsum("ij,ij->i", wide, wide),

@@ -1,6 +1,7 @@
 """Tables: numbers and codes with a row per row of weights, stored row by row or turned, packed along either side."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -9,10 +10,13 @@ from numpy.typing import NDArray
 
 from kernels.streams import unpack_stream
 from studio.core.model import Matrix, Stored
-from studio.core.sources.plain import read_elements, read_rows
+from studio.core.sources.plain import dtype_of, read_elements, read_rows
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+
+_BAND_NBYTES = 4 << 20
+"""Of the rows of a turned table that are read, and kept for a while, at once."""
 
 WORD = 32
 """Bits of the words that codes are packed in."""
@@ -32,9 +36,26 @@ class Table:
         """Rows `start` .. `stop`, of the stored dtype; [1, 1] of a single number."""
         if self.single:
             return read_elements(self.stored, 0, 1).reshape(1, 1)
+        if not self.turned or self.stored.tensor.nbytes <= _BAND_NBYTES:
+            return self.read_anew(start, stop)
+        height = max(_BAND_NBYTES // (self.width * dtype_of(self.stored).itemsize), 1)
+        bands = range(start // height * height, stop, height)
+        parts = [_band(self, row, min(row + height, self.rows))[max(start - row, 0) : stop - row] for row in bands]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def read_anew(self, start: int, stop: int) -> NDArray[Any]:
+        """`read` of a table of many numbers, from the file."""
         step, column_step = (1, self.rows) if self.turned else (self.width, 1)
         matrix = Matrix(self.stored.tensor.name, self.rows, self.width, row_step=step, column_step=column_step)
         return read_rows(self.stored, matrix, start, stop)
+
+
+@lru_cache(maxsize=4)
+def _band(table: Table, start: int, stop: int) -> NDArray[Any]:
+    """Rows of a turned table, for all slabs that want some of them: to read any, the whole table is gone through."""
+    found = table.read_anew(start, stop)
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True, slots=True)

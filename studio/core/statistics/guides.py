@@ -39,6 +39,13 @@ class StatisticsGuide:
         inputs = self.statistics.of(self.layer, matrix)
         return context_of(inputs) if inputs and inputs.tokens and matrix.columns % BLOCK == 0 else Context()
 
+    def moments(self, matrix: Matrix) -> tuple[int, NDArray[np.float32]] | None:
+        """See `Guide.moments`; an expert that no token was routed to was used zero times."""
+        inputs = self.statistics.of(self.layer, matrix)
+        if inputs is None:
+            return None
+        return inputs.tokens, inputs.mean_square if inputs.moments is None else _squares(inputs.moments)
+
     def peak(self, matrix: Matrix) -> tuple[int, float]:
         """See `Guide.peak`."""
         return self.statistics.peak_of(self.layer, matrix)
@@ -51,6 +58,13 @@ def context_of(inputs: LayerInputs) -> Context:
     mean = squares.mean(axis=1, keepdims=True)
     importance = importance_of((squares * (1 - share) + mean * share).reshape(-1).astype(np.float32))
     return Context(importance, None if inputs.moments is None else moments_of(_blended(inputs.moments, mean, share)))
+
+
+def _squares(triangles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Symmetric matrices [blocks, 16, 16] from their upper triangles [blocks, 136]."""
+    found = np.empty((len(triangles), BLOCK, BLOCK), np.float32)
+    found[:, ROWS, COLUMNS] = found[:, COLUMNS, ROWS] = triangles
+    return found
 
 
 def _blended(moments: NDArray[np.float32], mean: NDArray[np.float64], share: float) -> NDArray[np.float32]:

@@ -1,0 +1,244 @@
+"""Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio.core.budgets.costs import Costs
+from studio.core.budgets.decisions import Decision, Option
+from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
+from studio.core.budgets.rules import planned
+from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
+from studio.core.errors import PlanError
+from studio.core.exporting.shards import plan_shards
+from studio.core.model import Model
+from studio.core.planning.plan import KEEP, Plan, Prediction
+from studio.core.quality.candidates import choices_digest
+
+Floats = NDArray[np.float64]
+
+_ROUNDING = 1e-12
+"""Share of a limit that is no whole number by which sums of such may miss it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """An option for every decision.
+
+    nbytes: of all tensors. damage: the sum of relative squared errors of outputs, weighted by what is known of their
+    effect. kl: what that means per token in nats, None where no probes told. rel_err: the largest relative error of a
+    layer. gap: by what share of the damage, or of the bytes where these were to be least, a better mix could be better
+    at most; 0 where none is.
+    """
+
+    options: tuple[Option, ...]
+    nbytes: int
+    damage: float
+    kl: float | None
+    rel_err: float
+    gap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """Another option for a decision: by how many bytes it is larger, and by how much less its damage, both signed."""
+
+    option: Option
+    nbytes: int
+    gain: float
+
+    @property
+    def rate(self) -> float:
+        """Damage per byte."""
+        return self.gain / self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a decision has its option: what the best steps to a larger and to a smaller one would come to.
+
+    share: of the damage of the mix. rel_err: the largest of its layers. finer, coarser: None where there is none.
+    """
+
+    item: Decision
+    option: Option
+    share: float
+    rel_err: float
+    finer: Trade | None
+    coarser: Trade | None
+
+
+def budget_title(mix: Mix, model: Model) -> str:
+    """What a mix is, in words."""
+    kl = "" if mix.kl is None else f", predicted KL {mix.kl:.3g}"
+    return f"A mix of {8 * mix.nbytes / max(model.count, 1):.2f} bits per weight{kl}"
+
+
+class Planner:
+    """Answers what mix is best, for one budget after another: all that does not depend on it is computed once."""
+
+    def __init__(self, costs: Costs, sensitivity: Sensitivity | None = None, *, parts: int = MOST_PARTS) -> None:
+        """`parts`: the number of them that `sensitivity` was probed with."""
+        self.costs, self.decisions = costs, costs.decisions
+        self.sensitivity = sensitivity or Sensitivity()
+        items = self.decisions.items
+        self._rows = np.arange(len(items))
+        shape = len(items), max(len(item.options) for item in items)
+        self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
+        for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
+            for column, option in enumerate(item.options):
+                damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
+                if not np.isfinite(damage + rel_err):
+                    continue
+                self._damage[row, column] = damage * self.sensitivity.weight(part, option)
+                self._nbytes[row, column] = option.nbytes
+                self._rel_err[row, column] = rel_err
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers that are decided about."""
+        return sum(len(item.layers) for item in self.decisions.items)
+
+    @cached_property
+    def _by_size(self) -> Knapsack:
+        return Knapsack(self._damage, self._nbytes)
+
+    @cached_property
+    def _by_damage(self) -> Knapsack:
+        return Knapsack(self._nbytes, self._damage)
+
+    @property
+    def least_nbytes(self) -> int:
+        """The bytes of tensors of the smallest mix."""
+        return self.decisions.settled_nbytes + int(self._by_size.least_weight)
+
+    @property
+    def least_kl(self) -> float:
+        """The KL of the mix with the least damage."""
+        return self.sensitivity.kl(self._by_damage.least_weight)
+
+    def curve(self) -> tuple[Floats, Floats]:
+        """(bytes of tensors, KL or, where no probes told it, damage) of the mixes on the convex hull, by size."""
+        nbytes, damages = self._by_size.hull
+        return nbytes + self.decisions.settled_nbytes, self._effect(damages)
+
+    def _effect(self, damages: Floats) -> Floats:
+        if not self.sensitivity.is_known:
+            return damages
+        return np.array([self.sensitivity.kl(damage) for damage in damages])
+
+    def within_nbytes(self, nbytes: int, most_states: int = MOST_STATES) -> Mix:
+        """The mix with the least damage whose tensors take at most `nbytes`. Raises PlanError where none does."""
+        solution = self._by_size.solve(nbytes - self.decisions.settled_nbytes, most_states)
+        if solution is None:
+            what = f"no mix takes {nbytes:,} bytes or less: the smallest takes {self.least_nbytes:,}"
+            raise PlanError(what, hint=self._smaller())
+        return self._mix(solution, solution.gap / solution.value if solution.gap else 0.0)
+
+    def within_file_nbytes(self, nbytes: int, most_states: int = MOST_STATES) -> Mix:
+        """The same for the safetensors files of an export, whose headers depend on the mix."""
+        least = self.file_nbytes(self._mix(self._by_size.solve(self._by_size.least_weight)))
+        if least > nbytes:
+            what = f"no mix fits into {nbytes:,} bytes: the smallest export takes {least:,}"
+            raise PlanError(what, hint=self._smaller())
+        mix = self.within_nbytes(max(nbytes, self.least_nbytes), most_states)
+        while (over := self.file_nbytes(mix) - nbytes) > 0:
+            mix = self.within_nbytes(max(mix.nbytes - over, self.least_nbytes), most_states)
+        return mix
+
+    def _smaller(self) -> str:
+        kept = self.decisions.settled_nbytes
+        return f"{kept:,} bytes of it are layers that the plan keeps; --preset all quantizes embeddings and head, too"
+
+    def file_nbytes(self, mix: Mix) -> int:
+        """The exact bytes of the safetensors files of an export."""
+        choices = self.decisions.choices(mix.options)
+        return sum(shard.nbytes for shard in plan_shards(self.decisions.model, choices, self.decisions.layout))
+
+    def within_kl(self, kl: float, most_states: int = MOST_STATES) -> Mix:
+        """The smallest mix with a predicted KL of at most `kl`. Raises PlanError where none has, or none is known."""
+        if not self.sensitivity.is_known:
+            raise PlanError("nothing is known of what damage means in tokens", hint="run probes first: --probe")
+        solution = self._by_damage.solve(self.sensitivity.total(kl) * (1 + _ROUNDING), most_states)
+        if solution is None:
+            what = f"no mix has a KL of {kl:g} or less: the finest is predicted to have {self.least_kl:.3g}"
+            raise PlanError(what, hint="forbid fewer formats, or keep more layers")
+        return self._mix(solution, solution.gap / solution.value if solution.gap else 0.0)
+
+    def within_rel_err(self, most: float) -> Mix:
+        """The smallest mix in which no layer has a relative error above `most`, of these the one with least damage.
+
+        Raises PlanError where there is none.
+        """
+        allowed = self._rel_err <= most
+        if not allowed.any(axis=1).all():
+            worst = float(self._rel_err.min(axis=1).max())
+            what = f"no mix keeps every layer at a relative error of {most:g} or less: the finest has {worst:.3g}"
+            raise PlanError(what, hint="forbid fewer formats, or keep more layers")
+        found = Knapsack(np.where(allowed, self._damage, np.inf), np.where(allowed, self._nbytes, np.inf))
+        solution = found.solve(found.least_weight)
+        assert solution is not None
+        return self._mix(solution)
+
+    def _mix(self, solution: Solution | None, gap: float = 0.0) -> Mix:
+        assert solution is not None
+        picks = solution.picks
+        items = zip(self.decisions.items, picks.tolist(), strict=True)
+        damage = float(self._damage[self._rows, picks].sum())
+        return Mix(
+            tuple(item.options[pick] for item, pick in items),
+            self.decisions.settled_nbytes + int(self._nbytes[self._rows, picks].sum()),
+            damage,
+            self.sensitivity.kl(damage) if self.sensitivity.is_known else None,
+            float(self._rel_err[self._rows, picks].max()),
+            gap,
+        )
+
+    def uniforms(self) -> list[tuple[str, Mix]]:
+        """All single options with their mixes, by rising size; see `uniform`."""
+        names = dict.fromkeys(str(option) for item in self.decisions.items for option in item.options)
+        found = [(name, mix) for name in names if (mix := self.uniform(name))]
+        return sorted(found, key=lambda pair: pair[1].nbytes)
+
+    def uniform(self, name: str) -> Mix | None:
+        """The mix in which all decisions have the option called `name`; those that can not are kept, or as pinned.
+
+        None where one can be neither.
+        """
+        picks = [_place(item.options, name) for item in self.decisions.items]
+        if None in picks:
+            return None
+        return self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def reasons(self, mix: Mix) -> list[Reason]:
+        """Why each decision has the option that it has."""
+        rows = enumerate(zip(self.decisions.items, mix.options, strict=True))
+        return [self._reason(row, item, item.options.index(option), mix.damage) for row, (item, option) in rows]
+
+    def _reason(self, row: int, item: Decision, pick: int, whole: float) -> Reason:
+        damages, nbytes = self._damage[row], self._nbytes[row]
+        trades = [
+            Trade(option, int(nbytes[place] - nbytes[pick]), float(damages[pick] - damages[place]))
+            for place, option in enumerate(item.options)
+            if np.isfinite(damages[place]) and nbytes[place] != nbytes[pick]
+        ]
+        finer = max((trade for trade in trades if trade.nbytes > 0), key=lambda trade: trade.rate, default=None)
+        coarser = min((trade for trade in trades if trade.nbytes < 0), key=lambda trade: trade.rate, default=None)
+        share = float(damages[pick]) / whole if whole else 0.0
+        return Reason(item, item.options[pick], share, float(self._rel_err[row, pick]), finer, coarser)
+
+    def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
+        """The ordinary plan of a mix, with what is expected of it."""
+        digest = choices_digest(self.decisions.choices(mix.options), self.decisions.model)
+        told = Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl)
+        return replace(planned(self.decisions, mix.options, name, title), prediction=told)
+
+
+def _place(options: Sequence[Option], name: str) -> int | None:
+    if len(options) == 1:
+        return 0
+    texts = [str(option) for option in options]
+    return next((texts.index(text) for text in (name, KEEP) if text in texts), None)

@@ -1,0 +1,142 @@
+"""Probing: a few plans are run on a text to learn what damage means in tokens; what was run once is not run again."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import kernels
+from studio.core.budgets.costs import Costs
+from studio.core.budgets.decisions import KEPT, Decision, Option
+from studio.core.budgets.records import Records
+from studio.core.budgets.rules import planned
+from studio.core.budgets.sensitivity import MOST_PARTS, Probed, Sensitivity, fit, part_names
+from studio.core.events import EvaluationDone, Event, ModelDone
+from studio.core.planning.plan import KEEP
+from studio.core.quality.candidates import Candidate, as_stored, choices_digest
+from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.window_records import identity
+from studio.core.running.engine import Engine
+
+_TOGETHER = "together"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A plan to run: the option of each decision; what it tells of is a `part` or an `option`, or neither ("")."""
+
+    name: str
+    options: tuple[Option, ...]
+    part: str = ""
+    option: str = ""
+
+
+def probes(costs: Costs, most_parts: int = MOST_PARTS) -> list[Probe]:
+    """What to run: each part of the model alone in its coarsest option, all of it so, and all of it in each option."""
+    items = costs.decisions.items
+    parts = part_names(items, most_parts)
+    coarsest = [_coarsest(costs, item) for item in items]
+    found = [
+        Probe(part, tuple(one if mine == part else KEPT for one, mine in zip(coarsest, parts, strict=True)), part=part)
+        for part in dict.fromkeys(parts)
+    ]
+    found.append(Probe(_TOGETHER, tuple(coarsest)))
+    named = dict.fromkeys(str(option) for item in items for option in item.options if option.format != KEEP)
+    return found + [Probe(name, tuple(_named(item, name) for item in items), option=name) for name in named]
+
+
+def _coarsest(costs: Costs, item: Decision) -> Option:
+    """The option that does most damage; KEPT where there is none but to keep it."""
+    return max(
+        (option for option in item.options if option.format != KEEP),
+        key=lambda option: costs.damage(item, option),
+        default=KEPT,
+    )
+
+
+def _named(item: Decision, name: str) -> Option:
+    return next((option for option in item.options if str(option) == name), KEPT)
+
+
+class Probing:
+    """The probes of a model on a text, with what is known of their KL to the source."""
+
+    def __init__(
+        self,
+        costs: Costs,
+        reading: Reading,
+        runtime: str = "",
+        *,
+        parts: int = MOST_PARTS,
+        records: Records | None = None,
+    ) -> None:
+        self._costs, self._reading, self._runtime, self._parts = costs, reading, runtime, parts
+        self._records = records or Records(self._key())
+        self._probes = [one for one in probes(costs, parts) if any(option.format != KEEP for option in one.options)]
+        self._candidates = [_candidate(costs, one) for one in self._probes]
+
+    def _key(self) -> dict[str, Any]:
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in self._reading.texts]
+        cut = [self._reading.windows, self._reading.length, self._reading.seed, self._runtime]
+        model = identity(self._costs.decisions.model)
+        return {"probes": 1, "program": kernels.__version__, "model": model, "text": digests, "cut": cut}
+
+    def known(self) -> Sensitivity | None:
+        """What all probes told; None where some were not run."""
+        kl = {line["plan"]: (line["kl"], line["noise"] or 0.0) for line in self._records if "kl" in line}
+        digests = [choices_digest(candidate.choices) for candidate in self._candidates]
+        if not all(digest in kl for digest in digests):
+            return None
+        return self._told([kl[digest] for digest in digests])
+
+    def run(
+        self, started: Engine, *, folder: Path | None = None, max_memory: int = 0
+    ) -> Generator[Event, None, Sensitivity]:
+        """Run the probes that were not run before; see `evaluate`, which stops and goes on likewise."""
+        known = {line.get("plan") for line in self._records}
+        todo = {digest: one for one in self._candidates if (digest := choices_digest(one.choices)) not in known}
+        if todo:
+            yield from self._evaluate(started, todo, folder, max_memory)
+        found = self.known()
+        assert found is not None
+        return found
+
+    def _evaluate(
+        self, started: Engine, todo: Mapping[str, Candidate], folder: Path | None, max_memory: int
+    ) -> Iterator[Event]:
+        source, waiting = as_stored(self._costs.decisions.model), iter(todo)
+        run = partial(evaluate, runtime=self._runtime, folder=folder, max_memory=max_memory)
+        for event in run(started, source, list(todo.values()), self._reading):
+            match event:
+                case ModelDone(row) if row.kl:
+                    self._records.add({"plan": next(waiting), "kl": row.kl.value, "noise": row.kl.noise})
+                case ModelDone() | EvaluationDone():
+                    pass
+                case _:
+                    yield event
+
+    def _told(self, found: Sequence[tuple[float, float]]) -> Sensitivity:
+        parts = part_names(self._costs.decisions.items, self._parts)
+        measured = {
+            one: Probed(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
+        }
+        alone = {one.part: found for one, found in measured.items() if one.part}
+        together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)
+        return fit(alone, together, {one.option: found for one, found in measured.items() if one.option})
+
+
+def _damages(costs: Costs, parts: Sequence[str], one: Probe) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for item, part, option in zip(costs.decisions.items, parts, one.options, strict=True):
+        if option.format != KEEP:
+            found[part, str(option)] += costs.damage(item, option)
+    return dict(found)
+
+
+def _candidate(costs: Costs, one: Probe) -> Candidate:
+    decisions = costs.decisions
+    plan = planned(decisions, one.options, one.name)
+    return Candidate(one.name, decisions.model, decisions.choices(one.options), plan)

@@ -1,0 +1,138 @@
+"""Sensitivity: what damage in the outputs of layers means for the predictions of the model, as KL to the source.
+
+Layers of one kind and one stretch of the depth have one sensitivity, found by quantizing them alone. What they do adds
+up to x, and KL is x**b: b is what makes the parts alone add up to what they do together. Below 1, damage saturates: in
+mixtures of experts, where small errors send tokens elsewhere, at large damage anywhere. Every format and method has a
+factor, found by quantizing the whole model with it: errors of equal size and another shape differ in what they do.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kernels import FORMATS
+from studio.core.budgets.decisions import Decision, Option
+
+MOST_PARTS = 24
+"""Sets of layers whose sensitivity is found apart."""
+
+_EXPONENTS = (0.5, 1.5)
+_STEPS = 60
+_SPREAD = 0.1
+"""By what share the factors of formats of one kind differ where noise does not tell them apart."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """KL in nats by part of the model and by option; without parts nothing is known, and damage stays damage.
+
+    parts: by the name of a part, what its damage counts. factors: by the text of an option, what its damage counts.
+    exponent: b.
+    """
+
+    parts: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
+    exponent: float = 1.0
+
+    @property
+    def is_known(self) -> bool:
+        """True where damage can be told as KL."""
+        return bool(self.parts)
+
+    def weight(self, part: str, option: Option) -> float:
+        """What damage of a part counts in an option."""
+        return self.parts.get(part, 1.0) * self.factors.get(str(option), 1.0)
+
+    def kl(self, total: float) -> float:
+        """The KL of a plan whose weighted damages add up to `total`; NaN where nothing is known."""
+        return total**self.exponent if self.is_known else math.nan
+
+    def total(self, kl: float) -> float:
+        """The sum of weighted damages at which KL is `kl`."""
+        return float(kl ** (1 / self.exponent))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"parts": dict(self.parts), "factors": dict(self.factors), "exponent": self.exponent}
+
+
+def part_names(items: Sequence[Decision], most: int = MOST_PARTS) -> list[str]:
+    """The part that each decision belongs to: its kind, and which stretch of the blocks with that kind it lies in.
+
+    There are at most `most` parts, or as many as there are kinds.
+    """
+    kinds = Counter(item.kind for item in items)
+    counts = [n for n in range(1, most + 1) if sum(min(n, count) for count in kinds.values()) <= most]
+    seen: Counter[str] = Counter()
+    found = []
+    for item in items:
+        stretches = min(max(counts, default=1), kinds[item.kind])
+        found.append(f"{item.kind} {seen[item.kind] * stretches // kinds[item.kind] + 1}/{stretches}")
+        seen[item.kind] += 1
+    return found
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The KL of a plan with its standard error, and the damage in it, by part and by the text of the option."""
+
+    kl: float
+    noise: float
+    damages: Mapping[tuple[str, str], float]
+
+
+def fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
+    """The sensitivity that measured plans tell.
+
+    alone: by part, that part in its coarsest option and the rest as it was. together: all parts in these options, None
+    where that was not run. whole: by option, all layers that can have it in that option. A part that took no damage has
+    the mean sensitivity of the others.
+    """
+    exponent = _exponent([found.kl for found in alone.values()], together.kl if together else 0.0)
+    sums = {part: sum(found.damages.values()) for part, found in alone.items()}
+    parts = {part: found.kl ** (1 / exponent) / sums[part] for part, found in alone.items() if sums[part] > 0}
+    mean = sum(parts.values()) / len(parts) if parts else 0.0
+    parts = {part: parts.get(part, mean) for part in alone}
+    factors = {option: _factor(found, parts, exponent) for option, found in whole.items()}
+    known = {option: found for option, found in factors.items() if found}
+    return Sensitivity(parts, {option: math.exp(found) for option, found in _steadied(known)}, exponent)
+
+
+_Factor = tuple[float, float]
+"""The logarithm of a factor, and the standard error of that."""
+
+
+def _factor(found: Probed, parts: Mapping[str, float], exponent: float) -> _Factor | None:
+    expected = sum(parts.get(part, 0.0) * damage for (part, _), damage in found.damages.items())
+    if expected <= 0 or found.kl <= 0:
+        return None
+    return math.log(found.kl) / exponent - math.log(expected), found.noise / found.kl / exponent
+
+
+def _steadied(factors: Mapping[str, _Factor | None]) -> Iterable[tuple[str, float]]:
+    """Factors, each drawn to the mean of formats of its kind as far as noise leaves open what it is."""
+    alike: dict[tuple[str, int], dict[str, _Factor]] = defaultdict(dict)
+    for option, found in factors.items():
+        row = FORMATS[option.partition("/")[0]]
+        if found:
+            alike[row.element, row.bits][option] = found
+    for members in alike.values():
+        trust = {option: 1 / (_SPREAD**2 + noise**2) for option, (_, noise) in members.items()}
+        mean = sum(trust[option] * value for option, (value, _) in members.items()) / sum(trust.values())
+        for option, (value, _) in members.items():
+            yield option, mean + _SPREAD**2 * trust[option] * (value - mean)
+
+
+def _exponent(alone: Sequence[float], together: float) -> float:
+    """The b with which what parts do alone adds up to what they do together, within reason."""
+    positive = [kl for kl in alone if kl > 0]
+    if together <= 0 or len(positive) < 2:
+        return 1.0
+    low, high = _EXPONENTS
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        above = middle * math.log(sum(kl ** (1 / middle) for kl in positive)) > math.log(together)
+        low, high = (low, middle) if above else (middle, high)
+    return (low + high) / 2

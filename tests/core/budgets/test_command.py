@@ -1,0 +1,107 @@
+"""plan with a budget, on the command line: what it writes holds, and what does not go together is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from studio import core
+from studio.cli import main
+from tests.core.budgets.conftest import mixture
+from tests.core.checkpoints import CONFIG, checkpoint, llama
+from tests.core.conftest import Studio
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "model", llama(2, hidden=128))
+
+
+def test_a_plan_within_a_size_is_exported_within_it(studio: Studio, source: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    ran = studio("plan", source, "--target-size", "300K", "--out", plan)
+    assert ran.code == 0, ran.err
+    assert "this mix" in ran.out
+    assert "no mix within the budget is better" in ran.out
+    assert studio("quantize", source, tmp_path / "out", "--plan", plan).code == 0
+    written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
+    assert 200_000 < written <= 300_000
+    told = core.load_plan(plan).prediction
+    with core.open_model(source) as model:
+        candidate = core.as_planned(model, core.load_plan(plan))
+        assert candidate.predicted is None
+        assert told.nbytes <= written
+
+
+def test_a_plan_says_nothing_of_other_weights(source: Path, studio: Studio, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    assert studio("plan", source, "--bits", "7", "--out", plan).code == 0
+    data = json.loads(plan.read_text())
+    data["prediction"]["kl"] = 0.25
+    found = core.plan_from_json(data)
+    other = checkpoint(
+        tmp_path / "other", {**llama(2, hidden=128), "model.norm.weight": llama(hidden=128)["lm_head.weight"][0]}
+    )
+    with core.open_model(source) as model, core.open_model(other) as changed:
+        assert core.as_planned(model, found).predicted == 0.25
+        assert (
+            core.as_planned(model, found.preceded_by([core.Rule(names=("*.0.*o_proj",), format="mxfp4")])).predicted
+            is None
+        )
+        assert core.as_planned(changed, found).predicted is None
+
+
+def test_bits_pins_and_forbidden_formats_hold(studio: Studio, tmp_path: Path) -> None:
+    config = {**CONFIG, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 3}
+    source, plan = checkpoint(tmp_path / "model", mixture(), config=config), tmp_path / "plan.json"
+    options = ["--bits", "7.5", "--pin", "*.0.*down_proj=mxfp8", "--forbid", "int8-g64", "--forbid", "keep", "--json"]
+    ran = studio("plan", source, *options, "--out", plan)
+    assert ran.code == 0, ran.err
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    told = next(line for line in lines if line["event"] == "budget")
+    mine = next(mix for mix in told["mixes"] if mix["name"] == "this mix")
+    assert mine["bits_per_weight"] <= 7.5
+    with core.open_model(source) as model:
+        choices = core.resolve(core.load_plan(plan), model)
+        assert sum(choice.nbytes for choice in choices) == mine["nbytes"]
+        down = {c.format for c in choices if "layers.0.mlp.experts" in c.layer.name and "down" in c.layer.name}
+        assert down == {"mxfp8"}
+        assert "int8-g64" not in {choice.format for choice in choices}
+        assert all(choice.recipe for choice in choices if choice.layer.role in ("linear", "expert"))
+
+
+def test_every_layer_keeps_a_relative_error(studio: Studio, source: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    assert studio("plan", source, "--max-rel-err", "0.1", "--out", plan).code == 0
+    assert studio("measure", source, "--plan", plan, "--max-rel-err", "0.1").code == 0
+    assert studio("plan", source, "--max-rel-err", "0.1", "--forbid", "mxfp8", "--layout", "modelopt").code == 0
+
+
+def test_the_same_command_gives_the_same_plan(studio: Studio, source: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert studio("plan", source, "--bits", "8", "--out", tmp_path / name).code == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_path: Path) -> None:
+    refusals = {
+        ("--pin", "*o_proj=mxfp8"): "are for a plan within a budget",
+        ("--bits", "6", "--format", "mxfp4"): "--format does not go with a budget",
+        ("--bits", "6", "--lift"): "--lift does not go with a budget",
+        ("--bits", "6", "--pin", "*o_proj"): "a pin names a format",
+        ("--bits", "6", "--pin", "*nothing=mxfp8"): "matches no layer",
+        ("--bits", "2"): "no mix takes",
+        ("--target-size", "10K"): "the smallest export takes",
+        ("--bits", "6", "--out", str(tmp_path / "missing" / "plan.json")): "missing",
+    }
+    for options, words in refusals.items():
+        ran = studio("plan", source, *options)
+        assert (ran.code, words in ran.err) == (4 if "missing" in words else 2, True), ran.err
+    with pytest.raises(SystemExit):
+        main(["plan", str(source), "--bits", "6", "--max-kl", "0.1"])

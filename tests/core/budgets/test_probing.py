@@ -1,0 +1,124 @@
+"""Probing and sensitivity: a law that made the figures is found again; what was run is not run again."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from studio import core
+from studio.core.budgets import probing
+from studio.core.budgets.costs import Costs
+from studio.core.budgets.decisions import decide
+from studio.core.budgets.planner import Planner
+from studio.core.budgets.probing import Probing, probes
+from studio.core.budgets.records import Records
+from studio.core.budgets.sensitivity import Probed, fit, part_names
+from studio.core.quality.noise import Estimate
+from studio.core.quality.results import Evaluated
+from tests.core.budgets.conftest import LINEAR, ended, priced
+
+READING = core.Reading(())
+EXPONENT = 0.85
+Law = Callable[[core.Candidate], float]
+
+
+@pytest.fixture
+def costs(engine: core.Engine, dense: core.Model, tmp_path: Path) -> Costs:
+    return priced(engine, decide(dense, LINEAR, *core.layout_for("mlx", ""), {"keep"}), tmp_path / "costs")
+
+
+def law_of(costs: Costs) -> Law:
+    """Layers of later blocks matter more, integers do more harm than their damage says, and it saturates."""
+
+    def law(candidate: core.Candidate) -> float:
+        chosen = {choice.layer.name: choice for choice in candidate.choices}
+        total = 0.0
+        for item in costs.decisions.items:
+            choice = chosen[costs.decisions.model.layers[item.layers[0]].name]
+            for option in item.options:
+                if choice.recipe and costs.decisions.choice(item.layers[0], option).recipe == choice.recipe:
+                    harm = 1.3 if option.format.startswith("int4") else 1.0
+                    total += (1 + item.block) * harm * costs.damage(item, option)
+                    break
+        return total**EXPONENT
+
+    return law
+
+
+def evaluating(law: Law, ran: list[str]) -> Callable[..., Iterator[core.Event]]:
+    """Stands in for `evaluate`: what the law says of each candidate."""
+
+    def evaluate(
+        _started: object, source: core.Candidate, candidates: Sequence[core.Candidate], *_: object, **__: object
+    ):
+        zero = Estimate(0.0, 0.0)
+        yield core.ModelDone(Evaluated(source.name, "", "", "", 1, 0.0, zero))
+        for candidate in candidates:
+            ran.append(candidate.name)
+            kl = Estimate(law(candidate), 0.0)
+            yield core.ModelDone(Evaluated(candidate.name, "", "", "", 1, 0.0, zero, kl=kl))
+
+    return evaluate
+
+
+def test_what_any_mix_does_is_predicted(
+    engine: core.Engine, costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law = law_of(costs)
+    monkeypatch.setattr(probing, "evaluate", evaluating(law, []))
+    known = ended(Probing(costs, READING, records=Records({}, tmp_path)).run(engine))
+    assert known.exponent == pytest.approx(EXPONENT, abs=0.01)
+    found = Planner(costs, known)
+    for share in (1.0, 1.1, 1.3, 1.6):
+        mix = found.within_nbytes(int(found.least_nbytes * share))
+        plan = found.plan(mix)
+        assert mix.kl == pytest.approx(law(core.as_planned(costs.decisions.model, plan)), rel=0.06)
+
+
+def test_what_was_run_is_not_run_again(
+    engine: core.Engine, costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(probing, "evaluate", evaluating(law_of(costs), ran))
+    asked = Probing(costs, READING, records=Records({}, tmp_path))
+    assert asked.known() is None
+    events = asked.run(engine)
+    events.close()
+    first = ended(asked.run(engine))
+    assert asked.known() == first == ended(asked.run(engine))
+    assert len(ran) == len(set(ran))
+    assert len(ran) <= len(probes(costs))
+
+
+def test_parts_are_stretches_of_layers_of_a_kind(costs: Costs) -> None:
+    items = costs.decisions.items
+    assert len(set(part_names(items))) == len(items) == 12
+    few = part_names(items, most=8)
+    assert len(set(few)) == 8
+    assert len({part for part, item in zip(few, items, strict=True) if item.kind == "mlp.down_proj"}) == 2
+    assert len(set(part_names(items, most=1))) == 4
+
+
+def test_a_part_without_damage_has_the_mean_sensitivity() -> None:
+    alone = {
+        "a": Probed(0.1, 0.0, {("a", "mxfp4/max"): 0.1}),
+        "b": Probed(0.6, 0.0, {("b", "mxfp4/max"): 0.2}),
+        "c": Probed(0.0, 0.0, {("c", "mxfp4/max"): 0.0}),
+    }
+    found = fit(alone, None, {})
+    assert (found.parts, found.exponent) == ({"a": 1.0, "b": pytest.approx(3.0), "c": pytest.approx(2.0)}, 1.0)
+    assert math.isnan(type(found)().kl(1.0))
+
+
+def test_factors_that_noise_hides_are_those_of_their_kind() -> None:
+    alone = {"a": Probed(1.0, 0.0, {("a", "mxfp4/max"): 1.0})}
+    whole = {
+        "int8-g64/max": Probed(0.03, 0.03, {("a", "int8-g64/max"): 0.01}),
+        "int8-g128/max": Probed(0.011, 0.00001, {("a", "int8-g128/max"): 0.01}),
+        "mxfp4/max": Probed(2.0, 0.00001, {("a", "mxfp4/max"): 1.0}),
+    }
+    found = fit(alone, None, whole).factors
+    assert found["mxfp4/max"] == pytest.approx(2.0)
+    assert found["int8-g128/max"] == pytest.approx(1.1, rel=0.01)
+    assert found["int8-g64/max"] == pytest.approx(1.1, rel=0.03)

@@ -1,0 +1,1 @@
+"""Plans for budgets against what they turn out to lose."""
