@@ -303,7 +303,6 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
             with _crew(options, console) as crew:
                 if crew:
                     order = core.order_for(model, plan, choices, _worker(options), options.statistics)
-                    crew.check(order)
                     events = crew.measure(started, order, model, choices)
                 else:
                     events = core.measure(started, model, choices)
@@ -363,8 +362,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 if crew:
                     how = (_worker(options), options.statistics, job, options.shard_size)
                     order = core.order_for(model, plan, choices, *how)
-                    crew.check(order)
-                    spread = crew.export(order)
+                    spread = crew.export(order, job)
                 outcome = _follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
