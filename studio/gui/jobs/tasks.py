@@ -87,6 +87,33 @@ def repairing(machine: core.Machine, folder: Path, target: Path, source: Path | 
         yield from core.repair(engine, folder, target, against=against)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """What every option costs is known, and what that means in tokens, if probes told."""
+
+    planner: core.Planner
+
+
+PROBED = 8
+"""Windows of the bundled text that probes are run on."""
+
+
+def pricing(machine: core.Machine, model: core.Model, plan: core.Plan, probe: bool) -> Iterator[Any]:
+    """Measure what every option costs; yields the title of the backend, events, and `Priced` at the end.
+
+    probe: run what tells the meaning of damage in tokens; what was run before is known without.
+    """
+    with core.start(machine, model) as engine:
+        yield engine.backend.title
+        decisions = core.decide(model, plan, *core.layout_for("", ""))
+        costs = yield from core.price(engine, decisions)
+        probing = core.Probing(costs, core.Reading((core.evaluation_text(),), PROBED))
+        known = probing.known()
+        if probe and known is None:
+            known = yield from probing.run(engine, max_memory=machine.max_memory)
+        yield Priced(core.Planner(costs, known))
+
+
 @dataclass(frozen=True, slots=True)
 class Distinct:
     """The names of the models that an evaluation runs."""
