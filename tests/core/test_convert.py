@@ -292,6 +292,10 @@ def test_names_and_forms_of_our_own_exports_for_mlx_are_turned_back(
         names = {layer.weight_name for layer in model.layers if layer.source.format is None}
     assert len(names) > 3
     assert {name: found[name] for name in names} == {name: wanted[name] for name in names}
-    ran = studio("compare", packed, plain)
-    assert "B decodes to the weights of A, bit by bit." in ran.out
-    assert "only" not in ran.out
+    assert studio("convert", packed, tmp_path / "again", "--layout", "mlx").code == 0
+    assert contents(tmp_path / "again") == contents(packed)
+    for other in (plain, tmp_path / "again"):
+        ran = studio("compare", packed, other)
+        assert "B decodes to the weights of A, bit by bit." in ran.out
+        assert "only" not in ran.out
+    assert studio("quantize", packed, tmp_path / "anew", "--layout", "mlx", "--format", "mxfp8").code == 0
