@@ -19,7 +19,7 @@ from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement
 from studio.core.model import Layer, Matrix, Model, Source, Stored
 from studio.core.names import printable
-from studio.core.opening.export_sources import Alternating, Cut, Packed
+from studio.core.opening.export_sources import Alternating, Cut, Packed, plus_one
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
 from studio.core.sources.plain import Plain
@@ -128,6 +128,8 @@ def _kept_source(entry: Entry, stored: Mapping[str, Stored], own: Sequence[Matri
         found = stored[parts[0].name]  # a convolution may lie there in another shape of the same bytes
         same = math.prod(found.tensor.shape) == math.prod(shape)
         return Plain(replace(found, tensor=replace(found.tensor, shape=shape))) if same else None
+    if [part.content for part in parts] == ["plus_one"] and parts[0].dtype in WEIGHT_DTYPES:
+        return plus_one(stored[parts[0].name])
     if [part.content for part in parts] == ["even", "odd"] and parts[0].dtype in WEIGHT_DTYPES:
         return Alternating(shape, {part.content: stored[part.name] for part in parts})
     cut = {part.content for part in parts} == {"rows"} and len(parts) == len(own)
@@ -179,18 +181,13 @@ def check_decodable(model: Model) -> None:
         model.check_plain()
 
 
-def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
-    """An export of ours with its layers as they are in its source, where they were lifted; any other as it is.
-
-    And the names of those whose values are stored changed for a runtime, which are not turned back.
-    """
+def unlifted(model: Model) -> Model:
+    """An export of ours with its layers as they are in its source, where they were lifted; any other as it is."""
     if not is_exported(model):
-        return model, frozenset()
-    entries = list(Manifest(model.folder).entries())
-    lifts = {entry.result.name: entry.result.lift for entry in entries if entry.result.lift}
-    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content == "plus_one")
+        return model
+    lifts = {entry.result.name: entry.result.lift for entry in Manifest(model.folder).entries() if entry.result.lift}
     layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
-    return replace(model, layers=layers), edited
+    return replace(model, layers=layers)
 
 
 def exported(model: Model) -> Exported | None:
