@@ -21,7 +21,7 @@ from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer
 from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
-from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
+from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height, whole_slab
 from studio.core.running.tasks import bundles
 
 _NUMBERS = {"tensor_scale", "multiplier", "input_scale"}
@@ -120,7 +120,7 @@ def _kept_parts(
 ) -> Iterator[tuple[int, Callable[[], float]]]:
     form = kept_form(kept)
     if form == "whole":
-        yield layer.kept_nbytes, partial(_same_edited, place, kept, layer)
+        yield layer.kept_nbytes, partial(_same_edited, engine, place, kept, layer)
     elif form == "rows" or layer.widened:
         for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
             yield slab.nbytes, partial(_same_rows, engine, place, kept, slab, before)
@@ -164,9 +164,9 @@ def _same_rows(engine: Engine, place: _Place, kept: tuple[Placement, ...], slab:
     return _same(place, kept, before * itemsize, bytearray(wanted.data))
 
 
-def _same_edited(place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
-    stored = layer.stored.file.read(layer.tensor.start, layer.tensor.nbytes)
-    values = np.frombuffer(stored, WEIGHT_DTYPES[layer.kept_dtype])
+def _same_edited(engine: Engine, place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
+    slab = whole_slab(layer)
+    values = kept_bytes(slab, read_slab(slab, engine.scratch)).view(WEIGHT_DTYPES[layer.kept_dtype])
     for part in kept:
         _same(place, (part,), 0, bytearray(edited(part.content, values).tobytes()))
     return 0.0
