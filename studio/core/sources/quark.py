@@ -8,7 +8,7 @@ from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section
 from studio.core.sources.found import Found, Unread, UnreadError
-from studio.core.sources.gptq import AWQ_ORDER, input_first
+from studio.core.sources.gptq import AWQ_ORDER, as_source, input_first
 from studio.core.sources.integers import group_of
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.tables import Packing
@@ -52,7 +52,8 @@ def _source(codes: Stored, scales: Stored, zeros: Stored | None, said: Mapping[s
         raise UnreadError(f"integers of {printable(sorted(kinds))} in the order {printable(order)}")
     group = group_of(columns, groups, {size for _, size in _weights(said)})
     flip = _FLIPS[kinds.pop()]
-    return input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, "Quark", flip)
+    encoding = input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, "Quark", flip)
+    return as_source(encoding, rows)
 
 
 def _weights(said: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -180,6 +180,7 @@ REFUSED: list[tuple[Mapping[str, Array], Any, str]] = [
     (parts(), gptq(checkpoint_format="marlin"), "in the form marlin"),
     (parts(), config(quant_method="auto-round", packing_format="auto_round:exllamav2"), "auto_round:exllamav2"),
     (parts(), config(quant_method="awq", version="gemm"), "no config says"),
+    (parts(), gptq(desc_act=True, format="gptq_v2"), "order of activations without g_idx"),
     (parts(qzeros=None), gptq(), "qweight without qzeros"),
     (parts(scales=None, qzeros=None), gptq(), "qweight without qzeros and scales"),
     (parts(scales=np.ones((3, 64), np.int8)), gptq(), "of I32, I32, I8"),
@@ -309,3 +310,16 @@ def test_bands_of_rows_that_are_kept_for_a_while(
     check(tmp_path / "gptq", drawn.gptq(LAYER, 0), gptq(format="gptq_v2"), drawn.weights(drawn.zeros))
     four = Drawn((64, 96), 4, 32)
     check(tmp_path / "awq", awq(four), CONFIG, four.weights(four.zeros))
+
+
+def test_symmetric_awq_keeps_the_dtype_of_its_scales(studio: Studio, tmp_path: Path) -> None:
+    drawn = Drawn((64, 96), 4, 32)
+    drawn.zeros[:] = 8
+    said = config(quant_method="auto-round", packing_format="auto_round:auto_awq", sym=True, group_size=32)
+    source = checkpoint(tmp_path / "m", awq(drawn), said)
+    ran = studio("convert", source, tmp_path / "out", "--layout", "mlx")
+    assert ran.code == 0, ran.err
+    with core.open_model(tmp_path / "out") as model:
+        layer = model.by_name[LAYER]
+        assert layer.source.scale_dtype == "F16"
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights())
