@@ -52,7 +52,8 @@ def _source(codes: Stored, scales: Stored, zeros: Stored | None, said: Mapping[s
         raise UnreadError(f"integers of {printable(sorted(kinds))} in the order {printable(order)}")
     group = group_of(columns, groups, {size for _, size in _weights(said)})
     flip = _FLIPS[kinds.pop()]
-    encoding = input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, "Quark", flip)
+    maker = f"Quark{'' if flip else ', unsigned'}{'' if order == 'reorder' else ', in order'}"
+    encoding = input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, maker, flip)
     return as_source(encoding, rows)
 
 

@@ -159,7 +159,9 @@ def test_quark(tmp_path: Path, kind: str, zeros: bool, method: str) -> None:
     signed = (lambda codes: np.where(codes > 7, codes - 16, codes)) if kind == "int4" else (lambda codes: codes)
     wanted = decoded(signed(drawn.codes), signed(drawn.zeros) * zeros, drawn.scales, drawn.groups)
     layer = check(tmp_path / "m", tensors, quark(kind, method=method), wanted)
-    assert layer.source.meaning == "INT4, groups of 32, Quark"
+    unsigned, in_order = kind == "uint4", method == "order"
+    told = f"INT4, groups of 32, Quark{', unsigned' * unsigned}{', in order' * in_order}"
+    assert layer.source.meaning == told
 
 
 GOOD = Drawn((64, 96), 4, 32)
