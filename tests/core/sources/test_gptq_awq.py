@@ -214,6 +214,7 @@ OF_QUARK = {
     f"{LAYER}.weight_scale": np.ascontiguousarray(GOOD.scales.T),
 }
 QUARK_REFUSED = [
+    (OF_QUARK, config(quant_method="quark", export={"pack_method": []}, global_quant_config=[]), "integers of []"),
     (OF_QUARK, quark("int4", method="shuffled"), "in the order shuffled"),
     (OF_QUARK, quark("int4_t"), "integers of ['int4_t']"),
     (OF_QUARK, config(quant_method="quark", global_quant_config={"weight": {"dtype": "fp8_e4m3"}}), "integers of []"),
@@ -325,3 +326,21 @@ def test_symmetric_awq_keeps_the_dtype_of_its_scales(studio: Studio, tmp_path: P
         layer = model.by_name[LAYER]
         assert layer.source.scale_dtype == "F16"
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights())
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_quark_is_handed_on_to_mlx(studio: Studio, tmp_path: Path, symmetric: bool) -> None:
+    drawn = Drawn((40, 96), 4, 32, BF16)
+    drawn.zeros *= not symmetric
+    parts = {"weight": drawn.codes, "weight_zero_point": drawn.zeros}
+    tensors = {f"{LAYER}.{leaf}": reordered(codes.T) for leaf, codes in parts.items()}
+    tensors[f"{LAYER}.weight_scale"] = np.ascontiguousarray(drawn.scales.T)
+    said = quark("int4")
+    said["quantization_config"]["global_quant_config"]["weight"]["symmetric"] = symmetric
+    assert studio("convert", checkpoint(tmp_path / "m", tensors, said), tmp_path / "out", "--layout", "mlx").code == 0
+    codes, zeros = (np.where(some > 7, some - 16, some) for some in (drawn.codes, drawn.zeros))
+    with core.open_model(tmp_path / "out") as model:
+        layer = model.by_name[LAYER]
+        assert layer.source.scale_dtype == ("BF16" if symmetric else "F32")
+        wanted = decoded(codes, zeros, drawn.scales, drawn.groups)
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 40), wanted)
