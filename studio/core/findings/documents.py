@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from studio.core.counting import counted
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import CONFIG, Folder, refusal_of
 
@@ -21,6 +22,10 @@ def shards(folder: Folder) -> Iterator[Observation]:
     """Files of weights that are missing, and an index that does not fit them."""
     for name in folder.missing:
         yield Observation("shard-missing", name)
+    for name in _unlisted(folder):
+        yield Observation(
+            "shard-unlisted", name, f"it is none of {counted(len(folder.files), 'file')} that belong together"
+        )
     if folder.weight_map is None:
         return
     whole = not folder.missing and len(folder.headers) == len(set(folder.weight_map.values()))
@@ -34,6 +39,15 @@ def shards(folder: Folder) -> Iterator[Observation]:
     for tensor in folder.stored:
         if tensor not in folder.weight_map:
             yield Observation("tensor-unlisted", tensor)
+
+
+def _unlisted(folder: Folder) -> list[str]:
+    """Files that are named like weights of the model and are none of those that belong together."""
+    if not folder.path.is_dir():
+        return []
+    seen = {one.where for one in folder.seen}
+    there = sorted(path.name for path in folder.place.glob("model*.safetensors"))
+    return [name for name in there if name not in folder.files and name not in seen]
 
 
 def documents(folder: Folder) -> Iterator[Observation]:

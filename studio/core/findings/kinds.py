@@ -64,6 +64,13 @@ _ROWS = (
         repair="an index written anew",
     ),
     Kind("tensor-twice", "warning", "more than one file holds a tensor", (), "delete the file of another export"),
+    Kind(
+        "shard-unlisted",
+        "warning",
+        "files of weights that do not belong to the others, and that mlx-lm, or transformers, reads by their names",
+        ("mlx-lm", "transformers"),
+        "move them away",
+    ),
     Kind("shard-foreign", "warning", "files of weights that different programs wrote", (), _AGAIN),
     Kind(
         "metadata-format",

@@ -92,15 +92,21 @@ def _value(magnitude: int, dtype: str) -> float:
 
 
 def _grid(stored: Stored, words: NDArray[Any], row: _Bits) -> Iterator[Observation]:
+    """The first grid that the weights lie on, in rows or, as packages store some stacks, in columns."""
     columns = stored.tensor.shape[-1]
-    for grid in _GRIDS:
-        if columns % grid.window == 0:
-            values = words[: words.size // grid.window * grid.window].reshape(-1, grid.window)
-            share = _share(values if grid.signed else values & row.magnitude, values & row.magnitude, grid)
-            if share > _ALL:
+    matrix = words[: words.size // columns * columns].reshape(-1, columns) if columns else words[:0].reshape(0, 1)
+    for values in (matrix, np.ascontiguousarray(matrix.T)):
+        for grid in _GRIDS:
+            if _lies_on(values, grid, row):
                 evidence = f"at most {grid.levels} {'values' if grid.signed else 'magnitudes'} in {grid.window} weights"
                 yield Observation("coarse-weights", stored.tensor.name, f"{evidence}: a grid of {grid.title}")
                 return
+
+
+def _lies_on(matrix: NDArray[Any], grid: _Grid, row: _Bits) -> bool:
+    values = matrix[:, : matrix.shape[1] // grid.window * grid.window].reshape(-1, grid.window)
+    magnitudes = values & row.magnitude
+    return _share(values if grid.signed else magnitudes, magnitudes, grid) > _ALL
 
 
 def _share(values: NDArray[Any], magnitudes: NDArray[Any], grid: _Grid) -> float:

@@ -28,7 +28,7 @@ Owned = tuple[Layer, Matrix]
 
 def compared(folder: Folder, source: Model) -> Iterator[Observation]:
     """Packed layers that are not those of `source`; some rows of each matrix are read, from both."""
-    theirs = _owners(source)
+    theirs = owners(source)
     lifted = (folder.place / MANIFEST).is_file()
     found = False
     for layer in folder.layers:
@@ -45,7 +45,7 @@ def compared(folder: Folder, source: Model) -> Iterator[Observation]:
 
 def agrees(folder: Folder, source: Model) -> bool:
     """True when rows of some packed layer are those of `source`."""
-    theirs = _owners(source)
+    theirs = owners(source)
     for layer in folder.layers:
         for mine, other in _pairs(folder, layer, theirs):
             with suppress(CheckpointError):
@@ -54,7 +54,8 @@ def agrees(folder: Folder, source: Model) -> bool:
     return False
 
 
-def _owners(source: Model) -> dict[str, Owned]:
+def owners(source: Model) -> dict[str, Owned]:
+    """The matrices of a checkpoint with their layers, by name."""
     return {matrix.name: (layer, matrix) for layer in source.layers for matrix in layer.matrices}
 
 

@@ -1,6 +1,7 @@
 """Defects to plant in good folders: what is spoilt, in which layouts, and under which name it is found."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any]]] = [
     ("tensor-missing", _index(lost__weight=shard_name(0, 3))),
     ("tensor-moved", _index(lm_head__weight=shard_name(0, 3))),
     ("tensor-unlisted", _index(lm_head__weight=None)),
+    ("shard-unlisted", lambda folder: shutil.copy(folder / shard_name(0, 3), folder / "model-old.safetensors")),
     ("metadata-format", _header({"by": "hand"}, 1)),
     ("metadata-format", _header({"format": "np"}, 0)),
     ("shard-foreign", _header({"format": "mlx"}, 2)),

@@ -167,6 +167,24 @@ def test_swapped_stacks_of_experts_are_those_of_before(studio: Studio, tmp_path:
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == right
 
 
+@pytest.mark.parametrize("row", ["nvfp4-2t", "nvfp4-3t"])
+def test_stacks_of_experts_are_quantized_again_as_they_were(studio: Studio, tmp_path: Path, row: str) -> None:
+    source = draft("plain", experts=4).write(tmp_path / "source")
+    options = ("--layout", "mlx", "--format", row, "--method", "search")
+    assert studio("quantize", source, tmp_path / "m", *options).code == 0
+    path, module = tmp_path / "m" / "model.safetensors", "model.layers.1.mlp.switch_mlp.down_proj"
+    right = path.read_bytes()
+    place, raw = tensors_of(path)[f"{module}.scales"], bytearray(right)
+    raw[place.start + place.nbytes // 2 : place.start + place.nbytes // 2 + 30] = b"\x7f" * 30
+    path.write_bytes(raw)
+    (tmp_path / "m" / SUMS).unlink()
+    assert repaired(tmp_path / "m", tmp_path / "out").target is None
+    with core.open_model(source) as model:
+        ended = repaired(tmp_path / "m", tmp_path / "out", model)
+    assert [(one.kind, one.where) for one in ended.repairs] == [("scales-nan", (module,))]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == right
+
+
 def _broken_scales(made: Draft) -> None:
     name = made.part("scales")
     spoilt = made.tensors[name].view(np.uint8).copy()

@@ -9,6 +9,7 @@ from typing import Any
 from studio.core.findings.claims import Claim, claims_of
 from studio.core.findings.finding import Examination, Observation
 from studio.core.findings.folder import Folder
+from studio.core.findings.modules import Module
 from studio.core.model import Model
 from studio.core.planning.plan import Choice
 from studio.core.sources.declared import BESIDE, KEYS, sections
@@ -20,14 +21,23 @@ TORCH = ("compressed-tensors", "modelopt")
 """Layouts with an exclusion list."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the parts of a matrix go in its module: from which row on, and which of its tensor scales it has."""
+
+    module: Module
+    row: int
+    place: int
+
+
 @dataclass(eq=False)
 class Draft:
     """A copy of `folder` to be, and what was found of it; repairs edit what is below.
 
     config, beside: content of config.json and hf_quant_config.json. tensors: new bytes, as many as the old ones, by
     name. metadata: that of a file's header, by file. anew: documents that are written from what is there: "index",
-    "sums". added: files that come from the source. choices: layers of the source that are quantized again. without:
-    what is left out.
+    "sums". added: files that come from the source. choices: layers of the source that are quantized again, by name.
+    targets: where their matrices go, by name. without: what is left out.
     """
 
     folder: Folder
@@ -39,7 +49,8 @@ class Draft:
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     anew: set[str] = field(default_factory=set)
     added: dict[str, Path] = field(default_factory=dict)
-    choices: list[Choice] = field(default_factory=list)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
     without: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ def _written(engine: Engine, draft: Draft, mended: Mended, target: Path) -> Iter
         staging.begin(identity, restart=True)
         scratch = staging.temporary(_SCRATCH)
         if draft.choices:
-            yield Started("quantize", sum(2 * choice.layer.tensor.nbytes for choice in draft.choices), 0)
+            yield Started("quantize", sum(2 * choice.layer.tensor.nbytes for choice in draft.choices.values()), 0)
             yield from quantize_again(engine, draft, scratch)
             files = copying.files()
         yield Started("repair", sum(file.nbytes for file in files), 0, target)

@@ -1,6 +1,6 @@
 """Repairs that need the weights of the source: layers quantized again, with all that runtimes join with them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from studio.core.exporting.writing import StagedFile
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import Module
-from studio.core.findings.repairs.draft import Draft
-from studio.core.findings.source import agrees
+from studio.core.findings.repairs.draft import Draft, Target
+from studio.core.findings.source import Owned, agrees, owners
 from studio.core.layouts import LAYOUTS
 from studio.core.model import Layer, Matrix, Stored
 from studio.core.planning.plan import Choice
@@ -38,16 +38,17 @@ def requantized(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observati
     """Layers of a source that was shown to be the one, in the parts that are stored."""
     if draft.source is None or not _is_made_from(draft):
         return
-    chosen: dict[str, Choice] = {choice.layer.name: choice for choice in draft.choices}
-    owners = {item.tensor.name: name for name, module in draft.folder.modules.items() for item in _parts(module)}
+    theirs = owners(draft.source)
+    modules = {item.tensor.name: name for name, module in draft.folder.modules.items() for item in _parts(module)}
     for one in seen:
-        name = owners.get(one.where, one.where)
+        name = modules.get(one.where, one.where)
         names = draft.folder.joined.get(name, (name,)) if _is_torch(draft.folder, name) else (name,)
-        found = [_choice(draft, member) for member in names if member in draft.folder.modules]
+        found = [_chosen(draft, member, theirs) for member in names if member in draft.folder.modules]
         if found and all(found):
-            chosen |= {choice.layer.name: choice for choice in found if choice}
+            for choices, targets in filter(None, found):
+                draft.choices |= {choice.layer.name: choice for choice in choices}
+                draft.targets |= targets
             yield one
-    draft.choices = list(chosen.values())
 
 
 def _is_torch(folder: Folder, name: str) -> bool:
@@ -66,21 +67,31 @@ def _is_made_from(draft: Draft) -> bool:
     return not ours or not any(entry.result.lift for entry in Manifest(draft.folder.place).entries())
 
 
-def _choice(draft: Draft, name: str) -> Choice | None:
-    module, layer = draft.folder.modules[name], draft.source and draft.source.by_name.get(name)
-    if not layer or not _fits(module, layer) or not all(draft.is_whole(x.file.path.name) for x in _parts(module)):
+def _chosen(draft: Draft, name: str, theirs: Mapping[str, Owned]) -> tuple[list[Choice], dict[str, Target]] | None:
+    """The layers of the source that a module is made of, and where their matrices go; None where they do not fit."""
+    module, layer = draft.folder.modules[name], draft.folder.by_name.get(name)
+    if layer is None or not _fits(module, layer) or not all(draft.is_whole(x.file.path.name) for x in _parts(module)):
         return None
-    return Choice(layer, recipe("nvfp4-3t" if module.third else "nvfp4-2t", method=METHOD))
+    targets = {m.name: Target(module, m.first // m.columns, place) for place, m in enumerate(layer.matrices)}
+    sources = [theirs.get(matrix.name) for matrix in layer.matrices]
+    sizes = [owned and (owned[1].rows, owned[1].columns) for owned in sources]
+    layers = {owned[0].name: owned[0] for owned in sources if owned}
+    whole = all(matrix.name in targets for one in layers.values() for matrix in one.matrices)
+    if not whole or sizes != [(matrix.rows, matrix.columns) for matrix in layer.matrices]:
+        return None
+    how = recipe("nvfp4-3t" if module.third else "nvfp4-2t", method=METHOD)
+    return [Choice(one, how) for one in layers.values()], targets
 
 
 def _fits(module: Module, layer: Layer) -> bool:
-    """True when the parts that are stored are those of the one matrix of a layer."""
-    if not module.is_nvfp4 or module.scales is None or len(layer.matrices) != 1 or len(module.codes.tensor.shape) != 2:
+    """True when the parts that are stored are those of the matrices of a layer, one after the other."""
+    if not module.is_nvfp4 or module.scales is None or not layer.matrices:
         return False
-    count = layer.matrices[0].rows * layer.matrices[0].columns
-    sizes = (module.codes.tensor.nbytes, module.scales.tensor.nbytes, module.rows)
-    third = (module.third.tensor.dtype, module.third.tensor.nbytes) if module.third else ("F32", 4)
-    return sizes == (count // 2, count // 16, layer.matrices[0].rows) and third == ("F32", 4)
+    rows, count = sum(matrix.rows for matrix in layer.matrices), layer.count
+    whole = rows == module.rows and all(matrix.is_contiguous for matrix in layer.matrices)
+    third = (module.third.tensor.dtype, module.third.tensor.nbytes) if module.third else None
+    sizes = (module.codes.tensor.nbytes, module.scales.tensor.nbytes)
+    return whole and sizes == (count // 2, count // 16) and third in (None, ("F32", 4 * len(layer.matrices)))
 
 
 def _parts(module: Module) -> list[Stored]:
@@ -90,57 +101,63 @@ def _parts(module: Module) -> list[Stored]:
 class _Scratch(Sink):
     """Codes, block scales and tensor scales of modules, one after the other in a file."""
 
-    def __init__(self, modules: Sequence[Module], file: StagedFile) -> None:
-        self._modules = {module.name: module for module in modules}
-        self._file = file
-        self.starts = starts_of(modules)
+    def __init__(self, targets: Mapping[str, Target], file: StagedFile) -> None:
+        self._targets, self._file = targets, file
+        self._layout = LAYOUTS[next(iter(targets.values())).module.layout]  # a folder has one
+        self.starts = starts_of(targets)
 
     def agreed_scale(self, g: float) -> float:
-        """See `Sink.agreed_scale`: modules of a folder have one layout."""
-        return agreed_scale(LAYOUTS[next(iter(self._modules.values())).layout], g)
+        """See `Sink.agreed_scale`."""
+        return agreed_scale(self._layout, g)
 
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""
-        module = self._modules[slab.layer.name]
-        self._write(module.codes, slab.start * slab.matrix.columns // 2, quantized.codes)
-        if module.scales:
-            self._write(module.scales, slab.start * slab.matrix.columns // 16, quantized.scales)
+        target = self._targets[slab.matrix.name]
+        first = (target.row + slab.start) * slab.matrix.columns
+        self._write(target.module.codes, first // 2, quantized.codes)
+        if target.module.scales:
+            self._write(target.module.scales, first // 16, quantized.scales)
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """See `Sink.write_scale`."""
-        module = self._modules[choice.layer.name]
-        if module.third:
-            self._write(module.third, 0, np.array([LAYOUTS[module.layout].store_scale(g)], np.float32))
+        target = self._targets[matrix.name]
+        if target.module.third:
+            stored = np.array([self._layout.store_scale(g)], np.float32)
+            self._write(target.module.third, 4 * target.place, stored)
 
     def _write(self, part: Stored, offset: int, array: NDArray[np.generic]) -> None:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self._file.write(raw.data, self.starts[part.tensor.name] + offset)
 
 
-def starts_of(modules: Sequence[Module]) -> dict[str, int]:
+def _stored(targets: Mapping[str, Target]) -> list[Stored]:
+    """The parts of the modules, each once."""
+    modules = {target.module.name: target.module for target in targets.values()}
+    return [part for module in modules.values() for part in _parts(module)]
+
+
+def starts_of(targets: Mapping[str, Target]) -> dict[str, int]:
     """Where the parts of modules begin when they are stored one after the other."""
     starts, position = {}, 0
-    for module in modules:
-        for part in _parts(module):
-            starts[part.tensor.name] = position
-            position += part.tensor.nbytes
+    for part in _stored(targets):
+        starts[part.tensor.name] = position
+        position += part.tensor.nbytes
     return starts
 
 
 def nbytes_of(draft: Draft) -> int:
     """Bytes of what is quantized again."""
-    modules = [draft.folder.modules[choice.layer.name] for choice in draft.choices]
-    return sum(part.tensor.nbytes for module in modules for part in _parts(module))
+    return sum(part.tensor.nbytes for part in _stored(draft.targets))
 
 
 def quantize_again(engine: Engine, draft: Draft, scratch: Path) -> Iterator[Event]:
     """Quantize the chosen layers into a new file; after it the draft takes the bytes of their tensors from there."""
-    modules = [draft.folder.modules[choice.layer.name] for choice in draft.choices]
     with StagedFile(scratch, nbytes_of(draft)) as file:
-        sink = _Scratch(modules, file)
-        yield from (event for event in run(engine, draft.choices, sink) if not isinstance(event, LayerDone))
+        sink = _Scratch(draft.targets, file)
+        done = run(engine, list(draft.choices.values()), sink)
+        yield from (event for event in done if not isinstance(event, LayerDone))
     written = SourceFile(scratch)
-    for part in (part for module in modules for part in _parts(module)):
+    for part in _stored(draft.targets):
         draft.tensors[part.tensor.name] = partial(_read, written, sink.starts[part.tensor.name], part.tensor.nbytes)
 
 
