@@ -3,7 +3,7 @@
 from kernels.context import Context, Factor, importance_of, moments_of
 from kernels.feedback import factor_of
 from kernels.fidelity import Census, Fidelity
-from kernels.formats import FORMATS, STORED_FORMATS, Format, Recipe, recipe
+from kernels.formats import FORMATS, MLX_FORMATS, STORED_FORMATS, Format, Recipe, recipe
 from kernels.methods import METHODS, STORED, Method, available, method_of
 from kernels.quantized import Quantized
 
@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FORMATS",
     "METHODS",
+    "MLX_FORMATS",
     "STORED",
     "STORED_FORMATS",
     "Census",

@@ -9,13 +9,16 @@ from typing import Literal
 from kernels.methods import settled
 
 Element = Literal["e2m1", "e4m3", "uint"]
-Scale = Literal["e4m3", "e8m0", "weight"]
+Scale = Literal["e4m3", "e8m0", "weight", "float32"]
 ExponentRule = Literal["ceil", "floor"]
 
 E2M1_MAX = 6.0
 E4M3_MAX = 448.0
 TENSOR_SCALE_DIVISOR = E2M1_MAX * E4M3_MAX
 """max|W| / 2688 is the tensor scale that maps the largest weight to the largest code times the largest block scale."""
+
+LONGEST_TILED_ROW = 1 << 16
+"""Weights of a row of tiles that are several rows high: these rows are in memory at once."""
 
 FOUR_SIX_DIVISOR = E2M1_MAX * 256
 """The same for `four-six`, whose block scales may be half as large again."""
@@ -28,6 +31,9 @@ class Format:
     `bits` is the width of a code, `block` the number of codes that share one scale. A scale is one byte (E4M3 or
     E8M0), or for the affine formats a scale and a bias in the dtype of the weight. `tensor_scale` tells whether one
     float32 multiplier per weight (per expert, in a stack) is stored too: the third tier.
+
+    Scales of float32 are stored one per `tile` of (rows, columns), 0 for all; (0, 0) is the tensor scale alone. In
+    memory each block has the one of its tile, so that rows and columns can be cut anywhere.
     """
 
     name: str
@@ -37,6 +43,24 @@ class Format:
     element: Element
     scale: Scale
     tensor_scale: bool = False
+    tile: tuple[int, int] = (1, 1)
+
+    @property
+    def byte_scales(self) -> bool:
+        """True when a scale is a byte of E4M3 or E8M0."""
+        return self.scale in ("e4m3", "e8m0")
+
+    @property
+    def height(self) -> int:
+        """Rows that must be encoded together, from a multiple of this on."""
+        return max(self.tile[0], 1)
+
+    def tiles(self, rows: int, columns: int) -> tuple[int, int]:
+        """How many scales of float32 are stored down and across; none where the tensor scale is the only one."""
+        if self.tile == (0, 0):
+            return 0, 0
+        high, wide = self.tile
+        return -(-rows // high) if high else 1, -(-columns // wide) if wide else 1
 
     @property
     def affine(self) -> bool:
@@ -51,6 +75,8 @@ class Format:
             return "it has no elements"
         if shape[-1] % self.block:
             return f"its width {shape[-1]} is not a multiple of the block of {self.block}"
+        if self.height > 1 and shape[-1] > LONGEST_TILED_ROW:
+            return f"its width {shape[-1]} is more than {LONGEST_TILED_ROW:,}, for tiles of {self.height} rows"
         return None
 
     def unfit(self, shape: Sequence[int]) -> str | None:
@@ -67,10 +93,13 @@ class Format:
         """
         if reason := self.misfit(shape):
             raise ValueError(f"[nbytes] {reason}")
-        count = math.prod(shape)
+        count, matrices = math.prod(shape), math.prod(shape[:-2])
         per_block = 2 * scale_itemsize if self.affine else 1
-        tensor_scales = 4 * math.prod(shape[:-2]) if self.tensor_scale else 0
-        return count * self.bits // 8 + count // self.block * per_block + tensor_scales
+        scales = count // self.block * per_block
+        if self.scale == "float32":
+            scales = 4 * matrices * math.prod(self.tiles(shape[-2], shape[-1]))
+        tensor_scales = 4 * matrices if self.tensor_scale else 0
+        return count * self.bits // 8 + scales + tensor_scales
 
     def bits_per_weight(self, shape: Sequence[int], scale_itemsize: int = 2) -> float:
         """Bits stored per weight, scales included."""
@@ -88,9 +117,15 @@ FORMATS: dict[str, Format] = {
         Format("int4-g64", "INT4 affine, groups of 64", 4, 64, "uint", "weight"),
         Format("int8-g64", "INT8 affine, groups of 64", 8, 64, "uint", "weight"),
         Format("int8-g128", "INT8 affine, groups of 128", 8, 128, "uint", "weight"),
+        Format("fp8-tensor", "FP8 (E4M3), a scale per tensor", 8, 16, "e4m3", "float32", True, (0, 0)),
+        Format("fp8-channel", "FP8 (E4M3), a scale per row", 8, 16, "e4m3", "float32", tile=(1, 0)),
+        Format("fp8-block", "FP8 (E4M3), a scale per 128 x 128", 8, 16, "e4m3", "float32", tile=(128, 128)),
     )
 }
 """The formats that a weight can be quantized to."""
+
+MLX_FORMATS: dict[str, Format] = {name: row for name, row in FORMATS.items() if row.scale != "float32"}
+"""Those of them that MLX has."""
 
 _INTEGERS = (
     Format(f"int{bits}-g{block}", f"INT{bits} affine, groups of {block}", bits, block, "uint", "weight")
@@ -122,6 +157,8 @@ class Recipe:
     @property
     def divisor(self) -> float:
         """max|W| over this is the tensor scale."""
+        if self.format.element == "e4m3":
+            return E4M3_MAX
         return FOUR_SIX_DIVISOR if self.method == "four-six" else TENSOR_SCALE_DIVISOR
 
 
@@ -135,6 +172,6 @@ def recipe(name: str, exponent: ExponentRule = "ceil", method: str = "max") -> R
     if name not in STORED_FORMATS:
         raise ValueError(f"[recipe] unknown format {name!r}, choose one of {', '.join(FORMATS)}")
     row = STORED_FORMATS[name]
-    if row.tensor_scale:
+    if row.tensor_scale and row.element == "e2m1":
         return Recipe(row, min_scale=0x08, zero_scale=0x38, method=settled(method, row.scale, row.bits))
     return Recipe(row, exponent=exponent, method=settled(method, row.scale, row.bits))

@@ -58,6 +58,8 @@ def settled(method: str, scale: str, bits: int) -> str:
         raise ValueError(f"[recipe] unknown method {method!r}, choose one of {', '.join(METHODS)}")
     if scale == "e4m3" or method == "max":
         return method
+    if scale == "float32":
+        return "max"
     if scale == "e8m0":
         return "max" if bits == 8 else "search"
     return "search" if method == "search" else "max"

@@ -14,13 +14,13 @@ from mlx.nn.layers.linear import Linear
 from mlx.utils import tree_map_with_path
 
 from kernels import ops, stock_mlx
-from kernels.formats import FORMATS, TENSOR_SCALE_DIVISOR, Format
+from kernels.formats import MLX_FORMATS, TENSOR_SCALE_DIVISOR, Format
 from kernels.packed import Packed
 
 
 def format_of(group_size: int, bits: int, mode: str, global_scale: bool = False) -> Format:
     """The format that MLX describes with these; raises ValueError when there is none."""
-    for row in FORMATS.values():
+    for row in MLX_FORMATS.values():
         if (
             stock_mlx.mode_of(row) == {"group_size": group_size, "bits": bits, "mode": mode}
             and row.tensor_scale == global_scale
@@ -72,7 +72,7 @@ class QuantizedLinear(_Quantized):
     @classmethod
     def from_linear(cls, layer: Any, format: str = "nvfp4-3t", method: str = "max") -> "QuantizedLinear":
         """Quantize an `nn.Linear`."""
-        made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
+        made = cls(layer.weight.shape, MLX_FORMATS[format], layer.weight.dtype)
         made.take(ops.quantize(layer.weight, format, method=method))
         made._with_bias(layer)
         return made
@@ -112,7 +112,7 @@ class QuantizedEmbedding(_Quantized):
     @classmethod
     def from_embedding(cls, layer: Any, format: str = "nvfp4-3t", method: str = "max") -> "QuantizedEmbedding":
         """Quantize an `nn.Embedding`."""
-        made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
+        made = cls(layer.weight.shape, MLX_FORMATS[format], layer.weight.dtype)
         made.take(ops.quantize(layer.weight, format, method=method))
         return made
 
@@ -140,7 +140,7 @@ class QuantizedSwitchLinear(_Quantized):
     @classmethod
     def from_switch_linear(cls, layer: Any, format: str = "nvfp4-3t", method: str = "max") -> "QuantizedSwitchLinear":
         """Quantize mlx-lm's `SwitchLinear`."""
-        made = cls(layer.weight.shape, FORMATS[format], layer.weight.dtype)
+        made = cls(layer.weight.shape, MLX_FORMATS[format], layer.weight.dtype)
         made.take(ops.quantize(layer.weight, format, method=method))
         made._with_bias(layer)
         return made

@@ -16,7 +16,8 @@ class Quantized:
 
     codes: uint8 [..., K * bits / 8], a dense little-endian stream, see `kernels.streams`: for 4 bits the even element
         is in the low nibble. An E2M1 code is sign << 3 | index into 0, 0.5, 1, 1.5, 2, 3, 4, 6.
-    scales: block floats: uint8 [..., K / block], raw E4M3FN or E8M0 bytes; affine: the weight's dtype.
+    scales: block floats: uint8 [..., K / block], raw E4M3FN or E8M0 bytes; affine: the weight's dtype; those of tiles:
+        float32, every block has that of its tile, and 1 where the tensor scale is all there is.
     biases: affine only, like scales; otherwise None.
     tensor_scale: the **multiplier** g, float32, of shape () or [E] for a stack [E, ..., K]; None in formats without.
         weight = code x block scale x g, and g = max|W| / 2688. Files use three conventions; layouts convert.

@@ -14,7 +14,7 @@ from kernels import feedback, search
 from kernels.backend import Encoded, Weight
 from kernels.context import BLOCK, Context, Factor
 from kernels.fidelity import INFINITY_BIN, MAGNITUDE_BINS, Census, Fidelity, squared_error
-from kernels.formats import TENSOR_SCALE_DIVISOR, Format, Recipe
+from kernels.formats import E4M3_MAX, TENSOR_SCALE_DIVISOR, Format, Recipe
 from kernels.quantized import Quantized
 from kernels.streams import unpack_stream
 
@@ -85,6 +85,19 @@ def tensor_scale(max_abs: float, divisor: float = TENSOR_SCALE_DIVISOR) -> np.fl
         return np.float32(1)
     scale = np.float32(max_abs) / np.float32(divisor)
     return np.float32(max(scale, np.finfo(np.float32).tiny))
+
+
+def tile_scale(max_abs: float) -> np.float32:
+    """The smallest bfloat16 number, in float32, that is max|w| / 448 or more: some readers keep scales in bfloat16."""
+    scale = tensor_scale(max_abs, E4M3_MAX)
+    near = scale.astype(ml_dtypes.bfloat16)
+    up = near if near >= scale else np.nextafter(near, ml_dtypes.bfloat16(np.inf))
+    return np.float32(up)
+
+
+def multiplier(max_abs: float, recipe: Recipe) -> np.float32:
+    """The tensor scale of a recipe for weights of which the largest is `max_abs`."""
+    return tile_scale(max_abs) if recipe.format.scale == "float32" else tensor_scale(max_abs, recipe.divisor)
 
 
 def _divide(weights: Float32, scale: Float32) -> Float32:
@@ -163,6 +176,28 @@ def _encode_affine(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Float32, Flo
     return codes.astype(np.uint8), scale.astype(np.float32), bias.astype(np.float32)
 
 
+def _encode_tiles(wide: Float32, recipe: Recipe, g: np.float32) -> tuple[Bytes, Float32]:
+    """E4M3 codes [rows, K / 16, 16] under the scale of each tile, and that scale beside every block."""
+    row, (rows, width) = recipe.format, wide.shape
+    high, across = (step or size for step, size in zip(row.tile, wide.shape, strict=True))
+    scales = np.ones_like(wide)
+    for top in range(0, rows, high):
+        for left in range(0, width, across):
+            tile = slice(top, top + high), slice(left, left + across)
+            if row.tile != (0, 0):
+                scales[tile] = tile_scale(float(np.abs(wide[tile]).max()))
+    codes = e4m3_encode((wide / (scales * g)).astype(np.float32))
+    return codes.reshape(rows, -1, row.block), scales[:, :: row.block].copy()
+
+
+def scale_values(quantized: Quantized) -> Float32:
+    """Float32 values of the block scales [..., K / block], tensor scale left out."""
+    decoders = {"e4m3": e4m3_decode, "e8m0": e8m0_decode}
+    if decoder := decoders.get(quantized.format.scale):
+        return decoder(quantized.scales)
+    return np.asarray(quantized.scales, np.float32)
+
+
 def decode(quantized: Quantized) -> Float32:
     """Float32 weights [..., K]: code x (block scale x tensor scale), or code x scale + bias."""
     row = quantized.format
@@ -172,7 +207,7 @@ def decode(quantized: Quantized) -> Float32:
         assert quantized.biases is not None
         scale, bias = (part.astype(np.float32)[..., None] for part in (quantized.scales, quantized.biases))
         return (blocks.astype(np.float32) * scale + bias).reshape(codes.shape)
-    scale = (e4m3_decode if row.scale == "e4m3" else e8m0_decode)(quantized.scales)
+    scale = scale_values(quantized)
     if quantized.tensor_scale is not None:
         g = quantized.tensor_scale
         scale = scale * g.reshape(g.shape + (1,) * (scale.ndim - g.ndim))
@@ -208,6 +243,8 @@ def encode(weight: Weight, recipe: Recipe, g: float = 1.0, context: Context | No
     if row.affine:
         codes, wide_scales, wide_biases = _encode_affine(blocks, recipe)
         scales, biases = wide_scales.astype(weight.dtype), wide_biases.astype(weight.dtype)
+    elif row.scale == "float32":
+        codes, scales = _encode_tiles(wide, recipe, np.float32(g))
     elif row.scale == "e4m3":
         codes, scales = _encode_nvfp4(blocks, recipe, np.float32(g), context or Context())
     else:
@@ -223,6 +260,8 @@ def check(weight: Weight, row: Format) -> None:
         raise TypeError(f"[encode] weight must be float32, float16 or bfloat16, got {weight.dtype}")
     if reason := row.unfit(weight.shape):
         raise ValueError(f"[encode] {reason}")
+    if row.scale == "float32" and weight.ndim != 2:
+        raise ValueError(f"[encode] {row.name} needs a matrix, got shape {weight.shape}")
 
 
 def fidelity(weight: Weight, quantized: Quantized, *, blocks: bool = False) -> Fidelity:
@@ -230,7 +269,7 @@ def fidelity(weight: Weight, quantized: Quantized, *, blocks: bool = False) -> F
     wide, decoded = weight.astype(np.float32).astype(np.float64), decode(quantized).astype(np.float64)
     squares = (wide - decoded) ** 2
     counts = np.zeros(256, np.uint64)
-    if not quantized.format.affine:
+    if quantized.format.byte_scales:
         counts = np.bincount(quantized.scales.reshape(-1), minlength=256).astype(np.uint64)
     per_block = squares.reshape(len(wide), -1, quantized.format.block).sum(axis=-1)
     return Fidelity(

@@ -8,6 +8,7 @@ from studio import core
 
 PROGRAM = "nvfp4-studio"
 DEFAULT_LAYOUT = "mlx"
+_SOURCE = "a Hugging Face folder, a .safetensors or a .gguf file, here or at hf://, s3://, https://"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -27,21 +28,17 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     inspect = command("inspect", "list what a checkpoint holds; reads headers only")
-    inspect.add_argument(
-        "source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
-    )
+    inspect.add_argument("source", type=_source, metavar="SRC", help=_SOURCE)
     plan = command("plan", "show what a plan does to every layer, or find the best one for a budget")
     measure = command("measure", "quantize in memory and report the error of every layer")
     quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
     for sub in (plan, measure, quantize):
-        sub.add_argument(
-            "source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
-        )
+        sub.add_argument("source", type=_source, metavar="SRC", help=_SOURCE)
     quantize.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
     for sub in (plan, measure, quantize):
         _add_plan_options(sub)
     for sub in (measure, quantize):
-        _add_machine_options(sub)
+        _add_cluster(_add_machine_options(sub))
         _add_result_options(sub)
     plan.add_argument("--save", "--out", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
     plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
@@ -52,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     convert = command("convert", "store a checkpoint in another layout without losing a bit, quantized or not")
     _add_conversion_options(convert)
     gguf = command("gguf", "quantize a checkpoint into one GGUF file for llama.cpp, read back before it appears")
-    gguf.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file")
+    gguf.add_argument(
+        "source", type=_source, metavar="SRC", help="a Hugging Face folder, a .safetensors or a .gguf file"
+    )
     gguf.add_argument("target", type=Path, metavar="FILE", help="the .gguf file to write")
     _add_plan_options(gguf)
     _add_machine_options(gguf)
@@ -60,13 +59,13 @@ def parser() -> argparse.ArgumentParser:
     gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
     verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize, or any checkpoint")
-    verify.add_argument("--source", type=Path, metavar="SRC", help="compare the decoded weights with this checkpoint")
+    verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
     _add_machine_options(verify)
     compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
-    compare.add_argument("a", type=Path, metavar="A", help="a checkpoint in any layout that is read")
-    compare.add_argument("b", type=Path, metavar="B", help="another one of the same model")
+    compare.add_argument("a", type=_source, metavar="A", help="a checkpoint in any layout that is read")
+    compare.add_argument("b", type=_source, metavar="B", help="another one of the same model")
     compare.add_argument(
-        "--source", type=Path, metavar="SRC", help="errors are those against this one; default: of B against A"
+        "--source", type=_source, metavar="SRC", help="errors are those against this one; default: of B against A"
     )
     compare.add_argument("--plan", type=Path, metavar="FILE", help="write the formats of B as a plan, for --plan")
     _add_machine_options(compare)
@@ -76,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     depth.add_argument("--quick", action="store_true", help="read no codes and no block scales")
     depth.add_argument("--fix", type=Path, metavar="OUT", help="write a copy in which all that is certain is mended")
     doctor.add_argument(
-        "--source", type=Path, metavar="SRC", help="compare some rows of every layer with this checkpoint"
+        "--source", type=_source, metavar="SRC", help="compare some rows of every layer with this checkpoint"
     )
     doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
@@ -173,10 +172,17 @@ def _add_backend_option(sub: argparse.ArgumentParser) -> "argparse._ArgumentGrou
     return group
 
 
-def _add_machine_options(sub: argparse.ArgumentParser) -> None:
+def _add_machine_options(sub: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     group = _add_backend_option(sub)
     group.add_argument("--threads", type=_positive, default=0, metavar="N", help="default: one per processor")
     group.add_argument("--max-memory", type=_size, default=0, metavar="SIZE", help="refuse to need more, e.g. 500M")
+    return group
+
+
+def _add_cluster(group: "argparse._ArgumentGroup") -> None:
+    several = group.add_mutually_exclusive_group()
+    several.add_argument("--workers", type=_positive, default=0, metavar="N", help="spread it over N processes here")
+    several.add_argument("--cluster", default="", metavar="ADDRESS", help="over the workers of this scheduler of Dask")
 
 
 def _add_result_options(sub: argparse.ArgumentParser) -> None:
@@ -207,7 +213,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("source", type=Path, metavar="SRC", help="a checkpoint in any layout that is read")
+    sub.add_argument("source", type=_source, metavar="SRC", help="a checkpoint in any layout that is read")
     sub.add_argument(
         "target", type=Path, metavar="DST", help="folder, or .gguf file, to write; it appears whole or not at all"
     )
@@ -228,7 +234,7 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_calibration_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("source", type=Path, metavar="SRC", help="a Hugging Face folder")
+    sub.add_argument("source", type=_source, metavar="SRC", help="a Hugging Face folder")
     sub.add_argument("--out", type=Path, metavar="STATS", help="default: NAME.statistics.safetensors in this folder")
     sub.add_argument("--overwrite", action="store_true", help="replace STATS")
     _add_text_options(sub, windows=64)
@@ -254,7 +260,7 @@ def _add_text_options(sub: argparse.ArgumentParser, *, windows: int) -> None:
 def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "targets",
-        type=Path,
+        type=_source,
         nargs="+",
         metavar="DIR",
         help="exports to evaluate, or plain checkpoints; with --plans SRC",
@@ -279,7 +285,7 @@ def _add_evaluation_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_generation_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("target", type=Path, metavar="DIR", help="an export, or a plain checkpoint")
+    sub.add_argument("target", type=_source, metavar="DIR", help="an export, or a plain checkpoint")
     sub.add_argument("prompt", metavar="PROMPT", help="the text to go on from")
     _add_source(sub)
     sub.add_argument("--plan", type=Path, metavar="FILE", help="quantize DIR in memory by this plan")
@@ -298,7 +304,7 @@ def _add_statistics(group: "argparse._ActionsContainer") -> None:
 
 
 def _add_source(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--against", type=Path, metavar="SRC", help="the checkpoint that it was made from")
+    sub.add_argument("--against", type=_source, metavar="SRC", help="the checkpoint that it was made from")
 
 
 def _add_runtime(sub: argparse.ArgumentParser) -> None:
@@ -325,6 +331,11 @@ def _add_reader(group: "argparse._ActionsContainer") -> None:
         choices=core.readers(),
         help="write what this runtime loads; default: the first that the layout is for",
     )
+
+
+def _source(text: str) -> str | Path:
+    """A URL is no path: it would lose a slash."""
+    return text if core.is_url(text) else Path(text)
 
 
 def _positive(text: str) -> int:

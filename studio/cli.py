@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -111,6 +112,25 @@ def _machine(options: argparse.Namespace) -> core.Machine:
 
 
 @contextmanager
+def _crew(options: argparse.Namespace, console: Console) -> Iterator[core.Crew | None]:
+    """The workers that the options ask for, None where they ask for none."""
+    if not options.workers and not options.cluster:
+        yield None
+        return
+    with core.crew(options.cluster, options.workers) as crew:
+        where = f"at {options.cluster}" if options.cluster else "on this machine"
+        console.log(f"{core.counted(crew.size, 'worker')} {where}")
+        console.emit("workers", count=crew.size)
+        yield crew
+
+
+def _worker(options: argparse.Namespace) -> core.Machine:
+    """What one of several workers may use: a share of this machine, or one thread of another."""
+    share = max(core.Machine().workers // options.workers, 1) if options.workers else 1
+    return replace(_machine(options), threads=options.threads or share)
+
+
+@contextmanager
 def _start(options: argparse.Namespace, console: Console, model: core.Model | None) -> Iterator[core.Engine]:
     """An engine as the options want it; says what computes."""
     with core.start(_machine(options), model) as started:
@@ -118,13 +138,13 @@ def _start(options: argparse.Namespace, console: Console, model: core.Model | No
         yield started
 
 
-def _open(path: Path, console: Console) -> core.Model:
+def _open(path: str | Path, console: Console) -> core.Model:
     model = core.open_model(path)
     _warn(model.warnings, console)
     return model
 
 
-def _guided(path: Path, options: argparse.Namespace, console: Console) -> core.Model:
+def _guided(path: str | Path, options: argparse.Namespace, console: Console) -> core.Model:
     """The model, with the inputs of its layers known as far as the statistics tell."""
     model = _open(path, console)
     if not options.statistics:
@@ -161,7 +181,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     if _has_budget(options):
         return _plan_budget(options, console)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -169,8 +189,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
         show_changes(core.changes(asked, choices), console)
-        if plan.activations and not refusals:
-            choices, lent = core.with_input_scales(choices, layout)
+        if not refusals and (plan.activations or options.layout or options.reader):
+            choices, lent = core.with_input_scales(choices, layout, plan.activations)
             show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
@@ -280,7 +300,14 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
         with _start(options, console, model) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
-            outcome = _follow(core.measure(started, model, choices), console)
+            with _crew(options, console) as crew:
+                if crew:
+                    order = core.order_for(model, plan, choices, _worker(options), options.statistics)
+                    crew.check(order)
+                    events = crew.measure(started, order, model, choices)
+                else:
+                    events = core.measure(started, model, choices)
+                outcome = _follow(events, console)
         return _finish(options, console, model, plan, outcome, quality)
 
 
@@ -289,9 +316,9 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 
     Raises CheckpointError where there are no others.
     """
-    if core.is_exported(model) or not any(choice.recipe for choice in choices):
-        model.check_plain()
-    elif model.quantized_by:
+    if not any(choice.recipe for choice in choices):
+        core.check_decodable(model)
+    elif model.quantized_by and not core.is_exported(model):
         console.log(f"warning: left out, as it is quantized already: {model.quantized_by}")
         console.emit("warning", message=model.quantized_by)
 
@@ -299,7 +326,7 @@ def _check_measurable(model: core.Model, choices: Sequence[core.Choice], console
 def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -331,7 +358,14 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             show_export(job, options.target, console)
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
-            outcome = _follow(core.export(started, job), console)
+            with _crew(options, console) as crew:
+                spread = None
+                if crew:
+                    how = (_worker(options), options.statistics, job, options.shard_size)
+                    order = core.order_for(model, plan, choices, *how)
+                    crew.check(order)
+                    spread = crew.export(order)
+                outcome = _follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
         show_claims(job.claims, console)
@@ -409,7 +443,7 @@ def _follow_conversion(events: Iterator[core.Event], target: Path, console: Cons
 def _gguf(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
-        model.check_plain()
+        core.check_decodable(model)
         plan = plan_of(options)
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
@@ -537,7 +571,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
     return _finish_evaluation(options, console, quality)
 
 
-def _only_source(paths: Sequence[Path]) -> Path:
+def _only_source(paths: Sequence[str | Path]) -> str | Path:
     """The checkpoint that plans are for."""
     if len(paths) != 1:
         raise core.PlanError("--plans need one checkpoint to quantize", hint="give it alone, or with --against SRC")

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.backend import Backend, Encoded, Weight
 from kernels.context import Context, Factor
@@ -17,6 +18,7 @@ from kernels.feedback import SWEEPS
 from kernels.fidelity import MAGNITUDE_BINS, Census, Fidelity, concatenate
 from kernels.formats import Format, Recipe
 from kernels.quantized import Quantized
+from kernels.tiles import spread, tile_scales
 
 TITLES = {"avx512": "AVX-512", "avx2": "AVX2", "sse": "SSE4", "neon": "NEON"}
 
@@ -77,7 +79,7 @@ class CpuBackend:
         rows, width = _slab(weight, row)
         importance, moments = (context or Context()).used(recipe.method, width)
         codes = np.empty((rows, width * row.bits // 8), np.uint8)
-        scales = np.empty((rows, width // row.block), weight.dtype if row.affine else np.uint8)
+        scales = _scales(weight, row)
         biases = np.empty_like(scales) if row.affine else None
         measured = _Measured(rows, width // row.block, blocks) if measure or blocks else None
         task = library.EncodeTask(
@@ -226,6 +228,14 @@ def _slab(weight: Weight, row: Format) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1]
 
 
+def _scales(weight: Weight, row: Format) -> NDArray[Any]:
+    """Where the scales of the blocks of a weight go; those of tiles are there before it is encoded."""
+    rows, width = weight.shape
+    if row.scale == "float32":
+        return spread(tile_scales(weight, row), row, rows, width)
+    return np.empty((rows, width // row.block), weight.dtype if row.affine else np.uint8)
+
+
 def encode_parallel(
     backend: Backend,
     weight: Weight,
@@ -238,7 +248,8 @@ def encode_parallel(
     blocks: bool = False,
 ) -> Encoded:
     """Encode a weight [rows, K] on `threads` threads, each a range of rows; equal bytes and sums for every number."""
-    edges = [len(weight) * part // threads for part in range(threads + 1)]
+    height = recipe.format.height
+    edges = [len(weight) * part // threads // height * height for part in range(threads)] + [len(weight)]
     slabs = [weight[low:high] for low, high in pairwise(edges) if high > low]
 
     def run(slab: Weight) -> Encoded:

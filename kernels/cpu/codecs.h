@@ -86,9 +86,15 @@ INLINE void store_bytes(uint8_t* to, Words x) {
     store(to, __builtin_convertvector(x, Row));
 }
 
+// The scales of a strip's blocks, where they are known before it is encoded.
+struct Given {
+    const float* scales;
+    int count;
+};
+
 struct Nvfp4 {
     static constexpr int BITS = 4;
-    static constexpr bool SIGNED = false;
+    static constexpr bool SIGNED = false, COUNTED = true;
     alignas(64) float factor[256], inverse[256];  // of every scale byte
     bool fast;
 
@@ -129,7 +135,7 @@ struct Nvfp4 {
 
     template <class S, bool MEASURE>
     INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task,
-                       const Columns& columns, int64_t column) {
+                       const Columns& columns, int64_t column, const Given&) {
         const Peaks peaks = find_peaks<S, MEASURE>(weight);
         const Floats six = splat(6.0f), sixth = splat(1.0f / 6.0f), g = splat(task.tensor_scale);
         const Floats inverse = splat(1.0f / task.tensor_scale);
@@ -187,7 +193,7 @@ struct Nvfp4 {
 
 template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx {
     static constexpr int BITS = WIDTH;
-    static constexpr bool SIGNED = false;
+    static constexpr bool SIGNED = false, COUNTED = true;
 
     struct Strip {
         Floats error_bound;
@@ -200,7 +206,7 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
 
     template <class S, bool MEASURE>
     INLINE void choose(const Mx&, Strip& strip, const typename S::T* weight, const EncodeTask& task, const Columns&,
-                       int64_t) {
+                       int64_t, const Given&) {
         const Peaks peaks = find_peaks<S, MEASURE>(weight);
         Floats peak = larger(peaks.halves[0], peaks.halves[1]);
         Words byte;
@@ -250,10 +256,57 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
 using Mxfp4 = Mx<E2M1, 4, 6, 2>;
 using Mxfp8 = Mx<E4M3, 8, 448, 8>;
 
+// E4M3 under scales of float32 that are given, one for each block of 16, times the tensor scale.
+struct Tiled {
+    static constexpr int BITS = 8;
+    static constexpr bool SIGNED = false, COUNTED = false;
+
+    struct Strip {
+        Floats error_bound;
+        alignas(64) float factor[2][PAIRS], inverse[2][PAIRS];
+        bool careful, zero;
+    };
+
+    INLINE void prepare(Tiled&, const EncodeTask&) {}
+
+    template <class S, bool MEASURE>
+    INLINE void choose(const Tiled&, Strip& strip, const typename S::T* weight, const EncodeTask& task, const Columns&,
+                       int64_t, const Given& given) {
+        const Peaks peaks = find_peaks<S, MEASURE>(weight);
+        alignas(64) float scales[2][PAIRS];
+        for (int i = 0; i < 2 * PAIRS; i++) scales[i & 1][i >> 1] = i < given.count ? given.scales[i] : 1.0f;
+        strip.careful = MEASURE && measures_wide<S>(peaks, weight);
+        strip.zero = peaks.zero;
+        strip.error_bound = Floats{};
+        for (int i = 0; i < 2; i++) {
+            const Floats factor = load<Floats>(scales[i]) * task.tensor_scale, peak = peaks.halves[i];
+            store(strip.factor[i], factor);
+            store(strip.inverse[i], 1.0f / factor);
+            strip.careful |= any((factor < 0x1p-90f) | (factor > 0x1p90f) | ~(peak <= factor * (E4M3_MAX + 16)));
+            strip.error_bound = larger(strip.error_bound, peak);
+        }
+    }
+
+    struct Pair {
+        Floats factor, inverse;
+    };
+    INLINE Pair pair(const Tiled&, const Strip& strip, int j) {
+        return {halves(strip.factor[0][j], strip.factor[1][j]), halves(strip.inverse[0][j], strip.inverse[1][j])};
+    }
+    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
+        Floats scaled = quotient<CAREFUL>(magnitude(weight), pair.factor, pair.inverse), rounded;
+        Words code = E4M3::encode(smaller(scaled, splat(E4M3_MAX)), rounded) & E4M3::MASK;
+        decoded = rounded * pair.factor;
+        return select(0x80u, bits(weight) >> 24, code);
+    }
+    template <class S> INLINE void store_scales(const Strip&, const EncodeTask&, int64_t, int) {}
+    INLINE void count_scales(const Strip&, int, uint32_t (*)[256]) {}
+};
+
 // SEARCHED: the range may be smaller than that of the weights, which are cut off then.
 template <int WIDTH, bool SEARCHED> struct Affine {
     static constexpr int BITS = WIDTH;
-    static constexpr bool SIGNED = true;
+    static constexpr bool SIGNED = true, COUNTED = false;
 
     struct Strip {
         Floats error_bound;
@@ -276,7 +329,7 @@ template <int WIDTH, bool SEARCHED> struct Affine {
 
     template <class S, bool MEASURE>
     INLINE void choose(const Affine&, Strip& strip, const typename S::T* weight, const EncodeTask& task, const Columns&,
-                       int64_t) {
+                       int64_t, const Given&) {
         const int lanes = task.layout.block / 32;
         Floats low = extremes<S>(weight, lanes, [](Floats x, Floats y) { return smaller(x, y); });
         Floats high = extremes<S>(weight, lanes, [](Floats x, Floats y) { return larger(x, y); });

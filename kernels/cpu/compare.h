@@ -60,6 +60,7 @@ template <class S> double compare_dtype(const CompareTask& task) {
         case NVFP4: return compare_format<S, 4, NVFP4>(task);
         case MXFP4: return compare_format<S, 4, MXFP4>(task);
         case MXFP8: return compare_format<S, 8, MXFP8>(task);
+        case TILED: return compare_format<S, 8, TILED>(task);
         default:
             return task.coded.layout.bits == 4 ? compare_format<S, 4, AFFINE>(task)
                                                : compare_format<S, 8, AFFINE>(task);

@@ -32,6 +32,11 @@ INLINE void read_factors(const DecodeTask& task, int64_t block, int count, Facto
         }
         return;
     }
+    if (kind == TILED) {
+        for (int i = 0; i < count; i++)
+            factors.factor[i & 1][i >> 1] = canonical(((const float*)task.scales)[block + i]) * task.tensor_scale;
+        return;
+    }
     uint8_t bytes[2 * PAIRS] = {};
     memcpy(bytes, (const uint8_t*)task.scales + block, (size_t)count);
     Words low = __builtin_convertvector(load<Row>(bytes), Words);
@@ -47,7 +52,7 @@ INLINE void read_factors(const DecodeTask& task, int64_t block, int count, Facto
 
 template <int KIND> INLINE Floats decode_codes(Words code, Floats factor, Floats bias) {
     if constexpr (KIND == AFFINE) return __builtin_convertvector((Integers)code, Floats) * factor + bias;
-    if constexpr (KIND == MXFP8) return e4m3_decode(code) * factor;
+    if constexpr (KIND == MXFP8 || KIND == TILED) return e4m3_decode(code) * factor;
     Words value = bits(E2M1::decode(code & 7u)) | ((code & 8u) << 28);
     return floats(value) * factor;
 }
@@ -109,6 +114,7 @@ template <class S> int decode_dtype(const DecodeTask& task) {
         case NVFP4: return decode_format<S, 4, NVFP4>(task);
         case MXFP4: return decode_format<S, 4, MXFP4>(task);
         case MXFP8: return decode_format<S, 8, MXFP8>(task);
+        case TILED: return decode_format<S, 8, TILED>(task);
         default: return task.layout.bits == 4 ? decode_format<S, 4, AFFINE>(task) : decode_format<S, 8, AFFINE>(task);
     }
 }

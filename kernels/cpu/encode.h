@@ -105,7 +105,7 @@ INLINE void encode_slot(const C& codec, const Slot<S, C>& slot, uint8_t* codes, 
 
 template <class S, class C, bool MEASURE>
 INLINE void prepare(const C& codec, const EncodeTask& task, const Columns& columns, const typename S::T* weight,
-                    int64_t column, int64_t left, Slot<S, C>& slot) {
+                    int64_t column, int64_t block, int64_t left, Slot<S, C>& slot) {
     using T = typename S::T;
     slot.source = weight;
     slot.size = left < STRIP ? (int)left : STRIP;
@@ -116,7 +116,8 @@ INLINE void prepare(const C& codec, const EncodeTask& task, const Columns& colum
     } else {
         prefetch(weight + 2 * STRIP, STRIP * sizeof(T));
     }
-    C::template choose<S, MEASURE>(codec, slot.strip, slot.source, task, columns, column);
+    const Given given = {(const float*)task.scales + block, slot.size / task.layout.block};
+    C::template choose<S, MEASURE>(codec, slot.strip, slot.source, task, columns, column, given);
 }
 
 template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task, const Columns& columns) {
@@ -126,7 +127,7 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task, con
     const auto* ahead = (const typename S::T*)task.weight;
     const auto* end = ahead + rows * width;
     uint8_t* codes = task.codes;
-    int64_t block = 0, column_ahead = 0;
+    int64_t block = 0, column_ahead = 0, block_ahead = 0;
     Totals totals = {};
     float* errors = MEASURE ? task.measure->block_error : nullptr;
     uint8_t packed[STRIP];
@@ -135,7 +136,8 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task, con
     C::prepare(codec, task);
     // One strip ahead: its scales are chosen while this one's weights are encoded, neither waits for the other.
     const auto look_ahead = [&](Slot<S, C>& slot) {
-        prepare<S, C, MEASURE>(codec, task, columns, ahead, column_ahead, width - column_ahead, slot);
+        prepare<S, C, MEASURE>(codec, task, columns, ahead, column_ahead, block_ahead, width - column_ahead, slot);
+        block_ahead += slot.size / task.layout.block;
         ahead += slot.size;
         column_ahead += slot.size;
         if (column_ahead == width) column_ahead = 0;
@@ -154,7 +156,7 @@ template <class S, class C, bool MEASURE> void encode_rows(EncodeTask& task, con
             encode_slot<S, C, MEASURE>(codec, slot, slot.size < STRIP ? packed : codes, blocks, totals);
             if (slot.size < STRIP) memcpy(codes, packed, (size_t)nbytes);
             C::template store_scales<S>(slot.strip, task, block, count);
-            if constexpr (MEASURE && !C::SIGNED)
+            if constexpr (MEASURE && C::COUNTED)
                 if (slot.size < STRIP) discount_scales(slot.strip.bytes, count, STRIP / task.layout.block, totals);
             column += slot.size;
             codes += nbytes;
@@ -186,6 +188,7 @@ template <class S> int encode_dtype(EncodeTask& task) {
         case NVFP4: return encode_format<S, Nvfp4>(task);
         case MXFP4: return encode_format<S, Mxfp4>(task);
         case MXFP8: return encode_format<S, Mxfp8>(task);
+        case TILED: return encode_format<S, Tiled>(task);
         default: return task.method == MAX ? encode_affine<S, false>(task) : encode_affine<S, true>(task);
     }
 }

@@ -16,7 +16,7 @@ NAMES = {"win32": "nvfp4.dll", "darwin": "libnvfp4.dylib"}
 DTYPES = {np.dtype(ml_dtypes.bfloat16): 0, np.dtype(np.float16): 1, np.dtype(np.float32): 2}
 METHODS, SEARCH = {"max": 0, "four-six": 1}, 2
 """How scales are chosen: what is not named searches, by what it is given of the columns."""
-_KINDS = {("e2m1", "e4m3"): 0, ("e2m1", "e8m0"): 1, ("e4m3", "e8m0"): 2, ("uint", "weight"): 3}
+_KINDS = {("e2m1", "e4m3"): 0, ("e2m1", "e8m0"): 1, ("e4m3", "e8m0"): 2, ("uint", "weight"): 3, ("e4m3", "float32"): 4}
 
 
 class Layout(ctypes.Structure):

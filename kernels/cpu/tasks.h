@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 enum Dtype : int32_t { BFLOAT16 = 0, FLOAT16 = 1, FLOAT32 = 2 };
-enum Kind : int32_t { NVFP4 = 0, MXFP4 = 1, MXFP8 = 2, AFFINE = 3 };
+enum Kind : int32_t { NVFP4 = 0, MXFP4 = 1, MXFP8 = 2, AFFINE = 3, TILED = 4 };
 enum Method : int32_t { MAX = 0, FOUR_SIX = 1, SEARCH = 2 };
 
 struct Layout {
@@ -25,7 +25,7 @@ struct Measure {
 struct EncodeTask {
     const void* weight;  // [rows, width] of dtype
     uint8_t* codes;      // [rows, width * bits / 8]
-    void* scales;        // [rows, width / block]: uint8, or dtype for affine
+    void* scales;        // [rows, width / block]: uint8, or dtype for affine; TILED: float32, given
     void* biases;        // as scales, affine only
     Measure* measure;    // or null
     const uint16_t* importance;  // [width], or null: NVFP4 only, as moments

@@ -13,6 +13,7 @@ from kernels.context import Context
 from kernels.fidelity import Census, Fidelity, concatenate, squared_error, widen
 from kernels.formats import E2M1_MAX, E4M3_MAX, Format, Recipe
 from kernels.quantized import Quantized
+from kernels.tiles import spread, tile_scales
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -66,6 +67,8 @@ class NumpyBackend:
             raise ValueError(f"[encode] weight must be a matrix, got shape {weight.shape}")
         rows, width = weight.shape
         out = _empty(row, rows, width, weight.dtype, tensor_scale)
+        if row.scale == "float32":
+            out.scales[:] = spread(tile_scales(weight, row), row, rows, width)
         measured = []
         with np.errstate(all="ignore"):
             for part in _row_ranges(rows, width):
@@ -99,7 +102,8 @@ def _row_ranges(rows: int, width: int) -> Iterator[slice]:
 
 
 def _empty(row: Format, rows: int, width: int, dtype: Any, tensor_scale: float) -> Quantized:
-    scales = np.empty((rows, width // row.block), dtype if row.affine else np.uint8)
+    kind = dtype if row.affine else np.float32 if row.scale == "float32" else np.uint8
+    scales = np.empty((rows, width // row.block), kind)
     return Quantized(
         row,
         np.empty((rows, width * row.bits // 8), np.uint8),
@@ -170,7 +174,10 @@ def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, context: Context,
     magnitude = np.abs(lanes, out=lanes)
     peak = magnitude.max(axis=0)
     blocks = wide.reshape(len(wide), -1, row.block)
-    if row.scale == "e4m3" and recipe.method == "max":
+    if row.scale == "float32":
+        scales = out.scales.reshape(-1)
+        factor = scales * g
+    elif row.scale == "e4m3" and recipe.method == "max":
         scales, factor = _nvfp4_scales(peak, recipe, g)
     elif row.scale == "e4m3":
         scales = reference.nvfp4_scales(blocks, recipe, g, context).reshape(-1)
@@ -250,7 +257,7 @@ def _decode(quantized: Quantized) -> Float32:
         blocks *= widen(quantized.scales).reshape(-1, 1)
         blocks += widen(quantized.biases).reshape(-1, 1)
         return blocks.reshape(quantized.shape)
-    scale = (reference.e4m3_decode if row.scale == "e4m3" else reference.e8m0_decode)(quantized.scales)
+    scale = reference.scale_values(quantized)
     if quantized.tensor_scale is not None:
         scale = scale * quantized.tensor_scale
     blocks *= scale.reshape(-1, 1)
@@ -267,7 +274,7 @@ def _measure(wide: Float32, quantized: Quantized, blocks: bool) -> Fidelity:
     error -= decoded
     squares = error * error
     counts = np.zeros(256, np.uint64)
-    if not row.affine:
+    if row.byte_scales:
         counts += np.bincount(quantized.scales.reshape(-1), minlength=256).astype(np.uint64)
     per_block = squares.reshape(len(wide), -1, row.block).sum(axis=-1).astype(np.float32) if blocks else None
     largest = float(np.sqrt(squares.max()))

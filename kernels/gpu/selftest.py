@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kernels import reference
 from kernels.context import BLOCK, Context, importance_of, moments_of
-from kernels.formats import FORMATS, Recipe, recipe
+from kernels.formats import MLX_FORMATS, Recipe, recipe
 
 if TYPE_CHECKING:
     from kernels.gpu.library import Library
@@ -59,7 +59,7 @@ def adversarial_context(width: int = WIDTH) -> Context:
 
 def self_test(library: "Library", method: str = "max") -> str | None:
     """What differs from the reference with a method, in words; None when nothing does."""
-    for chosen in (recipe(name, method=method) for name in FORMATS):
+    for chosen in (recipe(name, method=method) for name in MLX_FORMATS):
         wide = chosen.format.scale == "e4m3" and method in ("max", "search")
         for dtype in (ml_dtypes.bfloat16, np.float32) if wide else (ml_dtypes.bfloat16,):
             if chosen.method == method and (difference := _difference(library, chosen, adversarial(dtype))):

@@ -10,6 +10,8 @@ from studio.core.budgets.knapsack import QUICK_STATES
 from studio.core.budgets.planner import Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
+from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.order import order_for
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -71,7 +73,7 @@ from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
-from studio.core.opening.exports import Exported, exported, is_exported
+from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
 from studio.core.planning.edits import command_line, hand_rules, include_rule, pin_rule, start_command
@@ -113,6 +115,7 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
+from studio.core.stores.urls import is_url
 
 __all__ = [
     "BUG",
@@ -144,6 +147,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "Costs",
+    "Crew",
     "Decision",
     "Decisions",
     "Engine",
@@ -224,6 +228,7 @@ __all__ = [
     "calibration_text",
     "changes",
     "check_budget_reports",
+    "check_decodable",
     "check_gguf",
     "check_quality_reports",
     "check_reports",
@@ -237,6 +242,7 @@ __all__ = [
     "compare",
     "compare_checkpoints",
     "counted",
+    "crew",
     "decide",
     "deciding_rules",
     "demo_checkpoint",
@@ -260,6 +266,7 @@ __all__ = [
     "inspect_layer",
     "is_exported",
     "is_ours",
+    "is_url",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
@@ -276,6 +283,7 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "order_for",
     "pin_rule",
     "plan_from_json",
     "prepare",

@@ -34,7 +34,7 @@ class StudioError(Exception):
     def __str__(self) -> str:
         places = []
         if self.file is not None:
-            places.append(printable(os.fspath(self.file), 400))
+            places.append(printable(str(self.file), 400))
         if self.tensor is not None:
             places.append(f"tensor {printable(self.tensor)}")
         return ": ".join([*places, self.what])
@@ -42,6 +42,10 @@ class StudioError(Exception):
 
 class CheckpointError(StudioError):
     """The input can not be read, is malformed, unsafe or of an unsupported kind."""
+
+
+class UnreadableError(CheckpointError):
+    """A file is there and the system, or a store, does not give its bytes; it may do so another time."""
 
 
 class PlanError(StudioError):

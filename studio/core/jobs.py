@@ -152,9 +152,9 @@ def lift(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[E
     yield Lifted(Lifting(powers, {name: why for name, why in refused.items() if name in blocked}))
 
 
-def export(started: Engine, job: Export) -> Iterator[Event]:
+def export(started: Engine, job: Export, spread: steps.Spread | None = None) -> Iterator[Event]:
     """Run an export that `prepare` checked; see `studio.core.exporting.steps.export`."""
-    return steps.export(started, job)
+    return steps.export(started, job, spread)
 
 
 def validate(backend: str = "auto", *, quick: bool = False) -> "Report":

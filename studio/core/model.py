@@ -21,6 +21,7 @@ from studio.core.containers.safetensors import Tensor
 from studio.core.errors import CheckpointError
 from studio.core.names import printable
 from studio.core.running.scratch import Scratch
+from studio.core.stores.store_path import close
 
 LONGEST_ROW = 1 << 20
 """Weights in the longest row that is quantized: a slab holds whole rows, and memory is bounded by slabs."""
@@ -399,9 +400,10 @@ class Model:
             file.check_unchanged()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and the store that they are in."""
         for file in self.files:
             file.close()
+        close(self.path)
 
     def __enter__(self) -> "Model":
         return self

@@ -1,4 +1,4 @@
-"""Inputs quantized to NVFP4 and decoded again, as readers of an export with input scales compute with them."""
+"""Inputs quantized and decoded again, as readers of an export with input scales compute with them."""
 
 from collections.abc import Container, Mapping, Sequence
 from functools import cache
@@ -16,25 +16,31 @@ from studio.core.exporting.decoded import INPUT_SCALES
 from studio.core.names import some_of
 from studio.lm.names import Place
 
-InputScales = Mapping[str, float]
-"""Matrix -> the multiplier of its inputs."""
+Quantizing = tuple[str, float]
+"""The format of inputs, and their multiplier."""
 
-_NVFP4 = Recipe(FORMATS["nvfp4-3t"])
+InputScales = Mapping[str, Quantizing]
+"""Matrix -> what becomes of its inputs."""
+
+_RECIPES = {name: Recipe(FORMATS[name]) for name in ("nvfp4-3t", "fp8-tensor")}
 """Blocks of inputs may have a scale of zero, which weights in three tiers may not."""
 
 
 def read_input_scales(folder: Path) -> InputScales:
     """What a decoded checkpoint says of the inputs of its matrices; empty where these stay as they are."""
     path = folder / INPUT_SCALES
-    return {name: float(g) for name, g in read_object(path).items()} if path.exists() else {}
+    found = read_object(path).items() if path.exists() else ()
+    return {name: (form if form in _RECIPES else "nvfp4-3t", float(g)) for name, (form, g) in found}
 
 
-def scales_by_place(places: Mapping[Place, Sequence[str]], scales: InputScales, folder: Path) -> dict[Place, float]:
-    """The multiplier of the inputs of each module, and expert, that holds matrices with one.
+def scales_by_place(
+    places: Mapping[Place, Sequence[str]], scales: InputScales, folder: Path
+) -> dict[Place, Quantizing]:
+    """What becomes of the inputs of each module, and expert, that holds matrices with a scale for them.
 
     Raises CheckpointError when a matrix is nowhere, or shares its module with one of another scale.
     """
-    found: dict[Place, float] = {}
+    found: dict[Place, Quantizing] = {}
     for place, names in places.items():
         own = {scales[name] for name in names if name in scales}
         if len(own) > 1 or (own and not all(name in scales for name in names)):
@@ -46,17 +52,18 @@ def scales_by_place(places: Mapping[Place, Sequence[str]], scales: InputScales, 
     return found
 
 
-def check_reached(scales: Mapping[Place, float], reached: Container[str], folder: Path) -> None:
+def check_reached(scales: Mapping[Place, Quantizing], reached: Container[str], folder: Path) -> None:
     """Raise CheckpointError when a module of which inputs are to be quantized is not among those `reached`."""
     if lacking := sorted({path for path, _ in scales} - {path for path, _ in scales if path in reached}):
         what = f"the runtime multiplies {some_of(lacking)} in a way in which inputs can not be quantized"
         raise CheckpointError(what, file=folder)
 
 
-def through_nvfp4(x: NDArray[np.float32], g: float) -> NDArray[np.float32]:
-    """Inputs [..., K], K a multiple of 16, quantized under the multiplier `g` with a scale per block, and decoded."""
+def quantized(x: NDArray[np.float32], how: Quantizing) -> NDArray[np.float32]:
+    """Inputs [..., K], K a multiple of 16, quantized under one multiplier (NVFP4: with block scales) and decoded."""
+    name, g = how
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    found = _backend().encode(rows, _NVFP4, g, measure=False).quantized
+    found = _backend().encode(rows, _RECIPES[name], g, measure=False).quantized
     decoded: NDArray[np.float32] = _backend().decode(found).reshape(x.shape)
     return decoded
 

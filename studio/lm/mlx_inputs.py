@@ -1,4 +1,4 @@
-"""Quantized inputs in mlx-lm: what goes into a layer with an input scale passes through NVFP4."""
+"""Quantized inputs in mlx-lm: what goes into a layer with an input scale passes through its format."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from mlx.nn.layers.base import Module
 from numpy.typing import NDArray
 
 from studio.core.model import Model
-from studio.lm.input_scales import InputScales, check_reached, scales_by_place, through_nvfp4
+from studio.lm.input_scales import InputScales, Quantizing, check_reached, quantized, scales_by_place
 from studio.lm.mlx_running import LINEAR, STACK, parts_of, rebind
 from studio.lm.names import Place, mlx_places
 
@@ -22,7 +22,7 @@ def quantize_inputs(module: Module, model: Model, scales: InputScales) -> None:
     check_reached(found, reached, model.folder)
 
 
-def _rebound(path: str, part: Module, scales: Mapping[Place, float]) -> bool:
+def _rebound(path: str, part: Module, scales: Mapping[Place, Quantizing]) -> bool:
     """Let one layer quantize its inputs; False for one that multiplies otherwise."""
     if isinstance(part, LINEAR) and (path, None) in scales:
         rebind(part, __call__=_linear(type(part), scales[path, None]))
@@ -33,23 +33,23 @@ def _rebound(path: str, part: Module, scales: Mapping[Place, float]) -> bool:
     return True
 
 
-def _linear(kind: type, g: float) -> Callable[..., Any]:
+def _linear(kind: type, how: Quantizing) -> Callable[..., Any]:
     def call(part: Module, x: Any) -> Any:
-        return kind.__call__(part, _back(through_nvfp4(_array(x), g), x))
+        return kind.__call__(part, _back(quantized(_array(x), how), x))
 
     return call
 
 
-def _stack(kind: type, path: str, scales: Mapping[Place, float]) -> Callable[..., Any]:
+def _stack(kind: type, path: str, scales: Mapping[Place, Quantizing]) -> Callable[..., Any]:
     """An input that goes to several experts is one for each, under the scale of that expert."""
 
     def call(part: Any, x: Any, indices: Any, *args: Any, **named: Any) -> Any:
         experts = np.array(indices)
         rows = np.broadcast_to(_array(x), (*experts.shape, *x.shape[-2:])).copy()
         for expert in np.unique(experts):
-            g = scales.get((path, int(expert)))
-            if g is not None:
-                rows[experts == expert] = through_nvfp4(rows[experts == expert], g)
+            how = scales.get((path, int(expert)))
+            if how is not None:
+                rows[experts == expert] = quantized(rows[experts == expert], how)
         return kind.__call__(part, _back(rows, x), indices, *args, **named)
 
     return call

@@ -1,4 +1,4 @@
-"""Quantized inputs in transformers: what goes into a weight with an input scale passes through NVFP4."""
+"""Quantized inputs in transformers: what goes into a weight with an input scale passes through its format."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from studio.core.model import Model
-from studio.lm.input_scales import InputScales, check_reached, scales_by_place, through_nvfp4
+from studio.lm.input_scales import InputScales, Quantizing, check_reached, quantized, scales_by_place
 from studio.lm.names import Place, torch_places
 from studio.lm.torch_running import operands, storage_of
 
@@ -38,12 +38,12 @@ class QuantizedInputs(TorchFunctionMode):
         weight, x = operands(func, args, named)
         place = self._place(weight) if weight is not None else ("", None)
         self._reached.add(place[0])
-        g = self._scales.get(place)
-        if g is None:
+        how = self._scales.get(place)
+        if how is None:
             return func(*args, **named)
-        quantized = _quantized(x, g)
-        same = tuple(quantized if part is x else part for part in args)
-        return func(*same, **{key: quantized if part is x else part for key, part in named.items()})
+        rounded = _rounded(x, how)
+        same = tuple(rounded if part is x else part for part in args)
+        return func(*same, **{key: rounded if part is x else part for key, part in named.items()})
 
     def _place(self, weight: torch.Tensor) -> Place:
         name, parameter = self._weights.get(storage_of(weight), ("", nn.Parameter(torch.empty(0))))
@@ -52,6 +52,6 @@ class QuantizedInputs(TorchFunctionMode):
         return whole, weight.storage_offset() // parameter[0].numel() if one else None
 
 
-def _quantized(x: torch.Tensor, g: float) -> torch.Tensor:
+def _rounded(x: torch.Tensor, how: Quantizing) -> torch.Tensor:
     rows: Any = x.detach().float().cpu().numpy().astype(np.float32, copy=False)
-    return torch.from_numpy(through_nvfp4(rows, g)).to(x.device, x.dtype)
+    return torch.from_numpy(quantized(rows, how)).to(x.device, x.dtype)

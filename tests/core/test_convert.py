@@ -13,7 +13,7 @@ from kernels import FORMATS, Quantized, reference
 from kernels.casts import Span, cast, exact_blocks, multiplier, span
 from studio import core
 from studio.core.layouts.compressed_tensors import CompressedTensors
-from tests.core.checkpoints import CONFIG, checkpoint, llama, tensors_of
+from tests.core.checkpoints import CONFIG, checkpoint, gaussian, llama, tensors_of
 from tests.core.conftest import Studio
 
 LAYOUTS = ("mlx", "modelopt", "compressed-tensors")
@@ -224,3 +224,74 @@ def test_casts_keep_every_weight_or_say_which_blocks_they_lose() -> None:
         cast(odd, FORMATS["mxfp4"])
     with pytest.raises(ValueError, match="do not both hold E2M1"):
         cast(odd, FORMATS["mxfp8"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_stopped_conversion_goes_on_and_ends_in_the_same_bytes(studio: Studio, tmp_path: Path, layout: str) -> None:
+    source, packed = checkpoint(tmp_path / "model", llama(3)), tmp_path / "packed"
+    assert studio("quantize", source, packed, "--layout", "modelopt", "--format", "nvfp4-2t").code == 0
+    whole, stopped, how = tmp_path / "whole", tmp_path / "stopped", ("--layout", layout, "--shard-size", "9K")
+    assert studio("convert", packed, whole, *how).code == 0
+    target, _ = core.layout_for(layout, "")
+    with core.open_model(packed) as model, core.start(core.Machine(threads=1), model) as engine:
+        ended = list(core.transcode(engine, model, target))[-1]
+        assert isinstance(ended, core.Transcoded)
+        job = core.prepare_conversion(model, ended.transcoding, target, stopped, shard_nbytes=9000)
+        events = core.export(engine, job)
+        assert len(job.shards) > 2
+        next(event for event in events if isinstance(event, core.ShardWritten))
+        events.close()  # type: ignore[attr-defined]
+    ran = studio("convert", packed, stopped, *how)
+    assert ran.code == 0, ran.err
+    assert ran.err.count("resumed: ") == 1
+    files = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in stopped.iterdir()) == files
+    assert all((stopped / name).read_bytes() == (whole / name).read_bytes() for name in files)
+
+
+def _renamed_by_mlx_lm(kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """Config and weights of an architecture whose names, shapes or biases mlx-lm changes."""
+    block = "model.layers.0"
+    attention = {f"{block}.self_attn.{name}_proj.weight": gaussian(64, 64, seed=i) for i, name in enumerate("qkvo")}
+    common = {"model.embed_tokens.weight": gaussian(96, 64), "model.norm.weight": gaussian(64), **attention}
+    own = {
+        "lfm2_moe": {
+            f"{block}.feed_forward.w1.weight": gaussian(128, 64, seed=5),
+            f"{block}.feed_forward.w2.weight": gaussian(64, 128, seed=6),
+            f"{block}.feed_forward.w3.weight": gaussian(128, 64, seed=7),
+            f"{block}.conv.conv.weight": gaussian(64, 1, 3, seed=8),
+        },
+        "gpt_oss": {
+            f"{block}.mlp.router.weight": gaussian(4, 64, seed=4),
+            f"{block}.mlp.experts.gate_up_proj": gaussian(4, 64, 256, seed=5),
+            f"{block}.mlp.experts.gate_up_proj_bias": gaussian(4, 256, seed=6),
+            f"{block}.mlp.experts.down_proj": gaussian(4, 128, 64, seed=7),
+            f"{block}.mlp.experts.down_proj_bias": gaussian(4, 64, seed=8),
+        },
+    }
+    config = {**CONFIG, "model_type": kind, "architectures": ["X"], "hidden_size": 64, "num_hidden_layers": 1}
+    return {**config, "num_local_experts": 4, "tie_word_embeddings": True}, {**common, **own[kind]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "excluded"), [("lfm2_moe", "*o_proj"), ("gpt_oss", "*o_proj"), ("gpt_oss", "*.experts.*")]
+)
+def test_names_and_forms_of_our_own_exports_for_mlx_are_turned_back(
+    studio: Studio, tmp_path: Path, kind: str, excluded: str
+) -> None:
+    config, tensors = _renamed_by_mlx_lm(kind)
+    source, packed, plain = checkpoint(tmp_path / "model", tensors, config), tmp_path / "packed", tmp_path / "plain"
+    how = ("--layout", "mlx", "--format", "nvfp4-2t", "--exclude", excluded)
+    assert studio("quantize", source, packed, *how).code == 0
+    assert contents(packed).keys() != contents(source).keys()
+    ran = studio("convert", packed, plain, "--layout", "plain")
+    assert ran.code == 0, ran.err
+    found, wanted = contents(plain), contents(source)
+    assert {name: part[:2] for name, part in found.items()} == {name: part[:2] for name, part in wanted.items()}
+    with core.open_model(packed) as model:
+        names = {layer.weight_name for layer in model.layers if layer.source.format is None}
+    assert len(names) > 3
+    assert {name: found[name] for name in names} == {name: wanted[name] for name in names}
+    ran = studio("compare", packed, plain)
+    assert "B decodes to the weights of A, bit by bit." in ran.out
+    assert "only" not in ran.out

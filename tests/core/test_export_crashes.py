@@ -143,6 +143,7 @@ def test_every_file_is_written_aside_flushed_renamed_and_the_folder_flushed(call
             before = [call for call, path in calls[:place] if path == where and call != "preadv"]
             last_written = len(before) - 1 - before[::-1].index("pwrite")
             assert "fsync" in before[last_written:], where
-            assert calls[place + 1] == ("fsync", folder), where
+            own = str(Path(where).parent)
+            assert calls[place + 1 : place + 3] == [("open", own), ("fsync", own)], where
     names = {Path(where).name for name, where in calls if name == "open" and where != folder}
     assert all(name.endswith((".tmp", "out", TEMPLATES)) for name in names if not name.startswith("model-"))

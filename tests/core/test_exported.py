@@ -10,6 +10,7 @@ import pytest
 from studio import core
 from tests.core.checkpoints import checkpoint, gaussian, llama
 from tests.core.conftest import Studio
+from tests.core.gguf_sources import made
 
 MIXTURE = {
     "model.embed_tokens.weight": gaussian(64, 64),
@@ -70,7 +71,7 @@ def compared(layer: core.Layer, whole: core.Layer, number: int) -> tuple[float, 
     return float(((decoded - right) ** 2).sum()), float((right**2).sum())
 
 
-def test_it_can_be_looked_at_and_says_where_it_runs_but_is_quantized_no_more(studio: Studio, tmp_path: Path) -> None:
+def test_it_can_be_looked_at_and_says_where_it_runs(studio: Studio, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", llama(1))
     assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt").code == 0
     with core.open_model(tmp_path / "out") as model, core.start(core.Machine(threads=1), model) as engine:
@@ -81,10 +82,6 @@ def test_it_can_be_looked_at_and_says_where_it_runs_but_is_quantized_no_more(stu
         assert detail.a is None
         assert detail.sigma > 0
         assert core.claims(model, found.choices, found.layout)
-    for command in ("measure", "quantize"):
-        ran = studio(command, tmp_path / "out", *([tmp_path / "again"] if command == "quantize" else []))
-        assert ran.code == 2
-        assert "already quantized: by NVFP4 Studio" in ran.err
     ran = studio("inspect", tmp_path / "out")
     assert "nvfp4-3t, 4.5" in ran.out
     assert "relative error" in ran.out
@@ -116,3 +113,33 @@ def test_a_manifest_that_is_not_true_is_told_and_the_tensors_are_shown_as_they_a
         packed = [layer for layer in model.layers if layer.source.format]
         assert packed
         assert all(layer.source.meaning == "NVFP4, three tiers, ModelOpt" for layer in packed)
+
+
+@pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
+@pytest.mark.parametrize("kind", ["stacks", "experts"])
+def test_experts_that_were_kept_are_those_of_the_source(studio: Studio, tmp_path: Path, layout: str, kind: str) -> None:
+    source = (
+        checkpoint(tmp_path / "model", MIXTURE, config=QWEN)
+        if kind == "stacks"
+        else made(tmp_path / "model", "qwen3_moe")
+    )
+    target = tmp_path / "out"
+    how = ("--layout", layout, "--exclude", "*experts*", *(["--for", "vllm"] if layout != "mlx" else []))
+    assert studio("quantize", source, target, *how).code == 0
+    with core.open_model(source) as before, core.open_model(target) as after:
+        assert after.count == before.count
+        for layer in before.layers:
+            found = after.by_name[layer.name]
+            if layer.role == "expert":
+                assert found.shape == layer.shape
+                np.testing.assert_array_equal(rows(found, found.whole), rows(layer, layer.whole))
+                for own, theirs in zip(found.matrices, layer.matrices, strict=True):
+                    assert own.name == theirs.name
+                    np.testing.assert_array_equal(rows(found, own), rows(layer, theirs))
+
+
+def rows(layer: core.Layer, matrix: object) -> np.ndarray:
+    """All rows of a matrix, in slices that do not end where its experts do."""
+    count = matrix.rows  # type: ignore[attr-defined]
+    parts = [layer.source.rows(matrix, start, min(start + 37, count)) for start in range(0, count, 37)]  # type: ignore[arg-type]
+    return np.concatenate([np.array(part, np.float32) for part in parts])

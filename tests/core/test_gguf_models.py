@@ -99,6 +99,7 @@ def test_codes_of_nvfp4_are_handed_on_as_they_are_with_their_multiplier(tmp_path
     scale = float32("blk.0.attn_q.scale", np.array([0.37]))
     unused = float32("blk.0.attn_q.input_scale", np.array([5.0]))
     with opened(tmp_path, model(entries=[*with_entry(QUERY, entry), scale, unused])) as found:
+        assert found.warnings == ("1 scale of activations is left out: weights alone are quantized",)
         layer = found.by_name[HF_QUERY]
         assert (layer.source.format.name, layer.tensor.dtype, layer.source.bits) == ("nvfp4-3t", "NVFP4", 4)
         packed = layer.source.packed(layer.matrices[0], 5, 41)

@@ -59,7 +59,7 @@ def chosen(model, path, known, layout="modelopt", usual=(1000, 8.0)):
     guided = core.with_statistics(model, core.open_statistics(statistics(model, path, known, usual), model))
     row, reader = core.layout_for(layout, "vllm")
     choices, _ = core.fitted(row, reader, guided, core.resolve(PLAN, guided))
-    found, told = core.with_input_scales(choices, row)
+    found, told = core.with_input_scales(choices, row, "fp4")
     return {c.layer.name: c.input_scales for c in found if c.recipe}, told
 
 
@@ -192,7 +192,7 @@ def test_another_scale_in_the_file_is_found(tmp_path, dense, layout):
     data = bytearray(path.read_bytes())
     data[start : start + 4] = struct.pack("<f", 0.5)
     path.write_bytes(data)
-    _sign(folder)
+    signed(folder)
     with core.start(core.Machine(threads=2), dense) as engine, pytest.raises(CheckpointError, match="of its inputs"):
         list(core.verify(engine, folder))
 
@@ -203,7 +203,7 @@ def test_a_manifest_that_forgets_the_scales_is_malformed(tmp_path, dense):
     text = manifest.read_text()
     start = text.index(',"input_scales":[')
     manifest.write_text(text[:start] + text[text.index("]", start) + 1 :])
-    _sign(folder)
+    signed(folder)
     with core.start(core.Machine(threads=2), dense) as engine, pytest.raises(CheckpointError, match="malformed"):
         list(core.verify(engine, folder))
 
@@ -264,7 +264,7 @@ def test_the_command_line_writes_them(tmp_path, studio):
     assert ran.code == 0
     assert "take the scale of their peers" in planned.err
     assert "model.layers.0.mlp.down_proj" in ran.err
-    assert "inputs in four bits" in ran.out
+    assert "quantized inputs" in ran.out
     refused = studio("quantize", source, tmp_path / "none", "--layout", "modelopt", "--activations", "fp4")
     assert refused.code == 2
     assert "nvfp4-studio calibrate" in refused.err
@@ -277,7 +277,7 @@ def _number(folder: Path, tensor: str) -> float:
     return float(struct.unpack("<f", path.read_bytes()[start : start + 4])[0])
 
 
-def _sign(folder: Path) -> None:
+def signed(folder: Path) -> None:
     """Digests of what lies in the folder now."""
     from studio.core.containers.files import SourceFile
     from studio.core.exporting.contents import sums

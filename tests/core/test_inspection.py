@@ -42,11 +42,8 @@ def looked_at(folder: Path, weight: NDArray[Any], a: str, b: str = "", slab_nbyt
 
 def defined(weight: NDArray[Any], name: str) -> tuple[Any, Any]:
     chosen = recipe(name)
-    g = (
-        float(reference.tensor_scale(float(np.abs(weight.astype(np.float32)).max())))
-        if chosen.format.tensor_scale
-        else 1.0
-    )
+    largest = float(np.abs(weight.astype(np.float32)).max())
+    g = float(reference.multiplier(largest, chosen)) if chosen.format.tensor_scale else 1.0
     quantized = reference.encode(weight, chosen, g)
     return quantized, reference.fidelity(weight, quantized, blocks=True)
 

@@ -101,14 +101,14 @@ def test_a_method_is_chosen_by_rule_and_on_the_command_line(source: Path, studio
 
 
 def test_a_run_with_another_method_does_not_go_on_with_a_stopped_one(source: Path, tmp_path: Path) -> None:
-    from studio.core.exporting.steps import _identity
+    from studio.core.exporting import steps
 
     def identity(method: str) -> dict[str, object]:
         with core.open_model(source) as model:
             plan = core.preset("linear").with_method(method)
             layout, reader = core.layout_for("mlx", "")
             job = core.prepare(model, plan, core.resolve(plan, model), layout, tmp_path / "out", reader=reader)
-            return _identity(job)
+            return steps.identity(job)
 
     assert identity("search")["plan"] != identity("max")["plan"]
 

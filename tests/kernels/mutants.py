@@ -29,6 +29,7 @@ def compiled(mutants: Sequence[Mutant], driver: str, variant: str, folders: pyte
     """The driver as libraries: of the headers as they are, then of those with each mistake."""
     pytest.importorskip("ziglang", reason="the compiler, ziglang, is not installed")
     source = Path(__file__).with_name(driver)
+    folders.getbasetemp()  # before threads ask for it
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda m: _compiled(folders.mktemp("mutant"), m, source, variant), (RIGHT, *mutants)))
 

@@ -2,6 +2,7 @@
 // tested under an emulator. All numbers are little-endian; see test_cpu_neon.py for the order.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../../kernels/cpu/tasks.h"
 
@@ -17,16 +18,19 @@ struct Header {
 };
 
 struct Known {
-    void *importance, *moments;
+    void *importance, *moments, *scales;
 };
+
+static int64_t scale_size(const Header& h) { return h.kind == AFFINE ? h.itemsize : h.kind == TILED ? 4 : 1; }
 
 static void write(const void* from, size_t size, FILE* out) { fwrite(from, 1, size, out); }
 
 static void run(const Header& h, const void* weight, const Known& known, FILE* out) {
-    const int64_t count = h.rows * h.width, blocks = count / h.block, scale_size = h.kind == AFFINE ? h.itemsize : 1;
-    const size_t code_bytes = (size_t)(count * h.bits / 8), scale_bytes = (size_t)(blocks * scale_size);
+    const int64_t count = h.rows * h.width, blocks = count / h.block;
+    const size_t code_bytes = (size_t)(count * h.bits / 8), scale_bytes = (size_t)(blocks * scale_size(h));
     uint8_t* codes = (uint8_t*)calloc(1, code_bytes);
     uint8_t *scales = (uint8_t*)calloc(1, scale_bytes), *biases = (uint8_t*)calloc(1, scale_bytes);
+    if (known.scales) memcpy(scales, known.scales, scale_bytes);
     double *squares = (double*)calloc((size_t)h.rows, 8), *error = (double*)calloc((size_t)h.rows, 8);
     float* block_error = (float*)calloc((size_t)blocks, 4);
     uint64_t scale_counts[256] = {}, *counts = (uint64_t*)calloc(32768, 8);
@@ -73,8 +77,10 @@ int main(int count, char** names) {
         void* weight = take((size_t)header.rows * width * (size_t)header.itemsize, in);
         void* importance = take(header.importance ? 2 * width : 0, in);
         void* moments = take(header.moments ? width / 16 * 272 : 0, in);
-        run(header, weight, {importance, moments}, out);
-        void* taken[] = {weight, importance, moments};
+        const size_t blocks = (size_t)header.rows * width / (size_t)header.block;
+        void* scales = take(header.kind == TILED ? 4 * blocks : 0, in);
+        run(header, weight, {importance, moments, scales}, out);
+        void* taken[] = {weight, importance, moments, scales};
         for (void* one : taken) free(one);
     }
     return fclose(out);

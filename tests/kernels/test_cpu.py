@@ -96,6 +96,8 @@ def test_every_code_under_every_scale_decodes_as_in_the_reference(row: Any, name
     if row.affine:
         scales = np.linspace(-0.3, 0.4, shape[0] * shape[1]).reshape(shape).astype(dtype)
         biases = np.linspace(2, -2, shape[0] * shape[1]).reshape(shape).astype(dtype)
+    if row.scale == "float32":
+        scales = np.geomspace(1e-40, 1e36, shape[0] * shape[1]).reshape(shape).astype(np.float32)
     for g in (0.00731, 1e-36) if row.tensor_scale else (1.0,):
         scale = np.array(g, np.float32) if row.tensor_scale else None
         quantized = Quantized(row, codes, scales, biases, scale)

@@ -15,6 +15,7 @@ from hard_weights import DTYPES, RECIPES, SEARCHES, contexts, same_bits, searche
 from kernels import Context, Recipe, factor_of, feedback, recipe, reference
 from kernels.cpu import library
 from kernels.cpu.build import SOURCES, arguments
+from kernels.tiles import spread, tile_scales
 
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 DRIVER = [Path(__file__).with_name(name) for name in ("neon_driver.cpp", "neon_feedback.cpp")]
@@ -47,7 +48,9 @@ def packed(weight: np.ndarray[Any, Any], chosen: Recipe, g: float, context: Cont
     rules = (chosen.min_scale, chosen.zero_scale, int(chosen.exponent == "floor"))
     method = (library.METHODS.get(chosen.method, library.SEARCH), *(part is not None for part in known))
     header = struct.pack("<2q8if3i", *weight.shape, *numbers, *rules, g, *method)
-    return header + b"".join(part.tobytes() for part in (weight, *known) if part is not None)
+    row = chosen.format
+    scales = spread(tile_scales(weight, row), row, *weight.shape) if row.scale == "float32" else None
+    return header + b"".join(part.tobytes() for part in (weight, *known, scales) if part is not None)
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import pytest
 
 mx = pytest.importorskip("mlx.core", reason="mlx is not installed: the operations are not tested")
 
-from kernels import FORMATS, factor_of, ops, recipe, reference  # noqa: E402
+from kernels import MLX_FORMATS, factor_of, ops, recipe, reference  # noqa: E402
 from kernels.gpu.library import Library  # noqa: E402
 from kernels.gpu.selftest import adversarial_context  # noqa: E402
 from kernels.gpu.transfer import to_mlx, to_numpy  # noqa: E402
 from kernels.methods import METHODS  # noqa: E402
 
-NAMES = list(FORMATS)
+NAMES = list(MLX_FORMATS)
 
 
 def weight(rows: int = 24, width: int = 256, scale: float = 0.02, seed: int = 1) -> "mx.array":
@@ -130,7 +130,7 @@ def test_float16_neither_overflows_nor_goes_subnormal(g: float) -> None:
     got = ops.quantized_matmul(x, packed)
     assert got.dtype == mx.float16
     assert error(got, want) < (1e-3 if g == 1e-5 else 2e-2)  # 1e-7: the output itself is near float16's smallest
-    plain = replace(packed, format=FORMATS["nvfp4-2t"], tensor_scale=None)
+    plain = replace(packed, format=MLX_FORMATS["nvfp4-2t"], tensor_scale=None)
     after = (x @ ops.dequantize(plain, mx.float16).T) * mx.array(g, mx.float16)
     assert not np.isfinite(error(after, want))
     before = x * mx.array(g, mx.float16)
@@ -194,7 +194,7 @@ def test_errors_say_what_was_wrong() -> None:
         "tensor scale must be float32": replace(packed, tensor_scale=g.astype(mx.float16)),
         "must have 1 elements": replace(packed, tensor_scale=mx.ones((2,))),
         "needs a tensor scale, got None": replace(packed, tensor_scale=None),
-        "has no tensor scale": replace(packed, format=FORMATS["nvfp4-2t"]),
+        "has no tensor scale": replace(packed, format=MLX_FORMATS["nvfp4-2t"]),
         "codes must be uint32": replace(packed, codes=packed.codes.astype(mx.int32)),
         "scales must be uint8": replace(packed, scales=packed.scales.astype(mx.float32)),
         "scales must have shape": replace(packed, scales=packed.scales[:, :3]),

@@ -4,6 +4,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from kernels.reference import E2M1_VALUES, E4M3_VALUES
 from studio import core
 from studio.core.errors import CheckpointError
 from studio.core.exporting.decoded import write_exported, write_input_scales
-from studio.lm.input_scales import scales_by_place, through_nvfp4
+from studio.lm.input_scales import quantized, scales_by_place
 from studio.lm.predicting import load_predictor
 from tests.core.test_input_scales import PLAN, statistics
 from tests.lm.models import LENGTH, write_llama
@@ -22,6 +23,7 @@ for needed in ("torch", "transformers", "mlx_lm"):
     pytest.importorskip(needed, reason="the extra `runtimes` brings it")
 
 TOKENS = (np.arange(LENGTH) * 37 % 4096).astype(np.int32)
+NVFP4 = ("nvfp4-3t", 1.0)
 DOWN = "model.layers.1.mlp.down_proj"
 
 
@@ -58,9 +60,16 @@ def test_inputs_are_rounded_by_blocks_under_one_scale() -> None:
     blocks = x.reshape(7, 4, 16).astype(np.float64)
     scale = nearest(E4M3_VALUES, np.minimum(np.abs(blocks).max(-1) / 6 / g, 448))[..., None] * g
     wanted = np.sign(blocks) * nearest(E2M1_VALUES, np.minimum(np.abs(blocks) / scale, 6)) * scale
-    np.testing.assert_allclose(through_nvfp4(x, g).reshape(7, 4, 16), wanted, rtol=1e-6)
-    assert np.abs(through_nvfp4(x, g)).max() == pytest.approx(3.0)
+    np.testing.assert_allclose(quantized(x, ("nvfp4-3t", g)).reshape(7, 4, 16), wanted, rtol=1e-6)
+    assert np.abs(quantized(x, ("nvfp4-3t", g))).max() == pytest.approx(3.0)
     assert np.abs(x).max() > 3.0
+
+
+def test_inputs_in_eight_bits_are_a_cast_under_one_scale() -> None:
+    x = (np.random.default_rng(1).standard_t(3, (7, 64)) * 2).astype(np.float32)
+    g = np.float32(3.0 / 448)
+    cast = np.clip(x / g, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * g
+    np.testing.assert_array_equal(quantized(x, ("fp8-tensor", float(g))), cast)
 
 
 @pytest.mark.parametrize("write", [write_llama, write_qwen3_moe])
@@ -99,14 +108,14 @@ def test_one_scale_alone_changes_what_is_predicted(tmp_path: Path) -> None:
     folder = export(write_llama(tmp_path / "m"), tmp_path, "modelopt")
     before = load_predictor(folder, "transformers").logits(TOKENS)
     path = folder / "input_scales.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), DOWN: 1e-6}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), DOWN: ["nvfp4-3t", 1e-6]}))
     assert np.abs(load_predictor(folder, "transformers").logits(TOKENS) - before).max() > 1e-3
 
 
 def test_a_matrix_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no module for b"):
-        scales_by_place({("a", None): ["a"]}, {"a": 1.0, "b": 1.0}, tmp_path)
+        scales_by_place({("a", None): ["a"]}, {"a": NVFP4, "b": NVFP4}, tmp_path)
     with pytest.raises(CheckpointError, match="other scales"):
-        scales_by_place({("a", None): ["a", "b"]}, {"a": 1.0, "b": 2.0}, tmp_path)
+        scales_by_place({("a", None): ["a", "b"]}, {"a": NVFP4, "b": ("nvfp4-3t", 2.0)}, tmp_path)
     with pytest.raises(CheckpointError, match="other scales"):
-        scales_by_place({("a", None): ["a", "b"]}, {"a": 1.0}, tmp_path)
+        scales_by_place({("a", None): ["a", "b"]}, {"a": NVFP4}, tmp_path)

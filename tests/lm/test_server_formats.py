@@ -15,6 +15,8 @@ for needed in ("torch", "transformers", "compressed_tensors"):
 
 TOKENS = (np.arange(LENGTH) * 37 % 4096).astype(np.int64)
 MIX = (("*down_proj", "mxfp8"), ("*layers.1.self_attn.o_proj", "mxfp4"))
+WITH_FP8 = (("*down_proj", "fp8-channel"), ("*o_proj", "fp8-block"), ("*layers.1.mlp.[gu]*", "fp8-tensor"))
+WHOLE = ("mxfp4", "mxfp8", "fp8-tensor", "fp8-channel", "fp8-block")
 EXPERTS = (("*experts*", "mxfp4"),)
 
 
@@ -41,14 +43,20 @@ def both(source: Path, folder: Path, row: str, rules=()) -> tuple[np.ndarray, np
 
 
 @pytest.mark.parametrize(
-    ("row", "rules"), [("mxfp4", ()), ("mxfp8", ()), ("nvfp4-2t", MIX)], ids=["mxfp4", "mxfp8", "mix"]
+    ("row", "rules"),
+    [*((row, ()) for row in WHOLE), ("nvfp4-2t", MIX), ("nvfp4-2t", WITH_FP8)],
+    ids=[*WHOLE, "mix", "mix with fp8"],
 )
 def test_a_dense_model(tmp_path: Path, row: str, rules) -> None:  # type: ignore[no-untyped-def]
     found, wanted = both(write_llama(tmp_path / "m"), tmp_path, row, rules)
     np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(("row", "rules"), [("mxfp4", ()), ("mxfp8", EXPERTS)], ids=["mxfp4", "mix"])
+@pytest.mark.parametrize(
+    ("row", "rules"),
+    [("mxfp4", ()), ("mxfp8", EXPERTS), ("fp8-tensor", ()), ("fp8-channel", ()), ("fp8-block", EXPERTS)],
+    ids=["mxfp4", "mix", "fp8-tensor", "fp8-channel", "fp8-block and mxfp4"],
+)
 def test_a_mixture_of_experts(tmp_path: Path, row: str, rules) -> None:  # type: ignore[no-untyped-def]
     source = write_qwen3_moe(tmp_path / "m", core.demo_checkpoint() / "tokenizer.json")
     found, wanted = both(source, tmp_path, row, rules)

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, Context, recipe, reference
+from kernels import MLX_FORMATS, Context, recipe, reference
 from kernels.formats import Recipe
 from kernels.gpu import coding, source
 from kernels.gpu.library import Library
@@ -60,25 +60,25 @@ def any_bits(dtype: Any, shape: tuple[int, int], seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MLX_FORMATS)
 def test_adversarial_weights(metal: Library, name: str, dtype: str) -> None:
-    g = float(np.float32(0.02 / 2688)) if FORMATS[name].tensor_scale else 1.0
+    g = float(np.float32(0.02 / 2688)) if MLX_FORMATS[name].tensor_scale else 1.0
     assert_same(metal, adversarial(DTYPES[dtype]), recipe(name), g)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MLX_FORMATS)
 def test_weights_of_every_size(metal: Library, name: str, dtype: str) -> None:
-    weight = any_bits(DTYPES[dtype], (3, 1152 if FORMATS[name].block == 128 else 1088), 5)
-    if FORMATS[name].affine:  # beyond, the range of a group overflows float32 and its scale is not a number
+    weight = any_bits(DTYPES[dtype], (3, 1152 if MLX_FORMATS[name].block == 128 else 1088), 5)
+    if MLX_FORMATS[name].affine:  # beyond, the range of a group overflows float32 and its scale is not a number
         weight = np.clip(weight.astype(np.float32), -1e4, 1e4).astype(weight.dtype)
-    assert_same(metal, weight, recipe(name), 1e-5 if FORMATS[name].tensor_scale else 1.0)
+    assert_same(metal, weight, recipe(name), 1e-5 if MLX_FORMATS[name].tensor_scale else 1.0)
 
 
 CHOICES = [
     *(("bfloat16", name, method) for name in ("nvfp4-2t", "nvfp4-3t") for method in METHODS if method != "max"),
     *((dtype, "nvfp4-3t", method) for dtype in ("float16", "float32") for method in ("search", "hessian")),
-    *(("bfloat16", name, "search") for name in FORMATS if recipe(name, method="search").method == "search"),
+    *(("bfloat16", name, "search") for name in MLX_FORMATS if recipe(name, method="search").method == "search"),
     *(("float32", name, "search") for name in ("mxfp4", "int4-g32", "int8-g64")),
 ]
 
@@ -88,7 +88,7 @@ def test_methods_choose_the_scales_of_the_reference(metal: Library, dtype: str, 
     kind, chosen, context = DTYPES[dtype], recipe(name, method=method), adversarial_context()
     rng = np.random.default_rng(14)
     heavy = (rng.standard_t(3, (9, 256)) * 0.02 * np.exp2(rng.integers(-9, 4, (9, 1)))).astype(kind)
-    g = float(np.float32(0.02 / 2688)) if FORMATS[name].tensor_scale else 1.0
+    g = float(np.float32(0.02 / 2688)) if MLX_FORMATS[name].tensor_scale else 1.0
     for weight in (heavy, adversarial(kind), near_candidates(kind, 256, g)):
         assert_same(metal, weight, chosen, g, context, (False,))
 
@@ -147,9 +147,9 @@ def test_ragged_shapes(metal: Library, name: str, shape: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.affine])
+@pytest.mark.parametrize("name", [name for name, row in MLX_FORMATS.items() if row.affine])
 def test_integer_groups_of_either_sign_in_ragged_shapes(metal: Library, name: str, dtype: str) -> None:
-    rng, block = np.random.default_rng(13), FORMATS[name].block
+    rng, block = np.random.default_rng(13), MLX_FORMATS[name].block
     for groups in (1, 3, 33):
         for center in (-9, 0, 9):
             weight = (rng.standard_normal((groups, 3 * block)) + center) * np.exp2(rng.integers(-9, 9, (groups, 1)))
@@ -172,14 +172,14 @@ def test_floor_exponents(metal: Library) -> None:
 
 
 def test_no_least_scale_with_three_tiers(metal: Library) -> None:
-    chosen = Recipe(FORMATS["nvfp4-3t"])
+    chosen = Recipe(MLX_FORMATS["nvfp4-3t"])
     assert_same(metal, adversarial(ml_dtypes.bfloat16), chosen, float(np.float32(1e-4)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_codes_and_scales_decode(metal: Library, dtype: str) -> None:
     rng = np.random.default_rng(9)
-    for name, row in FORMATS.items():
+    for name, row in MLX_FORMATS.items():
         codes = rng.integers(0, 256, (2, 256 * row.bits // 8), dtype=np.uint8)
         if row.affine:
             continue
@@ -208,12 +208,12 @@ def test_round_trip_absorbs_both_scales(metal: Library, dtype: str) -> None:
     np.testing.assert_array_equal(bits(to_numpy(plain)), bits(reference.decode(coded).astype(x.dtype)))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MLX_FORMATS)
 def test_sums_are_those_of_the_reference(metal: Library, name: str) -> None:
     weight = (np.random.default_rng(11).standard_t(3, (3, 16 * 640)) * 0.02).astype(ml_dtypes.bfloat16)
     weight[:, ::7] = 0
     peak = float(np.abs(weight.astype(np.float32)).max())
-    g = float(reference.tensor_scale(peak)) if FORMATS[name].tensor_scale else 1.0
+    g = float(reference.tensor_scale(peak)) if MLX_FORMATS[name].tensor_scale else 1.0
     right = reference.encode(weight, recipe(name), g)
     want = reference.fidelity(weight, right, blocks=True)
     coded = coding.encode(

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, Context, factor_of, recipe, reference
+from kernels import MLX_FORMATS, Context, factor_of, recipe, reference
 from kernels.gpu import backend as module
 from kernels.gpu.backend import GpuBackend, gpu_backend
 from kernels.gpu.library import Library
@@ -27,9 +27,9 @@ def weight(dtype: Any = ml_dtypes.bfloat16) -> np.ndarray:
     return (np.random.default_rng(0).standard_t(3, (6, 256)) * 0.02).astype(dtype)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MLX_FORMATS)
 def test_encode_decode_and_fidelity_are_the_references(gpu: GpuBackend, name: str) -> None:
-    g = 1e-4 if FORMATS[name].tensor_scale else 1.0
+    g = 1e-4 if MLX_FORMATS[name].tensor_scale else 1.0
     right = reference.ReferenceBackend().encode(weight(), recipe(name), g, blocks=True)
     got = gpu.encode(weight(), recipe(name), g, blocks=True)
     assert got.quantized.codes.tobytes() == right.quantized.codes.tobytes()

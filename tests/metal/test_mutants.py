@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, recipe, reference
+from kernels import MLX_FORMATS, recipe, reference
 from kernels.gpu import coding, source
 from kernels.gpu.library import Library
 from kernels.gpu.selftest import adversarial, adversarial_context
@@ -267,12 +267,12 @@ def far_from_zero() -> np.ndarray:
 
 
 def weights(mutant: Mutant) -> list[tuple[np.ndarray, float]]:
-    three = FORMATS[mutant.format].tensor_scale
+    three = MLX_FORMATS[mutant.format].tensor_scale
     g = float(np.float32(0.02 / 2688)) if three else 1.0
     made = [(adversarial(mutant.dtype), g)]
     if mutant.method != "max":
         return [*made, (near_candidates(mutant.dtype, 256, g), g), (far_from_zero(), g)]
-    if FORMATS[mutant.format].affine:
+    if MLX_FORMATS[mutant.format].affine:
         made.append((integers(), g))
     if three:
         made += delicate(mutant.dtype)

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import FORMATS, recipe, reference
+from kernels import MLX_FORMATS, recipe, reference
 from kernels.formats import Recipe
 from kernels.gpu.requirements import has_lane_bug
 from kernels.validation import decode_weight
@@ -29,7 +29,7 @@ def weights() -> np.ndarray:
 @pytest.mark.parametrize("three", [False, True])
 def test_nvfp4_codes_and_scales_are_mlxs(machine: Machine, three: bool) -> None:
     g = 2.0**-17  # a power of two, for which mlx's order of operations makes no difference
-    chosen = Recipe(FORMATS["nvfp4-3t" if three else "nvfp4-2t"])
+    chosen = Recipe(MLX_FORMATS["nvfp4-3t" if three else "nvfp4-2t"])
     right = reference.encode(weights(), chosen, g if three else 1.0)
     codes, scales = peer.quantize(machine, weights(), 16, 4, 2688 * g if three else None)
     np.testing.assert_array_equal(scales, right.scales)
@@ -46,7 +46,7 @@ def test_nvfp4_decodes_as_mlx_does(machine: Machine, amax: float | None) -> None
 
 @pytest.mark.parametrize("name", ["mxfp4", "mxfp8"])
 def test_mx_formats_are_mlxs(machine: Machine, name: str) -> None:
-    bits = FORMATS[name].bits
+    bits = MLX_FORMATS[name].bits
     right = reference.encode(weights(), recipe(name))
     codes, scales = peer.quantize(machine, weights(), 32, bits)
     np.testing.assert_array_equal(scales, right.scales)
@@ -54,9 +54,9 @@ def test_mx_formats_are_mlxs(machine: Machine, name: str) -> None:
     np.testing.assert_array_equal(peer.dequantize(machine, codes, scales, 32, bits), reference.decode(right))
 
 
-@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.affine])
+@pytest.mark.parametrize("name", [name for name, row in MLX_FORMATS.items() if row.affine])
 def test_affine_codes_scales_and_biases_are_mlxs(machine: Machine, name: str) -> None:
-    row, weight = FORMATS[name], weights()
+    row, weight = MLX_FORMATS[name], weights()
     weight[:, 256:] = np.abs(weight[:, 256:])  # the whole group on one side of zero, too
     right = reference.encode(weight, recipe(name))
     codes, scales, biases = peer.affine_quantize(machine, weight, row.block, row.bits)
@@ -67,7 +67,7 @@ def test_affine_codes_scales_and_biases_are_mlxs(machine: Machine, name: str) ->
 
 def test_mlx_takes_zero_for_the_maximum_of_a_negative_group_on_metal(machine: Machine) -> None:
     """There its kernel starts the maximum at 0 and spends codes on numbers that do not occur; its CPU does not."""
-    weight, row = -np.abs(weights()) - np.float32(1), FORMATS["int4-g32"]
+    weight, row = -np.abs(weights()) - np.float32(1), MLX_FORMATS["int4-g32"]
     right = reference.encode(weight, recipe("int4-g32"))
     codes, scales, biases = peer.affine_quantize(machine, weight, row.block, row.bits)
     theirs = reference.decode(reference.Quantized(row, codes, scales, biases))

@@ -3,31 +3,19 @@
 import errno
 import os
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from studio.core.errors import CheckpointError
+from studio.core.errors import CheckpointError, UnreadableError
+from studio.core.stores.byte_source import ByteSource, Fingerprint
+from studio.core.stores.store_path import StorePath
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-class UnreadableError(CheckpointError):
-    """A file is there and the system does not give its bytes; it may do so another time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What tells that a file is still the same one: device, inode, size in bytes, modification time in ns."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-
-
 class SourceFile:
-    """A regular file to read at any offset, from several threads at once.
+    """A regular file, or one behind a URL, to read at any offset, from several threads at once.
 
     It is opened anew for every read: a checkpoint of any number of shards needs as many descriptors as threads read
     from it, and a file that was modified or replaced is noticed at once.
@@ -36,28 +24,12 @@ class SourceFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._closed = False
-        self.fingerprint = _first_seen(path)
+        self._bytes: ByteSource = path.byte_source() if isinstance(path, StorePath) else _LocalBytes(path)
 
-    def _opened(self) -> int:
-        """A descriptor of the file as it was first seen, to be closed with `_close`."""
-        if self._closed:
-            raise ValueError(f"[SourceFile] read after it was closed: {self.path}")
-        descriptor = _open(self.path)
-        try:
-            self._check_same(descriptor)
-        except BaseException:
-            _close(descriptor)
-            raise
-        return descriptor
-
-    def _check_same(self, descriptor: int) -> None:
-        found = os.fstat(descriptor)
-        _check_regular(found, self.path)
-        if _fingerprint(found) != self.fingerprint:
-            raise self._changed()
-
-    def _changed(self) -> CheckpointError:
-        return CheckpointError("changed while it was in use", file=self.path, hint="run it again on a quiet folder")
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What it was when it was first opened."""
+        return self._bytes.fingerprint
 
     @property
     def size(self) -> int:
@@ -72,35 +44,20 @@ class SourceFile:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset`; raises CheckpointError when the file ends before or was changed."""
-        descriptor = self._opened()
-        try:
-            self._fill(buffer, descriptor, offset)
-        finally:
-            _close(descriptor)
-
-    def _fill(self, buffer: memoryview, descriptor: int, offset: int) -> None:
-        done = 0
-        while done < len(buffer):
-            try:
-                got = os.preadv(descriptor, [buffer[done:]], offset + done)
-            except OSError as error:
-                raise unreadable(error, self.path) from None
-            if not got:
-                raise CheckpointError("truncated while it was read: it changed", file=self.path)
-            done += got
+        self._open().read_into(buffer, offset)
 
     def read_ahead(self, offset: int, count: int) -> None:
-        """Tell the system that these bytes are needed soon, where it can be told."""
-        if hasattr(os, "posix_fadvise"):
-            descriptor = self._opened()
-            try:
-                os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_WILLNEED)
-            finally:
-                _close(descriptor)
+        """Tell that these bytes are needed soon, where it can be told."""
+        self._open().read_ahead(offset, count)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when the file was modified or replaced since it was first opened."""
-        _close(self._opened())
+        self._open().check_unchanged()
+
+    def _open(self) -> ByteSource:
+        if self._closed:
+            raise ValueError(f"[SourceFile] read after it was closed: {self.path}")
+        return self._bytes
 
     def close(self) -> None:
         """Read no more from it; it may be closed twice."""
@@ -111,6 +68,58 @@ class SourceFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _LocalBytes:
+    """A file on this machine, as a ByteSource."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.fingerprint = _first_seen(path)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        with self._opened() as descriptor:
+            self._fill(buffer, descriptor, offset)
+
+    def _fill(self, buffer: memoryview, descriptor: int, offset: int) -> None:
+        done = 0
+        while done < len(buffer):
+            try:
+                got = os.preadv(descriptor, [buffer[done:]], offset + done)
+            except OSError as error:
+                raise unreadable(error, self._path) from None
+            if not got:
+                raise CheckpointError("truncated while it was read: it changed", file=self._path)
+            done += got
+
+    def read_ahead(self, offset: int, count: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with self._opened() as descriptor:
+                os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_WILLNEED)
+
+    def check_unchanged(self) -> None:
+        with self._opened():
+            pass
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """A descriptor of the file as it was first seen."""
+        descriptor = _open(self._path)
+        try:
+            found = os.fstat(descriptor)
+            _check_regular(found, self._path)
+            if _fingerprint(found) != self.fingerprint:
+                raise CheckpointError(
+                    "changed while it was in use", file=self._path, hint="run it again on a quiet folder"
+                )
+            yield descriptor
+        finally:
+            _close(descriptor)
+
+
+def is_there(path: Path) -> bool:
+    """True for anything of this name, a broken link too."""
+    return path.exists() if isinstance(path, StorePath) else os.path.lexists(path)
 
 
 def _first_seen(path: Path) -> Fingerprint:
@@ -148,7 +157,7 @@ def _check_regular(found: os.stat_result, path: Path) -> None:
 
 
 def _fingerprint(found: os.stat_result) -> Fingerprint:
-    return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return Fingerprint(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
 
 
 def read_small(path: Path, limit: int) -> bytes:

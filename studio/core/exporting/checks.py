@@ -24,7 +24,7 @@ from studio.core.running.engine import Engine
 from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
 from studio.core.running.tasks import bundles
 
-_NUMBERS = {"tensor_scale", "input_scale"}
+_NUMBERS = {"tensor_scale", "multiplier", "input_scale"}
 TOLERANCE = 1e-5
 """Relative difference allowed between the error shown, summed in float64, and the one found again in float32."""
 
@@ -201,9 +201,17 @@ def _check_matrix(matrix: StoredMatrix, path: Path) -> None:
     if row is None or row.misfit((matrix.rows, matrix.columns)):
         raise CheckpointError("malformed manifest entry", file=path, tensor=matrix.name)
     found = {part.content for part in matrix.parts}
-    needed = {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
-    if not needed <= found <= needed | _NUMBERS or not all(_fits(part, matrix, row) for part in matrix.parts):
+    if not _needed(row) <= found <= _needed(row) | _NUMBERS or not all(
+        _fits(part, matrix, row) for part in matrix.parts
+    ):
         raise CheckpointError(f"malformed manifest entry: no {row.name}", file=path, tensor=matrix.name)
+
+
+def _needed(row: Format) -> set[str]:
+    """The parts without which codes can not be read."""
+    if row.scale == "float32":
+        return {"codes", "multiplier"} if row.tensor_scale else {"codes", "scales"}
+    return {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
 
 
 def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
@@ -212,5 +220,7 @@ def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
         return part.dtype in ("U8", "U32", "F8_E4M3") and 8 * part.nbytes == count * row.bits
     if part.content in _NUMBERS:
         return (part.dtype, part.nbytes) == ("F32", 4)
+    if row.scale == "float32":
+        return part.dtype == "F32" and part.nbytes == 4 * math.prod(row.tiles(matrix.rows, matrix.columns))
     dtypes = tuple(WEIGHT_DTYPES) if row.affine else ("U8", "F8_E4M3", "F8_E8M0")
     return part.dtype in dtypes and 8 * part.nbytes == count // row.block * BITS[part.dtype]

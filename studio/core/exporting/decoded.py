@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kernels import Quantized
 from kernels.backend import Backend
 from studio.core.containers.dtypes import BITS
-from studio.core.containers.safetensors import Tensor, place
+from studio.core.containers.safetensors import Tensor, place, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Progress
 from studio.core.exporting.manifest import Manifest
@@ -38,7 +38,7 @@ from studio.core.running.reading import Slab, read_slab, slabs
 
 FILE = "model.safetensors"
 INPUT_SCALES = "input_scales.json"
-"""Matrix -> the multiplier of its inputs, where a runtime is to quantize these as readers of the export do."""
+"""Matrix -> the format of its inputs and their multiplier, where a runtime is to quantize them as readers do."""
 
 _PACKED = "_packed"
 _CHUNK = 4 << 20
@@ -191,14 +191,13 @@ def _kept_as_it_is(source: Model, export: Model) -> dict[str, Stored]:
 
     Raises CheckpointError for a lifted layer that it stores in another form.
     """
-    stored = {layer.weight_name: layer.stored for layer in export.layers}
     found = {}
     for entry in Manifest(export.folder).entries():
         layer = source.by_name.get(entry.result.name)
         if entry.matrices or layer is None:
             continue
         if _is_as_stored(entry.kept, layer):
-            found[layer.name] = stored[entry.kept[0].name]
+            found[layer.name] = export.by_name[layer.name].stored
         elif entry.result.lift:
             raise CheckpointError("is lifted in a form that is not turned back", file=export.path, tensor=layer.name)
     return found
@@ -219,7 +218,7 @@ def write_alone(engine: Engine, export: Model, folder: Path) -> Iterator[Pipelin
     """Write an export decoded without its source: in the names of its layout, which a reader of that layout loads."""
     _write_config(folder, export)
     packed = [layer for layer in export.layers if isinstance(layer.source, Packed)]
-    kept = {layer.weight_name: layer.stored for layer in export.layers if not isinstance(layer.source, Packed)}
+    kept = _kept_tensors(export, packed)
     places = {layer.name: dict(_places(layer)) for layer in packed}
     tensors = {wanted[0]: wanted for found in places.values() for wanted, _ in found.values()}
     tensors |= {name: (name, stored.tensor.dtype, stored.tensor.shape) for name, stored in kept.items()}
@@ -234,6 +233,19 @@ def write_alone(engine: Engine, export: Model, folder: Path) -> Iterator[Pipelin
             for slab in slabs(layer, matrix, engine.slab_nbytes)
         )
         yield from _decode(engine, steps)
+
+
+def _kept_tensors(export: Model, packed: Iterable[Layer]) -> dict[str, Stored]:
+    """The tensors of an export that are no parts of codes, by name."""
+    parts = {
+        part.name
+        for layer in packed
+        if isinstance(layer.source, Packed)
+        for matrix in layer.source.matrices.values()
+        for part in matrix.parts
+    }
+    found = (Stored(file, tensor) for file in export.files for tensor in read_header(file).tensors.values())
+    return {stored.tensor.name: stored for stored in found if stored.tensor.name not in parts}
 
 
 def _places(layer: Layer) -> Iterator[tuple[str, tuple[Wanted, Matrix]]]:
@@ -255,8 +267,11 @@ def _copy(sink: PlainWriter, name: str, stored: Stored) -> None:
 
 def write_input_scales(folder: Path, choices: Iterable[Choice]) -> None:
     """Write the multipliers of inputs beside a decoded checkpoint; no file where inputs stay as they are."""
-    known = (zip(choice.layer.matrices, choice.input_scales, strict=False) for choice in choices)
-    scales = {matrix.name: g for pairs in known for matrix, g in pairs}
+    scales = {
+        matrix.name: [choice.format, g]
+        for choice in choices
+        for matrix, g in zip(choice.layer.matrices, choice.input_scales, strict=False)
+    }
     if scales:
         with writing(folder):
             (folder / INPUT_SCALES).write_bytes(json_document(scales))

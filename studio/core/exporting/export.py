@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from kernels import STORED
+from studio.core.containers.files import SourceFile
 from studio.core.errors import PlanError
 from studio.core.exporting.contents import Contents
 from studio.core.exporting.input_scales import with_input_scales
+from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.shards import SHARD_NBYTES, ShardPlan, plan_shards
 from studio.core.exporting.target import check_space, check_target
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
@@ -16,6 +18,7 @@ from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
 from studio.core.names import printable
+from studio.core.opening.exports import check_decodable
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.lifting import Lifting, lifted
@@ -70,7 +73,7 @@ class Export:
         """Bytes that the export will hold, manifest and digests left out."""
         beside = sum(len(content) for content in self.documents.values())
         beside += sum(len(document.content) for document in self.model.documents)
-        side_files = sum(path.stat().st_size for path in self.model.side_files)
+        side_files = sum(SourceFile(path).size for path in self.model.side_files)
         return sum(shard.nbytes for shard in self.shards) + beside + side_files
 
     @property
@@ -97,7 +100,8 @@ def prepare(
 
     Raises CheckpointError, PlanError or ExportError.
     """
-    model.check_plain()
+    check_decodable(model)
+    check_names(model, layout)
     layout, reader = layout_for(layout.name, reader)
     asked, (choices, refusals) = choices, fitted(layout, reader, model, choices)
     told = tuple(changes(asked, choices))
@@ -105,11 +109,10 @@ def prepare(
         refuse(model, asked, layout, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
-    if plan.activations:
-        choices, lent = with_input_scales(choices, layout)
-        told += tuple(lent)
+    choices, lent = with_input_scales(choices, layout, plan.activations)
+    told += tuple(lent)
     if lifting:
-        _check_liftable(plan)
+        _check_liftable(choices)
         model, choices = lifted(model, choices, lifting)
         told += tuple(lifting.sentences())
     place, replaced = check_target(target, model.path, overwrite=overwrite)
@@ -117,8 +120,8 @@ def prepare(
     return _laid_out(model, plan, choices, layout, shard_nbytes, place, how)
 
 
-def _check_liftable(plan: Plan) -> None:
-    if plan.activations:
+def _check_liftable(choices: Sequence[Choice]) -> None:
+    if any(choice.input_scales for choice in choices):
         what = "lifting divides inputs by powers of two, which their scales do not follow"
         raise PlanError(what, hint="leave --lift or --activations out")
 

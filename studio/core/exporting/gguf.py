@@ -26,12 +26,14 @@ from studio.core.events import Event, Finished, LayerDone, Started
 from studio.core.exporting.gguf_metadata import experts_of, gguf_name, heads_of, model_pairs, rope_factors, row_of
 from studio.core.exporting.gguf_proof import prove, read_back
 from studio.core.exporting.gguf_tokens import tokenizer_pairs
+from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.target import check_space
 from studio.core.exporting.writing import StagedFile, sync_folder, writing
 from studio.core.layouts import GGUF, fitted
 from studio.core.layouts.fitting import changes
 from studio.core.layouts.gguf import TYPES
 from studio.core.model import Layer, Matrix, Model
+from studio.core.opening.exports import check_decodable
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.plan import Choice, nothing_chosen
@@ -102,7 +104,8 @@ class GgufExport:
 
 def prepare_gguf(model: Model, choices: Sequence[Choice], target: Path, *, overwrite: bool = False) -> GgufExport:
     """Check a GGUF file and lay it out. Raises CheckpointError, PlanError or ExportError."""
-    model.check_plain()
+    check_decodable(model)
+    check_names(model, GGUF)
     found, refusals = fitted(GGUF, GGUF.readers[0], model, choices)
     if refusals:
         raise PlanError("; ".join(refusals), hint=f"GGUF holds {', '.join(GGUF.formats)}")

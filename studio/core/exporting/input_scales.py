@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from kernels.formats import E4M3_MAX, TENSOR_SCALE_DIVISOR
 from kernels.reference import tensor_scale
 from studio.core.counting import counted
 from studio.core.errors import PlanError
@@ -24,30 +25,35 @@ _Peaks = dict[str, tuple[int, float]]
 """Fused group or matrix -> tokens seen, largest magnitude."""
 
 
-def with_input_scales(choices: Sequence[Choice], layout: Target) -> tuple[tuple[Choice, ...], list[str]]:
-    """The choices with a scale for the inputs of every layer in NVFP4, and a sentence on what takes that of its peers.
+def with_input_scales(
+    choices: Sequence[Choice], layout: Target, activations: str
+) -> tuple[tuple[Choice, ...], list[str]]:
+    """The choices with a scale for the inputs of every layer that is to have one, and what takes that of its peers.
+
+    Those are all layers in NVFP4 where `activations` are "fp4", and those that readers of the layout want it for.
 
     A scale is that of the largest input seen, equal over a fused group, as readers of the layout compute it. Peers of
     an expert are those of its stack; if they tell nothing, and for other layers, those of the same name in other
     blocks. Raises PlanError where the layout has no place for it, nothing takes one, or nothing is known.
     """
-    _check_layout(layout)
-    chosen = [choice for choice in choices if takes_input_scale(choice)]
+    if activations:
+        _check_activations(choices, layout)
+    chosen = [c for c in choices if (activations and is_nvfp4(c)) or c.format in layout.static_inputs]
     if not chosen:
-        raise PlanError("activations in four bits go with weights in NVFP4, and no layer here has them")
+        return tuple(choices), []
     peaks = _peaks(chosen)
     if not any(peak for _, peak in peaks.values()):
-        what = "activations in four bits need the largest inputs of layers, which are not known"
-        raise PlanError(what, hint=_CALIBRATE)
+        wanted = "activations in four bits need" if activations else f"{chosen[0].format} of {layout.title} needs"
+        raise PlanError(f"{wanted} the largest inputs of layers, which are not known", hint=_CALIBRATE)
     lent = _lent(chosen, peaks)
     known = {group: lent.get(group, peak) for group, (_, peak) in peaks.items()}
     for matrix in _matrices(chosen):
         if not known[_group(matrix)]:
             what = "nothing is known of its inputs, nor of those of its peers"
             raise PlanError(what, tensor=matrix.name, hint=f"--exclude it, or {_CALIBRATE}")
-    scales = {group: agreed_scale(layout, float(tensor_scale(peak))) for group, peak in known.items()}
     names = [matrix.name for matrix in _matrices(chosen) if _group(matrix) in lent]
-    return tuple(_with_scales(choice, scales) for choice in choices), list(_told(names))
+    scaled = {choice.layer.name: _with_peaks(choice, known, layout) for choice in chosen}
+    return tuple(scaled.get(choice.layer.name, choice) for choice in choices), list(_told(names))
 
 
 def carried_over(choices: Sequence[Choice], layout: Target) -> tuple[tuple[Choice, ...], str]:
@@ -61,24 +67,32 @@ def carried_over(choices: Sequence[Choice], layout: Target) -> tuple[tuple[Choic
         if isinstance(c.layer.source, Packed)
         for name, g in c.layer.source.input_scales.items()
     }
-    chosen = [choice for choice in choices if takes_input_scale(choice)]
+    chosen = [c for c in choices if is_nvfp4(c) or c.format in layout.static_inputs]
     if not known or not chosen:
         return tuple(choices), ""
     why = "" if layout.input_scale else f"the layout {layout.name} has no place for them"
     if not why and any(matrix.name not in known for matrix in _matrices(chosen)):
-        why = "not all layers that are in NVFP4 now have one"
+        why = "not all layers that would want it have one"
     if why:
         return tuple(choices), f"scales of inputs are left out, which then stay as they are: {why}"
-    scales = {_group(matrix): agreed_scale(layout, known[matrix.name]) for matrix in _matrices(chosen)}
-    return tuple(_with_scales(choice, scales) for choice in choices), ""
+    scaled = {choice.layer.name: _with_known(choice, known, layout) for choice in chosen}
+    return tuple(scaled.get(choice.layer.name, choice) for choice in choices), ""
 
 
-def takes_input_scale(choice: Choice) -> bool:
+def _with_peaks(choice: Choice, peaks: dict[str, float], layout: Target) -> Choice:
+    divisor = TENSOR_SCALE_DIVISOR if is_nvfp4(choice) else E4M3_MAX
+    wanted = (float(tensor_scale(peaks[_group(matrix)], divisor)) for matrix in choice.layer.matrices)
+    return replace(choice, input_scales=tuple(agreed_scale(layout, g) for g in wanted))
+
+
+def is_nvfp4(choice: Choice) -> bool:
     """True for a layer in NVFP4, whose inputs can be quantized like it."""
     return choice.recipe is not None and (choice.recipe.format.element, choice.recipe.format.scale) == ("e2m1", "e4m3")
 
 
-def _check_layout(layout: Target) -> None:
+def _check_activations(choices: Sequence[Choice], layout: Target) -> None:
+    if not any(map(is_nvfp4, choices)):
+        raise PlanError("activations in four bits go with weights in NVFP4, and no layer here has them")
     if layout.input_scale is None:
         able = ", ".join(other.name for other in LAYOUTS.values() if other.input_scale)
         what = f"the layout {layout.name} has no place for the scales of inputs"
@@ -127,10 +141,8 @@ def _lent(choices: Sequence[Choice], peaks: _Peaks) -> dict[str, float]:
     return found
 
 
-def _with_scales(choice: Choice, scales: dict[str, float]) -> Choice:
-    if not takes_input_scale(choice):
-        return choice
-    return replace(choice, input_scales=tuple(scales[_group(matrix)] for matrix in choice.layer.matrices))
+def _with_known(choice: Choice, known: dict[str, float], layout: Target) -> Choice:
+    return replace(choice, input_scales=tuple(agreed_scale(layout, known[m.name]) for m in choice.layer.matrices))
 
 
 def _told(lent: list[str]) -> Iterator[str]:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import STORED_FORMATS, Quantized
+from kernels.tiles import spread
 from studio.core.containers.dtypes import ARRAY_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Header, Tensor
 from studio.core.errors import CheckpointError
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement
+from studio.core.layouts.placement import Placement, multiplier_of_part
 from studio.core.sources.in_format import NOT_NUMBERS
 
 HASH_CHUNK = 4 << 20
@@ -45,11 +46,32 @@ def read_quantized(
         return raw.view(dtype).reshape(stop - start, columns)
 
     codes = rows_of(parts["codes"], matrix.columns * row.bits // 8)
+    if row.scale == "float32":
+        return _tiled(file, header, layout, matrix, codes, start)
     scales = rows_of(parts["scales"], matrix.columns // row.block)
     biases = rows_of(parts["biases"], matrix.columns // row.block) if "biases" in parts else None
     _check_scales(file, matrix, scales, biases)
     g = _multiplier(file, header, layout, parts["tensor_scale"]) if "tensor_scale" in parts else None
     return Quantized(row, codes, scales, biases, g)
+
+
+def _tiled(
+    file: SourceFile, header: Header, layout: Layout, matrix: StoredMatrix, codes: NDArray[np.uint8], start: int
+) -> Quantized:
+    """Rows from `start` on, as many as there are codes, with the scales of the tiles that they lie in."""
+    row, rows = STORED_FORMATS[matrix.format], len(codes)
+    parts = {part.content: part for part in matrix.parts}
+    number = parts.get("multiplier")
+    g = _multiplier(file, header, layout, number) if number else None
+    scales = np.ones((1, 1), np.float32)
+    if part := parts.get("scales"):
+        first, last = start // row.height, -(-(start + rows) // row.height)
+        width = 4 * row.tiles(matrix.rows, matrix.columns)[1]
+        raw = _read(file, header.tensors[part.name], part.offset + first * width, (last - first) * width)
+        scales = raw.view(np.float32).reshape(last - first, -1)
+        if bad := int((~(np.isfinite(scales) & (scales > 0))).sum()):
+            raise CheckpointError(f"{bad:,} scales are no positive numbers", file=file.path, tensor=part.name)
+    return Quantized(row, codes, spread(scales, row, rows, matrix.columns, start), None, g)
 
 
 def _read(file: SourceFile, tensor: Tensor, offset: int, count: int) -> NDArray[np.uint8]:
@@ -82,7 +104,7 @@ def stored_scale(file: SourceFile, header: Header, part: Placement) -> np.float3
 
 def usable_multiplier(layout: Layout, stored: np.float32, file: SourceFile, part: Placement) -> np.float32:
     """The multiplier that readers compute; raises CheckpointError for one that is no positive number."""
-    g = layout.multiplier(stored)
+    g = multiplier_of_part(layout, part.content, stored)
     if not (np.isfinite(g) and g > 0):
         raise CheckpointError(f"tensor scale {stored} is not usable", file=file.path, tensor=part.name)
     return g

@@ -10,9 +10,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from studio.core.containers.files import UnreadableError
 from studio.core.counts import Counts
-from studio.core.errors import CheckpointError
+from studio.core.errors import CheckpointError, UnreadableError
 from studio.core.exporting.layer_lines import LayerLines, layer_line, with_layers
 from studio.core.exporting.readback import StoredMatrix
 from studio.core.exporting.shards import Item, Shard

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Quantized
+from kernels.tiles import gathered
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.exporting.shards import Shard
 from studio.core.exporting.writing import StagedFile
 from studio.core.layouts import Layout, Target
-from studio.core.layouts.placement import Placement, edited, kept_form, pieces
+from studio.core.layouts.placement import Placement, edited, kept_form, pieces, stored_number
 from studio.core.model import Layer, Matrix
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import KeptForm, Sink
@@ -60,19 +61,23 @@ class ShardWriter(Sink, StagedFile):
 
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""
-        arrays = {"codes": quantized.codes, "scales": quantized.scales, "biases": quantized.biases}
-        for part in self._parts[slab.matrix.name]:
-            array = arrays.get(part.content)
-            if array is not None:
-                offset = part.nbytes // slab.matrix.rows * slab.start
-                self._write_part(part, offset, array)
+        row, matrix = quantized.format, slab.matrix
+        scales, down = quantized.scales, matrix.rows
+        if row.scale == "float32":
+            scales, down = gathered(quantized.scales, row, matrix.columns), row.tiles(matrix.rows, matrix.columns)[0]
+        for part in self._parts[matrix.name]:
+            if part.content == "scales":
+                self._write_part(part, part.nbytes // down * (slab.start // row.height), scales)
+            elif (array := {"codes": quantized.codes, "biases": quantized.biases}.get(part.content)) is not None:
+                self._write_part(part, part.nbytes // matrix.rows * slab.start, array)
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """See `Sink.write_scale`."""
-        numbers = {"tensor_scale": g, "input_scale": _input_scale(choice, matrix)}
+        numbers = {"tensor_scale": g, "multiplier": g, "input_scale": _input_scale(choice, matrix)}
         for part in self._parts[matrix.name]:
             if part.content in numbers:
-                self._write_part(part, 0, np.array([self._layout.store_scale(numbers[part.content])], np.float32))
+                stored = stored_number(self._layout, part.content, numbers[part.content])
+                self._write_part(part, 0, np.array([stored], np.float32))
 
     def kept_form(self, layer: Layer) -> KeptForm:
         """See `Sink.kept_form`."""

@@ -11,20 +11,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, left_over, read_journal, remove
 from studio.core.exporting.exchange import exchange
-from studio.core.exporting.records import RECORD, Record, read_record
-from studio.core.exporting.writing import AGAIN, StagedFile, sync_folder, writing
+from studio.core.exporting.records import RECORD
+from studio.core.exporting.staged_folder import TEMPORARY, StagedFolder
+from studio.core.exporting.writing import AGAIN, sync_folder, writing
 from studio.core.names import printable
 
 SUFFIX = ".partial"
-TEMPORARY = ".tmp"
-_OF_A_RUN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.tmp|\.json)?|.*\.json\.tmp")
+_OF_A_RUN = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors((\.[0-9a-f]{32})?\.tmp|\.json)?|.*\.json(\.[0-9a-f]{32})?\.tmp"
+)
 
 
 def staging_path(target: Path) -> Path:
@@ -32,12 +33,12 @@ def staging_path(target: Path) -> Path:
     return target.with_name(target.name + SUFFIX)
 
 
-class Staging:
+class Staging(StagedFolder):
     """The folder `<target>.partial`, locked while this object lives."""
 
     def __init__(self, target: Path) -> None:
+        super().__init__(staging_path(target))
         self.target = target
-        self.path = staging_path(target)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(exist_ok=True)
@@ -118,50 +119,11 @@ class Staging:
                 self.discard()
         return finished
 
-    def record(self, shard: str) -> Record | None:
-        """The record of a shard, None while it is not finished."""
-        return read_record(self.path / f"{shard}.json")
-
-    def write_record(self, shard: str, lines: Iterable[bytes]) -> None:
-        """Note durably that a shard is finished."""
-        self.write_file(f"{shard}.json", lines)
-
     def discard(self) -> None:
         """Remove the folder; the lock stays until `close`."""
         with contextlib.suppress(ExportError, OSError):
             self.clear()
             self.path.rmdir()
-
-    def temporary(self, name: str) -> Path:
-        """The path under which the file `name` is written before it is renamed."""
-        return self.path / (name + TEMPORARY)
-
-    def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
-        """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
-        for _ in self.write_pieces(name, chunks):
-            pass
-
-    def write_pieces(self, name: str, chunks: Iterable[bytes | bytearray]) -> Iterator[int]:
-        """`write_file`, telling the bytes of every piece that it has written."""
-        if "/" in name:
-            with writing(self.path / name):
-                self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
-        with StagedFile(self.temporary(name)) as file:
-            position = 0
-            for chunk in chunks:
-                file.write(memoryview(chunk), position)
-                position += len(chunk)
-                yield len(chunk)
-            file.flush()
-        self.settle(name)
-
-    def settle(self, name: str) -> None:
-        """Give a flushed temporary file its final name, durably."""
-        with writing(self.path / name):
-            self.temporary(name).rename(self.path / name)
-            os.fsync(self._lock)
-            for folder in Path(name).parents[:-1]:
-                sync_folder(self.path / folder)
 
     def publish(self, *, overwrite: bool) -> Path | None:
         """Rename the folder to the target, which is absent or empty, or is replaced when `overwrite` says so.
@@ -171,6 +133,8 @@ class Staging:
         one: without a current folder, imports can fail.
         """
         with writing(self.target):
+            for unfinished in self.path.glob(f"*{TEMPORARY}"):  # of a worker that was lost
+                unfinished.unlink()
             current = self.target.is_dir() and self.target.samefile(os.curdir)
             replaced = self._take_place(overwrite=overwrite)
             if current:

@@ -4,8 +4,8 @@ A shard is finished when its record is there. Whoever finds all records publishe
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256 as sha256_of
 from pathlib import Path
@@ -23,7 +23,8 @@ from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
 from studio.core.exporting.shard_writer import Agreed, ShardWriter
 from studio.core.exporting.shards import Item, Shard, ShardPlan
-from studio.core.exporting.staging import Staging
+from studio.core.exporting.staged_folder import StagedFolder
+from studio.core.exporting.staging import Staging, staging_path
 from studio.core.exporting.target import check_target
 from studio.core.exporting.writing import AGAIN, NoSpaceError
 from studio.core.names import printable
@@ -35,19 +36,23 @@ from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
 from studio.core.running.tasks import Tasks
 
+Spread = Callable[[Staging, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]
+"""Writes shards into a folder somewhere else: yields their events, progress counted from zero, adds to the seconds."""
 
-def export(engine: Engine, job: Export) -> Iterator[Event]:
-    """Run a prepared export. Closing the generator stops it; what is finished stays for the next run.
 
-    What is finished stays too when the source can not be read or is refused, and the same run goes on with it.
+def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterator[Event]:
+    """Run a prepared export, its shards by `spread` where there is one.
+
+    Closing the generator stops it; what is finished stays for the next run. It stays too when the source can not be
+    read or is refused, and the same run goes on with it.
     """
     staging = Staging(job.target)
     try:
         begin(job, staging)
-        aside = staging.path.with_name(f"{staging.path.name}.feedback")
-        ready = yield from feed_forward(engine, job.model, job.choices, aside, Agreed(job.layout))
+        aside, sink = feedback_folder(job.target), Agreed(job.layout)
+        ready = yield from feed_forward(engine, job.model, job.choices, aside, sink)
         yield Started("quantize", job.work, len(job.choices), job.target)
-        yield from _Run(ready, job, staging, PackedResults(job.choices)).events()
+        yield from _Run(ready, job, staging, PackedResults(job.choices), spread).events()
         if ready.solved:
             ready.solved.discard()
     except CheckpointError as error:
@@ -63,16 +68,22 @@ def export(engine: Engine, job: Export) -> Iterator[Event]:
         staging.close()
 
 
+def feedback_folder(target: Path) -> Path:
+    """Where error feedback keeps what it solved before the shards of an export are written."""
+    staging = staging_path(target)
+    return staging.with_name(f"{staging.name}.feedback")
+
+
 def begin(job: Export, staging: Staging) -> None:
     """Take over what an earlier run of the same export finished, or start empty; raises ExportError."""
     check_target(job.target, job.model.path, overwrite=job.overwrite)
-    staging.begin(_identity(job), restart=job.restart)
+    staging.begin(identity(job), restart=job.restart)
 
 
-def _identity(job: Export) -> dict[str, Any]:
+def identity(job: Export) -> dict[str, Any]:
     """What two runs must have in common to share finished shards."""
     source = {
-        file.path.name: [file.size, file.fingerprint.mtime_ns, sha256(file, 0, min(file.size, 1 << 20))]
+        file.path.name: [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
         for file in job.model.files
     }
     plan = sha256_of()
@@ -105,36 +116,63 @@ class _Run:
     job: Export
     staging: Staging
     results: PackedResults
+    spread: Spread | None = None
     done: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"quantize": 0.0, "verify": 0.0})
 
     def events(self) -> Iterator[Event]:
-        for planned in self.job.shards:
-            for event in self._shard(planned):
-                if isinstance(event, LayerDone):
-                    self.results.add(event.result)
-                yield event
+        for event in self._elsewhere(self.spread) if self.spread else self._here():
+            match event:
+                case LayerDone(result):
+                    self.results.add(result)
+                case ShardWritten(shard, _, digest):
+                    self.digests[shard] = digest
+            yield event
         yield from self._publish()
 
-    def _shard(self, planned: ShardPlan) -> Iterator[Event]:
-        taken = take_over(self.staging, planned)
-        if taken is None:
-            yield from run_shard(self.engine, self.job, self.staging, planned, self.done, self.seconds)
-        else:
-            yield Resumed(planned.name, planned.nbytes)
-            yield from map(LayerDone, taken.results())
-        self.done += _shard_work(planned)
+    def _here(self) -> Iterator[Event]:
+        for planned in self.job.shards:
+            taken = take_over(self.staging, planned)
+            if taken is None:
+                yield from run_shard(self.engine, self.job, self.staging, planned, self.done, self.seconds)
+            else:
+                yield from self._resumed(planned, taken)
+            self.done += shard_work(planned)
+
+    def _elsewhere(self, spread: Spread) -> Iterator[Event]:
+        left = []
+        for planned in self.job.shards:
+            if taken := take_over(self.staging, planned):
+                yield from self._resumed(planned, taken)
+                self.done += shard_work(planned)
+            else:
+                left.append(planned)
+        for event in spread(self.staging, left, self.seconds):
+            yield replace(event, done=self.done + event.done) if isinstance(event, Progress) else event
+
+    def _resumed(self, planned: ShardPlan, taken: Record) -> Iterator[Event]:
+        yield Resumed(planned.name, planned.nbytes)
+        yield from map(LayerDone, taken.results())
 
     def _publish(self) -> Iterator[Event]:
         job = self.job
         job.model.check_unchanged()
+        self._check_records()
         write_documents(job, self.staging, self.results)
         yield from publish(job, self.staging)
         backend, cautions = self.engine.backend.title, tuple(job.cautions)
         yield Finished(Outcome(self.results, str(job.target), self.seconds, backend, job.layout.name, cautions))
 
+    def _check_records(self) -> None:
+        """Every shard must still be the one that this run wrote."""
+        for shard, digest in self.digests.items():
+            record = self.staging.record(shard)
+            if record is None or record.sha256 != digest:
+                raise ExportError("was replaced while the export ran", file=self.staging.path / shard, hint=AGAIN)
 
-def take_over(staging: Staging, planned: ShardPlan) -> Record | None:
+
+def take_over(staging: StagedFolder, planned: ShardPlan) -> Record | None:
     """The record of a shard that an earlier run finished, if its bytes are still the ones that this noted."""
     record, path = staging.record(planned.name), staging.path / planned.name
     if record is None or not path.exists():
@@ -149,7 +187,7 @@ def take_over(staging: Staging, planned: ShardPlan) -> Record | None:
 
 
 def run_shard(
-    engine: Engine, job: Export, staging: Staging, planned: ShardPlan, done: int, seconds: dict[str, float]
+    engine: Engine, job: Export, staging: StagedFolder, planned: ShardPlan, done: int, seconds: dict[str, float]
 ) -> Iterator[Event]:
     """Write a shard, verify it, and note that it is finished; progress counts on from `done` bytes.
 
@@ -174,7 +212,7 @@ def run_shard(
 
 
 def _verify(
-    engine: Engine, job: Export, staging: Staging, shard: Shard, results: Mapping[str, LayerResult], done: int
+    engine: Engine, job: Export, staging: StagedFolder, shard: Shard, results: Mapping[str, LayerResult], done: int
 ) -> Generator[Event, None, str]:
     with SourceFile(staging.temporary(shard.name)) as file, Tasks(engine.pool) as tasks:
         whole = tasks.submit(sha256, file)
@@ -186,7 +224,8 @@ def _verify(
         return whole.result()
 
 
-def _shard_work(shard: ShardPlan) -> int:
+def shard_work(shard: ShardPlan) -> int:
+    """Bytes that writing and verifying a shard reads."""
     return work(shard.choices) + sum(choice.layer.nbytes + choice.nbytes for choice in shard.choices)
 
 

@@ -16,11 +16,11 @@ from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
 from studio.core.exporting.input_scales import carried_over
+from studio.core.exporting.mlx_names import check_names
 from studio.core.layouts import Target, fitted
-from studio.core.layouts.plain import is_mlx_stack
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
-from studio.core.opening.exports import is_exported
+from studio.core.opening.exports import check_decodable
 from studio.core.planning.conversion import Loss, Transcoding
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine
@@ -34,9 +34,6 @@ _CASTS: Mapping[str, tuple[str, ...]] = {
 }
 """The formats that may hold the codes of another one, the likeliest first."""
 
-_STACK_OF_MAKERS = ".mlp"
-"""Experts of modules of this name are called as MLX calls its projections; others, as w1 to w3, are not."""
-
 _NOT_LINEAR = "its readers take linear layers only"
 _UNKNOWN = "its codes are in no format that the layout stores"
 
@@ -47,9 +44,8 @@ def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dt
     Reads what is cast or decoded once; the last event is `Transcoded`. Raises CheckpointError, and PlanError for what
     can not be stored at all.
     """
-    if not is_exported(model):
-        model.check_plain()
-    _check_names(model, layout)
+    check_decodable(model)
+    check_names(model, layout)
     run = _Transcoding(engine, model, layout, reader, dtype)
     wanted = tuple(map(run.wanted, model.layers))
     run.reader = reader or _reader_of_most(run, wanted)
@@ -73,29 +69,6 @@ def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
         return -1
 
     return max(run.layout.readers, key=taken)
-
-
-def _check_names(model: Model, layout: Target) -> None:
-    """Refuse a folder of MLX whose names, or values, can not be turned back to those of the architecture's makers."""
-    if not _is_from_mlx(model):
-        return
-    names = model.family.mlx
-    if names.stored or names.plus_one or names.moved or names.bias or (layout.name != "mlx" and _is_renamed(model)):
-        kind = printable(model.architecture) or "an unknown architecture"
-        what = f"mlx-lm has weights of {kind} under names, or with values, of its own, which are not turned back"
-        raise PlanError(what, file=model.path, hint="convert the checkpoint that this folder was made from")
-
-
-def _is_renamed(model: Model) -> bool:
-    """True for names that may not be those of the makers; an export of ours knows these."""
-    names, stacks = model.family.mlx, filter(is_mlx_stack, model.layers)
-    others = any(not layer.matrices[0].stack.endswith(_STACK_OF_MAKERS) for layer in stacks)
-    return not is_exported(model) and bool(not model.known or names.module or names.keep or others)
-
-
-def _is_from_mlx(model: Model) -> bool:
-    section = model.config.get("quantization")
-    return (isinstance(section, dict) and "group_size" in section) or any(map(is_mlx_stack, model.layers))
 
 
 @dataclass(slots=True)
@@ -128,7 +101,7 @@ class _Transcoding:
     def _taken_over(self, layer: Layer, name: str) -> Choice:
         row, own = STORED_FORMATS[name], layer.source.format
         multipliers: tuple[float, ...] = ()
-        if row.tensor_scale and own is not None and own.scale == "e4m3":
+        if row.tensor_scale and own is not None and own.scale != "e8m0":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
         told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
         return Choice(told, recipe(name, method=STORED), multipliers=multipliers)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.links import check_link
@@ -10,7 +10,7 @@ from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, SUMS, read_sums
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import chunks
-from studio.core.findings.finding import Observation, Seen
+from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder
 
 _LARGEST = 64 << 20
@@ -23,25 +23,25 @@ def listed(folder: Folder) -> Iterator[Observation]:
             yield Observation("digest-missing", name)
 
 
-def work(folder: Folder) -> int:
-    """Bytes that `digests` reads."""
-    paths = (folder.place / name for name in _sums(folder, []))
-    return sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def digests(folder: Folder) -> Iterator[Seen]:
-    """Files whose bytes are not those that SHA256SUMS lists; reads all of them. A list that can not be read."""
+def readable(folder: Folder) -> Iterator[Observation]:
+    """A list of digests that can not be read."""
     faults: list[Observation] = []
-    for name, wanted in _sums(folder, faults).items():
-        if (folder.place / name).exists():
-            check_link(folder.place / name, folder.place)
-            yield from _compared(folder.place / name, name, wanted)
+    _sums(folder, faults)
     yield from faults
 
 
-def _compared(path: Path, name: str, wanted: str) -> Iterator[Seen]:
+def readings(folder: Folder) -> Iterator[Reading]:
+    """The files that SHA256SUMS lists, to be compared with it."""
+    for name, wanted in _sums(folder, []).items():
+        path = folder.place / name
+        if path.is_file():
+            yield Reading(name, path.stat().st_size, partial(_compared, folder, name, wanted))
+
+
+def _compared(folder: Folder, name: str, wanted: str) -> Iterator[Seen]:
     digest = hashlib.sha256()
-    with SourceFile(path) as file:
+    check_link(folder.place / name, folder.place)
+    with SourceFile(folder.place / name) as file:
         for offset, count in chunks(file.size):
             digest.update(file.read(offset, count))
             yield count

@@ -2,12 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Examined, FindingMade, Progress, Started
-from studio.core.findings import digests, documents, packing, readers, scales, source
-from studio.core.findings.finding import Observation, Seen
+from studio.core.findings import (
+    coverage,
+    digests,
+    documents,
+    heads,
+    order,
+    other_scales,
+    packing,
+    plain,
+    readers,
+    scales,
+    source,
+)
+from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder, open_broken
 from studio.core.findings.kinds import Observed
 from studio.core.model import Model
@@ -20,18 +33,32 @@ CHECKS: tuple[Check, ...] = (
     documents.twice,
     documents.documents,
     documents.dtype,
+    documents.metadata,
     packing.parts,
     packing.claimed,
+    coverage.coverage,
     readers.undeclared,
     readers.heads,
     readers.groups,
     readers.inputs,
     readers.mlx,
+    scales.usable,
     scales.fused,
     digests.listed,
+    digests.readable,
     digests.manifest,
 )
 """What needs headers, documents and tensor scales alone."""
+
+READINGS: tuple[Callable[[Folder], Iterator[Reading]], ...] = (
+    scales.readings,
+    other_scales.readings,
+    plain.readings,
+    heads.readings,
+    order.readings,
+    digests.readings,
+)
+"""What reads whole tensors and files."""
 
 
 def doctor(path: Path, *, quick: bool = False, against: Model | None = None) -> Iterator[Event]:
@@ -57,18 +84,18 @@ class _Examining:
     done: int = 0
 
     def events(self) -> Iterator[Event]:
-        modules = [module for module in self.folder.modules.values() if module.is_nvfp4]
-        codes = sum(module.codes.tensor.nbytes for module in modules)
-        yield Started("examine", 0 if self.quick else codes + digests.work(self.folder), len(modules))
+        yield Started("examine", sum(reading.nbytes for reading in self._readings()), 0)
         for check in CHECKS:
             yield from self._taken(check(self.folder))
         if self.against:
             yield from self._taken(source.compared(self.folder, self.against))
-        for module in modules:
-            yield from self._taken(scales.examine(module, quick=self.quick), module.name)
-        if not self.quick:
-            yield from self._taken(digests.digests(self.folder))
+        for reading in self._readings():
+            yield from self._taken(reading.seen(), reading.name)
         yield Examined(self.observed.examination())
+
+    def _readings(self) -> Iterator[Reading]:
+        if not self.quick:
+            yield from chain.from_iterable(readings(self.folder) for readings in READINGS)
 
     def _taken(self, seen: Iterator[Seen], where: str = "") -> Iterator[Event]:
         """Gather what a check sees; what it can not read is a finding, too."""

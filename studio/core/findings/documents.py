@@ -6,6 +6,7 @@ from typing import Any
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import CONFIG, Folder, refusal_of
 
+_FRAMEWORKS = ("pt", "tf", "flax", "mlx")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
 
@@ -58,6 +59,18 @@ def dtype(folder: Folder) -> Iterator[Observation]:
     stored = stored_dtypes(folder)
     if stored and said.removeprefix("torch.") not in stored:
         yield Observation("config-dtype", CONFIG, f"it says {said}, plain weights are {' and '.join(sorted(stored))}")
+
+
+def metadata(folder: Folder) -> Iterator[Observation]:
+    """What headers say of the framework that wrote them."""
+    formats = {name: header.metadata.get("format") for name, header in folder.headers.items() if header.metadata}
+    for name, said in formats.items():
+        if said not in _FRAMEWORKS:
+            yield Observation("metadata-format", name, f"format is {said!r}" if said else "no format")
+    if len(known := {said for said in formats.values() if said in _FRAMEWORKS}) > 1:
+        first = next(iter(formats.values()))
+        other = next(name for name, said in formats.items() if said in known - {first})
+        yield Observation("shard-foreign", other, f"format is {formats[other]}, that of the first file {first}")
 
 
 def stored_dtypes(folder: Folder) -> set[str]:

@@ -1,6 +1,6 @@
 """Finding: one thing that is wrong with a checkpoint, where, by what evidence, and what to do about it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,15 @@ class Observation:
 
 Seen = Observation | int
 """What a check gives while it reads: what it saw, or how many bytes it has read since it said so last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Something to read: what, how many bytes, and what a check sees in it; going through that reads them."""
+
+    name: str
+    nbytes: int
+    seen: Callable[[], Iterator[Seen]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from studio.core.sources.declared import BESIDE, FILES, Section, sections
 from studio.core.sources.recognition import Recognized, recognize
 
 CONFIG = "config.json"
+_PIECE = 1 << 20
 _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
 
@@ -113,6 +115,12 @@ class Folder:
         )
         return frozenset([*map(base_name, names), *self.modules])
 
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """Names of the tensors that codes are made of, and of their scales."""
+        own = (module.parts for module in self.modules.values())
+        return frozenset((*self.recognized.sources, *self.recognized.scales, *chain.from_iterable(own)))
+
     @property
     def is_gguf(self) -> bool:
         """True for GGUF, which says in itself what config and tokenizer say elsewhere."""
@@ -121,9 +129,18 @@ class Folder:
         return not self.files and not self.seen and next(self.path.glob("*.gguf"), None) is not None
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and let go of all that is known of tensors: there may be many."""
         for file in self.files.values():
             file.close()
+        self.headers.clear()
+        for name in [name for name in self.__dict__ if isinstance(getattr(Folder, name, None), cached_property)]:
+            del self.__dict__[name]
+
+
+def pieces_of(stored: Stored) -> Iterator[bytearray]:
+    """The bytes of a tensor, piece by piece."""
+    for offset in range(0, stored.tensor.nbytes, _PIECE):
+        yield stored.file.read(stored.tensor.start + offset, min(_PIECE, stored.tensor.nbytes - offset))
 
 
 def open_broken(path: Path) -> Folder:

@@ -8,6 +8,7 @@ from studio.core.names import printable
 _TORCH = ("vllm", "transformers")
 _ALL = ("vllm", "transformers", "mlx-lm")
 _ORIGINAL = "quantize it again from its original"
+_THIRD = "quantize it again with a tensor scale"
 _AGAIN = "download the file again"
 
 
@@ -63,6 +64,15 @@ _ROWS = (
         repair="an index written anew",
     ),
     Kind("tensor-twice", "warning", "more than one file holds a tensor", (), "delete the file of another export"),
+    Kind("shard-foreign", "warning", "files of weights that different programs wrote", (), _AGAIN),
+    Kind(
+        "metadata-format",
+        "warning",
+        "headers of weights do not say for which framework they are",
+        ("transformers 4",),
+        "state it",
+        repair="the format stated",
+    ),
     Kind("gguf", "note", "a GGUF file: it was opened, its blocks were not examined"),
     Kind("digest", "error", "files are not those that SHA256SUMS lists", (), _AGAIN),
     Kind("digest-missing", "error", "files that SHA256SUMS lists are not here", (), _AGAIN),
@@ -250,6 +260,37 @@ _ROWS = (
         "correct them",
         repair="overrides corrected",
     ),
+    Kind("weights-nan", "error", "weights that are no number", _ALL, _ORIGINAL),
+    Kind(
+        "float16-overflow",
+        "warning",
+        "weights beyond the largest number of float16",
+        (),
+        "run it in bfloat16 or float32",
+    ),
+    Kind(
+        "coarse-weights",
+        "warning",
+        "plain weights on a grid of fewer bits: they were quantized before, and another quantization adds to that",
+        (),
+        "start from the original, or convert the quantized one",
+    ),
+    Kind("coverage", "note", "what is quantized"),
+    Kind("mostly-plain", "warning", "most weights of a quantized folder are plain", (), _ORIGINAL),
+    Kind(
+        "head-duplicate",
+        "note",
+        "the head is the embedding once more",
+        (),
+        "leave it out and say so with tie_word_embeddings, where readers know that",
+    ),
+    Kind(
+        "head-differs",
+        "warning",
+        "config.json ties the head to the embedding, and another one is stored",
+        _ALL,
+        "say false where it is meant to be used",
+    ),
     Kind(
         "scales-nan",
         "error",
@@ -277,6 +318,14 @@ _ROWS = (
         repair="weights quantized again from the source",
         wants_source=True,
     ),
+    Kind(
+        "scales-coarse",
+        "warning",
+        "block scales so small that E4M3 has hardly a number for them",
+        (),
+        _THIRD,
+    ),
+    Kind("scales-subnormal", "note", "block scales below the normal numbers of E4M3, which lose bits", (), _THIRD),
     Kind(
         "scales-saturated",
         "warning",
@@ -317,9 +366,14 @@ class Observed:
     def __init__(self) -> None:
         self._seen: dict[str, list[Observation]] = {}
         self._fails: dict[str, dict[str, None]] = {}
+        self._known: set[Observation] = set()
 
     def add(self, seen: Observation) -> Finding | None:
-        """Take one; what it makes known when it is the first of its kind."""
+        """Take one; what it makes known when it is the first of its kind. A place counts once, however it was seen."""
+        place = Observation(seen.kind, seen.where, "" if seen.where else seen.evidence)
+        if place in self._known:
+            return None
+        self._known.add(place)
         is_first = seen.kind not in self._seen
         self._seen.setdefault(seen.kind, []).append(seen)
         self._fails.setdefault(seen.kind, dict.fromkeys(KINDS[seen.kind].fails)).update(dict.fromkeys(seen.fails))

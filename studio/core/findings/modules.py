@@ -75,6 +75,22 @@ class Module:
         return bits // scales.shape[-1] if fits else 0
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its tensors."""
+        parts = (self.codes, self.scales, self.third, self.inputs)
+        return tuple(part.tensor.name for part in parts if part is not None)
+
+    @property
+    def height(self) -> int:
+        """Rows of one matrix."""
+        return self.codes.tensor.shape[-2]
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """How many matrices are stacked in which way."""
+        return self.codes.tensor.shape[:-2]
+
+    @property
     def rows(self) -> int:
         """Rows of codes, those of all experts of a stack."""
         return math.prod(self.codes.tensor.shape[:-1])

@@ -19,7 +19,7 @@ _GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 def heads(folder: Folder) -> Iterator[Observation]:
     """Heads and embeddings that are packed where a runtime takes none, or that are missing."""
     layouts = {module.layout for module in folder.modules.values()}
-    tied = _said(folder, "tie_word_embeddings")
+    tied = said(folder, "tie_word_embeddings")
     for layer in folder.layers:
         if layer.name not in folder.packed:
             continue
@@ -42,9 +42,10 @@ def _untargeted(folder: Folder, head: Layer) -> Iterator[Observation]:
             yield Observation("head-untargeted", head.name, f"targets are {', '.join(claim.targets) or 'none'}")
 
 
-def _said(folder: Folder, key: str) -> Any:
-    said = (section.get(key) for section in reversed(sections(folder.config)))
-    return next((value for value in said if value is not None), None)
+def said(folder: Folder, key: str) -> Any:
+    """What config.json says of the language model under a key, None where it says nothing."""
+    found = (section.get(key) for section in reversed(sections(folder.config)))
+    return next((value for value in found if value is not None), None)
 
 
 def groups(folder: Folder) -> Iterator[Observation]:
@@ -109,9 +110,9 @@ def mlx(folder: Folder) -> Iterator[Observation]:
 
 
 def _overrides(folder: Folder, claim: Claim) -> Iterator[Observation]:
-    for path, said in (claim.overrides or {}).items():
+    for path, setting in (claim.overrides or {}).items():
         packed = path in folder.modules
-        if said is False and packed:
+        if setting is False and packed:
             yield Observation("mlx-override", path, "the config says false, it is packed", told="packed")
-        elif isinstance(said, dict) and not packed and base_name(path) in folder.by_name:
+        elif isinstance(setting, dict) and not packed and base_name(path) in folder.by_name:
             yield Observation("mlx-override", path, "the config says how it is packed, it is plain", told="plain")

@@ -1,7 +1,8 @@
 """Checks against the checkpoint that a folder was made from: whether some rows of each layer decode to its weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
-from studio.core.model import Layer, Model
+from studio.core.model import Layer, Matrix, Model
 
 _ROWS = 16
 _SAMPLE = 1 << 20
@@ -22,49 +23,70 @@ _ALIKE, _UNLIKE = 0.95, 0.8
 _RATIO = 1.5
 
 
+Owned = tuple[Layer, Matrix]
+
+
 def compared(folder: Folder, source: Model) -> Iterator[Observation]:
-    """Packed layers that are not those of `source`; some rows of each are read, from both."""
-    pairs = [(layer, source.by_name[layer.name]) for layer in folder.layers if layer.name in source.by_name]
-    packed = [(mine, theirs) for mine, theirs in pairs if mine.name in folder.packed and _divided_alike(mine, theirs)]
-    if folder.packed and not packed:
-        yield Observation("source-unlike", "", "no packed layer has a name and shape of the source")
+    """Packed layers that are not those of `source`; some rows of each matrix are read, from both."""
+    theirs = _owners(source)
     lifted = (folder.place / MANIFEST).is_file()
-    for mine, theirs in packed:
-        with suppress(CheckpointError):  # what can not be read is found where it is read
-            yield from _compared(mine, theirs, lifted=lifted)
+    found = False
+    for layer in folder.layers:
+        pairs = list(_pairs(folder, layer, theirs))
+        found = found or bool(pairs)
+        seen = [one for mine, other in pairs for one in _seen(mine, other, lifted=lifted)]
+        if seen:
+            swapped = all(one.kind == "nibbles-swapped" for one in seen) and len(seen) == len(pairs)
+            other = next((one for one in seen if one.kind != "nibbles-swapped"), seen[0])
+            yield seen[0] if swapped else replace(other, kind="differs-from-source")
+    if folder.packed and not found:
+        yield Observation("source-unlike", "", "no packed layer has a name and shape of the source")
 
 
 def agrees(folder: Folder, source: Model) -> bool:
     """True when rows of some packed layer are those of `source`."""
+    theirs = _owners(source)
     for layer in folder.layers:
-        theirs = source.by_name.get(layer.name)
-        if layer.name in folder.packed and theirs and _divided_alike(layer, theirs):
+        for mine, other in _pairs(folder, layer, theirs):
             with suppress(CheckpointError):
-                if not any(_compared(layer, theirs, lifted=False)):
+                if not any(_compared(mine, other, lifted=False)):
                     return True
     return False
 
 
-def _divided_alike(mine: Layer, theirs: Layer) -> bool:
-    sizes = [[(matrix.rows, matrix.columns) for matrix in layer.matrices] for layer in (mine, theirs)]
-    return bool(sizes[0]) and sizes[0] == sizes[1]
+def _owners(source: Model) -> dict[str, Owned]:
+    return {matrix.name: (layer, matrix) for layer in source.layers for matrix in layer.matrices}
 
 
-def _compared(mine: Layer, theirs: Layer, *, lifted: bool) -> Iterator[Observation]:
-    rows, columns = mine.matrices[0].rows, mine.matrices[0].columns
-    count = min(rows, max(min(_ROWS, _SAMPLE // columns), 1))
-    start = (rows - count) // 2
-    a, b = (layer.source.rows(layer.matrices[0], start, start + count).astype(np.float64) for layer in (mine, theirs))
+def _pairs(folder: Folder, layer: Layer, theirs: Mapping[str, Owned]) -> Iterator[tuple[Owned, Owned]]:
+    """The matrices of a packed layer with those of the source that have their names and shapes."""
+    for matrix in layer.matrices if layer.name in folder.packed else ():
+        other = theirs.get(matrix.name)
+        if other and (other[1].rows, other[1].columns) == (matrix.rows, matrix.columns):
+            yield (layer, matrix), other
+
+
+def _seen(mine: Owned, theirs: Owned, *, lifted: bool) -> list[Observation]:
+    with suppress(CheckpointError):  # what can not be read is found where it is read
+        return list(_compared(mine, theirs, lifted=lifted))
+    return []
+
+
+def _compared(mine: Owned, theirs: Owned, *, lifted: bool) -> Iterator[Observation]:
+    layer, matrix = mine
+    count = min(matrix.rows, max(min(_ROWS, _SAMPLE // matrix.columns), 1))
+    start = (matrix.rows - count) // 2
+    a, b = (x.source.rows(m, start, start + count).astype(np.float64) for x, m in (mine, theirs))
     like = cosine(a, b)
     if like < _UNLIKE:
-        swapped = cosine(_swapped(a), b) if columns % 2 == 0 else 0.0
+        swapped = cosine(_swapped(a), b) if matrix.columns % 2 == 0 else 0.0
         kind = "nibbles-swapped" if swapped > _ALIKE else "differs-from-source"
         evidence = f"cosine {like:.3f} with the source" + (f", {swapped:.3f} when swapped" if swapped > _ALIKE else "")
-        yield Observation(kind, mine.name, evidence)
+        yield Observation(kind, layer.name, evidence)
         return
     ratio = float(np.linalg.norm(a) / np.linalg.norm(b)) if b.any() else 1.0
     if not lifted and not 1 / _RATIO < ratio < _RATIO:
-        yield Observation("differs-from-source", mine.name, f"{ratio:.3g} times as large as in the source")
+        yield Observation("differs-from-source", layer.name, f"{ratio:.3g} times as large as in the source")
 
 
 def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

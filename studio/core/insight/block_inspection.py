@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from kernels import Quantized
 from kernels.fidelity import relative_error
-from kernels.reference import decode, e2m1_decode, e4m3_decode, e8m0_decode, tensor_scale
+from kernels.reference import decode, e2m1_decode, multiplier, scale_values
 from kernels.streams import unpack_stream
 from studio.core.errors import PlanError
 from studio.core.insight.inspection import Steps, all_of, looked_at, matrix_census
 from studio.core.names import printable
 from studio.core.planning.plan import Choice, choice_text
 from studio.core.results import LayerResult
-from studio.core.running.encoding import encode
+from studio.core.running.encoding import encode, rows_of
 from studio.core.running.engine import Engine
 from studio.core.running.reading import Slab, read_slab
 from studio.core.running.tasks import Tasks
@@ -79,8 +79,10 @@ def block_steps(
     if not (0 <= row < shape.rows and 0 <= block < shape.columns // size):
         raise IndexError(f"[block_steps] row {row}, block {block} is outside of {shape.rows} x {shape.columns}")
     g = (yield from _multiplier_steps(engine, choice, matrix, result)) if recipe.format.tensor_scale else 1.0
-    whole = np.ascontiguousarray(read_slab(Slab(layer, shape, row, row + 1)))
+    first = row // recipe.format.height * recipe.format.height
+    whole = np.ascontiguousarray(read_slab(Slab(layer, shape, first, min(first + recipe.format.height, shape.rows))))
     quantized, _ = encode(engine.backend, layer, shape, whole, recipe, g)
+    whole, quantized = whole[row - first :][:1], rows_of(quantized, slice(row - first, row - first + 1))
     weight = whole[:, block * size : (block + 1) * size].astype(np.float32)
     place = matrix, row, block
     return _block_detail(layer.name, recipe.method, place, weight, _one_block(quantized, block), g)
@@ -100,7 +102,7 @@ def _multiplier_steps(engine: Engine, choice: Choice, matrix: int, result: Layer
     with Tasks(engine.pool) as tasks:
         census = yield from matrix_census(engine, tasks, choice, matrix)
     assert choice.recipe is not None
-    return float(tensor_scale(census.max_abs, choice.recipe.divisor))
+    return float(multiplier(census.max_abs, choice.recipe))
 
 
 def _block_detail(
@@ -108,7 +110,7 @@ def _block_detail(
 ) -> BlockDetail:
     row = quantized.format
     codes = unpack_stream(quantized.codes, row.bits, len(weight[0]))[0]
-    scale = float(_scale_values(quantized)[0, 0])
+    scale = float(scale_values(quantized)[0, 0])
     bias = None if quantized.biases is None else float(quantized.biases[0, 0])
     return BlockDetail(
         name,
@@ -120,17 +122,11 @@ def _block_detail(
         codes=tuple(int(code) for code in codes),
         decoded=tuple(float(q) for q in decode(quantized)[0]),
         scale=scale,
-        scale_code=None if row.affine else int(quantized.scales[0, 0]),
+        scale_code=int(quantized.scales[0, 0]) if row.byte_scales else None,
         bias=bias,
         g=g,
         levels=_block_levels(quantized, scale * g, bias),
     )
-
-
-def _scale_values(quantized: Quantized) -> NDArray[np.float32]:
-    if quantized.format.affine:
-        return np.asarray(quantized.scales, np.float32)
-    return (e4m3_decode if quantized.format.scale == "e4m3" else e8m0_decode)(quantized.scales)
 
 
 def _block_levels(quantized: Quantized, scale: float, bias: float | None) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from kernels import Census, Quantized, Recipe, method_of
 from kernels.fidelity import relative_error
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.reference import E2M1_VALUES, tensor_scale
+from kernels.tiles import rounded_up
 from studio.core.errors import PlanError
 from studio.core.insight.microscope import ErrorMap, MapBuilder, Place
 from studio.core.insight.regime_prediction import Fit, Ratios, block_sizes
@@ -189,10 +190,15 @@ class _Look:
     def blocked(self) -> bool:
         return all(matrix.columns % BLOCK == 0 for matrix in self.choice.layer.matrices)
 
+    def third_tier(self, matrix: int) -> float:
+        """What would be the tensor scale of a matrix in three tiers."""
+        return float(np.float32(self.scales[matrix] * _divisor(self.choice) / TENSOR_SCALE_DIVISOR))
+
     def g(self, recipe: Recipe, matrix: int) -> float:
         if not recipe.format.tensor_scale:
             return 1.0
-        return float(np.float32(self.scales[matrix] * _divisor(self.choice) / recipe.divisor))
+        g = np.array(self.scales[matrix] * _divisor(self.choice) / recipe.divisor, np.float32)
+        return float(rounded_up(g) if recipe.format.scale == "float32" else g)
 
 
 def matrix_census(engine: Engine, tasks: Tasks, choice: Choice, matrix: int) -> Steps[Census]:
@@ -206,8 +212,8 @@ def matrix_census(engine: Engine, tasks: Tasks, choice: Choice, matrix: int) -> 
     return census
 
 
-def _short_slabs(engine: Engine, choice: Choice, matrix: Matrix) -> list[Slab]:
-    return list(slabs(choice.layer, matrix, min(engine.slab_nbytes, STEP_NBYTES)))
+def _short_slabs(engine: Engine, choice: Choice, matrix: Matrix, together: int = 1) -> list[Slab]:
+    return list(slabs(choice.layer, matrix, min(engine.slab_nbytes, STEP_NBYTES), together))
 
 
 def _count(engine: Engine, slab: Slab) -> Census:
@@ -216,7 +222,9 @@ def _count(engine: Engine, slab: Slab) -> Census:
 
 def _look_steps(engine: Engine, tasks: Tasks, look: _Look) -> Steps["_Sums"]:
     choice, whole = look.choice, _Sums(look)
-    every = [(i, slab) for i, m in enumerate(choice.layer.matrices) for slab in _short_slabs(engine, choice, m)]
+    together = max((recipe.format.height for recipe in look.recipes if recipe), default=1)
+    matrices = enumerate(choice.layer.matrices)
+    every = [(i, slab) for i, m in matrices for slab in _short_slabs(engine, choice, m, together)]
     parts = tasks.in_order(partial(_look_at, engine, look, i, slab) for i, slab in every)
     for done, part in enumerate(parts, 1):
         whole.add(part)
@@ -261,7 +269,7 @@ def _look_at(engine: Engine, look: _Look, matrix: int, slab: Slab) -> _Part:
         part.ratios.add(blocks, peaks, sizes)
         part.dead = int(((blocks > 0) & (blocks <= peaks[:, None] * np.float32(DEAD_ZONE))).sum())
         part.fits[0].add(peaks, sizes, TWO, 1.0)
-        part.fits[1].add(peaks, sizes, THREE, look.scales[matrix])
+        part.fits[1].add(peaks, sizes, THREE, look.third_tier(matrix))
     return part
 
 

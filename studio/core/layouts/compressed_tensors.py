@@ -1,4 +1,4 @@
-"""compressed-tensors: NVFP4 (tensor scale stored as the divisor 1 / g), MXFP4 and MXFP8, in groups of one config."""
+"""compressed-tensors: NVFP4 (tensor scale stored as the divisor 1 / g), MXFP4, MXFP8, FP8, in groups of a config."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,11 @@ class Scheme:
     weights: Mapping[str, Any]
     parts: tuple[Part, ...]
 
+    @property
+    def name(self) -> str:
+        """What tells it from others."""
+        return f"{self.format} {self.weights['strategy']}"
+
 
 _FLOAT = {"type": "float", "symmetric": True, "dynamic": False}
 _NVFP4 = Scheme(
@@ -50,6 +55,9 @@ _NVFP4 = Scheme(
     (("codes", CODES, "U8"), ("scales", SCALES, "F8_E4M3"), ("tensor_scale", TENSOR_SCALE, "F32")),
 )
 _MX = {**_FLOAT, "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
+_FP8 = {**_FLOAT, "num_bits": 8}
+_TILED: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "F32"))
+_WHOLE: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("multiplier", SCALES, "F32"))
 
 SCHEMES: Mapping[str, Scheme] = {
     "nvfp4-2t": _NVFP4,
@@ -58,11 +66,16 @@ SCHEMES: Mapping[str, Scheme] = {
     "mxfp8": Scheme(
         "mxfp8-quantized", {**_MX, "num_bits": 8}, (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "U8"))
     ),
+    "fp8-tensor": Scheme("float-quantized", {**_FP8, "strategy": "tensor"}, _WHOLE),
+    "fp8-channel": Scheme("float-quantized", {**_FP8, "strategy": "channel"}, _TILED),
+    "fp8-block": Scheme("float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED),
 }
 """By format; those of one scheme are one group of the config."""
 
 _INPUTS = {**_NVFP4.weights, "dynamic": "local", "observer": "static_minmax"}
 _MIXED = "mixed-precision"
+_UNREAD = ("mxfp8", "fp8-block")
+"""Formats in which transformers does not read experts."""
 
 
 class CompressedTensors:
@@ -76,6 +89,7 @@ class CompressedTensors:
     readers: tuple[str, ...] = ("transformers", "vllm", "mlx-vlm", "llama.cpp")
     joins = True
     input_scale: InputScale | None = (INPUT_SCALE, (1,))
+    static_inputs: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
@@ -85,8 +99,8 @@ class CompressedTensors:
         if reader == "transformers":
             dropped = "two tiers, since transformers drops the tensor scale of experts"
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
-            unread = "transformers 5.23 does not read the exponents of experts in 8 bits"
-            fitted = tuple(kept(c, unread) if _is_expert(c) and c.format == "mxfp8" else c for c in fitted)
+            unread = "transformers 5.23 reads experts in 8 bits under a scale per tensor or row only"
+            fitted = tuple(kept(c, unread) if _is_expert(c) and c.format in _UNREAD else c for c in fitted)
         return whole_groups(fitted, "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
@@ -94,7 +108,7 @@ class CompressedTensors:
         refused = model.family.transformers.refused if reader == "transformers" else ""
         sentences = [f"{refused}; --for vllm writes what vLLM loads"] if refused else []
         sentences += unsupported(self, choices) + module_refusals(model, choices, self.title, reader)
-        if reader == "transformers" and len({SCHEMES[c.format].format for c in choices if _is_expert(c)}) > 1:
+        if reader == "transformers" and len({SCHEMES[c.format].name for c in choices if _is_expert(c)}) > 1:
             sentences.append("transformers 5.23 reads all experts by one scheme: store them in one format")
         return sentences + mixed_groups(choices, "vLLM")
 
@@ -132,7 +146,7 @@ class CompressedTensors:
         config = exported_config(model)
         config["quantization_config"] = {
             "config_groups": {f"group_{number}": group for number, group in enumerate(groups)},
-            "format": groups[0]["format"] if len(groups) == 1 else _MIXED,
+            "format": _MIXED if len({group["format"] for group in groups}) > 1 else groups[0]["format"],
             "global_compression_ratio": None,
             "ignore": [*kept_modules(choices), *(f"re:{text}" for text in kept_patterns(model, choices))],
             "kv_cache_scheme": None,
@@ -148,7 +162,7 @@ def _groups(choices: Sequence[Choice]) -> list[dict[str, Any]]:
     chosen: dict[str, list[Choice]] = defaultdict(list)
     for choice in choices:
         if choice.recipe:
-            chosen[SCHEMES[choice.format].format].append(choice)
+            chosen[SCHEMES[choice.format].name].append(choice)
     heads = any(choice.layer.role == "head" for found in chosen.values() for choice in found)
     every = {name: ["Linear", "re:.*lm_head$"] if heads else ["Linear"] for name in chosen}
     targets = every if len(chosen) == 1 else _targets(chosen)

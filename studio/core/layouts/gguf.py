@@ -26,6 +26,7 @@ class Gguf:
     readers: tuple[str, ...] = ("llama.cpp",)
     joins = False
     input_scale: InputScale | None = None
+    static_inputs: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], _reader: str) -> tuple[Choice, ...]:
         """See `Target.fit`."""

@@ -9,8 +9,8 @@ from studio.core.model import Model
 from studio.core.planning.plan import Choice
 
 _GRAPHS = """
-bitnet cohere2 cohere2_moe deepseek_v32 gemma4 gemma4_text glm_moe_dsa llama mellum mistral mistral3 ministral3 nanbeige
-nemotron_h qwen3 qwen3_5 qwen3_5_moe qwen3_5_text qwen3_moe qwen3_next
+bitnet cohere2 cohere2_moe deepseek_v32 gemma4 gemma4_text glm_moe_dsa llama mellum mistral mistral3 ministral3 mixtral
+nanbeige nemotron_h qwen3 qwen3_5 qwen3_5_moe qwen3_5_text qwen3_moe qwen3_next
 """
 GRAPHS_WITH_SCALES = frozenset(_GRAPHS.split())
 """Model types whose feed-forward graphs apply the tensor scale; others ignore it there and in experts, and give NaN."""

@@ -11,10 +11,11 @@ from kernels import FORMATS, STORED_FORMATS, Format
 from kernels.formats import TENSOR_SCALE_DIVISOR
 from studio.core.architectures import base_name, renamed
 from studio.core.architectures.family import pattern
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.fitting import kept, named, with_format
-from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored
+from studio.core.layouts.placement import Content, InputScale, Placement, nearest_stored, unsupported
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
@@ -31,12 +32,13 @@ class Mlx:
 
     name = "mlx"
     title = "MLX"
-    formats = tuple(STORED_FORMATS)
+    formats = tuple(name for name, row in STORED_FORMATS.items() if row.scale != "float32")
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")
     joins = False
     input_scale: InputScale | None = None
+    static_inputs: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what mlx-lm drops or takes apart stays plain, what it joins has two tiers."""
@@ -56,7 +58,8 @@ class Mlx:
         if model.family.mlx.refused and reader == "mlx-lm" and any(choice.recipe for choice in choices):
             return [model.family.mlx.refused]
         taken = (matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices)
-        sentences = [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
+        sentences = unsupported(self, choices)
+        sentences += [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
         for (stack, projection), members in _stacks(model, choices).items():
             experts = sorted(matrix.expert or 0 for _, matrix in members)
             if experts != list(range(len(experts))):
@@ -72,9 +75,9 @@ class Mlx:
             found.append(
                 "three tiers in mlx-lm: load(folder, trust_remote_code=True) runs the model file of this export"
             )
-        if any(choice.taken_over and _scale_dtype(choice) == "F32" for choice in choices):
+        if wide := _odd_scale_dtypes(choices):
             found.append(
-                "scales in float32, as zeros that are no power of two need them: mlx-lm then computes in float32"
+                f"scales in {' and '.join(wide)}, which no other weights have: mlx-lm then computes in float32"
             )
         if any(choice.recipe and choice.layer.role in ("router", "gate") for choice in choices):
             found.append("quantized routers and gates load only where mlx-lm has plain linear layers for them")
@@ -144,6 +147,13 @@ def _has_scale(choice: Choice) -> bool:
 
 def _scale_dtype(choice: Choice) -> str:
     return choice.layer.kept_dtype if choice.recipe and choice.recipe.format.affine else ""
+
+
+def _odd_scale_dtypes(choices: Sequence[Choice]) -> list[str]:
+    """Dtypes of scales that are handed on as they are stored, in which no kept layer is."""
+    kept = {choice.layer.kept_dtype for choice in choices if choice.recipe is None} & WEIGHT_DTYPES.keys()
+    scales = {_scale_dtype(choice) for choice in choices if choice.taken_over} - {""}
+    return sorted(scales - (kept or {"BF16", "F16"}))
 
 
 def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:

@@ -13,9 +13,12 @@ from studio.core.containers.dtypes import BITS
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 
-Content = Literal["codes", "scales", "biases", "tensor_scale", "input_scale", "raw", "rows", "plus_one", "even", "odd"]
-"""What of a layer goes somewhere. Of a kept one: raw, its stored bytes; rows, the weights of its matrices, one after
-the other; plus_one, 1 added to each value; even and odd, every other value of the last axis."""
+Content = Literal[
+    "codes", "scales", "biases", "tensor_scale", "multiplier", "input_scale", "raw", "rows", "plus_one", "even", "odd"
+]
+"""What of a layer goes somewhere; a multiplier is a tensor scale that every layout stores as it is. Of a kept one: raw,
+its stored bytes; rows, the weights of its matrices, one after the other; plus_one, 1 added to each value; even and odd,
+every other value of the last axis."""
 
 
 InputScale = tuple[str, tuple[int, ...]]
@@ -49,7 +52,8 @@ class Target(Protocol):
 
     formats: what it can store. readers: names of the runtimes that load it, the one that it is written for first.
     joins: they take fused groups as one, with one tensor scale. input_scale: how the scale of a layer's inputs is
-    stored, by the convention of the tensor scale; None where there is no place for one.
+    stored, by the convention of the tensor scale; None where there is no place for one. static_inputs:
+    formats whose readers need it.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Target(Protocol):
     readers: tuple[str, ...]
     joins: bool
     input_scale: InputScale | None
+    static_inputs: tuple[str, ...]
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """The choices as `reader` can load them: what it can not is kept or given another format, with the reason."""
@@ -100,6 +105,16 @@ class Layout(Target, Protocol):
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """File name -> content of config.json and other files that describe the export."""
         ...
+
+
+def stored_number(layout: Layout, content: Content, g: float) -> np.float32:
+    """What is stored of the multiplier g as a part of this kind."""
+    return np.float32(g) if content == "multiplier" else layout.store_scale(g)
+
+
+def multiplier_of_part(layout: Layout, content: Content, stored: np.float32) -> np.float32:
+    """The multiplier g that readers compute from a part of this kind."""
+    return np.float32(stored) if content == "multiplier" else layout.multiplier(stored)
 
 
 def nearest_stored(wanted: float, g: float, multiplier: Callable[[np.float32], np.float32]) -> np.float32:

@@ -25,6 +25,7 @@ class Plain:
     readers: tuple[str, ...] = ("transformers", "vllm", "mlx-lm")
     joins = False
     input_scale: InputScale | None = None
+    static_inputs: tuple[str, ...] = ()
 
     def fit(self, _model: Model, choices: Sequence[Choice], _reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`."""

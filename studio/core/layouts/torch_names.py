@@ -32,12 +32,17 @@ _OTHER_NAMES = {
 """Names that runtimes give to modules of a role, whatever the checkpoint calls them."""
 
 
-def place_module(matrix: Matrix, row: Format, parts: Sequence[Part], scalar: tuple[int, ...]) -> list[Placement]:
-    """Where the parts of one module go; `scalar` is the shape of a tensor scale."""
+def place_module(
+    matrix: Matrix, row: Format, parts: Sequence[Part], scalar: tuple[int, ...], scales: tuple[int, ...] = ()
+) -> list[Placement]:
+    """Where the parts of one module go; `scalar` is the shape of a tensor scale, `scales` that of others where odd."""
+    blocks = (matrix.rows, matrix.columns // row.block)
+    usual = row.tiles(matrix.rows, matrix.columns) if row.scale == "float32" else blocks
     shapes: Mapping[Content, tuple[int, ...]] = {
         "codes": (matrix.rows, matrix.columns * row.bits // 8),
-        "scales": (matrix.rows, matrix.columns // row.block),
+        "scales": scales or usual,
         "tensor_scale": scalar,
+        "multiplier": scalar,
     }
     return [
         Placement(content, f"{matrix.name}.{name}", dtype, shapes[content], stored_nbytes(dtype, shapes[content]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.architectures import family_of, is_known
-from studio.core.containers.files import unreadable
+from studio.core.containers.files import is_there, unreadable
 from studio.core.containers.links import check_link, in_snapshot, is_blob
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
@@ -26,6 +26,8 @@ from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
 from studio.core.sources.declared import FILES, Section, sections
 from studio.core.sources.recognition import recognize
+from studio.core.stores.store_path import StorePath, close
+from studio.core.stores.urls import is_url, store_path
 
 _NATIVE = re.compile(r"layers\.\d{1,9}\.attention\.wq\.weight")
 _IN_NATIVE_ORDER = (
@@ -37,20 +39,29 @@ _IN_NATIVE_ORDER = (
 def open_model(path: str | os.PathLike[str]) -> Model:
     """Open a Hugging Face folder, a repository in a cache, one safetensors file or a GGUF model, reading headers only.
 
-    Raises CheckpointError for anything missing, malformed or unsafe, before a single weight is read.
+    `path` may be a URL, see `studio.core.stores.urls`. Raises CheckpointError for anything missing, malformed or
+    unsafe, before a single weight is read.
     """
-    place = Path(path)
+    place = path if isinstance(path, Path) else _place(os.fspath(path))
     try:
         return _open(place)
     except (OSError, RuntimeError) as error:
+        close(place)
         raise unreadable(error, place) from None
+    except BaseException:
+        close(place)
+        raise
+
+
+def _place(text: str) -> Path:
+    return store_path(text) if is_url(text) else Path(text)
 
 
 def _open(path: Path) -> Model:
     if not path.exists():
         raise CheckpointError("there is no such file or folder", file=path, hint="check the spelling of the path")
     place = in_snapshot(path)
-    warnings: list[str] = []
+    warnings = [place.folder.caution] if isinstance(place, StorePath) and place.folder.caution else []
     if place.is_dir() and holds_gguf_only(place):
         return opened_gguf(place, open_gguf_folder(place, warnings), warnings)
     if place.is_file() and place.suffix != ".safetensors" and is_gguf(place):
@@ -97,7 +108,7 @@ def _declared(folder: Path, config: dict[str, Any], warnings: list[str]) -> tupl
     """What the config and files beside it say of a quantization; tensors decide, so a broken file is left out."""
     beside = {}
     for path in (folder / name for name in FILES):
-        if not os.path.lexists(path):
+        if not is_there(path):
             continue
         try:
             check_link(path, folder)

@@ -1,10 +1,12 @@
 """Exports of ours, opened: layers as its manifest tells them, with weights that are decoded as they are read."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 from kernels import METHODS, STORED, STORED_FORMATS, Format, Quantized, recipe
 from kernels.backend import Backend
 from kernels.machines import choose
-from studio.core.containers.dtypes import WEIGHT_DTYPES
-from studio.core.containers.safetensors import Header
+from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
+from studio.core.containers.safetensors import Header, Tensor
 from studio.core.errors import CheckpointError
 from studio.core.exporting.checks import Check, check_parts
 from studio.core.exporting.contents import MANIFEST
@@ -21,12 +23,13 @@ from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import StoredMatrix, read_quantized, stored_scale, usable_multiplier
 from studio.core.exporting.records import Entry
 from studio.core.layouts import Layout
-from studio.core.model import Layer, Matrix, Model, Source, Stored
+from studio.core.layouts.placement import Placement, stored_number
+from studio.core.model import Layer, Matrix, Model, Source, Stored, Unpacked
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
 from studio.core.running.scratch import Scratch
-from studio.core.sources.plain import Plain
+from studio.core.sources.plain import Plain, read_rows
 
 _STACKED = 3
 _AT_ONCE = 1 << 20
@@ -78,29 +81,7 @@ class Packed:
         if matrix.name in self.matrices:
             decoded: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
             return decoded
-        return self._gathered(matrix, start, stop)
-
-    def _gathered(self, whole: Matrix, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows of the layer as one matrix, in stored order, from those of its matrices."""
-        found = np.empty((stop - start, whole.columns), np.float32)
-        for own in self.own:
-            row, column = divmod(own.first, whole.columns)
-            if own.column_step == 1:
-                step = (own.row_step or own.columns) // whole.columns
-                some = range(*_inside(row, own.rows, step, start, stop))
-                if some:
-                    found[row + some.start * step - start :: step][: len(some)] = self.rows(own, some.start, some.stop)
-            else:
-                self._turn(found, own, column, *_inside(row, own.columns, 1, start, stop), row - start)
-        return found
-
-    def _turn(self, out: NDArray[np.float32], own: Matrix, column: int, low: int, high: int, shift: int) -> None:
-        """Write columns `low` .. `high` of a matrix that was stored [inputs, outputs] as rows of `out`."""
-        height = max(_AT_ONCE // own.columns, 1)
-        for start in range(0, own.rows if low < high else 0, height):
-            stop = min(start + height, own.rows)
-            places = column + np.arange(start, stop) * own.row_step
-            out[low + shift : high + shift, places] = self.rows(own, start, stop)[:, low:high].T
+        return _gathered(self.rows, self.own, np.dtype(np.float32), matrix, start, stop)
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -109,14 +90,120 @@ class Packed:
 
     def multiplier(self, matrix: Matrix) -> float:
         """See `Source.multiplier`: what the manifest says, as long as that is what is stored."""
-        part = next((part for part in self.matrices[matrix.name].parts if part.content == "tensor_scale"), None)
+        numbers = (part for part in self.matrices[matrix.name].parts if part.content in ("tensor_scale", "multiplier"))
+        part = next(numbers, None)
         if part is None or not self.format.tensor_scale:
             return 1.0
         stored = stored_scale(self.stored.file, self.header, part)
         said = self.multipliers.get(matrix.name, 0.0)
-        if said > 0 and self.layout.store_scale(said) == stored:
+        if said > 0 and stored_number(self.layout, part.content, said) == stored:
             return said
         return float(usable_multiplier(self.layout, stored, self.stored.file, part))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces(Unpacked):
+    """A kept weight of `shape` that lies in pieces, by name, see `Source`."""
+
+    shape: tuple[int, ...]
+    pieces: Mapping[str, Stored]
+
+    @property
+    def stored(self) -> Stored:
+        """See `Source`: the first piece, of a dtype that says that it is not all."""
+        first = next(iter(self.pieces.values()))
+        tensor = replace(first.tensor, dtype=f"{self.dtype} in {len(self.pieces):,} pieces")
+        return replace(first, tensor=tensor)
+
+    @property
+    def dtype(self) -> str:
+        """See `Source`."""
+        return next(iter(self.pieces.values())).tensor.dtype
+
+    @property
+    def kept_dtype(self) -> str:
+        """See `Source`."""
+        return self.dtype
+
+    @property
+    def bits(self) -> int:
+        """See `Source`."""
+        return BITS[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """See `Source`."""
+        return sum(piece.tensor.nbytes for piece in self.pieces.values())
+
+    @property
+    def meaning(self) -> str:
+        """See `Source`."""
+        return self.stored.tensor.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(_Pieces):
+    """Matrices that lie apart, each in rows of its own, which are the pieces by the names of these."""
+
+    own: tuple[Matrix, ...]
+
+    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
+        """See `Source.rows`."""
+        if piece := self.pieces.get(matrix.name):
+            return read_rows(piece, Matrix("", matrix.rows, matrix.columns), start, stop, scratch)
+        return _gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternating(_Pieces):
+    """Rows whose values alternate between those of the pieces "even" and "odd"."""
+
+    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
+        """See `Source.rows`."""
+        half = Matrix("", matrix.rows, matrix.columns // 2)
+        found = np.empty((stop - start, matrix.columns), WEIGHT_DTYPES[self.dtype])
+        for place, piece in enumerate((self.pieces["even"], self.pieces["odd"])):
+            found[:, place::2] = read_rows(piece, half, start, stop, scratch)
+        return found
+
+
+def _gathered(
+    rows: Callable[[Matrix, int, int], NDArray[Any]],
+    own: Sequence[Matrix],
+    dtype: "np.dtype[Any]",
+    whole: Matrix,
+    start: int,
+    stop: int,
+) -> NDArray[Any]:
+    """Rows of a layer as one matrix, in stored order, from the `rows` of its matrices."""
+    found = np.empty((stop - start, whole.columns), dtype)
+    for one in own:
+        row, column = divmod(one.first, whole.columns)
+        if one.column_step == 1:
+            step = (one.row_step or one.columns) // whole.columns
+            some = range(*_inside(row, one.rows, step, start, stop))
+            if some:
+                found[row + some.start * step - start :: step][: len(some)] = rows(one, some.start, some.stop)
+        else:
+            _turn(found, rows, one, column, *_inside(row, one.columns, 1, start, stop), row - start)
+    return found
+
+
+def _turn(
+    out: NDArray[Any],
+    rows: Callable[[Matrix, int, int], NDArray[Any]],
+    own: Matrix,
+    column: int,
+    low: int,
+    high: int,
+    shift: int,
+) -> None:
+    """Write columns `low` .. `high` of a matrix that was stored [inputs, outputs] as rows of `out`."""
+    height = max(_AT_ONCE // own.columns, 1)
+    for start in range(0, own.rows if low < high else 0, height):
+        stop = min(start + height, own.rows)
+        places = column + np.arange(start, stop) * own.row_step
+        out[low + shift : high + shift, places] = rows(own, start, stop)[:, low:high].T
 
 
 def _inside(first: int, count: int, step: int, start: int, stop: int) -> tuple[int, int]:
@@ -144,8 +231,11 @@ def is_export(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-Divide = Callable[[str, tuple[int, ...]], tuple[tuple[Matrix, ...], str]]
-"""The matrices of a tensor of this name (without `.weight`) and shape, or none and the reason."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of weights by the names of their layers."""
+
+Divide = Callable[[str, tuple[int, ...], Shapes], tuple[tuple[Matrix, ...], str]]
+"""The matrices of a tensor of this name (without `.weight`) and shape, told by those of others; or none and why."""
 
 
 def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) -> tuple[str, tuple[Layer, ...]]:
@@ -161,12 +251,15 @@ def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) 
         headers.setdefault(item.file.path.name, Header({}, {})).tensors[item.tensor.name] = item.tensor
     layers: list[Layer] = []
     left = set(stored)
+    results = (entry.result for entry in manifest.entries())
+    stacks = {result.name: result.shape for result in results if len(result.shape) == _STACKED}
+    cut = partial(_cut, divide, stacks)
     for entry in manifest.entries():
         header = headers.get(entry.shard, Header({}, {}))
         check = Check(entry.result, entry.matrices, entry.kept, None)
         check_parts(check, header, folder / entry.shard)
         left.difference_update(part.name for part in check.parts)
-        layers += _layers(entry, stored, header, manifest.layout, divide)
+        layers += _layers(entry, stored, header, manifest.layout, cut)
     if left:
         raise CheckpointError(f"does not know the tensor {printable(min(left))}", file=folder / MANIFEST)
     if not any(isinstance(layer.source, Packed) for layer in layers):
@@ -175,26 +268,70 @@ def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) 
     return f"by NVFP4 Studio, layout {manifest.layout.name}, {', '.join(formats)}", tuple(layers)
 
 
+CutInto = Callable[[LayerResult], tuple[Matrix, ...]]
+"""The matrices of a layer, as the architecture has them."""
+
+
+def _cut(divide: Divide, stacks: Shapes, result: LayerResult) -> tuple[Matrix, ...]:
+    return divide(result.name, result.shape, stacks)[0]
+
+
 def _layers(
-    entry: Entry, stored: Mapping[str, Stored], header: Header, layout: Layout, divide: Divide
+    entry: Entry, stored: Mapping[str, Stored], header: Header, layout: Layout, cut: CutInto
 ) -> Iterator[Layer]:
     result = entry.result
     if not entry.matrices:
-        whole = len(entry.kept) == 1
-        for part in entry.kept:  # one that was cut is a layer a piece
-            name = result.name if whole else part.name.removesuffix(".weight")
-            yield _layer(result, name, Plain(stored[part.name]), ())
+        yield from _kept_layers(entry, stored, cut(entry.result))
         return
     codes = next(part.name for part in entry.matrices[0].parts if part.content == "codes")
     named = {matrix.name: matrix for matrix in entry.matrices}
     kept_dtype = result.dtype if result.dtype in WEIGHT_DTYPES else "BF16"
     row, nbytes = STORED_FORMATS[result.format], result.nbytes_out
-    own = _matrices(entry, divide)
+    own = _matrices(entry, cut(entry.result))
     multipliers = dict(zip(named, result.tensor_scales, strict=False))
     inputs = dict(zip(named, result.input_scales, strict=False))
     parts = (kept_dtype, row, nbytes, named, header, layout, own, multipliers, inputs)
     source = Packed(stored[codes], result.shape, *parts)
     yield replace(_layer(result, result.name, source, own), weight=_weight_name(result))
+
+
+def _kept_layers(entry: Entry, stored: Mapping[str, Stored], own: tuple[Matrix, ...]) -> Iterator[Layer]:
+    """A kept layer with its matrices; a layer a piece where it was cut and changed in a way that is not undone."""
+    result = entry.result
+    if source := _kept_source(entry, stored, own):
+        part = entry.kept[0]
+        ending = ".weight" if part.name.endswith(".weight") else ""
+        weight = f"{result.name}{ending}" if part.content != "rows" else _weight_name(result)
+        yield replace(_layer(result, result.name, source, own if source.dtype in WEIGHT_DTYPES else ()), weight=weight)
+        return
+    whole = len(entry.kept) == 1
+    for part in entry.kept:
+        name = result.name if whole else part.name.removesuffix(".weight")
+        yield _layer(result, name, Plain(stored[part.name]), ())
+
+
+def _kept_source(entry: Entry, stored: Mapping[str, Stored], own: Sequence[Matrix]) -> Source | None:
+    """The weights of a kept layer in the shape that they have in the source; None where that is not undone."""
+    shape, parts = entry.result.shape, entry.kept
+    if [part.content for part in parts] == ["raw"]:
+        found = stored[parts[0].name]  # a convolution may lie there in another shape of the same bytes
+        same = math.prod(found.tensor.shape) == math.prod(shape)
+        return Plain(replace(found, tensor=replace(found.tensor, shape=shape))) if same else None
+    if [part.content for part in parts] == ["even", "odd"] and parts[0].dtype in WEIGHT_DTYPES:
+        return Alternating(shape, {part.content: stored[part.name] for part in parts})
+    cut = {part.content for part in parts} == {"rows"} and len(parts) == len(own)
+    if not cut or parts[0].dtype not in WEIGHT_DTYPES:
+        return None
+    pieces = {matrix.name: _piece(stored[part.name], part, matrix) for matrix, part in zip(own, parts, strict=True)}
+    if len(own) == 1 and own[0].is_contiguous:
+        return Plain(pieces[own[0].name])
+    return Cut(shape, pieces, tuple(own))
+
+
+def _piece(stored: Stored, part: Placement, matrix: Matrix) -> Stored:
+    shape = (matrix.rows, matrix.columns)
+    tensor = Tensor(f"{part.name}[{matrix.name}]", part.dtype, shape, stored.tensor.start + part.offset, part.nbytes)
+    return replace(stored, tensor=tensor)
 
 
 def _weight_name(result: LayerResult) -> str:
@@ -203,9 +340,8 @@ def _weight_name(result: LayerResult) -> str:
     return result.name if fused else f"{result.name}.weight"
 
 
-def _matrices(entry: Entry, divide: Divide) -> tuple[Matrix, ...]:
+def _matrices(entry: Entry, found: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
     """The matrices of a layer as the architecture has them; as the manifest lists them where it is of another one."""
-    found, _ = divide(entry.result.name, entry.result.shape)
     said = [(matrix.name, matrix.rows, matrix.columns) for matrix in entry.matrices]
     if [(matrix.name, matrix.rows, matrix.columns) for matrix in found] == said:
         return found
@@ -226,6 +362,12 @@ def is_exported(model: Model) -> bool:
     return any(isinstance(layer.source, Packed) for layer in model.layers)
 
 
+def check_decodable(model: Model) -> None:
+    """Raise CheckpointError for weights that can not be decoded; exports of ours can."""
+    if not is_exported(model):
+        model.check_plain()
+
+
 def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
     """An export of ours with its layers as they are in its source, where they were lifted; any other as it is.
 
@@ -235,7 +377,7 @@ def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
         return model, frozenset()
     entries = list(Manifest(model.folder).entries())
     lifts = {entry.result.name: entry.result.lift for entry in entries if entry.result.lift}
-    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content not in ("raw", "rows"))
+    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content == "plus_one")
     layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
     return replace(model, layers=layers), edited
 

@@ -42,7 +42,8 @@ _IN_BLOCK = re.compile(r"blk\.(\d{1,9})\.(.+)\.(weight|bias)")
 _OUT_OF_BLOCK = re.compile(r"(.+)\.(weight|bias)")
 _ROPE = "rope_freqs.weight"
 _MULTIPLIER, _OF_INPUTS = ".scale", ".input_scale"
-_LONGEST_VECTOR = 1 << 20
+_LONGEST_VECTOR = 1 << 22
+_ROUTERS = ("ffn_gate_inp", "ffn_gate_inp_shexp")
 _IDENTITY = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 _GENERATION = "generation_config.json"
 _TOKENIZERS = {"tokenizer.json", "tokenizer.model", "vocab.json"}
@@ -159,6 +160,9 @@ class GgufReading:
 
     def weights(self) -> Iterator[GgufWeight]:
         """All weights, those of experts one by one, in the order of the files."""
+        if idle := sum(name.endswith(_OF_INPUTS) and self._is_beside(name) for name in self._model.tensors):
+            scales = "scale of activations is" if idle == 1 else "scales of activations are"
+            self._warnings.append(f"{idle:,} {scales} left out: weights alone are quantized")
         for file, tensor in self._model.tensors.values():
             if not self._is_beside(tensor.name):
                 yield from self._weights(file, tensor)
@@ -204,7 +208,7 @@ class GgufReading:
         shape = (1, *shape) if module == "ffn_gate_inp_shexp" and len(shape) == 1 else shape
         heads = self._heads(file, tensor, module) if module in self._row.permuted else 0
         less = 1.0 if self._row.plus_one and name.endswith("norm.weight") else 0.0
-        kept = _kept_dtype(file, tensor, less)
+        kept = _kept_dtype(file, tensor, less, router=module in _ROUTERS)
         own = tensor.name if expert is None else f"{tensor.name}[{expert}]"
         stored = Stored(file, Tensor(own, _dtype(tensor.type.name, heads, less), shape, start, nbytes))
         if stored.tensor.dtype == kept:
@@ -247,13 +251,14 @@ def _dtype(name: str, heads: int, less: float) -> str:
     return f"{name} in pairs" if heads and name in WEIGHT_DTYPES else f"{name} plus {less:g}" if less else name
 
 
-def _kept_dtype(file: SourceFile, tensor: GgufTensor, less: float) -> str:
+def _kept_dtype(file: SourceFile, tensor: GgufTensor, less: float, *, router: bool) -> str:
     """The dtype in which a kept weight loses nothing, of those that hold its type; BF16 for blocks of codes.
 
-    llama.cpp stores vectors in F32 whatever they were: one that holds numbers of BF16 only becomes BF16 again.
+    llama.cpp stores vectors and routers in F32 whatever they were: what holds numbers of BF16 only becomes BF16 again.
     """
     name = tensor.type.name
-    if name != "F32" or len(tensor.shape) != 1 or tensor.nbytes > _LONGEST_VECTOR:
+    looked_at = (router or len(tensor.shape) == 1) and tensor.nbytes <= _LONGEST_VECTOR
+    if name != "F32" or not looked_at:
         return name if name in WEIGHT_DTYPES else "BF16"
     values = np.frombuffer(file.read(tensor.start, tensor.nbytes), "<f4") - np.float32(less)
     return "F32" if (values.view(np.uint32) & 0xFFFF).any() else "BF16"

@@ -1,13 +1,12 @@
 """The GGUF files that are a model: one, or a numbered set of which the first holds what all have in common."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.core.containers.files import SourceFile
+from studio.core.containers.files import SourceFile, is_there
 from studio.core.containers.gguf import MAGIC, Gguf, GgufTensor, read_gguf
 from studio.core.containers.links import check_link
 from studio.core.counting import counted
@@ -79,7 +78,7 @@ def open_gguf(path: Path) -> GgufModel:
 
 
 def _read(path: Path) -> tuple[SourceFile, Gguf]:
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise CheckpointError("missing: an incomplete download", file=path, hint="finish the download")
     check_link(path, path.parent)
     file = SourceFile(path)

@@ -35,10 +35,10 @@ def matrices_of(
 
 
 def divided(
-    family: Family, config: Mapping[str, Any], name: str, shape: Sequence[int]
+    family: Family, config: Mapping[str, Any], name: str, shape: Sequence[int], shapes: Mapping[str, Sequence[int]]
 ) -> tuple[tuple[Matrix, ...], str]:
-    """`matrices_of` for a tensor whose neighbours are not known."""
-    return matrices_of(name, shape, family, config, {})
+    """`matrices_of`, the architecture first."""
+    return matrices_of(name, shape, family, config, shapes)
 
 
 def is_input_first(name: str, shape: Sequence[int], family: Family) -> bool:

@@ -10,9 +10,9 @@ from studio.core.containers.files import SourceFile
 from studio.core.containers.links import leads_out
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS
-from studio.core.exporting.staging import TEMPORARY
+from studio.core.exporting.staged_folder import TEMPORARY
 from studio.core.names import is_plain_path, printable, some_of
-from studio.core.sources.declared import BESIDE
+from studio.core.sources.declared import FILES
 
 LARGEST_SIDE_FILE = 1 << 30
 
@@ -75,7 +75,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and _READ_FOLDERS.fullmatch(path.name) and not leads_out(path, folder):
             yield from sorted(path.iterdir())
-        elif path.name not in ("config.json", BESIDE) and not path.name.endswith(
+        elif path.name not in ("config.json", *FILES) and not path.name.endswith(
             (".safetensors", ".safetensors.index.json")
         ):
             yield path  # configs are no side files, and the weights are told of where they are found

@@ -1,13 +1,12 @@
 """The safetensors files of a folder that are its model, by index, by number or alone, and the tensors in them."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from studio.core.containers.files import SourceFile
+from studio.core.containers.files import SourceFile, is_there
 from studio.core.containers.links import check_link, repositories
 from studio.core.containers.safetensors import read_header
 from studio.core.containers.strict_json import read_object
@@ -19,6 +18,8 @@ from studio.core.names import is_plain_name, printable, some_of
 INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _NUMBERED = re.compile(r"(.+)-(\d{1,9})-of-(\d{1,9})\.safetensors")
+_HEAD = 64 << 10
+"""Bytes at the start of a shard that hold most headers."""
 _AGAIN = "download them again, the index too: they are of different versions"
 
 
@@ -54,13 +55,10 @@ def open_file(path: Path, warnings: list[str]) -> Opened:
 
 def _open_shards(folder: Path, names: Sequence[str], owner: Mapping[str, str] | None = None) -> Opened:
     """Open these files; of a tensor that several hold, `owner` (tensor -> file) names the one that counts."""
-    files: dict[str, SourceFile] = {}
+    files = {name: _shard(folder, name) for name in names}
     stored: dict[str, Stored] = {}
     twice = []
     for name in names:
-        path = folder / name
-        check_link(path, folder)
-        files[name] = SourceFile(path)
         for tensor in read_header(files[name]).tensors.values():
             if tensor.name in stored:
                 twice.append(tensor.name)
@@ -70,6 +68,14 @@ def _open_shards(folder: Path, names: Sequence[str], owner: Mapping[str, str] | 
                     continue
             stored[tensor.name] = Stored(files[name], tensor)
     return Opened(files, stored, twice)
+
+
+def _shard(folder: Path, name: str) -> SourceFile:
+    """A shard whose header is on its way."""
+    check_link(folder / name, folder)
+    file = SourceFile(folder / name)
+    file.read_ahead(0, min(file.size, _HEAD))
+    return file
 
 
 def _stored_twice(first: Stored, second: SourceFile) -> CheckpointError:
@@ -116,7 +122,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _check_all_there(folder: Path, index: Path, names: Sequence[str], present: Sequence[str]) -> None:
-    missing = [name for name in names if not os.path.lexists(folder / name)]
+    missing = [name for name in names if not is_there(folder / name)]
     if not missing:
         return
     if missing == names and _complete(present):

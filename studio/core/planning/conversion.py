@@ -89,10 +89,6 @@ def requantized(choices: Sequence[Choice]) -> list[str]:
             found[choice.layer.source.meaning].append(choice.layer.name)
     return [
         f"quantized already, as {meaning}: {counted(len(names), 'layer')} like {printable(names[0])}; errors are those "
-        "against what is stored, and convert keeps the codes"
+        "against what is stored; convert keeps the codes, or casts them where that is exact"
         for meaning, names in found.items()
     ]
-
-
-def _told(names: Sequence[str], reason: str) -> str:
-    return f"{counted(len(names), 'layer')} decoded, like {printable(names[0])}: {reason}"

@@ -141,9 +141,9 @@ def as_planned(model: Model, plan: Plan, name: str = "", layout: str = "", reade
             refuse(model, asked, row, refusals)
     if why := nothing_chosen(choices):
         raise PlanError(f"there is nothing to quantize: {why}")
-    if plan.activations:
+    if plan.activations or row:
         row = row or next(layout for layout in LAYOUTS.values() if layout.input_scale)
-        choices, _ = with_input_scales(choices, row)
+        choices, _ = with_input_scales(choices, row, plan.activations)
     return Candidate(name or plan.title or plan.name or "custom plan", model, choices, plan, row)
 
 

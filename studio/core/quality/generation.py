@@ -4,6 +4,7 @@ import json
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,7 +56,7 @@ class Generation:
         known = runtime or only_runtime(source, chosen)
         with ExitStack() as stack:
             self._scratch = stack.enter_context(scratch_space(folder or cache_folder()))
-            place = str(reading_folder(chosen[0].model, self._scratch).absolute())
+            place = fspath(reading_folder(chosen[0].model, self._scratch).absolute())
             self._child = stack.enter_context(Child("generate", [place, f"--runtime={known}"]))
             self._cleanup = stack.pop_all()
         self._lines = self._child.lines()

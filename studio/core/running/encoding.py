@@ -94,7 +94,7 @@ def _compared(weights: NDArray[Any], decoded: NDArray[np.float32], quantized: Qu
         squares = errors * errors
     row = quantized.format
     each = squares.reshape(len(weights), -1, row.block) if blocks else None
-    counted = np.zeros(0, np.uint8) if row.affine else quantized.scales.reshape(-1)
+    counted = quantized.scales.reshape(-1) if row.byte_scales else np.zeros(0, np.uint8)
     return Fidelity(
         width=weights.shape[1],
         row_squares=np.einsum("ij,ij->i", wide, wide),

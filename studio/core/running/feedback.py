@@ -53,7 +53,7 @@ def _identity(chosen: Sequence[Choice]) -> str:
     digest = sha256()
     for choice in chosen:
         stored, guide = choice.layer.stored, choice.guide.meaning if choice.guide else ""
-        file = (stored.file.path.name, stored.file.fingerprint.size, stored.file.fingerprint.mtime_ns)
+        file = (stored.file.path.name, stored.file.fingerprint.size, stored.file.fingerprint.version)
         layer = choice.layer
         digest.update(repr((layer.name, choice.recipe, guide, layer.source.meaning, layer.lift, file)).encode())
     return digest.hexdigest()

@@ -10,9 +10,8 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from kernels import Census, Fidelity, Quantized, Recipe
-from kernels.formats import TENSOR_SCALE_DIVISOR
 from kernels.methods import STORED
-from kernels.reference import tensor_scale
+from kernels.reference import multiplier
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
 from studio.core.errors import CheckpointError
@@ -193,7 +192,7 @@ class SecondPass:
             g = self._multipliers.get((layer.name, matrix.name), 1.0)
             sink.write_scale(choice, matrix, g)
             read = sink.agreed_scale(g) if choice.taken_over else g
-            for slab in slabs(layer, matrix, engine.slab_nbytes):
+            for slab in slabs(layer, matrix, engine.slab_nbytes, recipe.format.height):
                 yield matrix.name, slab.nbytes, partial(_encode, engine, slab, recipe, read, sink)
 
     def gather(self) -> Iterator[tuple[str, int, list[LayerDone | Warned]]]:
@@ -234,19 +233,26 @@ def multipliers(batch: list[Choice], peaks: dict[tuple[str, str], float], sink: 
         for c in tiered
         for matrix in c.layer.matrices
     }
-    divisors: dict[tuple[str, str], float] = defaultdict(lambda: TENSOR_SCALE_DIVISOR)
+    ruling: dict[tuple[str, str], Recipe] = {}
     recipes = {c.layer.name: c.recipe for c in tiered}
     for key, group in keys.items():
         groups[group] = max(groups[group], peaks.get(key, 0.0))
         if chosen := recipes[key[0]]:
-            divisors[group] = min(divisors[group], chosen.divisor)
-    agreed = {group: sink.agreed_scale(float(tensor_scale(peak, divisors[group]))) for group, peak in groups.items()}
+            known = ruling.setdefault(group, chosen)
+            ruling[group] = min(known, chosen, key=lambda one: one.divisor)
+    agreed = {group: _agreed(peak, ruling[group], sink) for group, peak in groups.items()}
     taken = (
         ((c.layer.name, matrix.name), g)
         for c in batch
         for matrix, g in zip(c.layer.matrices, c.multipliers, strict=False)
     )
     return {**{key: agreed[group] for key, group in keys.items()}, **dict(taken)}
+
+
+def _agreed(peak: float, recipe: Recipe, sink: Sink) -> float:
+    """The multiplier as readers compute it; scales of tiles are stored as they are."""
+    g = float(multiplier(peak, recipe))
+    return g if recipe.format.scale == "float32" else sink.agreed_scale(g)
 
 
 def _count(engine: Engine, slab: Slab) -> Census:

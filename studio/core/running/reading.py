@@ -31,9 +31,9 @@ class Slab:
         return (self.stop - self.start) * self.matrix.columns * self.layer.source.bits // 8
 
 
-def slabs(layer: Layer, matrix: Matrix, nbytes: int = SLAB_NBYTES) -> Iterator[Slab]:
-    """The matrix cut into slabs of about `nbytes` once read."""
-    height = slab_height(layer, matrix, nbytes)
+def slabs(layer: Layer, matrix: Matrix, nbytes: int = SLAB_NBYTES, together: int = 1) -> Iterator[Slab]:
+    """The matrix cut into slabs of about `nbytes` once read, that many rows `together`."""
+    height = max(slab_height(layer, matrix, nbytes) // together, 1) * together
     for start in range(0, matrix.rows, height):
         yield Slab(layer, matrix, start, min(start + height, matrix.rows))
 

@@ -34,7 +34,7 @@ class ResultLines:
     @cached_property
     def fingerprint(self) -> str:
         """Names, sizes and modification times of all files, as a digest."""
-        files = sorted((file.path.name, file.fingerprint.size, file.fingerprint.mtime_ns) for file in self._model.files)
+        files = sorted((file.path.name, file.fingerprint.size, file.fingerprint.version) for file in self._model.files)
         return _digest(repr(files))
 
     @cached_property
@@ -43,7 +43,7 @@ class ResultLines:
 
     def _content(self, layer: Layer) -> str:
         file, tensor = layer.stored.file.fingerprint, layer.tensor
-        place = (file.size, file.mtime_ns, tensor.name, tensor.dtype, tensor.shape, tensor.start)
+        place = (file.size, file.version, tensor.name, tensor.dtype, tensor.shape, tensor.start)
         beside = self.fingerprint if layer.nbytes != tensor.nbytes else ""  # scales may lie in any file
         first = layer.matrices[0] if layer.matrices else None
         order = (len(layer.matrices), first.row_step, first.column_step) if first else ()

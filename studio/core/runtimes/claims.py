@@ -13,7 +13,7 @@ from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
-from studio.core.runtimes.table import RUNTIMES, Runtime
+from studio.core.runtimes.table import NVFP4, RUNTIMES, Runtime
 
 Verdict = Literal["runs", "fails", "untried"]
 
@@ -65,10 +65,14 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
         return Claim(title, "fails", reason=reason, change=change)
     kind = model_types(model.config)[0]
     if any(choice.input_scales for choice in choices) and kind not in runtime.inputs:
-        return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there with inputs in four bits")
+        return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there with quantized inputs")
     used = {choice.format for choice in choices if choice.recipe}
-    if others := sorted(used - runtime.formats.get(layout.name, used)):
+    known = runtime.formats.get(layout.name, used)
+    if others := sorted(used - known):
         return Claim(title, "untried", reason=f"nothing in {', '.join(others)} was run there")
+    if known is not used and not used <= NVFP4 and kind not in runtime.tried:
+        others = sorted(used - NVFP4)
+        return Claim(title, "untried", reason=f"no {printable(kind, 60)} in {', '.join(others)} was run there")
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
         evidence = f"{kind}, {runtime.how}, {runtime.date}"

@@ -10,6 +10,7 @@ class Runtime:
     version: the one that was tried, on `date`. proven: model types that ran with the numbers of the decoded weights,
     by layout. how: what was compared. note: what a user must know of it in any case. inputs: those that ran with
     inputs quantized too. formats: what those that ran were stored in, by layout, where that is not all that it stores.
+    tried: model types that ran in others than NVFP4.
     """
 
     name: str
@@ -21,14 +22,15 @@ class Runtime:
     note: str = ""
     inputs: frozenset[str] = frozenset()
     formats: dict[str, frozenset[str]] = field(default_factory=dict)
+    tried: frozenset[str] = frozenset()
 
 
 def _types(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_NVFP4 = _types("nvfp4-2t nvfp4-3t")
-_BOTH = {"modelopt": _NVFP4, "compressed-tensors": _NVFP4}
+NVFP4 = _types("nvfp4-2t nvfp4-3t")
+_BOTH = {"modelopt": NVFP4, "compressed-tensors": NVFP4}
 _VLLM = _types(
     "llama qwen2 gemma3 gemma3_text qwen2_5_vl qwen3_vl phi3 gpt_neox "
     "qwen3_moe mixtral olmoe glm4_moe granitemoe llama4 gpt_oss"
@@ -50,7 +52,8 @@ RUNTIMES: dict[str, Runtime] = {
             "2026-11-28",
             "logits equal those of the decoded weights",
             inputs=_types("llama"),
-            formats={"compressed-tensors": _NVFP4 | _types("mxfp4 mxfp8")},
+            formats={"compressed-tensors": NVFP4 | _types("mxfp4 mxfp8 fp8-tensor fp8-channel fp8-block")},
+            tried=_types("llama qwen3_moe"),
         ),
         Runtime(
             "vllm",

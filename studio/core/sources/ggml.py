@@ -19,6 +19,11 @@ Values = NDArray[np.float32]
 _TILE = 1 << 15
 """Values that are decoded at once: what lies between bytes and values stays in a cache, and memory is bounded."""
 
+_SIGN = np.uint8(0x80)
+"""Of a block scale."""
+_SIGNS = 0x88
+"""Of the two codes in a byte."""
+
 _E2M1_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
@@ -240,6 +245,15 @@ def blocks_of(quantized: Quantized) -> Blocks:
     """
     kind = TYPE_OF["MXFP4" if quantized.format.scale == "e8m0" else "NVFP4"]
     rows, block = len(quantized.codes), quantized.format.block
-    codes = unpaired(quantized.codes.reshape(-1, kind.weights // 2), block)
-    scales = quantized.scales.reshape(-1, kind.weights // block)
-    return np.concatenate([scales, codes], axis=1).reshape(rows, -1)
+    flat, scales = quantized.codes, quantized.scales
+    if kind.name == "NVFP4" and (scales & _SIGN).any():
+        flat, scales = _without_signs(quantized)
+    codes = unpaired(flat.reshape(-1, kind.weights // 2), block)
+    return np.concatenate([scales.reshape(-1, kind.weights // block), codes], axis=1).reshape(rows, -1)
+
+
+def _without_signs(quantized: Quantized) -> tuple[Blocks, Blocks]:
+    """Codes and block scales with the signs of scales, which ggml ignores, taken over by the codes."""
+    scales = quantized.scales
+    signs = np.where(scales & _SIGN, np.uint8(_SIGNS), np.uint8(0))
+    return quantized.codes ^ np.repeat(signs, quantized.format.block // 2, axis=1), scales & ~_SIGN

@@ -16,7 +16,7 @@ CODES, ZEROS, SCALES, ORDER = "qweight", "qzeros", "scales", "g_idx"
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """The nibble of a word in which AWQ has each of its eight codes."""
 
-_WIDTHS = (2, 3, 4, 8)
+_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 _METHODS = ("gptq", "awq", "auto-round", "intel/auto-round")
 _OF_FILES = {OLD_GPTQ: "gptq", OLD_AWQ: "awq"}
 _LESS_ONE = {

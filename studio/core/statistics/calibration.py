@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 
 from studio.core.errors import ExportError
@@ -36,7 +37,7 @@ class Calibration:
             "--out": self.out.absolute(),
         }
         texts = [f"--text={path.absolute()}" for path in self.texts]
-        return [str(self.source.absolute()), *(f"{key}={value}" for key, value in numbers.items()), *texts]
+        return [fspath(self.source.absolute()), *(f"{key}={value}" for key, value in numbers.items()), *texts]
 
 
 def calibrate(job: Calibration) -> Iterator[Event]:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Generator, Iterator
+from os import fspath
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def second_moments(source: Path, statistics: Path, scratch: Path | None = None) 
     for temporary files) and in memory. Closing the generator ends the child. Raises StudioError.
     """
     with tempfile.TemporaryDirectory(prefix="nvfp4-studio-", dir=scratch) as folder:
-        arguments = [str(source.absolute()), f"--statistics={statistics.absolute()}", f"--scratch={folder}"]
+        arguments = [fspath(source.absolute()), f"--statistics={statistics.absolute()}", f"--scratch={folder}"]
         with Child("moments", arguments) as child:
             yield from _moments(child)
 

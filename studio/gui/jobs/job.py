@@ -58,6 +58,22 @@ VERIFY = Kind(
 )
 
 
+EXAMINE = Kind(
+    "examine",
+    "Examined",
+    "what was found so far is shown",
+    "Mend the cause and examine it again.",
+    "Look at this folder",
+)
+REPAIR = Kind(
+    "repair",
+    "Repaired",
+    "nothing was written",
+    "Nothing was written, and the folder is as it was. Mend the cause and repair it again.",
+    "Look at this folder",
+    worked="worked through",
+)
+
 CALIBRATE = Kind(
     "calibrate",
     "Statistics are gathered",

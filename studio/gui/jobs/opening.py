@@ -1,6 +1,7 @@
 """Opening: a checkpoint is read on the background thread; meanwhile nothing else starts, and it can be cancelled."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from studio.gui.shell.specs import keys_of
 HINT = "Choose a folder with config.json and .safetensors, or one .safetensors or .gguf file, downloaded in full."
 SEALED = "Look around; to quantize, start from the checkpoint before it was quantized."
 MOST_WARNINGS = 3
+Fixes = tuple[tuple[str, Callable[[], object]], ...]
 
 
 class Found(Protocol):
@@ -30,6 +32,8 @@ class Found(Protocol):
 
 class Opening(QObject):
     """Opens one checkpoint at a time; the one asked for last is the one that opens.
+
+    `offers` gives the buttons of the card of one that can not be opened.
 
     Signals:
         changed(): something is being opened, or no longer is.
@@ -46,6 +50,7 @@ class Opening(QObject):
         self._compute = compute
         self._task: Task | None = None
         self._asked: dict[Task, Path] = {}
+        self.offers: Callable[[Path], Fixes] = lambda _path: ()
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
 
@@ -106,11 +111,13 @@ class Opening(QObject):
             self.told.emit(Message("warning", title, hint=SEALED))
 
     def _ended(self, task: Task, ending: Ending, error: object) -> None:
-        if self._asked.pop(task, None) is None or task is not self._task:
+        path = self._asked.pop(task, None)
+        if path is None or task is not self._task:
             return
         self._task = None
         if ending == "failed":
-            self.told.emit(message_of(error, "This can not be opened", HINT))
+            message = message_of(error, "This can not be opened", HINT)
+            self.told.emit(replace(message, fixes=self.offers(path) if path.exists() else ()))
         self.changed.emit()
 
 

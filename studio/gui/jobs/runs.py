@@ -23,7 +23,12 @@ from studio.gui.shell.faults import message_of
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.specs import keys_of
 
-WORDS = {"verify": "verifying", "lift": "looking for powers of two", "feedback": "error feedback"}
+WORDS = {
+    "verify": "verifying",
+    "lift": "looking for powers of two",
+    "feedback": "error feedback",
+    "examine": "examining",
+}
 """Of phases that are a part of a job."""
 
 

@@ -98,6 +98,22 @@ def pricing(machine: core.Machine, model: core.Model, plan: core.Plan, probe: bo
         yield Priced(core.Planner(costs, known))
 
 
+def examining(folder: Path, source: Path | None) -> Iterator[core.Event]:
+    """The events of `core.doctor`; `source` is opened to compare with."""
+    with ExitStack() as stack:
+        against = stack.enter_context(core.open_model(source)) if source else None
+        yield from core.doctor(folder, against=against)
+
+
+def repairing(machine: core.Machine, folder: Path, target: Path, source: Path | None) -> Iterator[Any]:
+    """Write a repaired copy; yields the title of the backend, then the events of `core.repair`."""
+    with ExitStack() as stack:
+        against = stack.enter_context(core.open_model(source)) if source else None
+        engine = stack.enter_context(core.start(machine, against))
+        yield engine.backend.title
+        yield from core.repair(engine, folder, target, against=against)
+
+
 @dataclass(frozen=True, slots=True)
 class Distinct:
     """The names of the models that an evaluation runs."""

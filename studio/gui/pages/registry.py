@@ -69,6 +69,12 @@ def _metadata(document: "Document", _views: Views) -> QWidget:
     return Metadata(document)
 
 
+def _doctor(_document: "Document", _views: Views) -> QWidget:
+    from studio.gui.pages.doctor import DoctorPage
+
+    return DoctorPage()
+
+
 PAGES = (
     Page(
         "overview",
@@ -124,6 +130,15 @@ PAGES = (
         ("Ctrl+4",),
         "info",
         _metadata,
+    ),
+    Page(
+        "doctor",
+        "Doctor",
+        "&Doctor",
+        "What is wrong with the checkpoint, by what evidence, and what helps.",
+        ("Ctrl+5",),
+        "doctor",
+        _doctor,
     ),
 )
 

@@ -7,7 +7,12 @@ from studio import core
 from studio.gui.shell.text import button, label
 
 _ELEMENTS = {"e2m1": "FP4 (±0, 0.5, 1, 1.5, 2, 3, 4, 6)", "e4m3": "FP8 E4M3 (up to 448)", "uint": "integer"}
-_SCALES = {"e4m3": "FP8 E4M3", "e8m0": "power of two", "weight": "scale and bias in the weight's dtype"}
+_SCALES = {
+    "e4m3": "FP8 E4M3",
+    "e8m0": "power of two",
+    "weight": "scale and bias in the weight's dtype",
+    "float32": "FP32",
+}
 _HEADS = ("", "Name", "What it is", "Bits/weight", "Element", "Per block", "Scale")
 
 _WHY = (

@@ -82,6 +82,13 @@ _FILE = (
         when="idle",
     ),
     Spec(
+        "examine",
+        "E&xamine a folder…",
+        "Find what is wrong with any checkpoint folder, whoever wrote it.",
+        icon="doctor",
+        when="idle",
+    ),
+    Spec(
         "report",
         "Write re&port…",
         "HTML, CSV and JSON of what is on the screen.",
@@ -264,13 +271,13 @@ def keys_of(key: str) -> str:
 
 
 def format_specs(formats: Mapping[str, str]) -> list[Spec]:
-    """An action for each format (name -> title) under the keys 1 to 9, and 0 to keep the layer."""
+    """An action for each format (name -> title), the first nine under the keys 1 to 9, and 0 to keep the layer."""
     named = [
-        Spec(f"format:{name}", f"{name}   {title}", f"Quantize the selection to {title}.", (str(number),))
-        for number, (name, title) in enumerate(formats.items(), 1)
+        Spec(f"format:{name}", f"{name}   {title}", f"Quantize the selection to {title}.", (str(n),) if n < 10 else ())
+        for n, (name, title) in enumerate(formats.items(), 1)
     ]
     keep = Spec("format:keep", "&Keep as it is", "Do not quantize the selection.", ("0",))
-    return [replace(spec, when="choice", local=True, menu="Format") for spec in (*named[:9], keep)]
+    return [replace(spec, when="choice", local=True, menu="Format") for spec in (*named, keep)]
 
 
 def method_specs(methods: Mapping[str, str]) -> list[Spec]:

@@ -28,6 +28,8 @@ from studio.gui.layers.statistics_chip import StatisticsChip
 from studio.gui.pages.answers import Answers
 from studio.gui.pages.comparing import Comparing
 from studio.gui.pages.details import Details
+from studio.gui.pages.doctor import DoctorPage
+from studio.gui.pages.examining import Examining
 from studio.gui.pages.quality import QualityPage
 from studio.gui.pages.registry import PAGES
 from studio.gui.pages.trying import Trying
@@ -102,6 +104,14 @@ class Studio(QObject):
         self.budgeting = Budgeting(document, self.runs, views["BudgetView"], self)
         self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
         self.keeping.keep_evaluations(self.evaluating)
+        self.examining = Examining(document, self.runs, self._doctor, window, self)
+        self.opening.offers = lambda path: (("Examine it", lambda: self.examining.examine(path)),)
+
+    @property
+    def _doctor(self) -> DoctorPage:
+        page = self.workspace.shown["doctor"]
+        assert isinstance(page, DoctorPage)
+        return page
 
     @property
     def _quality(self) -> QualityPage:
@@ -129,7 +139,15 @@ class Studio(QObject):
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
         parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening, self.budgeting)
-        for source in (*parts, self.reports, self.keeping, self.checkpoints, self.calibrating, self.evaluating):
+        for source in (
+            *parts,
+            self.reports,
+            self.keeping,
+            self.checkpoints,
+            self.calibrating,
+            self.evaluating,
+            self.examining,
+        ):
             source.told.connect(self.told)
         for signal in (document.opened, document.chosen, document.measured, document.selected):
             signal.connect(lambda *_: self.changed.emit())
@@ -149,6 +167,8 @@ class Studio(QObject):
         strip.stop_wanted.connect(self.checkpoints.stop)
         strip.worst_wanted.connect(self.editing.select_worst)
         self.comparing.exports_shown.connect(lambda: self.workspace.show_page("compare"))
+        self.examining.shown.connect(lambda: self.workspace.show_page("doctor"))
+        self.examining.open = self.open
         self.plan_bar.preset_wanted.connect(self.editing.set_preset)
         self.plan_bar.format_wanted.connect(self.editing.set_plan_format)
         self.plan_bar.method_wanted.connect(self.editing.set_plan_method)
@@ -185,6 +205,7 @@ class Studio(QObject):
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
+            "examine": self.examining.ask,
             "undo": self.document.undo.undo,
             "redo": self.document.undo.redo,
             "find": self._find,
@@ -234,6 +255,7 @@ class Studio(QObject):
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
         self.workspace.set_theme(theme)
+        self.examining.set_theme(theme)
         self._actions.set_theme(theme)
 
     def setting_changed(self, key: str) -> None:

@@ -130,6 +130,13 @@ def encode(weight: Array, g: float, block: int = 16) -> tuple[Array, Array]:
     return codes[:, ::2] | codes[:, 1::2] << 4, scales
 
 
+def decode(codes: Array, scales: Array, g: float) -> Array:
+    """Weights [rows, K], float32."""
+    indexes = np.stack([codes & 15, codes >> 4], axis=-1).reshape(len(codes), -1)
+    values = scales.view(ml_dtypes.float8_e4m3fn).astype(np.float32).repeat(16, -1) * np.float32(g)
+    return LEVELS[indexes & 7] * np.where(indexes & 8, -1, 1).astype(np.float32) * values
+
+
 def packed(layout: str, weight: Array, g: float, *, block: int = 16, inputs: bool = False) -> dict[str, Array]:
     """The tensors of a matrix by leaf."""
     codes, scales = encode(weight, 1.0 if layout == "mlx" else g, block)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.core.checkpoints import BF16, INDEX, shard_name
-from tests.core.findings.building import FP8, WHERE, Draft, llama, packed
+from tests.core.findings.building import FP8, WHERE, Draft, decode, encode, llama, packed
 
 TORCH = ("modelopt", "compressed-tensors")
 PACKED = (*TORCH, "mlx")
@@ -165,6 +165,53 @@ def _no_head(made: Draft) -> None:
     del made.tensors["lm_head.weight"]
 
 
+def _plain_part(change: Callable[[Any], Any], name: str = "lm_head.weight") -> Spoil:
+    def spoil(made: Draft) -> None:
+        made.tensors[name] = change(made.tensors[name])
+
+    return spoil
+
+
+def _one(value: float) -> Callable[[Any], Any]:
+    def change(weights: Any) -> Any:
+        spoilt = weights.copy()
+        spoilt[-1, -1] = value
+        return spoilt
+
+    return change
+
+
+def _as_nvfp4(weights: Any) -> Any:
+    """What a checkpoint that was decoded holds."""
+    return decode(*encode(weights.astype(np.float32), 1e-5), 1e-5).astype(weights.dtype)
+
+
+def _as_int4(weights: Any) -> Any:
+    groups = weights.astype(np.float32).reshape(len(weights), -1, 64)
+    low, high = groups.min(-1, keepdims=True), groups.max(-1, keepdims=True)
+    step = (high - low) / 15
+    return (np.rint((groups - low) / step) * step + low).reshape(weights.shape).astype(weights.dtype)
+
+
+def _as_decoded_fp8(weights: Any) -> Any:
+    values = weights.astype(np.float32)
+    scale = np.abs(values).max() / 448
+    return ((values / scale).astype(FP8).astype(np.float32) * scale).astype(weights.dtype)
+
+
+def _mostly_plain(made: Draft) -> None:
+    names = [name for name in llama() if name.endswith("_proj") and not name.startswith("model.layers.0.")]
+    for name in names:
+        _plain(name)(made)
+    for listed in [_list_of(made)] if made.layout != "mlx" else []:
+        listed += names
+        made.beside = {} if made.layout == "modelopt" else made.beside
+
+
+def _twice_the_head(made: Draft) -> None:
+    made.tensors["lm_head.weight"] = made.tensors["model.embed_tokens.weight"].copy()
+
+
 DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("scales-nan", PACKED, set_part("scales", byte(0x7F)), {}),
     ("scales-nan", PACKED, set_part("scales", byte(0xFF, 0)), {}),
@@ -212,6 +259,17 @@ DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("mlx-must-be-plain", ("mlx",), lambda made: _as_mla(made), {}),
     ("tokenizer-missing", ("plain", *PACKED), lambda made: made.files.clear(), {}),
     ("config-dtype", ("plain", *PACKED), _config(dtype="float16"), {}),
+    ("weights-nan", ("plain", *PACKED), _plain_part(_one(float("nan"))), {}),
+    ("weights-nan", ("plain", *PACKED), _plain_part(_one(float("-inf")), "model.embed_tokens.weight"), {}),
+    ("float16-overflow", ("plain", *PACKED), _plain_part(_one(-1e6)), {}),
+    ("float16-overflow", ("modelopt",), set_part("third", third(30.0)), {}),
+    ("coarse-weights", ("plain", *PACKED), _plain_part(_as_nvfp4), {}),
+    ("coarse-weights", ("plain",), _plain_part(_as_int4), {}),
+    ("coarse-weights", ("plain",), _plain_part(_as_decoded_fp8), {}),
+    ("mostly-plain", PACKED, _mostly_plain, {}),
+    ("head-duplicate", ("plain", *PACKED), _twice_the_head, {}),
+    ("head-differs", ("plain",), _config(tie_word_embeddings=True), {}),
+    ("scales-coarse", ("mlx",), lambda _made: None, {"sigma": 0.004}),
 ]
 
 
@@ -245,6 +303,19 @@ def _index(size: int = 0, **changes: str | None) -> Callable[[Path], None]:
     return spoil
 
 
+def _header(metadata: dict[str, str], number: int) -> Callable[[Path], None]:
+    """A shard with other metadata."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / shard_name(number, 3)
+        raw = path.read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        header = json.dumps({**json.loads(raw[8 : 8 + length]), "__metadata__": metadata}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + raw[8 + length :])
+
+    return spoil
+
+
 BROKEN: list[tuple[str, Callable[[Path], Any]]] = [
     ("shard-unreadable", _cut),
     ("shard-unreadable", _lfs),
@@ -255,6 +326,9 @@ BROKEN: list[tuple[str, Callable[[Path], Any]]] = [
     ("tensor-missing", _index(lost__weight=shard_name(0, 3))),
     ("tensor-moved", _index(lm_head__weight=shard_name(0, 3))),
     ("tensor-unlisted", _index(lm_head__weight=None)),
+    ("metadata-format", _header({"by": "hand"}, 1)),
+    ("metadata-format", _header({"format": "np"}, 0)),
+    ("shard-foreign", _header({"format": "mlx"}, 2)),
     ("config-missing", lambda folder: (folder / "config.json").unlink()),
     ("config-unreadable", lambda folder: (folder / "config.json").write_text("{]")),
 ]

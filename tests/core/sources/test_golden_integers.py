@@ -73,7 +73,7 @@ def test_what_mlx_has_a_format_for_is_handed_on_exactly(studio: Studio, tmp_path
     ran = studio("convert", folder, tmp_path / "out", "--layout", "mlx")
     assert ran.code == 0, ran.err
     assert "1 codes kept" in ran.out
-    assert ("scales in float32" in ran.out) == (HANDED_ON[item][1] == "F32")
+    assert ("scales in F32" in ran.out) == (HANDED_ON[item][1] == "F32")
     assert studio("verify", tmp_path / "out", "--source", folder).code == 0
     with core.open_model(tmp_path / "out") as model:
         (layer,) = model.layers

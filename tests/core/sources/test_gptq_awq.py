@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from studio import core
-from tests.core.checkpoints import BF16, CONFIG, checkpoint
+from tests.core.checkpoints import BF16, CONFIG, checkpoint, llama
 from tests.core.conftest import Studio
 from tests.core.sources.integer_files import Drawn, decoded, in_words, reordered
 from tests.core.sources.test_integers import check, refusal
@@ -39,7 +39,7 @@ def order(drawn: Drawn) -> dict[str, Array]:
     return {f"{LAYER}.g_idx": drawn.groups.astype(np.int32)}
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize(("form", "less"), [({}, 1), ({"checkpoint_format": "gptq"}, 1), ({"format": "gptq_v2"}, 0)])
 @pytest.mark.parametrize("mixed", [None, False, True])
 def test_gptq_of_every_width(tmp_path: Path, bits: int, form: dict[str, Any], less: int, mixed: bool | None) -> None:
@@ -128,7 +128,7 @@ def test_awq(tmp_path: Path, said: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "less"), [("quantize_config.json", 1), ("quant_config.json", None)])
-def test_the_files_of_the_first_releases(tmp_path: Path, name: str, less: int | None) -> None:
+def test_the_files_of_the_first_releases(studio: Studio, tmp_path: Path, name: str, less: int | None) -> None:
     drawn = Drawn((64, 96), 4, 96)
     drawn.zeros = np.maximum(drawn.zeros, 1)
     tensors = awq(drawn) if less is None else drawn.gptq(LAYER, less)
@@ -138,9 +138,8 @@ def test_the_files_of_the_first_releases(tmp_path: Path, name: str, less: int | 
     with core.open_model(folder) as model:
         layer = model.by_name[LAYER]
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights(drawn.zeros))
-
-
-QUARK: dict[str, Any] = {"quant_method": "quark", "export": {"pack_method": "reorder"}}
+    assert studio("quantize", folder, tmp_path / "out").code == 0
+    assert not (tmp_path / "out" / name).exists()
 
 
 def quark(kind: str, *, method: str = "reorder", group: int = 32) -> dict[str, Any]:
@@ -240,6 +239,17 @@ def test_gptq_is_handed_on_to_mlx(studio: Studio, tmp_path: Path, bits: int, sym
         layer = model.by_name[LAYER]
         assert layer.source.scale_dtype == ("F16" if symmetric else "F32")
         np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights(drawn.zeros))
+
+
+@pytest.mark.parametrize(("dtype", "odd"), [(BF16, True), (np.float16, False)])
+def test_scales_in_a_dtype_of_their_own_are_told(studio: Studio, tmp_path: Path, dtype: Any, odd: bool) -> None:
+    drawn = Drawn((128, 64), 4, 32)
+    drawn.zeros[:] = 8
+    plain = {name: value for name, value in llama(1, dtype=dtype).items() if name != f"{LAYER}.weight"}
+    source = checkpoint(tmp_path / "m", {**plain, **drawn.gptq(LAYER, 0)}, gptq(format="gptq_v2", sym=True))
+    ran = studio("convert", source, tmp_path / "out", "--layout", "mlx")
+    assert ran.code == 0, ran.err
+    assert ("scales in F16, which no other weights have" in ran.out) == odd
 
 
 @pytest.mark.parametrize(

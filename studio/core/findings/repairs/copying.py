@@ -58,8 +58,16 @@ class Copying:
     def _names(self) -> list[str]:
         """What is copied as it is."""
         folder = self.draft.folder
-        own = {*folder.files, CONFIG, BESIDE, SUMS, JOURNAL, self._index if "index" in self.draft.anew else ""}
-        if self.draft.tensors and (folder.place / MANIFEST).is_file():
+        own = {
+            *folder.files,
+            *self.draft.without,
+            CONFIG,
+            BESIDE,
+            SUMS,
+            JOURNAL,
+            self._index if "index" in self.draft.anew else "",
+        }
+        if (self.draft.tensors or self.draft.metadata) and (folder.place / MANIFEST).is_file():
             own.add(MANIFEST)
             self.left_out.append(f"{MANIFEST}: it tells of other bytes")
         return [name for name in self._walk(folder.place, "") if name not in own]

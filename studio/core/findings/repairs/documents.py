@@ -39,6 +39,16 @@ def dtype(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
         yield from seen
 
 
+def metadata(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
+    """The framework of weights stated in their headers."""
+    mlx = any(module.layout == "mlx" for module in draft.folder.modules.values())
+    for one in seen:
+        if draft.is_whole(one.where):
+            header = draft.folder.headers[one.where]
+            draft.metadata[one.where] = {**header.metadata, "format": "mlx" if mlx else "pt"}
+            yield one
+
+
 def tokenizer(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
     """The tokenizer of a source with as many tokens."""
     source, size = draft.source, draft.config.get("vocab_size")

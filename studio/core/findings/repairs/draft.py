@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.core.containers.safetensors import Tensor
-from studio.core.exporting.readback import chunks
 from studio.core.findings.claims import Claim, claims_of
 from studio.core.findings.finding import Examination, Observation
 from studio.core.findings.folder import Folder
-from studio.core.model import Model, Stored
+from studio.core.model import Model
 from studio.core.planning.plan import Choice
 from studio.core.sources.declared import BESIDE, KEYS, sections
 
@@ -28,7 +26,8 @@ class Draft:
 
     config, beside: content of config.json and hf_quant_config.json. tensors: new bytes, as many as the old ones, by
     name. metadata: that of a file's header, by file. anew: documents that are written from what is there: "index",
-    "sums". added: files that come from the source. choices: layers of the source that are quantized again.
+    "sums". added: files that come from the source. choices: layers of the source that are quantized again. without:
+    what is left out.
     """
 
     folder: Folder
@@ -41,6 +40,7 @@ class Draft:
     anew: set[str] = field(default_factory=set)
     added: dict[str, Path] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
+    without: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.config = copy.deepcopy(self.folder.config)
@@ -78,10 +78,4 @@ class Draft:
             for key in KEYS:
                 content.pop(key, None)
         self.beside = {}
-
-
-def pieces_of(stored: Stored, tensor: Tensor | None = None) -> Iterator[bytearray]:
-    """The bytes of a tensor as they are stored."""
-    place = tensor or stored.tensor
-    for offset, count in chunks(place.nbytes):
-        yield stored.file.read(place.start + offset, count)
+        self.without |= self.folder.older.keys()

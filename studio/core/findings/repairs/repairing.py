@@ -78,6 +78,7 @@ def _written(engine: Engine, draft: Draft, mended: Mended, target: Path, *, over
             done += count
             yield Progress("repair", done, name)
         scratch.unlink(missing_ok=True)
+        draft.folder.close()
         after = yield from _examined(staging.path, draft.source)
         mended = _gone(mended, after)
         _check(draft.found, after, mended, target)

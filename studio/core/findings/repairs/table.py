@@ -20,6 +20,7 @@ REPAIRS: Mapping[Mend, tuple[str, ...]] = {
     exclusions: ("not-excluded", "excluded-packed", "exclusions-idle", "exclusion-malformed"),
     documents.rope: ("rope-nested",),
     documents.dtype: ("config-dtype",),
+    documents.metadata: ("metadata-format",),
     documents.tokenizer: ("tokenizer-missing",),
     documents.index: ("index-unreadable", "index-size", "tensor-moved", "tensor-unlisted"),
     documents.sums: ("digests-unreadable",),

@@ -7,8 +7,9 @@ from typing import get_args
 import numpy as np
 
 from studio.core.findings.finding import Observation
+from studio.core.findings.folder import pieces_of
 from studio.core.findings.modules import Module
-from studio.core.findings.repairs.draft import Draft, pieces_of
+from studio.core.findings.repairs.draft import Draft
 from studio.core.layouts import LAYOUTS
 from studio.core.model import Stored
 from studio.core.sources.in_format import Convention, multiplier_of
@@ -33,7 +34,7 @@ def _in_layout(module: Module, third: Stored, meaning: Convention) -> Iterator[b
 
 def swapped(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
     """The two codes of every byte the other way round; a source has told that this is right."""
-    for one in seen:
+    for one in seen if draft.source else ():
         module = draft.folder.modules.get(one.where)
         if module and module.is_nvfp4 and draft.is_whole(module.codes.file.path.name):
             draft.tensors[module.codes.tensor.name] = partial(_swapped, module.codes)

@@ -1,0 +1,58 @@
+"""StagedFolder: where the shards of an export appear, each whole, whoever writes it."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from studio.core.exporting.records import Record, read_record
+from studio.core.exporting.writing import StagedFile, sync_folder, writing
+
+TEMPORARY = ".tmp"
+
+
+class StagedFolder:
+    """A folder into which files are written aside, flushed and renamed.
+
+    `mark` is part of the names of files while they are written, so that two that write the same one are not in each
+    other's way.
+    """
+
+    def __init__(self, path: Path, mark: str = "") -> None:
+        self.path, self._suffix = path, f"{mark}{TEMPORARY}"
+
+    def record(self, shard: str) -> Record | None:
+        """The record of a shard, None while it is not finished."""
+        return read_record(self.path / f"{shard}.json")
+
+    def write_record(self, shard: str, lines: Iterable[bytes]) -> None:
+        """Note durably that a shard is finished."""
+        self.write_file(f"{shard}.json", lines)
+
+    def temporary(self, name: str) -> Path:
+        """The path under which the file `name` is written before it is renamed."""
+        return self.path / (name + self._suffix)
+
+    def write_file(self, name: str, chunks: Iterable[bytes | bytearray]) -> None:
+        """Write a file aside piece by piece, flush it, rename it; "/" in its name makes the folders that it lies in."""
+        for _ in self.write_pieces(name, chunks):
+            pass
+
+    def write_pieces(self, name: str, chunks: Iterable[bytes | bytearray]) -> Iterator[int]:
+        """`write_file`, telling the bytes of every piece that it has written."""
+        if "/" in name:
+            with writing(self.path / name):
+                self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
+        with StagedFile(self.temporary(name)) as file:
+            position = 0
+            for chunk in chunks:
+                file.write(memoryview(chunk), position)
+                position += len(chunk)
+                yield len(chunk)
+            file.flush()
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Give a flushed temporary file its final name, durably."""
+        with writing(self.path / name):
+            self.temporary(name).rename(self.path / name)
+            for folder in Path(name).parents:
+                sync_folder(self.path / folder)

@@ -1,0 +1,39 @@
+"""Patience: a failed request is made again, each time after twice the pause, so often and no more."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from studio.core.errors import UnreadableError
+from studio.core.stores.store import TryAgainError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a request is made at most, and the pauses between, in seconds: `first`, doubled up to `longest`.
+
+    A server that asks for a longer pause gets it, up to `longest`. `sleep` waits.
+    """
+
+    attempts: int = 7
+    first: float = 0.5
+    longest: float = 30.0
+    sleep: Callable[[float], object] = time.sleep
+
+    def persist(self, url: str, attempt: Callable[[], T]) -> T:
+        """What `attempt` gives; raises UnreadableError with its last reason when none succeeds."""
+        waited = 0.0
+        for number in range(1, self.attempts + 1):
+            try:
+                return attempt()
+            except TryAgainError as error:
+                if number == self.attempts:
+                    what = f"can not be read: {error}; tried {number} times in {waited:.3g} s of waiting"
+                    raise UnreadableError(what, file=url, hint="run it again when the store answers") from None
+                pause = min(max(self.first * 2 ** (number - 1), error.wait), self.longest)
+                waited += pause
+                self.sleep(pause)
+        raise ValueError("[Patience] no attempt is allowed")

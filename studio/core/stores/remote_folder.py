@@ -1,0 +1,153 @@
+"""RemoteFolder: a folder behind a URL as it was when it was opened, its files read by way of the spool."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property, partial
+from threading import Event, Lock
+
+from studio.core.errors import CheckpointError, StudioError, UnreadableError
+from studio.core.names import is_plain_path, printable
+from studio.core.stores.byte_source import Fingerprint
+from studio.core.stores.patience import Patience
+from studio.core.stores.spool import FETCH, Spool, Write
+from studio.core.stores.store import BarredError, Object, Store, TryAgainError, changed
+
+AHEAD = 8
+"""Threads that fetch what will be needed soon."""
+
+
+class RemoteFolder:
+    """Close it when it is no longer read; a request that waits to be made again then gives up."""
+
+    def __init__(self, store: Store, patience: Patience | None = None, spool: Spool | None = None) -> None:
+        self.store, self._spool = store, spool or Spool()
+        self._closed = Event()
+        self._patience = patience or Patience(sleep=self._closed.wait)
+        self._found: dict[str, Object | None] = {}
+        self._lock = Lock()
+        self._ahead: ThreadPoolExecutor | None = None
+
+    @cached_property
+    def files(self) -> Mapping[str, Object]:
+        """What the store lists, or has of usual names. Raises CheckpointError."""
+        if not self.store.usual:
+            return self._patience.persist(self.store.url, self.store.listed)
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store") as pool:
+            answers = dict(zip(self.store.usual, pool.map(self._tried, self.store.usual), strict=True))
+        there = {name: found for name, found in answers.items() if isinstance(found, Object)}
+        barred = {name: found for name, found in answers.items() if isinstance(found, BarredError)}
+        if barred and not (there and "config.json" in there):
+            raise next(iter(barred.values()))
+        return there
+
+    def _tried(self, name: str) -> Object | BarredError | None:
+        """What is known of a file; a store may refuse to say that one is not there."""
+        try:
+            return self._now(name)
+        except BarredError as error:
+            return error
+
+    @property
+    def caution(self) -> str:
+        """What can not be known of files of this store, "" where all is."""
+        if not self.store.usual:
+            return ""
+        untagged = [name for name, found in self.files.items() if not found.tag]
+        beside = f"{self.store.url} does not list its files: beside the weights only files of usual names are seen"
+        unsure = "; it gives neither ETag nor date, so that a change that keeps the size of a file goes unnoticed"
+        return beside + (unsure if untagged else "")
+
+    def find(self, name: str) -> Object | None:
+        """A file as it was first seen, None when there is none."""
+        if not is_plain_path(name):
+            raise CheckpointError(f"unsafe path: '{printable(name)}'", file=self.store.url)
+        if name in self.files or not self.store.usual:
+            return self.files.get(name)
+        if name not in self._found:
+            self._found[name] = self._now(name)
+        return self._found[name]
+
+    def bytes_of(self, name: str) -> "StoredBytes":
+        """A file to read. Raises CheckpointError when it is not there."""
+        found = self.find(name)
+        if found is None:
+            raise CheckpointError("missing", file=self._shown(name))
+        return StoredBytes(self, name, found)
+
+    def read_into(self, name: str, found: Object, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from `offset` of a file; raises CheckpointError when that is no longer `found`."""
+        if offset + len(buffer) > found.nbytes:
+            raise CheckpointError("truncated: it ends before what is to be read", file=self._shown(name))
+        self._spool.read_into(name, found.nbytes, buffer, offset, partial(self._fetch, name, found))
+
+    def read_ahead(self, name: str, found: Object, start: int, stop: int) -> None:
+        """Fetch these bytes beside what else is done; what fails is told when they are read."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._ahead = self._ahead or ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store")
+            for first in range(start, stop, FETCH):
+                self._ahead.submit(self._quietly, name, found, first, min(first + FETCH, stop))
+
+    def _quietly(self, name: str, found: Object, start: int, stop: int) -> None:
+        with suppress(StudioError):
+            self._spool.ensure(name, found.nbytes, start, stop, partial(self._fetch, name, found))
+
+    def check_unchanged(self, name: str, found: Object) -> None:
+        """Ask the store whether a file is what it was; raises CheckpointError."""
+        if self._now(name) != found:
+            raise changed(self._shown(name))
+
+    def _now(self, name: str) -> Object | None:
+        return self._patience.persist(self._shown(name), partial(self.store.find, name))
+
+    def _fetch(self, name: str, found: Object, start: int, stop: int, write: Write) -> None:
+        """Hand bytes on as they come; an attempt goes on where the last one broke."""
+        position = start
+
+        def attempt() -> None:
+            nonlocal position
+            if self._closed.is_set():
+                raise UnreadableError("no longer read: it was closed", file=self._shown(name))
+            for piece in self.store.read(name, found, position, stop):
+                if position + len(piece) > stop:
+                    raise TryAgainError("more bytes came than were asked for")
+                write(piece, position)
+                position += len(piece)
+            if position < stop:
+                raise TryAgainError(f"the answer ended {stop - position:,} bytes early")
+
+        self._patience.persist(self._shown(name), attempt)
+
+    def _shown(self, name: str) -> str:
+        return f"{self.store.url}/{name}"
+
+    def close(self) -> None:
+        """Stop fetching, forget what was fetched; it may be closed twice."""
+        with self._lock:
+            self._closed.set()
+        if self._ahead:
+            self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._spool.close()
+        self.store.close()
+
+
+class StoredBytes:
+    """A file of a folder behind a URL, as a ByteSource."""
+
+    def __init__(self, folder: RemoteFolder, name: str, found: Object) -> None:
+        self._folder, self._name, self._found = folder, name, found
+        self.fingerprint = Fingerprint(found.nbytes, found.tag)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """See `ByteSource.read_into`."""
+        self._folder.read_into(self._name, self._found, buffer, offset)
+
+    def read_ahead(self, offset: int, count: int) -> None:
+        """See `ByteSource.read_ahead`."""
+        self._folder.read_ahead(self._name, self._found, offset, offset + count)
+
+    def check_unchanged(self) -> None:
+        """See `ByteSource.check_unchanged`."""
+        self._folder.check_unchanged(self._name, self._found)

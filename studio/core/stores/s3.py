@@ -1,0 +1,124 @@
+"""Checkpoints at s3://BUCKET/FOLDER, through s3fs.
+
+Credentials, endpoint and region are those of botocore (AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws, the machine's role).
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from studio.core.errors import CheckpointError
+from studio.core.names import is_plain_path
+from studio.core.stores.store import BUSY, Object, TryAgainError, changed, refused, unusable
+
+PIECE = 1 << 20
+MOST_FILES = 100_000
+_LOGIN = "botocore finds no credentials that may read it: see `aws configure`, AWS_PROFILE"
+
+
+class S3Store:
+    """A folder of a bucket; every read names the tag that it expects, so the store itself says when it changed."""
+
+    usual = ()
+
+    def __init__(self, url: str) -> None:
+        from s3fs import S3FileSystem
+
+        self.url = url
+        self._bucket, _, folder = url.removeprefix("s3://").partition("/")
+        self._prefix = f"{folder}/" if folder else ""
+        timeouts = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
+        self._files = S3FileSystem(config_kwargs=timeouts, skip_instance_cache=True, use_listings_cache=False)
+        self._files.retries = 1
+
+    def listed(self) -> dict[str, Object]:
+        """See `Store.listed`."""
+        found: dict[str, Object] = {}
+        more: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", self.url, Prefix=self._prefix, **more)
+            for entry in page.get("Contents", []):
+                name = entry["Key"].removeprefix(self._prefix)
+                if is_plain_path(name):
+                    found[name] = Object(entry["Size"], entry["ETag"])
+            if len(found) > MOST_FILES:
+                raise unusable(self.url, f"holds more than {MOST_FILES:,} files")
+            if not page.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def find(self, name: str) -> Object | None:
+        """See `Store.find`."""
+        from botocore.exceptions import ClientError
+
+        try:
+            told = self._raw("head_object", Key=self._prefix + name)
+        except ClientError as error:
+            if _status(error) == 404:
+                return None
+            raise _judged(error, self._shown(name)) from None
+        return Object(told["ContentLength"], told["ETag"])
+
+    def read(self, name: str, found: Object, start: int, stop: int) -> Iterator[bytes]:
+        """See `Store.read`."""
+        from fsspec.asyn import sync
+
+        asked = {"Key": self._prefix + name, "Range": f"bytes={start}-{stop - 1}", "IfMatch": found.tag}
+        answer = self._call("get_object", self._shown(name), **asked)
+        with closing(answer["Body"]) as body:
+            if answer.get("ContentRange") != f"bytes {start}-{stop - 1}/{found.nbytes}":
+                raise unusable(self._shown(name), "the store does not send the range of bytes that was asked for")
+            while piece := _tried(lambda: sync(self._files.loop, body.read, PIECE), self._shown(name)):
+                yield piece
+
+    def close(self) -> None:
+        """See `Store.close`."""
+
+    def _shown(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    def _call(self, method: str, shown: str, **asked: Any) -> Any:
+        return _tried(lambda: self._raw(method, **asked), shown)
+
+    def _raw(self, method: str, **asked: Any) -> Any:
+        """The answer of the store, or what botocore says of it."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._files.call_s3(method, Bucket=self._bucket, **asked)
+        except Exception as error:
+            raise error.__cause__ if isinstance(error.__cause__, ClientError) else error from None
+
+
+def _tried(request: Any, shown: str) -> Any:
+    try:
+        return request()
+    except (CheckpointError, TryAgainError):
+        raise
+    except Exception as error:  # aiohttp, botocore and s3fs each have their own; `_judged` tells them apart
+        raise _judged(error, shown) from None
+
+
+def _status(error: Exception) -> int:
+    response = getattr(error, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _judged(error: Exception, shown: str) -> CheckpointError | TryAgainError:
+    """What a failure means; what botocore says is not shown, as it can hold signed addresses."""
+    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+    status = _status(error)
+    if status in (412, 416):
+        return changed(shown)
+    if status in (401, 403):
+        return refused(shown, status, _LOGIN)
+    if status == 404:
+        return CheckpointError("there is no such bucket or file", file=shown, hint="check the spelling")
+    if status and status not in BUSY:
+        return unusable(shown, f"unexpected answer: HTTP {status}")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return CheckpointError("there are no credentials for this store", file=shown, hint=_LOGIN)
+    if isinstance(error, TypeError | ValueError | AttributeError | KeyError):
+        raise error  # a bug, not a store
+    return TryAgainError(f"HTTP {status}" if status else f"no connection ({type(error).__name__})")

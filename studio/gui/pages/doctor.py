@@ -1,0 +1,186 @@
+"""DoctorPage: what is wrong with a checkpoint folder, and a repaired copy of it."""
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import QEvent, Qt, Signal
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QSplitter, QVBoxLayout, QWidget
+
+from studio import core
+from studio.gui.pages.findings_table import FindingsTable, described
+from studio.gui.shell.text import Elided, button, label, set_reason, set_tone
+from studio.gui.shell.theme import Theme
+
+HOW = (
+    "Examine reads everything in the folder: files, config, exclusion lists, scales and weights, whoever wrote it. "
+    "Nothing is changed."
+)
+NOTHING_OPEN, NOTHING_KNOWN = "open a checkpoint, or choose a folder", "examine a folder first"
+NOTHING_CERTAIN = "nothing that was found can be mended for certain"
+NEEDS_SOURCE = "what can be mended needs the source: name it first"
+
+
+class DoctorPage(QWidget):
+    """The table of findings, the one that is chosen in full, and what can be done.
+
+    Signals:
+        examine_wanted(): examine the folder that was examined last again, at first the checkpoint that is open.
+        own_wanted(): examine the checkpoint that is open.
+        folder_wanted(): ask for a folder, and examine it.
+        source_wanted(): ask for the checkpoint that it was made from, and examine it again.
+        repair_wanted(): ask for a folder, and write a repaired copy there.
+        stop_wanted(): stop what runs.
+    """
+
+    examine_wanted = Signal()
+    own_wanted = Signal()
+    folder_wanted = Signal()
+    source_wanted = Signal()
+    repair_wanted = Signal()
+    stop_wanted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Doctor")
+        self.title, self.said = Elided("No folder was examined"), label(HOW, "muted", wrap=True)
+        self.examine = button("Examine", self.examine_wanted.emit, "primary")
+        self.folder = button("A folder…", self.folder_wanted.emit, help_text="Examine any folder, whole or broken")
+        self.own = button("The open one", self.own_wanted.emit, help_text="Examine the checkpoint that is open")
+        self.source = button("Source…", self.source_wanted.emit)
+        self.repair = button("Write a repaired copy…", self.repair_wanted.emit)
+        self.stop = button("Cancel", self.stop_wanted.emit)
+        self.table, self.detail = FindingsTable(), QPlainTextEdit()
+        self.detail.setReadOnly(True)
+        self.detail.setUndoRedoEnabled(False)
+        self.detail.setTabChangesFocus(True)
+        self.detail.setAccessibleName("The finding that is chosen")
+        self._running, self._compared = False, False
+        self._reason, self._examined, self._elsewhere = NOTHING_OPEN, False, False
+        self._place()
+        self.table.selectionModel().selectionChanged.connect(lambda *_: self._show_chosen())
+        self.table.findings.modelReset.connect(self._show_chosen)
+        self._enable()
+
+    def _place(self) -> None:
+        top, low = QHBoxLayout(), QHBoxLayout()
+        for part in (self.title, self.examine, self.own, self.folder, self.source, self.stop):
+            top.addWidget(part, int(part is self.title))
+        low.addWidget(self.said, 1)
+        low.addWidget(self.repair)
+        self.split = QSplitter(Qt.Orientation.Vertical)
+        self.split.setChildrenCollapsible(False)
+        self.split.addWidget(self.table)
+        self.split.addWidget(self.detail)
+        self.split.setStretchFactor(0, 2)
+        self.split.setStretchFactor(1, 1)
+        rows = QVBoxLayout(self)
+        rows.setContentsMargins(8, 6, 8, 6)
+        rows.setSpacing(6)
+        rows.addLayout(top)
+        rows.addWidget(self.split, 1)
+        rows.addLayout(low)
+        self.setMinimumSize(240, 160)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Draw with other colours."""
+        self.table.set_theme(theme)
+
+    # what the window calls
+
+    def set_reason(self, reason: str) -> None:
+        """Why nothing can be examined now, "" when it can."""
+        self._reason = reason
+        self._enable()
+
+    @property
+    def running(self) -> bool:
+        """True while it is being examined or repaired."""
+        return self._running
+
+    def begin(self, title: str, *, compared: bool, elsewhere: bool) -> None:
+        """An examination begins; `elsewhere`: of another folder than the one that is open."""
+        self._running, self._examined, self._compared, self._elsewhere = True, False, compared, elsewhere
+        self.title.set_text(title)
+        self.table.show_found([])
+        self.say("Examining …")
+        focused = self.examine.hasFocus() or self.folder.hasFocus()
+        self._enable()
+        if focused:
+            self.stop.setFocus()
+
+    def repairing(self) -> None:
+        """A repaired copy is being written; what was found stays."""
+        self._running = True
+        self.say("Writing a repaired copy …")
+        self._enable()
+
+    def add(self, finding: core.Finding) -> None:
+        """One more."""
+        self.table.show_found([*self.table.findings.found, finding])
+
+    def show_found(self, found: Sequence[core.Finding]) -> None:
+        """What an examination found at its end."""
+        self._examined = True
+        self.table.show_found(found)
+
+    def end(self, text: str, tone: str = "") -> None:
+        """It is over."""
+        focused = self.stop.hasFocus()
+        self._running = False
+        self.say(text, tone)
+        self._enable()
+        if focused:
+            self.table.setFocus()
+
+    def clear(self) -> None:
+        """Another checkpoint is open."""
+        self._running = self._examined = self._compared = self._elsewhere = False
+        self.title.set_text("No folder was examined")
+        self.table.show_found([])
+        self.say(HOW)
+        self._enable()
+
+    def say(self, text: str, tone: str = "") -> None:
+        """Show a sentence below."""
+        set_tone(self.said, tone)
+        self.said.setText(text)
+
+    def _show_chosen(self) -> None:
+        chosen = self.table.chosen
+        self.detail.setPlainText(described(chosen) if chosen else "")
+
+    def _enable(self) -> None:
+        set_reason(
+            self.examine, self._reason, "Read it once more" if self._elsewhere else "Examine the open checkpoint"
+        )
+        known = "" if self._examined else NOTHING_KNOWN
+        set_reason(self.source, known, "Compare with the checkpoint that it was made from")
+        set_reason(self.repair, known or self._unmendable(), "Write a copy in which all that is certain is mended")
+        for part in (self.examine, self.folder, self.source):
+            part.setVisible(not self._running)
+        self.own.setVisible(not self._running and self._elsewhere)
+        self.repair.setVisible(not self._running)
+        self.stop.setVisible(self._running)
+
+    def _unmendable(self) -> str:
+        mendable = [one for one in self.table.findings.found if one.repair]
+        if not mendable:
+            return NOTHING_CERTAIN
+        return NEEDS_SOURCE if all(one.wants_source for one in mendable) and not self._compared else ""
+
+    def event(self, event: QEvent) -> bool:
+        """Keep Esc from clearing the filter while it has something to stop."""
+        if event.type() == QEvent.Type.ShortcutOverride and self._stops(event):
+            event.accept()
+            return True
+        return super().event(event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Esc stops what runs."""
+        if self._stops(event):
+            self.stop_wanted.emit()
+        else:
+            super().keyPressEvent(event)
+
+    def _stops(self, event: QEvent) -> bool:
+        return self._running and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape

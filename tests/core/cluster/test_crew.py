@@ -1,0 +1,262 @@
+"""Runs spread over workers: the same bytes and results, whoever dies; what differs is refused by name."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studio import core
+from studio.core.cluster import crew as crews
+from studio.core.cluster import work
+from studio.core.cluster.order import Order
+from studio.core.errors import BackendError, ExportError
+from studio.core.exporting.contents import JOURNAL
+from studio.core.exporting.staged_folder import StagedFolder
+from studio.core.exporting.staging import Staging
+from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, snapshot
+from tests.core.conftest import Studio
+
+pytest.importorskip("distributed")
+PLAN = core.preset("linear")
+ONE = core.Machine("cpu", threads=1)
+DEEP = {**CONFIG, "num_hidden_layers": 4}
+SMALL = ("--shard-size", "40K")
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[core.Crew]:
+    with core.crew(workers=2) as crew:
+        yield crew
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("source") / "model", llama(4), DEEP, shards=3)
+
+
+def exported(source: Path | str, target: Path, crew: core.Crew | None, plan: core.Plan = PLAN) -> list[core.Event]:
+    """The events of an export in small shards, by these workers or by none."""
+    with core.open_model(source) as model, core.start(ONE, model) as started:
+        choices = core.resolve(plan, model)
+        job = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], target, shard_nbytes=40_000)
+        assert len(job.shards) >= 3
+        spread = None
+        if crew:
+            order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
+            crew.check(order)
+            spread = crew.export(order)
+        return list(core.export(started, job, spread))
+
+
+def test_bytes_are_those_of_a_run_without_workers(two: core.Crew, source: Path, tmp_path: Path) -> None:
+    exported(source, tmp_path / "alone", None)
+    events = exported(source, tmp_path / "spread", two)
+    assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
+    started = next(event for event in events if isinstance(event, core.Started))
+    done = [event.done for event in events if isinstance(event, core.Progress)]
+    assert done == sorted(done)
+    assert done[-1] == started.total
+    assert len([event for event in events if isinstance(event, core.LayerDone)]) == started.layers
+
+
+def test_the_command_line_takes_a_number_of_workers(studio: Studio, source: Path, tmp_path: Path) -> None:
+    assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
+    ran = studio("quantize", source, tmp_path / "by-3", *SMALL, "--workers", 3, "--json")
+    assert ran.code == 0
+    assert '"event": "workers", "count": 3' in ran.out
+    assert snapshot(tmp_path / "by-3") == snapshot(tmp_path / "alone")
+
+
+def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "_SMALLEST_PART", 1)
+    with core.open_model(source) as model, core.start(ONE, model) as started:
+        choices = core.resolve(PLAN, model)
+        order = core.order_for(model, PLAN, choices, ONE)
+        two.check(order)
+        *_, alone = core.measure(started, model, choices)
+        *_, spread = two.measure(started, order, model, choices)
+    assert isinstance(alone, core.Finished)
+    assert isinstance(spread, core.Finished)
+    assert list(spread.outcome.layers) == list(alone.outcome.layers)
+
+
+def test_layers_that_share_a_tensor_scale_are_never_parted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "_SMALLEST_PART", 1)
+    with core.open_model(source) as model:
+        parts = crews._parts(core.resolve(PLAN, model), 1000)
+    where = {choice.layer.name: number for number, part in enumerate(parts) for choice in part}
+    for block in range(4):
+        for group in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+            assert len({where[f"model.layers.{block}.{name}"] for name in group}) == 1
+    assert len(parts) > 8
+
+
+def test_kept_layers_and_lifting_reach_the_workers(two: core.Crew, tmp_path: Path) -> None:
+    tensors = {name: array / 64 if array.ndim == 2 else array for name, array in llama(4).items()}
+    source = checkpoint(tmp_path / "model", {name: array.astype(BF16) for name, array in tensors.items()}, DEEP)
+    plan = PLAN.with_format("nvfp4-2t")
+    for crew in (None, two):
+        with core.open_model(source) as model, core.start(ONE, model) as started:
+            choices = list(core.resolve(plan, model))
+            at = next(i for i, choice in enumerate(choices) if choice.layer.name.endswith("1.mlp.down_proj"))
+            choices[at] = replace(choices[at], recipe=None, reason="holds 3 NaN or Inf")
+            prepared = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], tmp_path / "x", shard_nbytes=40_000)
+            *_, lifted = core.lift(started, model, prepared.choices)
+            assert isinstance(lifted, core.Lifted)
+            target = tmp_path / ("spread" if crew else "alone")
+            how = {"shard_nbytes": 40_000, "lifting": lifted.lifting}
+            job = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], target, **how)
+            assert job.lifting.exponents
+            order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
+            if crew:
+                crew.check(order)
+            list(core.export(started, job, crew.export(order) if crew else None))
+    assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
+
+
+def test_a_refusal_on_a_worker_names_the_tensor(two: core.Crew, tmp_path: Path) -> None:
+    tensors = dict(llama(4))
+    bad = "model.layers.3.mlp.up_proj.weight"
+    tensors[bad] = tensors[bad].copy()
+    tensors[bad][3, 3] = np.nan
+    source = checkpoint(tmp_path / "model", tensors, DEEP)
+    with pytest.raises(core.CheckpointError, match="1 NaN and 0 Inf") as caught:
+        exported(source, tmp_path / "out", two)
+    assert caught.value.tensor == bad
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"version": "0.0.9"}, r"is of version 0\.0\.9, this is"),
+        ({"program": "0" * 64}, "another state of the program"),
+        ({"self_test": "codes of nvfp4-3t differ"}, "computes wrong: codes of nvfp4-3t differ"),
+        ({"trouble": "/model: there is no such file"}, "can not begin: /model: there is no such file"),
+        ({"identity": "0" * 64}, "sees another source"),
+    ],
+)
+def test_a_worker_that_differs_is_refused_by_name(
+    two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, str], words: str
+) -> None:
+    real = two._client.run
+
+    def run(function: object, order: Order) -> dict[str, work.Seen]:
+        answers = real(function, order)
+        return {**answers, max(answers): replace(answers[max(answers)], **other)}
+
+    monkeypatch.setattr(two._client, "run", run)
+    with core.open_model(source) as model:
+        order = core.order_for(model, PLAN, core.resolve(PLAN, model), ONE)
+        with pytest.raises(BackendError, match=rf"worker tls://.* {words}"):
+            two.check(order)
+
+
+def test_a_worker_that_does_not_find_the_source_is_refused(two: core.Crew, source: Path) -> None:
+    with core.open_model(source) as model:
+        order = core.order_for(model, PLAN, core.resolve(PLAN, model), ONE)
+    with pytest.raises(BackendError, match="there is no such file or folder"):
+        two.check(replace(order, source=str(source / "elsewhere")))
+
+
+def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch, studio: Studio, source: Path) -> None:
+    monkeypatch.setattr(crews, "WAIT", 1)
+    ran = studio("measure", source, "--cluster", "tcp://127.0.0.1:9")
+    assert ran.code == 2
+    assert "no scheduler with workers answers at tcp://127.0.0.1:9" in ran.err
+    assert "dask scheduler" in ran.err
+
+
+def large(folder: Path) -> Path:
+    """A source that keeps two workers busy for a while."""
+    shapes = {f"model.layers.{i}.mlp.down_proj.weight": gaussian(1024, 2048, seed=i) for i in range(12)}
+    return checkpoint(folder, shapes, shards=3)
+
+
+def test_workers_that_are_killed_cost_a_shard_each(tmp_path: Path) -> None:
+    source = large(tmp_path / "model")
+    exported(source, tmp_path / "alone", None)
+    with core.crew(workers=2) as crew, core.open_model(source) as model, core.start(ONE, model) as started:
+        choices = core.resolve(PLAN, model)
+        job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
+        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
+        crew.check(order)
+        killed = 0
+        for event in core.export(started, job, crew.export(order)):
+            if isinstance(event, core.ShardWritten) and killed < 3:
+                os.kill(next(iter(crew._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
+                killed += 1
+    assert killed == 3
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def test_a_coordinator_that_is_killed_is_gone_on_with(studio: Studio, tmp_path: Path) -> None:
+    source, target = large(tmp_path / "model"), tmp_path / "out"
+    assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
+    command = [sys.executable, "-m", "studio", "quantize", str(source), str(target), *SMALL, "--workers", "2"]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not list((tmp_path / "out.partial").glob("*.safetensors.json")) and running.poll() is None:
+        time.sleep(0.02)
+    second = studio("quantize", source, target, *SMALL)
+    running.kill()
+    running.communicate()
+    assert second.code == 4
+    assert "another export to this target is running" in second.err
+    assert not target.exists()
+    again = studio("quantize", source, target, *SMALL, "--workers", "2")
+    assert again.code == 0
+    assert "is finished already" in again.err
+    assert snapshot(target) == snapshot(tmp_path / "alone")
+
+
+def test_a_run_that_is_stopped_goes_on_from_there(two: core.Crew, tmp_path: Path) -> None:
+    source = large(tmp_path / "model")
+    exported(source, tmp_path / "alone", None)
+    with core.open_model(source) as model, core.start(ONE, model) as started:
+        choices = core.resolve(PLAN, model)
+        job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
+        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
+        events = core.export(started, job, two.export(order))
+        next(event for event in events if isinstance(event, core.ShardWritten))
+        events.close()  # type: ignore[attr-defined]
+    assert not (tmp_path / "out").exists()
+    again = exported(source, tmp_path / "out", two)
+    assert any(isinstance(event, core.Resumed) for event in again)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def test_nothing_is_settled_in_the_folder_of_another_run(tmp_path: Path) -> None:
+    folder = work._OfThisRun(tmp_path, ".0", {"plan": "a", "shards": [("x", 1)]})
+    (tmp_path / JOURNAL).write_text('{"identity": {"plan": "a", "shards": [["x", 1]]}}')
+    folder.write_file("one", [b"1"])
+    (tmp_path / JOURNAL).write_text('{"identity": {"plan": "b", "shards": [["x", 1]]}}')
+    with pytest.raises(ExportError, match="another run has taken this folder"):
+        folder.write_file("two", [b"2"])
+    assert not (tmp_path / "two").exists()
+
+
+def test_what_a_lost_worker_left_is_not_published(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "out")
+    staging.write_file("config.json", [b"{}"])
+    StagedFolder(staging.path, f".{'0' * 32}").temporary("model.safetensors").write_bytes(b"half")
+    staging.publish(overwrite=False)
+    staging.close()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
+def test_a_shard_that_another_run_replaced_is_noticed(source: Path, tmp_path: Path) -> None:
+    with core.open_model(source) as model, core.start(ONE, model) as started:
+        job = core.prepare(model, PLAN, core.resolve(PLAN, model), core.LAYOUTS["mlx"], tmp_path / "out")
+        events = core.export(started, job)
+        written = next(event for event in events if isinstance(event, core.ShardWritten))
+        record = tmp_path / "out.partial" / f"{written.shard}.json"
+        record.write_bytes(record.read_bytes().replace(written.sha256.encode(), b"0" * 64))
+        with pytest.raises(ExportError, match="was replaced while the export ran"):
+            list(events)
