@@ -195,9 +195,10 @@ def _measured(
         for recipe in {recipe for index in batch for recipe in wanted[index]}
     }
     questions = [
-        Question(layer, matrix, partial(_sums, matrix, _trials(layer, matrix, wanted[index], scales)))
+        Question(layer, matrix, partial(_sums, matrix, trials), max(recipe.format.height for recipe, _ in trials))
         for index, layer in zip(batch, layers, strict=True)
         for matrix in layer.matrices
+        if (trials := _trials(layer, matrix, wanted[index], scales))
     ]
     totals: dict[str, Counts] = {}
     for question, sums in answers(started, questions):

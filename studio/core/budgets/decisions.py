@@ -108,6 +108,7 @@ def decide(
         raise PlanError("the plan keeps every layer", hint="--preset, --include and --exclude say what is quantized")
     table = _Table(model, plan, layout, reader, asked, free)
     groups = table.joined(_groups(model, free, joined=layout.joins))
+    table.leave_out_loners(groups)
     items = [_decision(plan, asked, group, table, forbidden) for group in groups]
     left = set(range(len(asked))).difference(free)
     kept = {index: choice for index, choice in enumerate(layout.fit(model, table.kept, reader)) if index in left}
@@ -160,6 +161,23 @@ class _Table:
             return refused[0]
         fits = self._fits[name]
         return next((fits[index] for index in indices if fits[index]), "")
+
+    def leave_out_loners(self, groups: Sequence[_Group]) -> None:
+        """Take no format that the reader does not load beside those before it, or beside layers that are kept."""
+        taken: list[str] = []
+        for name in FORMATS:
+            if not self._refused[name]:
+                self._refused[name] = self._refusals(self._spread([name, *taken], groups))
+                taken += [] if self._refused[name] else [name]
+
+    def _spread(self, names: Iterable[str], groups: Sequence[_Group]) -> dict[str, _Group]:
+        """A group for each format, as far as there are groups that can have it."""
+        found: dict[str, _Group] = {}
+        for name in names:
+            left = (group for group in groups if group not in found.values() and not self.obstacle(name, group))
+            if (group := next(left, None)) is not None:
+                found[name] = group
+        return found
 
     def joined(self, groups: list[_Group]) -> list[_Group]:
         """The groups, those of experts as one where the reader takes all experts of the model in one format only."""
