@@ -162,7 +162,6 @@ MUTANTS = (
     Mutant("columns.h", "2 * k < row ? 0 : ", ""),
     Mutant("columns.h", "column / STRIP * 2 * each", "column * 0 * each"),
     Mutant("codecs.h", "saturated[h] ? byte[h] : found", "found"),
-    Mutant("codecs.h", "stored_scale * lowest : bias", "bias : bias", "Affine<4, true>"),
     Mutant("codecs.h", "steps = splat(lowest);", "steps = splat(-lowest);", "Affine<4, true>"),
     Mutant("codecs.h", "half = steps_wanted / 2;", "half = -lowest - 1;", "Affine<8, true>"),
     Mutant("codecs.h", "bias = scale * lowest;", "bias = scale * -lowest;", "Affine<4, true>"),
