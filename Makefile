@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers faults quality mac-proof pictures package clean
+.PHONY: demo test lint bench architectures consumers faults quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -43,6 +43,9 @@ faults: .venv/.dev
 
 quality: .venv/.dev
 	@$(BIN)/python -m tests.quality resources/demo/demo-llama
+
+planning: .venv/.dev
+	@$(BIN)/python -m tests.planning resources/demo/demo-llama
 
 mac-proof: .venv/.dev
 	@$(BIN)/python -m tests.metal.first_mac build/mac-proof.txt

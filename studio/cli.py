@@ -90,6 +90,7 @@ def _stop_on_signals() -> None:
 def plan_of(options: argparse.Namespace, *, open_formats: bool = False) -> core.Plan:
     """The plan that the options say; `open_formats`: layers that are included without a format may get any."""
     plan = core.load_plan(options.plan) if options.plan else core.preset(options.preset)
+    plan = plan.before_budget if open_formats else plan
     if options.format:
         plan = plan.with_format(options.format)
     if options.method:
@@ -233,6 +234,7 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
         layout, reader = core.layout_for(options.layout or "", options.reader)
         decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
         planner = _planner(options, decisions, console)
+        _warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
         show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)
@@ -301,7 +303,6 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
             with _crew(options, console) as crew:
                 if crew:
                     order = core.order_for(model, plan, choices, _worker(options), options.statistics)
-                    crew.check(order)
                     events = crew.measure(started, order, model, choices)
                 else:
                     events = core.measure(started, model, choices)
@@ -361,8 +362,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 if crew:
                     how = (_worker(options), options.statistics, job, options.shard_size)
                     order = core.order_for(model, plan, choices, *how)
-                    crew.check(order)
-                    spread = crew.export(order)
+                    spread = crew.export(order, job)
                 outcome = _follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")

@@ -214,7 +214,8 @@ def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bo
 
 def show_conversion(transcoding: core.Transcoding, console: Console) -> None:
     """What becomes of the layers, and what that loses."""
-    console.emit("conversion", layers=transcoding.counts(), losses=[asdict(loss) for loss in transcoding.losses])
+    losses = [asdict(loss) for loss in transcoding.losses]
+    console.emit("conversion", layers=transcoding.counts(), losses=losses, sentences=transcoding.sentences())
     for sentence in transcoding.sentences():
         console.say(sentence)
 
@@ -235,9 +236,17 @@ def show_comparison(found: core.Measured, console: Console) -> None:
         console.say(f"no plan knows {core.printable(format_)}: {core.counted(count, 'layer')} of B kept in its plan")
     same = f"{core.counted(found.equal, 'layer')} the same in both" if found.equal else "no layer is the same in both"
     console.say(f"\n{same}\n{found.sentence()}")
-    alone = {"only_a": compared.only_a, "only_b": compared.only_b, "lost": found.lost}
+    alone = {"only_a": compared.only_a, "only_b": compared.only_b, "lost": found.lost, "untaken": found.untaken}
     sides = [side.to_json() for side in found.sides]
-    console.emit("compared", sides=sides, equal=found.equal, source=found.reference, plan=found.plan.to_json(), **alone)
+    console.emit(
+        "compared",
+        sides=sides,
+        equal=found.equal,
+        source=found.reference,
+        sentence=found.sentence(),
+        plan=found.plan.to_json(),
+        **alone,
+    )
 
 
 def _pair_row(pair: core.Pair, *, with_a: bool) -> tuple[str, ...]:
@@ -273,7 +282,8 @@ def show_verified(target: Path, outcome: core.Outcome, source: core.Model | None
         console.say(f"{target} is whole: {count} {compared}")
     else:
         _show_foreign(target, count, outcome, source, console)
-    console.emit("verified", path=str(target), layers=len(outcome.layers), compared=source is not None)
+    told = {"ours": core.is_ours(target), "notes": list(outcome.cautions)}
+    console.emit("verified", path=str(target), layers=len(outcome.layers), compared=source is not None, **told)
 
 
 def _show_foreign(target: Path, count: str, outcome: core.Outcome, source: core.Model | None, console: Console) -> None:

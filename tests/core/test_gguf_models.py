@@ -120,6 +120,39 @@ def test_codes_of_mxfp4_are_handed_on_as_they_are(tmp_path):
         np.testing.assert_array_equal(decode(packed), weights(layer))
 
 
+def _in_groups(name, shape, kind, largest=1e-4):
+    """Random blocks of a type with f16 numbers first, small ones of either sign, subnormal ones among them."""
+    entry, chance = quantized(name, shape, kind), np.random.default_rng(8)
+    blocks = np.frombuffer(entry.data, np.uint8).reshape(-1, TYPES[NUMBERS[kind]].nbytes) ^ chance.integers(0, 256)
+    count = 2 if kind.endswith("_1") else 1
+    numbers = (chance.standard_normal((len(blocks), count)) * largest).astype(np.float16)
+    blocks[:, : 2 * count] = numbers.view(np.uint8)
+    return replace(entry, data=blocks.astype(np.uint8).tobytes())
+
+
+_BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8}
+
+
+@pytest.mark.parametrize(("kind", "bits"), _BITS.items())
+def test_integers_in_groups_are_handed_on_with_a_bias(kind, bits, tmp_path):
+    with opened(tmp_path, model(entries=with_entry(QUERY, _in_groups(QUERY, (HIDDEN, HIDDEN), kind)))) as found:
+        layer = found.by_name[HF_QUERY]
+        packed = layer.source.packed(layer.matrices[0], 5, 41)
+        assert (packed.format.name, layer.source.scale_dtype, packed.scales.dtype) == (
+            f"int{bits}-g32",
+            "F16",
+            np.float16,
+        )
+        np.testing.assert_array_equal(decode(packed), weights(layer)[5:41])
+
+
+def test_a_scale_without_a_bias_in_its_dtype_is_not_handed_on(tmp_path):
+    with opened(tmp_path, model(entries=with_entry(QUERY, _in_groups(QUERY, (HIDDEN, HIDDEN), "Q8_0", 600)))) as found:
+        layer = found.by_name[HF_QUERY]
+        with pytest.raises(CheckpointError, match="have no bias in F16"):
+            layer.source.packed(layer.matrices[0], 0, HIDDEN)
+
+
 @pytest.mark.parametrize(("kind", "offset"), [("MXFP4", 0), ("NVFP4", 3)])
 def test_a_scale_that_is_a_number_in_ggml_only_is_not_handed_on(kind, offset, tmp_path):
     entry = quantized("blk.0.ffn_up.weight", (INNER, HIDDEN), kind)
@@ -389,3 +422,18 @@ def test_the_table_of_words_is_that_of_the_embedding(tmp_path):
     with opened(tmp_path, model()) as found:
         assert found.config["vocab_size"] == WORDS == len(TOKENS)
         assert found.config["bos_token_id"] == PAIRS["tokenizer.ggml.bos_token_id"]
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_1", "Q8_0"])
+def test_integers_of_a_file_are_converted_for_mlx_without_a_loss(studio, tmp_path, kind):
+    entries = [
+        _in_groups(info.name, info.shape, kind) if ".ffn_" in info.name and len(info.shape) == 2 else info
+        for info in infos()
+    ]
+    (tmp_path / "model.gguf").write_bytes(model(entries=entries))
+    ran = studio("convert", tmp_path / "model.gguf", tmp_path / "out", "--layout", "mlx")
+    assert ran.code == 0, ran.err
+    assert f"{3 * BLOCKS} codes kept" in ran.out
+    with core.open_model(tmp_path / "model.gguf") as before, core.open_model(tmp_path / "out") as after:
+        for layer in before.layers:
+            np.testing.assert_array_equal(weights(after.by_name[layer.name]), weights(layer))

@@ -78,6 +78,15 @@ def test_findings_are_shown_worst_first_with_all_that_is_known(
     assert not page.repair.isEnabled()
 
 
+@pytest.mark.parametrize(
+    ("what", "shown"),
+    [("block scales", "Block scales"), ("config.json says", "config.json says"), ("NVFP4 of", "NVFP4 of")],
+)
+def test_names_of_files_and_programs_keep_their_letters(what: str, shown: str) -> None:
+    found = core.Finding("kind", "note", what, (), 0, "", (), "")
+    assert described(found) == f"{shown}  (kind)"
+
+
 def test_a_repaired_copy_is_written_and_shown(
     studio: Studio, page: DoctorPage, wait: Callable[[], None], tmp_path: Path
 ) -> None:

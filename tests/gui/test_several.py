@@ -71,7 +71,7 @@ def test_two_dropped_exports_of_one_checkpoint_are_compared(
     view = studio.workspace.views["CompareView"]
     assert isinstance(view, CompareView)
     assert studio.workspace.pages.currentWidget() is view
-    assert [box.currentText() for box in (view.a_box, view.b_box)] == ["Export nvfp4-2t", "Export mxfp8"]
+    assert [box.currentText() for box in (view.a_box, view.b_box)] == ["Folder nvfp4-2t", "Folder mxfp8"]
     qtbot.waitUntil(lambda: view.comparison is not None, timeout=10_000)
     assert view.comparison is not None
     assert len(view.comparison.pairs) == 28

@@ -38,7 +38,7 @@ def figure(title: str, rows: Sequence[Any], curve: tuple[np.ndarray, np.ndarray]
     for row in rows:
         if row.kl > 0:
             parts.append(_dot(x(row.bits), y(row.kl), MIX if row.mix else SINGLE, row.name))
-    parts += _labels([(x(row.bits) + 8, y(row.kl) + 4, row.name) for row in rows if not row.mix and row.kl > 0])
+    parts += _numbers([(x(row.bits), y(row.kl), row.name) for row in rows if not row.mix and row.kl > 0])
     key = ((MIX, "mixes, measured; line: predicted"), (SINGLE, "single formats, measured"))
     for number, (colour, text) in enumerate(key):
         at = HEIGHT - BOTTOM - 30 + 18 * number
@@ -47,13 +47,16 @@ def figure(title: str, rows: Sequence[Any], curve: tuple[np.ndarray, np.ndarray]
     return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>', *parts, "</svg>", ""])
 
 
-def _labels(places: Sequence[tuple[float, float, str]]) -> list[str]:
-    """Names of dots, each below those that it would cover."""
-    found: list[tuple[float, float, str]] = []
-    for left, top, text in sorted(places, key=lambda place: place[1]):
-        near = [other for x, other, _ in found if abs(x - left) < 110 and abs(other - top) < 11]
-        found.append((left, max(near) + 11 if near else top, text))
-    return [_text(left, top, text, size=10) for left, top, text in found]
+def _numbers(places: Sequence[tuple[float, float, str]]) -> list[str]:
+    """A number beside each dot, what it means at the right."""
+    found: list[str] = []
+    taken: list[tuple[float, float]] = []
+    for number, (left, top, text) in enumerate(sorted(places), 1):
+        aside = sum(abs(left - x) < 9 and abs(top - y) < 9 for x, y in taken)
+        taken.append((left, top))
+        found.append(_text(left + 6 + 11 * aside, top - 5, str(number), size=10))
+        found.append(_text(WIDTH - RIGHT + 14, TOP + 14 + 15 * number, f"{number}  {text}", size=10))
+    return found
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:

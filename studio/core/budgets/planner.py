@@ -1,6 +1,7 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +16,8 @@ from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.shards import plan_shards
 from studio.core.model import Model
-from studio.core.planning.plan import KEEP, Plan, Prediction
+from studio.core.names import printable
+from studio.core.planning.plan import KEEP, Plan, Prediction, Rule
 from studio.core.quality.candidates import choices_digest
 
 Floats = NDArray[np.float64]
@@ -102,6 +104,44 @@ class Planner:
         """Number of layers that are decided about."""
         return sum(len(item.layers) for item in self.decisions.items)
 
+    def narrowed(self, pins: Mapping[int, Option], forbidden: Collection[str] = ()) -> "Planner":
+        """The same with decisions, by their place, pinned to an option each, the others without some formats.
+
+        Takes milliseconds, as nothing is priced again. Raises PlanError where a decision is left without an option.
+        """
+        found = copy(self)
+        found._damage, found._nbytes = self._damage.copy(), self._nbytes.copy()
+        for row, item in enumerate(self.decisions.items):
+            pin = pins.get(row)
+            left = [option == pin if pin else option.format not in forbidden for option in item.options]
+            if not any(left):
+                layer = self.decisions.model.layers[item.layers[0]].name
+                raise PlanError(
+                    f"{printable(layer)} is left without a format", hint="forbid fewer, or pin it to another"
+                )
+            gone = [column for column, stays in enumerate(left) if not stays]
+            found._damage[row, gone] = found._nbytes[row, gone] = np.inf
+        for name in ("_by_size", "_by_damage"):
+            found.__dict__.pop(name, None)
+        return found
+
+    def pinned(self, rules: Iterable[Rule]) -> "Planner":
+        """The same with decisions pinned as rules that name formats say; see `narrowed`.
+
+        Raises PlanError for formats that a decision can not have, or that contradict each other.
+        """
+        pins: dict[int, Option] = {}
+        owner = {index: row for row, item in enumerate(self.decisions.items) for index in item.layers}
+        for rule in rules:
+            matches = rule.matcher()
+            for index in (index for index in owner if matches(self.decisions.model.layers[index])):
+                option = _named(self.decisions.items[owner[index]].options, rule)
+                if option is None or pins.setdefault(owner[index], option) != option:
+                    name = printable(self.decisions.model.layers[index].name)
+                    why = f"it can not have {rule.format}" if option is None else "its others have another format"
+                    raise PlanError(f"{name} can not be pinned: {why}", hint="choose one format for all of them")
+        return self.narrowed(pins)
+
     @cached_property
     def _by_size(self) -> Knapsack:
         return Knapsack(self._damage, self._nbytes)
@@ -109,6 +149,13 @@ class Planner:
     @cached_property
     def _by_damage(self) -> Knapsack:
         return Knapsack(self._nbytes, self._damage)
+
+    @property
+    def cautions(self) -> list[str]:
+        """What is not as well known as the rest, one sentence each."""
+        options = (option for item in self.decisions.items for option in item.options)
+        blind = any(option.method == "feedback" and str(option) not in self.sensitivity.factors for option in options)
+        return ["feedback is priced as hessian: --probe tells what it gains beyond that"] if blind else []
 
     @property
     def least_nbytes(self) -> int:
@@ -140,12 +187,11 @@ class Planner:
 
     def within_file_nbytes(self, nbytes: int, most_states: int = MOST_STATES) -> Mix:
         """The same for the safetensors files of an export, whose headers depend on the mix."""
-        least = self.file_nbytes(self._mix(self._by_size.solve(self._by_size.least_weight)))
-        if least > nbytes:
-            what = f"no mix fits into {nbytes:,} bytes: the smallest export takes {least:,}"
-            raise PlanError(what, hint=self._smaller())
         mix = self.within_nbytes(max(nbytes, self.least_nbytes), most_states)
         while (over := self.file_nbytes(mix) - nbytes) > 0:
+            if mix.nbytes == self.least_nbytes:
+                what = f"no mix fits into {nbytes:,} bytes: the smallest export takes {nbytes + over:,}"
+                raise PlanError(what, hint=self._smaller())
             mix = self.within_nbytes(max(mix.nbytes - over, self.least_nbytes), most_states)
         return mix
 
@@ -173,9 +219,10 @@ class Planner:
 
         Raises PlanError where there is none.
         """
-        allowed = self._rel_err <= most
+        rel_err = np.where(np.isfinite(self._nbytes), self._rel_err, np.inf)
+        allowed = rel_err <= most
         if not allowed.any(axis=1).all():
-            worst = float(self._rel_err.min(axis=1).max())
+            worst = float(rel_err.min(axis=1).max())
             what = f"no mix keeps every layer at a relative error of {most:g} or less: the finest has {worst:.3g}"
             raise PlanError(what, hint="forbid fewer formats, or keep more layers")
         found = Knapsack(np.where(allowed, self._damage, np.inf), np.where(allowed, self._nbytes, np.inf))
@@ -197,6 +244,11 @@ class Planner:
             gap,
         )
 
+    def changes(self, before: Mix, after: Mix) -> list[tuple[Decision, Option, Option]]:
+        """The decisions that fall otherwise in one mix than in another, with both options."""
+        both = zip(self.decisions.items, before.options, after.options, strict=True)
+        return [(item, old, new) for item, old, new in both if old != new]
+
     def uniforms(self) -> list[tuple[str, Mix]]:
         """All single options with their mixes, by rising size; see `uniform`."""
         names = dict.fromkeys(str(option) for item in self.decisions.items for option in item.options)
@@ -208,10 +260,18 @@ class Planner:
 
         None where one can be neither.
         """
-        picks = [_place(item.options, name) for item in self.decisions.items]
+        picks = [self._place(row, name) for row in range(len(self.decisions.items))]
         if None in picks:
             return None
         return self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def _place(self, row: int, name: str) -> int | None:
+        """The option called `name` of a decision, or to keep it, or the only one that it has."""
+        both = zip(self.decisions.items[row].options, np.isfinite(self._nbytes[row]), strict=False)
+        there = [str(option) if found else "" for option, found in both]
+        if sum(map(bool, there)) == 1:
+            return there.index(next(filter(None, there)))
+        return next((there.index(text) for text in (name, KEEP) if text in there), None)
 
     def reasons(self, mix: Mix) -> list[Reason]:
         """Why each decision has the option that it has."""
@@ -233,12 +293,12 @@ class Planner:
     def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
         """The ordinary plan of a mix, with what is expected of it."""
         digest = choices_digest(self.decisions.choices(mix.options), self.decisions.model)
-        told = Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl)
-        return replace(planned(self.decisions, mix.options, name, title), prediction=told)
+        plan = planned(self.decisions, mix.options, name, title)
+        own = len(plan.rules) - len(self.decisions.plan.rules)
+        return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
 
 
-def _place(options: Sequence[Option], name: str) -> int | None:
-    if len(options) == 1:
-        return 0
-    texts = [str(option) for option in options]
-    return next((texts.index(text) for text in (name, KEEP) if text in texts), None)
+def _named(options: Sequence[Option], rule: Rule) -> Option | None:
+    """The first option in the format, and by the method, that a rule names."""
+    wanted = (option for option in options if option.format == rule.format)
+    return next((option for option in wanted if rule.method in ("", option.method)), None)

@@ -1,6 +1,8 @@
 """Crew: the worker processes of a run, checked to be alike, and the coordinator's side of what they do."""
 
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,13 +13,14 @@ from typing import Any
 from uuid import uuid4
 
 from studio.core.cluster import work
-from studio.core.cluster.order import Order, opened
+from studio.core.cluster.order import Opened, Order
 from studio.core.counting import counted
 from studio.core.errors import BackendError
 from studio.core.events import Event, Finished, LayerDone, Progress, ShardWritten, Started, Warned
+from studio.core.exporting.export import Export
 from studio.core.exporting.shards import ShardPlan
 from studio.core.exporting.staging import Staging
-from studio.core.exporting.steps import shard_work
+from studio.core.exporting.steps import Spread, shard_work
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
@@ -30,6 +33,12 @@ from studio.core.running.pipeline import work as work_of
 
 WAIT = 30
 """Seconds in which a scheduler must answer and the first worker must be there."""
+
+SILENCE = 900.0
+"""Seconds without a word from a worker at work after which it is ended: it hangs."""
+
+LOOK = 5.0
+"""Seconds between two looks at the workers."""
 
 _TURN = 0.2
 _PARTS_PER_WORKER = 8
@@ -48,11 +57,13 @@ class _Part:
 
 @dataclass(slots=True)
 class _Standing:
-    """How far a part is, and which attempt that is."""
+    """How far a part is, which attempt that is, which were lost, and when what worker was last heard of."""
 
     done: int = 0
     attempt: str = ""
     lost: set[str] = field(default_factory=set)
+    worker: str = ""
+    heard: float = 0.0
 
 
 class Crew:
@@ -66,20 +77,23 @@ class Crew:
         """Number of workers now."""
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
 
-    def check(self, order: Order) -> None:
-        """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order."""
-        here = work.examine(order)
-        for address, seen in sorted(self._client.run(work.examine, order).items()):
+    def check(self, order: Order, known: Opened) -> None:
+        """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order so."""
+        here = work.examine(order, known)
+        answers = self._client.run(work.examine, order, on_error="return")
+        for address, seen in sorted(answers.items()):
+            if isinstance(seen, OSError):
+                continue  # it is gone already
+            where = printable(address) + (f" on {printable(seen.host)}" if isinstance(seen, work.Seen) else "")
             if trouble := _difference(here, seen):
-                raise BackendError(f"worker {printable(address)} on {printable(seen.host)} {trouble}", hint=_HINT)
+                raise BackendError(f"worker {where} {trouble}", hint=_HINT)
 
-    def export(self, order: Order) -> Callable[[Staging, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]:
-        """What writes the shards of the order's export; see `studio.core.exporting.steps.Spread`."""
+    def export(self, order: Order, job: Export) -> Spread:
+        """What writes the shards of an export; see `Spread`. Raises BackendError for workers that can not."""
+        self.check(order, Opened(job.model, job.choices, job))
 
         def spread(staging: Staging, left: Sequence[ShardPlan], seconds: dict[str, float]) -> Iterator[Event]:
-            export = opened(order).export
-            assert export is not None
-            index = {planned.name: i for i, planned in enumerate(export.shards)}
+            index = {planned.name: i for i, planned in enumerate(job.shards)}
             parts = [self._shard(order, index[planned.name], planned) for planned in left]
             for event in self._run("quantize", parts):
                 if isinstance(event, work.Written):
@@ -95,7 +109,8 @@ class Crew:
         return spread
 
     def measure(self, started: Engine, order: Order, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
-        """As `studio.core.jobs.measure`, on the workers."""
+        """As `studio.core.jobs.measure`, on the workers. Raises BackendError for workers that can not."""
+        self.check(order, Opened(model, tuple(choices), None))
         results = PackedResults(choices)
         with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
             yield from feed_forward(started, model, choices, Path(folder), Sink())
@@ -142,18 +157,47 @@ class Crew:
         standing, names = {part.index: _Standing() for part in parts}, {part.index: part for part in parts}
         for index, future in futures.items():
             future.add_done_callback(lambda _, index=index: told.put(index))
+        watch = _Watch(self._client, standing, names)
         try:
             while futures:
-                message = _next(told)
+                message, layer = _next(told), ""
                 if isinstance(message, dict):
                     yield from _noted(message, standing, names)
+                    layer = message.get("layer", "")
                 elif message is not None:
                     standing[message].done = names[message].work
                     yield _result(futures.pop(message), names[message])
-                yield Progress(phase, sum(one.done for one in standing.values()), "")
+                yield from watch.look(list(futures))
+                yield Progress(phase, sum(one.done for one in standing.values()), layer)
         finally:
             self._client.cancel(list(futures.values()))
             self._client.unsubscribe_topic(topic)
+
+
+class _Watch:
+    """Looks now and then whether there are workers, and whether any has been silent for so long that it hangs."""
+
+    def __init__(self, client: Any, standing: dict[int, _Standing], parts: dict[int, _Part]) -> None:
+        self._client, self._standing, self._parts = client, standing, parts
+        self._looked, self._alone = time.monotonic(), False
+
+    def look(self, open_parts: Sequence[int]) -> Iterator[Warned]:
+        """Begin what hangs on another worker; says so, and that no worker is left."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        there = set(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not there and not self._alone:
+            yield Warned("no worker is left; it goes on when there is one")
+        self._alone = not there
+        for index in open_parts:
+            one = self._standing[index]
+            if one.worker in there and now - one.heard > SILENCE:
+                what = f"nothing was heard of its worker for {SILENCE:g} s, which is ended"
+                yield Warned(f"{self._parts[index].name}: {what}")
+                one.heard = now
+                self._client.run(work.end, os.getpid(), workers=[one.worker], on_error="ignore")
 
 
 def _next(told: "SimpleQueue[Any]") -> Any:
@@ -172,6 +216,7 @@ def _noted(message: dict[str, Any], standing: dict[int, _Standing], names: dict[
         host = printable(one.attempt.partition(":")[0])
         yield Warned(f"{part.name} begins again: its worker on {host} was lost")
     one.attempt, one.done = message["attempt"], message.get("done", one.done)
+    one.worker, one.heard = message["worker"], time.monotonic()
     if warning := message.get("warning"):
         yield Warned(warning)
 
@@ -188,8 +233,10 @@ def _result(future: Any, part: _Part) -> Any:
         raise BackendError(f"{part.name} was given up: {died} died of it, one after the other", hint=hint) from None
 
 
-def _difference(here: work.Seen, seen: work.Seen) -> str:
-    """In what a worker is not as this process, "" when it is."""
+def _difference(here: work.Seen, seen: Any) -> str:
+    """In what a worker, or what it raised, is not as this process, "" when it is."""
+    if not isinstance(seen, work.Seen):
+        return f"does not run this program: {type(seen).__name__} {printable(seen, 200)}"
     if seen.version != here.version:
         return f"is of version {printable(seen.version)}, this is {here.version}"
     if seen.program != here.program:

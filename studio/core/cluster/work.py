@@ -66,8 +66,11 @@ class Written:
     seconds: dict[str, float]
 
 
-def examine(order: Order) -> Seen:
-    """What this process is, and what it sees of an order; the worst that can happen is told, not raised."""
+def examine(order: Order, known: Opened | None = None) -> Seen:
+    """What this process is, and what it sees of an order, or `known` of it.
+
+    The worst that can happen is told, not raised.
+    """
     try:
         backend = choose(order.machine.backend)
     except ValueError as error:
@@ -75,7 +78,7 @@ def examine(order: Order) -> Seen:
     wrong = self_test(backend) or ""
     seen = Seen(platform.node(), kernels.__version__, program_digest(), backend.title, wrong)
     try:
-        return replace(seen, identity=identity_digest(opened(order)))
+        return replace(seen, identity=identity_digest(known or opened(order)))
     except StudioError as error:
         return replace(seen, trouble=f"{error}; {error.hint}" if error.hint else str(error))
 
@@ -99,6 +102,12 @@ def program_digest() -> str:
 
 
 _TEXT = (".py", ".cpp", ".h")
+
+
+def end(coordinator: int) -> None:
+    """End this process, in which something hangs, unless it is that of the coordinator."""
+    if os.getpid() != coordinator:
+        os._exit(1)
 
 
 def write_shard(order: Order, index: int, topic: str) -> Written:
@@ -206,4 +215,5 @@ class _Told:
 
     def _tell(self, **message: Any) -> None:
         self._last = time.monotonic()
-        self._worker.log_event(self._topic, {"index": self._index, "attempt": self._attempt, **message})
+        head = {"index": self._index, "attempt": self._attempt, "worker": self._worker.address}
+        self._worker.log_event(self._topic, {**head, **message})

@@ -13,8 +13,11 @@ from studio.core.model import Stored
 from studio.core.sources.fp8 import FP8
 from studio.core.sources.scales import EXPONENTS
 
-_SIGNED = ("scales", "biases")
-"""Leaves of MLX, whose integers have scales of either sign."""
+_SIGNED = ("scales", "biases", "quant_map", "nested_quant_map")
+"""Leaves of MLX, whose integers have scales of either sign, and of the tables of bitsandbytes."""
+
+_PLACES = "absmax"
+"""The leaf of bytes that are places in a table of bitsandbytes, each of which stands for a number."""
 
 
 def readings(folder: Folder) -> Iterator[Reading]:
@@ -41,7 +44,7 @@ def _scales(stored: Stored) -> Iterator[Seen]:
             numbers = np.frombuffer(piece, WEIGHT_DTYPES[dtype]).astype(np.float32)
             bad += int((~np.isfinite(numbers)).sum())
             negative += int((numbers < 0).sum())
-        elif dtype in EXPONENTS:
+        elif dtype in EXPONENTS and name.rpartition(".")[2] != _PLACES:
             bad += piece.count(0xFF)
         yield len(piece)
     total = math.prod(stored.tensor.shape)

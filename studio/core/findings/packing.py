@@ -16,7 +16,8 @@ _WEIGHTS = ("BF16", "F16", "F32")
 def parts(folder: Folder) -> Iterator[Observation]:
     """Codes whose scales are missing or of another shape, and NVFP4 without the tensor scale that its layout wants."""
     for module in folder.modules.values():
-        if module.layout in _TORCH or module.layout == "mlx":
+        others = module.scales is None and module.codes.tensor.name in folder.recognized.sources
+        if not others and (module.layout in _TORCH or module.layout == "mlx"):
             yield from _parts_of(module)
 
 

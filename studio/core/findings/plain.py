@@ -104,10 +104,12 @@ def _grid(stored: Stored, words: NDArray[Any], row: _Bits) -> Iterator[Observati
 
 
 def _share(values: NDArray[Any], magnitudes: NDArray[Any], grid: _Grid) -> float:
-    """The share of windows with no more levels than the grid has, of those that hold enough weights beside 0."""
+    """The share of windows with no more levels than the grid has.
+
+    Windows of few weights beside 0, and those of one or two levels, as in constant or binary tensors, are left out.
+    """
     live = np.count_nonzero(magnitudes, axis=1) >= _FEWEST_LIVE * grid.window
-    if live.sum() < _FEWEST_WINDOWS:
-        return 0.0
     ordered = np.sort(values[live], axis=1)
     levels = 1 + np.count_nonzero(np.diff(ordered, axis=1), axis=1)
-    return float((levels <= grid.levels).mean())
+    judged = levels[levels > 2]
+    return float((judged <= grid.levels).mean()) if judged.size >= _FEWEST_WINDOWS else 0.0

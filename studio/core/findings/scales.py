@@ -158,8 +158,9 @@ def _of_tally(name: str, tally: Tally) -> Iterator[Observation]:
 
 
 def _overflow(module: Module, tally: Tally) -> Iterator[Observation]:
-    stored = float(_numbers(module.third).max()) if module.third else 1.0
-    largest = 6 * tally.largest * (multiplier_of(stored, module.meaning) if module.third else 1.0)
+    stored = _numbers(module.third) if module.third else np.ones(1, np.float32)
+    meaning = module.meaning if module.third else "multiplier"
+    largest = 6 * tally.largest * max(multiplier_of(float(one), meaning) for one in stored)
     if largest > FLOAT16_MAX:
         yield Observation("float16-overflow", module.name, f"up to {largest:.6g}, float16 ends at {FLOAT16_MAX:g}")
 

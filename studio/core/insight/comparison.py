@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from kernels import METHODS
+from kernels import FORMATS, METHODS
 from studio.core.counting import counted
 from studio.core.planning.plan import KEEP, choice_text
 from studio.core.reporting.pages import size_text
@@ -89,8 +89,12 @@ class Comparison:
         return " or ".join(name for name, row in METHODS.items() if row.needs and name in methods)
 
     def worth(self, gain: float) -> dict[str, str]:
-        """Layer name -> format of B, or format/method of other methods, where B gains more than `gain` and differs."""
-        found = [pair for pair in self.pairs if pair.gain > gain and pair.title_a != pair.title_b]
+        """Layer name -> format of B, or format/method of other methods, where B gains more than `gain` and differs.
+
+        Formats that no plan knows are left out.
+        """
+        known = [pair for pair in self.pairs if pair.format_b == KEEP or pair.format_b in FORMATS]
+        found = [pair for pair in known if pair.gain > gain and pair.title_a != pair.title_b]
         return {pair.name: pair.format_b if pair.method_a == pair.method_b else pair.title_b for pair in found}
 
     def sentence(self) -> str:

@@ -76,7 +76,7 @@ class Prediction:
 
     weights: digest of the model and the choices that this holds for. nbytes: of all tensors. rel_err: the largest
     relative error of a layer. damage: see `budgets.planner.Mix`. kl: mean KL to the source per token in nats, None
-    where no probes told.
+    where no probes told. rules: how many of the first rules of the plan come from the budget.
     """
 
     weights: str
@@ -84,6 +84,7 @@ class Prediction:
     rel_err: float
     damage: float
     kl: float | None = None
+    rules: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,13 @@ class Plan:
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
         """The plan with `rules` tried first."""
-        return replace(self, rules=(*rules, *self.rules))
+        return replace(self, rules=(*rules, *self.rules), prediction=None) if rules else self
+
+    @property
+    def before_budget(self) -> "Plan":
+        """The plan that a mix of formats was found for; itself where it is no mix."""
+        own = self.prediction.rules if self.prediction else 0
+        return replace(self, rules=self.rules[own:], prediction=None)
 
     def with_format(self, name: str) -> "Plan":
         """The plan with another format for the rules that name none."""
@@ -225,7 +232,10 @@ def _prediction_from_json(data: Any) -> Prediction:
     for key, value in numbers.items():
         if not (isinstance(value, int | float) and value >= 0) and not (key == "kl" and value is None):
             raise PlanError(f"prediction: {key} must be a number from zero on, got {printable(value)}")
-    return Prediction(_text({"weights": "", **data}, "weights"), **numbers)
+    rules = data.get("rules", 0)
+    if not isinstance(rules, int) or rules < 0:
+        raise PlanError(f"prediction: rules must be a number of rules, got {printable(rules)}")
+    return Prediction(_text({"weights": "", **data}, "weights"), **numbers, rules=rules)
 
 
 def _check_keys(data: dict[str, Any], known: set[str], where: str) -> None:

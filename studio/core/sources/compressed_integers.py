@@ -100,8 +100,16 @@ def _source(
     order = others.get(ORDER)
     if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
         raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)}")
-    encoding = Integers(columns, packing.bits, group, codes, scales, zeros, _MAKER, order)
+    stated = _usable(others.get(SHAPE), len(shape))
+    encoding = Integers(columns, packing.bits, group, codes, scales, zeros, _MAKER, order, stated=stated)
     return PackedSource(encoding, shape, scales.stored.tensor.dtype)
+
+
+def _usable(stated: Stored | None, dimensions: int) -> Stored | None:
+    """The shape that a module states; raises UnreadError for one of another kind."""
+    if stated and (stated.tensor.dtype not in ("I32", "I64") or stated.tensor.shape != (dimensions,)):
+        raise UnreadError(f"{SHAPE} of {stated.tensor.dtype} {list(stated.tensor.shape)}")
+    return stated
 
 
 def _columns(words: int, groups: int, rows: Sequence[int], others: Mapping[str, Stored], said: _Said) -> int:
@@ -115,14 +123,12 @@ def _columns(words: int, groups: int, rows: Sequence[int], others: Mapping[str, 
 
 
 def _stored_columns(rows: Sequence[int], shape: Stored | None) -> int:
-    """What `weight_shape` says, two numbers."""
-    if shape is None:
+    """What `weight_shape` says, a number for each dimension."""
+    known = _usable(shape, len(rows) + 1)
+    if known is None:
         raise UnreadError(f"packed integers without {SHAPE}")
-    tensor = shape.tensor
-    if tensor.dtype not in ("I32", "I64") or tensor.shape != (len(rows) + 1,):
-        raise UnreadError(f"{SHAPE} of {tensor.dtype} {list(tensor.shape)}")
     try:
-        *stated, columns = read_elements(shape, 0, len(rows) + 1).tolist()
+        *stated, columns = read_elements(known, 0, len(rows) + 1).tolist()
     except CheckpointError as error:
         raise UnreadError(f"{SHAPE}: {error.what}") from None
     if stated != list(rows):

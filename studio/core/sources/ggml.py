@@ -16,6 +16,9 @@ from studio.core.containers.gguf import TYPE_OF, GgmlType
 Blocks = NDArray[np.uint8]
 Values = NDArray[np.float32]
 
+Groups = tuple[Blocks, NDArray[np.float16], NDArray[np.float16]]
+"""Codes [n, 32], scales [n, 1] and biases [n, 1]."""
+
 _TILE = 1 << 15
 """Values that are decoded at once: what lies between bytes and values stays in a cache, and memory is bounded."""
 
@@ -100,17 +103,30 @@ def _q4_1(blocks: Blocks) -> Values:
 
 
 def _q5_0(blocks: Blocks) -> Values:
-    codes = _fields(blocks[:, 6:], 4, 16) | _bits(blocks[:, 2:6]) << np.uint8(4)
-    return _scaled(_f16(blocks[:, :2]), _signed(codes, 16))[:, 0]
+    return _scaled(_f16(blocks[:, :2]), _signed(_fives(blocks[:, 6:], blocks[:, 2:6]), 16))[:, 0]
 
 
 def _q5_1(blocks: Blocks) -> Values:
-    codes = _fields(blocks[:, 8:], 4, 16) | _bits(blocks[:, 4:8]) << np.uint8(4)
-    return _scaled(_f16(blocks[:, :2]), codes)[:, 0] + _f16(blocks[:, 2:4])
+    return _scaled(_f16(blocks[:, :2]), _fives(blocks[:, 8:], blocks[:, 4:8]))[:, 0] + _f16(blocks[:, 2:4])
 
 
 def _q8_0(blocks: Blocks) -> Values:
     return _scaled(_f16(blocks[:, :2]), np.ascontiguousarray(blocks[:, 2:]).view(np.int8))[:, 0]
+
+
+def _centred(scale: Blocks, codes: Blocks, zero: int) -> Groups:
+    scales = np.ascontiguousarray(scale).view(np.float16)
+    return codes, scales, (_f16(scale) * np.float32(-zero)).astype(np.float16)
+
+
+def _ranged(pair: Blocks, codes: Blocks) -> Groups:
+    numbers = np.ascontiguousarray(pair).view(np.float16)
+    return codes, numbers[:, :1], numbers[:, 1:]
+
+
+def _fives(codes: Blocks, highest: Blocks) -> Blocks:
+    found: Blocks = _fields(codes, 4, 16) | _bits(highest) << np.uint8(4)
+    return found
 
 
 def _q2_k(blocks: Blocks) -> Values:
@@ -211,6 +227,16 @@ DECODERS: Mapping[str, Callable[[Blocks], Values]] = {
     "NVFP4": _nvfp4,
 }
 """By name of the type; others are known by their size only."""
+
+
+AFFINE: Mapping[str, tuple[int, Callable[[Blocks], Groups]]] = {
+    "Q4_0": (4, lambda blocks: _centred(blocks[:, :2], _fields(blocks[:, 2:], 4, 16), 8)),
+    "Q4_1": (4, lambda blocks: _ranged(blocks[:, :4], _fields(blocks[:, 4:], 4, 16))),
+    "Q5_0": (5, lambda blocks: _centred(blocks[:, :2], _fives(blocks[:, 6:], blocks[:, 2:6]), 16)),
+    "Q5_1": (5, lambda blocks: _ranged(blocks[:, :4], _fives(blocks[:, 8:], blocks[:, 4:8]))),
+    "Q8_0": (8, lambda blocks: _centred(blocks[:, :2], blocks[:, 2:] ^ _SIGN, 128)),
+}
+"""Of types whose values are code x scale + bias in groups of 32: the bits of a code, and how blocks are taken apart."""
 
 
 def in_pairs(rows: NDArray[np.int64], height: int) -> NDArray[np.int64]:

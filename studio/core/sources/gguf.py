@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import FORMATS, Format, Quantized
+from kernels import FORMATS, STORED_FORMATS, Format, Quantized
+from kernels.streams import pack_stream
 from studio.core.containers.gguf import GgmlType
 from studio.core.errors import CheckpointError
 from studio.core.model import Matrix, Stored
 from studio.core.names import printable
 from studio.core.running.scratch import Scratch, memory
-from studio.core.sources.ggml import DECODERS, decode, in_pairs, paired
+from studio.core.sources.ggml import AFFINE, DECODERS, decode, in_pairs, paired
 from studio.core.sources.plain import read_elements
 
 _NO_NUMBER = 0xFF
@@ -60,13 +61,15 @@ class Ggml:
     @property
     def format(self) -> Format | None:
         """See `Source`."""
+        if self.type.name in AFFINE:
+            return None if self.less or self.factor else STORED_FORMATS[f"int{AFFINE[self.type.name][0]}-g32"]
         name = {"MXFP4": "mxfp4", "NVFP4": "nvfp4-3t" if self.factor else "nvfp4-2t"}.get(self.type.name)
         return FORMATS[name] if name and not self.less else None
 
     @property
     def scale_dtype(self) -> str:
         """See `Source.scale_dtype`."""
-        return ""
+        return "F16" if self.type.name in AFFINE else ""
 
     def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
         """See `Source.rows`."""
@@ -86,10 +89,23 @@ class Ggml:
         if row is None:
             raise ValueError(f"[packed] {matrix.name} is stored in no format that can be handed on")
         blocks = self._raw(matrix, start, stop).reshape(-1, self.type.nbytes)
+        if row.affine:
+            return self._integers(row, blocks, stop - start)
         scales, codes = np.split(blocks, [self.type.weights // row.block], axis=1)
         scales = self._checked(scales.reshape(stop - start, -1))
         together = paired(codes, row.block).reshape(stop - start, -1)
         return Quantized(row, together, scales, tensor_scale=self._multiplier())
+
+    def _integers(self, row: Format, blocks: NDArray[np.uint8], rows: int) -> Quantized:
+        with np.errstate(over="ignore", invalid="ignore"):
+            codes, *numbers = AFFINE[self.type.name][1](blocks)
+        bad = sum(int((~np.isfinite(part)).sum()) for part in numbers)
+        if bad:
+            what = f"{bad:,} of its scales are no numbers, or have no bias in F16"
+            hint = "decode it with --layout plain"
+            raise CheckpointError(what, file=self.stored.file.path.name, tensor=self.stored.tensor.name, hint=hint)
+        scales, biases = (np.ascontiguousarray(part.reshape(rows, -1)) for part in numbers)
+        return Quantized(row, pack_stream(codes.reshape(rows, -1), row.bits), scales, biases)
 
     def _checked(self, scales: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scale bytes as every reader takes them."""

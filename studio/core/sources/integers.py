@@ -42,6 +42,7 @@ class Integers:
     zeros: the code of weight zero, or those of every row and group. order: int32 [columns], the group of each column
     where they do not follow each other. factor: float32, what every weight is multiplied by at last. in_order, centred:
     a config says that they do follow each other, that zero is the middle code; where codes are handed on it is checked.
+    stated: a shape that ends with the number of columns, which a config told; it is checked as rows are read.
     """
 
     columns: int
@@ -55,13 +56,14 @@ class Integers:
     factor: float = 1.0
     in_order: bool = False
     centred: bool = False
+    stated: Stored | None = None
 
     @property
     def parts(self) -> tuple[Stored, ...]:
         """See `Encoding`."""
         zeros = () if isinstance(self.zeros, int) else (self.zeros.stored,)
-        order = () if self.order is None else (self.order,)
-        return (self.codes.stored, self.scales.stored, *zeros, *order)
+        more = (part for part in (self.order, self.stated) if part is not None)
+        return (self.codes.stored, self.scales.stored, *zeros, *more)
 
     @property
     def meaning(self) -> str:
@@ -89,6 +91,7 @@ class Integers:
 
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """See `Encoding.decode`."""
+        self._check_stated()
         codes, groups = self.codes.read(start, stop), self._groups()
         scales, zeros = self._scales(start, stop), self._zeros(start, stop)
         weights = np.empty(codes.shape, np.float32)
@@ -118,10 +121,19 @@ class Integers:
 
     def _check_said(self, zeros: Floats) -> None:
         """Refuse codes that are not as a config says."""
+        self._check_stated()
         if self._groups() is not None:
             raise self._fault("has columns in another order than the config says", _PLAIN)
         if self.centred and (zeros != 1 << (self.bits - 1)).any():
             raise self._fault("is not symmetric, as the config says", _PLAIN)
+
+    def _check_stated(self) -> None:
+        if self.stated is None:
+            return
+        columns = int(read_elements(self.stated, self.stated.tensor.shape[0] - 1, 1)[0])
+        if columns != self.columns:
+            what = f"has rows of {self.columns:,} weights by the config, of {columns:,} by "
+            raise self._fault(what + printable(self.stated.tensor.name))
 
     def _in_blocks(self, table: Floats, row: Format, rows: int) -> NDArray[Any]:
         """A number for every block of a format, in the dtype that scales are handed on in."""

@@ -85,6 +85,15 @@ CALIBRATE = Kind(
 )
 
 
+PRICE = Kind(
+    "price",
+    "All formats are priced",
+    "what was measured is kept: price again to go on",
+    "Mend the cause and price again: what was measured is kept.",
+    "Look at this layer",
+)
+
+
 EVALUATE = Kind(
     "evaluate",
     "Evaluated",

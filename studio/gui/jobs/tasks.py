@@ -87,6 +87,33 @@ def repairing(machine: core.Machine, folder: Path, target: Path, source: Path | 
         yield from core.repair(engine, folder, target, against=against)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """What every option costs is known, and what that means in tokens, if probes told."""
+
+    planner: core.Planner
+
+
+PROBED = 8
+"""Windows of the bundled text that probes are run on."""
+
+
+def pricing(machine: core.Machine, model: core.Model, plan: core.Plan, probe: bool) -> Iterator[Any]:
+    """Measure what every option costs; yields the title of the backend, events, and `Priced` at the end.
+
+    probe: run what tells the meaning of damage in tokens; what was run before is known without.
+    """
+    with core.start(machine, model) as engine:
+        yield engine.backend.title
+        decisions = core.decide(model, plan, *core.layout_for("", ""))
+        costs = yield from core.price(engine, decisions)
+        probing = core.Probing(costs, core.Reading((core.evaluation_text(),), PROBED))
+        known = probing.known()
+        if probe and known is None:
+            known = yield from probing.run(engine, max_memory=machine.max_memory)
+        yield Priced(core.Planner(costs, known))
+
+
 @dataclass(frozen=True, slots=True)
 class Distinct:
     """The names of the models that an evaluation runs."""
@@ -147,9 +174,37 @@ def inspecting(machine: core.Machine, look: Callable[[core.Engine], core.Steps[T
         yield (yield from look(engine))
 
 
-def reading_exports(paths: Sequence[Path]) -> Iterator[list[core.LayerResult]]:
-    """Read what exports say of their layers; yields the results of one after the other."""
-    yield from (core.exported_results(path) for path in paths)
+def reading_exports(
+    paths: Sequence[Path], machine: core.Machine | None = None, source: core.Model | None = None
+) -> Iterator[list[core.LayerResult] | None]:
+    """Read what exports say of their layers; yields the results of one after the other.
+
+    Checkpoints of others are decoded and compared with `source`, if there is one; None is yielded while that goes on.
+    """
+    for path in paths:
+        if machine is None or source is None or core.is_ours(path):
+            yield core.exported_results(path)
+        else:
+            yield from _measuring(path, machine, source)
+
+
+def _measuring(path: Path, machine: core.Machine, source: core.Model) -> Iterator[list[core.LayerResult] | None]:
+    results = []
+    with core.start(machine, source) as engine:
+        for event in core.verify(engine, path, source):
+            if isinstance(event, core.LayerDone):
+                results.append(event.result)
+            yield None
+    yield results
+
+
+def opening_other(path: Path, source: core.Model | None) -> Iterator[None]:
+    """Check that a folder can be compared: an export, or, with `source`, any checkpoint. Raises StudioError."""
+    if source is None or core.is_ours(path):
+        core.exported_results(path)
+    else:
+        core.open_model(path).close()
+    yield None
 
 
 def deciding(model: core.Model, plans: Sequence[core.Plan]) -> Iterator[tuple[int, ...]]:

@@ -1,7 +1,8 @@
-"""Comparing: the two sides of the compare view: the plan, formats, presets, each by any method, or exported folders."""
+"""Comparing: the two sides of the compare view: the plan, formats, presets, each by any method, or folders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from studio.gui.shell.faults import message_of
 
 PLAN, FORMAT, PRESET, EXPORT, CHOOSE = "plan", "format:", "preset:", "export:", "choose"
 AGAIN = "Press Compare to go on."
-NOT_AN_EXPORT = "Choose a folder that this program exported: it holds nvfp4_studio.json."
+WHAT_CAN = "Choose an export of this program or, beside a checkpoint that is no export, any other of the same model."
 Results = Sequence[core.LayerResult]
 
 
@@ -81,7 +82,7 @@ class Comparing(QObject):
             sides += [(FORMAT + name, f"Everything in {name}") for name in core.FORMATS]
             sides += [(PRESET + name, f"Preset {name}") for name in core.preset_names()]
         sides += list(self._exports.items())
-        sides.append((CHOOSE, "An exported folder …"))
+        sides.append((CHOOSE, "A folder …"))
         self._view.set_sides(sides, by_method=not self._document.exported)
 
     # from a request to its comparison
@@ -117,14 +118,22 @@ class Comparing(QObject):
         self._show(request)
 
     def _read(self, request: _Request, keys: Sequence[str]) -> None:
-        def answer(found: list[Results], ending: Ending, error: object) -> None:
+        def answer(found: list[Results | None], ending: Ending, error: object) -> None:
             if ending == "failed":
-                self.told.emit(message_of(error, "This folder can not be compared", NOT_AN_EXPORT))
-            self._take(request, request.read, dict(zip(keys, found, strict=False)), ending)
+                self.told.emit(message_of(error, "This folder can not be compared", WHAT_CAN))
+            results = [one for one in found if one is not None]
+            self._take(request, request.read, dict(zip(keys, results, strict=False)), ending)
 
-        self._view.busy("Reading what the export says of its layers …")
+        self._view.busy("Reading what the folder says of its layers, or decoding them …")
         paths = [Path(key.removeprefix(EXPORT)) for key in keys]
-        self._answers.ask("exports", lambda: tasks.reading_exports(paths), answer, lasting=True)
+        machine, source = self._runs.machine, self._source
+        reading = partial(tasks.reading_exports, paths, machine, source)
+        self._answers.ask("exports", reading, answer, lasting=source is None)
+
+    @property
+    def _source(self) -> core.Model | None:
+        """What checkpoints of others can be compared with."""
+        return None if self._document.exported else self._document.model
 
     def _resolve(self, request: _Request, keys: Sequence[str]) -> None:
         """Find which rules decide on the thread: names of 47,155 layers against patterns take a while."""
@@ -200,15 +209,15 @@ class Comparing(QObject):
         results = [self._results(request, key) for key in (first, second)]
         self._view.show_comparison(core.compare(self._title(first), results[0], self._title(second), results[1]))
 
-    # exported folders
+    # folders
 
     def _choose(self, first: str, second: str) -> None:
         window: QWidget = self._view.window()
         self._view.busy("")
-        ask_folder(window, "An exported folder", lambda path: self._take_export(path, first, second))
+        ask_folder(window, "A folder to compare", lambda path: self._take_export(path, first, second))
 
     def _take_export(self, path: Path, first: str, second: str) -> None:
-        def answer(_found: list[Results], ending: Ending, error: object) -> None:
+        def answer(_found: list[None], ending: Ending, error: object) -> None:
             if ending == "finished":
                 self._view.busy("")
                 chosen = self._offer_export(path)
@@ -216,14 +225,15 @@ class Comparing(QObject):
                 return
             self._view.busy("Not compared. Choose another folder.")
             if ending == "failed":
-                self.told.emit(message_of(error, "This folder can not be compared", NOT_AN_EXPORT))
+                self.told.emit(message_of(error, "This folder can not be compared", WHAT_CAN))
 
         self._view.busy(f"Reading {core.printable(path.name, 60)} …")
-        self._answers.ask("exports", lambda: tasks.reading_exports([path]), answer, lasting=True)
+        source = self._source
+        self._answers.ask("exports", lambda: tasks.opening_other(path, source), answer, lasting=True)
 
     def _offer_export(self, path: Path) -> str:
         key = EXPORT + str(path)
-        self._exports[key] = f"Export {core.printable(path.name)}"
+        self._exports[key] = f"Folder {core.printable(path.name)}"
         self.refresh_sides()
         return key
 

@@ -13,7 +13,7 @@ from studio.gui.shell.theme import LIGHT, Theme
 
 SIGNS = {"error": "✕ Error", "warning": "▲ Warning", "note": "● Note"}
 HEADS = ("Severity", "What", "Where", "Who fails")
-WIDTHS = (7, 0, 13, 11)
+WIDTHS = (7, 0, 11, 8)
 """Text heights across; 0 for the one that takes what is left."""
 
 _NOWHERE = QModelIndex()
@@ -136,7 +136,9 @@ def described(one: core.Finding) -> str:
 
 
 def _sentence(one: core.Finding) -> str:
-    return f"{one.what[:1].upper()}{one.what[1:]}"
+    """Capitalized, unless it begins with the name of a file or a program."""
+    first, _, rest = one.what.partition(" ")
+    return f"{first.capitalize() if first.isalpha() and first.islower() else first} {rest}".rstrip()
 
 
 def counts(found: Sequence[core.Finding]) -> str:

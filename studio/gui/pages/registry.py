@@ -58,6 +58,11 @@ def _quality(_document: "Document", views: Views) -> QWidget:
     return QualityPage(views)
 
 
+def _budget(_document: "Document", views: Views) -> QWidget:
+    budget: QWidget = views["BudgetView"]
+    return budget
+
+
 def _metadata(document: "Document", _views: Views) -> QWidget:
     from studio.gui.pages.metadata import Metadata
 
@@ -107,6 +112,15 @@ PAGES = (
         ("Ctrl+3",),
         "report",
         _quality,
+    ),
+    Page(
+        "budget",
+        "Budget",
+        "&Budget",
+        "The mix of formats that loses least for a size: a curve, and a budget to drag.",
+        ("Ctrl+5",),
+        "report",
+        _budget,
     ),
     Page(
         "metadata",

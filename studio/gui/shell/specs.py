@@ -206,6 +206,12 @@ _RUN = (
         "Run what the plan makes of the model on text: perplexity, KL to the source, agreement.",
         when="evaluable",
     ),
+    Spec(
+        "price",
+        "&Price formats",
+        "Measure what every format and method would cost every layer, for the page Budget.",
+        when="guidable",
+    ),
     Spec("retry", "&Retry failed", "Quantize the layers that failed once more.", icon="retry", when="failed"),
 )
 _FORMAT = (

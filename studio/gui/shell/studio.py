@@ -9,6 +9,7 @@ from PySide6.QtCore import QByteArray, QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
+from studio.gui.jobs.budgeting import Budgeting
 from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.evaluating import Evaluating
@@ -100,6 +101,7 @@ class Studio(QObject):
         page = self._quality
         self.evaluating = Evaluating(document, self.runs, self.reports, page.view, window, self)
         self.reports.quality = self.exporting.quality = self.evaluating.quality_of_plan
+        self.budgeting = Budgeting(document, self.runs, views["BudgetView"], self)
         self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
         self.keeping.keep_evaluations(self.evaluating)
         self.examining = Examining(document, self.runs, self._doctor, window, self)
@@ -136,7 +138,7 @@ class Studio(QObject):
 
     def _connect(self) -> None:
         document, runs, strip = self.document, self.runs, self._window.activity
-        parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening)
+        parts = (runs, self.editing, self.details, self.comparing, self.exporting, self.opening, self.budgeting)
         for source in (
             *parts,
             self.reports,
@@ -155,6 +157,7 @@ class Studio(QObject):
         runs.began.connect(self._quality.note_run)
         runs.ended.connect(lambda _: self._quality.note_run(""))
         self._quality.stop_wanted.connect(self.checkpoints.stop)
+        self._offer_pricing()
         self._quality.offer(self._actions["evaluate"], lambda: self._actions.reasons.get("evaluate", ""))
         document.hidden.connect(self._offer_hidden)
         self.checkpoints.opened.connect(self.opened)
@@ -174,6 +177,17 @@ class Studio(QObject):
         table = self.workspace.layers.table
         table.modelReset.connect(lambda: self._actions["by_kind"].setChecked(table.by_kind))
 
+    def _offer_pricing(self) -> None:
+        """The buttons of the page Budget are as ready as the action."""
+        view, action = self.workspace.views["BudgetView"], self._actions["price"]
+
+        def follow() -> None:
+            view.set_reasons(self._actions.reasons.get("price", ""), action.statusTip())
+
+        action.changed.connect(follow)
+        view.price_wanted.connect(action.trigger)
+        follow()
+
     def _catch_up(self) -> None:
         if not self.runs.active:
             self.workspace.catch_up()
@@ -187,6 +201,7 @@ class Studio(QObject):
             "open_statistics": self.checkpoints.ask_statistics,
             "calibrate": self.calibrating.ask,
             "evaluate": self.evaluating.ask,
+            "price": self.budgeting.price,
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,

@@ -35,6 +35,8 @@ CompareView: set_sides([(key, title), ...]) fills both pickers, sides_wanted(str
 answer with show_comparison(core.Comparison | None) from core.compare. apply_wanted(dict): layer name -> format.
 QualityView: evaluate_wanted(), report_wanted() and command_wanted(); show_evaluated(source, rows, about, waiting) with
 core.Evaluated, show_nothing(why).
+BudgetView: price_wanted(), probe_wanted() and mix_wanted(core.Mix); show_planner(planner, before), show_nothing(why),
+set_reasons(reason, help).
 
 On the compute thread, with an engine from core.start:
 
@@ -49,6 +51,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from studio.gui.views.budget import BudgetView
     from studio.gui.views.compare import CompareView
     from studio.gui.views.error import ErrorView
     from studio.gui.views.histogram import HistogramView
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from studio.gui.views.tail import TailView
 
 __all__ = [
+    "BudgetView",
     "CompareView",
     "ErrorView",
     "HistogramView",

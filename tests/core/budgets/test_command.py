@@ -89,8 +89,17 @@ def test_the_same_command_gives_the_same_plan(studio: Studio, source: Path, tmp_
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_a_plan_is_made_anew_from_what_it_was_made_from(studio: Studio, source: Path, tmp_path: Path) -> None:
+    assert studio("plan", source, "--bits", "9", "--exclude", "*.0.*o_proj", "--out", tmp_path / "one").code == 0
+    assert studio("plan", source, "--bits", "7", "--exclude", "*.0.*o_proj", "--out", tmp_path / "two").code == 0
+    assert studio("plan", source, "--bits", "7", "--plan", tmp_path / "one", "--out", tmp_path / "again").code == 0
+    again, two = (core.load_plan(tmp_path / name) for name in ("again", "two"))
+    assert (again.rules, again.prediction) == (two.rules, two.prediction)
+
+
 def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_path: Path) -> None:
     refusals = {
+        ("--report", str(tmp_path / "r")): "are for a plan within a budget",
         ("--pin", "*o_proj=mxfp8"): "are for a plan within a budget",
         ("--bits", "6", "--format", "mxfp4"): "--format does not go with a budget",
         ("--bits", "6", "--lift"): "--lift does not go with a budget",

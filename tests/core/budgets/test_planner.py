@@ -12,6 +12,7 @@ from studio.core.budgets.decisions import decide
 from studio.core.budgets.planner import Planner
 from studio.core.budgets.sensitivity import Sensitivity, part_names
 from tests.core.budgets.conftest import LINEAR, priced
+from tests.core.statistics_files import statistics_of
 
 KNOWN = 0.5
 """KL per unit of damage in the sensitivity of these tests."""
@@ -123,3 +124,66 @@ def test_what_can_not_be_kept_is_refused_with_what_can(engine: core.Engine, dens
     with pytest.raises(core.PlanError, match=r"the finest has 0\.1"):
         bound.within_rel_err(0.05)
     assert not math.isnan(bound.least_kl)
+
+
+def test_pins_and_formats_are_taken_without_pricing_again(
+    engine: core.Engine, dense: core.Model, tmp_path: Path
+) -> None:
+    found = planner(engine, dense, tmp_path)
+    pin = next(option for option in found.decisions.items[3].options if option.format == "mxfp8")
+    bound = found.narrowed({3: pin}, {"int8-g64", "int8-g128"})
+    rules = [core.Rule(names=("*layers.0*down_proj",), format="mxfp8")]
+    layout, reader = core.layout_for("mlx", "")
+    decisions = decide(dense, LINEAR.preceded_by(rules), layout, reader, {"int8-g64", "int8-g128"})
+    anew = Planner(priced(engine, decisions, tmp_path), found.sensitivity)
+    assert dense.layers[found.decisions.items[3].layers[0]].name == "model.layers.0.mlp.down_proj"
+    for share in (1.05, 1.2, 1.5):
+        mix, other = (one.within_nbytes(int(found.least_nbytes * share)) for one in (bound, anew))
+        assert (mix.nbytes, mix.kl, mix.options) == (other.nbytes, pytest.approx(other.kl), other.options)
+    assert found.within_nbytes(int(found.least_nbytes * 1.5)).options != mix.options
+    with pytest.raises(core.PlanError, match="no mix keeps every layer at a relative error"):
+        bound.within_rel_err(0.01)
+    with pytest.raises(core.PlanError, match="down_proj is left without a format"):
+        planner(engine, dense, tmp_path, *rules).narrowed({}, {"mxfp8"})
+
+
+def test_what_changes_between_two_budgets_is_told(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:
+    found = planner(engine, dense, tmp_path)
+    small, large = (found.within_nbytes(int(found.least_nbytes * share)) for share in (1.1, 1.15))
+    changes = found.changes(small, large)
+    assert found.changes(small, small) == []
+    assert 0 < len(changes) < len(found.decisions.items)
+    assert sum(new.nbytes - old.nbytes for _, old, new in changes) == large.nbytes - small.nbytes
+
+
+def test_feedback_is_priced_as_what_it_begins_with_and_says_so(
+    engine: core.Engine, dense: core.Model, tmp_path: Path
+) -> None:
+    guided = core.with_statistics(dense, core.open_statistics(statistics_of(dense, tmp_path / "s"), dense))
+    layout, reader = core.layout_for("mlx", "")
+    found = {}
+    for method in ("feedback", "hessian"):
+        decisions = decide(guided, LINEAR.with_method(method), layout, reader)
+        found[method] = Planner(priced(engine, decisions, tmp_path))
+    assert found["feedback"].cautions == ["feedback is priced as hessian: --probe tells what it gains beyond that"]
+    assert found["hessian"].cautions == []
+    damages = [one.within_nbytes(one.least_nbytes + 4000).damage for one in found.values()]
+    assert damages[0] == pytest.approx(damages[1])
+    assert "nvfp4-3t/feedback" in {name for name, _ in found["feedback"].uniforms()}
+
+
+def test_rules_pin_decisions(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:
+    found = planner(engine, dense, tmp_path)
+    mix = found.pinned([core.Rule(names=("*.1.*up_proj",), format="mxfp8")]).within_nbytes(
+        int(found.least_nbytes * 1.2)
+    )
+    formats = {c.layer.name: c.format for c in found.decisions.choices(mix.options)}
+    assert formats["model.layers.1.mlp.gate_proj"] == formats["model.layers.1.mlp.up_proj"] == "mxfp8"
+    single = found.pinned([core.Rule(names=("*.1.*up_proj",), format="mxfp8")]).uniform("int8-g64/max")
+    assert {option.format for option in single.options} == {"int8-g64", "mxfp8"}
+    assert found.pinned([]).within_nbytes(mix.nbytes).options == found.within_nbytes(mix.nbytes).options
+    torn = [core.Rule(names=(f"*.1.*{kind}_proj",), format=name) for kind, name in (("up", "mxfp8"), ("gate", "mxfp4"))]
+    with pytest.raises(core.PlanError, match="its others have another format"):
+        found.pinned(torn)
+    with pytest.raises(core.PlanError, match="it can not have nvfp4-3t"):
+        found.pinned([core.Rule(names=("*.1.*up_proj",), format="nvfp4-3t", method="max")]).within_nbytes(mix.nbytes)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +16,14 @@ import pytest
 from studio import core
 from studio.core.cluster import crew as crews
 from studio.core.cluster import work
-from studio.core.cluster.order import Order
+from studio.core.cluster.order import Opened, Order
 from studio.core.errors import BackendError, ExportError
 from studio.core.exporting.contents import JOURNAL
 from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.exporting.staging import Staging
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
+from tests.core.stores.web import serving
 
 pytest.importorskip("distributed")
 PLAN = core.preset("linear")
@@ -32,6 +34,13 @@ SMALL = ("--shard-size", "40K")
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[core.Crew]:
+    with core.crew(workers=2) as crew:
+        yield crew
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[core.Crew]:
+    """Two workers to kill."""
     with core.crew(workers=2) as crew:
         yield crew
 
@@ -50,8 +59,7 @@ def exported(source: Path | str, target: Path, crew: core.Crew | None, plan: cor
         spread = None
         if crew:
             order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
-            crew.check(order)
-            spread = crew.export(order)
+            spread = crew.export(order, job)
         return list(core.export(started, job, spread))
 
 
@@ -68,10 +76,10 @@ def test_bytes_are_those_of_a_run_without_workers(two: core.Crew, source: Path, 
 
 def test_the_command_line_takes_a_number_of_workers(studio: Studio, source: Path, tmp_path: Path) -> None:
     assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
-    ran = studio("quantize", source, tmp_path / "by-3", *SMALL, "--workers", 3, "--json")
+    ran = studio("quantize", source, tmp_path / "by-1", *SMALL, "--workers", 1, "--json")
     assert ran.code == 0
-    assert '"event": "workers", "count": 3' in ran.out
-    assert snapshot(tmp_path / "by-3") == snapshot(tmp_path / "alone")
+    assert '"event": "workers", "count": 1' in ran.out
+    assert snapshot(tmp_path / "by-1") == snapshot(tmp_path / "alone")
 
 
 def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +87,6 @@ def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypa
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         order = core.order_for(model, PLAN, choices, ONE)
-        two.check(order)
         *_, alone = core.measure(started, model, choices)
         *_, spread = two.measure(started, order, model, choices)
     assert isinstance(alone, core.Finished)
@@ -115,9 +122,7 @@ def test_kept_layers_and_lifting_reach_the_workers(two: core.Crew, tmp_path: Pat
             job = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], target, **how)
             assert job.lifting.exponents
             order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
-            if crew:
-                crew.check(order)
-            list(core.export(started, job, crew.export(order) if crew else None))
+            list(core.export(started, job, crew.export(order, job) if crew else None))
     assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
 
 
@@ -148,22 +153,38 @@ def test_a_worker_that_differs_is_refused_by_name(
 ) -> None:
     real = two._client.run
 
-    def run(function: object, order: Order) -> dict[str, work.Seen]:
-        answers = real(function, order)
+    def run(function: object, order: Order, **how: str) -> dict[str, work.Seen]:
+        answers = real(function, order, **how)
         return {**answers, max(answers): replace(answers[max(answers)], **other)}
 
     monkeypatch.setattr(two._client, "run", run)
     with core.open_model(source) as model:
-        order = core.order_for(model, PLAN, core.resolve(PLAN, model), ONE)
+        choices = core.resolve(PLAN, model)
+        order = core.order_for(model, PLAN, choices, ONE)
         with pytest.raises(BackendError, match=rf"worker tls://.* {words}"):
-            two.check(order)
+            two.check(order, Opened(model, choices, None))
+
+
+def test_a_worker_without_the_program_is_refused_and_a_dead_one_is_not(
+    two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: dict[str, Exception] = {"tcp://a": OSError("closed")}
+    monkeypatch.setattr(two._client, "run", lambda *_, **__: answers)
+    with core.open_model(source) as model:
+        choices = core.resolve(PLAN, model)
+        order, known = core.order_for(model, PLAN, choices, ONE), Opened(model, choices, None)
+        two.check(order, known)
+        answers["tcp://b"] = ModuleNotFoundError("No module named 'studio'")
+        with pytest.raises(BackendError, match="worker tcp://b does not run this program: ModuleNotFoundError"):
+            two.check(order, known)
 
 
 def test_a_worker_that_does_not_find_the_source_is_refused(two: core.Crew, source: Path) -> None:
     with core.open_model(source) as model:
-        order = core.order_for(model, PLAN, core.resolve(PLAN, model), ONE)
-    with pytest.raises(BackendError, match="there is no such file or folder"):
-        two.check(replace(order, source=str(source / "elsewhere")))
+        choices = core.resolve(PLAN, model)
+        order = replace(core.order_for(model, PLAN, choices, ONE), source=str(source / "elsewhere"))
+        with pytest.raises(BackendError, match="there is no such file or folder"):
+            two.check(order, Opened(model, choices, None))
 
 
 def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch, studio: Studio, source: Path) -> None:
@@ -180,21 +201,71 @@ def large(folder: Path) -> Path:
     return checkpoint(folder, shapes, shards=3)
 
 
-def test_workers_that_are_killed_cost_a_shard_each(tmp_path: Path) -> None:
+def test_workers_that_are_killed_cost_a_shard_each(mortal: core.Crew, tmp_path: Path) -> None:
     source = large(tmp_path / "model")
     exported(source, tmp_path / "alone", None)
-    with core.crew(workers=2) as crew, core.open_model(source) as model, core.start(ONE, model) as started:
+    with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        crew.check(order)
         killed = 0
-        for event in core.export(started, job, crew.export(order)):
+        for event in core.export(started, job, mortal.export(order, job)):
             if isinstance(event, core.ShardWritten) and killed < 3:
-                os.kill(next(iter(crew._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
+                os.kill(next(iter(mortal._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
                 killed += 1
     assert killed == 3
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def hang() -> None:
+    """Run in a worker: what it is to write from now on never ends."""
+
+    def never(*_: object) -> Iterator[core.Event]:
+        threading.Event().wait()
+        yield from ()
+
+    work.run_shard = never
+
+
+def test_a_worker_that_hangs_is_ended(mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "SILENCE", 2.0)
+    monkeypatch.setattr(crews, "LOOK", 0.2)
+    source = large(tmp_path / "model")
+    exported(source, tmp_path / "alone", None)
+    with core.open_model(source) as model, core.start(ONE, model) as started:
+        choices = core.resolve(PLAN, model)
+        job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
+        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
+        mortal._client.wait_for_workers(2)
+        mortal._client.run(hang, workers=[min(mortal._client.scheduler_info()["workers"])])
+        events = core.export(started, job, mortal.export(order, job))
+        said = [event.message for event in events if isinstance(event, core.Warned)]
+    assert any("nothing was heard of its worker for 2 s" in message for message in said)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def test_the_workers_of_a_scheduler_are_taken_by_its_address(studio: Studio, source: Path, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
+    with LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        address = f"--cluster={cluster.scheduler_address}"
+        ran = studio("quantize", source, tmp_path / "out", *SMALL, address)
+        measured = studio("measure", source, address)
+    assert ran.code == measured.code == 0
+    assert "2 workers at" in ran.err
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
+
+
+def test_workers_read_a_source_behind_a_url_themselves(two: core.Crew, source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("requests")
+    exported(source, tmp_path / "alone", None)
+    with serving(source) as web:
+        exported(web.url, tmp_path / "out", two)
+        written = web.sent
+    assert written > 3 * 100_000
+    out, alone = snapshot(tmp_path / "out"), snapshot(tmp_path / "alone")
+    assert {name for name in alone if out[name] != alone[name]} <= {"README.md", "SHA256SUMS"}  # they name the source
 
 
 def test_a_coordinator_that_is_killed_is_gone_on_with(studio: Studio, tmp_path: Path) -> None:
@@ -210,7 +281,7 @@ def test_a_coordinator_that_is_killed_is_gone_on_with(studio: Studio, tmp_path: 
     assert second.code == 4
     assert "another export to this target is running" in second.err
     assert not target.exists()
-    again = studio("quantize", source, target, *SMALL, "--workers", "2")
+    again = studio("quantize", source, target, *SMALL)
     assert again.code == 0
     assert "is finished already" in again.err
     assert snapshot(target) == snapshot(tmp_path / "alone")
@@ -223,7 +294,7 @@ def test_a_run_that_is_stopped_goes_on_from_there(two: core.Crew, tmp_path: Path
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        events = core.export(started, job, two.export(order))
+        events = core.export(started, job, two.export(order, job))
         next(event for event in events if isinstance(event, core.ShardWritten))
         events.close()  # type: ignore[attr-defined]
     assert not (tmp_path / "out").exists()

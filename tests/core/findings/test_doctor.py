@@ -173,6 +173,23 @@ def test_bytes_that_the_kernel_of_mlx_0_32_0_wrote_are_found(tmp_path: Path, spa
     assert [one.where for one in found.findings if one.kind == "lane-bug"] == [(WHERE,)]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.ones_like,
+        np.sign,
+        lambda w: w * (np.abs(w) > np.quantile(np.abs(w), 0.9)),
+        lambda w: w * np.float32(2.0**-120),
+    ],
+    ids=["constant", "binary", "pruned", "tiny"],
+)
+def test_plain_weights_of_few_values_are_no_grid_of_another_quantization(tmp_path: Path, change: Any) -> None:
+    made = draft("plain")
+    weight = made.tensors["lm_head.weight"]
+    made.tensors["lm_head.weight"] = change(weight.astype(np.float32)).astype(weight.dtype)
+    assert not kinds(examined(made.write(tmp_path / "m")), "error", "warning")
+
+
 def test_quick_reads_tensor_scales_and_no_codes(tmp_path: Path) -> None:
     made = draft("modelopt")
     set_part("scales", byte(0x7F))(made)

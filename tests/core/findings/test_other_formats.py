@@ -10,6 +10,7 @@ from tests.core.checkpoints import FP8, tensors_of
 from tests.core.conftest import Studio
 from tests.core.findings.building import Draft, draft, llama
 from tests.core.findings.examining import examined, kinds
+from tests.core.sources.golden import items, unpacked
 
 WHERE = "model.layers.1.self_attn.o_proj"
 
@@ -77,3 +78,9 @@ def _set(value: float) -> Any:
 def test_blocks_of_fp8(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     found = examined(fp8(**changes).write(tmp_path / "m"))
     assert kinds(found, "error") == ({kind} if kind else set()), found.findings
+
+
+@pytest.mark.parametrize(("item", "made"), items("integers").items())
+def test_nothing_is_wrong_with_integers_that_packages_made(tmp_path: Path, item: str, made: Any) -> None:
+    folder, _ = unpacked(tmp_path, item, made["config"])
+    assert not kinds(examined(folder), "error")

@@ -206,6 +206,16 @@ def test_what_is_open_is_refused(tmp_path: Path, tensors: dict[str, Array], said
     assert why in refusal(tmp_path / "m", tensors, said)
 
 
+def test_a_config_that_the_stated_shape_contradicts_is_refused_as_weights_are_read(tmp_path: Path) -> None:
+    drawn = Drawn((24, 64), 8, 32)
+    said = config({"num_bits": 4, "group_size": 64})
+    with core.open_model(checkpoint(tmp_path / "m", packed(drawn), said)) as model:
+        layer = model.by_name[LAYER]
+        for read in (layer.source.rows, layer.source.packed):
+            with pytest.raises(core.CheckpointError, match=r"128 weights by the config, of 64 by .*weight_shape"):
+                read(layer.whole, 0, 8)
+
+
 def test_groups_of_which_nothing_says_the_size_are_refused(tmp_path: Path) -> None:
     tensors = {f"{LAYER}.weight": np.ones((24, 96), np.int8), f"{LAYER}.weight_scale": np.ones((24, 3), np.float32)}
     assert "of which no config says the groups" in refusal(tmp_path / "m", tensors, config(PLAIN))

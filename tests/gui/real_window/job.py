@@ -10,10 +10,12 @@ WINDOW = "demo-llama - NVFP4 Studio"
 Show = Callable[[str], None]
 
 
-def do(person: Person, target: Path, show: Show, *, models: bool = False) -> None:
+def do(
+    person: Person, target: Path, show: Show, *, models: bool = False, spoil: Callable[[Path], Path] = lambda path: path
+) -> None:
     """Do the job; `show` is called with a word for what is on the screen, each time that there is something new.
 
-    models: evaluate, too, which runs models.
+    models: evaluate, too, which runs models. spoil: makes of the export the folder that is examined.
     """
     open_demo(person, show)
     choose_formats(person, show)
@@ -24,6 +26,7 @@ def do(person: Person, target: Path, show: Show, *, models: bool = False) -> Non
     if models:
         evaluate(person, show)
     export(person, target, show)
+    examine(person, spoil(target), show)
 
 
 def open_demo(person: Person, show: Show) -> None:
@@ -129,3 +132,19 @@ def export(person: Person, target: Path, show: Show) -> None:
     person.wait_for_window(WINDOW)
     person.wait_to_see(f"Exported and verified {target.name}")
     show("exported")
+
+
+def examine(person: Person, folder: Path, show: Show) -> None:
+    """A folder that is not the open checkpoint."""
+    for card in person.sees("Close message", "Button"):
+        person.click(card)
+    person.click(person.wait_to_see("Doctor", "PageTab"))
+    person.click(person.wait_to_see("A folder…", "Button"))
+    person.wait_for_window("A folder to examine — NVFP4 Studio")
+    person.press("ctrl+a")
+    person.type(str(folder))
+    person.press("Return")
+    person.wait_for_window(WINDOW)
+    person.wait_to_see("Examined")
+    person.wait_to_see(folder.name, "*")
+    show("doctor")

@@ -1,5 +1,6 @@
 """Renews the pictures that the README shows: python -m tests.gui.real_window.pictures FOLDER."""
 
+import json
 import shutil
 import sys
 import tempfile
@@ -9,11 +10,12 @@ import numpy as np
 from PySide6.QtCore import QRect
 from PySide6.QtGui import QImage
 
+from tests.core.checkpoints import tensors_of
 from tests.gui.real_window import job
 from tests.gui.real_window.person import Person
 from tests.gui.real_window.screen import missing, own_screen
 
-WINDOWS = ("welcome", "quantized", "inspector", "compare", "quality", "exported")
+WINDOWS = ("welcome", "quantized", "inspector", "compare", "quality", "exported", "doctor")
 PLOTS = {"scale regimes": "Scale regimes"}
 THEMES = ("light", "dark")
 COLORS, COARSE = 256, 0xE0E0E0
@@ -46,7 +48,26 @@ def _take(folder: Path, theme: str, target: Path) -> None:
                     picture = person.picture(_part(person, word))
                     _with_few_colors(picture).save(str(folder / f"{word.replace(' ', '-')}-{theme}.png"), quality=0)
 
-            job.do(person, target, show, models=True)
+            job.do(person, target, show, models=True, spoil=_spoilt)
+
+
+def _spoilt(export: Path) -> Path:
+    """A copy of an export that went through bad hands."""
+    folder = export.with_name("llama-from-elsewhere")
+    shutil.copytree(export, folder)
+    for name in ("SHA256SUMS", "nvfp4_studio.json", "tokenizer.json"):
+        (folder / name).unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = "float16"
+    config["quantization"]["model.layers.2.self_attn.o_proj"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = folder / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    for tensor in tensors_of(weights).values():
+        if tensor.name.endswith(("1.mlp.gate_proj.scales", "3.mlp.up_proj.scales")):
+            raw[tensor.start : tensor.start + 40] = b"\x7f" * 40
+    weights.write_bytes(raw)
+    return folder
 
 
 def _part(person: Person, word: str) -> QRect:

@@ -22,9 +22,7 @@ _SCRATCH = "requantized"
 _ON_OPENING = ("told-on-opening", "refused")
 
 
-def repair(
-    engine: Engine, path: Path, target: Path, *, against: Model | None = None, overwrite: bool = False
-) -> Iterator[Event]:
+def repair(engine: Engine, path: Path, target: Path, *, against: Model | None = None) -> Iterator[Event]:
     """Examine a folder and write a repaired copy to `target`; the last event is `Repaired`.
 
     Nothing is written when nothing can be mended for certain. The copy appears whole and examined again, or not at all;
@@ -36,18 +34,27 @@ def repair(
     """
     if not path.is_dir():
         raise CheckpointError("only folders are repaired", file=path, hint="give the folder that holds the file")
-    place, _ = check_target(target, path, overwrite=overwrite)
+    place = _free(target, path)
     before = yield from _examined(path, against)
     folder = open_broken(path)
     try:
         draft = Draft(folder, before, against)
         mended = mend(draft)
         if mended:
-            yield from _written(engine, draft, mended, place, overwrite=overwrite)
+            yield from _written(engine, draft, mended, place)
         else:
             yield Repaired(None, (), before, before)
     finally:
         folder.close()
+
+
+def _free(target: Path, path: Path) -> Path:
+    """The absolute path of a target; raises ExportError for one where something is, or that is `path` itself."""
+    try:
+        return check_target(target, path, overwrite=False)[0]
+    except ExportError as error:
+        error.hint = "choose a new folder beside it"
+        raise
 
 
 def _examined(path: Path, against: Model | None) -> Generator[Event, None, Examination]:
@@ -58,7 +65,7 @@ def _examined(path: Path, against: Model | None) -> Generator[Event, None, Exami
     raise AssertionError("an examination without an end")
 
 
-def _written(engine: Engine, draft: Draft, mended: Mended, target: Path, *, overwrite: bool) -> Iterator[Event]:
+def _written(engine: Engine, draft: Draft, mended: Mended, target: Path) -> Iterator[Event]:
     copying = Copying(draft)
     files = copying.files()
     check_space(target, sum(file.nbytes for file in files) + nbytes_of(draft))
@@ -82,8 +89,8 @@ def _written(engine: Engine, draft: Draft, mended: Mended, target: Path, *, over
         after = yield from _examined(staging.path, draft.source)
         mended = _gone(mended, after)
         _check(draft.found, after, mended, target)
-        check_target(target, draft.folder.path, overwrite=overwrite)
-        staging.publish(overwrite=overwrite)
+        _free(target, draft.folder.path)
+        staging.publish(overwrite=False)
         yield Repaired(target, told(mended), draft.found, _opened(after, target), tuple(copying.left_out))
     finally:
         staging.give_up()
