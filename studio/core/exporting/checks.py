@@ -70,6 +70,7 @@ def check_layers(
                     break
                 total += error
             _compare_inputs(place, check)
+            _compare_shapes(place, check)
             if check.layer is not None and check.matrices:
                 _compare(file, check.result, math.ldexp(total, -2 * check.result.lift))
             yield check.result.name, check.work
@@ -154,6 +155,18 @@ def _compare_inputs(place: _Place, check: Check) -> None:
             raise CheckpointError(what, file=place.file.path, tensor=part.name)
 
 
+def _compare_shapes(place: _Place, check: Check) -> None:
+    """Rows and columns are stored as they are."""
+    for matrix in check.matrices:
+        for part in matrix.parts:
+            if part.content == "shape":
+                start = place.header.tensors[part.name].start + part.offset
+                stored = np.frombuffer(place.file.read(start, 16), np.int64)
+                if stored.tolist() != [matrix.rows, matrix.columns]:
+                    what = f"says {stored.tolist()}, the matrix has {[matrix.rows, matrix.columns]}"
+                    raise CheckpointError(what, file=place.file.path, tensor=part.name)
+
+
 def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset: int, count: int) -> float:
     return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
 
@@ -211,13 +224,17 @@ def _needed(row: Format) -> set[str]:
     """The parts without which codes can not be read."""
     if row.scale == "float32":
         return {"codes", "multiplier"} if row.tensor_scale else {"codes", "scales"}
+    if row.symmetric:
+        return {"codes", "scales", "shape"}
     return {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
 
 
 def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
     count = matrix.rows * matrix.columns
     if part.content == "codes":
-        return part.dtype in ("U8", "U32", "F8_E4M3") and 8 * part.nbytes == count * row.bits
+        return part.dtype in ("U8", "U32", "I32", "F8_E4M3") and 8 * part.nbytes == count * row.bits
+    if part.content == "shape":
+        return (part.dtype, part.nbytes) == ("I64", 16)
     if part.content in _NUMBERS:
         return (part.dtype, part.nbytes) == ("F32", 4)
     if row.scale == "float32":
