@@ -105,6 +105,8 @@ def _matrix(name: str, matrix: Mapping[str, Any], layout: str, arrays: Arrays) -
     stored = {part["content"]: part["dtype"] for part in matrix["parts"]}
     if row.scale == "float32":
         return _fp8(parts, stored, rows, columns)
+    if row.symmetric:
+        return _symmetric(row.bits, parts, stored, rows, columns)
     codes = parts["codes"].reshape(rows, columns * row.bits // 8)
     scales = parts["scales"].view(_STORED.get(stored["scales"], np.uint8)).reshape(rows, columns // row.block)
     biases = parts["biases"].view(_STORED[stored["biases"]]).reshape(scales.shape) if "biases" in parts else None
@@ -123,6 +125,14 @@ def _fp8(parts: Mapping[str, Any], stored: Mapping[str, str], rows: int, columns
         return values * scales[:, None]
     tiles = scales.reshape(-(-rows // 128), -(-columns // 128))
     return values * tiles.repeat(128, 0)[:rows].repeat(128, 1)[:, :columns]
+
+
+def _symmetric(bits: int, parts: Mapping[str, Any], stored: Mapping[str, str], rows: int, columns: int) -> Any:
+    """Whole numbers of `bits`, the lowest bits of a word first, the middle one zero, under a scale per group."""
+    words = parts["codes"].view("<u4").reshape(rows, -1, 1) >> np.arange(0, 32, bits, dtype=np.uint32)
+    codes = (words & (2**bits - 1)).reshape(rows, -1)[:, :columns].astype(np.float32) - 2.0 ** (bits - 1)
+    scales = parts["scales"].view(_STORED[stored["scales"]]).astype(np.float32).reshape(rows, -1)
+    return codes.astype(np.float32) * scales.repeat(columns // scales.shape[1], 1)
 
 
 def _bytes_of(part: Mapping[str, Any], arrays: Arrays) -> Any:

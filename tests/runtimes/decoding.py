@@ -21,6 +21,8 @@ _DTYPES: Mapping[str, Any] = {
     "F32": np.float32,
     "U8": np.uint8,
     "U32": np.uint32,
+    "I32": np.int32,
+    "I64": np.int64,
     "F8_E4M3": np.uint8,
 }
 
