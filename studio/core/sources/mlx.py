@@ -20,7 +20,7 @@ _SECTIONS = ("quantization", "quantization_config")
 _BLOCK_FLOATS = {FORMATS[name].bits * FORMATS[name].block: name for name in ("nvfp4-2t", "mxfp4", "mxfp8")}
 """Formats with a byte per block, by the bits of the codes of a block."""
 
-_INTEGERS = tuple(row for row in STORED_FORMATS.values() if row.affine)
+_INTEGERS = tuple(row for row in STORED_FORMATS.values() if row.affine and row.in_mlx)
 
 
 def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterator[Found | Unread]:
