@@ -104,6 +104,7 @@ class CompressedTensors:
     joins = True
     input_scale: InputScale | None = (INPUT_SCALE, (1,))
     static_inputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""

@@ -48,10 +48,12 @@ def test_all_experts_are_decided_together_where_they_are_read_by_one_scheme(spar
 
 
 def test_options_are_what_the_layout_can_store(dense: core.Model, sparse: core.Model) -> None:
-    assert formats(decided(dense)) == [*core.FORMATS, core.KEEP]
-    assert formats(decided(dense, "modelopt")) == ["nvfp4-2t", "nvfp4-3t", core.KEEP]
+    mlx = [name for name in core.FORMATS if name in core.LAYOUTS["mlx"].formats]
+    assert formats(decided(dense)) == [*mlx, core.KEEP]
+    assert formats(decided(dense, "modelopt")) == ["nvfp4-2t", "nvfp4-3t", "mxfp8", core.KEEP]
     (experts,) = (item for item in decided(sparse, "compressed-tensors").items if len(item.layers) > 3)
-    assert {option.format for option in experts.options} == {"nvfp4-2t", "mxfp4", core.KEEP}
+    readable = {"nvfp4-2t", "mxfp4", "fp8-tensor", "fp8-channel", "int4-sym-g32", core.KEEP}
+    assert {option.format for option in experts.options} == readable
 
 
 def test_forbidden_formats_are_no_options(dense: core.Model) -> None:
@@ -74,8 +76,8 @@ def test_pins_that_can_not_hold_are_refused(dense: core.Model) -> None:
     ]
     with pytest.raises(core.PlanError, match=r"pinned to mxfp8: .*q_proj, to mxfp4: .*k_proj, which get one format"):
         decided(dense, "mlx", *rules)
-    with pytest.raises(core.PlanError, match=r"is pinned to mxfp8: layout modelopt can not store mxfp8"):
-        decided(dense, "modelopt", rules[0])
+    with pytest.raises(core.PlanError, match=r"is pinned to mxfp4: layout modelopt can not store mxfp4"):
+        decided(dense, "modelopt", rules[1])
 
 
 def test_a_plan_that_keeps_everything_is_refused(dense: core.Model) -> None:
