@@ -16,6 +16,7 @@ from studio.cli import main
 from studio.console import Console
 from tests.core.checkpoints import BF16, QUERY, checkpoint, gaussian, llama, snapshot, tensors_of, write_json
 from tests.core.conftest import Refused, Studio
+from tests.core.statistics_files import statistics_of
 
 
 @pytest.fixture
@@ -176,7 +177,10 @@ CASES = [(layout.name, name) for layout in core.LAYOUTS.values() for name in lay
 def test_sizes_are_exact_to_the_byte_in_every_layout(
     studio: Studio, source: Path, tmp_path: Path, layout: str, name: str
 ) -> None:
-    options = ("--layout", layout, "--format", name, "--json")
+    options: tuple[object, ...] = ("--layout", layout, "--format", name, "--json")
+    if name in core.LAYOUTS[layout].static_inputs:
+        with core.open_model(source) as model:
+            options += ("--statistics", statistics_of(model, tmp_path / "statistics"))
     plan = events(studio("plan", source, *options).out)
     done = events(studio("quantize", source, tmp_path / "out", *options).out)
     stored = sum(tensor.nbytes for tensor in tensors_of(tmp_path / "out" / "model.safetensors").values())

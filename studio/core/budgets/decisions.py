@@ -137,7 +137,9 @@ class _Table:
         self._refused: dict[str, list[str]] = {}
         self._misfits: dict[str, Mapping[int, str]] = {KEEP: {}}
         for name in FORMATS:
-            if name in layout.formats:
+            if why := _unplanned(layout, name):
+                self._refused[name] = [why]
+            elif name in layout.formats:
                 wanted = self._all(plan, name, free)
                 found, self._refused[name] = fitted(layout, reader, model, wanted)
                 self._misfits[name] = {index: why for index in free if (why := _changed(found[index], name))}
@@ -215,6 +217,15 @@ class _Table:
             (exact,) = sized(self._model, [choice], self._layout)
             self._sizes[key] = exact.nbytes
         return self._sizes[key]
+
+
+def _unplanned(layout: Layout, name: str) -> str:
+    """Why a format is no option of its own for some layers, "" when it is."""
+    if name in layout.alone:
+        return f"readers of the layout {layout.name} take {name} for all layers or none"
+    if name in layout.static_inputs:
+        return f"{name} of the layout {layout.name} needs scales of inputs, which are not planned"
+    return ""
 
 
 def _changed(choice: Choice, name: str) -> str:

@@ -104,6 +104,7 @@ class CompressedTensors:
     joins = True
     input_scale: InputScale | None = (INPUT_SCALE, (1,))
     static_inputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: for transformers experts have two tiers, for vLLM what it joins is quantized as a whole."""
@@ -122,7 +123,10 @@ class CompressedTensors:
         refused = model.family.transformers.refused if reader == "transformers" else ""
         sentences = [f"{refused}; --for vllm writes what vLLM loads"] if refused else []
         sentences += unsupported(self, choices) + module_refusals(model, choices, self.title, reader)
-        if reader == "transformers" and len({SCHEMES[c.format].name for c in choices if _is_expert(c)}) > 1:
+        if (
+            reader == "transformers"
+            and len({SCHEMES[c.format].name for c in choices if _is_expert(c) and c.format in SCHEMES}) > 1
+        ):
             sentences.append("transformers 5.23 reads all experts by one scheme: store them in one format")
         return sentences + mixed_groups(choices, "vLLM")
 

@@ -27,6 +27,7 @@ class Gguf:
     joins = False
     input_scale: InputScale | None = None
     static_inputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], _reader: str) -> tuple[Choice, ...]:
         """See `Target.fit`."""

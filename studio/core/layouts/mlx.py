@@ -39,6 +39,7 @@ class Mlx:
     joins = False
     input_scale: InputScale | None = None
     static_inputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what mlx-lm drops or takes apart stays plain, what it joins has two tiers."""

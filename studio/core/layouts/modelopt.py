@@ -27,15 +27,13 @@ _MIXED = "MIXED_PRECISION"
 class Scheme:
     """How a format is stored: the algorithm by which readers know it, what it says of numbers, the parts of a module.
 
-    with_inputs: the algorithm where inputs have a scale, "" where they never have one. mixes: readers take it beside
-    others.
+    with_inputs: the algorithm where inputs have a scale, "" where they never have one.
     """
 
     algorithm: str
     numbers: Mapping[str, Any]
     parts: tuple[Part, ...]
     with_inputs: str = ""
-    mixes: bool = True
 
 
 def _numbers(bits: int, group_size: int = 0) -> dict[str, Any]:
@@ -57,8 +55,8 @@ SCHEMES: Mapping[str, Scheme] = {
     "fp8-tensor": Scheme(
         "FP8", _numbers(8), (("codes", WEIGHT, "F8_E4M3"), ("multiplier", SCALES, "F32")), with_inputs="FP8"
     ),
-    "fp8-channel": Scheme("FP8_PER_CHANNEL_PER_TOKEN", _numbers(8), _SCALED, mixes=False),
-    "fp8-block": Scheme("FP8_PB_WO", _numbers(8), _SCALED, mixes=False),
+    "fp8-channel": Scheme("FP8_PER_CHANNEL_PER_TOKEN", _numbers(8), _SCALED),
+    "fp8-block": Scheme("FP8_PB_WO", _numbers(8), _SCALED),
 }
 
 
@@ -74,6 +72,7 @@ class ModelOpt:
     joins = True
     input_scale: InputScale | None = (INPUT_SCALE, ())
     static_inputs: tuple[str, ...] = ("fp8-tensor",)
+    alone: tuple[str, ...] = ("fp8-channel", "fp8-block")
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`: what vLLM joins is quantized as a whole, or kept, as is what it can not load packed."""
@@ -81,14 +80,14 @@ class ModelOpt:
         fitted = llama_cpp.convertible(model, choices) if reader == "llama.cpp" else choices
         fitted = [kept(c, turned) if named(c, model.family.input_first) else c for c in fitted]
         alone = "vLLM runs experts in FP8 under one scale per tensor only"
-        fitted = [kept(c, alone) if c.layer.role == "expert" and not _mixes(c) else c for c in fitted]
+        fitted = [kept(c, alone) if c.layer.role == "expert" and c.format in self.alone else c for c in fitted]
         names = model.family.vllm
         return whole_groups([kept(c, names.why) if named(c, names.kept) else c for c in fitted], "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""
         sentences = unsupported(self, choices) + module_refusals(model, choices, self.title, reader)
-        if len(_algorithms(choices)) > 1 and (lone := sorted({c.format for c in choices if not _mixes(c)})):
+        if len(_algorithms(choices)) > 1 and (lone := sorted({c.format for c in choices if c.format in self.alone})):
             sentences.append(f"vLLM takes {', '.join(lone)} of {self.title} for all layers or none")
         return sentences + mixed_groups(choices, "vLLM")
 
@@ -141,10 +140,6 @@ class ModelOpt:
         }
         beside = {"producer": _PRODUCER, "quantization": quantization}
         return {"hf_quant_config.json": json_document(beside), "config.json": json_document(config)}
-
-
-def _mixes(choice: Choice) -> bool:
-    return choice.format not in SCHEMES or SCHEMES[choice.format].mixes
 
 
 def _algorithm(choice: Choice) -> str:

@@ -64,7 +64,7 @@ class Target(Protocol):
     formats: what it can store. readers: names of the runtimes that load it, the one that it is written for first.
     joins: they take fused groups as one, with one tensor scale. input_scale: how the scale of a layer's inputs is
     stored, by the convention of the tensor scale; None where there is no place for one. static_inputs:
-    formats whose readers need it.
+    formats whose readers need it. alone: formats that readers take for all layers or for none.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Target(Protocol):
     joins: bool
     input_scale: InputScale | None
     static_inputs: tuple[str, ...]
+    alone: tuple[str, ...]
 
     def fit(self, model: Model, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
         """The choices as `reader` can load them: what it can not is kept or given another format, with the reason."""

@@ -26,6 +26,7 @@ class Plain:
     joins = False
     input_scale: InputScale | None = None
     static_inputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def fit(self, _model: Model, choices: Sequence[Choice], _reader: str) -> tuple[Choice, ...]:
         """See `Layout.fit`."""
