@@ -33,7 +33,8 @@ class Format:
     float32 multiplier per weight (per expert, in a stack) is stored too: the third tier.
 
     Scales of float32 are stored one per `tile` of (rows, columns), 0 for all; (0, 0) is the tensor scale alone. In
-    memory each block has the one of its tile, so that rows and columns can be cut anywhere.
+    memory each block has the one of its tile, so that rows and columns can be cut anywhere. A bias that is `symmetric`
+    is the scale times the lowest code, and not stored.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Format:
     scale: Scale
     tensor_scale: bool = False
     tile: tuple[int, int] = (1, 1)
+    symmetric: bool = False
+
+    @property
+    def in_mlx(self) -> bool:
+        """True for what MLX has: other formats are for servers."""
+        return self.scale != "float32" and not self.symmetric
 
     @property
     def byte_scales(self) -> bool:
@@ -94,7 +101,7 @@ class Format:
         if reason := self.misfit(shape):
             raise ValueError(f"[nbytes] {reason}")
         count, matrices = math.prod(shape), math.prod(shape[:-2])
-        per_block = 2 * scale_itemsize if self.affine else 1
+        per_block = (1 if self.symmetric else 2) * scale_itemsize if self.affine else 1
         scales = count // self.block * per_block
         if self.scale == "float32":
             scales = 4 * matrices * math.prod(self.tiles(shape[-2], shape[-1]))
@@ -120,11 +127,14 @@ FORMATS: dict[str, Format] = {
         Format("fp8-tensor", "FP8 (E4M3), a scale per tensor", 8, 16, "e4m3", "float32", True, (0, 0)),
         Format("fp8-channel", "FP8 (E4M3), a scale per row", 8, 16, "e4m3", "float32", tile=(1, 0)),
         Format("fp8-block", "FP8 (E4M3), a scale per 128 x 128", 8, 16, "e4m3", "float32", tile=(128, 128)),
+        Format("int4-sym-g32", "INT4 symmetric, groups of 32", 4, 32, "uint", "weight", symmetric=True),
+        Format("int4-sym-g128", "INT4 symmetric, groups of 128", 4, 128, "uint", "weight", symmetric=True),
+        Format("int8-sym-g128", "INT8 symmetric, groups of 128", 8, 128, "uint", "weight", symmetric=True),
     )
 }
 """The formats that a weight can be quantized to."""
 
-MLX_FORMATS: dict[str, Format] = {name: row for name, row in FORMATS.items() if row.scale != "float32"}
+MLX_FORMATS: dict[str, Format] = {name: row for name, row in FORMATS.items() if row.in_mlx}
 """Those of them that MLX has."""
 
 _INTEGERS = (

@@ -26,6 +26,11 @@ E4M3_VALUES = np.array(
     [2.0**-9 * m if e == 0 else (1 + m / 8) * 2.0 ** (e - 7) for e in range(16) for m in range(8)][:127], np.float32
 )
 _SMALLEST_AFFINE_SCALE = np.float32(1e-7)
+_LARGEST: dict[Any, float] = {
+    np.dtype(np.float32): float(np.finfo(np.float32).max),
+    np.dtype(np.float16): 65504.0,
+    np.dtype(ml_dtypes.bfloat16): 2.0**128 - 2.0**120,
+}
 
 
 def _nearest_even(magnitude: Float32, values: Float32) -> Bytes:
@@ -157,8 +162,12 @@ def _encode_mx(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Bytes]:
     return (e2m1_encode if small else e4m3_encode)(scaled), scales
 
 
-def _encode_affine(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Float32, Float32]:
-    """MLX's rule: the end of the range with the larger magnitude is represented exactly, and zero is a code."""
+def _encode_affine(blocks: Float32, recipe: Recipe, dtype: Any) -> tuple[Bytes, Float32, Float32]:
+    """MLX's rule: the end of the range with the larger magnitude is represented exactly, and zero is a code.
+
+    Symmetric: the largest weight lies half a step beyond the largest code, and zero is the code in the middle; the bias
+    that goes with a scale is a number of `dtype`.
+    """
     row = recipe.format
     bins = np.float32(2**row.bits - 1)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)
@@ -169,6 +178,10 @@ def _encode_affine(blocks: Float32, recipe: Recipe) -> tuple[Bytes, Float32, Flo
     steps = np.rint(edge / scale)
     scale = np.where(steps == 0, scale, edge / np.where(steps == 0, np.float32(1), steps))
     bias = np.where(steps == 0, np.float32(0), edge)
+    if row.symmetric:
+        peak, middle = np.maximum(np.abs(low), np.abs(high)), np.float32(2 ** (row.bits - 1))
+        scale = np.clip(peak / (bins / 2), _SMALLEST_AFFINE_SCALE, largest_scale(dtype, row))
+        steps, bias = np.full_like(scale, -middle), -middle * scale
     if recipe.method == "search":
         shrink = search.choose_shrink(blocks, scale, steps, row.bits)
         scale, bias = scale * shrink, bias * shrink
@@ -196,6 +209,16 @@ def scale_values(quantized: Quantized) -> Float32:
     if decoder := decoders.get(quantized.format.scale):
         return decoder(quantized.scales)
     return np.asarray(quantized.scales, np.float32)
+
+
+def largest_scale(dtype: Any, row: Format) -> np.float32:
+    """The largest scale of a symmetric format whose bias is finite in `dtype`."""
+    return np.float32(_LARGEST[np.dtype(dtype)] / 2 ** (row.bits - 1))
+
+
+def symmetric_biases(scales: Weight, row: Format) -> Weight:
+    """The biases that go with stored scales of a symmetric format, in their dtype: the lowest code times the scale."""
+    return (scales.astype(np.float32) * np.float32(-(2 ** (row.bits - 1)))).astype(scales.dtype)
 
 
 def decode(quantized: Quantized) -> Float32:
@@ -241,8 +264,9 @@ def encode(weight: Weight, recipe: Recipe, g: float = 1.0, context: Context | No
     blocks = wide.reshape(*wide.shape[:-1], -1, row.block)
     biases = None
     if row.affine:
-        codes, wide_scales, wide_biases = _encode_affine(blocks, recipe)
+        codes, wide_scales, wide_biases = _encode_affine(blocks, recipe, weight.dtype)
         scales, biases = wide_scales.astype(weight.dtype), wide_biases.astype(weight.dtype)
+        biases = symmetric_biases(scales, row) if row.symmetric else biases
     elif row.scale == "float32":
         codes, scales = _encode_tiles(wide, recipe, np.float32(g))
     elif row.scale == "e4m3":

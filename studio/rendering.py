@@ -277,12 +277,13 @@ def _side_rows(found: core.Measured) -> list[tuple[str, ...]]:
 def show_verified(target: Path, outcome: core.Outcome, source: core.Model | None, console: Console) -> None:
     """What verifying found, of an export of ours or of a checkpoint of others."""
     count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
-    if core.is_ours(target):
+    ours = core.is_ours(Path(outcome.target))
+    if ours:
         compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
         console.say(f"{target} is whole: {count} {compared}")
     else:
         _show_foreign(target, count, outcome, source, console)
-    told = {"ours": core.is_ours(target), "notes": list(outcome.cautions)}
+    told = {"ours": ours, "notes": list(outcome.cautions)}
     console.emit("verified", path=str(target), layers=len(outcome.layers), compared=source is not None, **told)
 
 

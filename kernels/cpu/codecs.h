@@ -344,6 +344,15 @@ template <int WIDTH, bool SEARCHED> struct Affine {
         Floats steps = __builtin_elementwise_roundeven(edge / scale);
         scale = steps == 0.0f ? scale : edge / steps;
         Floats bias = steps == 0.0f ? Floats{} : edge, lost = {};
+        const float lowest = -(float)(1 << (WIDTH - 1));
+        if (task.layout.kind == SYMMETRIC) {
+            const float half = steps_wanted / 2;
+            const Floats peak = magnitude(edge);
+            scale = any(peak > 0x1p100f) ? peak / half : quotient<false>(peak, splat(half), splat(1.0f / half));
+            scale = smaller(larger(scale, splat(1e-7f)), splat(S::LARGEST / -lowest));
+            steps = splat(lowest);
+            bias = scale * lowest;
+        }
         if constexpr (SEARCHED) {
             Words sixty_fourths[PAIRS];
             whole_steps<S>(weight, scale, sixty_fourths);
@@ -355,7 +364,8 @@ template <int WIDTH, bool SEARCHED> struct Affine {
         store(strip.scale, scale);
         store(strip.bias, bias);
         store(strip.inverse, 1.0f / scale);
-        const Floats stored_scale = S::rounded(scale), stored_bias = S::rounded(bias);
+        const Floats stored_scale = S::rounded(scale);
+        const Floats stored_bias = S::rounded(task.layout.kind == SYMMETRIC ? stored_scale * lowest : bias);
         store(strip.stored_scale, stored_scale);
         store(strip.stored_bias, stored_bias);
         Floats size = magnitude(scale);

@@ -23,7 +23,7 @@ INLINE float read_scale(const void* scales, int64_t block, int32_t dtype) {
 INLINE void read_factors(const DecodeTask& task, int64_t block, int count, Factors& factors) {
     typedef uint8_t Row __attribute__((vector_size(16)));
     const int32_t kind = task.layout.kind;
-    if (kind == AFFINE) {
+    if (kind == AFFINE || kind == SYMMETRIC) {
         const int lanes = task.layout.block / 32;
         for (int j = 0; j < count * lanes; j++) {
             factors.factor[0][j] = factors.factor[1][j] =

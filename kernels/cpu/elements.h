@@ -106,6 +106,7 @@ INLINE Words count_zero_shorts(Words x) {
 struct BFloat16 {
     using T = uint16_t;
     static constexpr bool EXACT_SQUARES = true;
+    static constexpr float LARGEST = 0x1.FEp127f;
     static constexpr uint32_t SMALLEST = (127 - 64) << 7;  // 2**-64, as bits
     // Of 32 weights, how many are zero: 16-bit counters, two to a lane.
     INLINE Words zeros(const T* from) { return count_zero_shorts(load<Words>(from)); }
@@ -135,6 +136,7 @@ struct BFloat16 {
 struct Float32 {
     using T = float;
     static constexpr bool EXACT_SQUARES = false;
+    static constexpr float LARGEST = 0x1.FFFFFEp127f;
     static constexpr uint32_t SMALLEST = 1;
     INLINE Words zeros(const T* from) {
         Words first = load<Words>(from) & 0x7FFFFFFFu, second = load<Words>(from + 16) & 0x7FFFFFFFu;
@@ -157,6 +159,7 @@ struct Float32 {
 struct Float16 {
     using T = uint16_t;
     static constexpr bool EXACT_SQUARES = true;
+    static constexpr float LARGEST = 65504.0f;
     static constexpr uint32_t SMALLEST = 1;
     INLINE Words zeros(const T* from) { return count_zero_shorts(load<Words>(from)); }
 #if defined(__F16C__) || defined(__aarch64__)

@@ -17,6 +17,7 @@ DTYPES = {np.dtype(ml_dtypes.bfloat16): 0, np.dtype(np.float16): 1, np.dtype(np.
 METHODS, SEARCH = {"max": 0, "four-six": 1}, 2
 """How scales are chosen: what is not named searches, by what it is given of the columns."""
 _KINDS = {("e2m1", "e4m3"): 0, ("e2m1", "e8m0"): 1, ("e4m3", "e8m0"): 2, ("uint", "weight"): 3, ("e4m3", "float32"): 4}
+_SYMMETRIC = 5
 
 
 class Layout(ctypes.Structure):
@@ -150,7 +151,7 @@ _TASKS = {
 @functools.cache
 def layout(row: Format) -> Layout:
     """The structure that tells the library about the format `row`."""
-    return Layout(_KINDS[row.element, row.scale], row.bits, row.block)
+    return Layout(_SYMMETRIC if row.symmetric else _KINDS[row.element, row.scale], row.bits, row.block)
 
 
 def address(array: NDArray[Any] | None) -> int | None:

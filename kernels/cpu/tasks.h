@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 enum Dtype : int32_t { BFLOAT16 = 0, FLOAT16 = 1, FLOAT32 = 2 };
-enum Kind : int32_t { NVFP4 = 0, MXFP4 = 1, MXFP8 = 2, AFFINE = 3, TILED = 4 };
+enum Kind : int32_t { NVFP4 = 0, MXFP4 = 1, MXFP8 = 2, AFFINE = 3, TILED = 4, SYMMETRIC = 5 };
 enum Method : int32_t { MAX = 0, FOUR_SIX = 1, SEARCH = 2 };
 
 struct Layout {

@@ -227,6 +227,10 @@ def _encode_affine(lanes: Float32, recipe: Recipe, out: Quantized) -> None:
     steps = np.rint(edge / scale)
     scale = np.where(steps == 0, scale, edge / np.where(steps == 0, np.float32(1), steps))
     bias = np.where(steps == 0, np.float32(0), edge)
+    if row.symmetric:
+        middle = np.float32(2 ** (row.bits - 1))
+        scale = np.clip(np.abs(edge) / (bins / 2), np.float32(1e-7), reference.largest_scale(out.scales.dtype, row))
+        steps, bias = np.full_like(scale, -middle), -middle * scale
     if recipe.method == "search":
         shrink = search.choose_shrink(lanes.T, scale, steps, row.bits)
         scale, bias = scale * shrink, bias * shrink
@@ -238,6 +242,8 @@ def _encode_affine(lanes: Float32, recipe: Recipe, out: Quantized) -> None:
     for stored, chosen in ((out.scales, scale), (out.biases, bias)):
         if stored is not None:
             stored.reshape(-1)[:] = chosen.astype(stored.dtype)
+    if row.symmetric and out.biases is not None:
+        out.biases[:] = reference.symmetric_biases(out.scales, row)
 
 
 def _values(row: Format) -> Float32:

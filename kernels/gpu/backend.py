@@ -88,7 +88,7 @@ class GpuBackend:
     ) -> Encoded:
         """See `Backend.encode`. Sums are float32 for up to 32,768 weights, float64 above: 1e-5 of the reference's.
 
-        The processor feeds errors forward, one column after the other, and encodes under scales of tiles.
+        The processor feeds errors forward, one column after the other, and encodes what MLX has not.
         """
         from kernels.gpu import coding
         from kernels.gpu.transfer import to_mlx, to_numpy
@@ -96,7 +96,7 @@ class GpuBackend:
         row = recipe.format
         reference.check(weight, row)
         fed_forward = recipe.method == "feedback" and context is not None and context.factor is not None
-        if fed_forward or row.scale == "float32":
+        if fed_forward or not row.in_mlx:
             return choose("cpu").encode(weight, recipe, tensor_scale, context=context, measure=measure, blocks=blocks)
         g = _multiplier(row, tensor_scale)
         self.prove(coding.used_method(recipe, context, weight.shape[1]))
@@ -127,7 +127,7 @@ class GpuBackend:
         from kernels.gpu import coding
         from kernels.gpu.transfer import mlx_dtype, to_mlx, to_numpy
 
-        if quantized.format.scale == "float32":
+        if not quantized.format.in_mlx:
             return choose("cpu").decode(quantized, dtype)
         quantized = quantized.in_nibbles_or_bytes()
         row, out = quantized.format, mlx_dtype(dtype)

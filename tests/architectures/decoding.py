@@ -103,11 +103,26 @@ def _matrix(name: str, matrix: Mapping[str, Any], layout: str, arrays: Arrays) -
     row, rows, columns = FORMATS[name], matrix["rows"], matrix["columns"]
     parts = {part["content"]: _bytes_of(part, arrays) for part in matrix["parts"]}
     stored = {part["content"]: part["dtype"] for part in matrix["parts"]}
+    if row.scale == "float32":
+        return _fp8(parts, stored, rows, columns)
     codes = parts["codes"].reshape(rows, columns * row.bits // 8)
     scales = parts["scales"].view(_STORED.get(stored["scales"], np.uint8)).reshape(rows, columns // row.block)
     biases = parts["biases"].view(_STORED[stored["biases"]]).reshape(scales.shape) if "biases" in parts else None
     g = _MULTIPLIER[layout](parts["tensor_scale"].view(np.float32)[0]) if "tensor_scale" in parts else None
     return decode(Quantized(row, codes, scales, biases, None if g is None else np.array(g, np.float32)))
+
+
+def _fp8(parts: Mapping[str, Any], stored: Mapping[str, str], rows: int, columns: int) -> Any:
+    """E4M3 numbers under one scale, one per row, or one per 128 x 128, told apart by how many there are."""
+    values = parts["codes"].reshape(rows, columns).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    kind = "scales" if "scales" in parts else "multiplier"
+    scales = parts[kind].view(_STORED[stored[kind]]).astype(np.float32)
+    if scales.size == 1:
+        return values * scales
+    if scales.size == rows:
+        return values * scales[:, None]
+    tiles = scales.reshape(-(-rows // 128), -(-columns // 128))
+    return values * tiles.repeat(128, 0)[:rows].repeat(128, 1)[:, :columns]
 
 
 def _bytes_of(part: Mapping[str, Any], arrays: Arrays) -> Any:

@@ -13,6 +13,7 @@ from kernels import FORMATS, Quantized, reference
 from kernels.casts import Span, cast, exact_blocks, multiplier, span
 from studio import core
 from studio.core.layouts.compressed_tensors import CompressedTensors
+from studio.core.opening.export_sources import plus_one
 from tests.core.checkpoints import CONFIG, checkpoint, gaussian, llama, tensors_of
 from tests.core.conftest import Studio
 
@@ -261,6 +262,17 @@ def _renamed_by_mlx_lm(kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray[
             f"{block}.feed_forward.w3.weight": gaussian(128, 64, seed=7),
             f"{block}.conv.conv.weight": gaussian(64, 1, 3, seed=8),
         },
+        "qwen3_next": {
+            f"{block}.input_layernorm.weight": gaussian(64, seed=4) + np.array(0.1, BF16),
+            f"{block}.post_attention_layernorm.weight": np.linspace(-0.9, 5, 64).astype(BF16),
+            f"{block}.linear_attn.conv1d.weight": gaussian(64, 1, 3, seed=8),
+            f"{block}.mlp.gate.weight": gaussian(4, 64, seed=4),
+            **{
+                f"{block}.mlp.experts.{expert}.{name}_proj.weight": gaussian(*shape, seed=9 + expert)
+                for expert in range(4)
+                for name, shape in (("gate", (128, 64)), ("up", (128, 64)), ("down", (64, 128)))
+            },
+        },
         "gpt_oss": {
             f"{block}.mlp.router.weight": gaussian(4, 64, seed=4),
             f"{block}.mlp.experts.gate_up_proj": gaussian(4, 64, 256, seed=5),
@@ -292,6 +304,44 @@ def test_names_and_forms_of_our_own_exports_for_mlx_are_turned_back(
         names = {layer.weight_name for layer in model.layers if layer.source.format is None}
     assert len(names) > 3
     assert {name: found[name] for name in names} == {name: wanted[name] for name in names}
-    ran = studio("compare", packed, plain)
+    assert studio("convert", packed, tmp_path / "again", "--layout", "mlx").code == 0
+    assert contents(tmp_path / "again") == contents(packed)
+    for other in (plain, tmp_path / "again"):
+        ran = studio("compare", packed, other)
+        assert "B decodes to the weights of A, bit by bit." in ran.out
+        assert "only" not in ran.out
+    assert studio("quantize", packed, tmp_path / "anew", "--layout", "mlx", "--format", "mxfp8").code == 0
+
+
+def test_norms_that_mlx_lm_has_with_one_added_are_those_of_the_export_without(studio: Studio, tmp_path: Path) -> None:
+    config, tensors = _renamed_by_mlx_lm("qwen3_next")
+    source, packed, plain = checkpoint(tmp_path / "model", tensors, config), tmp_path / "packed", tmp_path / "plain"
+    assert studio("quantize", source, packed, "--layout", "mlx", "--format", "nvfp4-2t").code == 0
+    ran = studio("convert", packed, plain, "--layout", "plain")
+    assert ran.code == 0, ran.err
+    assert contents(plain).keys() == contents(source).keys()
+    added = contents(packed)
+    with core.open_model(plain) as model:
+        for layer in model.layers:
+            if layer.role == "norm":
+                wanted = np.frombuffer(added[f"{layer.name}.weight"][2], BF16).astype(np.float32) - 1
+                found = layer.source.rows(layer.whole, 0, 1).astype(np.float32).ravel()
+                np.testing.assert_array_equal(found, wanted)
+        assert {layer.tensor.dtype for layer in model.layers if layer.role == "norm"} == {"BF16"}
+        assert model.by_name["model.layers.0.linear_attn.conv1d"].shape == (64, 1, 3)
+    again = tmp_path / "again"
+    assert studio("convert", packed, again, "--layout", "mlx").code == 0
+    assert contents(again) == added
+    ran = studio("compare", packed, again)
     assert "B decodes to the weights of A, bit by bit." in ran.out
-    assert "only" not in ran.out
+    assert studio("quantize", packed, tmp_path / "anew", "--layout", "mlx", "--format", "nvfp4-3t").code == 0
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(0.298828125, "F32"), (1.3, "BF16"), (6.0, "BF16"), (np.nan, "BF16")])
+def test_a_norm_less_one_is_kept_in_a_dtype_that_holds_it(tmp_path: Path, value: float, dtype: str) -> None:
+    folder = checkpoint(tmp_path / "norm", {"norm.weight": np.full(4, value, BF16)})
+    with core.open_model(folder) as model:
+        source = plus_one(model.layers[0].stored)
+        found = source.rows(model.layers[0].whole, 0, 1)
+        assert source.kept_dtype == dtype
+        np.testing.assert_array_equal(found, np.full((1, 4), value, BF16).astype(np.float32) - 1)

@@ -150,3 +150,16 @@ def test_a_blob_that_is_no_regular_file_is_refused(tmp_path: Path, refused: Refu
     (folder / "model.safetensors").symlink_to(blob)
     blob.mkdir() if kind == "folder" else os.mkfifo(blob)
     refused(folder, "model.safetensors", "not a regular file")
+
+
+def test_an_export_in_a_cache_is_verified_as_one(studio: Studio, tmp_path: Path) -> None:
+    source, place = checkpoint(tmp_path / "model", llama(1)), tmp_path / "hub" / "models--me--mine"
+    assert studio("quantize", source, tmp_path / "out", "--layout", "modelopt").code == 0
+    (place / "snapshots").mkdir(parents=True)
+    (tmp_path / "out").rename(place / "snapshots" / REVISION)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(REVISION)
+    ran = studio("verify", place, "--source", source)
+    assert ran.code == 0, ran.err
+    assert "is whole: 12 layers decode and its errors are the ones it states" in ran.out
+    assert studio("compare", source, place).code == 0

@@ -139,5 +139,5 @@ def test_sizes_are_those_of_the_files(model: core.Model, tmp_path: Path) -> None
             job = core.prepare(model, plan_, choices, layout, tmp_path / name)
             list(core.export(engine, job))
         tensors = sum(t.nbytes for shard in job.shards for t in shard.lay_out(job.model, job.layout).tensors.values())
-        assert tensors == sum(choice.nbytes for choice in choices)
+        assert tensors == sum(choice.nbytes for choice in job.choices)
         assert (tmp_path / name / "model.safetensors").stat().st_size == job.shards[0].nbytes

@@ -26,6 +26,9 @@ def test_another_grid_is_chosen_for_what_is_stored(studio: Studio, tmp_path: Pat
     assert ran.code == 0, ran.err
     assert ran.err.count("quantized already, as ") == ran.err.count(SAID) == 1
     assert "6 layers like model.layers.0." in ran.err
+    assert "or casts them" not in ran.err
+    told = studio("plan", first, "--format", "mxfp4").err
+    assert told.count(f"{SAID}, or casts them to mxfp4 where that is exact") == 1
     with core.open_model(first) as before, core.open_model(second) as after:
         assert [layer.name for layer in after.layers if layer.source.format] == [
             layer.name for layer in before.layers if "proj" in layer.name

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.core.budgets.costs import Cost, recipe_text
+from studio.core.budgets.costs import Cost, CostTable, recipe_text
 from studio.gui.jobs.budgeting import STOPPED
 from studio.gui.shell.studio import Studio
 from studio.gui.views.budget import STEPS, BudgetView
@@ -176,14 +176,14 @@ def test_what_is_chosen_while_another_page_is_shown_is_seen_later(
 
 def made_up(_engine: core.Engine, decisions: core.Decisions) -> Generator[core.Event, None, core.Costs]:
     """Costs as pricing would find them in formats of so many bits, without reading a weight."""
-    chance, known = random.Random(0), {}  # noqa: S311 - the same each time
+    chance, known = random.Random(0), CostTable()  # noqa: S311 - the same each time
     for item in decisions.items:
         size = chance.lognormvariate(0, 1)
         for option in item.options:
             for index in item.layers:
                 if recipe := decisions.choice(index, option).recipe:
                     error = size * 0.4**recipe.format.bits * chance.uniform(0.9, 1.1)
-                    known[index, recipe_text(recipe)] = Cost(error, 1.0, error, 1.0)
+                    known.add(index, {recipe_text(recipe): Cost(error, 1.0, error, 1.0)})
     yield core.Started("price", 0, 0)
     return core.Costs(decisions, known)
 

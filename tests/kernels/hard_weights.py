@@ -27,6 +27,9 @@ SEARCHES: dict[str, Recipe] = {
     "int4-g64-search": recipe("int4-g64", "ceil", "search"),
     "int8-g64-search": recipe("int8-g64", "ceil", "search"),
     "int8-g128-search": recipe("int8-g128", "ceil", "search"),
+    "int4-sym-g32-search": recipe("int4-sym-g32", "ceil", "search"),
+    "int4-sym-g128-search": recipe("int4-sym-g128", "ceil", "search"),
+    "int8-sym-g128-search": recipe("int8-sym-g128", "ceil", "search"),
 }
 TENSOR_SCALES = (1.0, 1.7e-4, 3e-2, 2.0**-13, 7.1e3, 1e-10, 3.3e-27, 1e-30, 1.2e-35, 1e-36)
 MIDPOINTS = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)

@@ -21,7 +21,9 @@ struct Known {
     void *importance, *moments, *scales;
 };
 
-static int64_t scale_size(const Header& h) { return h.kind == AFFINE ? h.itemsize : h.kind == TILED ? 4 : 1; }
+static bool has_biases(const Header& h) { return h.kind == AFFINE || h.kind == SYMMETRIC; }
+
+static int64_t scale_size(const Header& h) { return has_biases(h) ? h.itemsize : h.kind == TILED ? 4 : 1; }
 
 static void write(const void* from, size_t size, FILE* out) { fwrite(from, 1, size, out); }
 
@@ -47,7 +49,7 @@ static void run(const Header& h, const void* weight, const Known& known, FILE* o
     nvfp4_census(0, &census);
     write(codes, code_bytes, out);
     write(scales, scale_bytes, out);
-    if (h.kind == AFFINE) write(biases, scale_bytes, out);
+    if (has_biases(h)) write(biases, scale_bytes, out);
     write(decoded, (size_t)(count * h.itemsize), out);
     write(squares, (size_t)h.rows * 8, out);
     write(error, (size_t)h.rows * 8, out);

@@ -162,6 +162,9 @@ MUTANTS = (
     Mutant("columns.h", "2 * k < row ? 0 : ", ""),
     Mutant("columns.h", "column / STRIP * 2 * each", "column * 0 * each"),
     Mutant("codecs.h", "saturated[h] ? byte[h] : found", "found"),
+    Mutant("codecs.h", "steps = splat(lowest);", "steps = splat(-lowest);", "Affine<4, true>"),
+    Mutant("codecs.h", "half = steps_wanted / 2;", "half = -lowest - 1;", "Affine<8, true>"),
+    Mutant("codecs.h", "bias = scale * lowest;", "bias = scale * -lowest;", "Affine<4, true>"),
     Mutant("codecs.h", "scaled = larger(scaled, Floats{})", "scaled = larger(scaled, splat(-1.0f))", "Affine<4, true>"),
     Mutant("whole.h", "(PartShorts)t >> 4", "((PartShorts)t + (uint16_t)1) >> 4"),
 )

@@ -16,7 +16,8 @@ for needed in ("torch", "transformers", "compressed_tensors"):
 TOKENS = (np.arange(LENGTH) * 37 % 4096).astype(np.int64)
 MIX = (("*down_proj", "mxfp8"), ("*layers.1.self_attn.o_proj", "mxfp4"))
 WITH_FP8 = (("*down_proj", "fp8-channel"), ("*o_proj", "fp8-block"), ("*layers.1.mlp.[gu]*", "fp8-tensor"))
-WHOLE = ("mxfp4", "mxfp8", "fp8-tensor", "fp8-channel", "fp8-block")
+WITH_INTEGERS = (("*down_proj", "int4-sym-g32"), ("*o_proj", "fp8-block"))
+WHOLE = ("mxfp4", "mxfp8", "fp8-tensor", "fp8-channel", "fp8-block", "int4-sym-g32", "int4-sym-g128", "int8-sym-g128")
 EXPERTS = (("*experts*", "mxfp4"),)
 
 
@@ -44,8 +45,8 @@ def both(source: Path, folder: Path, row: str, rules=()) -> tuple[np.ndarray, np
 
 @pytest.mark.parametrize(
     ("row", "rules"),
-    [*((row, ()) for row in WHOLE), ("nvfp4-2t", MIX), ("nvfp4-2t", WITH_FP8)],
-    ids=[*WHOLE, "mix", "mix with fp8"],
+    [*((row, ()) for row in WHOLE), ("nvfp4-2t", MIX), ("nvfp4-2t", WITH_FP8), ("nvfp4-2t", WITH_INTEGERS)],
+    ids=[*WHOLE, "mix", "mix with fp8", "mix with integers"],
 )
 def test_a_dense_model(tmp_path: Path, row: str, rules) -> None:  # type: ignore[no-untyped-def]
     found, wanted = both(write_llama(tmp_path / "m"), tmp_path, row, rules)
@@ -54,8 +55,15 @@ def test_a_dense_model(tmp_path: Path, row: str, rules) -> None:  # type: ignore
 
 @pytest.mark.parametrize(
     ("row", "rules"),
-    [("mxfp4", ()), ("mxfp8", EXPERTS), ("fp8-tensor", ()), ("fp8-channel", ()), ("fp8-block", EXPERTS)],
-    ids=["mxfp4", "mix", "fp8-tensor", "fp8-channel", "fp8-block and mxfp4"],
+    [
+        ("mxfp4", ()),
+        ("mxfp8", EXPERTS),
+        ("fp8-tensor", ()),
+        ("fp8-channel", ()),
+        ("fp8-block", EXPERTS),
+        ("int4-sym-g32", ()),
+    ],
+    ids=["mxfp4", "mix", "fp8-tensor", "fp8-channel", "fp8-block and mxfp4", "int4-sym-g32"],
 )
 def test_a_mixture_of_experts(tmp_path: Path, row: str, rules) -> None:  # type: ignore[no-untyped-def]
     source = write_qwen3_moe(tmp_path / "m", core.demo_checkpoint() / "tokenizer.json")

@@ -5,8 +5,9 @@ the errors of 16 weights and H the second moments of their inputs; with mean squ
 of r^2. It is divided by the same sum over the weights themselves, so that layers can be compared.
 """
 
+from array import array
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -33,6 +34,8 @@ from studio.core.running.reading import Slab, read_slab
 _AT_ONCE = 1 << 16
 """Weights whose errors are looked at together."""
 
+_SUMS = 4
+
 _DIGITS = 9
 """Significant digits that are kept of sums: those beyond differ with how the work is cut."""
 
@@ -50,22 +53,66 @@ class Cost:
     squares: float
 
     @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """All four, in this order."""
+        return self.output, self.signal, self.error, self.squares
+
+    @property
     def rel_err(self) -> float:
         """||W - decoded|| / ||W||."""
         return relative_error(self.error, self.squares)
 
 
+class CostTable:
+    """The costs of layers, by their places, in recipes: some hundred bytes a layer."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, array[float]] = {}
+        self._recipes: dict[int, tuple[str, ...]] = {}
+        self._alike: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def add(self, index: int, costs: Mapping[str, Cost]) -> None:
+        """Take in what a layer costs in more recipes."""
+        whole = {**self.costs(index), **costs}
+        recipes = tuple(whole)
+        self._recipes[index] = self._alike.setdefault(recipes, recipes)
+        self._numbers[index] = array("d", (number for cost in whole.values() for number in cost.numbers))
+
+    def recipes(self, index: int) -> tuple[str, ...]:
+        """The recipes that are known of a layer."""
+        return self._recipes.get(index, ())
+
+    def costs(self, index: int) -> dict[str, Cost]:
+        """What a layer costs in each recipe that is known."""
+        return {recipe: self.of(index, recipe) for recipe in self.recipes(index)}
+
+    def of(self, index: int, recipe: str) -> Cost:
+        """What a layer costs in a recipe. Raises ValueError for one that is not known."""
+        at = _SUMS * self.recipes(index).index(recipe)
+        return Cost(*self._numbers[index][at : at + _SUMS])
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CostTable) or self._numbers.keys() != other._numbers.keys():
+            return False
+        return all(self.costs(index) == other.costs(index) for index in self._numbers)
+
+    __hash__ = None  # type: ignore[assignment] # it is filled
+
+
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """The cost of every layer in every recipe that is an option for it: (place of the layer, recipe) -> cost."""
+    """The cost of every layer in every recipe that is an option for it."""
 
     decisions: Decisions
-    known: Mapping[tuple[int, str], Cost]
+    known: CostTable
 
     def of(self, index: int, option: Option) -> Cost | None:
         """What an option costs the layer at `index`; None where it is kept."""
         recipe = self.decisions.choice(index, option).recipe
-        return self.known[index, recipe_text(recipe)] if recipe else None
+        return self.known.of(index, recipe_text(recipe)) if recipe else None
 
     def damage(self, item: Decision, option: Option) -> float:
         """The relative squared error of the outputs, added up over the projections of a decision; 0 where it is kept.
@@ -111,17 +158,16 @@ def price(started: Engine, decisions: Decisions, records: Records | None = None)
     measured stays. Raises CheckpointError for NaN or Inf in a weight.
     """
     kept = records or Records(_key(decisions))
-    wanted = {index: _recipes(decisions, item, index) for item in decisions.items for index in item.layers}
-    known = _known(kept, decisions, wanted)
-    todo = [
-        item for item in decisions.items if any((i, recipe) not in known for i in item.layers for recipe in wanted[i])
-    ]
+    names = _Names(decisions)
+    known = _known(kept, decisions, names)
+    todo = [item for item in decisions.items if any(not names.of(i).issubset(known.recipes(i)) for i in item.layers)]
     layers = decisions.model.layers
     yield Started("price", sum(2 * layers[i].nbytes for item in todo for i in item.layers), 0)
     done = 0
     for batch in _batches(decisions, todo, started.threads * started.slab_nbytes):
-        measured = yield from _measured(started, decisions, batch, wanted, done)
-        known |= {(index, recipe): cost for index, costs in measured.items() for recipe, cost in costs.items()}
+        measured = yield from _measured(started, decisions, batch, names, done)
+        for index, costs in measured.items():
+            known.add(index, costs)
         kept.add(*(_line(layers[index], costs) for index, costs in measured.items()))
         done += sum(2 * layers[index].nbytes for index in batch)
     decisions.model.check_unchanged()
@@ -132,31 +178,41 @@ def _key(decisions: Decisions) -> dict[str, Any]:
     return {"costs": 1, "program": kernels.__version__, "model": identity(decisions.model)}
 
 
-def _recipes(decisions: Decisions, item: Decision, index: int) -> dict[str, Choice]:
-    """The recipes that are options for a layer."""
-    choices = (decisions.choice(index, option) for option in item.options)
-    return {recipe_text(choice.recipe): choice for choice in choices if choice.recipe}
+class _Names:
+    """The recipes that are options for layers, by their places."""
+
+    def __init__(self, decisions: Decisions) -> None:
+        self._decisions = decisions
+        self.item = {index: item for item in decisions.items for index in item.layers}
+        self._known: dict[tuple[int, Hashable], frozenset[str]] = {}
+
+    def of(self, index: int) -> frozenset[str]:
+        """Their texts, found once for layers of a decision that are alike."""
+        key = id(self.item[index]), self._decisions.alike[index]
+        if key not in self._known:
+            self._known[key] = frozenset(self.choices(index))
+        return self._known[key]
+
+    def choices(self, index: int) -> dict[str, Choice]:
+        """The choices that have them."""
+        choices = (self._decisions.choice(index, option) for option in self.item[index].options)
+        return {recipe_text(choice.recipe): choice for choice in choices if choice.recipe}
 
 
-def _known(
-    records: Records, decisions: Decisions, wanted: Mapping[int, Mapping[str, Choice]]
-) -> dict[tuple[int, str], Cost]:
+def _known(records: Records, decisions: Decisions, names: _Names) -> CostTable:
     """What was measured before, of layers of whose inputs the same is known now."""
-    layers = decisions.model.layers
-    places = {layers[index].name: index for index in wanted}
-    found = {}
+    layers, found = decisions.model.layers, CostTable()
+    places = {layers[index].name: index for index in names.item}
     for line in records:
         index = places.get(line.get("layer", ""))
-        if index is None or line.get("guide") != _guided_by(layers[index]):
-            continue
-        for recipe, cost in line.get("costs", {}).items():
-            if recipe in wanted[index] and len(cost) == len(Cost.__dataclass_fields__):
-                found[index, recipe] = Cost(*map(float, cost))
+        if index is not None and line.get("guide") == _guided_by(layers[index]):
+            known = {recipe: cost for recipe, cost in line.get("costs", {}).items() if recipe in names.of(index)}
+            found.add(index, {recipe: Cost(*map(float, cost)) for recipe, cost in known.items() if len(cost) == _SUMS})
     return found
 
 
 def _line(layer: Layer, costs: Mapping[str, Cost]) -> dict[str, Any]:
-    said = {recipe: [cost.output, cost.signal, cost.error, cost.squares] for recipe, cost in costs.items()}
+    said = {recipe: cost.numbers for recipe, cost in costs.items()}
     return {"layer": layer.name, "guide": _guided_by(layer), "costs": said}
 
 
@@ -182,9 +238,10 @@ def _measured(
     started: Engine,
     decisions: Decisions,
     batch: Sequence[int],
-    wanted: Mapping[int, Mapping[str, Choice]],
+    names: _Names,
     done: int,
 ) -> Generator[Event, None, dict[int, dict[str, Cost]]]:
+    wanted = {index: names.choices(index) for index in batch}
     layers = [decisions.model.layers[index] for index in batch]
     peaks = yield from _peaks(started, layers, done)
     done += sum(layer.nbytes for layer in layers)
@@ -195,9 +252,10 @@ def _measured(
         for recipe in {recipe for index in batch for recipe in wanted[index]}
     }
     questions = [
-        Question(layer, matrix, partial(_sums, matrix, _trials(layer, matrix, wanted[index], scales)))
+        Question(layer, matrix, partial(_sums, matrix, trials), max(recipe.format.height for recipe, _ in trials))
         for index, layer in zip(batch, layers, strict=True)
         for matrix in layer.matrices
+        if (trials := _trials(layer, matrix, wanted[index], scales))
     ]
     totals: dict[str, Counts] = {}
     for question, sums in answers(started, questions):

@@ -108,6 +108,7 @@ def decide(
         raise PlanError("the plan keeps every layer", hint="--preset, --include and --exclude say what is quantized")
     table = _Table(model, plan, layout, reader, asked, free)
     groups = table.joined(_groups(model, free, joined=layout.joins))
+    table.leave_out_loners(groups)
     items = [_decision(plan, asked, group, table, forbidden) for group in groups]
     left = set(range(len(asked))).difference(free)
     kept = {index: choice for index, choice in enumerate(layout.fit(model, table.kept, reader)) if index in left}
@@ -127,17 +128,19 @@ class _Table:
         self, model: Model, plan: Plan, layout: Layout, reader: str, asked: Sequence[Choice], free: Sequence[int]
     ) -> None:
         self._model, self._layout, self._reader = model, layout, reader
-        self.alike = [(likeness(layer), NUMBER.sub("0", layer.name)) for layer in model.layers]
+        seen: dict[_Likeness, _Likeness] = {}
+        keys = ((likeness(layer), NUMBER.sub("0", layer.name)) for layer in model.layers)
+        self.alike = [seen.setdefault(alike, alike) for alike in keys]
         self._examples = {alike: index for index, alike in enumerate(self.alike)}
         self._sizes: dict[tuple[object, str], int] = {}
         self.kept = [Choice(choice.layer, None, choice.reason) for choice in asked]
         self._refused: dict[str, list[str]] = {}
-        self._fits: dict[str, Mapping[int, str]] = {KEEP: dict.fromkeys(free, "")}
+        self._misfits: dict[str, Mapping[int, str]] = {KEEP: {}}
         for name in FORMATS:
             if name in layout.formats:
                 wanted = self._all(plan, name, free)
                 found, self._refused[name] = fitted(layout, reader, model, wanted)
-                self._fits[name] = {index: _changed(found[index], name) for index in free}
+                self._misfits[name] = {index: why for index in free if (why := _changed(found[index], name))}
             else:
                 self._refused[name] = [f"layout {layout.name} can not store {name}"]
         if all(self._refused.values()):
@@ -158,8 +161,25 @@ class _Table:
         """Why layers can not all be stored in the format called `name`, "" when they can."""
         if refused := self._refused.get(name):
             return refused[0]
-        fits = self._fits[name]
-        return next((fits[index] for index in indices if fits[index]), "")
+        misfits = self._misfits[name]
+        return next((misfits[index] for index in indices if index in misfits), "") if misfits else ""
+
+    def leave_out_loners(self, groups: Sequence[_Group]) -> None:
+        """Take no format that the reader does not load beside those before it, or beside layers that are kept."""
+        taken: list[str] = []
+        for name in FORMATS:
+            if not self._refused[name]:
+                self._refused[name] = self._refusals(self._spread([name, *taken], groups))
+                taken += [] if self._refused[name] else [name]
+
+    def _spread(self, names: Iterable[str], groups: Sequence[_Group]) -> dict[str, _Group]:
+        """A group for each format, as far as there are groups that can have it."""
+        found: dict[str, _Group] = {}
+        for name in names:
+            left = (group for group in groups if group not in found.values() and not self.obstacle(name, group))
+            if (group := next(left, None)) is not None:
+                found[name] = group
+        return found
 
     def joined(self, groups: list[_Group]) -> list[_Group]:
         """The groups, those of experts as one where the reader takes all experts of the model in one format only."""

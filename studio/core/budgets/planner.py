@@ -14,7 +14,9 @@ from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
 from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
+from studio.core.exporting.export import refuse
 from studio.core.exporting.shards import plan_shards
+from studio.core.layouts import fitted
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import KEEP, Plan, Prediction, Rule
@@ -291,10 +293,14 @@ class Planner:
         return Reason(item, item.options[pick], share, float(self._rel_err[row, pick]), finer, coarser)
 
     def plan(self, mix: Mix, name: str = "", title: str = "") -> Plan:
-        """The ordinary plan of a mix, with what is expected of it."""
-        digest = choices_digest(self.decisions.choices(mix.options), self.decisions.model)
-        plan = planned(self.decisions, mix.options, name, title)
-        own = len(plan.rules) - len(self.decisions.plan.rules)
+        """The ordinary plan of a mix, with what is expected of it. Raises PlanError where the layout refuses it."""
+        decisions, choices = self.decisions, self.decisions.choices(mix.options)
+        _, refusals = fitted(decisions.layout, decisions.reader, decisions.model, choices)
+        if refusals:
+            refuse(decisions.model, choices, decisions.layout, refusals)
+        digest = choices_digest(choices, decisions.model)
+        plan = planned(decisions, mix.options, name, title)
+        own = len(plan.rules) - len(decisions.plan.rules)
         return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
 
 

@@ -27,15 +27,12 @@ class Records:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """All that were added, in order; a line that a kill cut short is left out."""
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except OSError:
-            return
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                found = json.loads(line)
-                if isinstance(found, dict):
-                    yield found
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    found = json.loads(line)
+                    if isinstance(found, dict):
+                        yield found
 
     def add(self, *found: Mapping[str, Any]) -> None:
         """Keep more. Raises ExportError when it can not be written."""

@@ -21,7 +21,7 @@ from studio.core.layouts.placement import Placement, edited, kept_form, pieces
 from studio.core.model import Layer
 from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
-from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height
+from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slab_height, whole_slab
 from studio.core.running.tasks import bundles
 
 _NUMBERS = {"tensor_scale", "multiplier", "input_scale"}
@@ -70,6 +70,7 @@ def check_layers(
                     break
                 total += error
             _compare_inputs(place, check)
+            _compare_shapes(place, check)
             if check.layer is not None and check.matrices:
                 _compare(file, check.result, math.ldexp(total, -2 * check.result.lift))
             yield check.result.name, check.work
@@ -120,7 +121,7 @@ def _kept_parts(
 ) -> Iterator[tuple[int, Callable[[], float]]]:
     form = kept_form(kept)
     if form == "whole":
-        yield layer.kept_nbytes, partial(_same_edited, place, kept, layer)
+        yield layer.kept_nbytes, partial(_same_edited, engine, place, kept, layer)
     elif form == "rows" or layer.widened:
         for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
             yield slab.nbytes, partial(_same_rows, engine, place, kept, slab, before)
@@ -154,6 +155,18 @@ def _compare_inputs(place: _Place, check: Check) -> None:
             raise CheckpointError(what, file=place.file.path, tensor=part.name)
 
 
+def _compare_shapes(place: _Place, check: Check) -> None:
+    """Rows and columns are stored as they are."""
+    for matrix in check.matrices:
+        for part in matrix.parts:
+            if part.content == "shape":
+                start = place.header.tensors[part.name].start + part.offset
+                stored = np.frombuffer(place.file.read(start, 16), np.int64)
+                if stored.tolist() != [matrix.rows, matrix.columns]:
+                    what = f"says {stored.tolist()}, the matrix has {[matrix.rows, matrix.columns]}"
+                    raise CheckpointError(what, file=place.file.path, tensor=part.name)
+
+
 def _same_bytes(place: _Place, kept: tuple[Placement, ...], layer: Layer, offset: int, count: int) -> float:
     return _same(place, kept, offset, layer.stored.file.read(layer.tensor.start + offset, count))
 
@@ -164,9 +177,9 @@ def _same_rows(engine: Engine, place: _Place, kept: tuple[Placement, ...], slab:
     return _same(place, kept, before * itemsize, bytearray(wanted.data))
 
 
-def _same_edited(place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
-    stored = layer.stored.file.read(layer.tensor.start, layer.tensor.nbytes)
-    values = np.frombuffer(stored, WEIGHT_DTYPES[layer.kept_dtype])
+def _same_edited(engine: Engine, place: _Place, kept: tuple[Placement, ...], layer: Layer) -> float:
+    slab = whole_slab(layer)
+    values = kept_bytes(slab, read_slab(slab, engine.scratch)).view(WEIGHT_DTYPES[layer.kept_dtype])
     for part in kept:
         _same(place, (part,), 0, bytearray(edited(part.content, values).tobytes()))
     return 0.0
@@ -211,13 +224,17 @@ def _needed(row: Format) -> set[str]:
     """The parts without which codes can not be read."""
     if row.scale == "float32":
         return {"codes", "multiplier"} if row.tensor_scale else {"codes", "scales"}
+    if row.symmetric:
+        return {"codes", "scales", "shape"}
     return {"codes", "scales", *(["biases"] if row.affine else []), *(["tensor_scale"] if row.tensor_scale else [])}
 
 
 def _fits(part: Placement, matrix: StoredMatrix, row: Format) -> bool:
     count = matrix.rows * matrix.columns
     if part.content == "codes":
-        return part.dtype in ("U8", "U32", "F8_E4M3") and 8 * part.nbytes == count * row.bits
+        return part.dtype in ("U8", "U32", "I32", "F8_E4M3") and 8 * part.nbytes == count * row.bits
+    if part.content == "shape":
+        return (part.dtype, part.nbytes) == ("I64", 16)
     if part.content in _NUMBERS:
         return (part.dtype, part.nbytes) == ("F32", 4)
     if row.scale == "float32":

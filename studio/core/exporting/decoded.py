@@ -30,7 +30,7 @@ from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import Placement, stored_nbytes
 from studio.core.model import Layer, Matrix, Model, Stored
 from studio.core.names import printable
-from studio.core.opening.exports import Packed
+from studio.core.opening.export_sources import Packed
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
 from studio.core.running.pipeline import PipelineEvent, run, work

@@ -13,7 +13,7 @@ from studio.core.exporting.shard_writer import agreed_scale
 from studio.core.layouts import LAYOUTS, Target
 from studio.core.model import Matrix
 from studio.core.names import some_of
-from studio.core.opening.exports import Packed
+from studio.core.opening.export_sources import Packed
 from studio.core.planning.plan import Choice
 
 FEW_TOKENS = 64

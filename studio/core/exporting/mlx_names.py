@@ -5,7 +5,7 @@ from studio.core.layouts import Target
 from studio.core.layouts.plain import is_mlx_stack
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.opening.exports import is_exported, unlifted
+from studio.core.opening.exports import is_exported
 
 _STACK_OF_MAKERS = ".mlp"
 """Experts of modules of this name are called as MLX calls its projections; others, as w1 to w3, are not."""
@@ -20,10 +20,10 @@ def check_names(model: Model, layout: Target) -> None:
 
 
 def _is_changed(model: Model, layout: Target) -> bool:
-    """True for names, or values, that may not be those of the makers; an export of ours knows what it changed."""
-    if is_exported(model):
-        return bool(unlifted(model)[1])
+    """True for names, or values, that may not be those of the makers; an export of ours tells what it changed."""
     names = model.family.mlx
+    if is_exported(model):
+        return False
     if names.stored or names.plus_one or names.moved or names.bias:
         return True
     others = any(not layer.matrices[0].stack.endswith(_STACK_OF_MAKERS) for layer in filter(is_mlx_stack, model.layers))

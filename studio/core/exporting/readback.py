@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import STORED_FORMATS, Quantized
+from kernels.reference import symmetric_biases
 from kernels.tiles import spread
 from studio.core.containers.dtypes import ARRAY_DTYPES
 from studio.core.containers.files import SourceFile
@@ -40,7 +41,7 @@ def read_quantized(
     parts = {part.content: part for part in matrix.parts}
 
     def rows_of(part: Placement, columns: int) -> NDArray[Any]:
-        dtype = np.dtype(np.uint8) if part.dtype in ("U32", "F8_E4M3") else ARRAY_DTYPES[part.dtype]
+        dtype = np.dtype(np.uint8) if part.dtype in ("U32", "I32", "F8_E4M3") else ARRAY_DTYPES[part.dtype]
         width = columns * dtype.itemsize
         raw = _read(file, header.tensors[part.name], part.offset + start * width, (stop - start) * width)
         return raw.view(dtype).reshape(stop - start, columns)
@@ -50,6 +51,7 @@ def read_quantized(
         return _tiled(file, header, layout, matrix, codes, start)
     scales = rows_of(parts["scales"], matrix.columns // row.block)
     biases = rows_of(parts["biases"], matrix.columns // row.block) if "biases" in parts else None
+    biases = symmetric_biases(scales, row) if row.symmetric else biases
     _check_scales(file, matrix, scales, biases)
     g = _multiplier(file, header, layout, parts["tensor_scale"]) if "tensor_scale" in parts else None
     return Quantized(row, codes, scales, biases, g)

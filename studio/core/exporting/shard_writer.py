@@ -78,6 +78,8 @@ class ShardWriter(Sink, StagedFile):
             if part.content in numbers:
                 stored = stored_number(self._layout, part.content, numbers[part.content])
                 self._write_part(part, 0, np.array([stored], np.float32))
+            elif part.content == "shape":
+                self._write_part(part, 0, np.array([matrix.rows, matrix.columns], np.int64))
 
     def kept_form(self, layer: Layer) -> KeptForm:
         """See `Sink.kept_form`."""

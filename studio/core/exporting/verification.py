@@ -9,6 +9,7 @@ from pathlib import Path
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
+from studio.core.containers.links import in_snapshot
 from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
@@ -35,7 +36,8 @@ def verify(engine: Engine, place: Path, source: Model | None = None) -> Iterator
     A checkpoint of others is verified as far as that goes, see `foreign.verify_foreign`. Raises CheckpointError naming
     the file or tensor at fault.
     """
-    return _verify_ours(engine, place, source) if is_ours(place) else verify_foreign(engine, place, source)
+    there = in_snapshot(place)
+    return _verify_ours(engine, there, source) if is_ours(there) else verify_foreign(engine, there, source)
 
 
 def is_ours(place: Path) -> bool:

@@ -23,16 +23,14 @@ def compare_checkpoints(engine: Engine, a: Model, b: Model, source: Model | None
 
     Raises CheckpointError for what can not be read.
     """
-    (a, edited_a), (b, edited_b) = unlifted(a), unlifted(b)
+    a, b = unlifted(a), unlifted(b)
     reference = source or a
     work = _Work(engine, reference, sum(layer.nbytes for layer in reference.layers))
-    sides = [(b, edited_b)] if source is None else [(a, edited_a), (b, edited_b)]
-    yield Started("compare", work.nbytes * len(sides), len(reference.layers) * len(sides))
-    found = []
-    for model, edited in sides:
-        found.append((yield from work.differences(model, edited)))
-    own = [Difference(itself(layer)) for layer in a.layers] if source is None else found[0]
-    yield Compared(_measured(a, b, own, found[-1], source))
+    sides = 2 if source else 1
+    yield Started("compare", work.nbytes * sides, len(reference.layers) * sides)
+    own = (yield from work.differences(a)) if source else [Difference(itself(layer)) for layer in a.layers]
+    other = yield from work.differences(b)
+    yield Compared(_measured(a, b, own, other, source))
 
 
 @dataclass(slots=True)
@@ -42,8 +40,8 @@ class _Work:
     nbytes: int
     done: int = 0
 
-    def differences(self, model: Model, edited: frozenset[str]) -> Generator[Event, None, list[Difference]]:
-        places, found = Counterparts(model, edited), []
+    def differences(self, model: Model) -> Generator[Event, None, list[Difference]]:
+        places, found = Counterparts(model), []
         for difference in differences(self.engine, map(places.of, self.reference.layers)):
             found.append(difference)
             self.done += difference.layer.nbytes

@@ -30,7 +30,10 @@ from studio.core.sources.in_format import multiplier_of
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a format is stored: its name for the package, its arguments there, and the parts of a module."""
+    """How a format is stored: its name for the package, its arguments there, and the parts of a module.
+
+    A part without a dtype has that of the weights where they are kept.
+    """
 
     format: str
     weights: Mapping[str, Any]
@@ -39,7 +42,8 @@ class Scheme:
     @property
     def name(self) -> str:
         """What tells it from others."""
-        return f"{self.format} {self.weights['strategy']}"
+        told = ("num_bits", "strategy", "group_size")
+        return " ".join([self.format, *(str(self.weights.get(key, "")) for key in told)])
 
 
 _FLOAT = {"type": "float", "symmetric": True, "dynamic": False}
@@ -58,6 +62,13 @@ _MX = {**_FLOAT, "strategy": "group", "group_size": 32, "scale_dtype": "torch.ui
 _FP8 = {**_FLOAT, "num_bits": 8}
 _TILED: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "F32"))
 _WHOLE: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("multiplier", SCALES, "F32"))
+_INTEGERS: tuple[Part, ...] = (("codes", CODES, "I32"), ("scales", SCALES, ""), ("shape", "weight_shape", "I64"))
+
+
+def _integers(bits: int, group_size: int) -> Scheme:
+    numbers = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": group_size}
+    return Scheme("pack-quantized", {**numbers, "dynamic": False}, _INTEGERS)
+
 
 SCHEMES: Mapping[str, Scheme] = {
     "nvfp4-2t": _NVFP4,
@@ -69,6 +80,9 @@ SCHEMES: Mapping[str, Scheme] = {
     "fp8-tensor": Scheme("float-quantized", {**_FP8, "strategy": "tensor"}, _WHOLE),
     "fp8-channel": Scheme("float-quantized", {**_FP8, "strategy": "channel"}, _TILED),
     "fp8-block": Scheme("float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED),
+    "int4-sym-g32": _integers(4, 32),
+    "int4-sym-g128": _integers(4, 128),
+    "int8-sym-g128": _integers(8, 128),
 }
 """By format; those of one scheme are one group of the config."""
 
@@ -125,7 +139,8 @@ class CompressedTensors:
 
     def place(self, model: Model, layer: Layer, matrix: Matrix, row: Format) -> list[Placement]:
         """See `Layout.place`."""
-        return place_module(matrix, row, SCHEMES[row.name].parts, (1,))
+        parts = [(content, name, dtype or layer.kept_dtype) for content, name, dtype in SCHEMES[row.name].parts]
+        return place_module(matrix, row, parts, (1,))
 
     def place_kept(self, model: Model, layer: Layer) -> list[Placement]:
         """See `Layout.place_kept`."""

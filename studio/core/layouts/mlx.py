@@ -32,7 +32,7 @@ class Mlx:
 
     name = "mlx"
     title = "MLX"
-    formats = tuple(name for name, row in STORED_FORMATS.items() if row.scale != "float32")
+    formats = tuple(name for name, row in STORED_FORMATS.items() if row.in_mlx)
     metadata: Mapping[str, str] = MappingProxyType({"format": "mlx"})
     scale_convention = "global_scale = max|W| (amax); readers multiply by global_scale / 2688"
     readers: tuple[str, ...] = ("mlx-lm", "mlx-vlm")

@@ -14,11 +14,22 @@ from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
 
 Content = Literal[
-    "codes", "scales", "biases", "tensor_scale", "multiplier", "input_scale", "raw", "rows", "plus_one", "even", "odd"
+    "codes",
+    "scales",
+    "biases",
+    "tensor_scale",
+    "multiplier",
+    "input_scale",
+    "shape",
+    "raw",
+    "rows",
+    "plus_one",
+    "even",
+    "odd",
 ]
-"""What of a layer goes somewhere; a multiplier is a tensor scale that every layout stores as it is. Of a kept one: raw,
-its stored bytes; rows, the weights of its matrices, one after the other; plus_one, 1 added to each value; even and odd,
-every other value of the last axis."""
+"""What of a layer goes somewhere; a multiplier is a tensor scale that every layout stores as it is, shape the number of
+rows and that of columns. Of a kept one: raw, its stored bytes; rows, the weights of its matrices, one after the other;
+plus_one, 1 added to each value; even and odd, every other value of the last axis."""
 
 
 InputScale = tuple[str, tuple[int, ...]]

@@ -9,6 +9,7 @@ from kernels import Format
 from studio.core.architectures import MATRIX_ROLES
 from studio.core.architectures.generic import BLOCK, PARTS
 from studio.core.architectures.naming import part_of
+from studio.core.containers.dtypes import BITS
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.placement import Content, Placement, stored_nbytes
 from studio.core.model import Layer, Matrix, Model
@@ -36,13 +37,15 @@ def place_module(
     matrix: Matrix, row: Format, parts: Sequence[Part], scalar: tuple[int, ...], scales: tuple[int, ...] = ()
 ) -> list[Placement]:
     """Where the parts of one module go; `scalar` is the shape of a tensor scale, `scales` that of others where odd."""
+    dtypes = {content: dtype for content, _, dtype in parts}
     blocks = (matrix.rows, matrix.columns // row.block)
     usual = row.tiles(matrix.rows, matrix.columns) if row.scale == "float32" else blocks
     shapes: Mapping[Content, tuple[int, ...]] = {
-        "codes": (matrix.rows, matrix.columns * row.bits // 8),
+        "codes": (matrix.rows, matrix.columns * row.bits // BITS[dtypes["codes"]]),
         "scales": scales or usual,
         "tensor_scale": scalar,
         "multiplier": scalar,
+        "shape": (2,),
     }
     return [
         Placement(content, f"{matrix.name}.{name}", dtype, shapes[content], stored_nbytes(dtype, shapes[content]))

@@ -2,218 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kernels import METHODS, STORED, STORED_FORMATS, Format, Quantized, recipe
-from kernels.backend import Backend
-from kernels.machines import choose
-from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
+from kernels import METHODS, STORED, STORED_FORMATS, recipe
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Header, Tensor
 from studio.core.errors import CheckpointError
 from studio.core.exporting.checks import Check, check_parts
 from studio.core.exporting.contents import MANIFEST
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import StoredMatrix, read_quantized, stored_scale, usable_multiplier
 from studio.core.exporting.records import Entry
 from studio.core.layouts import Layout
-from studio.core.layouts.placement import Placement, stored_number
-from studio.core.model import Layer, Matrix, Model, Source, Stored, Unpacked
+from studio.core.layouts.placement import Placement
+from studio.core.model import Layer, Matrix, Model, Source, Stored
 from studio.core.names import printable
+from studio.core.opening.export_sources import Alternating, Cut, Packed, plus_one
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
-from studio.core.running.scratch import Scratch
-from studio.core.sources.plain import Plain, read_rows
+from studio.core.sources.plain import Plain
 
 _STACKED = 3
-_AT_ONCE = 1 << 20
-"""Weights that are decoded at once where only some columns are wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Matrices that an export holds in a format, see `Source`; rows are decoded to float32.
-
-    multipliers: the tensor scales that its manifest states, input_scales: those of inputs, by matrix.
-    """
-
-    stored: Stored
-    shape: tuple[int, ...]
-    kept_dtype: str
-    format: Format
-    nbytes: int
-    matrices: Mapping[str, StoredMatrix]
-    header: Header
-    layout: Layout
-    own: tuple[Matrix, ...]
-    multipliers: Mapping[str, float]
-    input_scales: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def dtype(self) -> str:
-        """See `Source`."""
-        return "F32"
-
-    @property
-    def bits(self) -> int:
-        """See `Source`."""
-        return self.format.bits
-
-    @property
-    def meaning(self) -> str:
-        """See `Source`."""
-        return self.format.name
-
-    @property
-    def scale_dtype(self) -> str:
-        """See `Source`."""
-        parts = next(iter(self.matrices.values())).parts if self.format.affine else ()
-        return next((part.dtype for part in parts if part.content == "scales"), "")
-
-    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
-        """See `Source.rows`."""
-        if matrix.name in self.matrices:
-            decoded: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
-            return decoded
-        return _gathered(self.rows, self.own, np.dtype(np.float32), matrix, start, stop)
-
-    def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
-        """See `Source.packed`."""
-        own = self.matrices[matrix.name]
-        return read_quantized(self.stored.file, self.header, self.layout, own, start, stop)
-
-    def multiplier(self, matrix: Matrix) -> float:
-        """See `Source.multiplier`: what the manifest says, as long as that is what is stored."""
-        numbers = (part for part in self.matrices[matrix.name].parts if part.content in ("tensor_scale", "multiplier"))
-        part = next(numbers, None)
-        if part is None or not self.format.tensor_scale:
-            return 1.0
-        stored = stored_scale(self.stored.file, self.header, part)
-        said = self.multipliers.get(matrix.name, 0.0)
-        if said > 0 and stored_number(self.layout, part.content, said) == stored:
-            return said
-        return float(usable_multiplier(self.layout, stored, self.stored.file, part))
-
-
-@dataclass(frozen=True, slots=True)
-class _Pieces(Unpacked):
-    """A kept weight of `shape` that lies in pieces, by name, see `Source`."""
-
-    shape: tuple[int, ...]
-    pieces: Mapping[str, Stored]
-
-    @property
-    def stored(self) -> Stored:
-        """See `Source`: the first piece, of a dtype that says that it is not all."""
-        first = next(iter(self.pieces.values()))
-        tensor = replace(first.tensor, dtype=f"{self.dtype} in {len(self.pieces):,} pieces")
-        return replace(first, tensor=tensor)
-
-    @property
-    def dtype(self) -> str:
-        """See `Source`."""
-        return next(iter(self.pieces.values())).tensor.dtype
-
-    @property
-    def kept_dtype(self) -> str:
-        """See `Source`."""
-        return self.dtype
-
-    @property
-    def bits(self) -> int:
-        """See `Source`."""
-        return BITS[self.dtype]
-
-    @property
-    def nbytes(self) -> int:
-        """See `Source`."""
-        return sum(piece.tensor.nbytes for piece in self.pieces.values())
-
-    @property
-    def meaning(self) -> str:
-        """See `Source`."""
-        return self.stored.tensor.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class Cut(_Pieces):
-    """Matrices that lie apart, each in rows of its own, which are the pieces by the names of these."""
-
-    own: tuple[Matrix, ...]
-
-    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
-        """See `Source.rows`."""
-        if piece := self.pieces.get(matrix.name):
-            return read_rows(piece, Matrix("", matrix.rows, matrix.columns), start, stop, scratch)
-        return _gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
-
-
-@dataclass(frozen=True, slots=True)
-class Alternating(_Pieces):
-    """Rows whose values alternate between those of the pieces "even" and "odd"."""
-
-    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[Any]:
-        """See `Source.rows`."""
-        half = Matrix("", matrix.rows, matrix.columns // 2)
-        found = np.empty((stop - start, matrix.columns), WEIGHT_DTYPES[self.dtype])
-        for place, piece in enumerate((self.pieces["even"], self.pieces["odd"])):
-            found[:, place::2] = read_rows(piece, half, start, stop, scratch)
-        return found
-
-
-def _gathered(
-    rows: Callable[[Matrix, int, int], NDArray[Any]],
-    own: Sequence[Matrix],
-    dtype: "np.dtype[Any]",
-    whole: Matrix,
-    start: int,
-    stop: int,
-) -> NDArray[Any]:
-    """Rows of a layer as one matrix, in stored order, from the `rows` of its matrices."""
-    found = np.empty((stop - start, whole.columns), dtype)
-    for one in own:
-        row, column = divmod(one.first, whole.columns)
-        if one.column_step == 1:
-            step = (one.row_step or one.columns) // whole.columns
-            some = range(*_inside(row, one.rows, step, start, stop))
-            if some:
-                found[row + some.start * step - start :: step][: len(some)] = rows(one, some.start, some.stop)
-        else:
-            _turn(found, rows, one, column, *_inside(row, one.columns, 1, start, stop), row - start)
-    return found
-
-
-def _turn(
-    out: NDArray[Any],
-    rows: Callable[[Matrix, int, int], NDArray[Any]],
-    own: Matrix,
-    column: int,
-    low: int,
-    high: int,
-    shift: int,
-) -> None:
-    """Write columns `low` .. `high` of a matrix that was stored [inputs, outputs] as rows of `out`."""
-    height = max(_AT_ONCE // own.columns, 1)
-    for start in range(0, own.rows if low < high else 0, height):
-        stop = min(start + height, own.rows)
-        places = column + np.arange(start, stop) * own.row_step
-        out[low + shift : high + shift, places] = rows(own, start, stop)[:, low:high].T
-
-
-def _inside(first: int, count: int, step: int, start: int, stop: int) -> tuple[int, int]:
-    """Which of `count` places, `step` apart from `first` on, lie in `start` .. `stop`."""
-    return max(-(-(start - first) // step), 0), min(-(-(stop - first) // step), count)
-
-
-@cache
-def _decoder() -> Backend:
-    return choose("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +128,8 @@ def _kept_source(entry: Entry, stored: Mapping[str, Stored], own: Sequence[Matri
         found = stored[parts[0].name]  # a convolution may lie there in another shape of the same bytes
         same = math.prod(found.tensor.shape) == math.prod(shape)
         return Plain(replace(found, tensor=replace(found.tensor, shape=shape))) if same else None
+    if [part.content for part in parts] == ["plus_one"] and parts[0].dtype in WEIGHT_DTYPES:
+        return plus_one(stored[parts[0].name])
     if [part.content for part in parts] == ["even", "odd"] and parts[0].dtype in WEIGHT_DTYPES:
         return Alternating(shape, {part.content: stored[part.name] for part in parts})
     cut = {part.content for part in parts} == {"rows"} and len(parts) == len(own)
@@ -368,18 +181,13 @@ def check_decodable(model: Model) -> None:
         model.check_plain()
 
 
-def unlifted(model: Model) -> tuple[Model, frozenset[str]]:
-    """An export of ours with its layers as they are in its source, where they were lifted; any other as it is.
-
-    And the names of those whose values are stored changed for a runtime, which are not turned back.
-    """
+def unlifted(model: Model) -> Model:
+    """An export of ours with its layers as they are in its source, where they were lifted; any other as it is."""
     if not is_exported(model):
-        return model, frozenset()
-    entries = list(Manifest(model.folder).entries())
-    lifts = {entry.result.name: entry.result.lift for entry in entries if entry.result.lift}
-    edited = frozenset(e.result.name for e in entries for part in e.kept if part.content == "plus_one")
+        return model
+    lifts = {entry.result.name: entry.result.lift for entry in Manifest(model.folder).entries() if entry.result.lift}
     layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
-    return replace(model, layers=layers), edited
+    return replace(model, layers=layers)
 
 
 def exported(model: Model) -> Exported | None:

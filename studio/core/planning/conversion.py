@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kernels import Format
 from studio.core.counting import counted
 from studio.core.errors import PlanError
 from studio.core.names import printable
@@ -84,11 +85,21 @@ def _how(choice: Choice) -> str:
 def requantized(choices: Sequence[Choice]) -> list[str]:
     """A sentence per kind of codes that are to be chosen anew, though they could be handed on as they are stored."""
     found: dict[str, list[str]] = defaultdict(list)
+    casts: dict[str, set[str]] = defaultdict(set)
     for choice in choices:
-        if choice.recipe and not choice.taken_over and choice.layer.source.format:
+        own = choice.layer.source.format
+        if choice.recipe and not choice.taken_over and own:
             found[choice.layer.source.meaning].append(choice.layer.name)
-    return [
-        f"quantized already, as {meaning}: {counted(len(names), 'layer')} like {printable(names[0])}; errors are those "
-        "against what is stored; convert keeps the codes, or casts them where that is exact"
-        for meaning, names in found.items()
-    ]
+            casts[choice.layer.source.meaning] |= {choice.format} if _is_cast(own, choice.recipe.format) else set()
+    return [_requantized(meaning, names, sorted(casts[meaning])) for meaning, names in found.items()]
+
+
+def _is_cast(own: Format, chosen: Format) -> bool:
+    """True for formats of the same codes, whose block scales can be converted where that is exact."""
+    return own != chosen and own.element == chosen.element == "e2m1"
+
+
+def _requantized(meaning: str, names: Sequence[str], casts: Sequence[str]) -> str:
+    offer = f", or casts them to {' or '.join(casts)} where that is exact" if casts else ""
+    what = f"quantized already, as {meaning}: {counted(len(names), 'layer')} like {printable(names[0])}"
+    return f"{what}; errors are those against what is stored; convert keeps the codes{offer}"

@@ -27,7 +27,8 @@ from studio.core.exporting.shard_writer import Agreed
 from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
 from studio.core.layouts.documents import CODE, config_without_quantization
 from studio.core.model import Model
-from studio.core.opening.exports import Packed, exported, is_exported
+from studio.core.opening.export_sources import Packed
+from studio.core.opening.exports import exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve

@@ -74,21 +74,16 @@ def itself(layer: Layer) -> Couple:
 
 
 class Counterparts:
-    """Finds the weights of layers in a model: under the same name, or as matrices of a stack, or one by one.
+    """Finds the weights of layers in a model: under the same name, or as matrices of a stack, or one by one."""
 
-    `edited`: names of layers whose values are stored changed.
-    """
-
-    def __init__(self, model: Model, edited: frozenset[str] = frozenset()) -> None:
-        self._layers, self._edited = model.by_name, edited
+    def __init__(self, model: Model) -> None:
+        self._layers = model.by_name
         alone = {layer.name: (layer, layer.whole) for layer in model.layers if len(layer.shape) == 2}
         self._matrices = alone | {m.name: (layer, m) for layer in model.layers for m in layer.matrices}
 
     def of(self, layer: Layer, *, rounded: bool = False) -> Couple:
         """The counterparts of a layer: itself as a whole, or each of its matrices."""
         same = self._layers.get(layer.name)
-        if layer.name in self._edited:
-            return Couple(layer, obstacle="stored with other values, for its runtime")
         if same is not None and same.shape == layer.shape and _kind(same) == _kind(layer):
             return replace(itself(same), layer=layer, rounded=rounded)
         found = [self._matrices.get(matrix.name) for matrix in layer.matrices]

@@ -13,6 +13,7 @@ from kernels.casts import cast
 from kernels.fidelity import Fidelity, concatenate
 from kernels.methods import method_of
 from kernels.quantized import Quantized
+from kernels.reference import symmetric_biases
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import Guide, Layer, Matrix
 
@@ -54,7 +55,9 @@ def _context(guide: Guide, matrix: Matrix) -> Context:
 def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
     assert quantized.biases is not None
     with np.errstate(over="ignore"):  # a scale beyond the dtype makes an infinite error, which is refused
-        return replace(quantized, scales=quantized.scales.astype(dtype), biases=quantized.biases.astype(dtype))
+        scales, biases = quantized.scales.astype(dtype), quantized.biases.astype(dtype)
+        biases = symmetric_biases(scales, quantized.format) if quantized.format.symmetric else biases
+        return replace(quantized, scales=scales, biases=biases)
 
 
 def taken_over(found: Quantized, row: Format, g: float) -> Quantized:

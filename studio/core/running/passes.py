@@ -22,7 +22,7 @@ from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult, Statistics, layer_result, statistics
 from studio.core.running.encoding import encode, measured, taken_over
 from studio.core.running.engine import Engine, KeptForm, Sink
-from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slabs
+from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slabs, whole_slab
 from studio.core.running.tallies import CensusTally, ErrorTally
 from studio.core.running.tasks import Tasks, bundles
 
@@ -146,6 +146,10 @@ def _first_parts(engine: Engine, choice: Choice, sink: Sink) -> _Parts[Census]:
 
 
 def _kept_parts(engine: Engine, layer: Layer, sink: Sink, form: KeptForm) -> _Parts[Census]:
+    if form == "whole" and layer.widened:
+        slab = whole_slab(layer)
+        yield "", slab.nbytes, partial(_copy_rows, engine, slab, 0, sink)
+        return
     if form == "rows" or layer.widened:
         for slab, before in kept_slabs(layer, by_matrix=form == "rows", nbytes=engine.slab_nbytes):
             yield "", slab.nbytes, partial(_copy_rows, engine, slab, before, sink)

@@ -24,11 +24,12 @@ Count = Callable[[Engine, Slab], Counts]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be counted of a matrix of a layer."""
+    """What is to be counted of a matrix of a layer, so many rows together."""
 
     layer: Layer
     matrix: Matrix
     count: Count
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def _run(bundle: list[_Step]) -> list[Counts | None]:
 
 
 def _steps(engine: Engine, question: Question) -> Iterator[_Step]:
-    for slab in slabs(question.layer, question.matrix, engine.slab_nbytes):
+    for slab in slabs(question.layer, question.matrix, engine.slab_nbytes, question.together):
         yield _Step(slab.nbytes, partial(question.count, engine, slab))
     yield _Step(0, None)
 

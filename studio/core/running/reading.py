@@ -65,6 +65,11 @@ def read_slab(slab: Slab, scratch: Scratch | None = None) -> NDArray[Any]:
     return weights
 
 
+def whole_slab(layer: Layer) -> Slab:
+    """All of a layer at once, for one that is small: a norm, or biases."""
+    return Slab(layer, layer.whole, 0, layer.whole.rows)
+
+
 def kept_slabs(layer: Layer, *, by_matrix: bool, nbytes: int = SLAB_NBYTES) -> Iterator[tuple[Slab, int]]:
     """The slabs of a kept layer that is not copied byte for byte, each with the number of weights written before it.
 

@@ -30,6 +30,7 @@ def _types(text: str) -> frozenset[str]:
 
 
 NVFP4 = _types("nvfp4-2t nvfp4-3t")
+_SERVERS = _types("mxfp4 mxfp8 fp8-tensor fp8-channel fp8-block int4-sym-g32 int4-sym-g128 int8-sym-g128")
 _BOTH = {"modelopt": NVFP4, "compressed-tensors": NVFP4}
 _VLLM = _types(
     "llama qwen2 gemma3 gemma3_text qwen2_5_vl qwen3_vl phi3 gpt_neox "
@@ -52,7 +53,7 @@ RUNTIMES: dict[str, Runtime] = {
             "2026-11-28",
             "logits equal those of the decoded weights",
             inputs=_types("llama"),
-            formats={"compressed-tensors": NVFP4 | _types("mxfp4 mxfp8 fp8-tensor fp8-channel fp8-block")},
+            formats={"compressed-tensors": NVFP4 | _SERVERS},
             tried=_types("llama qwen3_moe"),
         ),
         Runtime(

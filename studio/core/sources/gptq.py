@@ -1,6 +1,7 @@
 """GPTQ and AWQ: integers as `qweight`, stored inputs first, with `qzeros` and `scales` per group; auto-round's too."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -28,12 +29,12 @@ _LESS_ONE = {
 
 _FORMS = {
     "gptq": ("checkpoint_format", "format"),
-    "awq": ("version",),
+    "awq": ("version", "checkpoint_format", "format"),
     "auto-round": ("packing_format", "backend"),
 }
-"""The keys of the form, by method, the first that is there counts."""
+"""The keys of the form, by method, the likeliest first."""
 
-_AWQ_FORMS = ("", "gemm", "auto", "auto_round:awq", "auto_round:auto_awq")
+_AWQ_FORMS = ("gemm", "auto", "auto_round:awq", "auto_round:auto_awq")
 
 
 def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterator[Found | Unread]:
@@ -57,9 +58,9 @@ def _method(section: Section) -> str:
     return named.removeprefix("intel/") if named in _METHODS else ""
 
 
-def _form(section: Section | None, method: str) -> str:
-    found = (section.content.get(key) for key in _FORMS[method]) if section else ()
-    return next((str(form).lower() for form in found if form), "")
+def _forms(section: Section, method: str) -> list[str]:
+    """All forms that a section names."""
+    return [str(form).lower() for key in _FORMS[method] if (form := section.content.get(key))]
 
 
 def _source(codes: Stored, others: Mapping[str, Stored], said: Section | None) -> PackedSource:
@@ -93,6 +94,8 @@ def _gptq(codes: Stored, zeros: Stored, scales: Stored, order: Stored | None, sa
         order = None
     if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
         raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)} for {columns} inputs")
+    if order is None and groups > 1 and _is_reordered(said):
+        raise UnreadError(f"groups in the order of activations without {ORDER}")
     group = _group(columns, groups, said, ordered=order is not None)
     more, maker = _convention(said)
     packing = Packing(bits)
@@ -108,18 +111,22 @@ def _gptq(codes: Stored, zeros: Stored, scales: Stored, order: Stored | None, sa
         down,
         maker,
         order,
-        in_order=said is not None and not said.content.get("desc_act"),
-        centred=said is not None and said.content.get("sym") is True,
+        in_order=not _is_reordered(said),
+        centred=_is_symmetric(said),
     )
-    return _as_source(encoding, rows)
+    return as_source(encoding, rows)
+
+
+def _is_reordered(said: Section | None) -> bool:
+    return said is not None and bool(said.content.get("desc_act"))
 
 
 def _convention(said: Section | None) -> tuple[int, str]:
     """What is added to stored zeros, and who stores them so."""
     method = _method(said) if said else ""
-    if method not in _LESS_ONE:
+    if said is None or method not in _LESS_ONE:
         raise UnreadError("no config says whether zeros are stored less one")
-    form = _form(said, method) or next(iter(_LESS_ONE[method]))
+    form = next(iter(_forms(said, method) or _LESS_ONE[method]))
     if form not in _LESS_ONE[method]:
         raise UnreadError(f"in the form {printable(form)}, which is not read")
     more = _LESS_ONE[method][form]
@@ -129,29 +136,33 @@ def _convention(said: Section | None) -> tuple[int, str]:
 def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> PackedSource:
     (columns, words), (groups, rows) = codes.tensor.shape, scales.tensor.shape
     method = _method(said) if said else ""
-    form = _form(said, method) if method in ("awq", "auto-round") else method
-    others = [str(said.content.get(key, "gemm")).lower() for key in _FORMS["gptq"]] if said and method == "awq" else []
-    for name in (form, *others):
-        if name not in _AWQ_FORMS:
-            raise UnreadError(f"AWQ in the form {printable(name)}, which is not read")
+    forms = _forms(said, method)[: 1 if method == "auto-round" else None] if said else []
+    if odd := [form for form in ([method] if method == "gptq" else forms) if form not in _AWQ_FORMS]:
+        raise UnreadError(f"AWQ in the form {printable(odd[0])}, which is not read")
     if rows != words * len(AWQ_ORDER) or zeros.tensor.shape[1] != words or columns > LONGEST_ROW:
         raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
     maker = "auto-round, AWQ" if method == "auto-round" else "AWQ"
-    return input_first(codes, scales, zeros, Packing(4, AWQ_ORDER), _group(columns, groups, said), maker)
+    found = input_first(codes, scales, zeros, Packing(4, AWQ_ORDER), _group(columns, groups, said), maker)
+    return as_source(replace(found, centred=_is_symmetric(said)), rows)
 
 
 def input_first(
     codes: Stored, scales: Stored, zeros: Stored | None, packing: Packing, group: int, maker: str, flip: int = 0
-) -> PackedSource:
+) -> Integers:
     """Codes [inputs, words of outputs], scales [groups, outputs] and zeros like codes, or none: then they are zero."""
     (columns, words), (groups, rows) = codes.tensor.shape, scales.tensor.shape
     down = Down(Table(codes, words, columns, turned=True), packing, rows, flip=flip)
     table = Table(scales, rows, groups, turned=True)
     zero = Down(Table(zeros, words, groups, turned=True), packing, rows, flip=flip) if zeros else flip
-    return _as_source(Integers(columns, packing.bits, group, down, table, zero, maker), rows)
+    return Integers(columns, packing.bits, group, down, table, zero, maker)
 
 
-def _as_source(encoding: Integers, rows: int) -> PackedSource:
+def _is_symmetric(said: Section | None) -> bool:
+    return said is not None and said.content.get("sym") is True
+
+
+def as_source(encoding: Integers, rows: int) -> PackedSource:
+    """So many rows of integers, kept in the dtype of their scales."""
     return PackedSource(encoding, (rows, encoding.columns), encoding.scales.stored.tensor.dtype)
 
 

@@ -1,6 +1,7 @@
 """Quark's integers of 4 bits: int32 under `weight`, stored inputs first in AWQ's order, with a sign or without."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -8,7 +9,7 @@ from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section
 from studio.core.sources.found import Found, Unread, UnreadError
-from studio.core.sources.gptq import AWQ_ORDER, input_first
+from studio.core.sources.gptq import AWQ_ORDER, as_source, input_first
 from studio.core.sources.integers import group_of
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.tables import Packing
@@ -45,21 +46,28 @@ def _source(codes: Stored, scales: Stored, zeros: Stored | None, said: Mapping[s
         raise UnreadError(f"integers {[columns, words]} with scales {[groups, rows]}")
     if zeros and (zeros.tensor.dtype, zeros.tensor.shape) != ("I32", (groups, words)):
         raise UnreadError(f"{ZEROS} of {zeros.tensor.dtype} {list(zeros.tensor.shape)}")
-    export = said.get("export")
-    order = export.get("pack_method", "reorder") if isinstance(export, dict) else "reorder"
-    kinds = {kind for kind, _ in _weights(said)}
-    if order not in _ORDERS or len(kinds) != 1 or not kinds <= set(_FLIPS):
+    order, weights = _order(said), list(_weights(said))
+    kinds = {weight["dtype"] for weight in weights}
+    if order not in _ORDERS or len(kinds) != 1 or not kinds <= _FLIPS.keys():
         raise UnreadError(f"integers of {printable(sorted(kinds))} in the order {printable(order)}")
-    group = group_of(columns, groups, {size for _, size in _weights(said)})
+    group = group_of(columns, groups, {size for weight in weights if type(size := weight.get("group_size")) is int})
     flip = _FLIPS[kinds.pop()]
-    return input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, "Quark", flip)
+    maker = f"Quark{'' if flip else ', unsigned'}{'' if order == 'reorder' else ', in order'}"
+    encoding = input_first(codes, scales, zeros, Packing(4, _ORDERS[order]), group, maker, flip)
+    symmetric = bool(flip) and all(weight.get("symmetric") is True for weight in weights)
+    return as_source(replace(encoding, centred=symmetric), rows)
 
 
-def _weights(said: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """What the config says of integers of 4 bits, of all weights or of those of some modules: (dtype, group)."""
-    layers = said.get("layer_quant_config")
-    for place in (said.get("global_quant_config"), *(layers.values() if isinstance(layers, dict) else ())):
-        weight = place.get("weight") if isinstance(place, dict) else None
-        if isinstance(weight, dict) and "int4" in str(weight.get("dtype")):
-            size = weight.get("group_size")
-            yield str(weight["dtype"]), size if type(size) is int else 0
+def _order(said: Mapping[str, Any]) -> str:
+    export = said.get("export")
+    return str(export.get("pack_method", "reorder")) if isinstance(export, dict) else "reorder"
+
+
+def _weights(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What the config says of integers of 4 bits, of all weights or of those of some modules."""
+    places = [said.get("global_quant_config")]
+    for some in (said.get("layer_quant_config"), said.get("layer_type_quant_config")):
+        places += some.values() if isinstance(some, dict) else ()
+    for weight in (place.get("weight") for place in places if isinstance(place, dict)):
+        if isinstance(weight, dict) and isinstance(kind := weight.get("dtype"), str) and "int4" in kind:
+            yield weight

@@ -7,14 +7,16 @@ from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.jobs import tasks
-from studio.gui.jobs.job import PRICE, Job
+from studio.gui.jobs.job import PRICE, PROBE, Job
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 
-STOPPED = "Stopped. What was measured is kept: price again to go on."
+STOPPED = "Stopped. What was measured is kept: the same button goes on."
+PRICING = "Measuring what every format would cost every layer …"
+PROBING = "Running parts of the model, quantized alone, and the whole of it in each format, on a text …"
 
 
 class Budgeting(QObject):
@@ -45,10 +47,11 @@ class Budgeting(QObject):
         model = document.model
         assert model is not None
         steps = partial(tasks.pricing, machine, model, document.state.plan.before_budget, probe)
-        job = Job(PRICE, "Pricing", steps, over=self._over, hear=self._hear)
+        kind, title = (PROBE, "Predicting") if probe else (PRICE, "Pricing")
+        job = Job(kind, title, steps, over=self._over, hear=self._hear)
         if self._runs.run(job):
             self._known = (model, document.statistics)
-            self._view.show_nothing("Measuring what every format would cost every layer …")
+            self._view.show_nothing(PROBING if probe else PRICING)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, tasks.Priced):
@@ -60,7 +63,7 @@ class Budgeting(QObject):
         elif ending == "stopped":
             self._view.show_nothing(STOPPED)
         else:
-            message = message_of(job.error, "", PRICE.remedy)
+            message = message_of(job.error, "", job.kind.remedy)
             self._view.show_nothing("\n".join(filter(None, (f"Not priced: {message.text}", message.hint))))
 
     def _start_anew(self) -> None:

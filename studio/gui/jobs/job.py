@@ -94,6 +94,18 @@ PRICE = Kind(
 )
 
 
+PROBE = Kind(
+    "price",
+    "What damage means in tokens is known",
+    "what was run is kept: predict again to go on",
+    "Mend the cause and predict again: what was run is kept.",
+    "Look at this text",
+    _tokens,
+    worked="run",
+    pausable=False,
+)
+
+
 EVALUATE = Kind(
     "evaluate",
     "Evaluated",

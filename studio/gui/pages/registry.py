@@ -118,7 +118,7 @@ PAGES = (
         "Budget",
         "&Budget",
         "The mix of formats that loses least for a size: a curve, and a budget to drag.",
-        ("Ctrl+5",),
+        ("Ctrl+6",),
         "report",
         _budget,
     ),

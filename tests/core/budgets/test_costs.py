@@ -12,7 +12,7 @@ from studio.core.budgets.decisions import Decisions, decide
 from studio.core.budgets.records import Records
 from studio.core.statistics import open_statistics, with_statistics
 from tests.core.budgets.conftest import LINEAR, ended, priced
-from tests.core.checkpoints import checkpoint, llama
+from tests.core.checkpoints import CONFIG, checkpoint, llama
 from tests.core.statistics_files import statistics_of
 
 DOWN = "model.layers.1.mlp.down_proj"
@@ -59,6 +59,28 @@ def test_errors_are_those_that_measuring_finds(engine: core.Engine, sparse: core
         for item, option in zip(decisions.items, options, strict=True):
             for index in item.layers:
                 assert costs.of(index, option).rel_err == pytest.approx(measured[sparse.layers[index].name], rel=1e-6)
+
+
+@pytest.mark.parametrize("layout", sorted(core.LAYOUTS))
+def test_every_option_of_every_layout_has_the_error_that_measuring_finds(
+    engine: core.Engine, tmp_path: Path, layout: str
+) -> None:
+    tensors = llama(1, hidden=192, inner=320)
+    with core.open_model(checkpoint(tmp_path / "odd", tensors, config={**CONFIG, "num_hidden_layers": 1})) as model:
+        small = replace(engine, slab_nbytes=20_000)
+        decisions = decide(model, LINEAR, *core.layout_for(layout, ""))
+        costs = priced(small, decisions, tmp_path)
+        names = {str(option) for item in decisions.items for option in item.options} - {core.KEEP}
+        assert len(names) > 2
+        for name in names:
+            options = [next((o for o in item.options if str(o) == name), item.options[-1]) for item in decisions.items]
+            events = list(core.measure(small, model, decisions.choices(options)))
+            measured = {result.name: result.rel_err for result in events[-1].outcome.layers if result.quantized}
+            for item, option in zip(decisions.items, options, strict=True):
+                for index in item.layers if option.format != core.KEEP else ():
+                    assert costs.of(index, option).rel_err == pytest.approx(
+                        measured[model.layers[index].name], rel=1e-6
+                    )
 
 
 def test_a_kept_layer_costs_nothing(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:

@@ -159,7 +159,9 @@ def test_quark(tmp_path: Path, kind: str, zeros: bool, method: str) -> None:
     signed = (lambda codes: np.where(codes > 7, codes - 16, codes)) if kind == "int4" else (lambda codes: codes)
     wanted = decoded(signed(drawn.codes), signed(drawn.zeros) * zeros, drawn.scales, drawn.groups)
     layer = check(tmp_path / "m", tensors, quark(kind, method=method), wanted)
-    assert layer.source.meaning == "INT4, groups of 32, Quark"
+    unsigned, in_order = kind == "uint4", method == "order"
+    told = f"INT4, groups of 32, Quark{', unsigned' * unsigned}{', in order' * in_order}"
+    assert layer.source.meaning == told
 
 
 GOOD = Drawn((64, 96), 4, 32)
@@ -180,6 +182,7 @@ REFUSED: list[tuple[Mapping[str, Array], Any, str]] = [
     (parts(), gptq(checkpoint_format="marlin"), "in the form marlin"),
     (parts(), config(quant_method="auto-round", packing_format="auto_round:exllamav2"), "auto_round:exllamav2"),
     (parts(), config(quant_method="awq", version="gemm"), "no config says"),
+    (parts(), gptq(desc_act=True, format="gptq_v2"), "order of activations without g_idx"),
     (parts(qzeros=None), gptq(), "qweight without qzeros"),
     (parts(scales=None, qzeros=None), gptq(), "qweight without qzeros and scales"),
     (parts(scales=np.ones((3, 64), np.int8)), gptq(), "of I32, I32, I8"),
@@ -211,6 +214,7 @@ OF_QUARK = {
     f"{LAYER}.weight_scale": np.ascontiguousarray(GOOD.scales.T),
 }
 QUARK_REFUSED = [
+    (OF_QUARK, config(quant_method="quark", export={"pack_method": []}, global_quant_config=[]), "integers of []"),
     (OF_QUARK, quark("int4", method="shuffled"), "in the order shuffled"),
     (OF_QUARK, quark("int4_t"), "integers of ['int4_t']"),
     (OF_QUARK, config(quant_method="quark", global_quant_config={"weight": {"dtype": "fp8_e4m3"}}), "integers of []"),
@@ -309,3 +313,34 @@ def test_bands_of_rows_that_are_kept_for_a_while(
     check(tmp_path / "gptq", drawn.gptq(LAYER, 0), gptq(format="gptq_v2"), drawn.weights(drawn.zeros))
     four = Drawn((64, 96), 4, 32)
     check(tmp_path / "awq", awq(four), CONFIG, four.weights(four.zeros))
+
+
+def test_symmetric_awq_keeps_the_dtype_of_its_scales(studio: Studio, tmp_path: Path) -> None:
+    drawn = Drawn((64, 96), 4, 32)
+    drawn.zeros[:] = 8
+    said = config(quant_method="auto-round", packing_format="auto_round:auto_awq", sym=True, group_size=32)
+    source = checkpoint(tmp_path / "m", awq(drawn), said)
+    ran = studio("convert", source, tmp_path / "out", "--layout", "mlx")
+    assert ran.code == 0, ran.err
+    with core.open_model(tmp_path / "out") as model:
+        layer = model.by_name[LAYER]
+        assert layer.source.scale_dtype == "F16"
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 64), drawn.weights())
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_quark_is_handed_on_to_mlx(studio: Studio, tmp_path: Path, symmetric: bool) -> None:
+    drawn = Drawn((40, 96), 4, 32, BF16)
+    drawn.zeros *= not symmetric
+    parts = {"weight": drawn.codes, "weight_zero_point": drawn.zeros}
+    tensors = {f"{LAYER}.{leaf}": reordered(codes.T) for leaf, codes in parts.items()}
+    tensors[f"{LAYER}.weight_scale"] = np.ascontiguousarray(drawn.scales.T)
+    said = quark("int4")
+    said["quantization_config"]["global_quant_config"]["weight"]["symmetric"] = symmetric
+    assert studio("convert", checkpoint(tmp_path / "m", tensors, said), tmp_path / "out", "--layout", "mlx").code == 0
+    codes, zeros = (np.where(some > 7, some - 16, some) for some in (drawn.codes, drawn.zeros))
+    with core.open_model(tmp_path / "out") as model:
+        layer = model.by_name[LAYER]
+        assert layer.source.scale_dtype == ("BF16" if symmetric else "F32")
+        wanted = decoded(codes, zeros, drawn.scales, drawn.groups)
+        np.testing.assert_array_equal(layer.source.rows(layer.whole, 0, 40), wanted)
