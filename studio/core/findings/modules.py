@@ -61,7 +61,7 @@ class Module:
             return False
         dtypes = self.codes.tensor.dtype, self.scales.tensor.dtype
         if dtypes == ("U8", "F8_E4M3"):
-            return True
+            return bool(self.scales.tensor.shape)
         return dtypes in (("U8", "U8"), ("U32", "U8")) and self.bits_of_block == 64
 
     @property

@@ -233,6 +233,7 @@ DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("codes-without-scales", PACKED[1:], _drop("scales"), {}),
     ("scale-shape", TORCH, set_part("scales", lambda scales: scales[:, :-1].copy()), {}),
     ("scale-shape", TORCH, set_part("scales", lambda scales: scales[:-1].copy()), {}),
+    ("scale-shape", TORCH, set_part("scales", lambda scales: scales.reshape(-1)[0]), {}),
     ("claims-other-bits", TORCH, _eight_bits, {}),
     ("claims-other-bits", TORCH, _as_fp8, {}),
     ("not-excluded", TORCH, _plain(WHERE), {}),
