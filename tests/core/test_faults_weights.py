@@ -121,13 +121,6 @@ def test_a_source_that_is_quantized_already_is_refused_with_its_method(
     refused(checkpoint(tmp_path / "model", tensors, {**CONFIG, **config}), "already quantized", words)
 
 
-def test_an_export_of_ours_is_quantized_already(studio: Studio, refused: Refused, tmp_path: Path) -> None:
-    for layout in core.LAYOUTS:
-        folder = tmp_path / layout
-        assert studio("quantize", checkpoint(tmp_path / f"src-{layout}"), folder, "--layout", layout).code == 0
-        refused(folder, "already quantized")
-
-
 def test_a_name_that_the_export_would_write_is_refused(refused: Refused, tmp_path: Path) -> None:
     tensors = {**llama(1), "model.layers.0.self_attn.q_proj.weight_scale": np.ones(3, np.float32)}
     source = checkpoint(tmp_path / "model", tensors)

@@ -15,12 +15,13 @@ from tests.core.checkpoints import CONFIG, checkpoint, llama, tensors_of
 from tests.core.test_input_scales import MIXTURE, mixture, signed, statistics
 
 HIDDEN, INNER = 224, 352
+TILED = 256, 384
 FORMATS = ("fp8-tensor", "fp8-channel", "fp8-block")
 DOWN = "model.layers.1.mlp.down_proj"
 SHAPES = {
     ("modelopt", "fp8-tensor"): (),
     ("modelopt", "fp8-channel"): (HIDDEN,),
-    ("modelopt", "fp8-block"): (2, 1, 3, 1),
+    ("modelopt", "fp8-block"): (2, 1, 3, 1),  # whole tiles, as vLLM asks for
     ("compressed-tensors", "fp8-tensor"): (1,),
     ("compressed-tensors", "fp8-channel"): (HIDDEN, 1),
     ("compressed-tensors", "fp8-block"): (2, 3),
@@ -37,6 +38,13 @@ def source(tmp_path_factory):
 @pytest.fixture
 def dense(source):
     with core.open_model(source) as model:
+        yield model
+
+
+@pytest.fixture
+def tiled(tmp_path):
+    config = {**CONFIG, "hidden_size": TILED[0], "intermediate_size": TILED[1]}
+    with core.open_model(checkpoint(tmp_path / "tiled", llama(2, *TILED), config)) as model:
         yield model
 
 
@@ -64,11 +72,15 @@ def exported(model: core.Model, folder: Path, layout: str, row: str, rules=()) -
 
 
 @pytest.mark.parametrize(("layout", "row"), SHAPES)
-def test_parts_are_those_of_the_maker_and_are_read_by_its_convention(tmp_path, dense, layout, row):
+def test_parts_are_those_of_the_maker_and_are_read_by_its_convention(tmp_path, dense, tiled, layout, row):
     """Without the manifest the folder is one of many makers, and its tensors and config tell all."""
-    folder = exported(dense, tmp_path, layout, row)
+    whole = (layout, row) == ("modelopt", "fp8-block")
+    folder = exported(tiled if whole else dense, tmp_path, layout, row)
     found = tensors_of(folder / "model.safetensors")
-    assert (found[f"{DOWN}.weight"].dtype, found[f"{DOWN}.weight"].shape) == ("F8_E4M3", (HIDDEN, INNER))
+    assert (found[f"{DOWN}.weight"].dtype, found[f"{DOWN}.weight"].shape) == (
+        "F8_E4M3",
+        TILED if whole else (HIDDEN, INNER),
+    )
     assert (found[f"{DOWN}.weight_scale"].dtype, found[f"{DOWN}.weight_scale"].shape) == ("F32", SHAPES[layout, row])
     foreign = tmp_path / "foreign"
     shutil.copytree(folder, foreign)
@@ -122,7 +134,7 @@ def test_a_scale_that_is_no_positive_number_is_found(tmp_path, dense, row, value
 
 
 def test_another_scale_costs_another_error_than_the_report_says(tmp_path, dense):
-    folder = exported(dense, tmp_path, "modelopt", "fp8-block")
+    folder = exported(dense, tmp_path, "compressed-tensors", "fp8-block")
     path = folder / "model.safetensors"
     start = tensors_of(path)[f"{DOWN}.weight_scale"].start + 4 * 4
     data = bytearray(path.read_bytes())
@@ -133,8 +145,8 @@ def test_another_scale_costs_another_error_than_the_report_says(tmp_path, dense)
         list(core.verify(engine, folder, dense))
 
 
-def test_conversions_move_the_codes_between_the_layouts(tmp_path, dense):
-    first = exported(dense, tmp_path, "compressed-tensors", "fp8-block")
+def test_conversions_move_the_codes_between_the_layouts(tmp_path, tiled):
+    first = exported(tiled, tmp_path, "compressed-tensors", "fp8-block")
     for before, layout, after in ((first, "modelopt", "second"), (tmp_path / "second", "compressed-tensors", "third")):
         with core.open_model(before) as model, core.start(core.Machine(threads=2), model) as engine:
             *_, ended = core.transcode(engine, model, core.LAYOUTS[layout])
@@ -180,18 +192,37 @@ def test_a_mix_of_modelopt_names_the_algorithm_of_every_module(tmp_path, dense):
     ("row", "algorithm"),
     [("fp8-tensor", "FP8"), ("fp8-channel", "FP8_PER_CHANNEL_PER_TOKEN"), ("fp8-block", "FP8_PB_WO")],
 )
-def test_one_algorithm_of_modelopt_is_that_of_all(tmp_path, dense, row, algorithm):
-    job = prepared(dense, tmp_path, "modelopt", row)
+def test_one_algorithm_of_modelopt_is_that_of_all(tmp_path, tiled, row, algorithm):
+    job = prepared(tiled, tmp_path, "modelopt", row)
     assert json.loads(job.documents["config.json"])["quantization_config"]["quant_algo"] == algorithm
 
 
-def test_what_vllm_does_not_mix_is_refused(tmp_path, dense, experts):
+def test_what_vllm_does_not_mix_is_refused(tmp_path, dense, tiled, experts):
     with pytest.raises(PlanError, match="takes fp8-block of NVIDIA ModelOpt for all layers or none"):
-        prepared(dense, tmp_path, "modelopt", "nvfp4-3t", (("*down_proj", "fp8-block"),))
+        prepared(tiled, tmp_path, "modelopt", "nvfp4-3t", (("*down_proj", "fp8-block"),))
     job = prepared(experts, tmp_path, "modelopt", "fp8-channel")
     assert {choice.format for choice in job.choices if choice.layer.role == "expert"} == {core.KEEP}
     with pytest.raises(PlanError, match="layout mlx can not store fp8-channel"):
         prepared(dense, tmp_path, "mlx", "fp8-channel")
+
+
+def test_vllm_gets_whole_tiles_and_is_told_to_round_inputs(tmp_path, dense, tiled):
+    for row, strategy in (("fp8-tensor", "tensor"), ("fp8-channel", "token"), ("fp8-block", "group")):
+        for reader, told in (("vllm", strategy), ("transformers", None)):
+            job = prepared(tiled, tmp_path, "compressed-tensors", row, reader=reader)
+            section = json.loads(job.documents["config.json"])["quantization_config"]
+            inputs = section["config_groups"]["group_0"]["input_activations"]
+            assert (inputs and (inputs["strategy"], inputs["dynamic"])) == (told and (told, True))
+    for layout in ("compressed-tensors", "modelopt"):
+        with pytest.raises(PlanError, match="14 x vLLM runs fp8-block in whole tiles only"):
+            prepared(dense, tmp_path, layout, "fp8-block", reader="vllm")
+
+
+def test_rows_of_tiles_may_be_cut_where_nothing_is_joined(tmp_path):
+    config = {**CONFIG, "hidden_size": 224, "intermediate_size": 384}
+    with core.open_model(checkpoint(tmp_path / "m", llama(1, 224, 384), config)) as model:
+        job = prepared(model, tmp_path, "compressed-tensors", "fp8-block", known=False, reader="vllm")
+    assert {c.layer.name for c in job.choices if c.recipe} == {"model.layers.0.mlp.down_proj"}
 
 
 def test_transformers_gets_experts_under_a_scale_per_row(tmp_path, experts):

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from kernels import Format
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, with_format
+from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, whole_tiles, with_format
 from studio.core.layouts.placement import InputScale, Placement, nearest_stored, raw, rows, unsupported
 from studio.core.layouts.torch_names import (
     Part,
@@ -32,12 +32,14 @@ from studio.core.sources.in_format import multiplier_of
 class Scheme:
     """How a format is stored: its name for the package, its arguments there, and the parts of a module.
 
-    A part without a dtype has that of the weights where they are kept.
+    A part without a dtype has that of the weights where they are kept. inputs: how vLLM quantizes
+    the inputs as it runs; without that it has no kernel for experts, nor for tiles.
     """
 
     format: str
     weights: Mapping[str, Any]
     parts: tuple[Part, ...]
+    inputs: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -60,6 +62,9 @@ _NVFP4 = Scheme(
 )
 _MX = {**_FLOAT, "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
 _FP8 = {**_FLOAT, "num_bits": 8}
+_BY_TENSOR = {**_FP8, "dynamic": True, "strategy": "tensor"}
+_BY_TOKEN = {**_FP8, "dynamic": True, "strategy": "token"}
+_BY_TILE = {**_FP8, "dynamic": True, "strategy": "group", "group_size": 128}
 _TILED: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "F32"))
 _WHOLE: tuple[Part, ...] = (("codes", "weight", "F8_E4M3"), ("multiplier", SCALES, "F32"))
 _INTEGERS: tuple[Part, ...] = (("codes", CODES, "I32"), ("scales", SCALES, ""), ("shape", "weight_shape", "I64"))
@@ -77,9 +82,11 @@ SCHEMES: Mapping[str, Scheme] = {
     "mxfp8": Scheme(
         "mxfp8-quantized", {**_MX, "num_bits": 8}, (("codes", "weight", "F8_E4M3"), ("scales", SCALES, "U8"))
     ),
-    "fp8-tensor": Scheme("float-quantized", {**_FP8, "strategy": "tensor"}, _WHOLE),
-    "fp8-channel": Scheme("float-quantized", {**_FP8, "strategy": "channel"}, _TILED),
-    "fp8-block": Scheme("float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED),
+    "fp8-tensor": Scheme("float-quantized", {**_FP8, "strategy": "tensor"}, _WHOLE, _BY_TENSOR),
+    "fp8-channel": Scheme("float-quantized", {**_FP8, "strategy": "channel"}, _TILED, _BY_TOKEN),
+    "fp8-block": Scheme(
+        "float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED, _BY_TILE
+    ),
     "int4-sym-g32": _integers(4, 32),
     "int4-sym-g128": _integers(4, 128),
     "int8-sym-g128": _integers(8, 128),
@@ -116,6 +123,9 @@ class CompressedTensors:
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
             unread = "transformers 5.23 reads experts in 8 bits under a scale per tensor or row only"
             fitted = tuple(kept(c, unread) if _is_expert(c) and c.format in _UNREAD else c for c in fitted)
+        if reader == "vllm":
+            rounding = [replace(c, rounds_inputs=True) if _has_inputs(c) else c for c in fitted]
+            fitted = whole_tiles(rounding)
         return whole_groups(fitted, "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
@@ -137,6 +147,11 @@ class CompressedTensors:
             found.append("transformers 5.23 drops the tensor scale of these experts: load this export with vLLM")
         if any(choice.input_scales and choice.layer.role == "expert" for choice in choices):
             found.append("transformers 5.23 leaves the inputs of experts as they are")
+        with_inputs = [choice for choice in choices if _has_inputs(choice)]
+        if any(choice.rounds_inputs for choice in with_inputs):
+            found.append("readers quantize the inputs of layers in FP8, too, as they run")
+        elif any(_is_expert(choice) or choice.format == "fp8-block" for choice in with_inputs):
+            found.append("vLLM 0.25.1 runs experts and tiles in FP8 only as --for vllm writes them")
         if model.family.transformers.dequantized:
             found.append("transformers 5.23 loads this architecture with CompressedTensorsConfig(dequantize=True) only")
         return found
@@ -199,9 +214,19 @@ def _group(scheme: Scheme, targets: list[str], choices: Sequence[Choice]) -> dic
         "format": scheme.format,
         "targets": targets,
         "weights": scheme.weights,
-        "input_activations": _INPUTS if any(choice.input_scales for choice in choices) else None,
+        "input_activations": _inputs(scheme, choices),
         "output_activations": None,
     }
+
+
+def _inputs(scheme: Scheme, choices: Sequence[Choice]) -> Mapping[str, Any] | None:
+    if any(choice.input_scales for choice in choices):
+        return _INPUTS
+    return scheme.inputs if any(choice.rounds_inputs for choice in choices) else None
+
+
+def _has_inputs(choice: Choice) -> bool:
+    return choice.recipe is not None and choice.format in SCHEMES and SCHEMES[choice.format].inputs is not None
 
 
 def _is_expert(choice: Choice) -> bool:

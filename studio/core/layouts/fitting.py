@@ -37,7 +37,7 @@ def named(choice: Choice, text: str) -> bool:
 
 def kept(choice: Choice, reason: str) -> Choice:
     """The choice with its layer kept, because of `reason`."""
-    return replace(choice, recipe=None, multipliers=(), input_scales=(), reason=reason)
+    return replace(choice, recipe=None, multipliers=(), input_scales=(), rounds_inputs=False, reason=reason)
 
 
 def with_format(choice: Choice, name: str, reason: str) -> Choice:
@@ -46,6 +46,19 @@ def with_format(choice: Choice, name: str, reason: str) -> Choice:
     found = recipe(name, exponent, method)
     multipliers = choice.multipliers if found.format.tensor_scale else ()
     return replace(choice, recipe=found, multipliers=multipliers, reason=reason)
+
+
+def whole_tiles(choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """The choices as vLLM takes tiles: never cut off along a row, nor over two matrices that it joins."""
+    return tuple(kept(c, f"vLLM runs {c.format} in whole tiles only") if _is_cut(c) else c for c in choices)
+
+
+def _is_cut(choice: Choice) -> bool:
+    if choice.recipe is None or choice.recipe.format.scale != "float32":
+        return False
+    down, across = (edge or 1 for edge in choice.recipe.format.tile)
+    joined = [matrix for matrix in choice.layer.matrices if matrix.group or matrix.expert is not None]
+    return any(m.rows % down for m in joined) or any(m.columns % across for m in choice.layer.matrices)
 
 
 def whole_groups(choices: Sequence[Choice], title: str) -> tuple[Choice, ...]:

@@ -12,7 +12,7 @@ from kernels import Format
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
-from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups
+from studio.core.layouts.fitting import kept, mixed_groups, named, whole_groups, whole_tiles
 from studio.core.layouts.placement import InputScale, Placement, raw, unsupported
 from studio.core.layouts.torch_names import Part, kept_modules, kept_wildcards, module_refusals, place_module
 from studio.core.model import Layer, Matrix, Model
@@ -82,7 +82,8 @@ class ModelOpt:
         alone = "vLLM runs experts in FP8 under one scale per tensor only"
         fitted = [kept(c, alone) if c.layer.role == "expert" and c.format in self.alone else c for c in fitted]
         names = model.family.vllm
-        return whole_groups([kept(c, names.why) if named(c, names.kept) else c for c in fitted], "vLLM")
+        fitted = [kept(c, names.why) if named(c, names.kept) else c for c in fitted]
+        return whole_groups(whole_tiles(fitted), "vLLM")
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""

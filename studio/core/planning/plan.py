@@ -147,8 +147,8 @@ class Choice:
 
     `rule` is the index of the rule that decided, -1 when none matched. `multipliers`: tensor scales, one per matrix, of
     codes that are taken over as they are stored. `input_scales`: multipliers of the inputs, one per matrix, where these
-    are quantized too. `beside`: bytes that a layout stores with the weight although the format has no use for them;
-    known once the layout is (`shards.sized`).
+    are quantized too. `rounds_inputs`: readers are told to quantize them as they run. `beside`: bytes that a layout
+    stores with the weight although the format has no use for them; known once the layout is (`shards.sized`).
     """
 
     layer: Layer
@@ -157,6 +157,7 @@ class Choice:
     rule: int = field(default=-1, compare=False)
     multipliers: tuple[float, ...] = ()
     input_scales: tuple[float, ...] = ()
+    rounds_inputs: bool = False
     beside: int = field(default=0, compare=False)
 
     @property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kernels import STORED_FORMATS, Format, Quantized
 from kernels.streams import pack_stream
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.model import Stored
 from studio.core.names import printable
@@ -132,7 +133,7 @@ class Integers:
             return
         columns = int(read_elements(self.stated, self.stated.tensor.shape[0] - 1, 1)[0])
         if columns != self.columns:
-            what = f"has rows of {self.columns:,} weights by the config, of {columns:,} by "
+            what = f"has rows of {counted(self.columns, 'weight')} by the config, of {columns:,} by "
             raise self._fault(what + printable(self.stated.tensor.name))
 
     def _in_blocks(self, table: Floats, row: Format, rows: int) -> NDArray[Any]:
