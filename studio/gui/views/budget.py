@@ -64,7 +64,7 @@ class BudgetView(View):
 
     def make_plots(self) -> None:
         """Plot and slider above the table."""
-        self.plot = Plot("bits per weight, whole model", "loss", nice, powers_of_ten)
+        self.plot = Plot("bits per weight, whole model", "damage", nice, powers_of_ten)
         self.plot.hovered.connect(lambda point: self.say(self.tip_at(point)))
         self.plot.left.connect(lambda: self.say([]))
         self.plot.box.picked.connect(lambda point, _: self._go_to(point.x()))
@@ -199,6 +199,7 @@ class BudgetView(View):
             Entry("single formats", single, "dot"),
             Entry("the mix", self.theme.text, "dot"),
         ]
+        self.plot.y_axis.setLabel(self._unit())
         self.says.set_text(self.sentence())
         self.numbers.show_figure(self._parts(), self.theme.font_px)
         self.slider.setAccessibleDescription(self.sentence())

@@ -339,3 +339,16 @@ def test_the_command_line_mends_and_tells_what_is_left(studio: Studio, tmp_path:
     assert ran.code == 0
     assert "Nothing can be mended for certain" in ran.out
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("row", ["nvfp4-2t", "nvfp4-3t"])
+def test_exports_for_mlx_get_the_section_back_that_they_had(studio: Studio, tmp_path: Path, row: str) -> None:
+    folder = tmp_path / "m"
+    assert studio("quantize", core.demo_checkpoint(), folder, "--layout", "mlx", "--format", row).code == 0
+    config = json.loads((folder / "config.json").read_text())
+    bare = {name: value for name, value in config.items() if not name.startswith("quantization")}
+    (folder / "config.json").write_text(json.dumps(bare))
+    for name in (MANIFEST, SUMS):
+        (folder / name).unlink()
+    assert "section-missing" in {one.kind for one in repaired(folder, tmp_path / "out").repairs}
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == config

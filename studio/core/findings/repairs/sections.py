@@ -35,12 +35,14 @@ def leftover(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]
 
 
 def described(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
-    """The section of the one layout that all codes have, if they are NVFP4."""
+    """The section of the one layout that all codes have, if they are NVFP4; MLX reads three tiers by a model file."""
     modules = list(draft.folder.modules.values())
     layouts = {module.layout for module in modules}
     if len(layouts) != 1 or not all(map(_is_usual, modules)):
         return
     if (layout := layouts.pop()) == "mlx":
+        if any(module.third for module in modules) and "model_file" not in draft.config:
+            return
         draft.drop_sections()
         section = parameters(recipe("nvfp4-2t").format)
         draft.config |= {"quantization": section, "quantization_config": section}
@@ -53,9 +55,9 @@ def described(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation
 
 
 def _is_usual(module: Module) -> bool:
-    """True for NVFP4 with the tensor scale that its layout wants."""
+    """True for NVFP4 with the tensor scale that its layout wants, or may have."""
     third = module.third.tensor.dtype if module.third else ""
-    return module.is_nvfp4 and third == ("" if module.layout == "mlx" else "F32")
+    return module.is_nvfp4 and third in (("", "F32") if module.layout == "mlx" else ("F32",))
 
 
 def _written(draft: Draft, layout: str, modules: Sequence[Module]) -> dict[str, Any] | None:
