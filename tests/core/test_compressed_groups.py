@@ -123,4 +123,13 @@ def test_llama_cpp_gets_nvfp4_alone(tmp_path, dense):
     assert {choice.format for choice in job.choices if choice.layer.name.endswith("o_proj")} == {core.KEEP}
     claims = [str(claim) for claim in prepared(dense, tmp_path / "out", "mxfp4").claims]
     assert any("its converter does not read mxfp4" in text for text in claims)
-    assert any("vLLM" in text and "nothing in mxfp4 was run there" in text for text in claims)
+    assert any("mlx-vlm" in text and "nothing in mxfp4 was run there" in text for text in claims)
+
+
+def test_vllm_runs_fp8_with_quantized_inputs_only(tmp_path, dense):
+    found = {}
+    for reader in ("vllm", "transformers"):
+        job = prepared(dense, tmp_path / "out", "fp8-channel", reader=reader)
+        found[reader] = next(str(claim) for claim in job.claims if claim.runtime.startswith("vLLM"))
+    assert "runs (llama, loss within 0.01" in found["vllm"]
+    assert found["transformers"].endswith("FP8 ran there with quantized inputs only; --for vllm asks for them")

@@ -13,7 +13,7 @@ from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.resources import resources
-from studio.core.runtimes.table import NVFP4, RUNTIMES, Runtime
+from studio.core.runtimes.table import FP8, NVFP4, RUNTIMES, Runtime
 
 Verdict = Literal["runs", "fails", "untried"]
 
@@ -73,9 +73,13 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     if known is not used and not used <= NVFP4 and kind not in runtime.tried:
         others = sorted(used - NVFP4)
         return Claim(title, "untried", reason=f"no {printable(kind, 60)} in {', '.join(others)} was run there")
+    fp8 = [choice for choice in choices if choice.format in FP8]
+    if runtime.rounded and layout.name == "compressed-tensors" and not all(choice.rounds_inputs for choice in fp8):
+        what = "FP8 ran there with quantized inputs only"
+        return Claim(title, "untried", reason=what, change="--for vllm asks for them")
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
-        evidence = f"{kind}, {runtime.how}, {runtime.date}"
+        evidence = f"{kind}, {runtime.rounded if fp8 and runtime.rounded else runtime.how}, {runtime.date}"
         return Claim(title, "runs", evidence=f"{evidence}, {_RAN[seen]}" if _RAN.get(seen) else evidence)
     if seen == "baseline broken":
         reason = f"it does not load {kind} as transformers saves it, not even unquantized"

@@ -10,7 +10,8 @@ class Runtime:
     version: the one that was tried, on `date`. proven: model types that ran with the numbers of the decoded weights,
     by layout. how: what was compared. note: what a user must know of it in any case. inputs: those that ran with
     inputs quantized too. formats: what those that ran were stored in, by layout, where that is not all that it stores.
-    tried: model types that ran in others than NVFP4.
+    tried: model types that ran in others than NVFP4. rounded: what was compared where it quantizes the inputs of layers
+    in FP8 as it runs, which is the only way that they ran.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Runtime:
     inputs: frozenset[str] = frozenset()
     formats: dict[str, frozenset[str]] = field(default_factory=dict)
     tried: frozenset[str] = frozenset()
+    rounded: str = ""
 
 
 def _types(text: str) -> frozenset[str]:
@@ -30,6 +32,7 @@ def _types(text: str) -> frozenset[str]:
 
 
 NVFP4 = _types("nvfp4-2t nvfp4-3t")
+FP8 = _types("fp8-tensor fp8-channel fp8-block")
 _SERVERS = _types("mxfp4 mxfp8 fp8-tensor fp8-channel fp8-block int4-sym-g32 int4-sym-g128 int8-sym-g128")
 _BOTH = {"modelopt": NVFP4, "compressed-tensors": NVFP4}
 _VLLM = _types(
@@ -60,10 +63,15 @@ RUNTIMES: dict[str, Runtime] = {
             "vllm",
             "vLLM",
             "0.25.1",
-            "2026-11-28",
+            "2026-11-28 and 29",
             "loss of the decoded weights on an NVIDIA H200, weight only",
             {"modelopt": _VLLM, "compressed-tensors": _VLLM},
-            formats=_BOTH,
+            formats={
+                "modelopt": NVFP4 | _types("mxfp8 fp8-channel fp8-block"),
+                "compressed-tensors": NVFP4 | _SERVERS,
+            },
+            tried=_types("llama qwen3_moe"),
+            rounded="loss within 0.01 of that of the decoded weights on an NVIDIA H200, inputs quantized as it runs",
         ),
         Runtime(
             "mlx-vlm",
