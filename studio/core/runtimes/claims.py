@@ -73,6 +73,8 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     if known is not used and not used <= NVFP4 and kind not in runtime.tried:
         others = sorted(used - NVFP4)
         return Claim(title, "untried", reason=f"no {printable(kind, 60)} in {', '.join(others)} was run there")
+    if known is not used and len(used - NVFP4) + bool(used & NVFP4) > 1 and layout.name not in runtime.mixed:
+        return Claim(title, "untried", reason="no mix of formats was run there in this layout")
     fp8 = [choice for choice in choices if choice.format in FP8]
     if runtime.rounded and layout.name == "compressed-tensors" and not all(choice.rounds_inputs for choice in fp8):
         what = "FP8 ran there with quantized inputs only"

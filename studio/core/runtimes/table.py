@@ -10,8 +10,8 @@ class Runtime:
     version: the one that was tried, on `date`. proven: model types that ran with the numbers of the decoded weights,
     by layout. how: what was compared. note: what a user must know of it in any case. inputs: those that ran with
     inputs quantized too. formats: what those that ran were stored in, by layout, where that is not all that it stores.
-    tried: model types that ran in others than NVFP4. rounded: what was compared where it quantizes the inputs of layers
-    in FP8 as it runs, which is the only way that they ran.
+    tried: model types that ran in others than NVFP4. mixed: layouts of which mixes of formats ran. rounded: what was
+    compared where it quantizes the inputs of layers in FP8 as it runs, which is the only way that they ran.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Runtime:
     inputs: frozenset[str] = frozenset()
     formats: dict[str, frozenset[str]] = field(default_factory=dict)
     tried: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
     rounded: str = ""
 
 
@@ -58,6 +59,7 @@ RUNTIMES: dict[str, Runtime] = {
             inputs=_types("llama"),
             formats={"compressed-tensors": NVFP4 | _SERVERS},
             tried=_types("llama qwen3_moe"),
+            mixed=_types("compressed-tensors"),
         ),
         Runtime(
             "vllm",
@@ -71,6 +73,7 @@ RUNTIMES: dict[str, Runtime] = {
                 "compressed-tensors": NVFP4 | _SERVERS,
             },
             tried=_types("llama qwen3_moe"),
+            mixed=_types("compressed-tensors"),
             rounded="loss within 0.01 of that of the decoded weights on an NVIDIA H200, inputs quantized as it runs",
         ),
         Runtime(

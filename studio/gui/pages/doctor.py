@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, Qt, Signal
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QSplitter, QVBoxLayout, QWidget
 
 from studio import core
 from studio.gui.pages.findings_table import FindingsTable, described
+from studio.gui.pages.stopping import Stopping
 from studio.gui.shell.text import Elided, button, label, set_reason, set_tone
 from studio.gui.shell.theme import Theme
 
@@ -20,7 +20,7 @@ NOTHING_CERTAIN = "nothing that was found can be mended for certain"
 NEEDS_SOURCE = "what can be mended needs the source: name it first"
 
 
-class DoctorPage(QWidget):
+class DoctorPage(Stopping):
     """The table of findings, the one that is chosen in full, and what can be done.
 
     Signals:
@@ -29,7 +29,6 @@ class DoctorPage(QWidget):
         folder_wanted(): ask for a folder, and examine it.
         source_wanted(): ask for the checkpoint that it was made from, and examine it again.
         repair_wanted(): ask for a folder, and write a repaired copy there.
-        stop_wanted(): stop what runs.
     """
 
     examine_wanted = Signal()
@@ -37,7 +36,6 @@ class DoctorPage(QWidget):
     folder_wanted = Signal()
     source_wanted = Signal()
     repair_wanted = Signal()
-    stop_wanted = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -54,7 +52,7 @@ class DoctorPage(QWidget):
         self.detail.setUndoRedoEnabled(False)
         self.detail.setTabChangesFocus(True)
         self.detail.setAccessibleName("The finding that is chosen")
-        self._running, self._compared = False, False
+        self._compared = False
         self._reason, self._examined, self._elsewhere = NOTHING_OPEN, False, False
         self._place()
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._show_chosen())
@@ -92,14 +90,9 @@ class DoctorPage(QWidget):
         self._reason = reason
         self._enable()
 
-    @property
-    def running(self) -> bool:
-        """True while it is being examined or repaired."""
-        return self._running
-
     def begin(self, title: str, *, compared: bool, elsewhere: bool) -> None:
         """An examination begins; `elsewhere`: of another folder than the one that is open."""
-        self._running, self._examined, self._compared, self._elsewhere = True, False, compared, elsewhere
+        self.running, self._examined, self._compared, self._elsewhere = True, False, compared, elsewhere
         self.title.set_text(title)
         self.table.show_found([])
         self.say("Examining …")
@@ -110,7 +103,7 @@ class DoctorPage(QWidget):
 
     def repairing(self) -> None:
         """A repaired copy is being written; what was found stays."""
-        self._running = True
+        self.running = True
         self.say("Writing a repaired copy …")
         self._enable()
 
@@ -126,7 +119,7 @@ class DoctorPage(QWidget):
     def end(self, text: str, tone: str = "") -> None:
         """It is over."""
         focused = self.stop.hasFocus()
-        self._running = False
+        self.running = False
         self.say(text, tone)
         self._enable()
         if focused:
@@ -134,7 +127,7 @@ class DoctorPage(QWidget):
 
     def clear(self) -> None:
         """Another checkpoint is open."""
-        self._running = self._examined = self._compared = self._elsewhere = False
+        self.running = self._examined = self._compared = self._elsewhere = False
         self.title.set_text("No folder was examined")
         self.table.show_found([])
         self.say(HOW)
@@ -157,30 +150,13 @@ class DoctorPage(QWidget):
         set_reason(self.source, known, "Compare with the checkpoint that it was made from")
         set_reason(self.repair, known or self._unmendable(), "Write a copy in which all that is certain is mended")
         for part in (self.examine, self.folder, self.source):
-            part.setVisible(not self._running)
-        self.own.setVisible(not self._running and self._elsewhere)
-        self.repair.setVisible(not self._running)
-        self.stop.setVisible(self._running)
+            part.setVisible(not self.running)
+        self.own.setVisible(not self.running and self._elsewhere)
+        self.repair.setVisible(not self.running)
+        self.stop.setVisible(self.running)
 
     def _unmendable(self) -> str:
         mendable = [one for one in self.table.findings.found if one.repair]
         if not mendable:
             return NOTHING_CERTAIN
         return NEEDS_SOURCE if all(one.wants_source for one in mendable) and not self._compared else ""
-
-    def event(self, event: QEvent) -> bool:
-        """Keep Esc from clearing the filter while it has something to stop."""
-        if event.type() == QEvent.Type.ShortcutOverride and self._stops(event):
-            event.accept()
-            return True
-        return super().event(event)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Esc stops what runs."""
-        if self._stops(event):
-            self.stop_wanted.emit()
-        else:
-            super().keyPressEvent(event)
-
-    def _stops(self, event: QEvent) -> bool:
-        return self._running and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape
