@@ -101,11 +101,6 @@ class Planner:
                 self._nbytes[row, column] = option.nbytes
                 self._rel_err[row, column] = rel_err
 
-    @property
-    def layer_count(self) -> int:
-        """Number of layers that are decided about."""
-        return sum(len(item.layers) for item in self.decisions.items)
-
     def narrowed(self, pins: Mapping[int, Option], forbidden: Collection[str] = ()) -> "Planner":
         """The same with decisions, by their place, pinned to an option each, the others without some formats.
 

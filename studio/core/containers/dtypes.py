@@ -50,8 +50,3 @@ ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
     "U32": np.dtype(np.uint32),
 }
 """The dtypes of which arrays are made; others are only copied as bytes."""
-
-
-def disk_name(dtype: "np.dtype[Any]") -> str:
-    """The name on disk of a weight dtype."""
-    return next(name for name, known in WEIGHT_DTYPES.items() if known == dtype)

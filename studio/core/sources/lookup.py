@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Format, Quantized
 from studio.core.errors import CheckpointError
 from studio.core.model import Stored
 from studio.core.names import printable
+from studio.core.sources.packed import DecodedOnly
 from studio.core.sources.plain import read_elements
 
 Floats = NDArray[np.float32]
@@ -36,7 +36,7 @@ class Nested:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(DecodedOnly):
     """Rows of `columns` weights, see `Encoding`: values[code] x scale of its block, in float32.
 
     Weights are stored one after the other, two in a byte, the first in the high nibble, and so are blocks, wherever
@@ -69,24 +69,6 @@ class Lookup:
         """See `Encoding`."""
         nested = ", scales of 8 bits" if self.nested else ""
         return f"{self.title}, blocks of {self.block}{nested}, {self.maker}"
-
-    @property
-    def format(self) -> Format | None:
-        """See `Encoding`."""
-        return None
-
-    @property
-    def scale_dtype(self) -> str:
-        """See `Encoding`."""
-        return ""
-
-    def packed(self, start: int, stop: int) -> Quantized:
-        """See `Encoding.packed`."""
-        raise ValueError(f"[packed] {self.title} is no format that can be handed on")
-
-    def multiplier(self, row: int) -> float:
-        """See `Encoding.multiplier`."""
-        return 1.0
 
     def decode(self, start: int, stop: int) -> Floats:
         """See `Encoding.decode`."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Format, Quantized
 from kernels.reference import e8m0_decode
 from studio.core.model import Stored
 from studio.core.sources.in_format import check_scale_bytes
+from studio.core.sources.packed import DecodedOnly
 from studio.core.sources.plain import read_elements
 
 _BLOCK = 32
@@ -26,7 +26,7 @@ _E2M3 = _e2m3()
 
 
 @dataclass(frozen=True, slots=True)
-class Mxfp6:
+class Mxfp6(DecodedOnly):
     """Rows of `columns` weights, see `Encoding`; code i is bits 6 i .. 6 i + 5 of a row, little-endian."""
 
     columns: int
@@ -49,16 +49,6 @@ class Mxfp6:
         """See `Encoding`."""
         return f"MXFP6 (E2M3), {self.maker}"
 
-    @property
-    def format(self) -> Format | None:
-        """See `Encoding`."""
-        return None
-
-    @property
-    def scale_dtype(self) -> str:
-        """See `Encoding`."""
-        return ""
-
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """See `Encoding.decode`."""
         scales = self._bytes(self.scales, self.columns // _BLOCK, start, stop)
@@ -68,14 +58,6 @@ class Mxfp6:
         with np.errstate(under="ignore"):
             weights *= e8m0_decode(scales)[..., None]
         return weights.reshape(stop - start, self.columns)
-
-    def packed(self, start: int, stop: int) -> Quantized:
-        """See `Encoding.packed`."""
-        raise ValueError("[packed] MXFP6 is no format that can be handed on")
-
-    def multiplier(self, row: int) -> float:
-        """See `Encoding.multiplier`."""
-        return 1.0
 
     def _bytes(self, part: Stored, width: int, start: int, stop: int) -> NDArray[np.uint8]:
         raw = read_elements(part, start * width, (stop - start) * width).view(np.uint8)

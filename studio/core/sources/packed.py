@@ -60,6 +60,30 @@ class Encoding(Protocol):
         ...
 
 
+class DecodedOnly:
+    """What encodings in no format that can be handed on have in common, see `Encoding`."""
+
+    __slots__ = ()
+
+    @property
+    def format(self) -> Format | None:
+        """See `Encoding`."""
+        return None
+
+    @property
+    def scale_dtype(self) -> str:
+        """See `Encoding`."""
+        return ""
+
+    def packed(self, start: int, stop: int) -> Quantized:
+        """See `Encoding.packed`; an error here."""
+        raise ValueError(f"[packed] {type(self).__name__} is no format that can be handed on")
+
+    def multiplier(self, row: int) -> float:
+        """See `Encoding.multiplier`."""
+        return 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class PackedSource:
     """Weights of `shape` in an encoding, see `Source`; rows are decoded to float32.
