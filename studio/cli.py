@@ -7,17 +7,17 @@ import shlex
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
+from studio.following import follow, follow_evaluation, follow_examination, returned, shown
 from studio.rendering import (
     show_backend,
     show_budget,
@@ -28,17 +28,13 @@ from studio.rendering import (
     show_comparison,
     show_conversion,
     show_export,
-    show_findings,
     show_inspection,
     show_outcome,
     show_plan,
     show_quality,
-    show_repairs,
     show_replies,
     show_verified,
 )
-
-T = TypeVar("T")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -271,12 +267,12 @@ def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Co
     """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
     reading = core.Reading(_texts(options), options.windows, options.length, options.seed)
     with _start(options, console, decisions.model) as started:
-        costs = _returned(core.price(started, decisions), console)
+        costs = returned(core.price(started, decisions), console)
         probing = core.Probing(costs, reading, options.runtime)
         known = probing.known()
         if known is None and (options.probe or options.max_kl is not None):
             run = probing.run(started, folder=options.cache, max_memory=options.max_memory)
-            known = _returned(run, console)
+            known = returned(run, console)
     return core.Planner(costs, known)
 
 
@@ -306,7 +302,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
                     events = crew.measure(started, order, model, choices)
                 else:
                     events = core.measure(started, model, choices)
-                outcome = _follow(events, console)
+                outcome = follow(events, console)
         return _finish(options, console, model, plan, outcome, quality)
 
 
@@ -363,7 +359,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                     how = (_worker(options), options.statistics, job, options.shard_size)
                     order = core.order_for(model, plan, choices, *how)
                     spread = crew.export(order, job)
-                outcome = _follow(core.export(started, job, spread), console)
+                outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
         show_claims(job.claims, console)
@@ -380,7 +376,7 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
         if target is core.GGUF:
             core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
-            proof = _shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
+            proof = shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
             (ended,) = proof
             assert isinstance(ended, core.Transcoded)
             show_conversion(ended.transcoding, console)
@@ -433,7 +429,7 @@ def _converted_to_gguf(
 
 
 def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
-    outcome = _follow(events, console)
+    outcome = follow(events, console)
     console.emit("finished", **outcome.summary(), exit_code=0)
     console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
 
@@ -451,7 +447,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
                 choices = core.keep_nonfinite(started, choices)
             job = core.prepare_gguf(model, choices, options.target, overwrite=options.overwrite)
             show_changes(job.changes, console)
-            outcome = _follow(core.write_gguf(started, job), console)
+            outcome = follow(core.write_gguf(started, job), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
         return code
@@ -459,7 +455,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
 
 def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.Lifting:
     """What lifting finds for an export that can be written without it."""
-    (ended,) = _shown(core.lift(started, job.model, job.choices), console)
+    (ended,) = shown(core.lift(started, job.model, job.choices), console)
     assert isinstance(ended, core.Lifted)
     lifting = ended.lifting
     console.emit("lift", exponents=dict(lifting.exponents), refused=dict(lifting.refused))
@@ -470,7 +466,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     source = _open(options.source, console) if options.source else None
     try:
         with _start(options, console, source) as started:
-            outcome = _follow(core.verify(started, options.target, source), console)
+            outcome = follow(core.verify(started, options.target, source), console)
     finally:
         if source:
             source.close()
@@ -486,24 +482,9 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
             job = core.repair(started, options.target, options.fix, against=against)
         else:
             job = core.doctor(options.target, quick=options.quick, against=against)
-        found = _follow_examination(job, console)
+        found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
-
-
-def _follow_examination(events: Iterator[core.Event], console: Console) -> core.Examination:
-    """What was found at last: of the folder, or of its repaired copy."""
-    for event in _shown(events, console):
-        match event:
-            case core.FindingMade(found):
-                console.log(f"found: {found.severity}: {found.kind}")
-            case core.Repaired():
-                show_repairs(event, console)
-                return event.after
-            case core.Examined(examination):
-                show_findings(examination, console)
-                return examination
-    raise AssertionError("an examination without an end")
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:
@@ -513,7 +494,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         a, b = (stack.enter_context(_open(path, console)) for path in (options.a, options.b))
         source = stack.enter_context(_open(options.source, console)) if options.source else None
         with _start(options, console, source or a) as started:
-            (ended,) = _shown(core.compare_checkpoints(started, a, b, source), console)
+            (ended,) = shown(core.compare_checkpoints(started, a, b, source), console)
     assert isinstance(ended, core.Compared)
     show_comparison(ended.measured, console)
     if options.plan:
@@ -537,7 +518,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> int:
             options.max_memory,
             options.overwrite,
         )
-    for event in _shown(core.calibrate(job), console):
+    for event in shown(core.calibrate(job), console):
         if isinstance(event, core.Calibrated):
             show_calibration(event, options.source, console)
     return 0
@@ -565,7 +546,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> int:
         against = core.as_stored(source) if source else None
         with _start(options, console, source or opened[0]) as started:
             how = {"runtime": options.runtime, "folder": options.cache, "max_memory": options.max_memory}
-            quality = _follow_evaluation(core.evaluate(started, against, candidates, reading, **how), console)
+            quality = follow_evaluation(core.evaluate(started, against, candidates, reading, **how), console)
     return _finish_evaluation(options, console, quality)
 
 
@@ -579,16 +560,6 @@ def _only_source(paths: Sequence[str | Path]) -> str | Path:
 def _check_limits(options: argparse.Namespace, source: core.Model | None) -> None:
     if source is None and (options.max_kl is not None or options.max_ppl_increase is not None):
         raise core.PlanError("without its source there is nothing to hold it to", hint="give it with --against SRC")
-
-
-def _follow_evaluation(events: Iterator[core.Event], console: Console) -> core.Quality:
-    for event in _shown(events, console):
-        match event:
-            case core.ModelDone(row):
-                console.emit("model", **row.to_json())
-            case core.EvaluationDone(quality):
-                return quality
-    raise AssertionError("an evaluation without an end")
 
 
 def _finish_evaluation(options: argparse.Namespace, console: Console, quality: core.Quality) -> int:
@@ -620,7 +591,7 @@ def _generate(options: argparse.Namespace, console: Console) -> int:
         against = core.as_stored(source) if source else None
         with _start(options, console, model.model) as started:
             how = {"runtime": options.runtime, "folder": options.cache, "max_memory": options.max_memory}
-            show_replies(_shown(core.generate(started, against, model, prompt, **how), console), console)
+            show_replies(shown(core.generate(started, against, model, prompt, **how), console), console)
     return 0
 
 
@@ -634,68 +605,10 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
 def _demo(options: argparse.Namespace, console: Console) -> int:
     from studio.demo import open_window, run_demo
 
-    code = run_demo(options.target, _machine(options), console, _follow)
+    code = run_demo(options.target, _machine(options), console, follow)
     if options.window:
         open_window(console)
     return code
-
-
-def _follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
-    """Run a job to its end, showing its events; the generator is closed whatever happens."""
-    outcome = None
-    for event in _shown(events, console):
-        match event:
-            case core.LayerDone(result):
-                console.emit("layer", **result.to_json())
-            case core.Resumed(shard, nbytes):
-                console.log(f"resumed: {shard} is finished already")
-                console.emit("resumed", shard=shard, nbytes=nbytes)
-            case core.ShardWritten(shard, nbytes, digest):
-                console.emit("shard", shard=shard, nbytes=nbytes, sha256=digest)
-            case core.Finished(found):
-                outcome = found
-    assert outcome is not None
-    return outcome
-
-
-def _returned(events: Generator[core.Event, None, T], console: Console) -> T:
-    """Run a job to its end, showing its events; gives what it returns."""
-    found: list[T] = []
-
-    def kept() -> Generator[core.Event, None, None]:
-        found.append((yield from events))
-
-    for _ in _shown(kept(), console):
-        pass
-    return found[0]
-
-
-_UNITS = {"calibrate": "tokens", "evaluate": "tokens"}
-"""What phases count that do not count bytes."""
-
-
-def _shown(events: Iterator[core.Event], console: Console) -> Iterator[core.Event]:
-    """The events that are of one kind of job only; those of all are shown. Closes the job whatever happens."""
-    try:
-        for event in events:
-            match event:
-                case core.Started(phase, total, layers):
-                    console.start_progress(phase, total, _UNITS.get(phase, ""))
-                    console.emit("started", phase=phase, total=total, layers=layers)
-                case core.Progress(_, done, layer):
-                    console.progress(done, layer)
-                case core.Warned(message):
-                    console.log(f"warning: {message}")
-                    console.emit("warning", message=message)
-                case core.Occupies(folder, nbytes):
-                    console.log(f"takes up to {core.size_text(nbytes)} in {folder} while it runs")
-                    console.emit("occupies", folder=str(folder), nbytes=nbytes)
-                case _:
-                    yield event
-    finally:
-        console.stop_progress()
-        if hasattr(events, "close"):
-            events.close()
 
 
 def _check_report(options: argparse.Namespace) -> core.Quality | None:
