@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
     verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize, or any checkpoint")
     verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
-    _add_machine_options(verify)
+    _add_cluster(_add_machine_options(verify))
     compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
     compare.add_argument("a", type=_source, metavar="A", help="a checkpoint in any layout that is read")
     compare.add_argument("b", type=_source, metavar="B", help="another one of the same model")
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
-    _add_machine_options(doctor)
+    _add_cluster(_add_machine_options(doctor))
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -230,7 +230,7 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
-    _add_machine_options(sub)
+    _add_cluster(_add_machine_options(sub))
 
 
 def _add_calibration_options(sub: argparse.ArgumentParser) -> None:

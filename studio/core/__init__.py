@@ -11,7 +11,15 @@ from studio.core.budgets.planner import Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
-from studio.core.cluster.order import order_for
+from studio.core.cluster.order import (
+    Opened,
+    Order,
+    conversion_order,
+    doctor_order,
+    order_for,
+    proof_order,
+    verify_order,
+)
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -46,6 +54,8 @@ from studio.core.events import (
     Token,
     Transcoded,
     Warned,
+    WorkerRate,
+    Working,
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
 from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
@@ -110,6 +120,7 @@ from studio.core.results import LayerResult, histogram_edges, methods_used, resu
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
+from studio.core.running.spread import Spread
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
@@ -184,7 +195,9 @@ __all__ = [
     "Model",
     "ModelDone",
     "Occupies",
+    "Opened",
     "Option",
+    "Order",
     "Outcome",
     "Pair",
     "Place",
@@ -209,6 +222,7 @@ __all__ = [
     "Sensitivity",
     "ShardWritten",
     "Side",
+    "Spread",
     "Started",
     "StatisticsFile",
     "Steps",
@@ -219,6 +233,8 @@ __all__ = [
     "Transcoded",
     "Transcoding",
     "Warned",
+    "WorkerRate",
+    "Working",
     "__version__",
     "as_planned",
     "as_stored",
@@ -241,12 +257,14 @@ __all__ = [
     "command_line",
     "compare",
     "compare_checkpoints",
+    "conversion_order",
     "counted",
     "crew",
     "decide",
     "deciding_rules",
     "demo_checkpoint",
     "doctor",
+    "doctor_order",
     "estimate",
     "evaluate",
     "evaluation_nbytes",
@@ -295,6 +313,7 @@ __all__ = [
     "preset_names",
     "price",
     "printable",
+    "proof_order",
     "readers",
     "refuse",
     "relative_error",
@@ -320,6 +339,7 @@ __all__ = [
     "unseen",
     "validate",
     "verify",
+    "verify_order",
     "with_input_scales",
     "with_quality",
     "with_statistics",

@@ -4,12 +4,12 @@ A shard is finished when its record is there. Whoever finds all records publishe
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256 as sha256_of
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import kernels
 from studio.core.containers.files import SourceFile
@@ -23,7 +23,7 @@ from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
 from studio.core.exporting.shard_writer import Agreed, ShardWriter
 from studio.core.exporting.shards import Item, Shard, ShardPlan
-from studio.core.exporting.staged_folder import StagedFolder
+from studio.core.exporting.staged_folder import SharedFolder, StagedFolder
 from studio.core.exporting.staging import Staging, staging_path
 from studio.core.exporting.target import check_target
 from studio.core.exporting.writing import AGAIN, NoSpaceError
@@ -34,14 +34,13 @@ from studio.core.running.engine import Engine
 from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
+from studio.core.running.solved import seen_solved
+from studio.core.running.spread import Part, PartDone, Spread
 from studio.core.running.tasks import Tasks
-
-Spread = Callable[[Staging, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]
-"""Writes shards into a folder somewhere else: yields their events, progress counted from zero, adds to the seconds."""
 
 
 def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterator[Event]:
-    """Run a prepared export, its shards by `spread` where there is one.
+    """Run a prepared export, its shards by `spread`, which has opened the same, where there is one.
 
     Closing the generator stops it; what is finished stays for the next run. It stays too when the source can not be
     read or is refused, and the same run goes on with it.
@@ -141,15 +140,30 @@ class _Run:
             self.done += shard_work(planned)
 
     def _elsewhere(self, spread: Spread) -> Iterator[Event]:
-        left = []
-        for planned in self.job.shards:
+        left, solved = [], str(feedback_folder(self.job.target)) if self.engine.solved else ""
+        for index, planned in enumerate(self.job.shards):
             if taken := take_over(self.staging, planned):
                 yield from self._resumed(planned, taken)
                 self.done += shard_work(planned)
             else:
-                left.append(planned)
-        for event in spread(self.staging, left, self.seconds):
-            yield replace(event, done=self.done + event.done) if isinstance(event, Progress) else event
+                left.append(Part(planned.name, shard_work(planned), WriteShard(index, solved)))
+        for event in spread.run("quantize", left):
+            match event:
+                case PartDone(_, written):
+                    yield from self._written(written)
+                case Progress():
+                    yield replace(event, done=self.done + event.done)
+                case _:
+                    yield event
+
+    def _written(self, written: "Written") -> Iterator[Event]:
+        for phase, spent in written.seconds.items():
+            self.seconds[phase] += spent
+        record = self.staging.record(written.shard)
+        if record is None:
+            raise ExportError("was written by a worker, but is not seen here", file=self.staging.path / written.shard)
+        yield from map(LayerDone, record.results())
+        yield ShardWritten(written.shard, written.nbytes, written.sha256)
 
     def _resumed(self, planned: ShardPlan, taken: Record) -> Iterator[Event]:
         yield Resumed(planned.name, planned.nbytes)
@@ -222,6 +236,46 @@ def _verify(
             done += nbytes
             yield Progress("verify", done, name)
         return whole.result()
+
+
+class Opened(Protocol):
+    """What a process that writes shards has opened."""
+
+    @property
+    def export(self) -> Export:
+        """The export that they are of."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A shard that another process finished: its name, bytes, SHA-256, and how long its phases took."""
+
+    shard: str
+    nbytes: int
+    sha256: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteShard:
+    """Writes, verifies and notes the shard of this index; `solved`: where error feedback put what it solved."""
+
+    index: int
+    solved: str = ""
+
+    def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, Written]:
+        """See `studio.core.running.spread.Task`. Raises StudioError."""
+        job = opened.export
+        ready = replace(engine, solved=seen_solved(self.solved)) if self.solved else engine
+        folder = SharedFolder(staging_path(job.target), identity(job))
+        seconds = {"quantize": 0.0, "verify": 0.0}
+        with folder.swept():
+            for event in run_shard(ready, job, folder, job.shards[self.index], 0, seconds):
+                yield event
+                if isinstance(event, ShardWritten):
+                    return Written(event.shard, event.nbytes, event.sha256, seconds)
+        raise AssertionError("a shard without an end")
 
 
 def shard_work(shard: ShardPlan) -> int:
