@@ -10,7 +10,7 @@ from studio.core.budgets.knapsack import QUICK_STATES
 from studio.core.budgets.planner import Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
-from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.crew import Crew, crew, warm_up
 from studio.core.cluster.order import (
     Opened,
     Order,
@@ -340,6 +340,7 @@ __all__ = [
     "validate",
     "verify",
     "verify_order",
+    "warm_up",
     "with_input_scales",
     "with_quality",
     "with_statistics",

@@ -18,7 +18,6 @@ from studio.core.events import Event, Finished, LayerDone, Lifted, Progress, Sta
 from studio.core.exporting import steps, verification
 from studio.core.exporting.export import Export
 from studio.core.model import Model
-from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.planning.lift_groups import lift_groups
 from studio.core.planning.lifting import (
@@ -140,7 +139,7 @@ def measured_parts(choices: Sequence[Choice], workers: int, solved: str = "") ->
 
 def _part(choices: Sequence[Choice], solved: str) -> Part:
     names = tuple(choice.layer.name for choice in choices)
-    return Part(f"the part from {printable(names[0])} on", work(choices), MeasureLayers(names, solved))
+    return Part(f"the part from {names[0]} on", work(choices), MeasureLayers(names, solved))
 
 
 class Opened(Protocol):

@@ -1,11 +1,14 @@
 """Crew: the worker processes of a run, checked to be alike, and the coordinator's side of what they do."""
 
 import logging
+import multiprocessing
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
@@ -35,10 +38,13 @@ _TURN = 0.2
 
 
 class Crew:
-    """Workers behind a client of Dask; `size` is how many there are when it is asked."""
+    """Workers behind a client of Dask; `size` is how many there are when it is asked.
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    `here`: they are processes of this program on this machine.
+    """
+
+    def __init__(self, client: Any, *, here: bool = False) -> None:
+        self._client, self._here = client, here
 
     @property
     def addresses(self) -> set[str]:
@@ -52,8 +58,8 @@ class Crew:
 
     def check(self, order: Order, known: Any) -> None:
         """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order so."""
-        here = work.examine(order, known)
-        answers = self._client.run(work.examine, order, on_error="return")
+        here = work.examine(order, known, tested=self._here)
+        answers = self._client.run(work.examine, order, tested=self._here, on_error="return")
         for address, seen in sorted(answers.items()):
             if isinstance(seen, OSError):
                 continue  # it is gone already
@@ -71,7 +77,7 @@ class Crew:
 
     def submit(self, order: Order, part: Part, index: int, topic: str) -> Any:
         """Have a part done, the largest first: what is begun last should be short."""
-        key = f"nvfp4-studio-{index}-{uuid4().hex}"
+        key = f"{_KEY}{index}-{uuid4().hex}"
         return self._client.submit(work.do, order, part.task, index, topic, key=key, pure=False, priority=part.work)
 
     def run(
@@ -85,7 +91,7 @@ class Crew:
         for index, future in futures.items():
             future.add_done_callback(lambda _, index=index: told.put(index))
         standing = Standing(parts)
-        watch = _Watch(self, standing, parts)
+        watch = _Watch(self, standing)
         try:
             while futures:
                 message, layer = _next(told), ""
@@ -102,10 +108,21 @@ class Crew:
             self._client.cancel(list(futures.values()))
             self._client.unsubscribe_topic(topic)
 
+    def busy(self) -> set[str]:
+        """The workers that were given a part."""
+        return {address for address, keys in self._client.processing().items() if any(map(_is_ours, keys))}
+
     def end(self, address: str) -> None:
         """End a worker that hangs, without waiting for it; a nanny starts another in its place."""
         how = {"wait_for_workers": False, "on_error": "return", "timeout": WAIT, "stimulus_id": f"hangs-{uuid4().hex}"}
         self._client.loop.add_callback(partial(self._client.scheduler.restart_workers, workers=[address], **how))
+
+
+_KEY = "nvfp4-studio-"
+
+
+def _is_ours(key: object) -> bool:
+    return str(key).startswith(_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +145,11 @@ class _Ordered:
 class _Watch:
     """Looks now and then what workers there are, what they do, and whether any was silent for so long that it hangs."""
 
-    def __init__(self, crew: Crew, standing: Standing, parts: Sequence[Part]) -> None:
-        self._crew, self._standing, self._parts = crew, standing, parts
+    def __init__(self, crew: Crew, standing: Standing) -> None:
+        self._crew, self._standing = crew, standing
         self._looked = self._told = time.monotonic()
         self._there = crew.addresses
+        self._busy: dict[str, float] = {}
         self._alone = False
 
     def look(self) -> Iterator[Warned | Working]:
@@ -149,14 +167,14 @@ class _Watch:
         if not self._there and not self._alone:
             yield Warned("no worker is left; it goes on when there is one")
         self._alone = not self._there
-        for index, one in self._standing.open.items():
-            if one.worker in self._there and now - one.heard > SILENCE:
-                name = printable(self._parts[index].name)
+        self._busy = {address: self._busy.get(address, now) for address in self._crew.busy() & self._there}
+        for address, since in self._busy.items():
+            if now - max(since, self._standing.heard(address)) > SILENCE:
                 yield Warned(
-                    f"{name}: nothing was heard of worker {self._standing.hung(index)} for {SILENCE:g} s; it is ended"
+                    f"nothing was heard of worker {self._standing.name(address)} for {SILENCE:g} s; it is ended"
                 )
-                one.heard = now
-                self._crew.end(one.worker)
+                self._busy[address] = now
+                self._crew.end(address)
 
 
 def _next(told: "SimpleQueue[Any]") -> Any:
@@ -207,16 +225,36 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
     Raises BackendError.
     """
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         what = f"workers need the package {error.name}, which is not installed"
         raise BackendError(what, hint="pip install 'nvfp4-studio[cluster]'") from None
     with ExitStack() as stack:
-        if not address:
+        if here := not address:
+            stack.enter_context(dask.config.set(_LIGHT))
             how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
+            warm_up()
             address = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
-        yield Crew(_joined(stack, Client, address))
+        yield Crew(_joined(stack, Client, address), here=here)
+
+
+_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
+_LIGHT = {
+    "distributed.worker.multiprocessing-method": _METHOD,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500 ms",
+    "distributed.admin.system-monitor.interval": "5 s",
+}
+"""What makes processes of this machine cheap: they are forked from one that has imported all; nobody profiles them."""
+
+
+def warm_up() -> None:
+    """Begin to start the process that workers of this machine are forked from; it imports all that they need."""
+    if _METHOD == "forkserver":
+        multiprocessing.get_context(_METHOD).set_forkserver_preload(["distributed.nanny", work.__name__])
+        forkserver.ensure_running()
 
 
 def _joined(stack: ExitStack, client: Any, address: Any) -> Any:

@@ -16,13 +16,12 @@ SPAN = 10.0
 
 @dataclass(slots=True)
 class Open:
-    """A part that is not done: how far it is, which attempt that is, whose, which were lost, when it was heard of."""
+    """A part that is not done: how far it is, which attempt that is, of which worker, and which were lost."""
 
     done: int = 0
     attempt: str = ""
     lost: set[str] = field(default_factory=set)
     worker: str = ""
-    heard: float = 0.0
 
 
 @dataclass(slots=True)
@@ -37,6 +36,8 @@ class _Worker:
 
     def add(self, nbytes: int, now: float) -> None:
         """It worked through so many bytes since it was heard of last."""
+        if not self.seen:
+            self.seen.append((now, 0))
         self.done += nbytes
         self.heard = now
         self.seen.append((now, self.done))
@@ -70,7 +71,7 @@ class Standing:
             return
         if one.attempt and one.attempt != message["attempt"]:
             yield self._lost(index, one)
-        one.attempt, one.worker, one.heard = message["attempt"], message["worker"], time.monotonic()
+        one.attempt, one.worker = message["attempt"], message["worker"]
         self._credit(index, one, message.get("done", one.done))
         if warning := message.get("warning"):
             yield Warned(warning)
@@ -91,11 +92,8 @@ class Standing:
         worker = self._workers.setdefault(one.worker, _Worker(_name(one.attempt)))
         if worker.name != _name(one.attempt):  # another process at the same address
             worker = self._workers[one.worker] = _Worker(_name(one.attempt))
-        if worker.part != index:
-            worker.part = index
-        if not worker.seen:
-            worker.seen.append((one.heard, 0))
-        worker.add(max(done - one.done, 0), one.heard)
+        worker.part = index
+        worker.add(max(done - one.done, 0), time.monotonic())
         one.done = done
 
     def finish(self, index: int) -> None:
@@ -115,12 +113,20 @@ class Standing:
         return Working(tuple(sorted(rows, key=lambda row: row.name)))
 
     def _row(self, worker: _Worker, now: float) -> WorkerRate:
-        part = self._parts[worker.part].name if worker.part is not None else ""
-        return WorkerRate(worker.name, part, worker.done, worker.rate(now), now - worker.heard)
+        return WorkerRate(worker.name, self._held(worker), worker.done, worker.rate(now), now - worker.heard)
 
-    def hung(self, index: int) -> str:
-        """The name of the worker that holds a part."""
-        return _name(self.open[index].attempt)
+    def _held(self, worker: _Worker) -> str:
+        return printable(self._parts[worker.part].name) if worker.part is not None else ""
+
+    def heard(self, address: str) -> float:
+        """When the worker at an address was heard of."""
+        return self._workers[address].heard if address in self._workers else 0.0
+
+    def name(self, address: str) -> str:
+        """The worker at an address, and what it holds, for people."""
+        if (worker := self._workers.get(address)) is None:
+            return f"at {printable(address)}"
+        return f"{worker.name}, which holds {self._held(worker)}," if worker.part is not None else worker.name
 
 
 def _name(attempt: str) -> str:

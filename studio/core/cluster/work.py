@@ -47,16 +47,17 @@ class Seen:
     trouble: str = ""
 
 
-def examine(order: Order, known: Any = None) -> Seen:
+def examine(order: Order, known: Any = None, *, tested: bool = False) -> Seen:
     """What this process is, and what it sees of an order, or of `known`, which it has opened for it.
 
-    The worst that can happen is told, not raised.
+    `tested`: its backend computes right. The worst that can happen is told, not raised.
     """
     try:
         backend = choose(order.machine.backend)
     except ValueError as error:
         return Seen(platform.node(), kernels.__version__, program_digest(), order.machine.backend, str(error))
-    seen = Seen(platform.node(), kernels.__version__, program_digest(), backend.title, _wrong(order.machine.backend))
+    wrong = "" if tested else _wrong(order.machine.backend)
+    seen = Seen(platform.node(), kernels.__version__, program_digest(), backend.title, wrong)
     try:
         there = opened(order) if known is None else known
     except StudioError as error:

@@ -47,17 +47,13 @@ def verify_foreign(
     with opened_foreign(path, source) as there:
         yield from map(Warned, there.model.warnings)
         yield Started("verify", sum(file.size for file, _ in there.sums) + there.work, len(there.pairs), path)
-        done, results, odd = 0, [], _Oddities()
+        results, odd = [], _Oddities()
         for found in _elsewhere(there, spread) if spread else _here(engine, there):
             if not isinstance(found, Difference):
-                done = found.done if isinstance(found, Progress) else done
                 yield found
                 continue
             _check_finite(path, found)
             odd.note(found)
-            if not spread:
-                done += _work(found.couple)
-                yield Progress("verify", done, found.layer.name)
             if found.couple.parts:
                 results.append(_result(found))
                 yield LayerDone(results[-1])
@@ -119,10 +115,16 @@ def _work(couple: Couple) -> int:
     return couple.nbytes + couple.layer.nbytes
 
 
-def _here(engine: Engine, there: Foreign) -> Iterator[Progress | Difference]:
-    yield from _check_digests(there.sums)
-    yield from differences(engine, there.couples)
-    yield from _decoded(engine, there.alone)
+def _here(engine: Engine, there: Foreign) -> Iterator[Event | Difference]:
+    done = 0
+    for file, expected in there.sums:
+        _check_digest(file, expected, sha256(file))
+        done += file.size
+        yield Progress("verify", done, file.path.name)
+    for found in chain(differences(engine, there.couples), _decoded(engine, there.alone)):
+        done += _work(found.couple)
+        yield Progress("verify", done, found.layer.name)
+        yield found
 
 
 def _elsewhere(there: Foreign, spread: Spread) -> Iterator[Event | Difference]:
@@ -147,7 +149,7 @@ def _elsewhere(there: Foreign, spread: Spread) -> Iterator[Event | Difference]:
 
 def _part(pairs: Sequence[Couple], indexes: range) -> Part:
     work = sum(_work(pairs[index]) for index in indexes)
-    return Part(f"the part from {printable(pairs[indexes.start].layer.name)} on", work, Compare(indexes))
+    return Part(f"the part from {pairs[indexes.start].layer.name} on", work, Compare(indexes))
 
 
 Numbers = tuple[int, int, float, float, int, int]
@@ -211,14 +213,6 @@ def _sums(path: Path, model: Model) -> list[tuple[SourceFile, str]]:
         return []
     expected = read_sums(listed, read_small(listed, LARGEST_SUMS).replace(b" *", b"  "))
     return [(SourceFile(model.folder / name), digest) for name, digest in sorted(expected.items())]
-
-
-def _check_digests(sums: Sequence[tuple[SourceFile, str]]) -> Iterator[Progress]:
-    done = 0
-    for file, expected in sums:
-        _check_digest(file, expected, sha256(file))
-        done += file.size
-        yield Progress("verify", done, file.path.name)
 
 
 def _check_digest(file: SourceFile, expected: str, digest: str) -> None:

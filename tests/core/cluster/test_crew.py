@@ -1,6 +1,8 @@
 """Runs spread over workers: the same bytes and results, whoever dies; what differs is refused by name."""
 
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,8 +237,11 @@ def hang() -> None:
     steps.run_shard = never
 
 
-def test_a_worker_that_hangs_is_ended(mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "SILENCE", 2.0)
+@pytest.mark.parametrize("kind", ["waits", "is stopped"])
+def test_a_worker_that_hangs_is_ended(
+    mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(crews, "SILENCE", 0.5)
     monkeypatch.setattr(crews, "LOOK", 0.2)
     source = large(tmp_path / "model")
     exported(source, tmp_path / "alone", None)
@@ -244,10 +249,19 @@ def test_a_worker_that_hangs_is_ended(mortal: core.Crew, tmp_path: Path, monkeyp
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
         mortal._client.wait_for_workers(2)
-        mortal._client.run(hang, workers=[min(mortal._client.scheduler_info()["workers"])])
-        events = core.export(started, job, spread_over(mortal, job))
-        said = [event.message for event in events if isinstance(event, core.Warned)]
-    assert any("for 2 s; it is ended" in message for message in said)
+        address, process = min(mortal._client.run(os.getpid).items())
+        heard = {address: 0.0}
+        monkeypatch.setattr(crews.Standing, "heard", lambda _, other: heard.get(other, math.inf))
+        if kind == "waits":
+            mortal._client.run(hang, workers=[address])
+        said = []
+        for event in core.export(started, job, spread_over(mortal, job)):
+            if isinstance(event, core.Warned):
+                said.append(event.message)
+            if isinstance(event, core.Started) and kind == "is stopped":
+                os.kill(process, signal.SIGSTOP)
+    told = re.compile(f"nothing was heard of worker (at {address}|.*:{process}).* for 0.5 s; it is ended")
+    assert any(map(told.search, said)), said
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
 
 
