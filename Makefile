@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers faults quality planning mac-proof pictures package clean
+.PHONY: demo test lint bench architectures cluster consumers faults quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -35,6 +35,10 @@ architectures: .venv/.dev
 
 consumers: .venv/.dev
 	@$(BIN)/python -m tests.consumers --publish
+
+cluster: .venv/.dev
+	@$(BIN)/python -m tests.faults.cluster_kills
+	@$(BIN)/python -m tests.benchmarks.cluster
 
 faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.every_call

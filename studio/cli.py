@@ -358,8 +358,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
             with _crew(options, console) as crew:
-                how = (_worker(options), options.statistics, job, options.shard_size)
-                order = partial(core.order_for, model, plan, choices, *how)
+                order = partial(core.order_for, model, plan, choices, _worker(options), options.statistics, job)
                 spread = _spread(crew, order, core.Opened(job.model, job.choices, job))
                 outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
@@ -420,7 +419,7 @@ def _converted(
     show_export(job, options.target, console, dry_run=options.dry_run)
     if options.dry_run:
         return
-    order = partial(core.conversion_order, job, _worker(options), options.shard_size)
+    order = partial(core.conversion_order, job, _worker(options))
     spread = _spread(crew, order, core.Opened(model, job.choices, job))
     _follow_conversion(core.export(started, job, spread), options.target, console)
     show_claims(job.claims, console)

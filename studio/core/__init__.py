@@ -249,6 +249,7 @@ __all__ = [
     "check_quality_reports",
     "check_reports",
     "check_writable",
+    "choice_order",
     "choice_text",
     "choose_by_rule",
     "choose_format",

@@ -5,6 +5,7 @@ import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,10 +35,10 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.magnitudes import magnitudes
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.passes import nonfinite
-from studio.core.running.pipeline import run, scopes, work
+from studio.core.running.pipeline import run, work
 from studio.core.running.reading import SLAB_NBYTES, slab_memory
 from studio.core.running.solved import seen_solved
-from studio.core.running.spread import Part, PartDone, Spread, cut
+from studio.core.running.spread import PartDone, Spread, layer_parts
 
 if TYPE_CHECKING:
     from kernels.validation import Report
@@ -121,25 +122,12 @@ def measure(started: Engine, model: Model, choices: Sequence[Choice], spread: Sp
 
 
 def _elsewhere(ready: Engine, choices: Sequence[Choice], spread: Spread, folder: str) -> Iterator[Event]:
-    for event in spread.run("quantize", measured_parts(choices, spread.size, folder if ready.solved else "")):
+    task = partial(MeasureLayers, solved=folder if ready.solved else "")
+    for event in spread.run("quantize", layer_parts(choices, spread.size, task)):
         if isinstance(event, PartDone):
             yield from map(LayerDone, event.found)
         else:
             yield event
-
-
-def measured_parts(choices: Sequence[Choice], workers: int, solved: str = "") -> list[Part]:
-    """The choices in order, cut so that there is work for all; those that share a tensor scale stay together."""
-    todo = scopes(choices)
-    return [
-        _part([c for scope in todo[r.start : r.stop] for c in scope], solved)
-        for r in cut(list(map(work, todo)), workers)
-    ]
-
-
-def _part(choices: Sequence[Choice], solved: str) -> Part:
-    names = tuple(choice.layer.name for choice in choices)
-    return Part(f"the part from {names[0]} on", work(choices), MeasureLayers(names, solved))
 
 
 class Opened(Protocol):

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -114,9 +114,7 @@ class PlanOrder:
 
     def open(self) -> Opened:
         """The source opened and the plan resolved. Raises StudioError."""
-        model = open_model(self.source)
-        if self.statistics:
-            model = with_statistics(model, open_statistics(Path(self.statistics), model))
+        model = _with_statistics(open_model(self.source), self.statistics)
         plan = plan_from_json(json.loads(self.plan))
         choices = _without(resolve(plan, model), dict(self.kept))
         if not self.target:
@@ -151,7 +149,6 @@ def order_for(
     machine: Machine,
     statistics: Path | None = None,
     export: Export | None = None,
-    shard_nbytes: int = SHARD_NBYTES,
 ) -> PlanOrder:
     """The order for `choices` of a plan, or for an export of them. Raises PlanError for what is no file of its own."""
     resolved = resolve(plan, model)
@@ -165,7 +162,7 @@ def order_for(
         target=str(export.target),
         layout=export.layout.name,
         reader=export.reader,
-        shard_nbytes=shard_nbytes,
+        shard_nbytes=export.shard_nbytes,
         lifts=tuple(export.lifting.exponents.items()) if export.lifting.exponents else None,
         overwrite=export.overwrite,
     )
@@ -231,9 +228,9 @@ def proof_order(model: Model, machine: Machine) -> ConversionOrder:
     return ConversionOrder(machine, _place(model), run=_run())
 
 
-def conversion_order(export: Export, machine: Machine, shard_nbytes: int = SHARD_NBYTES) -> ConversionOrder:
+def conversion_order(export: Export, machine: Machine) -> ConversionOrder:
     """The order for an export of `prepare_conversion`."""
-    how = (export.layout.name, export.reader, _packed(export.choices), shard_nbytes, export.overwrite)
+    how = (export.layout.name, export.reader, _packed(export.choices), export.shard_nbytes, export.overwrite)
     return ConversionOrder(machine, _place(export.model), str(export.target), *how, run=_run())
 
 
@@ -261,6 +258,44 @@ def _unpacked(decided: bytes, model: Model) -> Iterator[Choice]:
         first, rest = tuple(found[:count]), tuple(found[count:])
         told = replace(layer, kept_as=kept_as)
         yield Choice(told, made, reason, multipliers=first, input_scales=rest, rounds_inputs=rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceOrder:
+    """A source, and what is chosen for its layers, packed, whatever plan that comes from."""
+
+    machine: Machine
+    source: str
+    decided: bytes
+    statistics: str = ""
+    run: str = ""
+
+    def open(self) -> Opened:
+        """The source opened. Raises StudioError."""
+        model = _with_statistics(open_model(self.source), self.statistics)
+        return Opened(model, tuple(_unpacked(self.decided, model)))
+
+    def model(self, opened: Opened) -> Model:
+        """See `Order.model`."""
+        return opened.model
+
+    def identity(self, opened: Opened) -> object:
+        """See `Order.identity`."""
+        return _seen(opened)
+
+
+def choice_order(
+    model: Model, choices: Iterable[Choice], machine: Machine, statistics: Path | None = None
+) -> tuple[ChoiceOrder, Opened]:
+    """The order for choices for some layers, the others kept, and what this process has opened for it."""
+    chosen = {choice.layer.name: choice for choice in choices}
+    whole = tuple(chosen.get(layer.name) or Choice(layer, None) for layer in model.layers)
+    known = str(statistics.absolute()) if statistics else ""
+    return ChoiceOrder(machine, _place(model), _packed(whole), known, _run()), Opened(model, whole)
+
+
+def _with_statistics(model: Model, file: str) -> Model:
+    return with_statistics(model, open_statistics(Path(file), model)) if file else model
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Spread: how a job hands parts of its work to other processes, of which it knows nothing, and hears of them."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from studio.core.events import Event, Phase, Progress, Warned, Working
+from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine
+from studio.core.running.pipeline import scopes, work
 
 PARTS_PER_WORKER = 8
 """Parts that a job is cut into for each worker, so that none of them waits long for the last."""
@@ -72,10 +74,25 @@ def cut(works: Sequence[int], workers: int) -> Iterator[range]:
     """Ranges of what takes `works` bytes, in order, so that there is work for all."""
     room = max(sum(works) // (max(workers, 1) * PARTS_PER_WORKER), SMALLEST_PART)
     start, filled = 0, 0
-    for index, work in enumerate(works):
-        if index > start and filled + work > room:
+    for index, nbytes in enumerate(works):
+        if index > start and filled + nbytes > room:
             yield range(start, index)
             start, filled = index, 0
-        filled += work
+        filled += nbytes
     if works:
         yield range(start, len(works))
+
+
+def layer_parts(choices: Sequence[Choice], workers: int, task: Callable[[tuple[str, ...]], Task]) -> list[Part]:
+    """Layers in order, cut so that there is work for all; those that share a tensor scale stay together.
+
+    `task` makes what works on layers of these names.
+    """
+    todo = scopes(choices)
+    ranges = cut(list(map(work, todo)), workers)
+    return [_layer_part([c for scope in todo[r.start : r.stop] for c in scope], task) for r in ranges]
+
+
+def _layer_part(choices: Sequence[Choice], task: Callable[[tuple[str, ...]], Task]) -> Part:
+    names = tuple(choice.layer.name for choice in choices)
+    return Part(f"the part from {names[0]} on", work(choices), task(names))

@@ -57,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spread_over(crew: core.Crew, job: core.Export) -> core.Spread:
     """The workers with an export in small shards opened."""
-    order = core.order_for(job.model, job.plan, job.choices, ONE, export=job, shard_nbytes=40_000)
+    order = core.order_for(job.model, job.plan, job.choices, ONE, export=job)
     return crew.spread(order, core.Opened(job.model, job.choices, job))
 
 
@@ -107,7 +107,7 @@ def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypa
 def test_layers_that_share_a_tensor_scale_are_never_parted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spreading, "SMALLEST_PART", 1)
     with core.open_model(source) as model:
-        parts = jobs.measured_parts(core.resolve(PLAN, model), 1000)
+        parts = spreading.layer_parts(core.resolve(PLAN, model), 1000, jobs.MeasureLayers)
     where = {name: number for number, part in enumerate(parts) for name in part.task.names}  # type: ignore[attr-defined]
     for block in range(4):
         for group in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
@@ -131,7 +131,7 @@ def test_kept_layers_and_lifting_reach_the_workers(two: core.Crew, tmp_path: Pat
             how = {"shard_nbytes": 40_000, "lifting": lifted.lifting}
             job = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], target, **how)
             assert job.lifting.exponents
-            order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
+            order = core.order_for(model, plan, choices, ONE, export=job)
             opened = core.Opened(job.model, job.choices, job)
             list(core.export(started, job, crew.spread(order, opened) if crew else None))
     assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
