@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -128,9 +127,8 @@ def _spread(crew: core.Crew | None, order: Callable[[], core.Order], known: obje
 
 
 def _worker(options: argparse.Namespace) -> core.Machine:
-    """What one of several workers may use: a share of this machine, or one thread of another."""
-    share = max(core.Machine().workers // options.workers, 1) if options.workers else 1
-    return replace(_machine(options), threads=options.threads or share)
+    """What one of several workers may use."""
+    return _machine(options).among(options.workers)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from studio.core.cluster.crew import Crew, crew, warm_up
 from studio.core.cluster.order import (
     Opened,
     Order,
+    choice_order,
     conversion_order,
     doctor_order,
     order_for,

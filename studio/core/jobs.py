@@ -70,6 +70,11 @@ class Machine:
             return self.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    def among(self, workers: int) -> "Machine":
+        """What each of so many workers here may use, a share of the threads; for 0, each of other machines: one."""
+        share = max(Machine().workers // workers, 1) if workers else 1
+        return replace(self, threads=self.threads or share)
+
 
 @contextmanager
 def start(machine: Machine, model: Model | None = None) -> Iterator[Engine]:

@@ -149,6 +149,25 @@ def test_a_refusal_on_a_worker_names_the_tensor(two: core.Crew, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_survey_goes_on_after_a_layer_that_can_not_be_read(
+    two: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "SMALLEST_PART", 1)
+    tensors = dict(llama(4))
+    bad = "model.layers.1.mlp.up_proj.weight"
+    tensors[bad] = np.full_like(tensors[bad], np.nan)
+    with core.open_model(checkpoint(tmp_path / "model", tensors, DEEP)) as model, core.start(ONE, model) as started:
+        choices = [choice for choice in core.resolve(PLAN, model) if choice.recipe]
+        alone = list(core.survey(started, model, choices))
+        shared = list(core.survey(started, model, choices, two.spread(*core.choice_order(model, choices, ONE))))
+    failed = [event for event in shared if isinstance(event, core.LayerFailed)]
+    assert [event.name for event in failed] == ["model.layers.1.mlp.up_proj"]
+    assert failed[0].error.tensor == bad
+    results = [{e.result.name: e.result for e in run if isinstance(e, core.LayerDone)} for run in (alone, shared)]
+    assert len(results[0]) == len(choices) - 1
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
