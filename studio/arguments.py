@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
     _add_machine_options(doctor)
+    publish = command("publish", "send an export to a repository of a Hugging Face hub, and check what lies there then")
+    _add_publishing_options(publish)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -231,6 +233,18 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
     _add_machine_options(sub)
+
+
+def _add_publishing_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("target", type=Path, metavar="DIR", help="a folder written by quantize or convert")
+    sub.add_argument("repository", metavar="hf://USER/NAME", help="is made, private, when there is none")
+    sub.add_argument("--public", action="store_true", help="everybody may see it")
+    sub.add_argument("--base-model", default="", metavar="ORG/NAME", help="what was quantized, for the model card")
+    sub.add_argument("--quality", type=Path, metavar="FILE", help="what evaluate --out found of it, for the model card")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace other files of these names, and remove other weights"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="list files and what would be sent; send nothing")
 
 
 def _add_calibration_options(sub: argparse.ArgumentParser) -> None:

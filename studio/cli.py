@@ -17,7 +17,7 @@ from types import FrameType
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
-from studio.following import follow, follow_evaluation, follow_examination, returned, shown
+from studio.following import follow, follow_evaluation, follow_examination, follow_publication, returned, shown
 from studio.rendering import (
     show_backend,
     show_budget,
@@ -31,6 +31,8 @@ from studio.rendering import (
     show_inspection,
     show_outcome,
     show_plan,
+    show_publication,
+    show_published,
     show_quality,
     show_replies,
     show_verified,
@@ -487,6 +489,22 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
 
 
+def _publish(options: argparse.Namespace, console: Console) -> int:
+    quality = core.load_quality(options.quality) if options.quality else None
+    how = {"public": options.public, "overwrite": options.overwrite, "base_model": options.base_model}
+    job = core.publication(options.target, options.repository, quality=quality, **how)
+    if not options.base_model:
+        _warn(["the model card names no base model: --base-model ORG/NAME does"], console)
+    if options.dry_run:
+        (found,) = filter(None, core.preview(job))
+        show_publication(job, found, console)
+        if found.objection:
+            raise found.objection
+        return 0
+    show_published(follow_publication(core.publish(job), console), console)
+    return 0
+
+
 def _compare(options: argparse.Namespace, console: Console) -> int:
     if options.plan:
         core.check_writable(options.plan.parent, [options.plan.name])
@@ -656,6 +674,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "verify": _verify,
     "compare": _compare,
     "doctor": _doctor,
+    "publish": _publish,
     "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,

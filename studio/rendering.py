@@ -460,3 +460,31 @@ def _layer_row(result: core.LayerResult) -> tuple[str, ...]:
 
 def _shape(shape: Sequence[int]) -> str:
     return " x ".join(f"{size:,}" for size in shape)
+
+
+_FATES = {"send": "is sent", "there": "is there already", "replace": "replaces another", "remove": "is removed there"}
+
+
+def show_publication(job: core.Publication, found: core.Preview, console: Console) -> None:
+    """What publishing would do with each file, and whether it may."""
+    for row in found.rows:
+        console.emit("file", name=row.name, nbytes=row.nbytes, fate=row.fate)
+    cells = [(core.printable(row.name), core.size_text(row.nbytes), _FATES[row.fate]) for row in found.rows]
+    console.table(("file", ">size", "what happens"), cells)
+    sent = [row for row in found.rows if row.fate in ("send", "replace")]
+    amount = core.size_text(sum(row.nbytes for row in sent))
+    seen = "everybody sees it" if job.public else "private"
+    console.say(f"\nWould send {core.counted(len(sent), 'file')}, {amount}, to {job.url} ({seen})")
+    for sentence in job.left:
+        console.say(f"Stays behind: {sentence}")
+
+
+def show_published(found: core.Published, console: Console) -> None:
+    """Where an export is now."""
+    facts = {"commit": found.commit, "private": found.private, "files": found.files, "sent": found.sent}
+    console.emit("published", url=found.url, nbytes=found.nbytes, **facts)
+    console.emit("finished", exit_code=0)
+    seen = "private" if found.private else "for everybody to see"
+    told = f"{core.counted(found.files, 'file')}, {core.size_text(found.nbytes)}, {found.sent:,} of them sent now"
+    console.say(f"Published {found.url}, {seen}: {told}")
+    console.say(f"Every file there was checked, at commit {core.printable(found.commit)}")

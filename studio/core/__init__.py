@@ -38,6 +38,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Published,
     Repaired,
     ReplyDone,
     Resumed,
@@ -96,6 +97,7 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
+from studio.core.publishing.publish import Preview, Publication, Row, preview, publication, publish
 from studio.core.quality.candidates import Candidate, as_planned, as_stored
 from studio.core.quality.evaluation import Reading, evaluate, evaluation_nbytes
 from studio.core.quality.generation import Generation, Prompt, generate
@@ -192,9 +194,12 @@ __all__ = [
     "PlanError",
     "Planner",
     "Prediction",
+    "Preview",
     "Probing",
     "Progress",
     "Prompt",
+    "Publication",
+    "Published",
     "Quality",
     "Reading",
     "Regime",
@@ -204,6 +209,7 @@ __all__ = [
     "ResultCache",
     "ResultLines",
     "Resumed",
+    "Row",
     "Rule",
     "ScaleGroups",
     "Sensitivity",
@@ -293,8 +299,11 @@ __all__ = [
     "prepare_gguf_conversion",
     "preset",
     "preset_names",
+    "preview",
     "price",
     "printable",
+    "publication",
+    "publish",
     "readers",
     "refuse",
     "relative_error",
