@@ -73,7 +73,7 @@ from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_f
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
-from studio.core.opening.checkpoint import open_model
+from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
@@ -117,6 +117,8 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
+from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import is_remote
 from studio.core.stores.urls import is_url
 
 __all__ = [
@@ -177,6 +179,7 @@ __all__ = [
     "Layout",
     "Lifted",
     "Lifting",
+    "Listing",
     "Loaded",
     "Loss",
     "Machine",
@@ -272,6 +275,7 @@ __all__ = [
     "inspect_layer",
     "is_exported",
     "is_ours",
+    "is_remote",
     "is_url",
     "keep_nonfinite",
     "layer_steps",
@@ -279,6 +283,7 @@ __all__ = [
     "lift",
     "liftable",
     "likeness",
+    "listing",
     "load_plan",
     "load_quality",
     "measure",
@@ -289,6 +294,7 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "opening",
     "order_for",
     "pin_rule",
     "plan_from_json",

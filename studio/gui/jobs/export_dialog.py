@@ -171,5 +171,8 @@ def _suggested(document: Document) -> Path:
     """A folder beside the checkpoint, named after it and the format."""
     model = document.model
     assert model is not None
-    suggested = model.folder.resolve().parent / f"{model.name}-{document.state.plan.format}"
+    name = f"{model.name}-{document.state.plan.format}"
+    if core.is_remote(model.path):
+        return Path.home() / name
+    suggested = model.folder.resolve().parent / name
     return Path.home() / suggested.name if suggested.is_relative_to(core.resources()) else suggested

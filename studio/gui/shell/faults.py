@@ -46,5 +46,6 @@ def for_window(hint: str) -> str:
     for option, words in _HINTS.items():
         hint = hint.replace(option, words)
     if hint.startswith("pip "):
-        hint = f"Install what runs models: {hint}"
+        what = "reads stores" if "[stores]" in hint else "runs models"
+        hint = f"Install what {what}: {hint}"
     return hint[:1].upper() + hint[1:] + ("." if hint and not hint.endswith(".") else "")

@@ -41,6 +41,7 @@ from studio.gui.shell.checkpoints import Checkpoints
 from studio.gui.shell.desktop import Bell
 from studio.gui.shell.main_window import MainWindow
 from studio.gui.shell.notices import Notices
+from studio.gui.shell.places import Place
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.several import about_several, of_same_layers
@@ -59,7 +60,7 @@ class Studio(QObject):
     Signals:
         told(Message): something to show.
         changed(): other actions may work now.
-        opened(Path): the checkpoint from there is open and shown.
+        opened(Path or str): the checkpoint from there is open and shown.
     """
 
     told = Signal(object)
@@ -237,7 +238,7 @@ class Studio(QObject):
 
     # opening and closing
 
-    def open(self, path: Path) -> None:
+    def open(self, path: Place) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
         self.checkpoints.open(path)
 
