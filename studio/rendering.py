@@ -482,9 +482,9 @@ def show_publication(job: core.Publication, found: core.Preview, console: Consol
 def show_published(found: core.Published, console: Console) -> None:
     """Where an export is now."""
     facts = {"commit": found.commit, "private": found.private, "files": found.files, "sent": found.sent}
-    console.emit("published", url=found.url, nbytes=found.nbytes, **facts)
+    console.emit("published", url=found.url, page=found.page, nbytes=found.nbytes, **facts)
     console.emit("finished", exit_code=0)
     seen = "private" if found.private else "for everybody to see"
     told = f"{core.counted(found.files, 'file')}, {core.size_text(found.nbytes)}, {found.sent:,} of them sent now"
-    console.say(f"Published {found.url}, {seen}: {told}")
+    console.say(f"Published {found.page}, {seen}: {told}")
     console.say(f"Every file there was checked, at commit {core.printable(found.commit)}")

@@ -210,11 +210,12 @@ class Calibrated:
 class Published:
     """An export is at a repository, and every file of it there was checked.
 
-    commit: the one in which all is there. private: whether others can not see it. files, sent: how many it has, and how
-    many of them were sent now. nbytes: of all.
+    page: its address for people. commit: the one in which all is there. private: whether others can not see it. files,
+    sent: how many it has, and how many of them were sent now. nbytes: of all.
     """
 
     url: str
+    page: str
     commit: str
     private: bool
     files: int

@@ -119,7 +119,7 @@ def objection(job: Publication, there: There | None, rows: Sequence[Row]) -> Exp
     lost = [row.name for row in rows if row.fate in ("replace", "remove")]
     if lost and not job.overwrite:
         what = f"holds files that are not those of this export: {some_of(lost)}"
-        hint = "--overwrite replaces them, and removes weights that are not of it; its history keeps what was there"
+        hint = "with --overwrite they are replaced, and other weights removed; the history there keeps what was"
         return ExportError(what, file=job.url, hint=hint)
     return None
 
@@ -194,7 +194,11 @@ class _Run:
         commit = self._sent(missing, removed, there.commit)
         self._prove(commit, removed)
         files = len(job.uploads)
-        self.tell(Published(job.url, commit, not job.public or there.private, files, len(missing), job.nbytes))
+        self.tell(
+            Published(
+                job.url, self.repository.page, commit, not job.public or there.private, files, len(missing), job.nbytes
+            )
+        )
 
     def _sent(self, missing: Sequence[Upload], removed: list[str], commit: str) -> str:
         """The name of the commit in which all is there."""

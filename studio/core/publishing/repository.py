@@ -68,6 +68,11 @@ class Repository:
         self.name = _name(url)
         self._api = HfApi(library_name="nvfp4-studio", library_version=kernels.__version__)
 
+    @property
+    def page(self) -> str:
+        """Its address for people."""
+        return f"{self._api.endpoint}/{self.name}"
+
     def look(self) -> There | None:
         """What is there now, None when there is no such repository."""
         try:

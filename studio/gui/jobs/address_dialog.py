@@ -1,13 +1,15 @@
 """AddressDialog: asks for the address of a model, and shows what lies there before any of it is fetched."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QComboBox, QDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from studio import core
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.fields import grow
 from studio.gui.jobs.file_list import FileList
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.shell.faults import message_of
@@ -49,6 +51,8 @@ class AddressDialog(QDialog):
         self.files = FileList(("File", "Size"), "Files at the address")
         self.said = label("", "", wrap=True)
         self.hint = label("", "muted", wrap=True)
+        self._growing = QTimer(self, singleShot=True, interval=0)
+        self._growing.timeout.connect(partial(grow, self))
         self._build()
         self.address.currentTextChanged.connect(lambda _: self._forget())
         compute.reported.connect(self._reported)
@@ -137,7 +141,8 @@ class AddressDialog(QDialog):
     def _say(self, text: str, hint: str = "", tone: str = "") -> None:
         self.said.setText(text)
         set_tone(self.said, tone)
-        self.hint.setText(f"{hint[:1].upper()}{hint[1:]}" if hint else "")
+        self._growing.start()
+        self.hint.setText(hint)
 
     def _open(self) -> None:
         if self.found is not None:

@@ -10,6 +10,7 @@ from studio.gui.shell.text import tip
 
 MOST = 2000
 """Rows that are shown."""
+NUMBERS = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 HEIGHT = 11
 """Rows that there is room for at first."""
 
@@ -34,7 +35,7 @@ class FileList(QTreeWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column in range(1, len(heads)):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        self.headerItem().setTextAlignment(1, Qt.AlignmentFlag.AlignRight)
+        self.headerItem().setTextAlignment(1, NUMBERS)
 
     def show_files(self, files: Iterable[tuple[str, int, str]]) -> None:
         """Show these: (name, bytes, word)."""
@@ -46,6 +47,6 @@ class FileList(QTreeWidget):
 
     def _item(self, name: str, nbytes: int, word: str) -> QTreeWidgetItem:
         made = QTreeWidgetItem([core.printable(name, 200), core.size_text(nbytes), word][: self.columnCount()])
-        made.setTextAlignment(1, Qt.AlignmentFlag.AlignRight)
+        made.setTextAlignment(1, NUMBERS)
         made.setToolTip(0, tip(core.printable(name, 1000)))
         return made

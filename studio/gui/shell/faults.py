@@ -26,7 +26,10 @@ def message_of(error: object, title: str, otherwise: str = "") -> Message:
 
 
 _HINTS = {
+    "with --overwrite they are": "tick Replace: they are",
+    "with --overwrite": "with Replace ticked",
     "--overwrite": "tick Replace",
+    "--public says that this is meant": "untick Private if this is meant",
     "--restart": "tick Discard what a stopped run left",
     "--skip-nonfinite keeps such tensors as they are": "keep such layers as they are (key 0)",
     "--backend auto": "the setting Computes on: auto",

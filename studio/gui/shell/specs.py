@@ -89,6 +89,13 @@ _FILE = (
         when="idle",
     ),
     Spec(
+        "publish",
+        "P&ublish an export…",
+        "Send a folder written earlier to a repository of a Hugging Face hub.",
+        icon="publish",
+        when="idle",
+    ),
+    Spec(
         "examine",
         "E&xamine a folder…",
         "Find what is wrong with any checkpoint folder, whoever wrote it.",

@@ -15,6 +15,7 @@ from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
+from studio.gui.jobs.publishing import Publishing
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
@@ -96,6 +97,8 @@ class Studio(QObject):
         self.keeping = Keeping(document, self.workspace, settings, self)
         self.runs.hindrance = lambda: self.opening.reason
         self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
+        self.publishing = Publishing(document, compute, self.runs, window, self)
+        self.exporting.publish = self.publishing.ask
         self._answers = Answers(compute, self)
         self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)
@@ -146,6 +149,7 @@ class Studio(QObject):
             self.keeping,
             self.checkpoints,
             self.calibrating,
+            self.publishing,
             self.evaluating,
             self.examining,
         ):
@@ -206,6 +210,7 @@ class Studio(QObject):
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "verify": self.exporting.ask_verify,
+            "publish": self.publishing.ask_which,
             "examine": self.examining.ask,
             "undo": self.document.undo.undo,
             "redo": self.document.undo.redo,
