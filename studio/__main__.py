@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COMMANDS = (
-    *("inspect", "plan", "measure", "quantize", "convert", "gguf", "verify", "compare", "doctor", "publish"),
+    *(
+        "inspect",
+        "plan",
+        "measure",
+        "quantize",
+        "estimate",
+        "convert",
+        "gguf",
+        "verify",
+        "compare",
+        "doctor",
+        "publish",
+    ),
     *("calibrate", "evaluate", "generate", "validate", "demo"),
 )
 WINDOW_OPTIONS = ("--smoke", "--new", "--screenshot")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import signal
@@ -28,6 +29,7 @@ from studio.rendering import (
     show_comparison,
     show_conversion,
     show_export,
+    show_forecasts,
     show_inspection,
     show_outcome,
     show_plan,
@@ -369,6 +371,24 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         return code
 
 
+def _estimate(options: argparse.Namespace, console: Console) -> int:
+    with _guided(options.source, options, console) as model:
+        core.check_decodable(model)
+        plan = plan_of(options)
+        choices = _resolved(plan, model, console)
+        layout, reader = core.layout_for(options.layout or "", options.reader)
+        fitted, refusals = core.fitted(layout, reader, model, choices)
+        if refusals:
+            core.refuse(model, choices, layout, refusals)
+        todo = core.pieces(model, fitted, layout, options.shard_size)
+    given = options.core_rate
+    quantized, kept = (given, given) if given else core.measured_rates(plan)
+    rates = core.Rates(quantized, kept, options.store_rate or math.inf, options.link_rate or math.inf)
+    rows = [core.forecast(todo, rates, count, options.threads, options.processors) for count in options.workers]
+    show_forecasts(todo, rates, rows, options.price, console)
+    return 0
+
+
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 
@@ -669,6 +689,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "plan": _plan,
     "measure": _measure,
     "quantize": _quantize,
+    "estimate": _estimate,
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,

@@ -11,6 +11,7 @@ from studio.core.budgets.planner import Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
 from studio.core.cluster.order import order_for
 from studio.core.counting import counted
 from studio.core.errors import (
@@ -168,6 +169,7 @@ __all__ = [
     "Finding",
     "FindingMade",
     "Finished",
+    "Forecast",
     "FormatDetail",
     "Generation",
     "GgufExport",
@@ -192,6 +194,7 @@ __all__ = [
     "Option",
     "Outcome",
     "Pair",
+    "Piece",
     "Place",
     "Plan",
     "PlanError",
@@ -204,6 +207,7 @@ __all__ = [
     "Publication",
     "Published",
     "Quality",
+    "Rates",
     "Reading",
     "Regime",
     "Repair",
@@ -266,6 +270,7 @@ __all__ = [
     "exported",
     "exported_results",
     "fitted",
+    "forecast",
     "gaps",
     "generate",
     "hand_rules",
@@ -287,6 +292,7 @@ __all__ = [
     "load_plan",
     "load_quality",
     "measure",
+    "measured_rates",
     "method_of",
     "methods_used",
     "no_tiers",
@@ -296,6 +302,7 @@ __all__ = [
     "open_statistics",
     "opening",
     "order_for",
+    "pieces",
     "pin_rule",
     "plan_from_json",
     "prepare",
