@@ -21,6 +21,7 @@ bench: .venv/.dev
 	@$(BIN)/python tests/benchmarks/kernels_cpu.py
 	@$(BIN)/python tests/benchmarks/end_to_end.py
 	@$(BIN)/python -m tests.benchmarks.scale
+	@$(BIN)/python -m tests.benchmarks.terabytes
 	@$(BIN)/python -m tests.benchmarks.window
 
 architectures: .venv/.dev

@@ -11,6 +11,7 @@ from studio.core.budgets.planner import Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
 from studio.core.cluster.order import order_for
 from studio.core.counting import counted
 from studio.core.errors import (
@@ -38,6 +39,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Published,
     Repaired,
     ReplyDone,
     Resumed,
@@ -72,7 +74,7 @@ from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_f
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
-from studio.core.opening.checkpoint import open_model
+from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
@@ -96,6 +98,7 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
+from studio.core.publishing.publish import Preview, Publication, Row, preview, publication, publish
 from studio.core.quality.candidates import Candidate, as_planned, as_stored
 from studio.core.quality.evaluation import Reading, evaluate, evaluation_nbytes
 from studio.core.quality.generation import Generation, Prompt, generate
@@ -115,6 +118,8 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
+from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import is_remote
 from studio.core.stores.urls import is_url
 
 __all__ = [
@@ -164,6 +169,7 @@ __all__ = [
     "Finding",
     "FindingMade",
     "Finished",
+    "Forecast",
     "FormatDetail",
     "Generation",
     "GgufExport",
@@ -175,6 +181,7 @@ __all__ = [
     "Layout",
     "Lifted",
     "Lifting",
+    "Listing",
     "Loaded",
     "Loss",
     "Machine",
@@ -187,15 +194,20 @@ __all__ = [
     "Option",
     "Outcome",
     "Pair",
+    "Piece",
     "Place",
     "Plan",
     "PlanError",
     "Planner",
     "Prediction",
+    "Preview",
     "Probing",
     "Progress",
     "Prompt",
+    "Publication",
+    "Published",
     "Quality",
+    "Rates",
     "Reading",
     "Regime",
     "Repair",
@@ -204,6 +216,7 @@ __all__ = [
     "ResultCache",
     "ResultLines",
     "Resumed",
+    "Row",
     "Rule",
     "ScaleGroups",
     "Sensitivity",
@@ -257,6 +270,7 @@ __all__ = [
     "exported",
     "exported_results",
     "fitted",
+    "forecast",
     "gaps",
     "generate",
     "hand_rules",
@@ -266,6 +280,7 @@ __all__ = [
     "inspect_layer",
     "is_exported",
     "is_ours",
+    "is_remote",
     "is_url",
     "keep_nonfinite",
     "layer_steps",
@@ -273,9 +288,11 @@ __all__ = [
     "lift",
     "liftable",
     "likeness",
+    "listing",
     "load_plan",
     "load_quality",
     "measure",
+    "measured_rates",
     "method_of",
     "methods_used",
     "no_tiers",
@@ -283,7 +300,9 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "opening",
     "order_for",
+    "pieces",
     "pin_rule",
     "plan_from_json",
     "prepare",
@@ -293,8 +312,11 @@ __all__ = [
     "prepare_gguf_conversion",
     "preset",
     "preset_names",
+    "preview",
     "price",
     "printable",
+    "publication",
+    "publish",
     "readers",
     "refuse",
     "relative_error",

@@ -26,6 +26,7 @@ Phase = Literal[
     "compare",
     "repair",
     "price",
+    "publish",
 ]
 
 
@@ -205,6 +206,23 @@ class Calibrated:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An export is at a repository, and every file of it there was checked.
+
+    page: its address for people. commit: the one in which all is there. private: whether others can not see it. files,
+    sent: how many it has, and how many of them were sent now. nbytes: of all.
+    """
+
+    url: str
+    page: str
+    commit: str
+    private: bool
+    files: int
+    sent: int
+    nbytes: int
+
+
 Event = (
     Started
     | Progress
@@ -225,5 +243,6 @@ Event = (
     | FindingMade
     | Repaired
     | Transcoded
+    | Published
     | Finished
 )

@@ -1,5 +1,6 @@
 """ExportDialog: asks where to and in which layout; checks run meanwhile, and say what stands in the way."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.export_checks import Check, checks_of, checks_of_layers, line_of
 from studio.gui.jobs.export_form import ExportForm
+from studio.gui.jobs.fields import grow
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document
 from studio.gui.layers.editing import Editing
@@ -45,7 +47,7 @@ class ExportDialog(QDialog):
         self._timer = QTimer(self, singleShot=True, interval=CHECK_MS)
         self._timer.timeout.connect(self._check)
         self._growing = QTimer(self, singleShot=True, interval=0)
-        self._growing.timeout.connect(self._grow)
+        self._growing.timeout.connect(partial(grow, self))
         self._build()
         self.form.changed.connect(self._check_soon)
         compute.reported.connect(self._reported)
@@ -156,11 +158,6 @@ class ExportDialog(QDialog):
             self._growing.start()
         return super().event(event)
 
-    def _grow(self) -> None:
-        """Take the height that all lines need at this width."""
-        if (layout := self.layout()) is not None:
-            self.resize(self.width(), max(self.height(), layout.totalHeightForWidth(self.width())))
-
     def _export(self) -> None:
         if self.job is not None:
             self.export_wanted.emit(self.job, self._arguments if self.form.lift.isChecked() else {})
@@ -171,5 +168,8 @@ def _suggested(document: Document) -> Path:
     """A folder beside the checkpoint, named after it and the format."""
     model = document.model
     assert model is not None
-    suggested = model.folder.resolve().parent / f"{model.name}-{document.state.plan.format}"
+    name = f"{model.name}-{document.state.plan.format}"
+    if core.is_remote(model.path):
+        return Path.home() / name
+    suggested = model.folder.resolve().parent / name
     return Path.home() / suggested.name if suggested.is_relative_to(core.resources()) else suggested

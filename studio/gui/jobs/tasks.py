@@ -71,6 +71,21 @@ def verifying(machine: core.Machine, folder: Path, source: core.Model | None) ->
         yield from core.verify(engine, folder, source)
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What publishing an export would do."""
+
+    job: core.Publication
+    preview: core.Preview
+
+
+def foreseeing(folder: Path, url: str, *, public: bool, overwrite: bool, base_model: str) -> Iterator[Foreseen | None]:
+    """Check an export, and ask a hub what of it is there; yields None while it does not answer, and what was found."""
+    job = core.publication(folder, url, public=public, overwrite=overwrite, base_model=base_model)
+    for preview in core.preview(job):
+        yield Foreseen(job, preview) if preview else None
+
+
 def examining(folder: Path, source: Path | None) -> Iterator[core.Event]:
     """The events of `core.doctor`; `source` is opened to compare with."""
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ from studio.gui.pages.details import Details
 from studio.gui.shell.actions import NOTHING_OPEN, Actions
 
 NOTHING_RUNS = "nothing runs"
+AWAY = "a model is run from this machine: download it, and open its folder"
 AS_MADE = "an export is shown as it was made; open what it was made from to choose otherwise"
 
 
@@ -47,6 +48,7 @@ class Availability:
         sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
         stopped = self._busy() or sealed
         fixed = opening or (AS_MADE if document.exported else "")
+        away = AWAY if core.is_remote(model.path) else ""
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
         chosen = bool((store.codes != CODES[core.KEEP]).any())
         selection = "" if len(document.selected_indices) else "select layers first"
@@ -54,7 +56,8 @@ class Availability:
             "open": "",
             "editable": fixed,
             "guidable": stopped or fixed,
-            "evaluable": self._busy() or ("" if document.exported or not sealed else sealed),
+            "runnable": stopped or fixed or away,
+            "evaluable": self._busy() or away or ("" if document.exported or not sealed else sealed),
             "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,
