@@ -4,7 +4,11 @@ from dataclasses import dataclass
 
 from tests.consumers.environments import Environment
 
-_TORCH = Environment("torch", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "sentencepiece==0.2.3"))
+_TORCH = Environment(
+    "torch",
+    ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "sentencepiece==0.2.3", "ml_dtypes==0.5.4"),
+)
+"""With what this program itself asks for: transformers takes its folder `kernels` for the package of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ PACKAGES: dict[str, Package] = {
         _package("auto-round", "make_auto_round", "auto-round==0.16.1"),
         _package("torchao", "make_torchao", "torchao==0.18.0"),
         _package("gguf", "make_gguf", "gguf==0.19.0", "xllamacpp==2026.10.11549", bare=True),
-        _package("transformers", "make_transformers", "transformers==5.23.0", "kernels"),
+        _package("transformers", "make_transformers", "transformers==5.23.0"),
         _package("bitsandbytes", "make_bitsandbytes", "bitsandbytes==0.50.2"),
         _package("hqq", "make_hqq", "hqq==0.2.8.post1"),
         _package("optimum-quanto", "make_quanto", "optimum-quanto==0.2.7"),
