@@ -43,6 +43,7 @@ def every(names: Sequence[str], case: str = "") -> Iterator[Result]:
         sources = Path(work) / "sources"
         tokenizer = core.demo_checkpoint() / "tokenizer.json"
         write_llama(sources / "llama", tokenizer)
+        write_llama(sources / "wide", tokenizer, 384)
         write_qwen3_moe(sources / "moe", tokenizer)
         for name in names:
             yield from _of_package(PACKAGES[name], sources, Path(work) / name, case)
@@ -54,7 +55,8 @@ def _of_package(package: Package, sources: Path, work: Path, wanted: str) -> Ite
     except NotInstallableError as error:
         yield Result(package.name, package.version, "", NOT_INSTALLED, str(error))
         return
-    worker = Worker(package.module, FOLDER / f"{package.name}.log", python, seconds=600)
+    log = FOLDER / f"{package.name}.log"
+    worker = Worker("tests.interop.making", log, python, seconds=600, arguments=[package.module])
     try:
         for case in worker.ask("cases"):
             if wanted in case:

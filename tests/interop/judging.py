@@ -1,7 +1,7 @@
 """What this program reads of a checkpoint, against what the package that made it decodes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,10 @@ def _compared(model: core.Model, decoded: Mapping[str, np.ndarray], dtype: str) 
     for layer in model.layers:
         if layer.obstacle and _is_stored_in_codes(layer):
             faults.append(f"{layer.name}: {layer.obstacle}")
-        for name, weights in _weights(layer, open_):
-            what, reason = difference(weights, open_.pop(name), dtype)
-            found[what] += 1
-            faults += [f"{name}: {reason}"] if reason else []
+        name = next((name for name in (layer.weight_name, layer.tensor.name) if name in open_), "")
+        what, reason = difference(_weights(layer), open_.pop(name), dtype) if name else (DIFFERS, "of no weight")
+        found[what] += 1
+        faults += [f"{name or layer.name}: {reason}"] if reason else []
     faults += [f"{name}: not there" for name in open_]
     what = DIFFERS if faults else ROUNDED if found[ROUNDED] else EQUAL
     kinds = Counter(layer.source.meaning for layer in model.layers if _is_stored_in_codes(layer))
@@ -77,13 +77,9 @@ def _is_stored_in_codes(layer: core.Layer) -> bool:
     return layer.tensor.dtype not in _DTYPES
 
 
-def _weights(layer: core.Layer, wanted: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """The weights of a layer under the name that they are asked for by: of a plain checkpoint, or as it is stored."""
-    name = next((name for name in (layer.weight_name, layer.tensor.name) if name in wanted), None)
-    if name is None:
-        raise AssertionError(f"{layer.weight_name}: the package does not say what it is")
+def _weights(layer: core.Layer) -> np.ndarray:
     whole = layer.whole
-    yield name, layer.source.rows(whole, 0, whole.rows).astype(np.float32).reshape(layer.shape)
+    return layer.source.rows(whole, 0, whole.rows).astype(np.float32).reshape(layer.shape)
 
 
 def difference(found: np.ndarray, wanted: np.ndarray, dtype: str) -> tuple[str, str]:

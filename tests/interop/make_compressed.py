@@ -19,7 +19,7 @@ from compressed_tensors.quantization import (
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from transformers.utils.quantization_config import CompressedTensorsConfig
 
-from tests.interop.making import Made, Maker, answer
+from tests.interop.making import Made, Maker
 from tests.interop.torch_models import load, weights
 
 _PRESETS = ("NVFP4A16", "MXFP4A16", "MXFP8A16", "MXFP6A16", "FP8_DYNAMIC", "FP8_BLOCK", "W8A8")
@@ -101,7 +101,3 @@ CASES: dict[str, Maker] = {
         for name, (attention, others) in _MIXES.items()
     },
 }
-
-if __name__ == "__main__":
-    torch.set_num_threads(2)
-    answer(CASES)

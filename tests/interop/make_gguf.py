@@ -9,7 +9,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from tests.interop.making import Made, Maker, answer
+from tests.interop.making import Made, Maker
 
 _TYPES = {kind.name: int(kind) for kind in gguf.GGMLQuantizationType}
 _SIZES = {int(kind): size for kind, size in gguf.GGML_QUANT_SIZES.items()}
@@ -138,6 +138,3 @@ CASES: dict[str, Maker] = {
     **{kind: partial(_make, kind, _by_package) for kind in _QUANTIZED},
     **{f"{kind}, decoded in C": partial(_make, kind, _by_library) for kind in (*_QUANTIZED, *_IN_C_ALONE)},
 }
-
-if __name__ == "__main__":
-    answer(CASES)

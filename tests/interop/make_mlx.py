@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
-from tests.interop.making import Made, Maker, answer
+from tests.interop.making import Made, Maker
 
 _AFFINE = {f"affine {bits} x {group}": (bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)}
 _FLOATS = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
@@ -65,7 +65,3 @@ CASES: dict[str, Maker] = {
     "mixed": partial(_make, "llama", {**_all_alike(4, 64, "affine"), "quant_predicate": _mixed}),
     "mixed, experts": partial(_make, "moe", {**_all_alike(4, 32, "mxfp4"), "quant_predicate": _mixed}),
 }
-
-if __name__ == "__main__":
-    mx.set_default_device(mx.cpu)
-    answer(CASES)

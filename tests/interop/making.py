@@ -1,13 +1,15 @@
 """What the makers of checkpoints have in common; runs in their environments, on numpy and the standard library."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.runtimes.answering import answer_jobs
+from tests.runtimes.answering import answer_jobs, kept_output
 
 MODEL, DECODED = "model", "decoded.npz"
 
@@ -31,8 +33,10 @@ Maker = Callable[[Path, Path], Made]
 """(folder of plain checkpoints, target folder of the new one)."""
 
 
-def answer(cases: Mapping[str, Maker]) -> None:
-    """Answer `cases` with their names, and `make` with a checkpoint and what it decodes to."""
+def main(module: str) -> None:
+    """Answer `cases` with the names of those of a module, and `make` with a checkpoint and what it decodes to."""
+    output = kept_output()  # packages print while they are imported
+    cases: Mapping[str, Maker] = import_module(f"tests.interop.{module}").CASES
 
     def make(case: str, sources: str, target: str) -> dict[str, Any]:
         folder = Path(target)
@@ -41,4 +45,8 @@ def answer(cases: Mapping[str, Maker]) -> None:
         np.savez(folder / DECODED, **made.weights)
         return {"dtype": made.dtype, "loader": made.loader, "refusal": made.refusal}
 
-    answer_jobs({"cases": lambda: list(cases), "make": make})
+    answer_jobs({"cases": lambda: list(cases), "make": make}, output)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

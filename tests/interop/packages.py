@@ -15,22 +15,20 @@ _TORCH = Environment(
 class Package:
     """A package that stores weights.
 
-    version: what is said of it in the table. module: makes checkpoints inside the environment, see `making`. note: what
-    is to be known of its results.
+    version: what is said of it in the table. module: makes checkpoints inside the environment, see `making`.
     """
 
     name: str
     version: str
     module: str
     environment: Environment
-    note: str = ""
 
 
 def _package(name: str, module: str, *packages: str, alone: tuple[str, ...] = (), bare: bool = False) -> Package:
     """A package by its own version, on top of torch and transformers unless it is `bare`."""
     version = next(text for text in (*packages, *alone) if text.partition("==")[0].partition("[")[0] == name)
     environment = Environment(name, packages, alone, upon=None if bare else _TORCH)
-    return Package(name, version.partition("==")[2], f"tests.interop.{module}", environment)
+    return Package(name, version.partition("==")[2], module, environment)
 
 
 PACKAGES: dict[str, Package] = {
