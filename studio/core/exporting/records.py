@@ -1,14 +1,11 @@
 """Records: what is known of a finished shard, a file beside it; its lines, in order, are those of the manifest."""
 
-import builtins
 import math
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from sys import intern
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from studio.core.counts import Counts
 from studio.core.errors import CheckpointError, UnreadableError
@@ -18,8 +15,7 @@ from studio.core.exporting.shards import Item, Shard
 from studio.core.layouts.placement import Placement, stored_nbytes
 from studio.core.names import printable
 from studio.core.results import LayerResult, Statistics, finite
-
-Typed = TypeVar("Typed", Placement, StoredMatrix, LayerResult)
+from studio.core.typed import typed
 
 RECORD = ".safetensors.json"
 """How the names of records end: that of their shard, and ".json"."""
@@ -145,7 +141,7 @@ def _matrix(data: Mapping[str, Any], result: LayerResult) -> StoredMatrix:
     name = _name(data, result.name)
     rows, columns = (data["rows"], data["columns"]) if "rows" in data else result.shape
     parts = tuple(_part(part, name) for part in data["parts"])
-    return _typed(StoredMatrix(name, rows, columns, result.format, parts))
+    return typed(StoredMatrix(name, rows, columns, result.format, parts))
 
 
 def _name(data: Mapping[str, Any], prefix: str) -> str:
@@ -155,7 +151,7 @@ def _name(data: Mapping[str, Any], prefix: str) -> str:
 def _part(data: Mapping[str, Any], prefix: str) -> Placement:
     shape = tuple(data["shape"])
     nbytes = data["nbytes"] if "nbytes" in data else stored_nbytes(data["dtype"], shape)
-    return _typed(Placement(data["content"], _name(data, prefix), data["dtype"], shape, nbytes, data.get("offset", 0)))
+    return typed(Placement(data["content"], _name(data, prefix), data["dtype"], shape, nbytes, data.get("offset", 0)))
 
 
 def _result(layer: Mapping[str, Any]) -> LayerResult:
@@ -168,7 +164,7 @@ def _result(layer: Mapping[str, Any]) -> LayerResult:
         told: dict[str, Any] = {key: math.nan if value is None else value for key, value in known.items()}
         told |= {"quantiles": tuple(known["quantiles"]), "histogram": _counts(known["histogram"])}
         data["statistics"] = Statistics(**told)
-    return _typed(LayerResult(**data))
+    return typed(LayerResult(**data), signed=("lift",))
 
 
 def _counts(data: Any) -> Counts:
@@ -176,28 +172,3 @@ def _counts(data: Any) -> Counts:
     if isinstance(data, Counts):
         return data
     return Counts(data) if isinstance(data, list) else Counts.from_json(data)
-
-
-def _typed(record: Typed) -> Typed:
-    """`record` of a dataclass; raises TypeError for a field that is not of its declared type, or below zero."""
-    for name, kind in _DECLARED[type(record)].items():
-        value = getattr(record, name)
-        if not _fits(abs(value) if name == "lift" else value, kind):
-            raise TypeError(f"{name} is {printable(value)}")
-    return record
-
-
-_DECLARED = {kind: get_type_hints(kind) for kind in (Placement, StoredMatrix, LayerResult)}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    match get_origin(kind):
-        case builtins.tuple:
-            return all(_fits(item, get_args(kind)[0]) for item in value)
-        case typing.Literal:
-            return value in get_args(kind)
-        case types.UnionType:
-            return any(_fits(value, choice) for choice in get_args(kind))
-    if kind in (int, float):
-        return type(value) in (int, kind) and value >= 0
-    return isinstance(value, kind)
