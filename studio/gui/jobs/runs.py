@@ -14,7 +14,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.activity import Activity
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.job import CALIBRATE, EXPORT, MEASURE, VERIFY, Job
+from studio.gui.jobs.job import CALIBRATE, CONVERT, EXPORT, MEASURE, VERIFY, Job
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document, Order
 from studio.gui.layers.store import FAILED
@@ -42,6 +42,7 @@ class Runs(QObject):
         over(Job, str): the same, and which.
         told(Message): something to show.
         exported(Export, Outcome): an export is written and verified.
+        converted(Export | GgufExport, Outcome): so is a conversion.
         calibrated(Calibrated): statistics are gathered.
         backend_known(str): the title of what computes.
         progressed(float): share of the run that is done; -1 when none is.
@@ -53,6 +54,7 @@ class Runs(QObject):
     over = Signal(object, str)
     told = Signal(object)
     exported = Signal(object, object)
+    converted = Signal(object, object)
     calibrated = Signal(object)
     backend_known = Signal(str)
     progressed = Signal(float)
@@ -143,6 +145,16 @@ class Runs(QObject):
         order = self._document.order_of(export.choices)
         if self.run(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
             self._document.begin(order)
+
+    def convert(self, export: core.Export | core.GgufExport) -> None:
+        """Write and verify a conversion; rows know nothing of it."""
+        machine = self.machine
+
+        def over(ending: Ending, job: Job) -> None:
+            if ending == "finished":
+                self.converted.emit(export, job.outcome)
+
+        self.run(Job(CONVERT, "Converting", partial(tasks.exporting, machine, export), over=over))
 
     def verify(self, folder: Path) -> None:
         """Check an export that was written earlier, against the open checkpoint when that may be its source."""

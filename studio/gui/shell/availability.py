@@ -10,6 +10,7 @@ from studio.gui.pages.details import Details
 from studio.gui.shell.actions import NOTHING_OPEN, Actions
 
 NOTHING_RUNS = "nothing runs"
+EVERY_LAYER_KEPT = "every layer is kept: choose a format first"
 AS_MADE = "an export is shown as it was made; open what it was made from to choose otherwise"
 
 
@@ -46,6 +47,7 @@ class Availability:
         document, store, opening = self._document, self._document.store, self._opening.reason
         sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
         stopped = self._busy() or sealed
+        convertible = self._busy() or ("" if document.exported else sealed)
         fixed = opening or (AS_MADE if document.exported else "")
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
         chosen = bool((store.codes != CODES[core.KEEP]).any())
@@ -54,7 +56,7 @@ class Availability:
             "open": "",
             "editable": fixed,
             "guidable": stopped or fixed,
-            "evaluable": self._busy() or ("" if document.exported or not sealed else sealed),
+            "evaluable": convertible,
             "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,
@@ -62,7 +64,8 @@ class Availability:
             "selection_pending": stopped or selection,
             "failed": stopped or ("" if (store.state == FAILED).any() else "nothing failed"),
             "results": "" if store.figures().done else "quantize first",
-            "export": stopped or ("" if chosen else "every layer is kept: choose a format first"),
+            "export": convertible if document.exported else stopped or ("" if chosen else EVERY_LAYER_KEPT),
+            "convertible": convertible,
             "undo": fixed or ("" if document.undo.canUndo() else "nothing to undo"),
             "redo": fixed or ("" if document.undo.canRedo() else "nothing to redo"),
         }
