@@ -95,6 +95,7 @@ def test_a_loss_is_told_with_its_size_and_goes_only_when_it_is_accepted(
 ) -> None:
     dialog = dialog_of(quantized, tmp_path / "out", "plain", qtbot)
     assert "can not be stored without a loss" in shown_checks(dialog)
+    assert "Decoded weights in float32 hold them; Accept the loss rounds them." in shown_checks(dialog)
     assert not dialog.export.isEnabled()
     assert dialog._form.lossy.isVisible()
     dialog._form.lossy.setChecked(True)
@@ -142,7 +143,7 @@ def test_quantizing_what_is_quantized_is_said_once_with_the_error_and_the_way_wi
         wait()
         errors.append(quantized.document.store.figures().rel_err)
     (told,) = [m for m in quantized.commands.window.messages.items if m.title.startswith("Quantized a second time")]
-    assert f"{errors[0]:.4f}" in told.title
+    assert f"relative error {errors[0]:.2g} against what is stored" in told.title
     assert "casts them to mxfp4 where that is exact" in told.text
     ((offer, convert),) = told.fixes
     assert offer == "Convert without loss…"

@@ -50,7 +50,7 @@ class Converting(QObject):
             self._told_of = document.model
             error = document.store.figures().rel_err
             text = "\n".join(f"{line[:1].upper()}{line[1:]}." for line in told)
-            title = f"Quantized a second time: relative error {error:.4f} against what is stored"
+            title = f"Quantized a second time: relative error {error:.2g} against what is stored"
             self.told.emit(Message("warning", title, text, fixes=((OFFER, self.ask),)))
 
     def _show_end(self, job: core.Export | core.GgufExport, outcome: core.Outcome) -> None:

@@ -62,7 +62,8 @@ def _checks_of_proof(transcoding: core.Transcoding) -> list[Check]:
 
 
 def _caution(sentence: str) -> Check:
-    return Check("warning", sentence[:1].upper() + sentence[1:])
+    """A warning; a sentence may begin with the name of a layer, which stays as it is."""
+    return Check("warning", sentence if "." in sentence.split(" ", 1)[0] else sentence[:1].upper() + sentence[1:])
 
 
 def _checks_of_place(job: core.Export) -> list[Check]:
