@@ -2,7 +2,7 @@
 
 import importlib
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,12 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
-from studio.gui import views
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.turns import Task
 from studio.gui.shell.actions import NOTHING_OPEN
 from studio.gui.shell.appearance import set_text_size
 from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
+from studio.gui.shell.loading import STUDIO, Loading
 from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
 from studio.gui.shell.recents import Recents
@@ -27,13 +26,6 @@ from studio.gui.shell.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from studio.gui.shell.studio import Studio
-
-STUDIO = "studio.gui.shell.studio"
-HEAVY = (STUDIO, *views.MODULES.values())
-
-
-def _loading() -> Iterator[str]:
-    yield from (module.__name__ for module in map(importlib.import_module, HEAVY))
 
 
 class Commands(QObject):
@@ -52,6 +44,7 @@ class Commands(QObject):
         self.settings = settings
         self.session = Session(settings)
         self.compute = Compute(self)
+        self.loading = Loading(self.compute, self)
         set_text_size(application, settings["text_size"])  # before the window is made, or its text grows later
         self.window = MainWindow(self.perform)
         self.studio: Studio | None = None
@@ -76,7 +69,7 @@ class Commands(QObject):
         window.closing.connect(self._closing)
         window.message_list.layer_wanted.connect(self._show_layer)
         self.settings.changed.connect(self._setting_changed)
-        self.compute.ended.connect(self._task_ended)
+        self.loading.ended.connect(self._loaded)
         self.looks.changed.connect(self._set_theme)
 
     def start(self, paths: Sequence[Path] = ()) -> None:
@@ -89,12 +82,10 @@ class Commands(QObject):
             self.window.machine.setText(f"Opening {self._wanted[0].name} …")
         else:
             self.recents.open_last()
-        self.compute.submit(Task("load", "Loading", _loading))
+        self.loading.start()
 
-    def _task_ended(self, task: Task, ending: str, error: object) -> None:
-        if task.key != "load":
-            return
-        if ending != "finished":
+    def _loaded(self, error: object) -> None:
+        if error is not None:
             details = getattr(error, "details", "")
             self.tell(
                 Message(

@@ -1,5 +1,7 @@
 """Faults: what an error becomes on a card: what happened, and what to do about it in the window."""
 
+import sys
+import traceback
 from dataclasses import dataclass
 
 from studio.gui.shell.cards import Message
@@ -11,6 +13,14 @@ class Bug:
 
     what: str
     details: str
+
+
+def fault_of(caught: Exception) -> object:
+    """An error of ours as it is, without what its traceback holds on to; any other as a bug."""
+    core = sys.modules.get("studio.core")  # where that can not be imported, no error is one of ours
+    if core is not None and isinstance(caught, core.StudioError):
+        return caught.with_traceback(None)
+    return Bug(f"{type(caught).__name__}: {caught}", "".join(traceback.format_exception(caught)))
 
 
 def message_of(error: object, title: str, otherwise: str = "") -> Message:
