@@ -39,6 +39,7 @@ consumers: .venv/.dev
 faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.every_call
 	@$(BIN)/python -m tests.faults.random_kills
+	@$(BIN)/python -m tests.faults.gguf_kills
 	@$(BIN)/python -m tests.faults.soak
 
 fuzz: .venv/.dev

@@ -81,7 +81,11 @@ def _layer(shard: str, item: Item, results: Mapping[str, LayerResult]) -> dict[s
         for m, parts in item.matrices
     ]
     where = {"matrices": matrices, "kept": [_part_json(part, layer.name) for part in item.kept]}
-    told = {**_compact(results[layer.name]), "shard": shard, **{key: value for key, value in where.items() if value}}
+    told = {
+        **result_to_json(results[layer.name]),
+        "shard": shard,
+        **{key: value for key, value in where.items() if value},
+    }
     statistics = told.pop(STATISTICS, None)
     return told | ({STATISTICS: statistics} if statistics else {})
 
@@ -99,7 +103,7 @@ def _part_json(part: Placement, prefix: str) -> dict[str, Any]:
     return {"content": part.content, **named, "dtype": part.dtype, "shape": part.shape, **where}
 
 
-def _compact(result: LayerResult) -> dict[str, Any]:
+def result_to_json(result: LayerResult) -> dict[str, Any]:
     """A result without fields of their default value, and with its relative error."""
     data = {f.name: getattr(result, f.name) for f in fields(result) if getattr(result, f.name) != f.default}
     data |= {"scale_counts": result.scale_counts.to_json()} if result.scale_counts else {}
@@ -131,7 +135,7 @@ def entries(lines: LayerLines) -> Iterator[Entry]:
 
 
 def _entry(layer: Mapping[str, Any]) -> Entry:
-    result = _result(layer)
+    result = result_from_json(layer)
     matrices = tuple(_matrix(found, result) for found in layer.get("matrices", ()))
     kept = tuple(_part(found, result.name) for found in layer.get("kept", ()))
     return Entry(str(layer["shard"]), result, matrices, kept)
@@ -154,7 +158,8 @@ def _part(data: Mapping[str, Any], prefix: str) -> Placement:
     return typed(Placement(data["content"], _name(data, prefix), data["dtype"], shape, nbytes, data.get("offset", 0)))
 
 
-def _result(layer: Mapping[str, Any]) -> LayerResult:
+def result_from_json(layer: Mapping[str, Any]) -> LayerResult:
+    """The result that `result_to_json` described; for others KeyError, TypeError, ValueError or AttributeError."""
     usual = {"reason": ""} | {f.name: f.default for f in fields(LayerResult) if f.default is not MISSING}
     data = {f.name: layer[f.name] if f.name in layer else usual[f.name] for f in fields(LayerResult)}
     data |= {key: tuple(data[key]) for key in ("shape", "tensor_scales", "input_scales")}

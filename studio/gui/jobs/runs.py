@@ -242,7 +242,8 @@ class Runs(QObject):
             hint = " ".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.cautions)
             self.told.emit(Message("info", "Lifted by powers of two", told, hint, run=job.kind.key))
         elif isinstance(event, core.Resumed):
-            self.told.emit(Message("info", f"{event.shard} was finished by an earlier run and is taken over"))
+            text = f"{core.size_text(event.nbytes)} of {event.shard} were finished by an earlier run and are taken over"
+            self.told.emit(Message("info", text))
 
     def _tell_failure(self, event: core.LayerFailed) -> None:
         self._document.take_failure(event.name, str(event.error))
