@@ -55,7 +55,7 @@ from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
 from studio.core.exporting.target import wrong_name
-from studio.core.exporting.transcoding import transcode
+from studio.core.exporting.transcoding import prospect, transcode
 from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
@@ -70,7 +70,7 @@ from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
-from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_for, readers, target_for
+from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
@@ -78,7 +78,14 @@ from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
-from studio.core.planning.edits import command_line, hand_rules, include_rule, pin_rule, start_command
+from studio.core.planning.edits import (
+    command_line,
+    conversion_command,
+    hand_rules,
+    include_rule,
+    pin_rule,
+    start_command,
+)
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
@@ -226,6 +233,7 @@ __all__ = [
     "StatisticsFile",
     "Steps",
     "StudioError",
+    "Target",
     "ThresholdExceeded",
     "Tiers",
     "Token",
@@ -254,6 +262,7 @@ __all__ = [
     "command_line",
     "compare",
     "compare_checkpoints",
+    "conversion_command",
     "counted",
     "crew",
     "decide",
@@ -315,6 +324,7 @@ __all__ = [
     "preview",
     "price",
     "printable",
+    "prospect",
     "publication",
     "publish",
     "readers",

@@ -58,7 +58,7 @@ class LayerDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A shard of an earlier, stopped run is whole and was taken over."""
+    """A shard, or layers of one file, of an earlier, stopped run are whole and were taken over."""
 
     shard: str
     nbytes: int

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, Sh
 from studio.core.exporting.checks import Check, check_layers
 from studio.core.exporting.documents import write_documents
 from studio.core.exporting.export import Export
+from studio.core.exporting.identity import choices_identity, source_identity
 from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
 from studio.core.exporting.shard_writer import Agreed, ShardWriter
@@ -82,28 +82,9 @@ def begin(job: Export, staging: Staging) -> None:
 
 def identity(job: Export) -> dict[str, Any]:
     """What two runs must have in common to share finished shards."""
-    source = {
-        file.path.name: [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
-        for file in job.model.files
-    }
-    plan = sha256_of()
-    for choice in job.choices:
-        guide = choice.guide.meaning if choice.guide else ""
-        layer = choice.layer
-        told = (
-            layer.name,
-            choice.recipe,
-            guide,
-            layer.source.meaning,
-            layer.lift,
-            choice.multipliers,
-            choice.input_scales,
-            layer.kept_dtype,
-        )
-        plan.update(repr(told).encode())
     return {
-        "source": source,
-        "plan": plan.hexdigest(),
+        "source": source_identity(job.model),
+        "plan": choices_identity(job.choices),
         "layout": job.layout.name,
         "division into shards": [[shard.name, shard.head] for shard in job.shards],
         "version": kernels.__version__,

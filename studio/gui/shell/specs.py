@@ -81,6 +81,12 @@ _FILE = (
         title="Export",
     ),
     Spec(
+        "convert",
+        "Con&vert without loss…",
+        "Store what is open in another layout, codes as they are.",
+        when="convertible",
+    ),
+    Spec(
         "verify",
         "&Verify an export…",
         "Check every byte and weight of a folder written earlier.",

@@ -12,6 +12,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.budgeting import Budgeting
 from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.converting import Converting
 from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
@@ -99,6 +100,8 @@ class Studio(QObject):
         self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
         self.publishing = Publishing(document, compute, self.runs, window, self)
         self.exporting.publish = self.publishing.ask
+        self.converting = Converting(document, compute, self.runs, window, self)
+        self.exporting.convert = self.converting.ask
         self._answers = Answers(compute, self)
         self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)
@@ -146,6 +149,7 @@ class Studio(QObject):
         for source in (
             *parts,
             self.reports,
+            self.converting,
             self.keeping,
             self.checkpoints,
             self.calibrating,
@@ -209,6 +213,7 @@ class Studio(QObject):
             "price": self.budgeting.price,
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
+            "convert": self.converting.ask,
             "verify": self.exporting.ask_verify,
             "publish": self.publishing.ask_which,
             "examine": self.examining.ask,
