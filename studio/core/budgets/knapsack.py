@@ -70,6 +70,10 @@ class Knapsack:
             np.maximum(value - np.concatenate([[0.0], np.cumsum(steps.value)]), 0.0),
         )
 
+    def on_hull(self, steps: int) -> Integers:
+        """The picks of the solution that is `steps` steps from the lightest on the hull."""
+        return self._steps.after(steps, self._lightest)
+
     def solve(self, limit: float, most_states: int = MOST_STATES) -> Solution | None:
         """The picks of least value whose weights add up to at most `limit`; None where no picks do."""
         room = limit - self.least_weight

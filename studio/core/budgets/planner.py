@@ -19,10 +19,14 @@ from studio.core.exporting.shards import plan_shards
 from studio.core.layouts import fitted
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.planning.plan import KEEP, Plan, Prediction, Rule
+from studio.core.planning.plan import KEEP, Choice, Plan, Prediction, Rule
 from studio.core.quality.candidates import choices_digest
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+CURVE_POINTS = 64
+"""Places on the curve where its noise is found."""
 
 _ROUNDING = 1e-12
 """Share of a limit that is no whole number by which sums of such may miss it."""
@@ -32,16 +36,19 @@ _ROUNDING = 1e-12
 class Mix:
     """An option for every decision.
 
-    nbytes: of all tensors. damage: the sum of relative squared errors of outputs, weighted by what is known of their
-    effect. kl: what that means per token in nats, None where no probes told. rel_err: the largest relative error of a
-    layer. gap: by what share of the damage, or of the bytes where these were to be least, a better mix could be better
-    at most; 0 where none is.
+    picks: int64, the place of each option among those of its decision. nbytes: of all tensors. damage: the sum of
+    relative squared errors of outputs, weighted by what is known of their effect. kl: what that means per token in
+    nats, None where no probes told; noise: its standard error by the text of the probes, None where one window can not
+    tell it. rel_err: the largest relative error of a layer. gap: by what share of the damage, or of the bytes where
+    these were to be least, a better mix could be better at most; 0 where none is.
     """
 
     options: tuple[Option, ...]
+    picks: Integers
     nbytes: int
     damage: float
     kl: float | None
+    noise: float | None
     rel_err: float
     gap: float = 0.0
 
@@ -92,11 +99,13 @@ class Planner:
         self._rows = np.arange(len(items))
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
+        self._noise = _Noise(self.sensitivity, shape)
         for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
             for column, option in enumerate(item.options):
                 damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
                     continue
+                self._noise.add((row, column), part, option, damage)
                 self._damage[row, column] = damage * self.sensitivity.weight(part, option)
                 self._nbytes[row, column] = option.nbytes
                 self._rel_err[row, column] = rel_err
@@ -169,6 +178,16 @@ class Planner:
         nbytes, damages = self._by_size.hull
         return nbytes + self.decisions.settled_nbytes, self._effect(damages)
 
+    def curve_noise(self, most: int = CURVE_POINTS) -> tuple[Floats, Floats, Floats]:
+        """(bytes of tensors, KL, its standard error) at some mixes of the curve; none where no probes told of noise."""
+        nbytes, kl = self.curve()
+        if not self.sensitivity.draws:
+            return nbytes[:0], kl[:0], kl[:0]
+        wanted = np.linspace(nbytes[0], nbytes[-1], min(most, len(nbytes)))
+        places = np.unique(np.searchsorted(nbytes, wanted, side="right") - 1)
+        noise = [self._noise.of(self._by_size.on_hull(place)) for place in places.tolist()]
+        return nbytes[places], kl[places], np.array(noise, np.float64)
+
     def _effect(self, damages: Floats) -> Floats:
         if not self.sensitivity.is_known:
             return damages
@@ -234,12 +253,27 @@ class Planner:
         damage = float(self._damage[self._rows, picks].sum())
         return Mix(
             tuple(item.options[pick] for item, pick in items),
+            picks,
             self.decisions.settled_nbytes + int(self._nbytes[self._rows, picks].sum()),
             damage,
             self.sensitivity.kl(damage) if self.sensitivity.is_known else None,
+            self._noise.of(picks),
             float(self._rel_err[self._rows, picks].max()),
             gap,
         )
+
+    def mix_of(self, choices: Sequence[Choice]) -> Mix | None:
+        """The mix that gives the layers of decisions what `choices` give them; None where no options do."""
+        picks = [self._pick_of(row, item, choices) for row, item in enumerate(self.decisions.items)]
+        return None if -1 in picks else self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def _pick_of(self, row: int, item: Decision, choices: Sequence[Choice]) -> int:
+        wanted = [(index, choices[index].recipe) for index in item.layers]
+        for column, option in enumerate(item.options):
+            there = np.isfinite(self._rel_err[row, column])
+            if there and all(self.decisions.choice(index, option).recipe == recipe for index, recipe in wanted):
+                return column
+        return -1
 
     def changes(self, before: Mix, after: Mix) -> list[tuple[Decision, Option, Option]]:
         """The decisions that fall otherwise in one mix than in another, with both options."""
@@ -297,6 +331,36 @@ class Planner:
         plan = planned(decisions, mix.options, name, title)
         own = len(plan.rules) - len(decisions.plan.rules)
         return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
+
+
+class _Noise:
+    """How much the KL of picks varies with the windows that probes were run on."""
+
+    def __init__(self, sensitivity: Sensitivity, shape: tuple[int, int]) -> None:
+        self._draws = sensitivity.draws
+        self._rows = np.arange(shape[0])
+        self._damage, self._pairs = np.zeros(shape), np.zeros(shape, np.int64)
+        self._known: dict[tuple[str, str], int] = {}
+        self._weights: list[list[float]] = []
+        self._exponents = np.array([draw.exponent for draw in self._draws])
+
+    def add(self, place: tuple[int, int], part: str, option: Option, damage: float) -> None:
+        """Note the damage, not weighted yet, of an option at [decision, option]."""
+        if not self._draws:
+            return
+        key = part, str(option)
+        if key not in self._known:
+            self._known[key] = len(self._known)
+            self._weights.append([draw.weight(part, option) for draw in self._draws])
+        self._pairs[place], self._damage[place] = self._known[key], damage
+
+    def of(self, picks: Integers) -> float | None:
+        """The standard error of the KL of picks; None where nothing tells it."""
+        if not self._draws:
+            return None
+        pairs, damage = self._pairs[self._rows, picks], self._damage[self._rows, picks]
+        sums = np.bincount(pairs, damage, len(self._weights))
+        return float(((sums @ np.array(self._weights)) ** self._exponents).std(ddof=1))
 
 
 def _named(options: Sequence[Option], rule: Rule) -> Option | None:

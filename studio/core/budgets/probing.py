@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,15 @@ from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
 from studio.core.quality.candidates import Candidate, as_stored, choices_digest
 from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.metrics import Tally
+from studio.core.quality.noise import divergence, divergences
 from studio.core.quality.window_records import identity
 from studio.core.running.engine import Engine
 
 _TOGETHER = "together"
+
+DRAWS = 100
+"""Draws of windows by which the noise of predictions is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,11 @@ class Probing:
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in self._reading.texts]
         cut = [self._reading.windows, self._reading.length, self._reading.seed, self._runtime]
         model = identity(self._costs.decisions.model)
-        return {"probes": 1, "program": kernels.__version__, "model": model, "text": digests, "cut": cut}
+        return {"probes": 2, "program": kernels.__version__, "model": model, "text": digests, "cut": cut}
 
     def known(self) -> Sensitivity | None:
         """What all probes told; None where some were not run."""
-        kl = {line["plan"]: (line["kl"], line["noise"] or 0.0) for line in self._records if "kl" in line}
+        kl = {line["plan"]: [Tally(*window) for window in line["windows"]] for line in self._records if "plan" in line}
         digests = [choices_digest(candidate.choices) for candidate in self._candidates]
         if not all(digest in kl for digest in digests):
             return None
@@ -111,21 +116,26 @@ class Probing:
         run = partial(evaluate, runtime=self._runtime, folder=folder, max_memory=max_memory)
         for event in run(started, source, list(todo.values()), self._reading):
             match event:
-                case ModelDone(row) if row.kl:
-                    self._records.add({"plan": next(waiting), "kl": row.kl.value, "noise": row.kl.noise})
+                case ModelDone(row, windows) if row.kl:
+                    self._records.add({"plan": next(waiting), "windows": [astuple(window) for window in windows]})
                 case ModelDone() | EvaluationDone():
                     pass
                 case _:
                     yield event
 
-    def _told(self, found: Sequence[tuple[float, float]]) -> Sensitivity:
+    def _told(self, found: Sequence[Sequence[Tally]]) -> Sensitivity:
         parts = part_names(self._costs.decisions.items, self._parts)
-        measured = {
-            one: Probed(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
-        }
+        both = zip(self._probes, found, strict=True)
+        measured = {one: _probed(windows, _damages(self._costs, parts, one)) for one, windows in both}
         alone = {one.part: found for one, found in measured.items() if one.part}
         together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)
         return fit(alone, together, {one.option: found for one, found in measured.items() if one.option})
+
+
+def _probed(windows: Sequence[Tally], damages: Mapping[tuple[str, str], float]) -> Probed:
+    kl = divergence(windows)
+    draws = divergences(windows, DRAWS).tolist() if len(windows) > 1 else ()
+    return Probed(kl.value, kl.noise or 0.0, damages, tuple(draws))
 
 
 def _damages(costs: Costs, parts: Sequence[str], one: Probe) -> dict[tuple[str, str], float]:
