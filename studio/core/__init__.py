@@ -7,7 +7,7 @@ from studio.core.architectures.naming import expert_index
 from studio.core.budgets.costs import Costs, price
 from studio.core.budgets.decisions import Decision, Decisions, Option, decide
 from studio.core.budgets.knapsack import QUICK_STATES
-from studio.core.budgets.planner import Mix, Planner, budget_title
+from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
@@ -141,6 +141,7 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Candidate",
+    "Change",
     "CheckpointError",
     "Choice",
     "Claim",

@@ -1,6 +1,7 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
-from studio.core.budgets.rules import planned
+from studio.core.budgets.rules import block_ranges, planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
@@ -82,6 +83,22 @@ class Reason:
     coarser: Trade | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changes alike between two mixes: decisions of a `kind` in these `blocks` ("0-3,7"), from `old` to `new`.
+
+    layers: their places in the model. nbytes, damage: how much more they take and lose, signed.
+    """
+
+    kind: str
+    old: str
+    new: str
+    blocks: str
+    layers: tuple[int, ...]
+    nbytes: int
+    damage: float
+
+
 def budget_title(mix: Mix, model: Model) -> str:
     """What a mix is, in words."""
     kl = "" if mix.kl is None else f", predicted KL {mix.kl:.3g}"
@@ -100,8 +117,12 @@ class Planner:
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
         self._noise = _Noise(self.sensitivity, shape)
+        self._texts = list(dict.fromkeys(str(option) for item in items for option in item.options))
+        self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
+        numbers = {text: number for number, text in enumerate(self._texts)}
         for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
             for column, option in enumerate(item.options):
+                self._names[row, column] = numbers[str(option)]
                 damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
                     continue
@@ -110,13 +131,15 @@ class Planner:
                 self._nbytes[row, column] = option.nbytes
                 self._rel_err[row, column] = rel_err
 
+        self._allowed = self._priced = np.isfinite(self._nbytes)
+
     def narrowed(self, pins: Mapping[int, Option], forbidden: Collection[str] = ()) -> "Planner":
         """The same with decisions, by their place, pinned to an option each, the others without some formats.
 
         Takes milliseconds, as nothing is priced again. Raises PlanError where a decision is left without an option.
         """
         found = copy(self)
-        found._damage, found._nbytes = self._damage.copy(), self._nbytes.copy()
+        found._allowed = self._allowed.copy()
         for row, item in enumerate(self.decisions.items):
             pin = pins.get(row)
             left = [option == pin if pin else option.format not in forbidden for option in item.options]
@@ -125,8 +148,7 @@ class Planner:
                 raise PlanError(
                     f"{printable(layer)} is left without a format", hint="forbid fewer, or pin it to another"
                 )
-            gone = [column for column, stays in enumerate(left) if not stays]
-            found._damage[row, gone] = found._nbytes[row, gone] = np.inf
+            found._allowed[row, : len(left)] &= left
         for name in ("_by_size", "_by_damage"):
             found.__dict__.pop(name, None)
         return found
@@ -150,11 +172,15 @@ class Planner:
 
     @cached_property
     def _by_size(self) -> Knapsack:
-        return Knapsack(self._damage, self._nbytes)
+        return Knapsack(*self._left(self._damage, self._nbytes))
 
     @cached_property
     def _by_damage(self) -> Knapsack:
-        return Knapsack(self._nbytes, self._damage)
+        return Knapsack(*self._left(self._nbytes, self._damage))
+
+    def _left(self, *tables: Floats) -> Iterator[Floats]:
+        """Tables of all options with Inf for those that can not be taken."""
+        return (np.where(self._allowed, table, np.inf) for table in tables)
 
     @property
     def cautions(self) -> list[str]:
@@ -235,7 +261,7 @@ class Planner:
 
         Raises PlanError where there is none.
         """
-        rel_err = np.where(np.isfinite(self._nbytes), self._rel_err, np.inf)
+        (rel_err,) = self._left(self._rel_err)
         allowed = rel_err <= most
         if not allowed.any(axis=1).all():
             worst = float(rel_err.min(axis=1).max())
@@ -268,17 +294,39 @@ class Planner:
         return None if -1 in picks else self._mix(Solution(np.array(picks), 0.0, 0.0))
 
     def _pick_of(self, row: int, item: Decision, choices: Sequence[Choice]) -> int:
-        wanted = [(index, choices[index].recipe) for index in item.layers]
-        for column, option in enumerate(item.options):
-            there = np.isfinite(self._rel_err[row, column])
-            if there and all(self.decisions.choice(index, option).recipe == recipe for index, recipe in wanted):
-                return column
-        return -1
+        def has(option: Option) -> bool:
+            return all(self.decisions.choice(i, option).recipe == choices[i].recipe for i in item.layers)
 
-    def changes(self, before: Mix, after: Mix) -> list[tuple[Decision, Option, Option]]:
-        """The decisions that fall otherwise in one mix than in another, with both options."""
-        both = zip(self.decisions.items, before.options, after.options, strict=True)
-        return [(item, old, new) for item, old, new in both if old != new]
+        priced = (column for column in range(len(item.options)) if self._priced[row, column])
+        return next((column for column in priced if has(item.options[column])), -1)
+
+    def shares(self, mix: Mix) -> list[tuple[str, int, int]]:
+        """(option, layers that have it, their bytes) for each option of a mix, by name."""
+        there = self._names[self._rows, mix.picks]
+        layers, nbytes = (
+            np.bincount(there, weights, len(self._texts)).astype(np.int64).tolist()
+            for weights in (self._layers, self._nbytes[self._rows, mix.picks])
+        )
+        return sorted(row for row in zip(self._texts, layers, nbytes, strict=True) if row[1])
+
+    def changes(self, before: Mix, after: Mix) -> list[Change]:
+        """What falls otherwise in one mix than in another, those that grow or shrink most first."""
+        alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for row in np.flatnonzero(before.picks != after.picks).tolist():
+            kind = self.decisions.items[row].kind
+            alike[kind, str(before.options[row]), str(after.options[row])].append(row)
+        found = [self._change(key, np.array(rows), before, after) for key, rows in alike.items()]
+        return sorted(found, key=lambda change: -abs(change.nbytes))
+
+    def _change(self, key: tuple[str, str, str], rows: Integers, before: Mix, after: Mix) -> Change:
+        items = [self.decisions.items[row] for row in rows.tolist()]
+        nbytes, damage = (
+            float((table[rows, after.picks[rows]] - table[rows, before.picks[rows]]).sum())
+            for table in (self._nbytes, self._damage)
+        )
+        layers = tuple(index for item in items for index in item.layers)
+        blocks = block_ranges(item.block for item in items if item.block is not None)
+        return Change(*key, blocks, layers, int(nbytes), damage)
 
     def uniforms(self) -> list[tuple[str, Mix]]:
         """All single options with their mixes, by rising size; see `uniform`."""
@@ -298,7 +346,7 @@ class Planner:
 
     def _place(self, row: int, name: str) -> int | None:
         """The option called `name` of a decision, or to keep it, or the only one that it has."""
-        both = zip(self.decisions.items[row].options, np.isfinite(self._nbytes[row]), strict=False)
+        both = zip(self.decisions.items[row].options, self._allowed[row], strict=False)
         there = [str(option) if found else "" for option, found in both]
         if sum(map(bool, there)) == 1:
             return there.index(next(filter(None, there)))
@@ -314,7 +362,7 @@ class Planner:
         trades = [
             Trade(option, int(nbytes[place] - nbytes[pick]), float(damages[pick] - damages[place]))
             for place, option in enumerate(item.options)
-            if np.isfinite(damages[place]) and nbytes[place] != nbytes[pick]
+            if self._allowed[row, place] and nbytes[place] != nbytes[pick]
         ]
         finer = max((trade for trade in trades if trade.nbytes > 0), key=lambda trade: trade.rate, default=None)
         coarser = min((trade for trade in trades if trade.nbytes < 0), key=lambda trade: trade.rate, default=None)
