@@ -6,7 +6,7 @@ from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.budgets.costs import Costs, price
 from studio.core.budgets.decisions import Decision, Decisions, Option, decide
-from studio.core.budgets.knapsack import QUICK_STATES
+from studio.core.budgets.knapsack import quick_states
 from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
@@ -127,7 +127,6 @@ __all__ = [
     "LAYOUTS",
     "METHODS",
     "MOST_PARTS",
-    "QUICK_STATES",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -296,6 +295,7 @@ __all__ = [
     "preset_names",
     "price",
     "printable",
+    "quick_states",
     "readers",
     "refuse",
     "relative_error",

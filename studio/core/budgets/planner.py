@@ -312,10 +312,11 @@ class Planner:
     def changes(self, before: Mix, after: Mix) -> list[Change]:
         """What falls otherwise in one mix than in another, those that grow or shrink most first."""
         alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-        for row in np.flatnonzero(before.picks != after.picks).tolist():
-            kind = self.decisions.items[row].kind
-            alike[kind, str(before.options[row]), str(after.options[row])].append(row)
-        found = [self._change(key, np.array(rows), before, after) for key, rows in alike.items()]
+        rows = np.flatnonzero(before.picks != after.picks)
+        old, new = (self._names[rows, mix.picks[rows]].tolist() for mix in (before, after))
+        for row, one, other in zip(rows.tolist(), old, new, strict=True):
+            alike[self.decisions.items[row].kind, self._texts[one], self._texts[other]].append(row)
+        found = [self._change(key, np.array(places), before, after) for key, places in alike.items()]
         return sorted(found, key=lambda change: -abs(change.nbytes))
 
     def _change(self, key: tuple[str, str, str], rows: Integers, before: Mix, after: Mix) -> Change:

@@ -1,6 +1,7 @@
 """Proposals: what mixes of formats would choose for each layer, so that the table follows a budget while it moves."""
 
 from collections.abc import Hashable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from studio import core
 from studio.gui.layers.choices import CODES, METHOD_CODES, Codes, Indices
 from studio.gui.layers.store import LayerStore
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Proposals:
@@ -36,24 +39,23 @@ class Proposals:
                 np.array([METHOD_CODES[choice.method] for choice in chosen], np.int8),
                 np.array([choice.nbytes for choice in chosen], np.int64),
             )
-        for table, values in zip((self._codes, self._methods, self._nbytes), self._alike[key], strict=True):
-            table[row, : len(values)] = values
+        codes, methods, nbytes = self._alike[key]
+        count = len(item.options)
+        self._codes[row, :count], self._methods[row, :count], self._nbytes[row, :count] = codes, methods, nbytes
         found = [costs.of(index, option) for option in item.options]
-        self._rel_err[row, : len(found)] = [cost.rel_err if cost else np.nan for cost in found]
+        self._rel_err[row, :count] = [cost.rel_err if cost else np.nan for cost in found]
 
     def of(self, mix: core.Mix, store: LayerStore, pinned: NDArray[np.bool_]) -> LayerStore:
         """What the table shows for a mix; layers that nothing is decided about are as in `store`."""
         rows, picks = np.arange(len(self.layers)), mix.picks[self.owners]
-        codes, methods, nbytes, rel_err = (
-            _placed(values, self.layers, table[rows, picks])
-            for values, table in (
-                (store.codes, self._codes),
-                (store.methods, self._methods),
-                (store.nbytes_out, self._nbytes),
-                (store.rel_err, self._rel_err),
-            )
+        places = self.layers
+        return store.proposing(
+            _placed(store.codes, places, self._codes[rows, picks]),
+            _placed(store.methods, places, self._methods[rows, picks]),
+            _placed(store.nbytes_out, places, self._nbytes[rows, picks]),
+            _placed(store.rel_err, places, self._rel_err[rows, picks]),
+            pinned,
         )
-        return store.proposing(codes, methods, nbytes, rel_err, pinned)
 
     def together(self, indices: Indices) -> Indices:
         """The layers that are decided about together with those at `indices`, these among them."""
@@ -61,7 +63,7 @@ class Proposals:
         return self.layers[np.isin(self.owners, mine)]
 
 
-def _placed(values: NDArray[np.generic], places: Indices, new: NDArray[np.generic]) -> NDArray[np.generic]:
+def _placed(values: NDArray[T], places: Indices, new: NDArray[Any]) -> NDArray[T]:
     found = values.copy()
     found[places] = new
     return found

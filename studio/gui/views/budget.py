@@ -64,7 +64,7 @@ class BudgetView(View):
         self._singles: list[Spot] = []
         self._measured: list[Spot] = []
         self._curve = (np.zeros(0), np.zeros(0))
-        self._most = 0
+        self._most = self._count = 1
         self.target = _target_box()
         self.target.activated.connect(lambda _: self._retarget())
         self.price_button, self.probe_button = QPushButton("Price"), QPushButton("Predict KL")
@@ -137,6 +137,7 @@ class BudgetView(View):
         at = STEPS // 3 if first else self.slider.value()
         self.planner, self.before, self.pins = planner, before, pins
         uniforms = [(name, mix) for name, mix in planner.uniforms() if name != core.KEEP]
+        self._count = max(planner.decisions.model.count, 1)
         self._most = max((mix.nbytes for _, mix in uniforms), default=planner.least_nbytes)
         self._singles = [self._spot(name, mix) for name, mix in uniforms]
         self._curve = planner.curve()
@@ -184,8 +185,7 @@ class BudgetView(View):
             self.price_wanted.emit()
 
     def _bits(self, nbytes: float) -> float:
-        assert self.planner is not None
-        return 8 * nbytes / max(self.planner.decisions.model.count, 1)
+        return 8 * nbytes / self._count
 
     def _range(self) -> tuple[int, int]:
         """Bytes at both ends of the slider: the largest single format is enough to lose next to nothing."""
@@ -212,7 +212,10 @@ class BudgetView(View):
     def _follow(self) -> None:
         """The best mix within the budget of now."""
         assert self.planner is not None
-        self.mix = self.planner.within_nbytes(self.budget(), core.QUICK_STATES)
+        planner, before, budget = self.planner, self.before, self.budget()
+        found = planner.within_nbytes(budget, core.quick_states(len(planner.decisions.items)))
+        better = before is not None and before.nbytes <= budget and before.damage <= found.damage
+        self.mix = before if better else found
         self._show_mix()
         self.mix_shown.emit(self.mix)
 
@@ -271,8 +274,9 @@ class BudgetView(View):
         assert self.mix is not None
         marked = self._bits(self.marked.nbytes) if self.marked else None
         self.plot.move(self._spot("the mix", self.mix), self._bits(self.budget()), marked)
-        self.says.set_text(self.sentence())
-        self.slider.setAccessibleDescription(self.sentence())
+        said = self.sentence()
+        self.says.set_text(said)
+        self.slider.setAccessibleDescription(said)
         self._show_numbers()
 
     def fit(self) -> None:
@@ -355,13 +359,12 @@ class BudgetView(View):
         """The curve, single formats, and what was measured."""
         if self.planner is None:
             return Figure(self.TITLE, ("plan",), [])
-        count = self.planner.decisions.model.count
         nbytes, lost = self._curve
         rows: list[Sequence[object]] = [
             ("best mix", int(size), self._bits(size), float(y), "") for size, y in zip(nbytes, lost, strict=True)
         ]
         spots = [*self._singles, *(self._measured if self._knows_kl else [])]
-        rows += [(s.name, round(s.bits * count / 8), s.bits, s.lost, s.noise or "") for s in spots]
+        rows += [(s.name, round(s.bits * self._count / 8), s.bits, s.lost, s.noise or "") for s in spots]
         return Figure(self.TITLE, ("plan", "bytes", "bits per weight", self._unit, "standard error"), rows)
 
 
