@@ -177,8 +177,9 @@ def _mix_row(name: str, mix: core.Mix, count: int) -> tuple[dict[str, object], t
     bits = 8 * mix.nbytes / max(count, 1)
     said = {"name": name, "nbytes": mix.nbytes, "bits_per_weight": bits, "rel_err": mix.rel_err}
     effect = mix.damage if mix.kl is None else mix.kl
-    row = (name, core.size_text(mix.nbytes), f"{bits:.3f}", f"{mix.rel_err:.4f}", f"{effect:.4g}")
-    return {**said, "damage": mix.damage, "kl": mix.kl}, row
+    noise = f" ± {mix.noise:.2g}" if mix.noise else ""
+    row = (name, core.size_text(mix.nbytes), f"{bits:.3f}", f"{mix.rel_err:.4f}", f"{effect:.4g}{noise}")
+    return {**said, "damage": mix.damage, "kl": mix.kl, "noise": mix.noise}, row
 
 
 def show_backend(started: core.Engine, console: Console) -> None:

@@ -6,8 +6,8 @@ from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.budgets.costs import Costs, price
 from studio.core.budgets.decisions import Decision, Decisions, Option, decide
-from studio.core.budgets.knapsack import QUICK_STATES
-from studio.core.budgets.planner import Mix, Planner, budget_title
+from studio.core.budgets.knapsack import quick_states
+from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
@@ -139,7 +139,6 @@ __all__ = [
     "LAYOUTS",
     "METHODS",
     "MOST_PARTS",
-    "QUICK_STATES",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -153,6 +152,7 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Candidate",
+    "Change",
     "CheckpointError",
     "Choice",
     "Claim",
@@ -327,6 +327,7 @@ __all__ = [
     "prospect",
     "publication",
     "publish",
+    "quick_states",
     "readers",
     "refuse",
     "relative_error",

@@ -9,6 +9,7 @@ from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
+from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
@@ -176,9 +177,10 @@ class Occupies:
 
 @dataclass(frozen=True, slots=True)
 class ModelDone:
-    """One model of an evaluation was run on all windows."""
+    """One model of an evaluation was run on all windows; `windows` are their sums, in order."""
 
     row: Evaluated
+    windows: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

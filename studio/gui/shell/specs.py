@@ -236,6 +236,14 @@ _RUN = (
 )
 _FORMAT = (
     Spec(
+        "pin",
+        "&Pin what is shown",
+        "Choose by hand what the table shows for the selection, so that no budget changes it.",
+        ("P",),
+        when="choice",
+        local=True,
+    ),
+    Spec(
         "reset_format",
         "As the &plan says",
         "Take back what was chosen by hand.",

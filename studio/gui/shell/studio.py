@@ -109,6 +109,8 @@ class Studio(QObject):
         self.evaluating = Evaluating(document, self.runs, self.reports, page.view, window, self)
         self.reports.quality = self.exporting.quality = self.evaluating.quality_of_plan
         self.budgeting = Budgeting(document, self.runs, views["BudgetView"], self)
+        self.budgeting.measured = self.evaluating.measured
+        self.evaluating.changed.connect(self.budgeting.show_measured)
         self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
         self.keeping.keep_evaluations(self.evaluating)
         self.examining = Examining(document, self.runs, self._doctor, window, self)
@@ -211,6 +213,7 @@ class Studio(QObject):
             "calibrate": self.calibrating.ask,
             "evaluate": self.evaluating.ask,
             "price": self.budgeting.price,
+            "pin": self.budgeting.pin,
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
             "convert": self.converting.ask,
