@@ -334,7 +334,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 plan,
                 choices,
                 layout,
-                options.target,
+                core.target_path(options.target),
                 overwrite=options.overwrite,
                 restart=options.restart,
                 reader=reader,
@@ -374,6 +374,7 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
         target, _ = core.target_for(options.layout or "", options.reader)
         if target is core.GGUF:
+            options.target = core.local_target(options.target)
             core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
             proof = shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
@@ -399,7 +400,7 @@ def _converted(
         model,
         transcoding,
         layout,
-        options.target,
+        core.target_path(options.target),
         overwrite=options.overwrite,
         restart=options.restart,
         shard_nbytes=options.shard_size,
@@ -428,7 +429,7 @@ def _converted_to_gguf(
     _follow_conversion(core.write_gguf(started, job), options.target, console)
 
 
-def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
+def _follow_conversion(events: Iterator[core.Event], target: str | Path, console: Console) -> None:
     outcome = follow(events, console)
     console.emit("finished", **outcome.summary(), exit_code=0)
     console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
@@ -463,14 +464,16 @@ def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.L
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
+    place = core.place_of(options.target)
     source = _open(options.source, console) if options.source else None
     try:
         with _start(options, console, source) as started:
-            outcome = follow(core.verify(started, options.target, source), console)
+            outcome = follow(core.verify(started, place, source), console)
+        show_verified(place, outcome, source, console)
     finally:
+        core.close_place(place)
         if source:
             source.close()
-    show_verified(options.target, outcome, source, console)
     return 0
 
 

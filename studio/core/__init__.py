@@ -115,7 +115,8 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
-from studio.core.stores.urls import is_url
+from studio.core.stores.store_path import close as close_place
+from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
     "BUG",
@@ -238,6 +239,7 @@ __all__ = [
     "choose_format",
     "claim_sentences",
     "claims",
+    "close_place",
     "command_line",
     "compare",
     "compare_checkpoints",
@@ -275,6 +277,7 @@ __all__ = [
     "likeness",
     "load_plan",
     "load_quality",
+    "local_target",
     "measure",
     "method_of",
     "methods_used",
@@ -285,6 +288,7 @@ __all__ = [
     "open_statistics",
     "order_for",
     "pin_rule",
+    "place_of",
     "plan_from_json",
     "prepare",
     "prepare_conversion",
@@ -315,6 +319,7 @@ __all__ = [
     "start_command",
     "survey",
     "target_for",
+    "target_path",
     "totals",
     "transcode",
     "unseen",

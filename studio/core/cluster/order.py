@@ -18,6 +18,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import Choice, Plan, plan_from_json, resolve
 from studio.core.statistics import open_statistics, with_statistics
+from studio.core.stores.urls import target_path
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -98,7 +99,7 @@ def opened(order: Order) -> Opened:
     layout, reader = layout_for(order.layout, order.reader)
     lifting = Lifting(dict(order.lifts)) if order.lifts else None
     how = {"overwrite": order.overwrite, "reader": reader, "shard_nbytes": order.shard_nbytes, "lifting": lifting}
-    export = prepare(model, plan, choices, layout, Path(order.target), **how)  # type: ignore[arg-type]
+    export = prepare(model, plan, choices, layout, target_path(order.target), **how)  # type: ignore[arg-type]
     return Opened(model, export.choices, export)
 
 

@@ -28,6 +28,11 @@ class RemoteFolder:
         self._lock = Lock()
         self._ahead: ThreadPoolExecutor | None = None
 
+    @property
+    def patience(self) -> Patience:
+        """How often requests are made again."""
+        return self._patience
+
     @cached_property
     def files(self) -> Mapping[str, Object]:
         """What the store lists, or has of usual names. Raises CheckpointError."""

@@ -12,6 +12,8 @@ from typing import Any
 from studio.core.errors import CheckpointError
 from studio.core.stores.remote_folder import RemoteFolder, StoredBytes
 
+_SMALL = 64 << 20
+
 
 class StorePath(PosixPath):
     """`key` names it below the URL of `folder`; "" is that folder itself."""
@@ -103,6 +105,15 @@ class StorePath(PosixPath):
     def glob(self, pattern: str, **_: Any) -> Iterator["StorePath"]:  # type: ignore[override]
         """What in it has a name that fits."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern))
+
+    def read_bytes(self) -> bytes:
+        """The whole of a small file. Raises CheckpointError when there is none, or it is not small."""
+        source = self.byte_source()
+        if source.fingerprint.size > _SMALL:
+            raise CheckpointError(f"too large: {source.fingerprint.size:,} bytes", file=str(self))
+        data = bytearray(source.fingerprint.size)
+        source.read_into(memoryview(data), 0)
+        return bytes(data)
 
     def byte_source(self) -> StoredBytes:
         """The file to read. Raises CheckpointError when there is none."""
