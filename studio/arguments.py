@@ -209,6 +209,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    _add_stream(group)
     _add_lift(group)
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
@@ -230,6 +231,7 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace DST when it is an earlier export")
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    _add_stream(group)
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
     _add_machine_options(sub)
 
@@ -322,6 +324,11 @@ def _add_runtime(sub: argparse.ArgumentParser) -> None:
 def _add_lift(group: "argparse._ActionsContainer") -> None:
     text = "move powers of two between tensors, where that is exact, so that two tiers lose no more than three"
     group.add_argument("--lift", action="store_true", help=text)
+
+
+def _add_stream(group: "argparse._ActionsContainer") -> None:
+    text = "hold what one shard needs of SRC, behind a URL, and one shard of DST, at s3://, on this disk at a time"
+    group.add_argument("--stream", action="store_true", help=text)
 
 
 def _add_reader(group: "argparse._ActionsContainer") -> None:

@@ -322,6 +322,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
         core.check_decodable(model)
+        _begin_stream(options, model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -345,6 +346,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 job = prepare(lifting=_lifting(started, job, console))
             if quality:
                 job = core.with_quality(job, quality)
+            _stream(options, job, console)
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -357,7 +359,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 spread = None
                 if crew:
                     how = (_worker(options), options.statistics, job, options.shard_size)
-                    order = core.order_for(model, plan, choices, *how)
+                    order = core.order_for(model, plan, choices, *how, stream=options.stream)
                     spread = crew.export(order, job)
                 outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
@@ -367,11 +369,24 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         return code
 
 
+def _begin_stream(options: argparse.Namespace, model: core.Model) -> None:
+    if options.stream:
+        core.stream_source(model, options.shard_size)
+
+
+def _stream(options: argparse.Namespace, job: core.Export, console: Console) -> None:
+    """Hold a shard at a time, if that is asked for; says what disk that takes."""
+    if options.stream:
+        occupied = core.stream(job, max(getattr(options, "workers", 0), 1))
+        list(shown(iter([occupied]), console))
+
+
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
+        _begin_stream(options, model)
         target, _ = core.target_for(options.layout or "", options.reader)
         if target is core.GGUF:
             options.target = core.local_target(options.target)
@@ -405,6 +420,7 @@ def _converted(
         restart=options.restart,
         shard_nbytes=options.shard_size,
     )
+    _stream(options, job, console)
     show_export(job, options.target, console, dry_run=options.dry_run)
     if options.dry_run:
         return

@@ -52,6 +52,7 @@ from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, pre
 from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
+from studio.core.exporting.streaming import stream, stream_source
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import transcode
 from studio.core.exporting.verification import is_ours
@@ -317,6 +318,8 @@ __all__ = [
     "some_of",
     "start",
     "start_command",
+    "stream",
+    "stream_source",
     "survey",
     "target_for",
     "target_path",

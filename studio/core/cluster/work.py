@@ -122,7 +122,7 @@ def write_shard(order: Order, index: int, topic: str) -> Written:
         assert export is not None
         planned, told = export.shards[index], _Told(topic, index)
         seconds = {"quantize": 0.0, "verify": 0.0}
-        with _engine(order, export.choices) as engine, _folder(export) as folder:
+        with _engine(order, export.choices) as engine, _folder(order, export) as folder:
             for event in told.follow(run_shard(engine, export, folder, planned, 0, seconds)):
                 if isinstance(event, ShardWritten):
                     return Written(event.shard, event.nbytes, event.sha256, seconds)
@@ -154,16 +154,24 @@ class _OfThisRun(StagedFolder):
         super().settle(name)
 
 
+@lru_cache(1)
+def _run_of(order: Order) -> dict[str, Any]:
+    """The identity of a run; some bytes of every file of the source are read for it."""
+    export = opened(order).export
+    assert export is not None
+    return identity(export)
+
+
 @contextmanager
-def _folder(export: Export) -> Iterator[StagedFolder]:
+def _folder(order: Order, export: Export) -> Iterator[StagedFolder]:
     """Where the shards of this run appear; what an attempt leaves that does not end is removed."""
     if isinstance(export.target, StorePath):
         with scratch_space(scratch_place(), SCRATCH) as scratch:
-            yield StoredFolder(target_folder(export.target), scratch, identity(export))
+            yield StoredFolder(target_folder(export.target), scratch, _run_of(order))
         return
     folder, mark = staging_path(export.target), uuid4().hex
     try:
-        yield _OfThisRun(folder, f".{mark}", identity(export))
+        yield _OfThisRun(folder, f".{mark}", _run_of(order))
     finally:
         for path in folder.glob(f"*.{mark}.tmp"):
             path.unlink(missing_ok=True)

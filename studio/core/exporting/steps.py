@@ -28,6 +28,7 @@ from studio.core.exporting.staging import Staging, staging_path
 from studio.core.exporting.stored_folder import scratch_place
 from studio.core.exporting.stored_staging import StoredStaging
 from studio.core.exporting.stored_target import target_folder
+from studio.core.exporting.streaming import check_scratch, scratch_nbytes
 from studio.core.exporting.target import check_target
 from studio.core.exporting.writing import AGAIN, NoSpaceError
 from studio.core.names import printable
@@ -38,7 +39,7 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
 from studio.core.running.tasks import Tasks
-from studio.core.stores.store_path import StorePath
+from studio.core.stores.store_path import StorePath, forget
 
 AnyStaging = Staging | StoredStaging
 Spread = Callable[[StagedFolder, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]
@@ -90,15 +91,17 @@ def feedback_folder(target: Path) -> Path:
 def begin(job: Export, staging: AnyStaging) -> None:
     """Take over what an earlier run of the same export finished, or start empty; raises ExportError."""
     check_target(job.target, job.model.path, overwrite=job.overwrite)
+    if isinstance(job.target, StorePath):
+        check_scratch(scratch_nbytes(job))
     staging.begin(identity(job), restart=job.restart)
 
 
 def identity(job: Export) -> dict[str, Any]:
     """What two runs must have in common to share finished shards."""
-    source = {
-        file.path.name: [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
-        for file in job.model.files
-    }
+    source = {}
+    for file in job.model.files:
+        source[file.path.name] = [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
+        forget(job.model.path)
     plan = sha256_of()
     for choice in job.choices:
         guide = choice.guide.meaning if choice.guide else ""
@@ -217,6 +220,7 @@ def run_shard(
     digest = yield from _verify(engine, job, staging, shard, results, done + work(planned.choices))
     staging.settle(shard.name)
     staging.write_record(shard.name, write_record(shard, digest, results))
+    forget(job.model.path)
     seconds["quantize"] += written - started
     seconds["verify"] += time.monotonic() - written
     yield ShardWritten(shard.name, shard.nbytes, digest)

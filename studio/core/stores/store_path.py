@@ -126,5 +126,11 @@ def close(path: Path) -> None:
         path.folder.close()
 
 
+def forget(path: Path) -> None:
+    """Give back the disk of what was fetched from where a path leads, where that is a stream."""
+    if isinstance(path, StorePath):
+        path.folder.forget()
+
+
 def _text(folder: RemoteFolder, key: str) -> str:
     return f"{folder.store.url}/{key}" if key else folder.store.url
