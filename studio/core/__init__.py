@@ -54,6 +54,7 @@ from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, pre
 from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
+from studio.core.exporting.streaming import stream, stream_source
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import prospect, transcode
 from studio.core.exporting.verification import is_ours
@@ -126,8 +127,9 @@ from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
 from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import close as close_place
 from studio.core.stores.store_path import is_remote
-from studio.core.stores.urls import is_url
+from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
     "BUG",
@@ -259,6 +261,7 @@ __all__ = [
     "choose_format",
     "claim_sentences",
     "claims",
+    "close_place",
     "command_line",
     "compare",
     "compare_checkpoints",
@@ -300,6 +303,7 @@ __all__ = [
     "listing",
     "load_plan",
     "load_quality",
+    "local_target",
     "measure",
     "measured_rates",
     "method_of",
@@ -313,6 +317,7 @@ __all__ = [
     "order_for",
     "pieces",
     "pin_rule",
+    "place_of",
     "plan_from_json",
     "prepare",
     "prepare_conversion",
@@ -346,8 +351,11 @@ __all__ = [
     "some_of",
     "start",
     "start_command",
+    "stream",
+    "stream_source",
     "survey",
     "target_for",
+    "target_path",
     "totals",
     "transcode",
     "unseen",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from auto_round import AutoRound
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from tests.interop.making import Made, Maker
 from tests.interop.torch_models import load, weights
