@@ -1,13 +1,11 @@
 """LookingDialog: asks for a place behind a network, looks what is there when told to, and then offers to go on."""
 
-from functools import partial
 from typing import Any
 
-from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLayout, QWidget
 
+from studio.gui.jobs.asking_dialog import AskingDialog
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.fields import grow
 from studio.gui.jobs.file_list import FileList
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.faults import message_of
@@ -19,7 +17,7 @@ WIDTH = 46
 FIRST = "Look what is there first"
 
 
-class LookingDialog(QDialog):
+class LookingDialog(AskingDialog):
     """Fields and a button to look; the files that are there; and a button to go on with what was found.
 
     A dialog adds its fields with `look` to what `build` begins, calls `forget` when one changes, and says what looking
@@ -29,10 +27,7 @@ class LookingDialog(QDialog):
     key, looking = "look", "The store is being asked"
 
     def __init__(self, compute: Compute, title: str, verb: str, files: FileList, parent: QWidget) -> None:
-        super().__init__(parent)
-        self.setWindowTitle(title)
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
+        super().__init__(title, WIDTH, parent)
         self._compute = compute
         self._task: Task | None = None
         self.found: Any = None
@@ -40,8 +35,6 @@ class LookingDialog(QDialog):
         self.said, self.hint = label("", "", wrap=True), label("", "muted", wrap=True)
         self.look = button("&Look", self._look)
         self.go_button = button(verb, self._go, "primary")
-        self._growing = QTimer(self, singleShot=True, interval=0)
-        self._growing.timeout.connect(partial(grow, self))
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
         self.finished.connect(lambda _: self._stop())
@@ -68,11 +61,7 @@ class LookingDialog(QDialog):
 
     def build(self, heading: str, about: str, fields: QLayout) -> None:
         """Lay it all out."""
-        rows = QVBoxLayout(self)
-        rows.setContentsMargins(18, 16, 18, 14)
-        rows.setSpacing(12)
-        rows.addWidget(label(heading, "title"))
-        rows.addWidget(label(about, "muted", wrap=True))
+        rows = self.rows(heading, about)
         rows.addLayout(fields)
         rows.addWidget(self.files, 1)
         rows.addWidget(self.said)
@@ -88,7 +77,6 @@ class LookingDialog(QDialog):
         self.said.setText(text)
         set_tone(self.said, tone)
         self.hint.setText(hint)
-        self._growing.start()
 
     # looking
 
