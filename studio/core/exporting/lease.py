@@ -24,6 +24,7 @@ BEAT = 15.0
 LASTS = 60.0
 """Seconds without a renewal after which a writer counts as gone."""
 _LOOK = 2.0
+_NO_TAG = '"00000000000000000000000000000000"'
 
 Gone = Callable[[str], bool | None]
 """True when the writer with this mark is known to be gone, False when it is known to be there, None for neither."""
@@ -42,8 +43,7 @@ class Lease:
         """Become the writer; raises ExportError when another one is. Waits for one that may be gone."""
         while not self._put(new=True):
             yield from self._wait_for_other()
-        if self._put(new=True, probe=True):
-            self._put()
+        if self._put(new=True, probe=True) or self._put(instead_of=_NO_TAG, probe=True):
             what = "this store does not keep two writers apart: see to it that nothing else writes there"
             yield Warned(f"{self._folder.url}: {what}")
         self._thread = Thread(target=self._renew, name="nvfp4-studio-lease", daemon=True)
