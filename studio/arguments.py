@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     _add_lift(plan)
     _add_budget_options(plan)
     _add_export_options(quantize)
+    estimate = command("estimate", "tell how long an export takes on so many workers, and what holds it up")
+    _add_estimate_options(estimate)
     convert = command("convert", "store a checkpoint in another layout without losing a bit, quantized or not")
     _add_conversion_options(convert)
     gguf = command("gguf", "quantize a checkpoint into one GGUF file for llama.cpp, read back before it appears")
@@ -82,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
     _add_machine_options(doctor)
+    publish = command("publish", "send an export to a repository of a Hugging Face hub, and check what lies there then")
+    _add_publishing_options(publish)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -234,6 +238,39 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     _add_stream(group)
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
     _add_machine_options(sub)
+
+
+def _add_estimate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", type=_source, metavar="SRC", help=f"{_SOURCE}; headers are read")
+    _add_plan_options(sub)
+    group = sub.add_argument_group("export")
+    group.add_argument("--layout", choices=sorted(core.LAYOUTS), help="default: that of --for, or mlx")
+    _add_reader(group)
+    group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    machines = sub.add_argument_group("machines")
+    machines.add_argument("--workers", type=_positive, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N")
+    machines.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each worker; default: 1")
+    machines.add_argument(
+        "--processors", type=_positive, default=0, metavar="N", help="that all workers share; default: one per thread"
+    )
+    machines.add_argument(
+        "--core-rate", type=_size, metavar="SIZE", help="that a thread quantizes in 1 s; default: measured"
+    )
+    machines.add_argument("--store-rate", type=_size, metavar="SIZE", help="of the store in 1 s, for all together")
+    machines.add_argument("--link-rate", type=_size, metavar="SIZE", help="of the network of a worker in 1 s")
+    machines.add_argument("--price", type=_threshold, default=0.0, metavar="X", help="of a worker for an hour")
+
+
+def _add_publishing_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("target", type=Path, metavar="DIR", help="a folder written by quantize or convert")
+    sub.add_argument("repository", metavar="hf://USER/NAME", help="is made, private, when there is none")
+    sub.add_argument("--public", action="store_true", help="everybody may see it")
+    sub.add_argument("--base-model", default="", metavar="ORG/NAME", help="what was quantized, for the model card")
+    sub.add_argument("--quality", type=Path, metavar="FILE", help="what evaluate --out found of it, for the model card")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace other files of these names, and remove other weights"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="list files and what would be sent; send nothing")
 
 
 def _add_calibration_options(sub: argparse.ArgumentParser) -> None:

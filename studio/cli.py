@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import signal
@@ -17,7 +18,7 @@ from types import FrameType
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
-from studio.following import follow, follow_evaluation, follow_examination, returned, shown
+from studio.following import follow, follow_evaluation, follow_examination, follow_publication, returned, shown
 from studio.rendering import (
     show_backend,
     show_budget,
@@ -28,9 +29,12 @@ from studio.rendering import (
     show_comparison,
     show_conversion,
     show_export,
+    show_forecasts,
     show_inspection,
     show_outcome,
     show_plan,
+    show_publication,
+    show_published,
     show_quality,
     show_replies,
     show_verified,
@@ -381,6 +385,24 @@ def _stream(options: argparse.Namespace, job: core.Export, console: Console) -> 
         list(shown(iter([occupied]), console))
 
 
+def _estimate(options: argparse.Namespace, console: Console) -> int:
+    with _guided(options.source, options, console) as model:
+        core.check_decodable(model)
+        plan = plan_of(options)
+        choices = _resolved(plan, model, console)
+        layout, reader = core.layout_for(options.layout or "", options.reader)
+        fitted, refusals = core.fitted(layout, reader, model, choices)
+        if refusals:
+            core.refuse(model, choices, layout, refusals)
+        todo = core.pieces(model, fitted, layout, options.shard_size)
+    given = options.core_rate
+    quantized, kept = (given, given) if given else core.measured_rates(plan)
+    rates = core.Rates(quantized, kept, options.store_rate or math.inf, options.link_rate or math.inf)
+    rows = [core.forecast(todo, rates, count, options.threads, options.processors) for count in options.workers]
+    show_forecasts(todo, rates, rows, options.price, console)
+    return 0
+
+
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 
@@ -504,6 +526,22 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
         found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
+
+
+def _publish(options: argparse.Namespace, console: Console) -> int:
+    quality = core.load_quality(options.quality) if options.quality else None
+    how = {"public": options.public, "overwrite": options.overwrite, "base_model": options.base_model}
+    job = core.publication(options.target, options.repository, quality=quality, **how)
+    if not options.base_model:
+        _warn(["the model card names no base model: --base-model ORG/NAME does"], console)
+    if options.dry_run:
+        (found,) = filter(None, core.preview(job))
+        show_publication(job, found, console)
+        if found.objection:
+            raise found.objection
+        return 0
+    show_published(follow_publication(core.publish(job), console), console)
+    return 0
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:
@@ -670,11 +708,13 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "plan": _plan,
     "measure": _measure,
     "quantize": _quantize,
+    "estimate": _estimate,
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,
     "compare": _compare,
     "doctor": _doctor,
+    "publish": _publish,
     "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,

@@ -19,6 +19,7 @@ from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, Sh
 from studio.core.exporting.checks import Check, check_layers
 from studio.core.exporting.documents import write_documents
 from studio.core.exporting.export import Export
+from studio.core.exporting.identity import choices_identity, source_identity
 from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
 from studio.core.exporting.shard_writer import Agreed, ShardWriter
@@ -98,28 +99,9 @@ def begin(job: Export, staging: AnyStaging) -> None:
 
 def identity(job: Export) -> dict[str, Any]:
     """What two runs must have in common to share finished shards."""
-    source = {}
-    for file in job.model.files:
-        source[file.path.name] = [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
-        forget(job.model.path)
-    plan = sha256_of()
-    for choice in job.choices:
-        guide = choice.guide.meaning if choice.guide else ""
-        layer = choice.layer
-        told = (
-            layer.name,
-            choice.recipe,
-            guide,
-            layer.source.meaning,
-            layer.lift,
-            choice.multipliers,
-            choice.input_scales,
-            layer.kept_dtype,
-        )
-        plan.update(repr(told).encode())
     return {
-        "source": source,
-        "plan": plan.hexdigest(),
+        "source": source_identity(job.model),
+        "plan": choices_identity(job.choices),
         "layout": job.layout.name,
         "division into shards": [[shard.name, shard.head] for shard in job.shards],
         "version": kernels.__version__,

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from studio.core.opening.matrices import divided, stored_input_first
 from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
+from studio.core.running.aside import aside
 from studio.core.sources.declared import FILES, Section, sections
 from studio.core.sources.recognition import recognize
 from studio.core.stores.store_path import StorePath, close
-from studio.core.stores.urls import place_of
+from studio.core.stores.urls import is_url, place_of
 
 _NATIVE = re.compile(r"layers\.\d{1,9}\.attention\.wq\.weight")
 _IN_NATIVE_ORDER = (
@@ -52,6 +53,14 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     except BaseException:
         close(place)
         raise
+
+
+def opening(path: str | os.PathLike[str]) -> Iterator[Model | None]:
+    """`open_model` where nobody may wait for a network: the model as the last that is yielded, None now and then."""
+    if isinstance(path, Path) or not is_url(os.fspath(path)):
+        yield open_model(path)
+        return
+    yield from aside(lambda tell, _: tell(open_model(path)), "nvfp4-studio-opening", Model.close)
 
 
 def _open(path: Path) -> Model:

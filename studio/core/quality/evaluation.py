@@ -177,7 +177,7 @@ class _Run:
             if todo:
                 yield from self._run(model, records, todo)
             rows.append(self._row(model, records))
-            yield ModelDone(rows[-1])
+            yield ModelDone(rows[-1], tuple(records.tallies(self._count)))
         return rows
 
     def _run(self, model: Candidate, records: WindowRecords, todo: list[int]) -> Iterator[Event]:

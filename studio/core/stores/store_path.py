@@ -120,6 +120,11 @@ class StorePath(PosixPath):
         return self.folder.bytes_of(self.key)
 
 
+def is_remote(path: Path) -> bool:
+    """True for what is not on this machine."""
+    return isinstance(path, StorePath)
+
+
 def close(path: Path) -> None:
     """Fetch nothing more of where a path leads; paths on this machine need no closing."""
     if isinstance(path, StorePath):

@@ -109,10 +109,13 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(
-    folder: Path, interface: Callable[[Handler], bool] | None = None, at: tuple[str, int] = ("127.0.0.1", 0)
+    folder: Path,
+    interface: Callable[[Handler], bool] | None = None,
+    kind: type[Handler] = Handler,
+    at: tuple[str, int] = ("127.0.0.1", 0),
 ) -> Iterator[Web]:
-    """A server, on a free port unless told otherwise; `interface` answers what is no file."""
-    handler = type("Handler", (Handler,), {})
+    """A server, on a free port unless told otherwise; `interface` answers what is no file, `kind` all requests."""
+    handler = type("Handler", (kind,), {})
     with listening(handler, at) as url:
         handler.web = Web(url, folder, interface=interface)  # type: ignore[attr-defined]
         yield handler.web  # type: ignore[attr-defined]
