@@ -38,7 +38,7 @@ PACKAGES: dict[str, Package] = {
         _package("compressed-tensors", "make_compressed", "compressed-tensors==0.20.0"),
         _package("llmcompressor", "make_llmcompressor", "llmcompressor==0.14.0.1"),
         _package("nvidia-modelopt", "make_modelopt", "nvidia-modelopt[hf]==0.47.0"),
-        _package("auto-round", "make_auto_round", "auto-round==0.16.1"),
+        _package("auto-round", "make_auto_round", "auto-round==0.16.1", "compressed-tensors==0.20.0"),
         _package("torchao", "make_torchao", "torchao==0.18.0"),
         _package("gguf", "make_gguf", "gguf==0.19.0", "xllamacpp==2026.10.11549", bare=True),
         _package("transformers", "make_transformers", "transformers==5.23.0"),
