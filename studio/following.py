@@ -66,6 +66,14 @@ def follow_evaluation(events: Iterator[core.Event], console: Console) -> core.Qu
     raise AssertionError("an evaluation without an end")
 
 
+def follow_publication(events: Iterator[core.Event], console: Console) -> core.Published:
+    """What lies at the repository at last."""
+    for event in shown(events, console):
+        if isinstance(event, core.Published):
+            return event
+    raise AssertionError("a publication without an end")
+
+
 _UNITS = {"calibrate": "tokens", "evaluate": "tokens"}
 """What phases count that do not count bytes."""
 

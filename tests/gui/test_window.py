@@ -505,6 +505,8 @@ def test_the_window_shows_before_numpy_is_loaded() -> None:
         (["--smoke"], True),
         ([str(Path(__file__).parent)], True),
         (["inspect", "x"], False),
+        (["hf://org/name"], True),
+        (["doctor", "hf://org/name"], False),
         (["--help"], False),
         (["nowhere/at/all"], False),
     ],

@@ -7,14 +7,16 @@ from typing import Any
 from studio.core.exporting.readback import sha256
 from studio.core.model import Model
 from studio.core.planning.plan import Choice
+from studio.core.stores.store_path import forget
 
 
 def source_identity(model: Model) -> dict[str, list[Any]]:
     """File -> size, version, and SHA-256 of its first megabyte."""
-    return {
-        file.path.name: [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
-        for file in model.files
-    }
+    source = {}
+    for file in model.files:
+        source[file.path.name] = [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
+        forget(model.path)
+    return source
 
 
 def choices_identity(choices: Sequence[Choice]) -> str:

@@ -1,6 +1,7 @@
 """CheckedDialog: a form, the checks of what it asks for, and the button that they enable."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QGuiApplication
@@ -10,6 +11,7 @@ from studio import core
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.export_checks import Check, line_of
 from studio.gui.jobs.export_form import ExportForm
+from studio.gui.jobs.fields import grow
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.text import button, label, set_reason
 
@@ -36,7 +38,7 @@ class CheckedDialog(QDialog):
         self._timer = QTimer(self, singleShot=True, interval=CHECK_MS)
         self._timer.timeout.connect(self._check)
         self._growing = QTimer(self, singleShot=True, interval=0)
-        self._growing.timeout.connect(self._grow)
+        self._growing.timeout.connect(partial(grow, self))
         self.form = form
         self._build(title)
         form.changed.connect(self.check_soon)
@@ -173,8 +175,3 @@ class CheckedDialog(QDialog):
         if event.type() == QEvent.Type.LayoutRequest:
             self._growing.start()
         return super().event(event)
-
-    def _grow(self) -> None:
-        """Take the height that all lines need at this width."""
-        if (layout := self.layout()) is not None:
-            self.resize(self.width(), max(self.height(), layout.totalHeightForWidth(self.width())))

@@ -87,6 +87,8 @@ def _suggested(document: Document) -> Path:
 
 
 def beside(model: core.Model, ending: str) -> Path:
-    """A place beside a checkpoint, named after it and what it will be."""
+    """A place beside a checkpoint, or at home for one that is not here; named after it and what it will be."""
+    if core.is_remote(model.path):
+        return Path.home() / f"{model.name}-{ending}"
     suggested = model.folder.resolve().parent / f"{model.name}-{ending}"
     return Path.home() / suggested.name if suggested.is_relative_to(core.resources()) else suggested

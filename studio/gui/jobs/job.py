@@ -65,6 +65,15 @@ VERIFY = Kind(
 )
 
 
+PUBLISH = Kind(
+    "publish",
+    "Published",
+    "what was sent stays at the hub: publish again to go on",
+    "The repository is as it was. Mend the cause and publish again: what was sent is not sent again.",
+    "Look at this",
+    worked="hashed and sent",
+    pausable=False,
+)
 EXAMINE = Kind(
     "examine",
     "Examined",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from studio import core
+from studio.gui.layers.proposals import Proposals
 
 T = TypeVar("T")
 
@@ -143,6 +144,21 @@ def verifying(machine: core.Machine, folder: Path, source: core.Model | None) ->
         yield from core.verify(engine, folder, source)
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What publishing an export would do."""
+
+    job: core.Publication
+    preview: core.Preview
+
+
+def foreseeing(folder: Path, url: str, *, public: bool, overwrite: bool, base_model: str) -> Iterator[Foreseen | None]:
+    """Check an export, and ask a hub what of it is there; yields None while it does not answer, and what was found."""
+    job = core.publication(folder, url, public=public, overwrite=overwrite, base_model=base_model)
+    for preview in core.preview(job):
+        yield Foreseen(job, preview) if preview else None
+
+
 def examining(folder: Path, source: Path | None) -> Iterator[core.Event]:
     """The events of `core.doctor`; `source` is opened to compare with."""
     with ExitStack() as stack:
@@ -164,26 +180,29 @@ class Priced:
     """What every option costs is known, and what that means in tokens, if probes told."""
 
     planner: core.Planner
+    proposals: Proposals
 
 
 PROBED = 8
 """Windows of the bundled text that probes are run on."""
 
 
-def pricing(machine: core.Machine, model: core.Model, plan: core.Plan, probe: bool) -> Iterator[Any]:
-    """Measure what every option costs; yields the title of the backend, events, and `Priced` at the end.
+def pricing(
+    machine: core.Machine, model: core.Model, plan: core.Plan, layout: core.Layout, reader: str, *, probe: bool
+) -> Iterator[Any]:
+    """Measure what every option of a layout costs; yields the title of the backend, events, and `Priced` at the end.
 
     probe: run what tells the meaning of damage in tokens; what was run before is known without.
     """
     with core.start(machine, model) as engine:
         yield engine.backend.title
-        decisions = core.decide(model, plan, *core.layout_for("", ""))
+        decisions = core.decide(model, plan, layout, reader)
         costs = yield from core.price(engine, decisions)
         probing = core.Probing(costs, core.Reading((core.evaluation_text(),), PROBED))
         known = probing.known()
         if probe and known is None:
             known = yield from probing.run(engine, max_memory=machine.max_memory)
-        yield Priced(core.Planner(costs, known))
+        yield Priced(core.Planner(costs, known), Proposals(costs))
 
 
 @dataclass(frozen=True, slots=True)

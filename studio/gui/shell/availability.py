@@ -10,6 +10,7 @@ from studio.gui.pages.details import Details
 from studio.gui.shell.actions import NOTHING_OPEN, Actions
 
 NOTHING_RUNS = "nothing runs"
+AWAY = "a model is run from this machine: download it, and open its folder"
 EVERY_LAYER_KEPT = "every layer is kept: choose a format first"
 AS_MADE = "an export is shown as it was made; open what it was made from to choose otherwise"
 
@@ -49,6 +50,7 @@ class Availability:
         stopped = self._busy() or sealed
         convertible = self._busy() or ("" if document.exported else sealed)
         fixed = opening or (AS_MADE if document.exported else "")
+        away = AWAY if core.is_remote(model.path) else ""
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
         chosen = bool((store.codes != CODES[core.KEEP]).any())
         selection = "" if len(document.selected_indices) else "select layers first"
@@ -56,7 +58,8 @@ class Availability:
             "open": "",
             "editable": fixed,
             "guidable": stopped or fixed,
-            "evaluable": convertible,
+            "runnable": stopped or fixed or away,
+            "evaluable": convertible or away,
             "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,

@@ -36,7 +36,10 @@ def message_of(error: object, title: str, otherwise: str = "") -> Message:
 
 
 _HINTS = {
+    "with --overwrite they are": "tick Replace: they are",
+    "with --overwrite": "with Replace ticked",
     "--overwrite": "tick Replace",
+    "--public says that this is meant": "untick Private if this is meant",
     "--restart": "tick Discard what a stopped run left",
     "--skip-nonfinite keeps such tensors as they are": "keep such layers as they are (key 0)",
     "--backend auto": "the setting Computes on: auto",
@@ -59,5 +62,6 @@ def for_window(hint: str) -> str:
     for option, words in _HINTS.items():
         hint = hint.replace(option, words)
     if hint.startswith("pip "):
-        hint = f"Install what runs models: {hint}"
+        what = "reads stores" if "[stores]" in hint else "runs models"
+        hint = f"Install what {what}: {hint}"
     return hint[:1].upper() + hint[1:] + ("." if hint and not hint.endswith(".") else "")
