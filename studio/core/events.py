@@ -27,6 +27,7 @@ Phase = Literal[
     "compare",
     "repair",
     "price",
+    "publish",
 ]
 
 
@@ -58,7 +59,7 @@ class LayerDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A shard of an earlier, stopped run is whole and was taken over."""
+    """A shard, or layers of one file, of an earlier, stopped run are whole and were taken over."""
 
     shard: str
     nbytes: int
@@ -207,6 +208,23 @@ class Calibrated:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An export is at a repository, and every file of it there was checked.
+
+    page: its address for people. commit: the one in which all is there. private: whether others can not see it. files,
+    sent: how many it has, and how many of them were sent now. nbytes: of all.
+    """
+
+    url: str
+    page: str
+    commit: str
+    private: bool
+    files: int
+    sent: int
+    nbytes: int
+
+
 Event = (
     Started
     | Progress
@@ -227,5 +245,6 @@ Event = (
     | FindingMade
     | Repaired
     | Transcoded
+    | Published
     | Finished
 )

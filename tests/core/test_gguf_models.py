@@ -166,14 +166,14 @@ def test_a_scale_that_is_a_number_in_ggml_only_is_not_handed_on(kind, offset, tm
 
 
 def test_what_is_not_decoded_is_told_of_its_layer_and_no_plan_is_made(tmp_path):
-    entry = quantized("blk.0.ffn_up.weight", (INNER, 256), "IQ2_XXS")
+    entry = quantized("blk.0.ffn_up.weight", (INNER, 256), "Q8_K")
     with opened(tmp_path, model(entries=with_entry(entry.name, entry))) as found:
         layer = found.by_name["model.layers.0.mlp.up_proj"]
-        assert layer.obstacle == "IQ2_XXS is not decoded here"
+        assert layer.obstacle == "Q8_K is not decoded here"
         assert found.by_name["model.layers.0.mlp.down_proj"].obstacle == ""
-        with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.weight: IQ2_XXS"):
+        with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.weight: Q8_K"):
             found.check_plain()
-        with pytest.raises(CheckpointError, match="IQ2_XXS"):
+        with pytest.raises(CheckpointError, match="Q8_K"):
             layer.source.rows(layer.whole, 0, 1)
 
 

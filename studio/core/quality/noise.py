@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from studio.core.quality.metrics import Tally
 from studio.core.results import finite
+from studio.core.typed import typed
 
 RESAMPLES = 1000
 _SEED = 10
@@ -31,7 +32,7 @@ class Estimate:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Estimate":
         """The estimate that `to_json` described; what JSON has no number for is infinite."""
-        return cls(float("inf") if data["value"] is None else data["value"], data["noise"])
+        return typed(cls(float("inf") if data["value"] is None else data["value"], data["noise"]), signed=("value",))
 
 
 def estimate(quantities: NDArray[np.float64], statistic: Statistic) -> Estimate:

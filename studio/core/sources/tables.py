@@ -186,3 +186,24 @@ class Signed:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """See `Codes.read`."""
         return (self.table.read(start, stop).astype(np.int16) + self.half).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Codes of four bits with a sign, those of two rows in a byte, the first in its low nibble; as codes from 0 on."""
+
+    table: Table
+
+    @property
+    def stored(self) -> Stored:
+        """See `Codes`."""
+        return self.table.stored
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """See `Codes.read`."""
+        low = start // 2
+        packed = self.table.read(low, -(-stop // 2)).astype(np.uint8, copy=False)
+        codes = np.empty((2 * len(packed), packed.shape[1]), np.uint8)
+        codes[0::2], codes[1::2] = packed & np.uint8(15), packed >> np.uint8(4)
+        codes ^= np.uint8(8)
+        return codes[start - 2 * low : stop - 2 * low]

@@ -1,6 +1,7 @@
 """ExportForm: the fields of the export dialog: where to, in which layout, for which runtime, in shards of what size."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ class ExportForm(QWidget):
     """
 
     changed = Signal()
+    offered: Mapping[str, core.Target] = core.LAYOUTS
 
-    def __init__(self, suggested: Path, parent: QWidget) -> None:
-        super().__init__(parent)
+    def __init__(self, suggested: Path) -> None:
+        super().__init__()
         self.folder, self.name = QLineEdit(), QLineEdit()
         self.folder.setAccessibleName("Folder that the export appears in")
         self.name.setAccessibleName("Name of the export")
@@ -95,7 +97,7 @@ class ExportForm(QWidget):
         self._group = QButtonGroup(self)
         self.layouts: dict[str, QRadioButton] = {}
         self.reasons: dict[str, Any] = {}
-        for name, layout in core.LAYOUTS.items():
+        for name, layout in self.offered.items():
             choice = QRadioButton(layout.title)
             choice.setAccessibleDescription(_read_by(layout))
             choice.toggled.connect(lambda _: self.changed.emit())
@@ -123,7 +125,7 @@ class ExportForm(QWidget):
     def _offer_readers(self) -> None:
         """The runtimes of the layout that is chosen, the one that it is for first."""
         self.reader.clear()
-        for name in core.LAYOUTS[self.layout_name].readers:
+        for name in self.offered[self.layout_name].readers:
             self.reader.addItem(core.RUNTIMES[name].title, name)
 
     def _shard_row(self) -> QHBoxLayout:
@@ -139,12 +141,7 @@ class ExportForm(QWidget):
 
     def _option_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
-        self.lift = QCheckBox("&Lift by powers of two")
-        self.lift.toggled.connect(lambda _: self.changed.emit())
-        self.about_lift = label(LIFTS, "small", wrap=True)
-        self.about_lift.setContentsMargins(22, 0, 0, 4)
-        rows.addWidget(self.lift)
-        rows.addWidget(self.about_lift)
+        self._add_options(rows)
         self.replace = QCheckBox("&Replace the export that is there")
         self.discard = QCheckBox("&Discard what a stopped run left")
         for box in (self.replace, self.discard):
@@ -152,6 +149,15 @@ class ExportForm(QWidget):
             box.hide()
             rows.addWidget(box)
         return rows
+
+    def _add_options(self, rows: QVBoxLayout) -> None:
+        """Add what is asked for beside the target."""
+        self.lift = QCheckBox("&Lift by powers of two")
+        self.lift.toggled.connect(lambda _: self.changed.emit())
+        self.about_lift = label(LIFTS, "small", wrap=True)
+        self.about_lift.setContentsMargins(22, 0, 0, 4)
+        rows.addWidget(self.lift)
+        rows.addWidget(self.about_lift)
 
     # what it asks for
 
@@ -203,9 +209,14 @@ class ExportForm(QWidget):
     def show_refusals(self, refusals: dict[str, str]) -> None:
         """Which layouts can not store the plan, and why (layout -> reason, "" when it can)."""
         for name, reason in refusals.items():
-            self.layouts[name].setEnabled(not reason or self.layouts[name].isChecked())
-            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else _read_by(core.LAYOUTS[name]))
-            set_tone(self.reasons[name], "warning" if reason else "")
+            told = f"Not for this plan: {reason}" if reason else _read_by(self.offered[name])
+            self.show_layout(name, told, refused=bool(reason))
+
+    def show_layout(self, name: str, text: str, *, refused: bool) -> None:
+        """Say something of a layout; one that is refused can not be chosen, though it may be chosen already."""
+        self.layouts[name].setEnabled(not refused or self.layouts[name].isChecked())
+        self.reasons[name].setText(text)
+        set_tone(self.reasons[name], "warning" if refused else "")
 
     def show_lift(self, obstacle: str) -> None:
         """Offer to lift, or say why that can not be."""
@@ -219,5 +230,5 @@ class ExportForm(QWidget):
         self.discard.setVisible(self.discard.isChecked() or "--restart" in hint)
 
 
-def _read_by(layout: core.Layout) -> str:
+def _read_by(layout: core.Target) -> str:
     return f"Read by {', '.join(core.RUNTIMES[name].title for name in layout.readers)}"

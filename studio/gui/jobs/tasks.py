@@ -19,11 +19,11 @@ def surveying(machine: core.Machine, model: core.Model, choices: Iterable[core.C
         yield from core.survey(engine, model, list(choices))
 
 
-def exporting(machine: core.Machine, job: core.Export) -> Iterator[Any]:
-    """Write and verify an export; yields the title of the backend, then the events of `core.export`."""
+def exporting(machine: core.Machine, job: core.Export | core.GgufExport) -> Iterator[Any]:
+    """Write and verify an export; yields the title of the backend, then the events of `core.export` or `write_gguf`."""
     with core.start(machine, job.model) as engine:
         yield engine.backend.title
-        yield from core.export(engine, job)
+        yield from core.export(engine, job) if isinstance(job, core.Export) else core.write_gguf(engine, job)
 
 
 def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[str, Any]) -> Iterator[Any]:
@@ -65,11 +65,97 @@ def _unliftable(job: core.Export) -> str:
     return "; ".join(refused) if reached.startswith("0 of ") else ""
 
 
+Prospects = dict[str, tuple[bool, str]]
+"""Target of a conversion -> whether it can be, and what would become of the layers, or why it can not."""
+
+
+def proving(
+    machine: core.Machine, model: core.Model, asked: tuple[str, str, str], prospects: Prospects
+) -> Iterator[Any]:
+    """Prove a conversion to (layout, runtime or "", dtype or "").
+
+    Yields prospects unless they are known, the share that is proved, and last the proof or what is in its way.
+    """
+    if not prospects:
+        yield {name: _prospect(model, target) for name, target in core.TARGETS.items()}
+    try:
+        with core.start(machine, model) as engine:
+            yield (yield from _proof(engine, model, *asked))
+    except core.StudioError as error:
+        yield error.with_traceback(None)
+
+
+def checking_conversion(model: core.Model, proved: core.Transcoding, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Check the target of a conversion without writing; yields the prepared export or the error that is in its way."""
+    try:
+        yield _prepared(model, proved, **arguments)
+    except core.StudioError as error:
+        yield error.with_traceback(None)
+
+
+def _prospect(model: core.Model, target: core.Target) -> tuple[bool, str]:
+    try:
+        counts = core.prospect(model, target).counts()
+    except core.StudioError as error:
+        return False, f"Not this: {error.what}"
+    return True, ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
+
+
+def _proof(
+    engine: core.Engine, model: core.Model, layout: str, reader: str, dtype: str
+) -> Generator[float, None, core.Transcoding]:
+    total, shown, found = 1, 0.0, None
+    for event in core.transcode(engine, model, core.TARGETS[layout], reader, dtype):
+        if isinstance(event, core.Started):
+            total = max(event.total, 1)
+        elif isinstance(event, core.Progress) and event.done / total > shown + 0.01:
+            yield (shown := event.done / total)
+        elif isinstance(event, core.Transcoded):
+            found = event.transcoding
+    assert found is not None
+    return found
+
+
+def _prepared(
+    model: core.Model,
+    proved: core.Transcoding,
+    asked: tuple[str, str, str],
+    target: Path,
+    *,
+    overwrite: bool,
+    restart: bool,
+    shard_nbytes: int,
+    allow_lossy: bool,
+) -> core.Export | core.GgufExport:
+    if not allow_lossy:
+        proved.check()
+    if asked[0] == core.GGUF.name:
+        return core.prepare_gguf_conversion(model, proved, target, overwrite=overwrite)
+    how = {"overwrite": overwrite, "restart": restart}
+    layout, _ = core.layout_for(asked[0], asked[1])
+    return core.prepare_conversion(model, proved, layout, target, shard_nbytes=shard_nbytes, **how)
+
+
 def verifying(machine: core.Machine, folder: Path, source: core.Model | None) -> Iterator[Any]:
     """Check every byte and every weight of an export; yields the title of the backend, then events."""
     with core.start(machine, source) as engine:
         yield engine.backend.title
         yield from core.verify(engine, folder, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What publishing an export would do."""
+
+    job: core.Publication
+    preview: core.Preview
+
+
+def foreseeing(folder: Path, url: str, *, public: bool, overwrite: bool, base_model: str) -> Iterator[Foreseen | None]:
+    """Check an export, and ask a hub what of it is there; yields None while it does not answer, and what was found."""
+    job = core.publication(folder, url, public=public, overwrite=overwrite, base_model=base_model)
+    for preview in core.preview(job):
+        yield Foreseen(job, preview) if preview else None
 
 
 def examining(folder: Path, source: Path | None) -> Iterator[core.Event]:

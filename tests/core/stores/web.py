@@ -108,15 +108,24 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(folder: Path, interface: Callable[[Handler], bool] | None = None) -> Iterator[Web]:
-    """A server on a free port; `interface` answers what is no file."""
-    handler = type("Handler", (Handler,), {})
+def serving(
+    folder: Path, interface: Callable[[Handler], bool] | None = None, kind: type[Handler] = Handler
+) -> Iterator[Web]:
+    """A server on a free port; `interface` answers what is no file, `kind` all requests."""
+    handler = type("Handler", (kind,), {})
+    with listening(handler) as url:
+        handler.web = Web(url, folder, interface=interface)  # type: ignore[attr-defined]
+        yield handler.web  # type: ignore[attr-defined]
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server on a free port, which ends with all its connections."""
     server = _Server(("127.0.0.1", 0), handler)
-    handler.web = Web(f"http://127.0.0.1:{server.server_port}", folder, interface=interface)  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield handler.web  # type: ignore[attr-defined]
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

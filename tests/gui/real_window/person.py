@@ -16,7 +16,7 @@ from PySide6.QtGui import QImage
 
 from tests.gui.real_window.screen import Screen, end
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 LOOK_SECONDS, STILL_SECONDS = 0.03, 0.15
 SOURCES = Path(__file__).parents[3]
 PROGRAM = (sys.executable, "-m", "tests.gui.real_window.observed")
