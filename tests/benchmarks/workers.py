@@ -1,8 +1,8 @@
 """Workers: what an export takes with 1, 2, 4 and 8 workers on this machine, and what a forecast says.
 
 Usage: python -m tests.benchmarks.workers [FOLDER]; the folder needs 1 GB. First from a folder by a slow backend, where
-the processors of the machine hold it up, then from a web server that gives so many bytes in a second and no more. Seconds of processors
-are those of all processes together, which a busy machine changes less than the time of day.
+the processors of the machine hold it up, then from a web server that gives so many bytes in a second and no more.
+Seconds of processors are those of all processes together, which a busy machine changes less than the time of day.
 """
 
 import json
