@@ -4,7 +4,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -15,6 +15,8 @@ from studio.core.errors import PlanError
 from studio.core.exporting.export import Export, prepare, prepare_conversion
 from studio.core.exporting.shards import SHARD_NBYTES
 from studio.core.exporting.steps import identity
+from studio.core.exporting.streaming import stream as hold_a_shard
+from studio.core.exporting.streaming import stream_source
 from studio.core.exporting.verification import ToVerify, opened_to_verify
 from studio.core.findings.doctor import Patient, opened_to_examine
 from studio.core.jobs import Machine
@@ -25,6 +27,7 @@ from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import Choice, Plan, plan_from_json, resolve
 from studio.core.statistics import open_statistics, with_statistics
+from studio.core.stores.urls import place_of, target_path
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -55,7 +58,7 @@ class Order(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opened:
     """A model, and what is chosen for its layers."""
 
@@ -69,6 +72,11 @@ class Opened:
         assert self.written is not None
         return self.written
 
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """The identity of the export; some bytes of every file of the source are read for it, once."""
+        return identity(self.export)
+
 
 def _run() -> str:
     return uuid4().hex
@@ -77,7 +85,7 @@ def _run() -> str:
 def _seen(opened: Opened) -> object:
     """What all see of a model, of what is chosen for every layer, and of the shards that come of it."""
     if opened.written:
-        return identity(opened.written)
+        return opened.run
     told = [
         (c.layer.name, c.recipe, c.layer.source.meaning, c.guide.meaning if c.guide else "") for c in opened.choices
     ]
@@ -97,6 +105,7 @@ class PlanOrder:
     """A source and a plan, and, unless `target` is "", an export of both.
 
     kept: layers that are kept though the plan takes them, and why. lifts: powers of two, None where nothing is lifted.
+    stream: one shard of the source at a time is held.
     """
 
     machine: Machine
@@ -110,11 +119,12 @@ class PlanOrder:
     shard_nbytes: int = SHARD_NBYTES
     lifts: tuple[tuple[str, int], ...] | None = None
     overwrite: bool = False
+    stream: bool = False
     run: str = ""
 
     def open(self) -> Opened:
         """The source opened and the plan resolved. Raises StudioError."""
-        model = _with_statistics(open_model(self.source), self.statistics)
+        model = _with_statistics(_source(self), self.statistics)
         plan = plan_from_json(json.loads(self.plan))
         choices = _without(resolve(plan, model), dict(self.kept))
         if not self.target:
@@ -125,13 +135,13 @@ class PlanOrder:
             plan,
             choices,
             layout,
-            Path(self.target),
+            target_path(self.target),
             overwrite=self.overwrite,
             reader=reader,
             shard_nbytes=self.shard_nbytes,
             lifting=Lifting(dict(self.lifts)) if self.lifts else None,
         )
-        return Opened(model, export.choices, export)
+        return _held(self, Opened(model, export.choices, export))
 
     def model(self, opened: Opened) -> Model:
         """See `Order.model`."""
@@ -149,6 +159,8 @@ def order_for(
     machine: Machine,
     statistics: Path | None = None,
     export: Export | None = None,
+    *,
+    stream: bool = False,
 ) -> PlanOrder:
     """The order for `choices` of a plan, or for an export of them. Raises PlanError for what is no file of its own."""
     resolved = resolve(plan, model)
@@ -165,6 +177,7 @@ def order_for(
         shard_nbytes=export.shard_nbytes,
         lifts=tuple(export.lifting.exponents.items()) if export.lifting.exponents else None,
         overwrite=export.overwrite,
+        stream=stream,
     )
 
 
@@ -185,7 +198,8 @@ def _without(choices: Sequence[Choice], kept: dict[str, str]) -> tuple[Choice, .
 class ConversionOrder:
     """A source, and, unless `target` is "", the export that a conversion makes of it.
 
-    decided: what becomes of every layer, in the order of the source, packed.
+    decided: what becomes of every layer, in the order of the source, packed. stream: one shard of the source at a time
+    is held.
     """
 
     machine: Machine
@@ -196,11 +210,12 @@ class ConversionOrder:
     decided: bytes = b""
     shard_nbytes: int = SHARD_NBYTES
     overwrite: bool = False
+    stream: bool = False
     run: str = ""
 
     def open(self) -> Opened:
         """The source opened, and the conversion laid out. Raises StudioError."""
-        model = open_model(self.source)
+        model = _source(self)
         if not self.target:
             return Opened(model)
         choices = tuple(_unpacked(self.decided, model))
@@ -208,11 +223,11 @@ class ConversionOrder:
             model,
             Transcoding(choices, reader=self.reader),
             layout_for(self.layout, self.reader)[0],
-            Path(self.target),
+            target_path(self.target),
             overwrite=self.overwrite,
             shard_nbytes=self.shard_nbytes,
         )
-        return Opened(model, export.choices, export)
+        return _held(self, Opened(model, export.choices, export))
 
     def model(self, opened: Opened) -> Model:
         """See `Order.model`."""
@@ -228,10 +243,22 @@ def proof_order(model: Model, machine: Machine) -> ConversionOrder:
     return ConversionOrder(machine, _place(model), run=_run())
 
 
-def conversion_order(export: Export, machine: Machine) -> ConversionOrder:
+def _source(order: PlanOrder | ConversionOrder) -> Model:
+    model = open_model(order.source)
+    return stream_source(model, order.shard_nbytes) if order.stream else model
+
+
+def _held(order: PlanOrder | ConversionOrder, opened: Opened) -> Opened:
+    """What is opened, of whose source a shard at a time is held, if that is wanted."""
+    if order.stream:
+        hold_a_shard(opened.export)
+    return opened
+
+
+def conversion_order(export: Export, machine: Machine, *, stream: bool = False) -> ConversionOrder:
     """The order for an export of `prepare_conversion`."""
     how = (export.layout.name, export.reader, _packed(export.choices), export.shard_nbytes, export.overwrite)
-    return ConversionOrder(machine, _place(export.model), str(export.target), *how, run=_run())
+    return ConversionOrder(machine, _place(export.model), str(export.target), *how, stream=stream, run=_run())
 
 
 def _packed(choices: Sequence[Choice]) -> bytes:
@@ -309,7 +336,7 @@ class VerifyOrder:
 
     def open(self) -> ToVerify:
         """Both opened. Raises StudioError."""
-        return opened_to_verify(Path(self.place), open_model(self.source) if self.source else None)
+        return opened_to_verify(place_of(self.place), open_model(self.source) if self.source else None)
 
     def model(self, opened: ToVerify) -> Model | None:
         """See `Order.model`."""

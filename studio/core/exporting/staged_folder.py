@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from studio.core.containers.files import SourceFile
 from studio.core.errors import ExportError
 from studio.core.exporting.contents import JOURNAL, read_journal
+from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Record, read_record
 from studio.core.exporting.writing import StagedFile, sync_folder, writing
 
@@ -28,6 +30,14 @@ class StagedFolder:
     def record(self, shard: str) -> Record | None:
         """The record of a shard, None while it is not finished."""
         return read_record(self.path / f"{shard}.json")
+
+    def holds(self, record: Record) -> bool:
+        """True when the shard is there with the bytes that its record noted."""
+        path = self.path / record.shard
+        if not path.exists():
+            return False
+        with SourceFile(path) as file:
+            return file.size == record.nbytes and sha256(file) == record.sha256
 
     def write_record(self, shard: str, lines: Iterable[bytes]) -> None:
         """Note durably that a shard is finished."""
@@ -74,15 +84,15 @@ class SharedFolder(StagedFolder):
     def settle(self, name: str) -> None:
         """See `StagedFolder.settle`; raises ExportError when another run has taken the folder."""
         journal = read_journal(self.path / JOURNAL) if self.path.is_dir() else None
-        if journal is None or journal["identity"] != self._identity:
+        if journal is None or journal != self._identity:
             raise ExportError("another run has taken this folder", file=self.path)
         super().settle(name)
 
     @contextmanager
-    def swept(self) -> Iterator[None]:
-        """Remove at the end what was not settled."""
+    def swept(self) -> "Iterator[SharedFolder]":
+        """The folder; what was not settled at the end is removed."""
         try:
-            yield
+            yield self
         finally:
             for path in self.path.glob(f"*{self._suffix}"):
                 path.unlink(missing_ok=True)

@@ -147,14 +147,18 @@ def exponents(_engine: Engine, slab: Slab) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Castable:
-    """How many blocks of 16 a cast to `row` with the tensor scale `g` writes exactly, of how many: [2]."""
+    """How many blocks a cast to `row` with the tensor scale `g` writes exactly, of how many: [2].
+
+    Scales of integers are to be in the dtype that the layer is kept in.
+    """
 
     row: Format
     g: float
 
     def __call__(self, _engine: Engine, slab: Slab) -> Counts:
         """The counts of a slab."""
-        exact = exact_blocks(slab.layer.source.packed(slab.matrix, slab.start, slab.stop), self.row, self.g)
+        dtype = WEIGHT_DTYPES[slab.layer.kept_dtype] if self.row.affine else None
+        exact = exact_blocks(slab.layer.source.packed(slab.matrix, slab.start, slab.stop), self.row, self.g, dtype)
         return np.array([exact.sum(), exact.size], np.float64)
 
 
