@@ -28,6 +28,7 @@ from tests.core.stores.buckets import (
     held,
     in_turn,
     proxying,
+    put,
     status,
     unheard,
 )
@@ -269,7 +270,8 @@ def test_a_store_that_keeps_no_conditions_is_told(
 
 
 def test_what_the_target_can_not_be_is_refused(studio: Studio, bucket: str, source: Path) -> None:
-    assert studio("quantize", source, f"s3://{bucket}/a/out").code == 0
+    put(source, "in/model")
+    client().put_object(Bucket=bucket, Key=f"a/out/{MANIFEST}", Body=b"{}")
     client().put_object(Bucket=bucket, Key="full/notes.txt", Body=b"mine")
     for target, words, options in [
         (f"s3://{bucket}/a/out", "holds an export already", ()),
@@ -282,7 +284,7 @@ def test_what_the_target_can_not_be_is_refused(studio: Studio, bucket: str, sour
         ran = studio("quantize", source, target, *options)
         assert ran.code == 4, ran.err
         assert words in ran.err
-    ran = studio("convert", f"s3://{bucket}/a/out", f"s3://{bucket}/a/out/inside")
+    ran = studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/in/model/inside")
     assert ran.code == 4
     assert "the same folder as the source, inside it" in ran.err
     assert set(held("full")) == {"notes.txt"}
@@ -312,7 +314,7 @@ def test_faults_of_the_network_cost_time_only(proxy: Proxy, source: Path, good: 
 def test_an_answer_that_does_not_come_is_asked_for_again(
     proxy: Proxy, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(s3.TIMEOUTS, "read_timeout", 2)
+    monkeypatch.setitem(s3.TIMEOUTS, "read_timeout", 3)
     turns, over = iter([True]), threading.Event()
 
     def late(handler: Handler, _body: bytes) -> bool:
