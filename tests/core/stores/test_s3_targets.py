@@ -1,8 +1,10 @@
 """Exports into a bucket: the bytes of a folder, there from the manifest on; one writer, and what the network does."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,13 @@ def proxy(bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def there(url: str) -> StorePath:
     """A target for which a pause takes no time."""
-    return StorePath(RemoteFolder(S3Target(url), Patience(sleep=PAUSES.append)))
+    store = _store(url, os.environ["AWS_ENDPOINT_URL"], s3.TIMEOUTS["read_timeout"])
+    return StorePath(RemoteFolder(store, Patience(sleep=PAUSES.append)))
+
+
+@cache
+def _store(url: str, *_: object) -> S3Target:
+    return S3Target(url)
 
 
 def exporting(source: Path, target: Path, *, restart: bool = False, preset: str = "linear") -> Iterator[core.Event]:
