@@ -107,7 +107,7 @@ class RemoteFolder:
 
     def stream(self, nbytes: int) -> None:
         """From now on hold about `nbytes` at most, and nothing after `forget`; nothing is being read."""
-        segment = -(-nbytes // (_SEGMENTS * BLOCK)) * BLOCK
+        segment = max(-(-nbytes // (_SEGMENTS * BLOCK)), 1) * BLOCK
         self._spool.close()
         self._spool, self._streams = Spool(2 * _SEGMENTS * segment, segment), True
 

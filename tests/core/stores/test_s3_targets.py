@@ -307,6 +307,23 @@ def test_what_is_not_of_a_stopped_export_is_left_alone(bucket: str, source: Path
     assert held("a/out")["notes.txt"] == b"mine"
 
 
+def test_an_export_below_is_left_alone(bucket: str, source: Path) -> None:
+    stopped(source, there(f"s3://{bucket}/a"))
+    stopped(source, there(f"s3://{bucket}/a/below"))
+    going_on = client().create_multipart_upload(Bucket=bucket, Key="a/below/model.safetensors")["UploadId"]
+    before = held("a/below")
+    with pytest.raises(ExportError, match="not part of the stopped export there: below/"):
+        list(exporting(source, there(f"s3://{bucket}/a"), restart=True))
+    assert held("a/below") == before
+    uploads = client().list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [upload["UploadId"] for upload in uploads] == [going_on]
+
+
+def test_names_in_an_export_below_are_told_apart() -> None:
+    names = {"journal.json", "model.safetensors", "sub/tokenizer.json", "b/nvfp4_studio.json", "b/c/x.json"}
+    assert stored_folder.outside_of_others(names) == {"journal.json", "model.safetensors", "sub/tokenizer.json"}
+
+
 FAULTS = [dropped, unheard, cut, status(429), status(500, "InternalError"), status(503), status(400, "RequestTimeout")]
 
 
