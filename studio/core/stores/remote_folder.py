@@ -112,7 +112,7 @@ class RemoteFolder:
         self._spool, self._streams = Spool(2 * _SEGMENTS * segment, segment), True
 
     def forget(self) -> None:
-        """Give back the disk of what was fetched, where this folder is a stream; nothing is being read."""
+        """Give back the disk of what was fetched and is not read now, where this folder is a stream."""
         if not self._streams:
             return
         with self._lock:
@@ -120,7 +120,7 @@ class RemoteFolder:
                 future.cancel()
             wait(self._asked)
             self._asked.clear()
-        self._spool.close()
+        self._spool.forget()
 
     def check_unchanged(self, name: str, found: Object) -> None:
         """Ask the store whether a file is what it was; raises CheckpointError."""

@@ -307,6 +307,25 @@ def test_what_is_not_of_a_stopped_export_is_left_alone(bucket: str, source: Path
     assert held("a/out")["notes.txt"] == b"mine"
 
 
+def test_an_export_is_whole_although_what_the_run_needed_stays(
+    studio: Studio, bucket: str, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(self: target_folder.TargetFolder, name: str) -> None:
+        raise ExportError("can not be written: HTTP 503", file=self.shown(name))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(target_folder.TargetFolder, "remove", away)
+        list(exporting(source, there(f"s3://{bucket}/a/out")))
+    assert held("a/out").keys() > good.keys() | {JOURNAL, LOCK}
+    ran = studio("verify", f"s3://{bucket}/a/out")
+    assert ran.code == 0
+    assert f"{LOCK}: not part of the export" in ran.err
+    client().put_object(Bucket=bucket, Key="a/out/more.safetensors", Body=b"")
+    ran = studio("verify", f"s3://{bucket}/a/out")
+    assert ran.code == 2
+    assert "more.safetensors: is not listed in SHA256SUMS, but would be loaded" in ran.err
+
+
 def test_an_export_below_is_left_alone(bucket: str, source: Path) -> None:
     stopped(source, there(f"s3://{bucket}/a"))
     stopped(source, there(f"s3://{bucket}/a/below"))

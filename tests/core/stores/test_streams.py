@@ -120,6 +120,19 @@ def test_the_command_line_streams_from_bucket_to_bucket(
     assert differ <= {"README.md", "SHA256SUMS"}  # they have the name of the folder in them
 
 
+def test_workers_put_their_shards_themselves(studio: Studio, bucket: str, source: Path, scratch: Path) -> None:
+    LocalCluster = pytest.importorskip("distributed").LocalCluster  # noqa: N806
+    put(source, "in/model")
+    how = ("--shard-size", SHARD, "--stream")
+    assert studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/alone/out", *how).code == 0
+    with LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        address = f"--cluster={cluster.scheduler_address}"
+        ran = studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/spread/out", *how, address)
+    assert ran.code == 0
+    assert held("spread/out") == held("alone/out")
+    assert not list(scratch.glob("nvfp4-studio-*"))
+
+
 def test_a_stream_that_is_stopped_goes_on(bucket: str, source: Path, good: dict[str, bytes]) -> None:
     put(source, "in/model")
     with core.open_model(f"s3://{bucket}/in/model") as model:
