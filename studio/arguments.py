@@ -209,7 +209,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--layout", choices=sorted(core.LAYOUTS), help="default: that of --for, or mlx")
     _add_reader(group)
     group.add_argument(
-        "--overwrite", action="store_true", help="replace DST when it is an earlier export and holds nothing else"
+        "--overwrite", action="store_true", help="replace DST here when it is an earlier export and holds nothing else"
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
