@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers faults quality planning mac-proof pictures package clean
+.PHONY: demo test lint bench architectures consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -37,10 +37,23 @@ architectures: .venv/.dev
 consumers: .venv/.dev
 	@$(BIN)/python -m tests.consumers --publish
 
+interop: .venv/.dev
+	@$(BIN)/python -m tests.interop
+
 faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.every_call
 	@$(BIN)/python -m tests.faults.random_kills
+	@$(BIN)/python -m tests.faults.gguf_kills
 	@$(BIN)/python -m tests.faults.soak
+
+streams: .venv/.dev
+	@$(BIN)/python -m tests.faults.streams
+
+hosts: .venv/.dev
+	@$(BIN)/python -m tests.faults.hosts
+
+fuzz: .venv/.dev
+	@$(BIN)/python -m tests.faults.mutations --count 1000000
 
 quality: .venv/.dev
 	@$(BIN)/python -m tests.quality resources/demo/demo-llama

@@ -9,6 +9,7 @@ from studio import core
 PROGRAM = "nvfp4-studio"
 DEFAULT_LAYOUT = "mlx"
 _SOURCE = "a Hugging Face folder, a .safetensors or a .gguf file, here or at hf://, s3://, https://"
+_TARGET = "folder to write, here or at s3://"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
     for sub in (plan, measure, quantize):
         sub.add_argument("source", type=_source, metavar="SRC", help=_SOURCE)
-    quantize.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    quantize.add_argument("target", type=_source, metavar="DST", help=f"{_TARGET}; it appears whole or not at all")
     for sub in (plan, measure, quantize):
         _add_plan_options(sub)
     for sub in (measure, quantize):
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     _add_result_options(gguf)
     gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
     verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
-    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize, or any checkpoint")
+    verify.add_argument("target", type=_source, metavar="DST", help="a folder written by quantize, or any checkpoint")
     verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
     _add_machine_options(verify)
     compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
@@ -212,6 +213,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    _add_stream(group)
     _add_lift(group)
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
@@ -219,7 +221,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
 def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", type=_source, metavar="SRC", help="a checkpoint in any layout that is read")
     sub.add_argument(
-        "target", type=Path, metavar="DST", help="folder, or .gguf file, to write; it appears whole or not at all"
+        "target", type=_source, metavar="DST", help=f"{_TARGET}, or .gguf file; it appears whole or not at all"
     )
     group = sub.add_argument_group("conversion")
     group.add_argument(
@@ -233,6 +235,7 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace DST when it is an earlier export")
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    _add_stream(group)
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
     _add_machine_options(sub)
 
@@ -358,6 +361,11 @@ def _add_runtime(sub: argparse.ArgumentParser) -> None:
 def _add_lift(group: "argparse._ActionsContainer") -> None:
     text = "move powers of two between tensors, where that is exact, so that two tiers lose no more than three"
     group.add_argument("--lift", action="store_true", help=text)
+
+
+def _add_stream(group: "argparse._ActionsContainer") -> None:
+    text = "hold what one shard needs of SRC, behind a URL, and one shard of DST, at s3://, on this disk at a time"
+    group.add_argument("--stream", action="store_true", help=text)
 
 
 def _add_reader(group: "argparse._ActionsContainer") -> None:

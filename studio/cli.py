@@ -326,6 +326,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
         core.check_decodable(model)
+        _begin_stream(options, model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -338,7 +339,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 plan,
                 choices,
                 layout,
-                options.target,
+                core.target_path(options.target),
                 overwrite=options.overwrite,
                 restart=options.restart,
                 reader=reader,
@@ -349,6 +350,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 job = prepare(lifting=_lifting(started, job, console))
             if quality:
                 job = core.with_quality(job, quality)
+            _stream(options, job, console)
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -361,7 +363,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 spread = None
                 if crew:
                     how = (_worker(options), options.statistics, job, options.shard_size)
-                    order = core.order_for(model, plan, choices, *how)
+                    order = core.order_for(model, plan, choices, *how, stream=options.stream)
                     spread = crew.export(order, job)
                 outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
@@ -369,6 +371,18 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         show_claims(job.claims, console)
         show_cautions(job, console)
         return code
+
+
+def _begin_stream(options: argparse.Namespace, model: core.Model) -> None:
+    if options.stream:
+        core.stream_source(model, options.shard_size)
+
+
+def _stream(options: argparse.Namespace, job: core.Export, console: Console) -> None:
+    """Hold a shard at a time, if that is asked for; says what disk that takes."""
+    if options.stream:
+        occupied = core.stream(job, max(getattr(options, "workers", 0), 1))
+        list(shown(iter([occupied]), console))
 
 
 def _estimate(options: argparse.Namespace, console: Console) -> int:
@@ -394,8 +408,10 @@ _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
+        _begin_stream(options, model)
         target, _ = core.target_for(options.layout or "", options.reader)
         if target is core.GGUF:
+            options.target = core.local_target(options.target)
             core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
             proof = shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
@@ -421,11 +437,12 @@ def _converted(
         model,
         transcoding,
         layout,
-        options.target,
+        core.target_path(options.target),
         overwrite=options.overwrite,
         restart=options.restart,
         shard_nbytes=options.shard_size,
     )
+    _stream(options, job, console)
     show_export(job, options.target, console, dry_run=options.dry_run)
     if options.dry_run:
         return
@@ -450,7 +467,7 @@ def _converted_to_gguf(
     _follow_conversion(core.write_gguf(started, job), options.target, console)
 
 
-def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
+def _follow_conversion(events: Iterator[core.Event], target: str | Path, console: Console) -> None:
     outcome = follow(events, console)
     console.emit("finished", **outcome.summary(), exit_code=0)
     console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
@@ -485,14 +502,16 @@ def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.L
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
+    place = core.place_of(options.target)
     source = _open(options.source, console) if options.source else None
     try:
         with _start(options, console, source) as started:
-            outcome = follow(core.verify(started, options.target, source), console)
+            outcome = follow(core.verify(started, place, source), console)
+        show_verified(place, outcome, source, console)
     finally:
+        core.close_place(place)
         if source:
             source.close()
-    show_verified(options.target, outcome, source, console)
     return 0
 
 

@@ -177,8 +177,9 @@ def _mix_row(name: str, mix: core.Mix, count: int) -> tuple[dict[str, object], t
     bits = 8 * mix.nbytes / max(count, 1)
     said = {"name": name, "nbytes": mix.nbytes, "bits_per_weight": bits, "rel_err": mix.rel_err}
     effect = mix.damage if mix.kl is None else mix.kl
-    row = (name, core.size_text(mix.nbytes), f"{bits:.3f}", f"{mix.rel_err:.4f}", f"{effect:.4g}")
-    return {**said, "damage": mix.damage, "kl": mix.kl}, row
+    noise = f" ± {mix.noise:.2g}" if mix.noise else ""
+    row = (name, core.size_text(mix.nbytes), f"{bits:.3f}", f"{mix.rel_err:.4f}", f"{effect:.4g}{noise}")
+    return {**said, "damage": mix.damage, "kl": mix.kl, "noise": mix.noise}, row
 
 
 def show_backend(started: core.Engine, console: Console) -> None:
@@ -187,7 +188,7 @@ def show_backend(started: core.Engine, console: Console) -> None:
     console.emit("backend", name=started.backend.name, title=started.backend.title)
 
 
-def show_export(job: core.Export, target: Path, console: Console, *, dry_run: bool = False) -> None:
+def show_export(job: core.Export, target: str | Path, console: Console, *, dry_run: bool = False) -> None:
     """What an export will write and what its users must know, before it begins; for people only when it will not."""
     shards = [{"name": shard.name, "nbytes": shard.nbytes, "layers": len(shard.choices)} for shard in job.shards]
     console.emit(
@@ -278,7 +279,7 @@ def _side_rows(found: core.Measured) -> list[tuple[str, ...]]:
 def show_verified(target: Path, outcome: core.Outcome, source: core.Model | None, console: Console) -> None:
     """What verifying found, of an export of ours or of a checkpoint of others."""
     count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
-    ours = core.is_ours(Path(outcome.target))
+    ours = core.is_ours(target)
     if ours:
         compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
         console.say(f"{target} is whole: {count} {compared}")

@@ -6,8 +6,8 @@ from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.budgets.costs import Costs, price
 from studio.core.budgets.decisions import Decision, Decisions, Option, decide
-from studio.core.budgets.knapsack import QUICK_STATES
-from studio.core.budgets.planner import Mix, Planner, budget_title
+from studio.core.budgets.knapsack import quick_states
+from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
@@ -54,8 +54,9 @@ from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, pre
 from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
+from studio.core.exporting.streaming import stream, stream_source
 from studio.core.exporting.target import wrong_name
-from studio.core.exporting.transcoding import transcode
+from studio.core.exporting.transcoding import prospect, transcode
 from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
@@ -70,7 +71,7 @@ from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
-from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_for, readers, target_for
+from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
@@ -78,7 +79,14 @@ from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
-from studio.core.planning.edits import command_line, hand_rules, include_rule, pin_rule, start_command
+from studio.core.planning.edits import (
+    command_line,
+    conversion_command,
+    hand_rules,
+    include_rule,
+    pin_rule,
+    start_command,
+)
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
@@ -119,8 +127,9 @@ from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
 from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import close as close_place
 from studio.core.stores.store_path import is_remote
-from studio.core.stores.urls import is_url
+from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
     "BUG",
@@ -132,7 +141,6 @@ __all__ = [
     "LAYOUTS",
     "METHODS",
     "MOST_PARTS",
-    "QUICK_STATES",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -146,6 +154,7 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Candidate",
+    "Change",
     "CheckpointError",
     "Choice",
     "Claim",
@@ -226,6 +235,7 @@ __all__ = [
     "StatisticsFile",
     "Steps",
     "StudioError",
+    "Target",
     "ThresholdExceeded",
     "Tiers",
     "Token",
@@ -251,9 +261,11 @@ __all__ = [
     "choose_format",
     "claim_sentences",
     "claims",
+    "close_place",
     "command_line",
     "compare",
     "compare_checkpoints",
+    "conversion_command",
     "counted",
     "crew",
     "decide",
@@ -291,6 +303,7 @@ __all__ = [
     "listing",
     "load_plan",
     "load_quality",
+    "local_target",
     "measure",
     "measured_rates",
     "method_of",
@@ -304,6 +317,7 @@ __all__ = [
     "order_for",
     "pieces",
     "pin_rule",
+    "place_of",
     "plan_from_json",
     "prepare",
     "prepare_conversion",
@@ -315,8 +329,10 @@ __all__ = [
     "preview",
     "price",
     "printable",
+    "prospect",
     "publication",
     "publish",
+    "quick_states",
     "readers",
     "refuse",
     "relative_error",
@@ -335,8 +351,11 @@ __all__ = [
     "some_of",
     "start",
     "start_command",
+    "stream",
+    "stream_source",
     "survey",
     "target_for",
+    "target_path",
     "totals",
     "transcode",
     "unseen",

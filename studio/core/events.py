@@ -9,6 +9,7 @@ from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
+from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
@@ -58,7 +59,7 @@ class LayerDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A shard of an earlier, stopped run is whole and was taken over."""
+    """A shard, or layers of one file, of an earlier, stopped run are whole and were taken over."""
 
     shard: str
     nbytes: int
@@ -176,9 +177,10 @@ class Occupies:
 
 @dataclass(frozen=True, slots=True)
 class ModelDone:
-    """One model of an evaluation was run on all windows."""
+    """One model of an evaluation was run on all windows; `windows` are their sums, in order."""
 
     row: Evaluated
+    windows: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

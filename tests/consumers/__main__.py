@@ -17,7 +17,7 @@ from studio import core
 from tests.architectures.publishing import replace_between
 from tests.consumers.consumers import CONSUMERS
 from tests.consumers.decoding import DecodingError, write_decoded
-from tests.consumers.environments import NotInstallableError, environment
+from tests.consumers.environments import NotInstallableError, interpreter
 from tests.consumers.exporting import cases
 from tests.consumers.judging import Judge
 from tests.consumers.models import MODELS
@@ -85,7 +85,7 @@ def _judge(name: str, work: Path) -> Judge:
     consumer = CONSUMERS[name]
     print(f"{name}: preparing its environment", flush=True)
     try:
-        return Judge(consumer, environment(consumer, FOLDER), work, FOLDER / f"{name}.log")
+        return Judge(consumer, interpreter(consumer.environment, FOLDER), work, FOLDER / f"{name}.log")
     except NotInstallableError as error:
         print(f"{name}: can not be installed here: {error}", file=sys.stderr)
         return Judge(consumer, None, work, FOLDER / f"{name}.log", str(error))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tests.consumers.environments import Environment
 from tests.consumers.models import MODELS
 
 _TORCH = "torch==2.13.0"
@@ -30,6 +31,11 @@ class Consumer:
     noise: float = 2e-2
     tokens: int = 128
     note: str = ""
+
+    @property
+    def environment(self) -> Environment:
+        """Where it is installed."""
+        return Environment(self.name, self.packages, removed=self.removed, sources=self.sources)
 
 
 _MLX = ("mlx[cpu]==0.32.4", "mlx-lm==0.32.2", "transformers==5.23.0")

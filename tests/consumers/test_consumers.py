@@ -68,7 +68,7 @@ def test_every_consumer_is_one_that_a_layout_names_and_runs_known_models():
 
 
 def test_another_package_is_another_environment():
-    assert len({recipe(row) for row in CONSUMERS.values()}) == len(CONSUMERS)
+    assert len({recipe(row.environment) for row in CONSUMERS.values()}) == len(CONSUMERS)
 
 
 def test_reports_mark_what_contradicts_and_name_the_models():

@@ -124,6 +124,5 @@ def test_sizes_are_those_of_the_package():
     constants = pytest.importorskip("gguf.constants")
     sizes = {int(kind): (kind.name, *size) for kind, size in constants.GGML_QUANT_SIZES.items()}
     ours = {number: (kind.name, kind.weights, kind.nbytes) for number, kind in TYPES.items()}
-    assert {number: row for number, row in ours.items() if row[0] != "Q8_1"} == {
-        number: row for number, row in sizes.items() if row[0] != "Q8_1"
-    }
+    del sizes[9]  # Q8_1, which the package has in another size than ggml
+    assert sizes.items() <= ours.items()

@@ -68,16 +68,16 @@ QWEN3_MOE = {
 }
 
 
-def write_llama(folder: Path, tokenizer: Path) -> Path:
+def write_llama(folder: Path, tokenizer: Path, width: int = 320) -> Path:
     """A Llama whose output head is a tensor of its own, and whose rotary embedding is scaled."""
     draw = np.random.default_rng(1)
     tensors = _embedding(draw)
     for block in range(_BLOCKS):
         prefix = f"model.layers.{block}"
         tensors |= _attention(draw, prefix) | _norms(draw, prefix)
-        tensors |= _feed_forward(draw, f"{prefix}.mlp", int(LLAMA["intermediate_size"]))
+        tensors |= _feed_forward(draw, f"{prefix}.mlp", width)
     tensors["lm_head.weight"] = _weight(draw, VOCABULARY, HIDDEN)
-    return _write(folder, tokenizer, LLAMA, [tensors])
+    return _write(folder, tokenizer, {**LLAMA, "intermediate_size": width}, [tensors])
 
 
 def write_qwen3_moe(folder: Path, tokenizer: Path) -> Path:

@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,15 @@ def missing(packages: dict[str, str]) -> str:
 class Worker:
     """Runs `module` in a process of the interpreter `python`; `ask` sends it a job and waits for the answer."""
 
-    def __init__(self, module: str, log: Path, python: Path = Path(sys.executable), seconds: int = _SECONDS) -> None:
-        self._module, self._log = module, log
+    def __init__(
+        self,
+        module: str,
+        log: Path,
+        python: Path = Path(sys.executable),
+        seconds: int = _SECONDS,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self._module, self._log, self._arguments = module, log, arguments
         self._python, self._seconds = python, seconds
         self._process: subprocess.Popen[str] | None = None
         self._answers: dict[str, Any] = {}
@@ -75,7 +83,7 @@ class Worker:
         if self._process is None:
             with self._log.open("a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    [str(self._python), "-m", self._module],
+                    [str(self._python), "-m", self._module, *self._arguments],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

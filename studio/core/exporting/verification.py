@@ -14,7 +14,7 @@ from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.checks import Check, check_layers, check_parts
-from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, left_over, read_sums
+from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, check_finished, left_over, read_sums
 from studio.core.exporting.foreign import verify_foreign
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import sha256
@@ -37,6 +37,7 @@ def verify(engine: Engine, place: Path, source: Model | None = None) -> Iterator
     the file or tensor at fault.
     """
     there = in_snapshot(place)
+    check_finished(there)
     return _verify_ours(engine, there, source) if is_ours(there) else verify_foreign(engine, there, source)
 
 

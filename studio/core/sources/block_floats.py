@@ -11,7 +11,7 @@ from studio.core.names import printable
 from studio.core.sources.found import UnreadError
 from studio.core.sources.in_format import Convention, InFormat, TensorScale
 from studio.core.sources.mxfp6 import Mxfp6
-from studio.core.sources.orders import Turned
+from studio.core.sources.orders import Turned, Twice
 from studio.core.sources.packed import Encoding, PackedSource
 from studio.core.sources.scales import EXPONENTS
 
@@ -76,6 +76,18 @@ def tensor_scale_of(
     raise UnreadError(f"{printable(list(tensor.shape))} tensor scales of {printable(list(rows))} rows")
 
 
+def with_inputs(source: PackedSource, scale: Stored | None, convention: Convention) -> PackedSource:
+    """A source with the scale of its inputs, where there is one number in float32 for all of it."""
+    if scale is None or scale.tensor.dtype != "F32" or math.prod(scale.tensor.shape) != 1:
+        return source
+    return replace(source, inputs=TensorScale(scale, convention))
+
+
+def input_parts(source: PackedSource) -> tuple[str, ...]:
+    """The name of the tensor that holds the scale of the inputs, if any does."""
+    return (source.inputs.stored.tensor.name,) if source.inputs else ()
+
+
 def _swapped(shape: Shape) -> Shape:
     return shape[0], shape[2], shape[1]
 
@@ -95,6 +107,11 @@ def _encoding(
     if nbytes == _NVFP4 and kinds[0] == "U8" and kinds[1] in _E4M3[: 2 if tensor_scale else 1]:
         row = FORMATS["nvfp4-3t" if tensor_scale else "nvfp4-2t"]
         return InFormat(row, blocks * row.block, codes, scales, tensor_scale=tensor_scale, maker=maker)
+    if nbytes == _MXFP4 and kinds == ("U8", "F8_E4M3") and tensor_scale:
+        halves = 2 * blocks * FORMATS["nvfp4-3t"].block
+        return InFormat(
+            FORMATS["nvfp4-3t"], halves, codes, scales, tensor_scale=tensor_scale, maker=maker, scale_order=Twice()
+        )
     known = nbytes == _MXFP8 if kinds[0] == "F8_E4M3" else nbytes in (_MXFP4, _MXFP6) and kinds[0] in _CODES
     if tensor_scale or not known or kinds[1] not in EXPONENTS:
         raise UnreadError(_both(codes, scales, " and a tensor scale" if tensor_scale else ""))

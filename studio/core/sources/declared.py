@@ -129,13 +129,13 @@ def _granularities(content: Mapping[str, Any]) -> Iterator[Granularity]:
     for weights in group_weights([Section("", content)]):
         if weights.get("num_bits") == 8:
             yield from _of_group(weights)
-    for algorithm in dict.fromkeys(_algorithms(content)):
+    for algorithm in dict.fromkeys(algorithms(content)):
         yield from _ALGORITHMS.get(algorithm, ())
     yield from _METHODS.get(str(content.get("quant_method")).lower(), ())
 
 
-def _algorithms(content: Mapping[str, Any]) -> Iterator[str]:
-    """Those that ModelOpt names, for all modules or for each."""
+def algorithms(content: Mapping[str, Any]) -> Iterator[str]:
+    """Those that a section of ModelOpt names, for all modules or for each, in small letters."""
     layers = content.get("quantized_layers")
     settings = [content, *(layers.values() if isinstance(layers, dict) else ())]
     yield from (str(item.get("quant_algo")).lower() for item in settings if isinstance(item, dict))

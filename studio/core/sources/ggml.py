@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from kernels import Quantized
 from studio.core.containers.gguf import TYPE_OF, GgmlType
-
-Blocks = NDArray[np.uint8]
-Values = NDArray[np.float32]
+from studio.core.sources.ggml_fields import Blocks, Values, bits_of, f16, fields, scaled
+from studio.core.sources.ggml_lattices import LATTICES
 
 Groups = tuple[Blocks, NDArray[np.float16], NDArray[np.float16]]
 """Codes [n, 32], scales [n, 1] and biases [n, 1]."""
@@ -44,34 +43,9 @@ def decode(kind: GgmlType, raw: Blocks, out: Values, multiplier: Values | None =
             values[start : start + height] = decoder(blocks[start : start + height])
 
 
-def _f16(raw: Blocks) -> Values:
-    """[n, 2] -> [n, 1]."""
-    wide: Values = np.ascontiguousarray(raw).view(np.float16).astype(np.float32)
-    return wide
-
-
-def _fields(raw: Blocks, bits: int, width: int) -> Blocks:
-    """Fields of `bits` in bytes, as ggml packs them: the lowest of `width` bytes, the next of those, the next bytes."""
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-    found: Blocks = raw.reshape(len(raw), -1, 1, width) >> shifts & np.uint8((1 << bits) - 1)
-    return found.reshape(len(raw), -1)
-
-
-def _bits(raw: Blocks) -> Blocks:
-    """[n, bytes] -> [n, 8 x bytes], the lowest bit of each byte first."""
-    return np.unpackbits(raw, axis=-1, bitorder="little")
-
-
-def _scaled(scales: Values, codes: NDArray[np.uint8] | NDArray[np.int8]) -> Values:
-    """[n, groups] x [n, values] -> [n, groups, values of a group]."""
-    grouped = codes.reshape(*scales.shape, -1).astype(np.float32)
-    grouped *= scales[..., None]
-    return grouped
-
-
 def _shifted(scales: Values, codes: NDArray[np.uint8], lows: Values) -> Values:
-    """`_scaled`, less the low end of each group; flat groups."""
-    values = _scaled(scales, codes)
+    """`scaled`, less the low end of each group; flat groups."""
+    values = scaled(scales, codes)
     values -= lows[..., None]
     return values.reshape(len(values), -1)
 
@@ -82,7 +56,7 @@ def _signed(codes: Blocks, zero: int) -> NDArray[np.int8]:
 
 
 def _f16_tensor(blocks: Blocks) -> Values:
-    return _f16(blocks)
+    return f16(blocks)
 
 
 def _f32_tensor(blocks: Blocks) -> Values:
@@ -95,28 +69,28 @@ def _bf16_tensor(blocks: Blocks) -> Values:
 
 
 def _q4_0(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, :2]), _signed(_fields(blocks[:, 2:], 4, 16), 8))[:, 0]
+    return scaled(f16(blocks[:, :2]), _signed(fields(blocks[:, 2:], 4, 16), 8))[:, 0]
 
 
 def _q4_1(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, :2]), _fields(blocks[:, 4:], 4, 16))[:, 0] + _f16(blocks[:, 2:4])
+    return scaled(f16(blocks[:, :2]), fields(blocks[:, 4:], 4, 16))[:, 0] + f16(blocks[:, 2:4])
 
 
 def _q5_0(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, :2]), _signed(_fives(blocks[:, 6:], blocks[:, 2:6]), 16))[:, 0]
+    return scaled(f16(blocks[:, :2]), _signed(_fives(blocks[:, 6:], blocks[:, 2:6]), 16))[:, 0]
 
 
 def _q5_1(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, :2]), _fives(blocks[:, 8:], blocks[:, 4:8]))[:, 0] + _f16(blocks[:, 2:4])
+    return scaled(f16(blocks[:, :2]), _fives(blocks[:, 8:], blocks[:, 4:8]))[:, 0] + f16(blocks[:, 2:4])
 
 
 def _q8_0(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, :2]), np.ascontiguousarray(blocks[:, 2:]).view(np.int8))[:, 0]
+    return scaled(f16(blocks[:, :2]), np.ascontiguousarray(blocks[:, 2:]).view(np.int8))[:, 0]
 
 
 def _centred(scale: Blocks, codes: Blocks, zero: int) -> Groups:
     scales = np.ascontiguousarray(scale).view(np.float16)
-    return codes, scales, (_f16(scale) * np.float32(-zero)).astype(np.float16)
+    return codes, scales, (f16(scale) * np.float32(-zero)).astype(np.float16)
 
 
 def _ranged(pair: Blocks, codes: Blocks) -> Groups:
@@ -125,22 +99,22 @@ def _ranged(pair: Blocks, codes: Blocks) -> Groups:
 
 
 def _fives(codes: Blocks, highest: Blocks) -> Blocks:
-    found: Blocks = _fields(codes, 4, 16) | _bits(highest) << np.uint8(4)
+    found: Blocks = fields(codes, 4, 16) | bits_of(highest) << np.uint8(4)
     return found
 
 
 def _q2_k(blocks: Blocks) -> Values:
-    scales, d, low = blocks[:, :16], _f16(blocks[:, 80:82]), _f16(blocks[:, 82:84])
+    scales, d, low = blocks[:, :16], f16(blocks[:, 80:82]), f16(blocks[:, 82:84])
     step, least = (scales & np.uint8(15)).astype(np.float32), (scales >> np.uint8(4)).astype(np.float32)
-    return _shifted(d * step, _fields(blocks[:, 16:80], 2, 32), low * least)
+    return _shifted(d * step, fields(blocks[:, 16:80], 2, 32), low * least)
 
 
 def _q3_k(blocks: Blocks) -> Values:
-    low, high = _fields(blocks[:, 96:104], 4, 8), _fields(blocks[:, 104:108], 2, 4)
+    low, high = fields(blocks[:, 96:104], 4, 8), fields(blocks[:, 104:108], 2, 4)
     scales = _signed(low | high << np.uint8(4), 32).astype(np.float32)
-    third = _fields(blocks[:, :32], 1, 32) << np.uint8(2)
-    codes = _signed(_fields(blocks[:, 32:96], 2, 32) | third, 4)
-    return _scaled(_f16(blocks[:, 108:]) * scales, codes).reshape(len(blocks), -1)
+    third = fields(blocks[:, :32], 1, 32) << np.uint8(2)
+    codes = _signed(fields(blocks[:, 32:96], 2, 32) | third, 4)
+    return scaled(f16(blocks[:, 108:]) * scales, codes).reshape(len(blocks), -1)
 
 
 def _six_bits(raw: Blocks) -> tuple[Values, Values]:
@@ -153,47 +127,67 @@ def _six_bits(raw: Blocks) -> tuple[Values, Values]:
 
 def _q4_k(blocks: Blocks) -> Values:
     scales, lows = _six_bits(blocks[:, 4:16])
-    codes = _fields(blocks[:, 16:], 4, 32)
-    return _shifted(_f16(blocks[:, :2]) * scales, codes, _f16(blocks[:, 2:4]) * lows)
+    codes = fields(blocks[:, 16:], 4, 32)
+    return _shifted(f16(blocks[:, :2]) * scales, codes, f16(blocks[:, 2:4]) * lows)
 
 
 def _q5_k(blocks: Blocks) -> Values:
     scales, lows = _six_bits(blocks[:, 4:16])
-    codes = _fields(blocks[:, 48:], 4, 32) | _fields(blocks[:, 16:48], 1, 32) << np.uint8(4)
-    return _shifted(_f16(blocks[:, :2]) * scales, codes, _f16(blocks[:, 2:4]) * lows)
+    codes = fields(blocks[:, 48:], 4, 32) | fields(blocks[:, 16:48], 1, 32) << np.uint8(4)
+    return _shifted(f16(blocks[:, :2]) * scales, codes, f16(blocks[:, 2:4]) * lows)
 
 
 def _q6_k(blocks: Blocks) -> Values:
     scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32)
-    codes = _fields(blocks[:, :128], 4, 64) | _fields(blocks[:, 128:192], 2, 32) << np.uint8(4)
-    return _scaled(_f16(blocks[:, 208:]) * scales, _signed(codes, 32)).reshape(len(blocks), -1)
+    codes = fields(blocks[:, :128], 4, 64) | fields(blocks[:, 128:192], 2, 32) << np.uint8(4)
+    return scaled(f16(blocks[:, 208:]) * scales, _signed(codes, 32)).reshape(len(blocks), -1)
 
 
 def _iq4_nl(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, :2]), _IQ4[_fields(blocks[:, 2:], 4, 16)])[:, 0]
+    return scaled(f16(blocks[:, :2]), _IQ4[fields(blocks[:, 2:], 4, 16)])[:, 0]
 
 
 def _iq4_xs(blocks: Blocks) -> Values:
-    low, high = _fields(blocks[:, 4:8], 4, 1), _fields(blocks[:, 2:4], 2, 1)
+    low, high = fields(blocks[:, 4:8], 4, 1), fields(blocks[:, 2:4], 2, 1)
     scales = _signed(low | high << np.uint8(4), 32).astype(np.float32)
-    codes = _IQ4[_fields(blocks[:, 8:], 4, 16)]
-    return _scaled(_f16(blocks[:, :2]) * scales, codes).reshape(len(blocks), -1)
+    codes = _IQ4[fields(blocks[:, 8:], 4, 16)]
+    return scaled(f16(blocks[:, :2]) * scales, codes).reshape(len(blocks), -1)
+
+
+def _q1_0(blocks: Blocks) -> Values:
+    return scaled(f16(blocks[:, :2]), _signed(bits_of(blocks[:, 2:]) << np.uint8(1), 1))[:, 0]
+
+
+def _q2_0(blocks: Blocks) -> Values:
+    return scaled(f16(blocks[:, :2]), _signed(fields(blocks[:, 2:], 2, 1), 1))[:, 0]
+
+
+def _tq1_0(blocks: Blocks) -> Values:
+    digits = [_threefold(blocks[:, :32], 5), _threefold(blocks[:, 32:48], 5), _threefold(blocks[:, 48:52], 4)]
+    return scaled(f16(blocks[:, 52:]), _signed(np.concatenate(digits, 1), 1))[:, 0]
+
+
+def _threefold(raw: Blocks, count: int) -> Blocks:
+    """Digits of base 3, so many in a byte, which is the fraction that they are of 256: the first of all bytes first."""
+    powers = (3 ** np.arange(count)).astype(np.uint8)[:, None]
+    found: Blocks = ((raw[:, None] * powers).astype(np.uint16) * 3 >> 8).astype(np.uint8)
+    return found.reshape(len(raw), -1)
 
 
 def _tq2_0(blocks: Blocks) -> Values:
-    return _scaled(_f16(blocks[:, 64:]), _signed(_fields(blocks[:, :64], 2, 32), 1))[:, 0]
+    return scaled(f16(blocks[:, 64:]), _signed(fields(blocks[:, :64], 2, 32), 1))[:, 0]
 
 
 def _mxfp4(blocks: Blocks) -> Values:
     exponents = blocks[:, :1].astype(np.uint32)
     half = np.where(exponents < 2, np.uint32(1 << 21) << exponents, exponents - np.uint32(1) << np.uint32(23))
-    return _scaled(half.view(np.float32), _E2M1_DOUBLED[_fields(blocks[:, 1:], 4, 16)])[:, 0]
+    return scaled(half.view(np.float32), _E2M1_DOUBLED[fields(blocks[:, 1:], 4, 16)])[:, 0]
 
 
 def _nvfp4(blocks: Blocks, multiplier: Values | None = None) -> Values:
     halves = _ue4m3_halves()[blocks[:, :4]]
     scales = halves if multiplier is None else halves * multiplier
-    return _scaled(scales, _E2M1_DOUBLED[_fields(blocks[:, 4:], 4, 8)]).reshape(len(blocks), -1)
+    return scaled(scales, _E2M1_DOUBLED[fields(blocks[:, 4:], 4, 8)]).reshape(len(blocks), -1)
 
 
 @cache
@@ -222,6 +216,10 @@ DECODERS: Mapping[str, Callable[[Blocks], Values]] = {
     "Q6_K": _q6_k,
     "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs,
+    **LATTICES,
+    "Q1_0": _q1_0,
+    "Q2_0": _q2_0,
+    "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
     "MXFP4": _mxfp4,
     "NVFP4": _nvfp4,
@@ -230,8 +228,8 @@ DECODERS: Mapping[str, Callable[[Blocks], Values]] = {
 
 
 AFFINE: Mapping[str, tuple[int, Callable[[Blocks], Groups]]] = {
-    "Q4_0": (4, lambda blocks: _centred(blocks[:, :2], _fields(blocks[:, 2:], 4, 16), 8)),
-    "Q4_1": (4, lambda blocks: _ranged(blocks[:, :4], _fields(blocks[:, 4:], 4, 16))),
+    "Q4_0": (4, lambda blocks: _centred(blocks[:, :2], fields(blocks[:, 2:], 4, 16), 8)),
+    "Q4_1": (4, lambda blocks: _ranged(blocks[:, :4], fields(blocks[:, 4:], 4, 16))),
     "Q5_0": (5, lambda blocks: _centred(blocks[:, :2], _fives(blocks[:, 6:], blocks[:, 2:6]), 16)),
     "Q5_1": (5, lambda blocks: _ranged(blocks[:, :4], _fives(blocks[:, 8:], blocks[:, 4:8]))),
     "Q8_0": (8, lambda blocks: _centred(blocks[:, :2], blocks[:, 2:] ^ _SIGN, 128)),
@@ -252,7 +250,7 @@ def paired(codes: Blocks, width: int) -> Blocks:
 
     [n, bytes] -> the same shape; the even element is in the low nibble, as in `Quantized`.
     """
-    flat = _fields(codes, 4, width // 2)
+    flat = fields(codes, 4, width // 2)
     found: Blocks = flat[:, 0::2] | flat[:, 1::2] << np.uint8(4)
     return found
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.model import Stored
-from studio.core.sources.block_floats import block_float, tensor_scale_of
+from studio.core.sources.block_floats import block_float, input_parts, tensor_scale_of, with_inputs
 from studio.core.sources.declared import Section, methods
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.found import Found, Unread, UnreadError, beside
 from studio.core.sources.packed import PackedSource
+from studio.core.sources.smoothed import INPUT_FACTORS, smoothed
 
 WEIGHT, SCALES, TENSOR_SCALE, INPUT_SCALE = "weight", "weight_scale", "weight_scale_2", "input_scale"
 _ATTRIBUTE = f"_{TENSOR_SCALE}"
@@ -26,9 +27,12 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         codes, scales = stored.get(weight), stored.get(name.removesuffix("_2"))
         if codes is None or scales is None:
             continue
-        parts = (weight, scales.tensor.name, name)
+        others = {} if stack else beside(stored, weight.rpartition(".")[0], (INPUT_FACTORS,))
+        parts = (weight, scales.tensor.name, name, *(part.tensor.name for part in others.values()))
         try:
-            yield Found(weight, _source(codes, scales, third, maker), parts)
+            inputs = None if stack or others else stored.get(name.removesuffix(TENSOR_SCALE) + INPUT_SCALE)
+            source = with_inputs(smoothed(_source(codes, scales, third, maker), others), inputs, "multiplier")
+            yield Found(weight, source, (*parts, *input_parts(source)))
         except UnreadError as error:
             yield Unread(weight, f"{maker} NVFP4: {error}", parts)
 

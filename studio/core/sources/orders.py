@@ -67,4 +67,15 @@ class Tiled:
         return np.ascontiguousarray(every[start - first * 128 : stop - first * 128, :nbytes])
 
 
+@dataclass(frozen=True, slots=True)
+class Twice:
+    """Row after row, every byte of which stands for two."""
+
+    height: ClassVar[int] = 0
+
+    def rows(self, part: Stored, start: int, stop: int, nbytes: int) -> NDArray[np.uint8]:
+        """See `Order.rows`."""
+        return np.repeat(BY_ROW.rows(part, start, stop, nbytes // 2), 2, axis=1)
+
+
 BY_ROW = ByRow()

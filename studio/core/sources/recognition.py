@@ -15,6 +15,7 @@ from studio.core.sources import (
     gptq,
     mlx,
     modelopt,
+    modelopt_integers,
     mx,
     quark,
     torchao,
@@ -30,6 +31,7 @@ from studio.core.sources.scales import EXPONENTS, Scales
 
 DETECTORS: tuple[Detector, ...] = (
     mlx.detect,
+    modelopt_integers.detect,
     modelopt.detect,
     compressed_tensors.detect,
     gpt_oss.detect,

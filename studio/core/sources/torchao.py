@@ -1,18 +1,26 @@
-"""torchao's NVFP4: parts named after the attributes of its tensors, scales in the tiles that tensor cores want."""
+"""torchao: parts named after attributes of its tensors; NVFP4 with scales in tiles, FP8, integers of a byte each."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from kernels import FORMATS
-from studio.core.model import Stored
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.model import LONGEST_ROW, Source, Stored
 from studio.core.names import printable
 from studio.core.sources.block_floats import block_float, check_rows, tensor_scale_of
-from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.blocks import scales_of
+from studio.core.sources.declared import Claims, Section
+from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.in_format import InFormat
+from studio.core.sources.integers import Integers, scale_table
 from studio.core.sources.orders import Tiled
 from studio.core.sources.packed import PackedSource
+from studio.core.sources.tables import Codes, Signed, Table
 
 CODES, SCALES, TENSOR_SCALE = "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale"
+ZEROS, OF_INPUTS = "_weight_zero_point", ("_weight_act_quant_scale", "_weight_act_quant_zero_point")
 _MAKER = "torchao"
 
 
@@ -22,17 +30,44 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
         path, _, leaf = name.rpartition(".")
         if leaf != CODES:
             continue
-        scales, third = (stored.get(f"{path}.{part}") for part in (SCALES, TENSOR_SCALE))
-        parts = (name, *(part.tensor.name for part in (scales, third) if part))
+        others = beside(stored, path, (SCALES, TENSOR_SCALE, ZEROS, *OF_INPUTS))
+        parts = (name, *(part.tensor.name for part in others.values()))
         try:
-            yield Found(f"{path}.weight", _source(codes, scales, third), parts)
+            yield Found(f"{path}.weight", _source(codes, others), parts)
         except UnreadError as error:
             yield Unread(f"{path}.weight", f"torchao: {error}", parts)
 
 
-def _source(codes: Stored, scales: Stored | None, third: Stored | None) -> PackedSource:
-    if scales is None:
+def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
+    if SCALES not in others:
         raise UnreadError("codes without scales")
+    scales = others[SCALES]
+    if codes.tensor.dtype == "I8":
+        return _integers(codes, scales, others.get(ZEROS))
+    if ZEROS in others:
+        raise UnreadError(f"codes of {codes.tensor.dtype} with {ZEROS}")
+    if codes.tensor.dtype == FP8 and scales.tensor.dtype in WEIGHT_DTYPES:
+        return ScaledFp8(codes, scales_of(codes, scales, Claims(), input_first=False))
+    return _nvfp4(codes, scales, others.get(TENSOR_SCALE))
+
+
+def _integers(codes: Stored, scales: Stored, zeros: Stored | None) -> PackedSource:
+    """(code - zero) x scale, of any width in a byte each; groups are as wide as each other."""
+    *rows, columns = codes.tensor.shape or (0,)
+    if not rows or not codes.tensor.nbytes or columns > LONGEST_ROW:
+        raise UnreadError(f"integers {printable(list(codes.tensor.shape))}")
+    table, count = scale_table(scales, rows), math.prod(rows)
+    if columns % table.width:
+        raise UnreadError(f"integers of {columns:,} columns with {table.width:,} scales")
+    if zeros and (zeros.tensor.dtype, zeros.tensor.shape) != ("I8", scales.tensor.shape):
+        raise UnreadError(f"{ZEROS} of {zeros.tensor.dtype} {printable(list(zeros.tensor.shape))}")
+    zero: Codes | int = Signed(replace(table, stored=zeros)) if zeros else 128
+    signed = Signed(Table(codes, count, columns))
+    encoding = Integers(columns, 8, columns // table.width, signed, table, zero, _MAKER)
+    return PackedSource(encoding, (*rows, columns), scales.tensor.dtype)
+
+
+def _nvfp4(codes: Stored, scales: Stored, third: Stored | None) -> PackedSource:
     *rows, width = codes.tensor.shape or (0,)
     tensor_scale = tensor_scale_of(third, "multiplier", rows) if third else None
     if scales.tensor.shape == (*rows, width // 8):

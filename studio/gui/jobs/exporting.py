@@ -25,6 +25,8 @@ class Exporting(QObject):
 
     `quality` gives what an evaluation found of the plan of now, if any; `publish` asks where an export is to go.
 
+    `convert` asks for a conversion instead, as for an export that is open: its codes are chosen already.
+
     Signals:
         told(Message): something to show.
     """
@@ -40,12 +42,17 @@ class Exporting(QObject):
         self.dialog: ExportDialog | None = None
         self.quality: Callable[[], core.Quality | None] = lambda: None
         self.publish: Callable[[Path], object] = lambda _folder: None
+        self.convert: Callable[[], object] = lambda: None
         runs.exported.connect(self._show_end)
 
     def ask(self) -> None:
         """Show the export dialog."""
+        if self._document.exported:
+            self.convert()
+            return
         self.dialog = ExportDialog(self._document, self._compute, self._editing, self._window)
         self.dialog.export_wanted.connect(self._export)
+        self.dialog.conversion_wanted.connect(self.convert)
         self.dialog.open()
 
     def _export(self, job: core.Export, lifted: Any) -> None:

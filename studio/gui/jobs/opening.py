@@ -129,7 +129,8 @@ def _about(model: core.Model, exported: core.Exported) -> Message:
     runs = [claim.runtime for claim in core.claims(model, exported.choices, exported.layout) if claim.verdict == "runs"]
     where = f"Runs on {', '.join(runs)}." if runs else "No runtime was tried with this architecture and layout."
     text = f"Layout {exported.layout.name}; formats and errors are those of its manifest. {where}"
-    hint = f"{keys_of('verify')} proves every byte and weight; the page Compare sets it beside another export."
+    hint = f"{keys_of('verify')} proves every byte and weight, {keys_of('export')} stores it in another layout without "
+    hint += "loss; the page Compare sets it beside another export."
     return Message("info", "An export of NVFP4 Studio", text, hint)
 
 

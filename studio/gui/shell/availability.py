@@ -11,6 +11,7 @@ from studio.gui.shell.actions import NOTHING_OPEN, Actions
 
 NOTHING_RUNS = "nothing runs"
 AWAY = "a model is run from this machine: download it, and open its folder"
+EVERY_LAYER_KEPT = "every layer is kept: choose a format first"
 AS_MADE = "an export is shown as it was made; open what it was made from to choose otherwise"
 
 
@@ -47,6 +48,7 @@ class Availability:
         document, store, opening = self._document, self._document.store, self._opening.reason
         sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
         stopped = self._busy() or sealed
+        convertible = self._busy() or ("" if document.exported else sealed)
         fixed = opening or (AS_MADE if document.exported else "")
         away = AWAY if core.is_remote(model.path) else ""
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
@@ -57,7 +59,7 @@ class Availability:
             "editable": fixed,
             "guidable": stopped or fixed,
             "runnable": stopped or fixed or away,
-            "evaluable": self._busy() or away or ("" if document.exported or not sealed else sealed),
+            "evaluable": convertible or away,
             "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,
@@ -65,7 +67,8 @@ class Availability:
             "selection_pending": stopped or selection,
             "failed": stopped or ("" if (store.state == FAILED).any() else "nothing failed"),
             "results": "" if store.figures().done else "quantize first",
-            "export": stopped or ("" if chosen else "every layer is kept: choose a format first"),
+            "export": convertible if document.exported else stopped or ("" if chosen else EVERY_LAYER_KEPT),
+            "convertible": convertible,
             "undo": fixed or ("" if document.undo.canUndo() else "nothing to undo"),
             "redo": fixed or ("" if document.undo.canRedo() else "nothing to redo"),
         }

@@ -81,6 +81,12 @@ _FILE = (
         title="Export",
     ),
     Spec(
+        "convert",
+        "Con&vert without loss…",
+        "Store what is open in another layout, codes as they are.",
+        when="convertible",
+    ),
+    Spec(
         "verify",
         "&Verify an export…",
         "Check every byte and weight of a folder written earlier.",
@@ -229,6 +235,14 @@ _RUN = (
     Spec("retry", "&Retry failed", "Quantize the layers that failed once more.", icon="retry", when="failed"),
 )
 _FORMAT = (
+    Spec(
+        "pin",
+        "&Pin what is shown",
+        "Choose by hand what the table shows for the selection, so that no budget changes it.",
+        ("P",),
+        when="choice",
+        local=True,
+    ),
     Spec(
         "reset_format",
         "As the &plan says",

@@ -12,6 +12,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.budgeting import Budgeting
 from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.converting import Converting
 from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
@@ -99,6 +100,8 @@ class Studio(QObject):
         self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
         self.publishing = Publishing(document, compute, self.runs, window, self)
         self.exporting.publish = self.publishing.ask
+        self.converting = Converting(document, compute, self.runs, window, self)
+        self.exporting.convert = self.converting.ask
         self._answers = Answers(compute, self)
         self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)
@@ -106,6 +109,8 @@ class Studio(QObject):
         self.evaluating = Evaluating(document, self.runs, self.reports, page.view, window, self)
         self.reports.quality = self.exporting.quality = self.evaluating.quality_of_plan
         self.budgeting = Budgeting(document, self.runs, views["BudgetView"], self)
+        self.budgeting.measured = self.evaluating.measured
+        self.evaluating.changed.connect(self.budgeting.show_measured)
         self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
         self.keeping.keep_evaluations(self.evaluating)
         self.examining = Examining(document, self.runs, self._doctor, window, self)
@@ -146,6 +151,7 @@ class Studio(QObject):
         for source in (
             *parts,
             self.reports,
+            self.converting,
             self.keeping,
             self.checkpoints,
             self.calibrating,
@@ -207,8 +213,10 @@ class Studio(QObject):
             "calibrate": self.calibrating.ask,
             "evaluate": self.evaluating.ask,
             "price": self.budgeting.price,
+            "pin": self.budgeting.pin,
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
+            "convert": self.converting.ask,
             "verify": self.exporting.ask_verify,
             "publish": self.publishing.ask_which,
             "examine": self.examining.ask,

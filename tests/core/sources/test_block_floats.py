@@ -282,7 +282,7 @@ UNREAD: list[tuple[dict[str, Array], dict[str, Any], str]] = [
     (pair(CODES, BLOCKS[:4], ONE), {}, "F8_E4M3 [4, 4]"),
     (pair(CODES[0], BLOCKS[0], ONE), {}, "U8 [32]"),
     (pair(CODES, np.ones((8, 4), BF16), ONE), {}, "scales of BF16"),
-    (pair(CODES, BLOCKS, ONE, pre_quant_scale=np.ones(64, BF16)), {}, "beside pre_quant_scale"),
+    (pair(CODES, BLOCKS, ONE, pre_quant_scale=np.ones(32, BF16)), {}, "pre_quant_scale of BF16 [32]"),
     (pair(CODES, BLOCKS, ONE, svdquant_lora_a=np.ones((4, 64), BF16)), {}, "beside svdquant_lora_a"),
     (pair(CODES, exponents(8, 2), weight_zero_point=exponents(8, 2)), {}, "beside weight_zero_point"),
     (packed(CODES, BLOCKS), {}, "without its weight_global_scale"),

@@ -1,0 +1,89 @@
+"""`python -m tests.interop`: checkpoints that packages make are opened, and give the weights that these decode."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from studio import core
+from tests.consumers.environments import NotInstallableError, interpreter
+from tests.interop.judging import NOT_INSTALLED, NOT_MADE, Result, judged
+from tests.interop.making import DECODED, MODEL
+from tests.interop.packages import PACKAGES, Package
+from tests.interop.report import line, totals
+from tests.runtimes.checkpoints import write_llama, write_qwen3_moe
+from tests.runtimes.worker import RuntimeFailedError, Worker
+
+FOLDER = Path(__file__).parents[2] / "build" / "interop"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the packages, print a line for each checkpoint; 1 when one gives other weights, or is not read."""
+    options = _options(arguments)
+    names = options.only.split(",") if options.only else list(PACKAGES)
+    if unknown := sorted({*names} - {*PACKAGES}):
+        print(f"error: no package is called {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    results = []
+    for result in every(names, options.case):
+        results.append(result)
+        print(line(result), flush=True)
+    print(totals(results))
+    return int(not all(result.is_right for result in results))
+
+
+def every(names: Sequence[str], case: str = "") -> Iterator[Result]:
+    """What becomes of each checkpoint of each package; `case` is a part of the names of those wanted."""
+    with TemporaryDirectory(dir=FOLDER, prefix="work-") as work:
+        sources = Path(work) / "sources"
+        tokenizer = core.demo_checkpoint() / "tokenizer.json"
+        write_llama(sources / "llama", tokenizer)
+        write_llama(sources / "wide", tokenizer, 384)
+        write_qwen3_moe(sources / "moe", tokenizer)
+        for name in names:
+            yield from _of_package(PACKAGES[name], sources, Path(work) / name, case)
+
+
+def _of_package(package: Package, sources: Path, work: Path, wanted: str) -> Iterator[Result]:
+    try:
+        python = interpreter(package.environment, FOLDER)
+    except NotInstallableError as error:
+        yield Result(package.name, package.version, "", NOT_INSTALLED, str(error))
+        return
+    log = FOLDER / f"{package.name}.log"
+    worker = Worker("tests.interop.making", log, python, seconds=600, arguments=[package.module])
+    try:
+        for case in worker.ask("cases"):
+            if wanted in case:
+                yield _result(package, worker, case, sources, work / str(abs(hash(case))))
+    except (RuntimeFailedError, AssertionError) as error:
+        yield Result(package.name, package.version, "", NOT_MADE, f"{error}"[-300:], is_right=False)
+    finally:
+        worker.close()
+
+
+def _result(package: Package, worker: Worker, case: str, sources: Path, target: Path) -> Result:
+    try:
+        made = worker.ask("make", case=case, sources=sources, target=target)
+    except RuntimeFailedError as error:
+        return Result(package.name, package.version, case, NOT_MADE, str(error)[:300], is_right=False)
+    with np.load(target / DECODED) as decoded:
+        found = judged(target / MODEL, dict(decoded), made["dtype"], made["refusal"])
+    shutil.rmtree(target)
+    return Result(package.name, package.version, case, loader=made["loader"], **found)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.interop", description=__doc__)
+    parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PACKAGES)}")
+    parser.add_argument("--case", metavar="PART", default="", help="only checkpoints whose name has this in it")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What this program reads of a checkpoint, against what the package that made it decodes."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from studio import core
+from studio.core.errors import StudioError
+
+EQUAL, ROUNDED, DIFFERS, REFUSED, NOT_MADE, NOT_INSTALLED = (
+    "equal",
+    "equal once rounded",
+    "DIFFERS",
+    "refused",
+    "not made",
+    "not installed",
+)
+_DTYPES = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A row of the table.
+
+    stored: what the program says of the weights, with how many tensors are so. tensors: those that were compared. what:
+    one of the words above; EQUAL and ROUNDED are to the bit. is_right: it is what was to be.
+    """
+
+    package: str
+    version: str
+    case: str
+    what: str
+    reason: str = ""
+    stored: str = ""
+    tensors: int = 0
+    loader: str = ""
+    is_right: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def judged(folder: Path, decoded: Mapping[str, np.ndarray], dtype: str, refusal: str) -> dict[str, Any]:
+    """The fields of a result that follow from a checkpoint and what was decoded of it, rounded to `dtype`."""
+    try:
+        with core.open_model(folder) as model:
+            return _compared(model, decoded, dtype)
+    except StudioError as error:
+        return {"what": REFUSED, "reason": str(error), "is_right": bool(refusal) and refusal in str(error)}
+
+
+def _compared(model: core.Model, decoded: Mapping[str, np.ndarray], dtype: str) -> dict[str, Any]:
+    open_, found, faults = dict(decoded), Counter[str](), []
+    for layer in model.layers:
+        name = next((name for name in (layer.weight_name, layer.tensor.name) if name in open_), "")
+        what, reason = difference(_weights(layer), open_.pop(name), dtype) if name else (DIFFERS, "of no weight")
+        found[what] += 1
+        faults += [f"{name or layer.name}: {reason}; {layer.obstacle}".rstrip("; ")] if reason else []
+    faults += [f"{name}: not there" for name in open_]
+    what = DIFFERS if faults else ROUNDED if found[ROUNDED] else EQUAL
+    kinds = Counter(layer.source.meaning for layer in model.layers if _is_stored_in_codes(layer))
+    stored = "; ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    reason = f"{len(faults)} of them, first {faults[0]}" if faults else f"to {dtype}" if found[ROUNDED] else ""
+    told = {
+        "tensors": found.total(),
+        "stored": stored,
+        "is_right": not faults and bool(kinds or model.container == "gguf"),
+    }
+    return {"what": what, "reason": reason, **told}
+
+
+def _is_stored_in_codes(layer: core.Layer) -> bool:
+    return layer.tensor.dtype not in _DTYPES
+
+
+def _weights(layer: core.Layer) -> np.ndarray:
+    whole = layer.whole
+    return layer.source.rows(whole, 0, whole.rows).astype(np.float32).reshape(layer.shape)
+
+
+def difference(found: np.ndarray, wanted: np.ndarray, dtype: str) -> tuple[str, str]:
+    """(EQUAL, ROUNDED or DIFFERS, how); minus zero is zero."""
+    if found.shape != wanted.shape:
+        return DIFFERS, f"of shape {list(found.shape)}, not {list(wanted.shape)}"
+    if np.array_equal(found, wanted):
+        return EQUAL, ""
+    if np.array_equal(found.astype(_DTYPES[dtype]).astype(np.float32), wanted):
+        return ROUNDED, ""
+    off = found != wanted
+    far = np.abs(found - wanted).max() / np.abs(wanted).max()
+    return DIFFERS, f"{off.mean():.2%} of the weights, by {far:.1e} of the largest at most"
