@@ -9,6 +9,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.gui.app import parse
 from studio.gui.jobs.address_dialog import AddressDialog
 from studio.gui.shell.commands import Commands
 from tests.core.checkpoints import checkpoint, llama
@@ -112,6 +113,10 @@ def test_errors_are_those_of_the_command_line(dialog: AddressDialog, qtbot: QtBo
     dialog.address.setEditText("/a/folder")
     assert not dialog.look.isEnabled()
     dialog.reject()
+
+
+def test_addresses_are_taken_from_the_command_line_as_they_are() -> None:
+    assert parse(["hf://org/name", "a/folder"]).paths == ["hf://org/name", Path("a/folder")]
 
 
 @pytest.fixture
