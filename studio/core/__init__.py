@@ -139,8 +139,8 @@ from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
 from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import abandon, is_remote
 from studio.core.stores.store_path import close as close_place
-from studio.core.stores.store_path import is_remote
 from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
@@ -260,6 +260,7 @@ __all__ = [
     "WorkerRate",
     "Working",
     "__version__",
+    "abandon",
     "as_planned",
     "as_stored",
     "block_steps",
