@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers interop faults quality planning mac-proof pictures package clean
+.PHONY: demo test lint bench architectures consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -21,6 +21,7 @@ bench: .venv/.dev
 	@$(BIN)/python tests/benchmarks/kernels_cpu.py
 	@$(BIN)/python tests/benchmarks/end_to_end.py
 	@$(BIN)/python -m tests.benchmarks.scale
+	@$(BIN)/python -m tests.benchmarks.terabytes
 	@$(BIN)/python -m tests.benchmarks.window
 
 architectures: .venv/.dev
@@ -42,7 +43,17 @@ interop: .venv/.dev
 faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.every_call
 	@$(BIN)/python -m tests.faults.random_kills
+	@$(BIN)/python -m tests.faults.gguf_kills
 	@$(BIN)/python -m tests.faults.soak
+
+streams: .venv/.dev
+	@$(BIN)/python -m tests.faults.streams
+
+hosts: .venv/.dev
+	@$(BIN)/python -m tests.faults.hosts
+
+fuzz: .venv/.dev
+	@$(BIN)/python -m tests.faults.mutations --count 1000000
 
 quality: .venv/.dev
 	@$(BIN)/python -m tests.quality resources/demo/demo-llama

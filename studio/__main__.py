@@ -6,7 +6,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("inspect", "plan", "measure", "quantize", "verify", "calibrate", "evaluate", "generate", "validate", "demo")
+COMMANDS = (
+    *(
+        "inspect",
+        "plan",
+        "measure",
+        "quantize",
+        "estimate",
+        "convert",
+        "gguf",
+        "verify",
+        "compare",
+        "doctor",
+        "publish",
+    ),
+    *("calibrate", "evaluate", "generate", "validate", "demo"),
+)
 WINDOW_OPTIONS = ("--smoke", "--new", "--screenshot")
 NOT_INSTALLED = """the window needs PySide6, which is not installed
   hint: pip install 'nvfp4-studio[gui]'; nvfp4-studio --help lists what works without it"""
@@ -26,11 +41,12 @@ def main() -> int:
 
 
 def wants_window(arguments: Sequence[str]) -> bool:
-    """True without arguments, for options of the window, and for a path that is no command."""
+    """True without arguments, for options of the window, for an address, and for a path that is no command."""
     if not arguments:
         return True
     first = arguments[0]
-    return first in WINDOW_OPTIONS or (first not in COMMANDS and not first.startswith("-") and Path(first).exists())
+    place = not first.startswith("-") and ("://" in first or Path(first).exists())
+    return first in WINDOW_OPTIONS or (first not in COMMANDS and place)
 
 
 def _window(arguments: Sequence[str]) -> int:

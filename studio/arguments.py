@@ -9,6 +9,7 @@ from studio import core
 PROGRAM = "nvfp4-studio"
 DEFAULT_LAYOUT = "mlx"
 _SOURCE = "a Hugging Face folder, a .safetensors or a .gguf file, here or at hf://, s3://, https://"
+_TARGET = "folder to write, here or at s3://"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     quantize = command("quantize", "quantize a checkpoint, export it and verify the export")
     for sub in (plan, measure, quantize):
         sub.add_argument("source", type=_source, metavar="SRC", help=_SOURCE)
-    quantize.add_argument("target", type=Path, metavar="DST", help="folder to write; it appears whole or not at all")
+    quantize.add_argument("target", type=_source, metavar="DST", help=f"{_TARGET}; it appears whole or not at all")
     for sub in (plan, measure, quantize):
         _add_plan_options(sub)
     for sub in (measure, quantize):
@@ -46,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     _add_lift(plan)
     _add_budget_options(plan)
     _add_export_options(quantize)
+    estimate = command("estimate", "tell how long an export takes on so many workers, and what holds it up")
+    _add_estimate_options(estimate)
     convert = command("convert", "store a checkpoint in another layout without losing a bit, quantized or not")
     _add_conversion_options(convert)
     gguf = command("gguf", "quantize a checkpoint into one GGUF file for llama.cpp, read back before it appears")
@@ -58,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     _add_result_options(gguf)
     gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
     verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
-    verify.add_argument("target", type=Path, metavar="DST", help="a folder written by quantize, or any checkpoint")
+    verify.add_argument("target", type=_source, metavar="DST", help="a folder written by quantize, or any checkpoint")
     verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
     _add_machine_options(verify)
     compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
@@ -81,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
     _add_machine_options(doctor)
+    publish = command("publish", "send an export to a repository of a Hugging Face hub, and check what lies there then")
+    _add_publishing_options(publish)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -208,6 +213,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    _add_stream(group)
     _add_lift(group)
     group.add_argument("--dry-run", action="store_true", help="check everything, show sizes and choices, write nothing")
 
@@ -215,7 +221,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
 def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", type=_source, metavar="SRC", help="a checkpoint in any layout that is read")
     sub.add_argument(
-        "target", type=Path, metavar="DST", help="folder, or .gguf file, to write; it appears whole or not at all"
+        "target", type=_source, metavar="DST", help=f"{_TARGET}, or .gguf file; it appears whole or not at all"
     )
     group = sub.add_argument_group("conversion")
     group.add_argument(
@@ -229,8 +235,42 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace DST when it is an earlier export")
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    _add_stream(group)
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
     _add_machine_options(sub)
+
+
+def _add_estimate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", type=_source, metavar="SRC", help=f"{_SOURCE}; headers are read")
+    _add_plan_options(sub)
+    group = sub.add_argument_group("export")
+    group.add_argument("--layout", choices=sorted(core.LAYOUTS), help="default: that of --for, or mlx")
+    _add_reader(group)
+    group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
+    machines = sub.add_argument_group("machines")
+    machines.add_argument("--workers", type=_positive, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N")
+    machines.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each worker; default: 1")
+    machines.add_argument(
+        "--processors", type=_positive, default=0, metavar="N", help="that all workers share; default: one per thread"
+    )
+    machines.add_argument(
+        "--core-rate", type=_size, metavar="SIZE", help="that a thread quantizes in 1 s; default: measured"
+    )
+    machines.add_argument("--store-rate", type=_size, metavar="SIZE", help="of the store in 1 s, for all together")
+    machines.add_argument("--link-rate", type=_size, metavar="SIZE", help="of the network of a worker in 1 s")
+    machines.add_argument("--price", type=_threshold, default=0.0, metavar="X", help="of a worker for an hour")
+
+
+def _add_publishing_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("target", type=Path, metavar="DIR", help="a folder written by quantize or convert")
+    sub.add_argument("repository", metavar="hf://USER/NAME", help="is made, private, when there is none")
+    sub.add_argument("--public", action="store_true", help="everybody may see it")
+    sub.add_argument("--base-model", default="", metavar="ORG/NAME", help="what was quantized, for the model card")
+    sub.add_argument("--quality", type=Path, metavar="FILE", help="what evaluate --out found of it, for the model card")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace other files of these names, and remove other weights"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="list files and what would be sent; send nothing")
 
 
 def _add_calibration_options(sub: argparse.ArgumentParser) -> None:
@@ -321,6 +361,11 @@ def _add_runtime(sub: argparse.ArgumentParser) -> None:
 def _add_lift(group: "argparse._ActionsContainer") -> None:
     text = "move powers of two between tensors, where that is exact, so that two tiers lose no more than three"
     group.add_argument("--lift", action="store_true", help=text)
+
+
+def _add_stream(group: "argparse._ActionsContainer") -> None:
+    text = "hold what one shard needs of SRC, behind a URL, and one shard of DST, at s3://, on this disk at a time"
+    group.add_argument("--stream", action="store_true", help=text)
 
 
 def _add_reader(group: "argparse._ActionsContainer") -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import signal
@@ -17,7 +18,7 @@ from types import FrameType
 from studio import core
 from studio.arguments import parser
 from studio.console import Console
-from studio.following import follow, follow_evaluation, follow_examination, returned, shown
+from studio.following import follow, follow_evaluation, follow_examination, follow_publication, returned, shown
 from studio.rendering import (
     show_backend,
     show_budget,
@@ -28,9 +29,12 @@ from studio.rendering import (
     show_comparison,
     show_conversion,
     show_export,
+    show_forecasts,
     show_inspection,
     show_outcome,
     show_plan,
+    show_publication,
+    show_published,
     show_quality,
     show_replies,
     show_verified,
@@ -322,6 +326,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     quality = _check_report(options)
     with _guided(options.source, options, console) as model:
         core.check_decodable(model)
+        _begin_stream(options, model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
@@ -334,7 +339,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 plan,
                 choices,
                 layout,
-                options.target,
+                core.target_path(options.target),
                 overwrite=options.overwrite,
                 restart=options.restart,
                 reader=reader,
@@ -345,6 +350,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 job = prepare(lifting=_lifting(started, job, console))
             if quality:
                 job = core.with_quality(job, quality)
+            _stream(options, job, console)
             show_changes(job.changes, console)
             if options.dry_run:
                 show_plan(model, plan, job.choices, job.layout, console)
@@ -357,7 +363,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
                 spread = None
                 if crew:
                     how = (_worker(options), options.statistics, job, options.shard_size)
-                    order = core.order_for(model, plan, choices, *how)
+                    order = core.order_for(model, plan, choices, *how, stream=options.stream)
                     spread = crew.export(order, job)
                 outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
@@ -367,13 +373,45 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         return code
 
 
+def _begin_stream(options: argparse.Namespace, model: core.Model) -> None:
+    if options.stream:
+        core.stream_source(model, options.shard_size)
+
+
+def _stream(options: argparse.Namespace, job: core.Export, console: Console) -> None:
+    """Hold a shard at a time, if that is asked for; says what disk that takes."""
+    if options.stream:
+        occupied = core.stream(job, max(getattr(options, "workers", 0), 1))
+        list(shown(iter([occupied]), console))
+
+
+def _estimate(options: argparse.Namespace, console: Console) -> int:
+    with _guided(options.source, options, console) as model:
+        core.check_decodable(model)
+        plan = plan_of(options)
+        choices = _resolved(plan, model, console)
+        layout, reader = core.layout_for(options.layout or "", options.reader)
+        fitted, refusals = core.fitted(layout, reader, model, choices)
+        if refusals:
+            core.refuse(model, choices, layout, refusals)
+        todo = core.pieces(model, fitted, layout, options.shard_size)
+    given = options.core_rate
+    quantized, kept = (given, given) if given else core.measured_rates(plan)
+    rates = core.Rates(quantized, kept, options.store_rate or math.inf, options.link_rate or math.inf)
+    rows = [core.forecast(todo, rates, count, options.threads, options.processors) for count in options.workers]
+    show_forecasts(todo, rates, rows, options.price, console)
+    return 0
+
+
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", None: ""}
 
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     with _open(options.source, console) as model:
+        _begin_stream(options, model)
         target, _ = core.target_for(options.layout or "", options.reader)
         if target is core.GGUF:
+            options.target = core.local_target(options.target)
             core.check_gguf(model, options.target, overwrite=options.overwrite)
         with _start(options, console, model) as started:
             proof = shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
@@ -399,11 +437,12 @@ def _converted(
         model,
         transcoding,
         layout,
-        options.target,
+        core.target_path(options.target),
         overwrite=options.overwrite,
         restart=options.restart,
         shard_nbytes=options.shard_size,
     )
+    _stream(options, job, console)
     show_export(job, options.target, console, dry_run=options.dry_run)
     if options.dry_run:
         return
@@ -428,7 +467,7 @@ def _converted_to_gguf(
     _follow_conversion(core.write_gguf(started, job), options.target, console)
 
 
-def _follow_conversion(events: Iterator[core.Event], target: Path, console: Console) -> None:
+def _follow_conversion(events: Iterator[core.Event], target: str | Path, console: Console) -> None:
     outcome = follow(events, console)
     console.emit("finished", **outcome.summary(), exit_code=0)
     console.say(f"\nWrote and verified {target}: {core.size_text(outcome.nbytes_out)}")
@@ -463,14 +502,16 @@ def _lifting(started: core.Engine, job: core.Export, console: Console) -> core.L
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
+    place = core.place_of(options.target)
     source = _open(options.source, console) if options.source else None
     try:
         with _start(options, console, source) as started:
-            outcome = follow(core.verify(started, options.target, source), console)
+            outcome = follow(core.verify(started, place, source), console)
+        show_verified(place, outcome, source, console)
     finally:
+        core.close_place(place)
         if source:
             source.close()
-    show_verified(options.target, outcome, source, console)
     return 0
 
 
@@ -485,6 +526,22 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
         found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0
+
+
+def _publish(options: argparse.Namespace, console: Console) -> int:
+    quality = core.load_quality(options.quality) if options.quality else None
+    how = {"public": options.public, "overwrite": options.overwrite, "base_model": options.base_model}
+    job = core.publication(options.target, options.repository, quality=quality, **how)
+    if not options.base_model:
+        _warn(["the model card names no base model: --base-model ORG/NAME does"], console)
+    if options.dry_run:
+        (found,) = filter(None, core.preview(job))
+        show_publication(job, found, console)
+        if found.objection:
+            raise found.objection
+        return 0
+    show_published(follow_publication(core.publish(job), console), console)
+    return 0
 
 
 def _compare(options: argparse.Namespace, console: Console) -> int:
@@ -651,11 +708,13 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "plan": _plan,
     "measure": _measure,
     "quantize": _quantize,
+    "estimate": _estimate,
     "convert": _convert,
     "gguf": _gguf,
     "verify": _verify,
     "compare": _compare,
     "doctor": _doctor,
+    "publish": _publish,
     "calibrate": _calibrate,
     "evaluate": _evaluate,
     "generate": _generate,

@@ -18,7 +18,7 @@ def follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
             case core.LayerDone(result):
                 console.emit("layer", **result.to_json())
             case core.Resumed(shard, nbytes):
-                console.log(f"resumed: {shard} is finished already")
+                console.log(f"resumed: {core.size_text(nbytes)} of {shard} are finished already")
                 console.emit("resumed", shard=shard, nbytes=nbytes)
             case core.ShardWritten(shard, nbytes, digest):
                 console.emit("shard", shard=shard, nbytes=nbytes, sha256=digest)
@@ -64,6 +64,14 @@ def follow_evaluation(events: Iterator[core.Event], console: Console) -> core.Qu
             case core.EvaluationDone(quality):
                 return quality
     raise AssertionError("an evaluation without an end")
+
+
+def follow_publication(events: Iterator[core.Event], console: Console) -> core.Published:
+    """What lies at the repository at last."""
+    for event in shown(events, console):
+        if isinstance(event, core.Published):
+            return event
+    raise AssertionError("a publication without an end")
 
 
 _UNITS = {"calibrate": "tokens", "evaluate": "tokens"}

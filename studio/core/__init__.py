@@ -6,11 +6,12 @@ from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
 from studio.core.budgets.costs import Costs, price
 from studio.core.budgets.decisions import Decision, Decisions, Option, decide
-from studio.core.budgets.knapsack import QUICK_STATES
-from studio.core.budgets.planner import Mix, Planner, budget_title
+from studio.core.budgets.knapsack import quick_states
+from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
 from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
 from studio.core.cluster.order import order_for
 from studio.core.counting import counted
 from studio.core.errors import (
@@ -38,6 +39,7 @@ from studio.core.events import (
     ModelDone,
     Occupies,
     Progress,
+    Published,
     Repaired,
     ReplyDone,
     Resumed,
@@ -52,8 +54,9 @@ from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, pre
 from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
 from studio.core.exporting.shards import sized
+from studio.core.exporting.streaming import stream, stream_source
 from studio.core.exporting.target import wrong_name
-from studio.core.exporting.transcoding import transcode
+from studio.core.exporting.transcoding import prospect, transcode
 from studio.core.exporting.verification import is_ours
 from studio.core.exporting.writing import check_writable
 from studio.core.findings.doctor import doctor
@@ -68,15 +71,22 @@ from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
 from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
-from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, fitted, layout_for, readers, target_for
+from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
-from studio.core.opening.checkpoint import open_model
+from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized
-from studio.core.planning.edits import command_line, hand_rules, include_rule, pin_rule, start_command
+from studio.core.planning.edits import (
+    command_line,
+    conversion_command,
+    hand_rules,
+    include_rule,
+    pin_rule,
+    start_command,
+)
 from studio.core.planning.lifting import Lifting, liftable
 from studio.core.planning.plan import (
     DEFAULT_FORMAT,
@@ -96,6 +106,7 @@ from studio.core.planning.plan import (
     resolve,
 )
 from studio.core.planning.presets import load_plan, preset, preset_names, save_plan
+from studio.core.publishing.publish import Preview, Publication, Row, preview, publication, publish
 from studio.core.quality.candidates import Candidate, as_planned, as_stored
 from studio.core.quality.evaluation import Reading, evaluate, evaluation_nbytes
 from studio.core.quality.generation import Generation, Prompt, generate
@@ -115,7 +126,10 @@ from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
-from studio.core.stores.urls import is_url
+from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import close as close_place
+from studio.core.stores.store_path import is_remote
+from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
     "BUG",
@@ -127,7 +141,6 @@ __all__ = [
     "LAYOUTS",
     "METHODS",
     "MOST_PARTS",
-    "QUICK_STATES",
     "ROLES",
     "RUNTIMES",
     "STOPPED",
@@ -141,6 +154,7 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Candidate",
+    "Change",
     "CheckpointError",
     "Choice",
     "Claim",
@@ -164,6 +178,7 @@ __all__ = [
     "Finding",
     "FindingMade",
     "Finished",
+    "Forecast",
     "FormatDetail",
     "Generation",
     "GgufExport",
@@ -175,6 +190,7 @@ __all__ = [
     "Layout",
     "Lifted",
     "Lifting",
+    "Listing",
     "Loaded",
     "Loss",
     "Machine",
@@ -187,15 +203,20 @@ __all__ = [
     "Option",
     "Outcome",
     "Pair",
+    "Piece",
     "Place",
     "Plan",
     "PlanError",
     "Planner",
     "Prediction",
+    "Preview",
     "Probing",
     "Progress",
     "Prompt",
+    "Publication",
+    "Published",
     "Quality",
+    "Rates",
     "Reading",
     "Regime",
     "Repair",
@@ -204,6 +225,7 @@ __all__ = [
     "ResultCache",
     "ResultLines",
     "Resumed",
+    "Row",
     "Rule",
     "ScaleGroups",
     "Sensitivity",
@@ -213,6 +235,7 @@ __all__ = [
     "StatisticsFile",
     "Steps",
     "StudioError",
+    "Target",
     "ThresholdExceeded",
     "Tiers",
     "Token",
@@ -238,9 +261,11 @@ __all__ = [
     "choose_format",
     "claim_sentences",
     "claims",
+    "close_place",
     "command_line",
     "compare",
     "compare_checkpoints",
+    "conversion_command",
     "counted",
     "crew",
     "decide",
@@ -257,6 +282,7 @@ __all__ = [
     "exported",
     "exported_results",
     "fitted",
+    "forecast",
     "gaps",
     "generate",
     "hand_rules",
@@ -266,6 +292,7 @@ __all__ = [
     "inspect_layer",
     "is_exported",
     "is_ours",
+    "is_remote",
     "is_url",
     "keep_nonfinite",
     "layer_steps",
@@ -273,9 +300,12 @@ __all__ = [
     "lift",
     "liftable",
     "likeness",
+    "listing",
     "load_plan",
     "load_quality",
+    "local_target",
     "measure",
+    "measured_rates",
     "method_of",
     "methods_used",
     "no_tiers",
@@ -283,8 +313,11 @@ __all__ = [
     "nothing_chosen",
     "open_model",
     "open_statistics",
+    "opening",
     "order_for",
+    "pieces",
     "pin_rule",
+    "place_of",
     "plan_from_json",
     "prepare",
     "prepare_conversion",
@@ -293,8 +326,13 @@ __all__ = [
     "prepare_gguf_conversion",
     "preset",
     "preset_names",
+    "preview",
     "price",
     "printable",
+    "prospect",
+    "publication",
+    "publish",
+    "quick_states",
     "readers",
     "refuse",
     "relative_error",
@@ -313,8 +351,11 @@ __all__ = [
     "some_of",
     "start",
     "start_command",
+    "stream",
+    "stream_source",
     "survey",
     "target_for",
+    "target_path",
     "totals",
     "transcode",
     "unseen",

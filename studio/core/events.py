@@ -9,6 +9,7 @@ from studio.core.insight.measured import Measured
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.lifting import Lifting
+from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.results import LayerResult
 
@@ -26,6 +27,7 @@ Phase = Literal[
     "compare",
     "repair",
     "price",
+    "publish",
 ]
 
 
@@ -57,7 +59,7 @@ class LayerDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A shard of an earlier, stopped run is whole and was taken over."""
+    """A shard, or layers of one file, of an earlier, stopped run are whole and were taken over."""
 
     shard: str
     nbytes: int
@@ -175,9 +177,10 @@ class Occupies:
 
 @dataclass(frozen=True, slots=True)
 class ModelDone:
-    """One model of an evaluation was run on all windows."""
+    """One model of an evaluation was run on all windows; `windows` are their sums, in order."""
 
     row: Evaluated
+    windows: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,23 @@ class Calibrated:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An export is at a repository, and every file of it there was checked.
+
+    page: its address for people. commit: the one in which all is there. private: whether others can not see it. files,
+    sent: how many it has, and how many of them were sent now. nbytes: of all.
+    """
+
+    url: str
+    page: str
+    commit: str
+    private: bool
+    files: int
+    sent: int
+    nbytes: int
+
+
 Event = (
     Started
     | Progress
@@ -225,5 +245,6 @@ Event = (
     | FindingMade
     | Repaired
     | Transcoded
+    | Published
     | Finished
 )

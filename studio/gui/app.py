@@ -18,6 +18,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.instance import Instance, send
 from studio.gui.shell.main_window import PROGRAM
+from studio.gui.shell.places import place_of
 from studio.gui.shell.settings import Settings
 
 SWITCH_SECONDS = 0.0005
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the window."""
     parser = argparse.ArgumentParser(prog="nvfp4-studio", description="Open the window.")
-    parser.add_argument("paths", type=Path, nargs="*", help="a checkpoint folder, a .safetensors or a .gguf file")
+    parser.add_argument("paths", type=place_of, nargs="*", help="a checkpoint folder, a file, or an address: hf://…")
     parser.add_argument("--new", action="store_true", help="another window, even when one is open")
     parser.add_argument("--smoke", action="store_true", help="open, quantize and export the demo unseen, and quit")
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="with --smoke: save a picture of the window")

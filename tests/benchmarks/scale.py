@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -32,10 +33,10 @@ class Cost:
     memory: float
 
 
-def run(*arguments: object) -> Cost:
-    """Run a command of the program; raises RuntimeError when it fails."""
+def run(*arguments: object, start: Sequence[str] = ("-m", "studio")) -> Cost:
+    """Run a command of the program, by these arguments of Python; raises RuntimeError when it fails."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "studio", *map(str, arguments), "--quiet"]
+    command = [sys.executable, *start, *map(str, arguments), "--quiet"]
     process, peak = Popen(command, stdout=DEVNULL), 0
     status = Path(f"/proc/{process.pid}/status")
     while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:

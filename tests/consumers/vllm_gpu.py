@@ -2,7 +2,8 @@
 
 `python -m tests.consumers.vllm_gpu prepare FOLDER` builds small models, exports them for vLLM and writes beside each
 export the weights that its bytes hold, in bfloat16. `python tests/consumers/vllm_gpu.py run FOLDER`, on a machine with
-vLLM, compares the mean loss of the same tokens and prints a line per export; it needs nothing of this project.
+vLLM, compares the mean loss of the same tokens (those of FOLDER/tokens.json, where there is one) and prints a line per
+export; it needs nothing of this project.
 """
 
 import json
@@ -154,8 +155,10 @@ def loss(place: Path) -> None:
         limit_mm_per_prompt={"image": 0, "video": 0},
     )
     how = SamplingParams(prompt_logprobs=0, max_tokens=1, temperature=0, detokenize=False)
-    (answer,) = model.generate([{"prompt_token_ids": TOKENS}], how)
-    scores = [row[token].logprob for token, row in zip(TOKENS[1:], answer.prompt_logprobs[1:], strict=True)]
+    told = place.parent / "tokens.json"
+    tokens = json.loads(told.read_text()) if told.exists() else TOKENS
+    (answer,) = model.generate([{"prompt_token_ids": tokens}], how)
+    scores = [row[token].logprob for token, row in zip(tokens[1:], answer.prompt_logprobs[1:], strict=True)]
     print("LOSS", -sum(scores) / len(scores), flush=True)
 
 

@@ -25,7 +25,8 @@ from studio.gui.shell.settings import Settings
 from studio.gui.shell.studio import Studio
 
 HARMLESS = ("propagateSizeHints",)
-PATIENCE = 20_000
+PATIENCE = 120_000
+"""Milliseconds within which what is waited for comes on any machine; nothing waits longer than it has to."""
 SHARED: list[QWidget] = []
 
 

@@ -16,6 +16,7 @@ from studio.gui.shell.cards import Message, Messages
 from studio.gui.shell.studio import Studio
 from studio.gui.shell.tool_button import ToolButton
 from tests.core.checkpoints import checkpoint
+from tests.gui.conftest import PATIENCE
 
 
 def test_what_was_told_of_a_checkpoint_does_not_hold_it(quantized: Studio, qtbot: QtBot) -> None:
@@ -23,14 +24,14 @@ def test_what_was_told_of_a_checkpoint_does_not_hold_it(quantized: Studio, qtbot
     assert quantized.commands.window.messages.items[-1].fixes
     model = weakref.ref(quantized.document.model)
     quantized.commands.perform("close")
-    with qtbot.waitSignal(quantized.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(quantized.commands.opened, timeout=PATIENCE):
         quantized.commands.perform("demo")
 
     def gone() -> bool:
         gc.collect()
         return model() is None
 
-    qtbot.waitUntil(gone, timeout=5_000)
+    qtbot.waitUntil(gone, timeout=PATIENCE)
 
 
 def test_the_buttons_of_a_message_are_there_as_long_as_its_card(studio: Studio) -> None:
@@ -54,13 +55,13 @@ def test_results_of_other_checkpoints_are_remembered_up_to_a_limit_and_those_of_
 ) -> None:
     monkeypatch.setattr(documents, "RESULTS_OF_OTHERS", 10)
     document, cache = quantized.document, quantized.document.cache
-    with qtbot.waitSignal(quantized.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(quantized.commands.opened, timeout=PATIENCE):
         quantized.commands.open_path(checkpoint(tmp_path / "other"))
     assert len(cache) == 10
     quantized.commands.perform("quantize")
     wait()
     assert len(cache) == 10 + document.store.figures().done > 20
-    with qtbot.waitSignal(quantized.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(quantized.commands.opened, timeout=PATIENCE):
         quantized.commands.open_path(core.demo_checkpoint())
     assert document.store.figures().done == 28
     assert len(cache) == 28 + 10

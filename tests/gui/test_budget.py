@@ -1,18 +1,22 @@
 """The page Budget: what is priced, dragged, pinned and taken into the plan."""
 
 import json
+import math
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PySide6.QtCore import QPointF
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.core.budgets.costs import Cost, CostTable, recipe_text
+from studio.core.budgets.sensitivity import part_names
 from studio.gui.jobs.budgeting import STOPPED
+from studio.gui.layers.columns import COLUMNS
 from studio.gui.shell.studio import Studio
 from studio.gui.views.budget import STEPS, BudgetView
 from tests.core.checkpoints import CONFIG, checkpoint, llama
@@ -33,11 +37,12 @@ def view(studio: Studio) -> BudgetView:
 
 
 @pytest.fixture
-def priced(studio: Studio, wait: Wait) -> Studio:
+def priced(studio: Studio, wait: Wait) -> Iterator[Studio]:
     studio.workspace.show_page("budget")
     view(studio).price_button.click()
     wait()
-    return studio
+    yield studio
+    view(studio).target.setCurrentIndex(0)
 
 
 def formats(studio: Studio) -> set[str]:
@@ -74,9 +79,107 @@ def test_what_changes_against_the_mix_of_now_is_told(priced: Studio) -> None:
     page.use_button.click()
     rows = page.numbers.model().figure.rows
     assert sum(row[1] for row in rows) == sum(len(item.layers) for item in page.planner.decisions.items)
-    assert {row[3] for row in rows} == {0}
+    assert [row[3] for row in rows] == [row[1] for row in rows]
+    page.tables.setCurrentWidget(page.changed)
+    assert page.changed.model().figure.rows == []
     page.slider.setValue(STEPS // 3)
-    assert sum(row[3] for row in page.numbers.model().figure.rows) > 0
+    rows = page.changed.model().figure.rows
+    assert sum(row[5] for row in rows) == page.mix.nbytes - page.before.nbytes
+    page.changed.clicked.emit(page.changed.model().index(0, 0))
+    assert len(priced.document.selection) == rows[0][4]
+
+
+def test_two_budgets_are_compared_by_a_mark(priced: Studio) -> None:
+    page = view(priced)
+    page.slider.setValue(STEPS // 2)
+    page.mark_button.click()
+    marked = page.mix
+    page.slider.setValue(STEPS // 4)
+    page.tables.setCurrentWidget(page.changed)
+    figure = page.changed.model().figure
+    assert figure.heads[2] == "at the mark"
+    assert sum(row[5] for row in figure.rows) == page.mix.nbytes - marked.nbytes < 0
+    assert [line.value() for line in page.plot._marks] == pytest.approx(
+        [page._bits(page.budget()), page._bits(marked.nbytes)]
+    )
+    page.mark_button.click()
+    assert page.changed.model().figure.heads[2] == "in the plan"
+    assert len(page.plot._marks) == 1
+
+
+def cells(studio: Studio, name: str) -> dict[str, str]:
+    """What the table shows for a layer."""
+    table = studio.workspace.layers.table
+    row = table.row_of(studio.document.store.index[name])
+    return {column.key: table.cell(row, number)[0] for number, column in enumerate(COLUMNS)}
+
+
+def test_the_table_follows_the_budget_and_lets_go_of_it(priced: Studio) -> None:
+    page, document = view(priced), priced.document
+    name = "model.layers.1.mlp.down_proj"
+    before = cells(priced, name)
+    page.slider.setValue(0)
+    chosen = page.planner.decisions.choices(page.mix.options)[document.store.index[name]]
+    shown = cells(priced, name)
+    assert (shown["format"], shown["method"]) == (chosen.format, chosen.method)
+    assert shown["format"] != before["format"]
+    assert shown["size"] == core.size_text(chosen.nbytes)
+    assert shown["status"] == "◇ proposed"
+    cost = page.planner.costs.known.of(document.store.index[name], recipe_text(chosen.recipe))
+    assert shown["err"].split()[-1] == f"{cost.rel_err:.4f}"
+    assert document.store.format_of(document.store.index[name]) == before["format"]
+    page.slider.setValue(STEPS)
+    assert cells(priced, name)["format"] != shown["format"]
+    priced.workspace.show_page("overview")
+    assert cells(priced, name) == before
+    priced.workspace.show_page("budget")
+    assert cells(priced, name) == before
+
+
+def test_what_the_table_shows_is_pinned_with_all_that_goes_with_it(
+    priced: Studio, names: Callable[[str], list[str]]
+) -> None:
+    page, document = view(priced), priced.document
+    page.slider.setValue(0)
+    least = page.mix
+    (name,) = names("layers.2.self_attn.k_proj")
+    document.select([name])
+    priced.commands.perform("pin")
+    assert {one.rpartition(".")[2] for one in document.state.edits} == {"q_proj", "k_proj", "v_proj"}
+    page.slider.setValue(STEPS)
+    assert "3 layers pinned" in page.says.text()
+    place = document.store.index[name]
+    assert page.planner.decisions.choices(page.mix.options)[place].format == cells(priced, name)["format"]
+    assert cells(priced, name)["format"] == page.planner.decisions.choices(least.options)[place].format
+    assert cells(priced, name)["status"] == "◆ pinned"
+    document.undo.undo()
+    assert "pinned" not in page.says.text()
+
+
+def test_mixes_are_for_the_layout_that_is_chosen(priced: Studio, wait: Wait) -> None:
+    page = view(priced)
+    page.target.setCurrentIndex(page.target.findText("modelopt for vLLM"))
+    page.target.activated.emit(page.target.currentIndex())
+    wait()
+    assert page.planner.decisions.layout.name == "modelopt"
+    assert page.planner.decisions.reader == "vllm"
+    page.slider.setValue(STEPS // 2)
+    page.use_button.click()
+    assert formats(priced) <= {"nvfp4-2t", "nvfp4-3t", "mxfp8"}
+
+
+def test_what_was_measured_stands_beside_what_is_predicted(priced: Studio) -> None:
+    page = view(priced)
+    parts = dict.fromkeys(part_names(page.planner.decisions.items), 0.5)
+    draws = tuple(core.Sensitivity(dict.fromkeys(parts, value)) for value in (0.4, 0.6))
+    page.show_planner(core.Planner(page.planner.costs, core.Sensitivity(parts, draws=draws)))
+    page.show_measured([("nvfp4-3t", 6.0, 0.05, 0.002)])
+    assert page.plot.entries()[-1].name == "measured"
+    spot = page.plot.measured[0]
+    assert page.tip_at(QPointF(spot.bits, math.log10(spot.lost)))[-1] == "measured KL 0.05 ± 0.002"
+    assert f"± {page.mix.noise:.2g}" in page.says.text()
+    assert page.mix.noise == pytest.approx(page.mix.kl * 0.2 * math.sqrt(2))
+    assert page.plot._band.isVisible()
 
 
 def test_formats_chosen_by_hand_are_pins(priced: Studio, names: Callable[[str], list[str]]) -> None:
@@ -142,7 +245,7 @@ def test_the_numbers_are_those_of_the_curve(priced: Studio, tmp_path: Path) -> N
     page = view(priced)
     page.save(tmp_path / "budget.csv")
     lines = (tmp_path / "budget.csv").read_text().splitlines()
-    assert lines[0] == "plan,bytes,bits per weight,damage"
+    assert lines[0] == "plan,bytes,bits per weight,damage,standard error"
     assert any(line.startswith("int8-g64/max") for line in lines)
     sizes = [float(line.split(",")[2]) for line in lines[1:] if line.startswith("best mix")]
     assert sizes == sorted(sizes)

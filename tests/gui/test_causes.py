@@ -12,6 +12,7 @@ from studio.gui.keeping.words import NOT_KEPT
 from studio.gui.layers.store import FAILED
 from studio.gui.shell.cards import Message
 from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
 
 Wait = Callable[[], None]
 BAD = "model.layers.1.mlp.up_proj"
@@ -40,7 +41,7 @@ def write_damaged(folder: Path) -> Path:
 @pytest.fixture
 def failing(studio: Studio, tmp_path: Path, qtbot: QtBot, wait: Wait) -> Studio:
     """A checkpoint with a damaged layer, quantized."""
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.open_path(write_damaged(tmp_path / "damaged"))
     studio.commands.perform("quantize")
     wait()
@@ -115,7 +116,7 @@ def test_what_is_told_of_a_checkpoint_while_the_next_one_is_asked_for_goes_with_
         return keep_now()
 
     monkeypatch.setattr(studio.keeping, "keep_now", tell_and_keep)
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.checkpoints._open(write_damaged(tmp_path / "next"))
     assert "Of the one before" not in shown(studio)
     assert "Of the one before" in logged(studio)

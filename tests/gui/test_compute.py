@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.turns import Task
 from studio.gui.shell.faults import Bug
+from tests.gui.conftest import PATIENCE
 
 
 class Heard:
@@ -86,7 +87,7 @@ def test_a_newer_preview_of_the_same_kind_ends_an_older_one_and_no_other(
     compute.submit(other)
     qtbot.waitUntil(lambda: old in heard.found)
     compute.submit(new)
-    qtbot.waitUntil(lambda: len(heard.ended) == 3, timeout=2_000)
+    qtbot.waitUntil(lambda: len(heard.ended) == 3, timeout=PATIENCE)
     assert heard.ended == {old: "stopped", new: "finished", other: "finished"}
     assert len(closed) == 2
 

@@ -12,6 +12,7 @@ from studio import core
 from studio.arguments import parser
 from studio.cli import plan_of
 from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -35,11 +36,11 @@ def test_a_copied_command_does_the_same(
     dialog = studio.exporting.dialog
     assert dialog is not None
     dialog.set_target(target)
-    qtbot.waitUntil(lambda: dialog.replace.isVisible(), timeout=10_000)
+    qtbot.waitUntil(lambda: dialog.replace.isVisible(), timeout=PATIENCE)
     dialog.replace.setChecked(True)
     dialog.shards.setCurrentText("2 GB")
     dialog.layouts["mlx"].setChecked(True)
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     dialog.command.click()
     program, *words = shlex.split(QGuiApplication.clipboard().text())
     options = parser().parse_args(words)

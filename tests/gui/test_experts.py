@@ -17,7 +17,7 @@ from studio.gui.layers.layer_delegate import shortened
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.studio import Studio
 from tests.benchmarks.window_cases import expert_checkpoint
-from tests.gui.conftest import give_focus
+from tests.gui.conftest import PATIENCE, give_focus
 
 BLOCKS, EXPERTS = 3, 12
 OWN = 9
@@ -27,7 +27,7 @@ OWN = 9
 def opened(commands: Commands, qtbot: QtBot, path: Path) -> Studio:
     studio = commands.studio
     assert studio is not None
-    with qtbot.waitSignal(commands.opened, timeout=20_000):
+    with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
         commands.open_path(path)
     return studio
 

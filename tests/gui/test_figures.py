@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from studio.gui.layers.columns import KEYS
 from studio.gui.shell.studio import Studio
 from tests.benchmarks.window_cases import fill_results, wide_checkpoint
+from tests.gui.conftest import PATIENCE
 
 
 def processor_ms(work: Callable[[], object]) -> float:
@@ -23,7 +24,7 @@ def processor_ms(work: Callable[[], object]) -> float:
 
 
 def test_ten_thousand_layers_do_not_slow_the_table(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
-    with qtbot.waitSignal(studio.commands.opened, timeout=20_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.open_path(wide_checkpoint(tmp_path / "wide", 10_000))
     fill_results(studio)
     qtbot.wait(300)

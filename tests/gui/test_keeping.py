@@ -13,6 +13,7 @@ from studio.gui.keeping.shelf import LIMIT
 from studio.gui.shell.settings import OPTIONS
 from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
 
 Names = Callable[[str], list[str]]
 
@@ -80,7 +81,7 @@ def test_reading_again_keeps_preset_format_and_choices_by_hand(studio: Studio, n
     studio.editing.set_plan_format("int4-g64")
     ask_about(studio, names)
     before = list(studio.document.store.formats)
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.perform("reload")
     assert studio.document.store.formats == before
     assert studio.document.state.plan.name == "mlp"

@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from studio.gui.shell.cards import Message
 from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
 
 
 def test_a_pause_without_a_run_stops_nothing_later(studio: Studio, wait: Callable[[], None]) -> None:
@@ -40,10 +41,10 @@ def test_nothing_on_a_card_or_in_the_export_dialog_is_cut_off(studio: Studio, qt
     studio.commands.perform("export")
     dialog = studio.exporting.dialog
     assert dialog is not None
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     card = studio.commands.window.cards.shown[0]
     labels = [shown for shown in (*dialog.findChildren(QLabel), *card.findChildren(QLabel)) if shown.isVisible()]
-    qtbot.waitUntil(lambda: all(_is_whole(shown) for shown in labels), timeout=5_000)
+    qtbot.waitUntil(lambda: all(_is_whole(shown) for shown in labels), timeout=PATIENCE)
     for made in card.findChildren(QPushButton):
         assert made.sizeHint().width() <= made.width(), made.text()
     dialog.reject()

@@ -21,6 +21,7 @@ from studio.gui.pages.registry import PAGES
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
 
 Names = Callable[[str], list[str]]
 Wait = Callable[[], None]
@@ -52,7 +53,7 @@ AT_ONCE = 3.0
 
 
 def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.open_path(path)
 
 
@@ -61,7 +62,7 @@ def inspector(studio: Studio) -> Any:
 
 
 def wait_for_share(studio: Studio, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: "%" in inspector(studio).empty.text() + inspector(studio).summary.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "%" in inspector(studio).empty.text() + inspector(studio).summary.text(), timeout=PATIENCE)
 
 
 # looking at a layer
@@ -73,9 +74,9 @@ def test_a_newer_question_ends_the_look_at_a_giant_layer(studio: Studio, giant: 
     wait_for_share(studio, qtbot)
     assert GIANT in inspector(studio).empty.text()
     studio.document.select([SMALL])
-    qtbot.waitUntil(lambda: inspector(studio).detail is not None, timeout=8_000)
+    qtbot.waitUntil(lambda: inspector(studio).detail is not None, timeout=PATIENCE)
     assert inspector(studio).detail.name == SMALL
-    qtbot.waitUntil(lambda: not studio.details.active, timeout=8_000)
+    qtbot.waitUntil(lambda: not studio.details.active, timeout=PATIENCE)
     assert "Reading" not in inspector(studio).summary.text()
 
 
@@ -87,7 +88,7 @@ def test_cancel_ends_a_look_and_says_how_to_go_on(studio: Studio, giant: Path, q
     wait_for_share(studio, qtbot)
     assert not actions.reasons["stop"]
     studio.commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.details.active, timeout=8_000)
+    qtbot.waitUntil(lambda: not studio.details.active, timeout=PATIENCE)
     assert "you cancelled" in inspector(studio).empty.text()
     studio.commands.perform("inspect")
     wait_for_share(studio, qtbot)
@@ -99,7 +100,7 @@ def test_quantizing_goes_on_during_a_look_at_a_giant_layer(studio: Studio, giant
     wait_for_share(studio, qtbot)
     studio.runs.quantize([SMALL])
     store = studio.document.store
-    qtbot.waitUntil(lambda: store.state[store.index[SMALL]] == DONE, timeout=5_000)
+    qtbot.waitUntil(lambda: store.state[store.index[SMALL]] == DONE, timeout=PATIENCE)
     assert studio.details.active
 
 
@@ -107,7 +108,7 @@ def test_quitting_during_a_look_at_a_giant_layer_is_at_once(
     settings: Settings, qapp: QApplication, giant: Path, qtbot: QtBot
 ) -> None:
     made = Commands(settings, qapp)
-    with qtbot.waitSignal(made.opened, timeout=30_000):
+    with qtbot.waitSignal(made.opened, timeout=PATIENCE):
         made.start([giant])
     assert made.studio is not None
     made.studio.workspace.inspect(GIANT)
@@ -135,12 +136,12 @@ def test_a_second_layer_added_to_the_selection_is_shown_not_only_read(
 ) -> None:
     first, second = names("layers.2.mlp.up")[0], names("layers.1.mlp.up")[0]
     studio.workspace.inspect(first)
-    qtbot.waitUntil(lambda: inspector(studio).detail is not None, timeout=5_000)
+    qtbot.waitUntil(lambda: inspector(studio).detail is not None, timeout=PATIENCE)
     studio.document.select([first, second])
-    qtbot.waitUntil(lambda: inspector(studio).detail.name == second, timeout=5_000)
+    qtbot.waitUntil(lambda: inspector(studio).detail.name == second, timeout=PATIENCE)
     studio.document.select([first])
-    qtbot.waitUntil(lambda: inspector(studio).detail.name == first, timeout=5_000)
-    qtbot.waitUntil(lambda: not studio.details.active, timeout=5_000)
+    qtbot.waitUntil(lambda: inspector(studio).detail.name == first, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not studio.details.active, timeout=PATIENCE)
     assert "Reading" not in inspector(studio).summary.text()
 
 
@@ -153,7 +154,7 @@ def test_a_look_that_fails_says_so_where_it_was_asked_for(
 
     monkeypatch.setattr(core, "layer_steps", fails)
     studio.workspace.inspect(names("layers.1.mlp.up")[0])
-    qtbot.waitUntil(lambda: "can not be read" in inspector(studio).empty.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "can not be read" in inspector(studio).empty.text(), timeout=PATIENCE)
     message = studio.commands.window.messages.items[-1]
     assert (message.tone, message.text) == ("error", "the file ends too early")
     assert message.hint
@@ -189,8 +190,8 @@ def test_while_a_checkpoint_opens_nothing_else_starts(
     studio.runs.quantize()
     assert "a checkpoint is being opened" in window.messages.items[-1].title
     assert not studio.runs.active
-    qtbot.waitUntil(lambda: window.activity.title.text() == "Opening large …", timeout=8_000)
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    qtbot.waitUntil(lambda: window.activity.title.text() == "Opening large …", timeout=PATIENCE)
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         gate.set()
     assert studio.plan_bar.isEnabled()
     assert not actions.reasons["quantize"]
@@ -209,7 +210,7 @@ def test_opening_is_cancelled_at_once_and_what_was_open_stays(
     qtbot.wait(300)
     assert studio.document.model is before
     studio.commands.perform("quantize")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=10_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=PATIENCE)
     assert studio.document.store.figures().done == 28
 
 
@@ -222,7 +223,7 @@ def test_of_two_checkpoints_asked_for_the_last_one_opens(
         studio.commands.open_path(path)
     assert studio.opening.path == giant
     gate.set()
-    qtbot.waitUntil(lambda: bool(opened), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(opened), timeout=PATIENCE)
     qtbot.wait(200)
     assert opened == [giant]
 
@@ -246,8 +247,8 @@ def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(studio: Studio, la
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     view = ask_to_compare(studio, "format:mxfp8")
-    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=8_000)
-    qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: view.comparison is not None, timeout=PATIENCE)
     assert len(view.comparison.pairs) == 96
 
 
@@ -256,31 +257,31 @@ def test_a_comparison_that_is_cancelled_says_so_and_goes_on_when_asked(
 ) -> None:
     open_path(studio, large, qtbot)
     view = ask_to_compare(studio, "format:mxfp8")
-    qtbot.waitUntil(lambda: studio.document.store.figures().done > 0, timeout=10_000)
+    qtbot.waitUntil(lambda: studio.document.store.figures().done > 0, timeout=PATIENCE)
     studio.commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=8_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=PATIENCE)
     assert "ended: you cancelled. Press Compare to go on." in view.empty.text()
     message = studio.commands.window.messages.items[-1]
     dict(message.fixes)["Go on"]()
-    qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: view.comparison is not None, timeout=PATIENCE)
 
 
 def test_cancelling_what_a_comparison_waits_for_does_not_start_it(studio: Studio, large: Path, qtbot: QtBot) -> None:
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     view = ask_to_compare(studio, "format:mxfp8")
-    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=8_000)
+    qtbot.waitUntil(lambda: "goes on by itself" in view.empty.text(), timeout=PATIENCE)
     studio.commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=8_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=PATIENCE)
     assert "you cancelled what it waited for" in view.empty.text()
     view.ask()
-    qtbot.waitUntil(lambda: view.comparison is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: view.comparison is not None, timeout=PATIENCE)
 
 
 def test_a_folder_that_is_no_export_ends_with_the_reason(studio: Studio, tmp_path: Path, qtbot: QtBot) -> None:
     studio.commands.perform("compare")
     studio.comparing._take_export(tmp_path, "plan", "choose")
-    qtbot.waitUntil(lambda: "Choose another folder" in compare_view(studio).empty.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "Choose another folder" in compare_view(studio).empty.text(), timeout=PATIENCE)
     assert studio.commands.window.messages.items[-1].title == "This folder can not be compared"
 
 
@@ -322,7 +323,7 @@ def test_verifying_with_nothing_open_can_be_cancelled(
     assert not actions.reasons["stop"]
     assert actions.reasons["open"] == ""
     commands.perform("stop")
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=8_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=PATIENCE)
     assert commands.window.activity.title.text().startswith("Stopped after")
 
 
@@ -340,7 +341,7 @@ def test_quitting_while_a_checkpoint_opens_is_at_once(
     settings: Settings, qapp: QApplication, large: Path, gate: threading.Event, qtbot: QtBot
 ) -> None:
     made = Commands(settings, qapp)
-    with qtbot.waitSignal(made.ready, timeout=30_000):
+    with qtbot.waitSignal(made.ready, timeout=PATIENCE):
         made.start([large])
     qtbot.wait(50)
     began = time.monotonic()

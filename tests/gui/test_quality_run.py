@@ -35,7 +35,7 @@ def test_a_model_is_evaluated_and_tried(llama: Studio, tmp_path: Path, qtbot: Qt
     llama.workspace.show_page("quality")
     reading = core.Reading((write_text(tmp_path),), WINDOWS, LENGTH)
     llama.evaluating.evaluate(Wanted(reading, (), ("max",)))
-    qtbot.waitUntil(lambda: not llama.runs.active, timeout=4 * PATIENCE)
+    qtbot.waitUntil(lambda: not llama.runs.active, timeout=PATIENCE * PATIENCE)
     assert page.view.source.perplexity.value > 1
     plan, rounded = page.view.rows
     assert (plan.name, rounded.name, rounded.method) == ("The plan", "nvfp4-3t max", "max")
@@ -45,7 +45,7 @@ def test_a_model_is_evaluated_and_tried(llama: Studio, tmp_path: Path, qtbot: Qt
     page.try_it.length.setValue(4)
     page.try_it.prompt.setText("Sentence number")
     page.try_it.go.click()
-    qtbot.waitUntil(lambda: not llama.runs.active, timeout=4 * PATIENCE)
+    qtbot.waitUntil(lambda: not llama.runs.active, timeout=PATIENCE * PATIENCE)
     assert page.try_it.source.text.toPlainText()
     assert page.try_it.model.text.toPlainText()
     assert len(list(tmp_path.glob("**/scratch-*"))) == 1, "both models stay loaded"

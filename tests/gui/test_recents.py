@@ -13,6 +13,7 @@ from studio.gui.shell.commands import Commands
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.specs import keys_of
 from studio.gui.shell.whereabouts import Whereabouts
+from tests.gui.conftest import PATIENCE
 
 DEMO = str(core.demo_checkpoint())
 
@@ -20,7 +21,7 @@ DEMO = str(core.demo_checkpoint())
 def started(settings: Settings, qapp: QApplication, qtbot: QtBot) -> Commands:
     made = Commands(settings, qapp)
     made.start()
-    qtbot.waitUntil(lambda: made.studio is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: made.studio is not None, timeout=PATIENCE)
     return made
 
 
@@ -41,11 +42,11 @@ def test_a_first_start_says_what_to_do(commands: Commands) -> None:
 
 
 def test_what_was_opened_is_listed_when_the_checkpoint_is_closed(commands: Commands, qtbot: QtBot) -> None:
-    with qtbot.waitSignal(commands.opened, timeout=10_000):
+    with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
         commands.perform("demo")
     commands.perform("close")
     assert list(commands.window.welcome.rows) == [DEMO]
-    with qtbot.waitSignal(commands.opened, timeout=10_000):
+    with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
         commands.window.welcome.rows[DEMO].open.click()
 
 
@@ -54,7 +55,7 @@ def test_what_is_gone_is_marked_and_can_not_be_opened(commands: Commands, qtbot:
     commands.settings.keep_texts("recents", [gone, DEMO])
     commands.recents.show()
     rows = commands.window.welcome.rows
-    qtbot.waitUntil(lambda: not rows[gone].open.isEnabled(), timeout=5000)
+    qtbot.waitUntil(lambda: not rows[gone].open.isEnabled(), timeout=PATIENCE)
     assert "not there any more" in rows[gone].place.text()
     assert rows[DEMO].open.isEnabled()
     assert [action.isEnabled() for action in commands.window.recent_menu.actions()] == [False, True]
@@ -80,10 +81,10 @@ def test_a_mount_that_does_not_answer_keeps_nothing_waiting(
     made = started(settings, qapp, qtbot)
     assert made.window.welcome.isVisible()
     assert made.window.welcome.rows["/dead/mount"].open.isEnabled()
-    with qtbot.waitSignal(made.opened, timeout=10_000):
+    with qtbot.waitSignal(made.opened, timeout=PATIENCE):
         made.perform("demo")
     dead_mount()
-    qtbot.waitUntil(lambda: not _looks(), timeout=5000)
+    qtbot.waitUntil(lambda: not _looks(), timeout=PATIENCE)
     qtbot.wait(20)
     assert made.studio.document.model.path == core.demo_checkpoint()
     ended(made)
@@ -98,7 +99,7 @@ def test_a_last_checkpoint_that_is_gone_is_not_opened(
 ) -> None:
     settings.keep_texts("last", [str(tmp_path / "gone")])
     made = started(settings, qapp, qtbot)
-    qtbot.waitUntil(lambda: not _looks(), timeout=5000)
+    qtbot.waitUntil(lambda: not _looks(), timeout=PATIENCE)
     qtbot.wait(20)
     assert not made.studio.opening.reason
     assert made.window.messages.items == []

@@ -14,6 +14,7 @@ from studio.gui.layers.store import DONE, FAILED, KEPT, PENDING, QUEUED, RUNNING
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.studio import Studio
+from tests.gui.conftest import PATIENCE
 
 Names = Callable[[str], list[str]]
 Wait = Callable[[], None]
@@ -25,7 +26,7 @@ def states(studio: Studio, names: list[str]) -> set[int]:
 
 
 def open_path(studio: Studio, path: Path, qtbot: QtBot) -> None:
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.open_path(path)
 
 
@@ -127,11 +128,11 @@ def test_cancel_stops_soon_and_keeps_what_is_done(studio: Studio, large: Path, q
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     store = studio.document.store
-    qtbot.waitUntil(lambda: bool((store.state == DONE).any()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool((store.state == DONE).any()), timeout=PATIENCE)
     assert studio.commands.window.activity.isVisible()
     studio.commands.perform("stop")
     assert studio.commands.window.activity.title.text() == "Stopping …"
-    qtbot.waitUntil(lambda: not studio.runs.active, timeout=2_000)
+    qtbot.waitUntil(lambda: not studio.runs.active, timeout=PATIENCE)
     assert not {QUEUED, RUNNING} & set(store.state.tolist())
     done = int((store.state == DONE).sum())
     assert 0 < done < 96
@@ -144,7 +145,7 @@ def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBo
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
     store = studio.document.store
-    qtbot.waitUntil(lambda: bool((store.state == DONE).any()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool((store.state == DONE).any()), timeout=PATIENCE)
     studio.commands.perform("pause")
     qtbot.wait(250)
     held = int((store.state == DONE).sum())
@@ -158,7 +159,7 @@ def test_pause_waits_and_resume_goes_on(studio: Studio, large: Path, qtbot: QtBo
 
 def test_closing_while_work_runs_ends_it(settings: Settings, qapp: QApplication, large: Path, qtbot: QtBot) -> None:
     made = Commands(settings, qapp)
-    with qtbot.waitSignal(made.opened, timeout=30_000):
+    with qtbot.waitSignal(made.opened, timeout=PATIENCE):
         made.start([large])
     made.perform("quantize")
     qtbot.wait(50)
@@ -194,7 +195,7 @@ def test_another_format_for_the_plan_leaves_hand_choices_to_undo(studio: Studio)
 
 def test_the_summary_and_the_plots_show_the_last_result(quantized: Studio, qtbot: QtBot) -> None:
     expected = f"error {quantized.document.store.figures().rel_err:.4f}"
-    qtbot.waitUntil(lambda: quantized.workspace.summary.error.text() == expected, timeout=5_000)
+    qtbot.waitUntil(lambda: quantized.workspace.summary.error.text() == expected, timeout=PATIENCE)
 
 
 def test_a_layer_is_looked_at_closely_in_the_background(
@@ -206,7 +207,7 @@ def test_a_layer_is_looked_at_closely_in_the_background(
     show = inspector.show_detail
     monkeypatch.setattr(inspector, "show_detail", lambda detail: (shown.append(detail), show(detail)))
     quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
-    qtbot.waitUntil(lambda: bool(shown), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(shown), timeout=PATIENCE)
     quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
     assert shown[0] is shown[1], "what was seen once is remembered"
 
@@ -217,7 +218,7 @@ def test_two_formats_are_compared_after_quantizing_what_is_missing(
     shown: list[core.Comparison] = []
     monkeypatch.setattr(quantized.comparing, "_view", _View(shown))
     quantized.comparing.compare("plan", "format:mxfp8")
-    qtbot.waitUntil(lambda: bool(shown), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(shown), timeout=PATIENCE)
     assert shown[0].better == 28
     assert set(quantized.document.store.state.tolist()) == {DONE, KEPT}, "the plan itself is untouched"
     quantized.comparing._apply(shown[0].worth(0.5))

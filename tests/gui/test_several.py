@@ -15,6 +15,7 @@ from studio.gui.shell.commands import Commands
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.studio import Studio
 from studio.gui.views import CompareView
+from tests.gui.conftest import PATIENCE
 
 DEMO = core.demo_checkpoint()
 
@@ -25,9 +26,9 @@ def drop(commands: Commands, qtbot: QtBot, *paths: Path) -> Message | None:
     data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     keys, button = Qt.KeyboardModifier.NoModifier, Qt.MouseButton.LeftButton
     event = QDropEvent(QPoint(10, 10), Qt.DropAction.CopyAction, data, button, keys)
-    with qtbot.waitSignal(commands.opened, timeout=20_000):
+    with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
         commands.window.dropEvent(event)
-    qtbot.waitUntil(lambda: len(paths) == 1 or told(commands) is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: len(paths) == 1 or told(commands) is not None, timeout=PATIENCE)
     return told(commands)
 
 
@@ -72,7 +73,7 @@ def test_two_dropped_exports_of_one_checkpoint_are_compared(
     assert isinstance(view, CompareView)
     assert studio.workspace.pages.currentWidget() is view
     assert [box.currentText() for box in (view.a_box, view.b_box)] == ["Folder nvfp4-2t", "Folder mxfp8"]
-    qtbot.waitUntil(lambda: view.comparison is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: view.comparison is not None, timeout=PATIENCE)
     assert view.comparison is not None
     assert len(view.comparison.pairs) == 28
     assert view.comparison.better == 28
@@ -84,7 +85,7 @@ def export(studio: Studio, qtbot: QtBot, wait: Callable[[], None], target: Path,
     dialog = studio.exporting.dialog
     assert dialog is not None
     dialog.set_target(target)
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=20_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     dialog.export.click()
     wait()
     return target
@@ -101,8 +102,8 @@ def test_several_paths_on_the_command_line_are_told_of_too(
 ) -> None:
     paths = parse([str(DEMO), str(tmp_path)]).paths
     made = Commands(settings, qapp)
-    with qtbot.waitSignal(made.opened, timeout=20_000):
+    with qtbot.waitSignal(made.opened, timeout=PATIENCE):
         made.start(paths)
-    qtbot.waitUntil(lambda: told(made) is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: told(made) is not None, timeout=PATIENCE)
     made.window.close()
     made.window.deleteLater()

@@ -35,7 +35,7 @@ from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.specs import SPECS
 from studio.gui.shell.studio import Studio
 from studio.gui.shell.theme import THEMES
-from tests.gui.conftest import give_focus
+from tests.gui.conftest import PATIENCE, give_focus
 
 Wait = Callable[[], None]
 
@@ -81,7 +81,7 @@ def test_what_can_not_be_opened_is_explained_on_a_card(
 ) -> None:
     (tmp_path / "bad").mkdir()
     path = make(tmp_path / "bad")
-    with qtbot.waitSignal(commands.window.messages.added, timeout=10_000):
+    with qtbot.waitSignal(commands.window.messages.added, timeout=PATIENCE):
         commands.open_path(path)
     message = commands.window.messages.items[-1]
     assert message.tone == "error"
@@ -97,7 +97,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def test_what_fails_to_open_leaves_the_open_one_alone(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
-    with qtbot.waitSignal(studio.commands.window.messages.added, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.window.messages.added, timeout=PATIENCE):
         studio.commands.open_path(tmp_path / "nowhere")
     assert studio.document.model is not None
     assert studio.workspace.isVisible()
@@ -109,7 +109,7 @@ def test_a_dropped_folder_opens(commands: Commands, qtbot: QtBot) -> None:
     event = QDropEvent(
         QPoint(10, 10), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
-    with qtbot.waitSignal(commands.opened, timeout=10_000):
+    with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
         commands.window.dropEvent(event)
 
 
@@ -123,7 +123,7 @@ def test_closing_the_checkpoint_goes_back_to_the_welcome_page(studio: Studio) ->
 def test_the_last_checkpoint_opens_again(qapp: QApplication, settings: Settings, qtbot: QtBot) -> None:
     settings.keep_texts("last", [str(core.demo_checkpoint())])
     made = Commands(settings, qapp)
-    with qtbot.waitSignal(made.opened, timeout=20_000):
+    with qtbot.waitSignal(made.opened, timeout=PATIENCE):
         made.start()
     made.window.close()
     made.window.deleteLater()
@@ -138,7 +138,7 @@ def test_names_from_a_checkpoint_are_plain_text_everywhere(studio: Studio, qtbot
     folder.mkdir()
     save_file({f"{hostile}.weight": np.ones((32, 64), np.float16)}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"architectures": ["<table>" * 50], "model_type": "<h1>x"}))
-    with qtbot.waitSignal(studio.commands.opened, timeout=10_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.open_path(folder)
     studio.document.select(studio.document.store.names)
     studio.commands.window.grab()
@@ -168,7 +168,7 @@ def test_an_export_is_checked_written_and_verified(quantized: Studio, qtbot: QtB
     assert dialog is not None
     target = tmp_path / "export"
     dialog.set_target(target)
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     assert "MB" in dialog.export.text()
     dialog.export.click()
     wait()
@@ -203,12 +203,12 @@ def test_an_export_that_can_not_be_written_says_why(
     dialog.set_target(places.get(place, tmp_path / place))
     if place == "missing":
         dialog.folder.clear()
-    qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=10_000)
+    qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=PATIENCE)
     assert not dialog.export.isEnabled()
     assert dialog.replace.isVisibleTo(dialog) == (place == "older")
     if place == "older":
         dialog.replace.setChecked(True)
-        qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+        qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
         assert "Replaces the export that is there: 1 file, 37 B" in shown_checks(dialog)
     dialog.reject()
 
@@ -238,14 +238,14 @@ def test_a_wrong_name_of_an_export_is_said_in_the_checks(
     dialog = quantized.exporting.dialog
     assert dialog is not None
     dialog.set_target(tmp_path / "right")
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     dialog.name.setText(name)
     assert not dialog.export.isEnabled()
-    qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=10_000)
+    qtbot.waitUntil(lambda: words in dialog.export.toolTip(), timeout=PATIENCE)
     assert words in shown_checks(dialog)
     assert dialog.job is None
     dialog.name.setText("n" * 240)
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     assert dialog.job is not None
     dialog.reject()
 
@@ -257,12 +257,12 @@ def test_replacing_is_asked_anew_for_another_folder(quantized: Studio, qtbot: Qt
     dialog = quantized.exporting.dialog
     assert dialog is not None
     dialog.set_target(tmp_path / "one")
-    qtbot.waitUntil(lambda: dialog.replace.isVisibleTo(dialog), timeout=10_000)
+    qtbot.waitUntil(lambda: dialog.replace.isVisibleTo(dialog), timeout=PATIENCE)
     dialog.replace.setChecked(True)
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     dialog.name.setText("two")
     assert not dialog.replace.isChecked()
-    qtbot.waitUntil(lambda: "not empty" in dialog.export.toolTip(), timeout=10_000)
+    qtbot.waitUntil(lambda: "not empty" in dialog.export.toolTip(), timeout=PATIENCE)
     dialog.reject()
 
 
@@ -274,11 +274,11 @@ def test_an_export_asks_for_a_folder_and_a_name(quantized: Studio, qtbot: QtBot,
     assert dialog.name.text() == f"{core.demo_checkpoint().name}-{quantized.document.state.plan.format}"
     dialog.folder.setText(str(tmp_path))
     dialog.name.setText("chosen")
-    qtbot.waitUntil(dialog.export.isEnabled, timeout=10_000)
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
     assert dialog.job is not None
     assert dialog.job.target == tmp_path / "chosen"
     dialog.folder.setText("~nobody-of-this-name/x")
-    qtbot.waitUntil(lambda: dialog.export.isEnabled() or bool(dialog.export.toolTip()), timeout=10_000)
+    qtbot.waitUntil(lambda: dialog.export.isEnabled() or bool(dialog.export.toolTip()), timeout=PATIENCE)
     dialog.reject()
 
 
@@ -288,7 +288,7 @@ def test_layouts_that_can_not_store_the_plan_are_disabled_with_the_reason(quanti
     quantized.commands.perform("export")
     dialog = quantized.exporting.dialog
     assert dialog is not None
-    qtbot.waitUntil(lambda: not dialog.layouts["modelopt"].isEnabled(), timeout=10_000)
+    qtbot.waitUntil(lambda: not dialog.layouts["modelopt"].isEnabled(), timeout=PATIENCE)
     assert "int4-g64" in dialog.reasons["modelopt"].text()
     dialog.reject()
 
@@ -327,7 +327,7 @@ def test_a_broken_plan_is_refused(studio: Studio, tmp_path: Path) -> None:
 
 
 def test_a_report_is_written(quantized: Studio, tmp_path: Path, qtbot: QtBot) -> None:
-    with qtbot.waitSignal(quantized.commands.window.messages.added, timeout=10_000):
+    with qtbot.waitSignal(quantized.commands.window.messages.added, timeout=PATIENCE):
         quantized.editing.report_wanted.emit(tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file()
 
@@ -505,6 +505,8 @@ def test_the_window_shows_before_numpy_is_loaded() -> None:
         (["--smoke"], True),
         ([str(Path(__file__).parent)], True),
         (["inspect", "x"], False),
+        (["hf://org/name"], True),
+        (["doctor", "hf://org/name"], False),
         (["--help"], False),
         (["nowhere/at/all"], False),
     ],
@@ -532,8 +534,8 @@ def test_a_second_start_hands_its_paths_to_the_first(
     first = Instance(opened.append, window)
     first.listen()
     other = subprocess.Popen([sys.executable, "-c", code])
-    qtbot.waitUntil(lambda: opened == [paths], timeout=10_000)
-    qtbot.waitUntil(lambda: other.poll() is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: opened == [paths], timeout=PATIENCE)
+    qtbot.waitUntil(lambda: other.poll() is not None, timeout=PATIENCE)
     assert other.returncode == 0
     first.close()
     window.deleteLater()

@@ -29,7 +29,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-o",
         str(program),
     ]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True)
     return program
 
 
@@ -43,5 +43,5 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["e2m1", "e4m3", "integers"],
 )
 def test_no_quotient_falls_on_the_other_side_of_a_midpoint(check: Path, midpoints: list[float]) -> None:
-    said = subprocess.run([check, *map(str, midpoints)], check=True, timeout=300, stdout=subprocess.PIPE)
+    said = subprocess.run([check, *map(str, midpoints)], check=True, stdout=subprocess.PIPE)
     assert int(said.stdout) == 0

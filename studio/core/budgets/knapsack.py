@@ -18,8 +18,17 @@ Integers = NDArray[np.int64]
 MOST_STATES = 100_000
 """Partial solutions that are looked at together; beyond, the most promising ones, and `Solution.gap` may not be 0."""
 
-QUICK_STATES = 2_000
-"""So few that 10,000 groups take some hundredths of a second; gaps are then millionths."""
+_QUICK_WORK = 400_000
+_FEWEST_STATES = 50
+
+
+def quick_states(groups: int) -> int:
+    """So few partial solutions that 10,000 groups take a hundredth of a second; gaps are millionths, of few none."""
+    return min(max(_QUICK_WORK // max(groups, 1), _FEWEST_STATES), MOST_STATES)
+
+
+_GROUPS_PER_STATE = 4
+"""Groups that are looked at for each partial solution that is kept."""
 
 _GREEDY_STEPS = 512
 _ROUNDING = 1e-9
@@ -55,7 +64,7 @@ class Knapsack:
         self._lightest = _first(weights, values)
         self._steps = _hull_steps(values, weights, self._lightest)
 
-    @property
+    @cached_property
     def least_weight(self) -> float:
         """The smallest limit that can be kept."""
         return float(self._weights[self._rows, self._lightest].sum())
@@ -66,9 +75,13 @@ class Knapsack:
         steps = self._steps
         value = self._values[self._rows, self._lightest].sum()
         return (
-            self.least_weight + np.concatenate([[0.0], np.cumsum(steps.weight)]),
+            self.least_weight + np.concatenate([[0.0], steps.reached]),
             np.maximum(value - np.concatenate([[0.0], np.cumsum(steps.value)]), 0.0),
         )
+
+    def on_hull(self, steps: int) -> Integers:
+        """The picks of the solution that is `steps` steps from the lightest on the hull."""
+        return self._steps.after(steps, self._lightest)
 
     def solve(self, limit: float, most_states: int = MOST_STATES) -> Solution | None:
         """The picks of least value whose weights add up to at most `limit`; None where no picks do."""
@@ -76,7 +89,7 @@ class Knapsack:
         if room < 0:
             return None
         steps = self._steps
-        taken = int(np.searchsorted(np.cumsum(steps.weight), room, side="right"))
+        taken = int(np.searchsorted(steps.reached, room, side="right"))
         picks = steps.after(taken, self._lightest)
         if taken == len(steps.group):
             return self._solution(picks, 0.0)
@@ -131,9 +144,15 @@ class _Steps:
     weight: Floats
     value: Floats
 
-    @property
+    @cached_property
     def slope(self) -> Floats:
         return self.value / self.weight
+
+    @cached_property
+    def reached(self) -> Floats:
+        """The weight of each step and all before it."""
+        found: Floats = np.cumsum(self.weight)
+        return found
 
     def after(self, count: int, start: Integers) -> Integers:
         """The options once `count` steps are taken."""
@@ -209,8 +228,11 @@ class _Core:
         order = np.argsort(nearest, kind="stable")
         states = _States(np.array([self._slack]), np.zeros(1))
         best, changes, left_out = known, None, np.inf
-        for group, following in zip(order, np.append(nearest[order[1:]], np.inf), strict=True):
+        for number, (group, following) in enumerate(zip(order, np.append(nearest[order[1:]], np.inf), strict=True)):
             if not states.count or nearest[group] >= _below(best) or _below(best) <= least:
+                break
+            if number >= _GROUPS_PER_STATE * self._most:
+                left_out = min(left_out, float(nearest[group]))
                 break
             options = np.flatnonzero(self._penalties[group] < _below(best))
             states = states.with_group(group, options, self._heavier[group, options], self._penalties[group, options])

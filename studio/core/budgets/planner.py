@@ -1,6 +1,7 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
-from studio.core.budgets.rules import planned
+from studio.core.budgets.rules import block_ranges, planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
@@ -19,10 +20,14 @@ from studio.core.exporting.shards import plan_shards
 from studio.core.layouts import fitted
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.planning.plan import KEEP, Plan, Prediction, Rule
+from studio.core.planning.plan import KEEP, Choice, Plan, Prediction, Rule
 from studio.core.quality.candidates import choices_digest
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+CURVE_POINTS = 64
+"""Places on the curve where its noise is found."""
 
 _ROUNDING = 1e-12
 """Share of a limit that is no whole number by which sums of such may miss it."""
@@ -32,16 +37,19 @@ _ROUNDING = 1e-12
 class Mix:
     """An option for every decision.
 
-    nbytes: of all tensors. damage: the sum of relative squared errors of outputs, weighted by what is known of their
-    effect. kl: what that means per token in nats, None where no probes told. rel_err: the largest relative error of a
-    layer. gap: by what share of the damage, or of the bytes where these were to be least, a better mix could be better
-    at most; 0 where none is.
+    picks: int64, the place of each option among those of its decision. nbytes: of all tensors. damage: the sum of
+    relative squared errors of outputs, weighted by what is known of their effect. kl: what that means per token in
+    nats, None where no probes told; noise: its standard error by the text of the probes, None where one window can not
+    tell it. rel_err: the largest relative error of a layer. gap: by what share of the damage, or of the bytes where
+    these were to be least, a better mix could be better at most; 0 where none is.
     """
 
     options: tuple[Option, ...]
+    picks: Integers
     nbytes: int
     damage: float
     kl: float | None
+    noise: float | None
     rel_err: float
     gap: float = 0.0
 
@@ -75,6 +83,22 @@ class Reason:
     coarser: Trade | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changes alike between two mixes: decisions of a `kind` in these `blocks` ("0-3,7"), from `old` to `new`.
+
+    layers: their places in the model. nbytes, damage: how much more they take and lose, signed.
+    """
+
+    kind: str
+    old: str
+    new: str
+    blocks: str
+    layers: tuple[int, ...]
+    nbytes: int
+    damage: float
+
+
 def budget_title(mix: Mix, model: Model) -> str:
     """What a mix is, in words."""
     kl = "" if mix.kl is None else f", predicted KL {mix.kl:.3g}"
@@ -92,14 +116,22 @@ class Planner:
         self._rows = np.arange(len(items))
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
+        self._noise = _Noise(self.sensitivity, shape)
+        self._texts = list(dict.fromkeys(str(option) for item in items for option in item.options))
+        self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
+        numbers = {text: number for number, text in enumerate(self._texts)}
         for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
             for column, option in enumerate(item.options):
+                self._names[row, column] = numbers[str(option)]
                 damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
                     continue
+                self._noise.add((row, column), part, option, damage)
                 self._damage[row, column] = damage * self.sensitivity.weight(part, option)
                 self._nbytes[row, column] = option.nbytes
                 self._rel_err[row, column] = rel_err
+
+        self._allowed = self._priced = np.isfinite(self._nbytes)
 
     def narrowed(self, pins: Mapping[int, Option], forbidden: Collection[str] = ()) -> "Planner":
         """The same with decisions, by their place, pinned to an option each, the others without some formats.
@@ -107,7 +139,7 @@ class Planner:
         Takes milliseconds, as nothing is priced again. Raises PlanError where a decision is left without an option.
         """
         found = copy(self)
-        found._damage, found._nbytes = self._damage.copy(), self._nbytes.copy()
+        found._allowed = self._allowed.copy()
         for row, item in enumerate(self.decisions.items):
             pin = pins.get(row)
             left = [option == pin if pin else option.format not in forbidden for option in item.options]
@@ -116,8 +148,7 @@ class Planner:
                 raise PlanError(
                     f"{printable(layer)} is left without a format", hint="forbid fewer, or pin it to another"
                 )
-            gone = [column for column, stays in enumerate(left) if not stays]
-            found._damage[row, gone] = found._nbytes[row, gone] = np.inf
+            found._allowed[row, : len(left)] &= left
         for name in ("_by_size", "_by_damage"):
             found.__dict__.pop(name, None)
         return found
@@ -141,11 +172,15 @@ class Planner:
 
     @cached_property
     def _by_size(self) -> Knapsack:
-        return Knapsack(self._damage, self._nbytes)
+        return Knapsack(*self._left(self._damage, self._nbytes))
 
     @cached_property
     def _by_damage(self) -> Knapsack:
-        return Knapsack(self._nbytes, self._damage)
+        return Knapsack(*self._left(self._nbytes, self._damage))
+
+    def _left(self, *tables: Floats) -> Iterator[Floats]:
+        """Tables of all options with Inf for those that can not be taken."""
+        return (np.where(self._allowed, table, np.inf) for table in tables)
 
     @property
     def cautions(self) -> list[str]:
@@ -168,6 +203,16 @@ class Planner:
         """(bytes of tensors, KL or, where no probes told it, damage) of the mixes on the convex hull, by size."""
         nbytes, damages = self._by_size.hull
         return nbytes + self.decisions.settled_nbytes, self._effect(damages)
+
+    def curve_noise(self, most: int = CURVE_POINTS) -> tuple[Floats, Floats, Floats]:
+        """(bytes of tensors, KL, its standard error) at some mixes of the curve; none where no probes told of noise."""
+        nbytes, kl = self.curve()
+        if not self.sensitivity.draws:
+            return nbytes[:0], kl[:0], kl[:0]
+        wanted = np.linspace(nbytes[0], nbytes[-1], min(most, len(nbytes)))
+        places = np.unique(np.searchsorted(nbytes, wanted, side="right") - 1)
+        noise = [self._noise.of(self._by_size.on_hull(place)) for place in places.tolist()]
+        return nbytes[places], kl[places], np.array(noise, np.float64)
 
     def _effect(self, damages: Floats) -> Floats:
         if not self.sensitivity.is_known:
@@ -216,7 +261,7 @@ class Planner:
 
         Raises PlanError where there is none.
         """
-        rel_err = np.where(np.isfinite(self._nbytes), self._rel_err, np.inf)
+        (rel_err,) = self._left(self._rel_err)
         allowed = rel_err <= most
         if not allowed.any(axis=1).all():
             worst = float(rel_err.min(axis=1).max())
@@ -234,17 +279,55 @@ class Planner:
         damage = float(self._damage[self._rows, picks].sum())
         return Mix(
             tuple(item.options[pick] for item, pick in items),
+            picks,
             self.decisions.settled_nbytes + int(self._nbytes[self._rows, picks].sum()),
             damage,
             self.sensitivity.kl(damage) if self.sensitivity.is_known else None,
+            self._noise.of(picks),
             float(self._rel_err[self._rows, picks].max()),
             gap,
         )
 
-    def changes(self, before: Mix, after: Mix) -> list[tuple[Decision, Option, Option]]:
-        """The decisions that fall otherwise in one mix than in another, with both options."""
-        both = zip(self.decisions.items, before.options, after.options, strict=True)
-        return [(item, old, new) for item, old, new in both if old != new]
+    def mix_of(self, choices: Sequence[Choice]) -> Mix | None:
+        """The mix that gives the layers of decisions what `choices` give them; None where no options do."""
+        picks = [self._pick_of(row, item, choices) for row, item in enumerate(self.decisions.items)]
+        return None if -1 in picks else self._mix(Solution(np.array(picks), 0.0, 0.0))
+
+    def _pick_of(self, row: int, item: Decision, choices: Sequence[Choice]) -> int:
+        def has(option: Option) -> bool:
+            return all(self.decisions.choice(i, option).recipe == choices[i].recipe for i in item.layers)
+
+        priced = (column for column in range(len(item.options)) if self._priced[row, column])
+        return next((column for column in priced if has(item.options[column])), -1)
+
+    def shares(self, mix: Mix) -> list[tuple[str, int, int]]:
+        """(option, layers that have it, their bytes) for each option of a mix, by name."""
+        there = self._names[self._rows, mix.picks]
+        layers, nbytes = (
+            np.bincount(there, weights, len(self._texts)).astype(np.int64).tolist()
+            for weights in (self._layers, self._nbytes[self._rows, mix.picks])
+        )
+        return sorted(row for row in zip(self._texts, layers, nbytes, strict=True) if row[1])
+
+    def changes(self, before: Mix, after: Mix) -> list[Change]:
+        """What falls otherwise in one mix than in another, those that grow or shrink most first."""
+        alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        rows = np.flatnonzero(before.picks != after.picks)
+        old, new = (self._names[rows, mix.picks[rows]].tolist() for mix in (before, after))
+        for row, one, other in zip(rows.tolist(), old, new, strict=True):
+            alike[self.decisions.items[row].kind, self._texts[one], self._texts[other]].append(row)
+        found = [self._change(key, np.array(places), before, after) for key, places in alike.items()]
+        return sorted(found, key=lambda change: -abs(change.nbytes))
+
+    def _change(self, key: tuple[str, str, str], rows: Integers, before: Mix, after: Mix) -> Change:
+        items = [self.decisions.items[row] for row in rows.tolist()]
+        nbytes, damage = (
+            float((table[rows, after.picks[rows]] - table[rows, before.picks[rows]]).sum())
+            for table in (self._nbytes, self._damage)
+        )
+        layers = tuple(index for item in items for index in item.layers)
+        blocks = block_ranges(item.block for item in items if item.block is not None)
+        return Change(*key, blocks, layers, int(nbytes), damage)
 
     def uniforms(self) -> list[tuple[str, Mix]]:
         """All single options with their mixes, by rising size; see `uniform`."""
@@ -264,7 +347,7 @@ class Planner:
 
     def _place(self, row: int, name: str) -> int | None:
         """The option called `name` of a decision, or to keep it, or the only one that it has."""
-        both = zip(self.decisions.items[row].options, np.isfinite(self._nbytes[row]), strict=False)
+        both = zip(self.decisions.items[row].options, self._allowed[row], strict=False)
         there = [str(option) if found else "" for option, found in both]
         if sum(map(bool, there)) == 1:
             return there.index(next(filter(None, there)))
@@ -280,7 +363,7 @@ class Planner:
         trades = [
             Trade(option, int(nbytes[place] - nbytes[pick]), float(damages[pick] - damages[place]))
             for place, option in enumerate(item.options)
-            if np.isfinite(damages[place]) and nbytes[place] != nbytes[pick]
+            if self._allowed[row, place] and nbytes[place] != nbytes[pick]
         ]
         finer = max((trade for trade in trades if trade.nbytes > 0), key=lambda trade: trade.rate, default=None)
         coarser = min((trade for trade in trades if trade.nbytes < 0), key=lambda trade: trade.rate, default=None)
@@ -297,6 +380,36 @@ class Planner:
         plan = planned(decisions, mix.options, name, title)
         own = len(plan.rules) - len(decisions.plan.rules)
         return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
+
+
+class _Noise:
+    """How much the KL of picks varies with the windows that probes were run on."""
+
+    def __init__(self, sensitivity: Sensitivity, shape: tuple[int, int]) -> None:
+        self._draws = sensitivity.draws
+        self._rows = np.arange(shape[0])
+        self._damage, self._pairs = np.zeros(shape), np.zeros(shape, np.int64)
+        self._known: dict[tuple[str, str], int] = {}
+        self._weights: list[list[float]] = []
+        self._exponents = np.array([draw.exponent for draw in self._draws])
+
+    def add(self, place: tuple[int, int], part: str, option: Option, damage: float) -> None:
+        """Note the damage, not weighted yet, of an option at [decision, option]."""
+        if not self._draws:
+            return
+        key = part, str(option)
+        if key not in self._known:
+            self._known[key] = len(self._known)
+            self._weights.append([draw.weight(part, option) for draw in self._draws])
+        self._pairs[place], self._damage[place] = self._known[key], damage
+
+    def of(self, picks: Integers) -> float | None:
+        """The standard error of the KL of picks; None where nothing tells it."""
+        if not self._draws:
+            return None
+        pairs, damage = self._pairs[self._rows, picks], self._damage[self._rows, picks]
+        sums = np.bincount(pairs, damage, len(self._weights))
+        return float(((sums @ np.array(self._weights)) ** self._exponents).std(ddof=1))
 
 
 def _named(options: Sequence[Option], rule: Rule) -> Option | None:

@@ -3,8 +3,8 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import astuple, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,15 @@ from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
 from studio.core.quality.candidates import Candidate, as_stored, choices_digest
 from studio.core.quality.evaluation import Reading, evaluate
+from studio.core.quality.metrics import Tally
+from studio.core.quality.noise import divergence, divergences
 from studio.core.quality.window_records import identity
 from studio.core.running.engine import Engine
 
 _TOGETHER = "together"
+
+DRAWS = 100
+"""Draws of windows by which the noise of predictions is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +80,33 @@ class Probing:
     ) -> None:
         self._costs, self._reading, self._runtime, self._parts = costs, reading, runtime, parts
         self._records = records or Records(self._key())
-        self._probes = [one for one in probes(costs, parts) if any(option.format != KEEP for option in one.options)]
-        self._candidates = [_candidate(costs, one) for one in self._probes]
 
     def _key(self) -> dict[str, Any]:
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in self._reading.texts]
         cut = [self._reading.windows, self._reading.length, self._reading.seed, self._runtime]
         model = identity(self._costs.decisions.model)
-        return {"probes": 1, "program": kernels.__version__, "model": model, "text": digests, "cut": cut}
+        return {"probes": 2, "program": kernels.__version__, "model": model, "text": digests, "cut": cut}
+
+    @cached_property
+    def _probes(self) -> dict[Probe, str]:
+        """What is to be run, with what tells its weights from others: a while for many layers."""
+        costs, decisions = self._costs, self._costs.decisions
+        found = [one for one in probes(costs, self._parts) if any(option.format != KEEP for option in one.options)]
+        return {one: choices_digest(decisions.choices(one.options)) for one in found}
 
     def known(self) -> Sensitivity | None:
         """What all probes told; None where some were not run."""
-        kl = {line["plan"]: (line["kl"], line["noise"] or 0.0) for line in self._records if "kl" in line}
-        digests = [choices_digest(candidate.choices) for candidate in self._candidates]
-        if not all(digest in kl for digest in digests):
+        kl = {line["plan"]: [Tally(*window) for window in line["windows"]] for line in self._records if "plan" in line}
+        if not kl or not all(digest in kl for digest in self._probes.values()):
             return None
-        return self._told([kl[digest] for digest in digests])
+        return self._told({one: kl[digest] for one, digest in self._probes.items()})
 
     def run(
         self, started: Engine, *, folder: Path | None = None, max_memory: int = 0
     ) -> Generator[Event, None, Sensitivity]:
         """Run the probes that were not run before; see `evaluate`, which stops and goes on likewise."""
         known = {line.get("plan") for line in self._records}
-        todo = {digest: one for one in self._candidates if (digest := choices_digest(one.choices)) not in known}
+        todo = {digest: _candidate(self._costs, one) for one, digest in self._probes.items() if digest not in known}
         if todo:
             yield from self._evaluate(started, todo, folder, max_memory)
         found = self.known()
@@ -111,21 +120,25 @@ class Probing:
         run = partial(evaluate, runtime=self._runtime, folder=folder, max_memory=max_memory)
         for event in run(started, source, list(todo.values()), self._reading):
             match event:
-                case ModelDone(row) if row.kl:
-                    self._records.add({"plan": next(waiting), "kl": row.kl.value, "noise": row.kl.noise})
+                case ModelDone(row, windows) if row.kl:
+                    self._records.add({"plan": next(waiting), "windows": [astuple(window) for window in windows]})
                 case ModelDone() | EvaluationDone():
                     pass
                 case _:
                     yield event
 
-    def _told(self, found: Sequence[tuple[float, float]]) -> Sensitivity:
+    def _told(self, found: Mapping[Probe, Sequence[Tally]]) -> Sensitivity:
         parts = part_names(self._costs.decisions.items, self._parts)
-        measured = {
-            one: Probed(*kl, _damages(self._costs, parts, one)) for one, kl in zip(self._probes, found, strict=True)
-        }
+        measured = {one: _probed(windows, _damages(self._costs, parts, one)) for one, windows in found.items()}
         alone = {one.part: found for one, found in measured.items() if one.part}
         together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)
         return fit(alone, together, {one.option: found for one, found in measured.items() if one.option})
+
+
+def _probed(windows: Sequence[Tally], damages: Mapping[tuple[str, str], float]) -> Probed:
+    kl = divergence(windows)
+    draws = divergences(windows, DRAWS).tolist() if len(windows) > 1 else ()
+    return Probed(kl.value, kl.noise or 0.0, damages, tuple(draws))
 
 
 def _damages(costs: Costs, parts: Sequence[str], one: Probe) -> dict[tuple[str, str], float]:

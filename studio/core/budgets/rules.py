@@ -50,7 +50,7 @@ def _rules(model: Model, said: Mapping[int, str], *, exact: bool) -> Iterator[Ru
                 names[what] += [model.layers[index].name for index in indices]
         for what, where in whole.items():
             if what:
-                yield _rule(what, [_pattern(kind, exact=exact)], _ranges(where) if len(whole) > 1 else "")
+                yield _rule(what, [_pattern(kind, exact=exact)], block_ranges(where) if len(whole) > 1 else "")
     for what, left in names.items():
         if what:
             yield _rule(what, [glob.escape(name) for name in left])
@@ -67,7 +67,7 @@ def _pattern(kind: str, *, exact: bool) -> str:
     return "re:^" + r"\d+".join(map(re.escape, parts)) + "$" if exact else "*".join(map(glob.escape, parts))
 
 
-def _ranges(blocks: Iterable[int]) -> str:
+def block_ranges(blocks: Iterable[int]) -> str:
     """Blocks as a rule names them: "0-3,7"."""
     runs = groupby(enumerate(sorted(blocks)), lambda pair: pair[1] - pair[0])
     ends = [[block for _, block in run] for _, run in runs]

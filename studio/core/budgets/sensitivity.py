@@ -9,7 +9,7 @@ factor, found by quantizing the whole model with it: errors of equal size and an
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernels import FORMATS
@@ -29,12 +29,13 @@ class Sensitivity:
     """KL in nats by part of the model and by option; without parts nothing is known, and damage stays damage.
 
     parts: by the name of a part, what its damage counts. factors: by the text of an option, what its damage counts.
-    exponent: b.
+    exponent: b. draws: what other draws of the windows that probes were run on would have told: how noisy this is.
     """
 
     parts: Mapping[str, float] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
     exponent: float = 1.0
+    draws: tuple["Sensitivity", ...] = ()
 
     @property
     def is_known(self) -> bool:
@@ -76,20 +77,38 @@ def part_names(items: Sequence[Decision], most: int = MOST_PARTS) -> list[str]:
 
 @dataclass(frozen=True)
 class Probed:
-    """The KL of a plan with its standard error, and the damage in it, by part and by the text of the option."""
+    """The KL of a plan with its standard error, and the damage in it, by part and by the text of the option.
+
+    draws: the KL on each draw of windows, the same ones for all plans; none where windows are not known.
+    """
 
     kl: float
     noise: float
     damages: Mapping[tuple[str, str], float]
+    draws: tuple[float, ...] = ()
 
 
 def fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
-    """The sensitivity that measured plans tell.
+    """The sensitivity that measured plans tell, and what it would be on other draws of windows.
 
     alone: by part, that part in its coarsest option and the rest as it was. together: all parts in these options, None
     where that was not run. whole: by option, all layers that can have it in that option. A part that took no damage has
     the mean sensitivity of the others.
     """
+    plans = [*alone.values(), *([together] if together else []), *whole.values()]
+    count = min((len(found.draws) for found in plans), default=0)
+    draws = tuple(
+        _fit(_drawn(alone, number), _drawn({"": together}, number)[""] if together else None, _drawn(whole, number))
+        for number in range(count)
+    )
+    return replace(_fit(alone, together, whole), draws=draws)
+
+
+def _drawn(plans: Mapping[str, Probed], number: int) -> dict[str, Probed]:
+    return {name: replace(found, kl=found.draws[number]) for name, found in plans.items()}
+
+
+def _fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
     exponent = _exponent([found.kl for found in alone.values()], together.kl if together else 0.0)
     sums = {part: sum(found.damages.values()) for part, found in alone.items()}
     parts = {part: found.kl ** (1 / exponent) / sums[part] for part, found in alone.items() if sums[part] > 0}

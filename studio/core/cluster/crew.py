@@ -19,7 +19,7 @@ from studio.core.errors import BackendError
 from studio.core.events import Event, Finished, LayerDone, Progress, ShardWritten, Started, Warned
 from studio.core.exporting.export import Export
 from studio.core.exporting.shards import ShardPlan
-from studio.core.exporting.staging import Staging
+from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.exporting.steps import Spread, shard_work
 from studio.core.model import Model
 from studio.core.names import printable
@@ -92,7 +92,7 @@ class Crew:
         """What writes the shards of an export; see `Spread`. Raises BackendError for workers that can not."""
         self.check(order, Opened(job.model, job.choices, job))
 
-        def spread(staging: Staging, left: Sequence[ShardPlan], seconds: dict[str, float]) -> Iterator[Event]:
+        def spread(staging: StagedFolder, left: Sequence[ShardPlan], seconds: dict[str, float]) -> Iterator[Event]:
             index = {planned.name: i for i, planned in enumerate(job.shards)}
             parts = [self._shard(order, index[planned.name], planned) for planned in left]
             for event in self._run("quantize", parts):

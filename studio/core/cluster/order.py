@@ -11,6 +11,8 @@ from studio.core.errors import PlanError
 from studio.core.exporting.export import Export, prepare
 from studio.core.exporting.shards import SHARD_NBYTES
 from studio.core.exporting.steps import feedback_folder
+from studio.core.exporting.streaming import stream as hold_a_shard
+from studio.core.exporting.streaming import stream_source
 from studio.core.jobs import Machine
 from studio.core.layouts import layout_for
 from studio.core.model import Model
@@ -18,6 +20,7 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.planning.lifting import Lifting
 from studio.core.planning.plan import Choice, Plan, plan_from_json, resolve
 from studio.core.statistics import open_statistics, with_statistics
+from studio.core.stores.urls import target_path
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -27,8 +30,8 @@ class Order:
     """A source, a plan and a target as every worker finds them: paths are the same on all machines.
 
     kept: layers that are kept though the plan takes them, and why. lifts: powers of two, None where nothing is lifted.
-    target: "" where nothing is written. solved: the folder of what error feedback solved. run: no two runs have the
-    same, so that what a worker keeps open is as new as the run.
+    target: "" where nothing is written. stream: one shard of the
+    source at a time is held. run: no two runs have the same, so that what a worker keeps open is as new as the run.
     """
 
     source: str
@@ -43,6 +46,7 @@ class Order:
     lifts: tuple[tuple[str, int], ...] | None = None
     overwrite: bool = False
     solved: str = ""
+    stream: bool = False
     run: str = ""
 
 
@@ -63,6 +67,8 @@ def order_for(
     statistics: Path | None = None,
     export: Export | None = None,
     shard_nbytes: int = SHARD_NBYTES,
+    *,
+    stream: bool = False,
 ) -> Order:
     """The order for `choices` of a plan, or for an export of them. Raises PlanError for what is no file of its own."""
     resolved = resolve(plan, model)
@@ -82,6 +88,7 @@ def order_for(
         lifts=lifts,
         overwrite=export.overwrite,
         solved=str(feedback_folder(export.target)),
+        stream=stream,
     )
 
 
@@ -89,6 +96,8 @@ def order_for(
 def opened(order: Order) -> Opened:
     """The source of an order opened and its plan resolved; kept until another order comes. Raises StudioError."""
     model = open_model(order.source)
+    if order.stream:
+        stream_source(model, order.shard_nbytes)
     if order.statistics:
         model = with_statistics(model, open_statistics(Path(order.statistics), model))
     plan = plan_from_json(json.loads(order.plan))
@@ -98,7 +107,9 @@ def opened(order: Order) -> Opened:
     layout, reader = layout_for(order.layout, order.reader)
     lifting = Lifting(dict(order.lifts)) if order.lifts else None
     how = {"overwrite": order.overwrite, "reader": reader, "shard_nbytes": order.shard_nbytes, "lifting": lifting}
-    export = prepare(model, plan, choices, layout, Path(order.target), **how)  # type: ignore[arg-type]
+    export = prepare(model, plan, choices, layout, target_path(order.target), **how)  # type: ignore[arg-type]
+    if order.stream:
+        hold_a_shard(export)
     return Opened(model, export.choices, export)
 
 

@@ -19,15 +19,20 @@ from studio.core.cluster.order import Opened, Order, opened
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import Event, LayerDone, Progress, ShardWritten, Warned
 from studio.core.exporting.contents import JOURNAL, read_journal
+from studio.core.exporting.export import Export
+from studio.core.exporting.scratch_space import scratch_space
 from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.exporting.staging import staging_path
 from studio.core.exporting.steps import identity, run_shard
+from studio.core.exporting.stored_folder import SCRATCH, StoredFolder, scratch_place
+from studio.core.exporting.stored_target import target_folder
 from studio.core.jobs import start
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
 from studio.core.running.engine import Engine, Sink
 from studio.core.running.pipeline import run
 from studio.core.running.solved import Solved
+from studio.core.stores.store_path import StorePath
 
 BEAT = 0.5
 """Seconds between two messages on how far a part is."""
@@ -116,10 +121,8 @@ def write_shard(order: Order, index: int, topic: str) -> Written:
         export = opened(order).export
         assert export is not None
         planned, told = export.shards[index], _Told(topic, index)
-        mark = uuid4().hex
-        folder = _OfThisRun(staging_path(export.target), f".{mark}", identity(export))
         seconds = {"quantize": 0.0, "verify": 0.0}
-        with _engine(order, export.choices) as engine, _swept(folder.path, mark):
+        with _engine(order, export.choices) as engine, _folder(order, export) as folder:
             for event in told.follow(run_shard(engine, export, folder, planned, 0, seconds)):
                 if isinstance(event, ShardWritten):
                     return Written(event.shard, event.nbytes, event.sha256, seconds)
@@ -146,16 +149,29 @@ class _OfThisRun(StagedFolder):
     def settle(self, name: str) -> None:
         """See `StagedFolder.settle`; raises ExportError when another run has taken the folder."""
         journal = read_journal(self.path / JOURNAL) if self.path.is_dir() else None
-        if journal is None or journal["identity"] != self._run:
+        if journal is None or journal != self._run:
             raise ExportError("another run has taken this folder", file=self.path)
         super().settle(name)
 
 
+@lru_cache(1)
+def _run_of(order: Order) -> dict[str, Any]:
+    """The identity of a run; some bytes of every file of the source are read for it."""
+    export = opened(order).export
+    assert export is not None
+    return identity(export)
+
+
 @contextmanager
-def _swept(folder: Path, mark: str) -> Iterator[None]:
-    """Remove what an attempt left that did not end."""
+def _folder(order: Order, export: Export) -> Iterator[StagedFolder]:
+    """Where the shards of this run appear; what an attempt leaves that does not end is removed."""
+    if isinstance(export.target, StorePath):
+        with scratch_space(scratch_place(), SCRATCH) as scratch:
+            yield StoredFolder(target_folder(export.target), scratch, _run_of(order))
+        return
+    folder, mark = staging_path(export.target), uuid4().hex
     try:
-        yield
+        yield _OfThisRun(folder, f".{mark}", _run_of(order))
     finally:
         for path in folder.glob(f"*.{mark}.tmp"):
             path.unlink(missing_ok=True)

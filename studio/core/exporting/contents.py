@@ -17,11 +17,14 @@ from studio.core.exporting.layer_lines import LayerLines
 from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import RECORD, read_record
 from studio.core.names import is_plain_path, printable
+from studio.core.stores.store_path import StorePath
 
 PROGRAM = "nvfp4-studio"
 MANIFEST = "nvfp4_studio.json"
 SUMS = "SHA256SUMS"
 JOURNAL = "journal.json"
+LOCK = "writer.json"
+"""Who writes an export on a store."""
 _PROOFS = (JOURNAL, SUMS, MANIFEST)
 """What shows that a folder is ours and what it holds, in the order in which it goes."""
 LARGEST_SUMS = 64 << 20
@@ -62,6 +65,14 @@ def contents(folder: Path) -> Contents:
         else:
             strangers.append(name)
     return Contents(tuple(files), nbytes, tuple(strangers))
+
+
+def check_finished(place: Path) -> None:
+    """Raise CheckpointError for a folder on a store in which an export was begun: it is one from its manifest on."""
+    names = place.folder.files if isinstance(place, StorePath) and not place.key else ()
+    if JOURNAL in names and MANIFEST not in names:
+        hint = "the command that writes it goes on where it stopped; before its end there is no export"
+        raise CheckpointError("unfinished export", file=place, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,8 @@ def _shard(told: Any) -> _Written:
 def left_over(folder: Path) -> set[str]:
     """Names of what a run needs while it writes, and that a kill kept from going when it was done."""
     records = filter(None, map(read_record, folder.glob("*" + RECORD)))
-    return {record.path.name for record in records} | ({JOURNAL} if read_journal(folder / JOURNAL) else set())
+    ours = {JOURNAL} if read_journal(folder / JOURNAL) is not None else set()
+    return {record.path.name for record in records} | ours
 
 
 def _entries(folder: Path, below: str, folders: set[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -151,12 +163,21 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 def read_journal(path: Path) -> dict[str, Any] | None:
-    """The journal of an export, None when there is none or it is damaged. Raises OSError when it can not be read."""
+    """The identity of the run in the journal of an export, None when there is none or it is damaged.
+
+    Raises OSError when it can not be read.
+    """
+    return journal_of(path.read_bytes()) if path.is_file() else None
+
+
+def journal_of(data: bytes) -> dict[str, Any] | None:
+    """The identity of the run in the bytes of a journal, None when they are damaged."""
     try:
-        journal = json.loads(path.read_bytes()) if path.is_file() else None
+        journal = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    return journal if isinstance(journal, dict) and isinstance(journal.get("identity"), dict) else None
+    identity = journal.get("identity") if isinstance(journal, dict) else None
+    return identity if isinstance(identity, dict) else None
 
 
 def sums(digests: Mapping[str, str]) -> bytes:

@@ -9,7 +9,7 @@ from studio.core.exporting.contents import MANIFEST, SUMS, sums
 from studio.core.exporting.export import Export
 from studio.core.exporting.manifest import manifest
 from studio.core.exporting.readback import chunks
-from studio.core.exporting.staging import Staging
+from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.outcome import Outcome
 from studio.core.reporting.report import model_card
 from studio.core.results import LayerResult
@@ -19,7 +19,7 @@ CARD = "README.md"
 CONFIG = "config.json"
 
 
-def write_documents(job: Export, staging: Staging, results: Sequence[LayerResult]) -> None:
+def write_documents(job: Export, staging: StagedFolder, results: Sequence[LayerResult]) -> None:
     """Write all of them; `config.json`, without which no runtime loads a folder, is the last."""
     records = [record for shard in job.shards if (record := staging.record(shard.name))]
     digests = {record.shard: record.sha256 for record in records}

@@ -13,7 +13,7 @@ from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.shards import SHARD_NBYTES, ShardPlan, plan_shards
 from studio.core.exporting.target import check_space, check_target
-from studio.core.layouts import LAYOUTS, Layout, fitted, layout_for
+from studio.core.layouts import LAYOUTS, Layout, Target, fitted, layout_for
 from studio.core.layouts.documents import code_left_out
 from studio.core.layouts.fitting import changes
 from studio.core.model import Model
@@ -138,13 +138,18 @@ def prepare_conversion(
 ) -> Export:
     """Check what `transcode` decided for an export in `layout`, and lay it out. Raises PlanError or ExportError."""
     choices = transcoding.choices
-    if layout.formats and not any(choice.recipe for choice in choices):
-        what = f"nothing of it can be stored in the formats of {layout.title} as it is"
-        raise PlanError(what, hint="--layout plain decodes it; quantize chooses new codes")
+    check_stores_any(layout, choices)
     place, replaced = check_target(target, model.path, overwrite=overwrite)
     how = (transcoding.reader, tuple(transcoding.sentences()), overwrite, restart, replaced, Lifting())
     plan = Plan((), KEEP, "convert", "codes as they were stored", method=STORED)
     return _laid_out(model, plan, choices, layout, shard_nbytes, place, how)
+
+
+def check_stores_any(layout: Target, choices: Sequence[Choice]) -> None:
+    """Raise PlanError for a layout of codes that holds none of what a conversion would store."""
+    if layout.formats and not any(choice.recipe for choice in choices):
+        what = f"nothing of it can be stored in the formats of {layout.title} as it is"
+        raise PlanError(what, hint="--layout plain decodes it; quantize chooses new codes")
 
 
 def _laid_out(

@@ -6,8 +6,8 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import kernels
 from kernels import Quantized
 from studio.core.architectures.gguf import GgufArchitecture
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.gguf import TYPE_OF, GgmlType, GgufTensor, place_gguf
 from studio.core.counting import counted
 from studio.core.errors import ExportError, PlanError
-from studio.core.events import Event, Finished, LayerDone, Started
+from studio.core.events import Event, Finished, LayerDone, Resumed, Started, Warned
 from studio.core.exporting.gguf_metadata import experts_of, gguf_name, heads_of, model_pairs, rope_factors, row_of
 from studio.core.exporting.gguf_proof import prove, read_back
+from studio.core.exporting.gguf_records import GgufRecords
 from studio.core.exporting.gguf_tokens import tokenizer_pairs
+from studio.core.exporting.identity import choices_identity, source_identity
 from studio.core.exporting.mlx_names import check_names
 from studio.core.exporting.target import check_space
 from studio.core.exporting.writing import StagedFile, sync_folder, writing
@@ -37,6 +40,7 @@ from studio.core.opening.exports import check_decodable
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Transcoding
 from studio.core.planning.plan import Choice, nothing_chosen
+from studio.core.results import LayerResult
 from studio.core.running.engine import Engine, KeptForm, Sink
 from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
@@ -230,21 +234,25 @@ def _tensors(
 
 
 class GgufWriter(Sink, StagedFile):
-    """The file is there at its full size with its header from the start; what is written is noted with its checksum."""
+    """The file is there at its full size with its header from the start; what is written is noted with its checksum.
 
-    def __init__(self, path: Path, job: GgufExport) -> None:
-        super().__init__(path, job.nbytes)
+    `notes`: by layer, and under "" of constants, offset, size and checksum of each piece; those of layers that were
+    taken over are given.
+    """
+
+    def __init__(self, path: Path, job: GgufExport, notes: Mapping[str, "array[int]"]) -> None:
+        super().__init__(path, job.nbytes, keep=bool(notes))
         self._job, self._lock = job, Lock()
-        self.notes = array("Q")
+        self.notes: defaultdict[str, array[int]] = defaultdict(lambda: array("Q"), notes)
         self.write(memoryview(job.head), 0)
         for name, values in job.constants.items():
-            self._note(values.astype("<f4").tobytes(), job.tensors[name].start)
+            self._note("", values.astype("<f4").tobytes(), job.tensors[name].start)
 
-    def _note(self, data: bytes | NDArray[np.uint8], offset: int) -> None:
+    def _note(self, layer: str, data: bytes | NDArray[np.uint8], offset: int) -> None:
         view = np.ascontiguousarray(data).reshape(-1).data if isinstance(data, np.ndarray) else memoryview(data)
         self.write(view, offset)
         with self._lock:
-            self.notes.extend((offset, len(view), zlib.crc32(view)))
+            self.notes[layer].extend((offset, len(view), zlib.crc32(view)))
 
     def _part(self, layer: Layer, matrix: Matrix) -> Part:
         parts = self._job.parts[layer.name]
@@ -253,23 +261,23 @@ class GgufWriter(Sink, StagedFile):
     def write_slab(self, slab: Slab, quantized: Quantized) -> None:
         """See `Sink.write_slab`."""
         part = self._part(slab.layer, slab.matrix)
-        self._write_rows(part, slab.start, blocks_of(quantized))
+        self._write_rows(slab.layer.name, part, slab.start, blocks_of(quantized))
 
-    def _write_rows(self, part: Part, start: int, rows: NDArray[np.uint8]) -> None:
+    def _write_rows(self, layer: str, part: Part, start: int, rows: NDArray[np.uint8]) -> None:
         places = part.places(start, start + len(rows))
         origin = self._job.tensors[part.tensor].start
         if not part.heads:
-            self._note(rows, origin + int(places[0]) * part.row_nbytes)
+            self._note(layer, rows, origin + int(places[0]) * part.row_nbytes)
             return
         for place, row in zip(places, rows, strict=True):
-            self._note(row, origin + int(place) * part.row_nbytes)
+            self._note(layer, row, origin + int(place) * part.row_nbytes)
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """See `Sink.write_scale`."""
         part = self._part(choice.layer, matrix)
         if part.scale:
             offset = self._job.tensors[part.scale].start + 4 * part.expert
-            self._note(np.float32(g).tobytes(), offset)
+            self._note(choice.layer.name, np.float32(g).tobytes(), offset)
 
     def kept_form(self, layer: Layer) -> KeptForm:
         """See `Sink.kept_form`."""
@@ -283,13 +291,13 @@ class GgufWriter(Sink, StagedFile):
             size = part.rows * part.width
             count = min(size - at, values.size)
             if at < size and count:
-                self._write_values(part, at, values[:count])
+                self._write_values(layer.name, part, at, values[:count])
                 values, at = values[count:], at + count
             at -= size
             if not values.size:
                 return
 
-    def _write_values(self, part: Part, at: int, values: NDArray[Any]) -> None:
+    def _write_values(self, layer: str, part: Part, at: int, values: NDArray[Any]) -> None:
         """Write values of a kept part from its value `at` on."""
         wanted = values.astype(WEIGHT_DTYPES[part.type.name], copy=False)
         origin, size = self._job.tensors[part.tensor].start, wanted.itemsize
@@ -299,40 +307,69 @@ class GgufWriter(Sink, StagedFile):
         for start, stop in pairwise(cuts):
             row, column = divmod(at + start, part.width)
             place = int(part.places(row, row + 1)[0]) * part.width + column
-            self._note(wanted[start:stop].view(np.uint8), origin + place * size)
+            self._note(layer, wanted[start:stop].view(np.uint8), origin + place * size)
 
 
 def write_gguf(engine: Engine, job: GgufExport) -> Iterator[Event]:
     """Write the file of a prepared export, prove it, and give it its name; ends with `Finished`.
 
-    Closing the generator stops it and leaves nothing. Raises CheckpointError or ExportError.
+    Closing the generator stops it; finished layers are kept, and the next run of the same goes on with those whose
+    bytes are still what was written. Raises CheckpointError or ExportError.
     """
-    temporary = job.target.with_name(f"{job.target.name}.partial")
     results, begun = PackedResults(job.choices), time.monotonic()
-    try:
-        with writing(temporary):
-            temporary.parent.mkdir(parents=True, exist_ok=True)
+    with writing(job.target):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    with GgufRecords(job.target, _identity(job), job.nbytes, results) as records:
+        if records.discarded:
+            yield Warned(f"{records.growing.name}: begun by a run of other weights or choices, begun anew")
         aside = job.target.with_name(f"{job.target.name}.feedback")
         ready = yield from feed_forward(engine, job.model, job.choices, aside, Sink())
-        total = work(job.choices)
-        proof = sum(choice.layer.nbytes for choice in job.choices)
-        yield Started("quantize", total + job.nbytes + proof, len(job.choices), job.target)
-        with GgufWriter(temporary, job) as sink:
-            for event in run(ready, job.choices, sink):
-                if isinstance(event, LayerDone):
-                    results.add(event.result)
-                yield event
-            job.model.check_unchanged()
-            sink.flush()
-        yield from read_back(temporary, job.tensors, sink.notes, total)
-        yield from prove(engine, temporary, job.choices, results, total + job.nbytes)
+        yield from _grow(ready, job, records, results)
+        with writing(job.target):
+            records.growing.replace(job.target)
+            sync_folder(job.target.parent)
+        records.discard()
         if ready.solved:
             ready.solved.discard()
-        with writing(job.target):
-            temporary.replace(job.target)
-            sync_folder(job.target.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     seconds = {"quantize": time.monotonic() - begun}
     yield Finished(Outcome(results, str(job.target), seconds, engine.backend.title, "gguf"))
+
+
+def _identity(job: GgufExport) -> dict[str, Any]:
+    """What two runs must have in common to share finished layers."""
+    return {
+        "source": source_identity(job.model),
+        "plan": choices_identity(job.choices),
+        "head": sha256(job.head).hexdigest(),
+        "version": kernels.__version__,
+    }
+
+
+def _grow(engine: Engine, job: GgufExport, records: GgufRecords, results: PackedResults) -> Iterator[Event]:
+    """Write the layers that are left, and prove the file; one that fails the proof goes."""
+    left = records.keep_whole_scopes(job.choices)
+    total, proof = work(job.choices), sum(choice.layer.nbytes for choice in job.choices)
+    yield Started("quantize", total + job.nbytes + proof, len(job.choices), job.target)
+    yield from _taken_over(job, records, results)
+    with GgufWriter(records.growing, job, records.notes) as sink:
+        for event in run(engine, left, sink, total - work(left)):
+            if isinstance(event, LayerDone):
+                results.add(event.result)
+                records.add(event.result, sink.notes[event.result.name])
+            yield event
+        job.model.check_unchanged()
+        sink.flush()
+    try:
+        yield from read_back(records.growing, job.tensors, tuple(sink.notes.values()), total)
+        yield from prove(engine, records.growing, job.choices, results, total + job.nbytes)
+    except ExportError:
+        records.notes.clear()
+        raise
+
+
+def _taken_over(job: GgufExport, records: GgufRecords, results: Sequence[LayerResult]) -> Iterator[Event]:
+    if records.notes:
+        yield Resumed(job.target.name, sum(sum(notes[1::3]) for notes in records.notes.values()))
+    for at, choice in enumerate(job.choices):
+        if choice.layer.name in records.notes:
+            yield LayerDone(results[at])

@@ -3,6 +3,7 @@
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from studio.core.containers.files import SourceFile
@@ -11,6 +12,7 @@ from studio.core.counting import counted
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.events import Progress
 from studio.core.exporting.checks import TOLERANCE
+from studio.core.exporting.gguf_records import pieces
 from studio.core.opening.gguf import opened_gguf
 from studio.core.opening.gguf_files import open_gguf
 from studio.core.planning.plan import Choice
@@ -22,7 +24,9 @@ _ROUNDED = 2.0**-22
 """Relative error of weights whose tensor scale the source holds as a divisor that reads as a neighbour of it."""
 
 
-def read_back(path: Path, tensors: Mapping[str, GgufTensor], notes: "array[int]", done: int) -> Iterator[Progress]:
+def read_back(
+    path: Path, tensors: Mapping[str, GgufTensor], notes: Sequence["array[int]"], done: int
+) -> Iterator[Progress]:
     """Read every byte again; `notes`: offset, size and checksum of all that was written.
 
     Raises ExportError when a byte is not what was written, or was not written at all.
@@ -32,14 +36,14 @@ def read_back(path: Path, tensors: Mapping[str, GgufTensor], notes: "array[int]"
             found = {name: (t.shape, t.type, t.start) for name, t in read_gguf(file).tensors.items()}
             if found != {name: (t.shape, t.type, t.start) for name, t in tensors.items()}:
                 raise _lost(path)
-            for offset, count, checksum in zip(notes[0::3], notes[1::3], notes[2::3], strict=True):
+            for offset, count, checksum in chain.from_iterable(map(pieces, notes)):
                 if zlib.crc32(file.read(offset, count)) != checksum:
                     raise _lost(path)
                 done += count
                 yield Progress("verify", done, "")
     except CheckpointError as error:
         raise ExportError(error.what, file=path, tensor=error.tensor) from None
-    if sum(notes[1::3]) != sum(tensor.nbytes for tensor in tensors.values()):
+    if sum(sum(own[1::3]) for own in notes) != sum(tensor.nbytes for tensor in tensors.values()):
         raise ExportError("was not written whole: a fault of this program", file=path)
 
 

@@ -1,14 +1,11 @@
 """Records: what is known of a finished shard, a file beside it; its lines, in order, are those of the manifest."""
 
-import builtins
 import math
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from sys import intern
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from studio.core.counts import Counts
 from studio.core.errors import CheckpointError, UnreadableError
@@ -18,8 +15,7 @@ from studio.core.exporting.shards import Item, Shard
 from studio.core.layouts.placement import Placement, stored_nbytes
 from studio.core.names import printable
 from studio.core.results import LayerResult, Statistics, finite
-
-Typed = TypeVar("Typed", Placement, StoredMatrix, LayerResult)
+from studio.core.typed import typed
 
 RECORD = ".safetensors.json"
 """How the names of records end: that of their shard, and ".json"."""
@@ -85,7 +81,11 @@ def _layer(shard: str, item: Item, results: Mapping[str, LayerResult]) -> dict[s
         for m, parts in item.matrices
     ]
     where = {"matrices": matrices, "kept": [_part_json(part, layer.name) for part in item.kept]}
-    told = {**_compact(results[layer.name]), "shard": shard, **{key: value for key, value in where.items() if value}}
+    told = {
+        **result_to_json(results[layer.name]),
+        "shard": shard,
+        **{key: value for key, value in where.items() if value},
+    }
     statistics = told.pop(STATISTICS, None)
     return told | ({STATISTICS: statistics} if statistics else {})
 
@@ -103,7 +103,7 @@ def _part_json(part: Placement, prefix: str) -> dict[str, Any]:
     return {"content": part.content, **named, "dtype": part.dtype, "shape": part.shape, **where}
 
 
-def _compact(result: LayerResult) -> dict[str, Any]:
+def result_to_json(result: LayerResult) -> dict[str, Any]:
     """A result without fields of their default value, and with its relative error."""
     data = {f.name: getattr(result, f.name) for f in fields(result) if getattr(result, f.name) != f.default}
     data |= {"scale_counts": result.scale_counts.to_json()} if result.scale_counts else {}
@@ -135,7 +135,7 @@ def entries(lines: LayerLines) -> Iterator[Entry]:
 
 
 def _entry(layer: Mapping[str, Any]) -> Entry:
-    result = _result(layer)
+    result = result_from_json(layer)
     matrices = tuple(_matrix(found, result) for found in layer.get("matrices", ()))
     kept = tuple(_part(found, result.name) for found in layer.get("kept", ()))
     return Entry(str(layer["shard"]), result, matrices, kept)
@@ -145,7 +145,7 @@ def _matrix(data: Mapping[str, Any], result: LayerResult) -> StoredMatrix:
     name = _name(data, result.name)
     rows, columns = (data["rows"], data["columns"]) if "rows" in data else result.shape
     parts = tuple(_part(part, name) for part in data["parts"])
-    return _typed(StoredMatrix(name, rows, columns, result.format, parts))
+    return typed(StoredMatrix(name, rows, columns, result.format, parts))
 
 
 def _name(data: Mapping[str, Any], prefix: str) -> str:
@@ -155,10 +155,11 @@ def _name(data: Mapping[str, Any], prefix: str) -> str:
 def _part(data: Mapping[str, Any], prefix: str) -> Placement:
     shape = tuple(data["shape"])
     nbytes = data["nbytes"] if "nbytes" in data else stored_nbytes(data["dtype"], shape)
-    return _typed(Placement(data["content"], _name(data, prefix), data["dtype"], shape, nbytes, data.get("offset", 0)))
+    return typed(Placement(data["content"], _name(data, prefix), data["dtype"], shape, nbytes, data.get("offset", 0)))
 
 
-def _result(layer: Mapping[str, Any]) -> LayerResult:
+def result_from_json(layer: Mapping[str, Any]) -> LayerResult:
+    """The result that `result_to_json` described; for others KeyError, TypeError, ValueError or AttributeError."""
     usual = {"reason": ""} | {f.name: f.default for f in fields(LayerResult) if f.default is not MISSING}
     data = {f.name: layer[f.name] if f.name in layer else usual[f.name] for f in fields(LayerResult)}
     data |= {key: tuple(data[key]) for key in ("shape", "tensor_scales", "input_scales")}
@@ -168,7 +169,7 @@ def _result(layer: Mapping[str, Any]) -> LayerResult:
         told: dict[str, Any] = {key: math.nan if value is None else value for key, value in known.items()}
         told |= {"quantiles": tuple(known["quantiles"]), "histogram": _counts(known["histogram"])}
         data["statistics"] = Statistics(**told)
-    return _typed(LayerResult(**data))
+    return typed(LayerResult(**data), signed=("lift",))
 
 
 def _counts(data: Any) -> Counts:
@@ -176,28 +177,3 @@ def _counts(data: Any) -> Counts:
     if isinstance(data, Counts):
         return data
     return Counts(data) if isinstance(data, list) else Counts.from_json(data)
-
-
-def _typed(record: Typed) -> Typed:
-    """`record` of a dataclass; raises TypeError for a field that is not of its declared type, or below zero."""
-    for name, kind in _DECLARED[type(record)].items():
-        value = getattr(record, name)
-        if not _fits(abs(value) if name == "lift" else value, kind):
-            raise TypeError(f"{name} is {printable(value)}")
-    return record
-
-
-_DECLARED = {kind: get_type_hints(kind) for kind in (Placement, StoredMatrix, LayerResult)}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    match get_origin(kind):
-        case builtins.tuple:
-            return all(_fits(item, get_args(kind)[0]) for item in value)
-        case typing.Literal:
-            return value in get_args(kind)
-        case types.UnionType:
-            return any(_fits(value, choice) for choice in get_args(kind))
-    if kind in (int, float):
-        return type(value) in (int, kind) and value >= 0
-    return isinstance(value, kind)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from studio.core.containers.files import SourceFile
+from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Record, read_record
 from studio.core.exporting.writing import StagedFile, sync_folder, writing
 
@@ -22,6 +24,14 @@ class StagedFolder:
     def record(self, shard: str) -> Record | None:
         """The record of a shard, None while it is not finished."""
         return read_record(self.path / f"{shard}.json")
+
+    def holds(self, record: Record) -> bool:
+        """True when the shard is there with the bytes that its record noted."""
+        path = self.path / record.shard
+        if not path.exists():
+            return False
+        with SourceFile(path) as file:
+            return file.size == record.nbytes and sha256(file) == record.sha256
 
     def write_record(self, shard: str, lines: Iterable[bytes]) -> None:
         """Note durably that a shard is finished."""

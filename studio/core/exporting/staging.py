@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from studio.core.errors import CheckpointError, ExportError
+from studio.core.events import Event
 from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, contents, left_over, read_journal, remove
 from studio.core.exporting.exchange import exchange
 from studio.core.exporting.records import RECORD
@@ -31,6 +33,13 @@ _OF_A_RUN = re.compile(
 def staging_path(target: Path) -> Path:
     """The folder beside `target` where its export grows."""
     return target.with_name(target.name + SUFFIX)
+
+
+def check_same_run(old: Mapping[str, Any], identity: Mapping[str, Any], place: str | Path) -> None:
+    """Raise ExportError, naming what differs, when what a stopped run left at `place` is of another one."""
+    if changed := [key for key in identity if old.get(key) != identity[key]]:
+        what = f"holds a stopped export with another {' and another '.join(changed)}"
+        raise ExportError(what, file=place, hint="--restart discards it; the source or the plan changed since")
 
 
 class Staging(StagedFolder):
@@ -65,6 +74,10 @@ class Staging(StagedFolder):
             with contextlib.suppress(OSError):
                 os.close(self._lock)
 
+    def claim(self) -> Iterator[Event]:
+        """Become the only writer, which it is already."""
+        yield from ()
+
     def begin(self, identity: dict[str, Any], *, restart: bool) -> None:
         """Take over what an earlier run of the same identity finished, or start empty.
 
@@ -75,10 +88,7 @@ class Staging(StagedFolder):
             self.clear()
             self.write_file(JOURNAL, [json.dumps({"identity": identity}).encode()])
             return
-        changed = [key for key in identity if old["identity"].get(key) != identity[key]]
-        if changed:
-            what = f"holds a stopped export with another {' and another '.join(changed)}"
-            raise ExportError(what, file=self.path, hint="--restart discards it; the source or the plan changed since")
+        check_same_run(old, identity, self.path)
 
     def _read_journal(self) -> dict[str, Any] | None:
         try:
@@ -115,7 +125,7 @@ class Staging(StagedFolder):
         """Remove the folder when no shard in it is finished; True when some are, which stay for the next run."""
         finished = any(self.path.glob("*" + RECORD))
         with contextlib.suppress(OSError):
-            if not finished and read_journal(self.path / JOURNAL):
+            if not finished and read_journal(self.path / JOURNAL) is not None:
                 self.discard()
         return finished
 

@@ -19,12 +19,17 @@ from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, Sh
 from studio.core.exporting.checks import Check, check_layers
 from studio.core.exporting.documents import write_documents
 from studio.core.exporting.export import Export
+from studio.core.exporting.identity import choices_identity, source_identity
 from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
 from studio.core.exporting.shard_writer import Agreed, ShardWriter
 from studio.core.exporting.shards import Item, Shard, ShardPlan
 from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.exporting.staging import Staging, staging_path
+from studio.core.exporting.stored_folder import scratch_place
+from studio.core.exporting.stored_staging import StoredStaging
+from studio.core.exporting.stored_target import target_folder
+from studio.core.exporting.streaming import check_scratch, scratch_nbytes
 from studio.core.exporting.target import check_target
 from studio.core.exporting.writing import AGAIN, NoSpaceError
 from studio.core.names import printable
@@ -35,8 +40,10 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
 from studio.core.running.tasks import Tasks
+from studio.core.stores.store_path import StorePath, forget
 
-Spread = Callable[[Staging, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]
+AnyStaging = Staging | StoredStaging
+Spread = Callable[[StagedFolder, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]
 """Writes shards into a folder somewhere else: yields their events, progress counted from zero, adds to the seconds."""
 
 
@@ -46,8 +53,9 @@ def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterato
     Closing the generator stops it; what is finished stays for the next run. It stays too when the source can not be
     read or is refused, and the same run goes on with it.
     """
-    staging = Staging(job.target)
+    staging = staging_for(job.target)
     try:
+        yield from staging.claim()
         begin(job, staging)
         aside, sink = feedback_folder(job.target), Agreed(job.layout)
         ready = yield from feed_forward(engine, job.model, job.choices, aside, sink)
@@ -56,54 +64,44 @@ def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterato
         if ready.solved:
             ready.solved.discard()
     except CheckpointError as error:
-        if error.file is not None and Path(error.file).is_relative_to(staging.path):
+        if error.file is not None and Path(str(error.file)).is_relative_to(staging.path):
             hint = "the disk did not keep what was written; run the same command again, or with --restart anew"
             raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
         if staging.give_up():
             error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"
         raise
     except NoSpaceError as error:
-        raise error.needing(job.nbytes) from None
+        raise error if isinstance(job.target, StorePath) else error.needing(job.nbytes) from None
     finally:
         staging.close()
 
 
+def staging_for(target: Path) -> AnyStaging:
+    """Where an export to `target` grows. Raises ExportError."""
+    return StoredStaging(target_folder(target)) if isinstance(target, StorePath) else Staging(target)
+
+
 def feedback_folder(target: Path) -> Path:
-    """Where error feedback keeps what it solved before the shards of an export are written."""
+    """Where error feedback keeps what it solved before the shards of an export are written; on this machine."""
+    if isinstance(target, StorePath):
+        return scratch_place() / f"nvfp4-studio-{sha256_of(str(target).encode()).hexdigest()[:32]}.feedback"
     staging = staging_path(target)
     return staging.with_name(f"{staging.name}.feedback")
 
 
-def begin(job: Export, staging: Staging) -> None:
+def begin(job: Export, staging: AnyStaging) -> None:
     """Take over what an earlier run of the same export finished, or start empty; raises ExportError."""
     check_target(job.target, job.model.path, overwrite=job.overwrite)
+    if isinstance(job.target, StorePath):
+        check_scratch(scratch_nbytes(job))
     staging.begin(identity(job), restart=job.restart)
 
 
 def identity(job: Export) -> dict[str, Any]:
     """What two runs must have in common to share finished shards."""
-    source = {
-        file.path.name: [file.size, file.fingerprint.version, sha256(file, 0, min(file.size, 1 << 20))]
-        for file in job.model.files
-    }
-    plan = sha256_of()
-    for choice in job.choices:
-        guide = choice.guide.meaning if choice.guide else ""
-        layer = choice.layer
-        told = (
-            layer.name,
-            choice.recipe,
-            guide,
-            layer.source.meaning,
-            layer.lift,
-            choice.multipliers,
-            choice.input_scales,
-            layer.kept_dtype,
-        )
-        plan.update(repr(told).encode())
     return {
-        "source": source,
-        "plan": plan.hexdigest(),
+        "source": source_identity(job.model),
+        "plan": choices_identity(job.choices),
         "layout": job.layout.name,
         "division into shards": [[shard.name, shard.head] for shard in job.shards],
         "version": kernels.__version__,
@@ -114,7 +112,7 @@ def identity(job: Export) -> dict[str, Any]:
 class _Run:
     engine: Engine
     job: Export
-    staging: Staging
+    staging: AnyStaging
     results: PackedResults
     spread: Spread | None = None
     done: int = 0
@@ -169,19 +167,17 @@ class _Run:
         for shard, digest in self.digests.items():
             record = self.staging.record(shard)
             if record is None or record.sha256 != digest:
-                raise ExportError("was replaced while the export ran", file=self.staging.path / shard, hint=AGAIN)
+                raise ExportError("was replaced while the export ran", file=self.job.target / shard, hint=AGAIN)
 
 
 def take_over(staging: StagedFolder, planned: ShardPlan) -> Record | None:
     """The record of a shard that an earlier run finished, if its bytes are still the ones that this noted."""
-    record, path = staging.record(planned.name), staging.path / planned.name
-    if record is None or not path.exists():
+    record = staging.record(planned.name)
+    if record is None or record.nbytes != planned.nbytes or not staging.holds(record):
         return None
-    with SourceFile(path) as file:
-        same = file.size == planned.nbytes == record.nbytes and sha256(file) == record.sha256
     names = [choice.layer.name for choice in planned.choices]
     try:
-        return record if same and [result.name for result in record.results()] == names else None
+        return record if [result.name for result in record.results()] == names else None
     except CheckpointError:
         return None
 
@@ -206,6 +202,7 @@ def run_shard(
     digest = yield from _verify(engine, job, staging, shard, results, done + work(planned.choices))
     staging.settle(shard.name)
     staging.write_record(shard.name, write_record(shard, digest, results))
+    forget(job.model.path)
     seconds["quantize"] += written - started
     seconds["verify"] += time.monotonic() - written
     yield ShardWritten(shard.name, shard.nbytes, digest)
@@ -236,7 +233,7 @@ def _check(item: Item, results: Mapping[str, LayerResult]) -> Check:
     return Check(results[layer.name], matrices, item.kept, layer)
 
 
-def publish(job: Export, staging: Staging) -> Iterator[Event]:
+def publish(job: Export, staging: AnyStaging) -> Iterator[Event]:
     """Give the folder, in which every file is whole, the name of the target."""
     try:  # what happened at the target meanwhile must not go with it
         check_target(job.target, job.model.path, overwrite=job.overwrite)

@@ -8,8 +8,10 @@ from pathlib import Path
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.exporting.contents import MANIFEST, Contents, contents
 from studio.core.exporting.staging import staging_path
+from studio.core.exporting.stored_target import check_stored_target
 from studio.core.exporting.writing import writing
 from studio.core.names import printable, some_of
+from studio.core.stores.store_path import StorePath
 
 _BESIDE = len(".replaced999")
 """Bytes by which the longest name of a folder beside the target is longer than its own."""
@@ -33,6 +35,9 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> tuple[Path, 
 
     Raises ExportError when it can not become the export of `source`.
     """
+    if isinstance(target, StorePath):
+        check_stored_target(target, source, overwrite=overwrite)
+        return target, None
     with writing(target):
         if os.path.lexists(target) and not target.is_dir():
             raise ExportError("exists and is not a folder", file=target, hint=_ELSEWHERE)
@@ -88,7 +93,12 @@ def _check_apart(target: Path, there: Path, source: Path) -> None:
 
 
 def check_space(target: Path, nbytes: int) -> None:
-    """Raise ExportError when `nbytes` do not fit on the disk of `target` beside what a stopped run already wrote."""
+    """Raise ExportError when `nbytes` do not fit on the disk of `target` beside what a stopped run already wrote.
+
+    On a store there is room.
+    """
+    if isinstance(target, StorePath):
+        return
     with writing(target):
         parent = next(folder for folder in target.absolute().parents if folder.exists())
         free = shutil.disk_usage(parent).free

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels import STORED, STORED_FORMATS, recipe
+from kernels import STORED, STORED_FORMATS, Format, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
+from studio.core.exporting.export import check_stores_any
+from studio.core.exporting.gguf_metadata import row_of
 from studio.core.exporting.input_scales import carried_over
 from studio.core.exporting.mlx_names import check_names
-from studio.core.layouts import Target, fitted
+from studio.core.layouts import GGUF, Target, fitted
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
 from studio.core.opening.exports import check_decodable
@@ -31,6 +33,8 @@ _CASTS: Mapping[str, tuple[str, ...]] = {
     "mxfp4": ("nvfp4-3t", "nvfp4-2t"),
     "nvfp4-2t": ("nvfp4-3t", "mxfp4"),
     "nvfp4-3t": ("nvfp4-2t", "mxfp4"),
+    **{f"int{bits}-g{block}": (f"int{bits}-sym-g{block}",) for bits in (4, 8) for block in (32, 64, 128)},
+    **{f"int{bits}-sym-g{block}": (f"int{bits}-g{block}",) for bits in (4, 8) for block in (32, 64, 128)},
 }
 """The formats that may hold the codes of another one, the likeliest first."""
 
@@ -46,9 +50,9 @@ def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dt
     """
     check_decodable(model)
     check_names(model, layout)
-    run = _Transcoding(engine, model, layout, reader, dtype)
-    wanted = tuple(map(run.wanted, model.layers))
-    run.reader = reader or _reader_of_most(run, wanted)
+    fitting = _Fitting(model, layout)
+    wanted = tuple(map(fitting.wanted, model.layers))
+    run = _Transcoding(engine, fitting, reader or _reader_of_most(fitting, wanted), dtype)
     choices = run.fit(wanted)
     asked = (c for c in choices if _changes(c) or (c.recipe is None and c.layer.widened))
     yield Started("prove", sum(choice.layer.nbytes for choice in asked), 0)
@@ -59,26 +63,42 @@ def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dt
     yield Transcoded(Transcoding(choices, losses, run.reader, run.rounded_scales(choices), inputs))
 
 
-def _reader_of_most(run: "_Transcoding", wanted: Sequence[Choice]) -> str:
+def prospect(model: Model, layout: Target) -> Transcoding:
+    """What `transcode` would do with every layer as far as headers and tensor scales tell; nothing is proved.
+
+    Raises as that does, and PlanError where the target holds nothing of it.
+    """
+    check_decodable(model)
+    check_names(model, layout)
+    if layout is GGUF:
+        row_of(model)
+    fitting = _Fitting(model, layout)
+    wanted = tuple(map(fitting.wanted, model.layers))
+    reader = _reader_of_most(fitting, wanted)
+    choices = fitting.fit(wanted, reader)
+    if layout is not GGUF:
+        check_stores_any(layout, choices)
+    return Transcoding(choices, reader=reader)
+
+
+def _reader_of_most(fitting: "_Fitting", wanted: Sequence[Choice]) -> str:
     """The reader of a layout for which most weights keep their codes; the first that it is for, if that is one."""
 
     def taken(reader: str) -> int:
         with suppress(PlanError):
-            found = replace(run, reader=reader).fit(wanted)
+            found = fitting.fit(wanted, reader)
             return sum(c.layer.count for c in found if c.recipe and c.recipe.format == c.layer.source.format)
         return -1
 
-    return max(run.layout.readers, key=taken)
+    return max(fitting.layout.readers, key=taken)
 
 
-@dataclass(slots=True)
-class _Transcoding:
-    engine: Engine
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """What readers of a layout can take over of a model."""
+
     model: Model
     layout: Target
-    reader: str
-    dtype: str
-    done: int = 0
 
     def wanted(self, layer: Layer) -> Choice:
         """The codes of a layer in a format of the layout, as long as nothing but data speaks against it."""
@@ -103,17 +123,34 @@ class _Transcoding:
         multipliers: tuple[float, ...] = ()
         if row.tensor_scale and own is not None and own.scale != "e8m0":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
-        told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
+        told = replace(layer, kept_as=_scale_dtype(layer, row)) if row.affine else layer
         return Choice(told, recipe(name, method=STORED), multipliers=multipliers)
 
-    def fit(self, choices: Sequence[Choice]) -> tuple[Choice, ...]:
-        """What the readers of the layout can load; the codes of groups that they join must have one tensor scale."""
+    def fit(self, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
+        """What a reader of the layout can load; the codes of groups that it joins must have one tensor scale."""
         if self.layout.joins:
             choices = _without_unequal(choices)
-        found, refusals = fitted(self.layout, self.reader, self.model, choices)
+        found, refusals = fitted(self.layout, reader, self.model, choices)
         if refusals:
             raise PlanError(printable("; ".join(refusals[:3]), 400))
         return found
+
+
+@dataclass(slots=True)
+class _Transcoding:
+    engine: Engine
+    fitting: _Fitting
+    reader: str
+    dtype: str
+    done: int = 0
+
+    @property
+    def layout(self) -> Target:
+        return self.fitting.layout
+
+    def fit(self, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+        """See `_Fitting.fit`."""
+        return self.fitting.fit(choices, self.reader)
 
     def casts(self, choices: Sequence[Choice]) -> Generator[Event, None, tuple[Choice, ...]]:
         """The choices with every cast proved: those that are not exact are kept, with the share that would be."""
@@ -187,6 +224,12 @@ class _Transcoding:
                 layer = choice.layer
                 found.append(Loss(layer.name, layer.source.meaning, layer.kept_dtype, exact / of, rel_err))
         return tuple(found)
+
+
+def _scale_dtype(layer: Layer, row: Format) -> str:
+    """The dtype of the scales of integers; around zero no bias needs more digits than the scales have."""
+    own = layer.source.scale_dtype
+    return layer.source.kept_dtype if row.symmetric and own == "F32" else own
 
 
 def _castable(choice: Choice) -> Count:

@@ -14,7 +14,7 @@ from studio.core.containers.safetensors import Header, read_header
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.checks import Check, check_layers, check_parts
-from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, left_over, read_sums
+from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, check_finished, left_over, read_sums
 from studio.core.exporting.foreign import verify_foreign
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import sha256
@@ -37,6 +37,7 @@ def verify(engine: Engine, place: Path, source: Model | None = None) -> Iterator
     the file or tensor at fault.
     """
     there = in_snapshot(place)
+    check_finished(there)
     return _verify_ours(engine, there, source) if is_ours(there) else verify_foreign(engine, there, source)
 
 
@@ -51,7 +52,7 @@ def is_ours(place: Path) -> bool:
 
 
 def _verify_ours(engine: Engine, folder: Path, source: Model | None) -> Iterator[Event]:
-    expected = _expected_digests(folder)
+    expected = expected_digests(folder)
     with SourceFile(folder / MANIFEST) as file:
         _check_digest(file, sha256(file), expected[MANIFEST])
     manifest = Manifest(folder)
@@ -59,7 +60,7 @@ def _verify_ours(engine: Engine, folder: Path, source: Model | None) -> Iterator
         files = {name: stack.enter_context(SourceFile(folder / name)) for name in sorted(expected)}
         export = _Export(folder, manifest, files, source)
         size = _checked_size(export)
-        yield from map(Warned, _strangers(folder, expected))
+        yield from map(Warned, strangers(folder, expected))
         yield Started("verify", sum(file.size for file in files.values()) + size.work, size.layers, folder)
         done = 0
         tasks = stack.enter_context(Tasks(engine.pool))
@@ -149,7 +150,8 @@ def _checked(export: _Export, entry: Entry, header: Header) -> Check:
     return check
 
 
-def _expected_digests(folder: Path) -> dict[str, str]:
+def expected_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 by the name of each file of an export. Raises CheckpointError where that can not be told."""
     path = folder / SUMS
     if not path.exists():
         what = f"holds no {SUMS}, which every export has: it was removed, or the export is not complete"
@@ -165,16 +167,16 @@ def _check_digest(file: SourceFile, digest: str, expected: str) -> None:
         raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
 
 
-def _strangers(folder: Path, expected: dict[str, str]) -> list[str]:
+def strangers(folder: Path, expected: Mapping[str, str]) -> list[str]:
     """A sentence per file that is not ours. Raises CheckpointError for one that a runtime would load."""
     ours = {parent for name in expected for parent in Path(name).parents}
     found = [path.relative_to(folder) for place in sorted(ours) for path in sorted((folder / place).iterdir())]
     listed = {*expected, SUMS, *left_over(folder)}
-    strangers = [path for path in found if path not in ours and path.as_posix() not in listed]
-    for path in strangers:
+    others = [path for path in found if path not in ours and path.as_posix() not in listed]
+    for path in others:
         if path.name.endswith(_LOADED):
             raise CheckpointError(f"is not listed in {SUMS}, but would be loaded", file=folder / path)
-    return [f"{printable(path.as_posix())}: not part of the export" for path in strangers]
+    return [f"{printable(path.as_posix())}: not part of the export" for path in others]
 
 
 def _as_written(layer: Layer, entry: Entry) -> Layer:

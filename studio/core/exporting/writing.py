@@ -66,12 +66,13 @@ def _check_file(path: Path) -> None:
 
 
 class StagedFile:
-    """A new file written at any offset, from any thread; use it as a context manager."""
+    """A file written at any offset, from any thread, new unless it is to `keep` what it holds; a context manager."""
 
-    def __init__(self, path: Path, nbytes: int = 0) -> None:
+    def __init__(self, path: Path, nbytes: int = 0, *, keep: bool = False) -> None:
         self.path = path
+        empty = 0 if keep else os.O_TRUNC
         with writing(path):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | empty | os.O_CLOEXEC, 0o666)
         try:
             with writing(path):
                 os.ftruncate(self._descriptor, nbytes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import Format
+from kernels import STORED_FORMATS, Format
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
@@ -87,9 +87,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "fp8-block": Scheme(
         "float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED, _BY_TILE
     ),
-    "int4-sym-g32": _integers(4, 32),
-    "int4-sym-g128": _integers(4, 128),
-    "int8-sym-g128": _integers(8, 128),
+    **{name: _integers(row.bits, row.block) for name, row in STORED_FORMATS.items() if row.symmetric},
 }
 """By format; those of one scheme are one group of the config."""
 
@@ -127,6 +125,12 @@ class CompressedTensors:
             rounding = [replace(c, rounds_inputs=True) if _has_inputs(c) else c for c in fitted]
             fitted = whole_tiles(rounding)
         return whole_groups(fitted, "vLLM")
+
+    def rounded(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Layout.rounded`."""
+        groups = config.get("quantization_config", {}).get("config_groups", {}).values()
+        dynamic = any((group.get("input_activations") or {}).get("dynamic") is True for group in groups)
+        return tuple(name for name, scheme in SCHEMES.items() if scheme.inputs) if dynamic else ()
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""

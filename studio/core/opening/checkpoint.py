@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from studio.core.containers.files import is_there, unreadable
 from studio.core.containers.links import check_link, in_snapshot, is_blob
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
+from studio.core.exporting.contents import check_finished
 from studio.core.layouts.detect import leftovers, quantization_method
 from studio.core.model import Layer, Model, Stored
 from studio.core.names import printable
@@ -24,10 +25,11 @@ from studio.core.opening.matrices import divided, stored_input_first
 from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
+from studio.core.running.aside import aside
 from studio.core.sources.declared import FILES, Section, sections
 from studio.core.sources.recognition import recognize
 from studio.core.stores.store_path import StorePath, close
-from studio.core.stores.urls import is_url, store_path
+from studio.core.stores.urls import is_url, place_of
 
 _NATIVE = re.compile(r"layers\.\d{1,9}\.attention\.wq\.weight")
 _IN_NATIVE_ORDER = (
@@ -42,7 +44,7 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     `path` may be a URL, see `studio.core.stores.urls`. Raises CheckpointError for anything missing, malformed or
     unsafe, before a single weight is read.
     """
-    place = path if isinstance(path, Path) else _place(os.fspath(path))
+    place = path if isinstance(path, Path) else place_of(os.fspath(path))
     try:
         return _open(place)
     except (OSError, RuntimeError) as error:
@@ -53,14 +55,19 @@ def open_model(path: str | os.PathLike[str]) -> Model:
         raise
 
 
-def _place(text: str) -> Path:
-    return store_path(text) if is_url(text) else Path(text)
+def opening(path: str | os.PathLike[str]) -> Iterator[Model | None]:
+    """`open_model` where nobody may wait for a network: the model as the last that is yielded, None now and then."""
+    if isinstance(path, Path) or not is_url(os.fspath(path)):
+        yield open_model(path)
+        return
+    yield from aside(lambda tell, _: tell(open_model(path)), "nvfp4-studio-opening", Model.close)
 
 
 def _open(path: Path) -> Model:
     if not path.exists():
         raise CheckpointError("there is no such file or folder", file=path, hint="check the spelling of the path")
     place = in_snapshot(path)
+    check_finished(place)
     warnings = [place.folder.caution] if isinstance(place, StorePath) and place.folder.caution else []
     if place.is_dir() and holds_gguf_only(place):
         return opened_gguf(place, open_gguf_folder(place, warnings), warnings)

@@ -243,7 +243,12 @@ class GgufReading:
         file, tensor = self._model.tensors[_ROPE]
         if tensor.type.name != "F32" or not 0 < tensor.nbytes <= _LONGEST_VECTOR:
             raise CheckpointError("malformed: needs a few numbers in F32", file=file.path, tensor=_ROPE)
-        return np.frombuffer(file.read(tensor.start, tensor.nbytes), "<f4")
+        factors = np.frombuffer(file.read(tensor.start, tensor.nbytes), "<f4")
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise CheckpointError(
+                "malformed: frequencies are divided by positive numbers", file=file.path, tensor=_ROPE
+            )
+        return factors
 
 
 def _dtype(name: str, heads: int, less: float) -> str:

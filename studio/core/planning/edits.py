@@ -108,6 +108,12 @@ def command_line(
     return shlex.join(words)
 
 
+def conversion_command(source: Path, target: Path, options: Mapping[str, str | bool]) -> str:
+    """The command that converts a checkpoint; `options` as in `command_line`."""
+    words = ["nvfp4-studio", "convert", str(source.absolute()), str(target.absolute())]
+    return shlex.join([*words, *(word for name, value in options.items() for word in _option(name, value))])
+
+
 def _option(name: str, value: str | bool) -> list[str]:
     if not value:
         return []

@@ -25,7 +25,7 @@ from studio.core.quality.candidates import (
 )
 from studio.core.quality.metrics import Tally
 from studio.core.quality.results import Evaluated, Quality, Subject, Text, evaluated
-from studio.core.quality.window_records import WindowRecords, cache_folder, identity, scratch_space
+from studio.core.quality.window_records import WindowRecords, cache_folder, evaluation_space, identity
 from studio.core.running.child import Child, Line
 from studio.core.running.engine import Engine
 
@@ -79,7 +79,7 @@ def evaluate(
         yield from check_memory([model], reading.length, max_memory)
     begun, place = time.monotonic(), folder or cache_folder()
     with ExitStack() as stack:
-        scratch = stack.enter_context(scratch_space(place))
+        scratch = stack.enter_context(evaluation_space(place))
         first = reading_folder((source or candidates[0]).model, scratch)
         how = _arguments(first, reading, runtime or only_runtime(source, candidates))
         child = stack.enter_context(Child("evaluate", [*how, "--scratch", str(scratch)]))
@@ -177,7 +177,7 @@ class _Run:
             if todo:
                 yield from self._run(model, records, todo)
             rows.append(self._row(model, records))
-            yield ModelDone(rows[-1])
+            yield ModelDone(rows[-1], tuple(records.tallies(self._count)))
         return rows
 
     def _run(self, model: Candidate, records: WindowRecords, todo: list[int]) -> Iterator[Event]:

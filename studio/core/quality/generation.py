@@ -11,7 +11,7 @@ from typing import Any, Self
 from studio.core.errors import StudioError
 from studio.core.events import Event, Loaded, Progress, ReplyDone, Token
 from studio.core.quality.candidates import Candidate, check, check_memory, only_runtime, prepare, reading_folder
-from studio.core.quality.window_records import cache_folder, scratch_space
+from studio.core.quality.window_records import cache_folder, evaluation_space
 from studio.core.running.child import Child, Line
 from studio.core.running.engine import Engine
 
@@ -55,7 +55,7 @@ class Generation:
         self._warnings = list(check_memory([side.model for side in chosen], 1, max_memory))
         known = runtime or only_runtime(source, chosen)
         with ExitStack() as stack:
-            self._scratch = stack.enter_context(scratch_space(folder or cache_folder()))
+            self._scratch = stack.enter_context(evaluation_space(folder or cache_folder()))
             place = fspath(reading_folder(chosen[0].model, self._scratch).absolute())
             self._child = stack.enter_context(Child("generate", [place, f"--runtime={known}"]))
             self._cleanup = stack.pop_all()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from studio.core.quality.metrics import Tally
 from studio.core.results import finite
+from studio.core.typed import typed
 
 RESAMPLES = 1000
 _SEED = 10
@@ -31,7 +32,7 @@ class Estimate:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Estimate":
         """The estimate that `to_json` described; what JSON has no number for is infinite."""
-        return cls(float("inf") if data["value"] is None else data["value"], data["noise"])
+        return typed(cls(float("inf") if data["value"] is None else data["value"], data["noise"]), signed=("value",))
 
 
 def estimate(quantities: NDArray[np.float64], statistic: Statistic) -> Estimate:
@@ -40,13 +41,17 @@ def estimate(quantities: NDArray[np.float64], statistic: Statistic) -> Estimate:
     Its noise is the standard deviation over 1,000 draws of as many windows with replacement, the same ones each time.
     """
     value = float(statistic(quantities.sum(axis=0)[None])[0])
-    count = len(quantities)
-    if count < 2:
+    if len(quantities) < 2:
         return Estimate(value)
-    weights = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return Estimate(value, float(resampled(quantities, statistic).std(ddof=1)))
+
+
+def resampled(quantities: NDArray[np.float64], statistic: Statistic, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """`statistic` of the sums over each of so many draws of windows, the same ones for all `quantities`."""
+    count = len(quantities)
+    weights = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), resamples)
     with np.errstate(invalid="ignore"):  # an infinite sum drawn zero times
-        found = statistic(weights @ quantities)
-    return Estimate(value, float(found.std(ddof=1)))
+        return statistic(weights @ quantities)
 
 
 def perplexity(windows: Sequence[Tally]) -> Estimate:
@@ -63,9 +68,17 @@ def increase(windows: Sequence[Tally], source: Sequence[Tally]) -> Estimate:
 
 def divergence(windows: Sequence[Tally], other: Sequence[Tally] | None = None) -> Estimate:
     """Mean KL to the source per token in nats; less that of `other` on the same windows where it is given."""
+    return estimate(_divergences(windows, other), _mean)
+
+
+def divergences(windows: Sequence[Tally], resamples: int) -> NDArray[np.float64]:
+    """Mean KL to the source on each of so many draws of windows; see `resampled`."""
+    return resampled(_divergences(windows), _mean, resamples)
+
+
+def _divergences(windows: Sequence[Tally], other: Sequence[Tally] | None = None) -> NDArray[np.float64]:
     less = [0.0] * len(windows) if other is None else [w.divergence or 0.0 for w in other]
-    sums = np.array([((w.divergence or 0.0) - before, w.tokens) for w, before in zip(windows, less, strict=True)])
-    return estimate(sums, _mean)
+    return np.array([((w.divergence or 0.0) - before, w.tokens) for w, before in zip(windows, less, strict=True)])
 
 
 def agreement(windows: Sequence[Tally]) -> Estimate:

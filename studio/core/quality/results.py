@@ -8,6 +8,7 @@ import kernels
 from studio.core.names import printable
 from studio.core.quality.metrics import Tally
 from studio.core.quality.noise import Estimate, agreement, divergence, increase, perplexity
+from studio.core.typed import typed
 
 SCHEMA = 1
 _ESTIMATES = ("perplexity", "increase", "kl", "top1", "kl_difference")
@@ -51,7 +52,7 @@ class Evaluated:
         """The row that `to_json` described."""
         late = {"predicted": None}  # not in what the first version wrote
         known: dict[str, Any] = {key: (late | data)[key] for key in cls.__dataclass_fields__}
-        return cls(**known | {key: _estimate(known[key]) for key in _ESTIMATES})
+        return typed(cls(**known | {key: _estimate(known[key]) for key in _ESTIMATES}))
 
 
 def _estimate(data: dict[str, Any] | None) -> Estimate | None:
@@ -94,11 +95,14 @@ class Quality:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Quality":
-        """The evaluation that `to_json` described."""
+        """The evaluation that `to_json` described; for others KeyError, TypeError, ValueError or AttributeError."""
         models = tuple(map(Evaluated.from_json, data["models"]))
+        if not models:
+            raise ValueError("no models")
         source = Evaluated.from_json(data["source"]) if data["source"] else None
         runtime = data["runtime"]
-        return cls(models, source, Text(**data["text"]), runtime["name"], runtime["version"], data["seconds"])
+        text = typed(Text(**data["text"]))
+        return typed(cls(models, source, text, runtime["name"], runtime["version"], data["seconds"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,11 @@ a line per window, written as windows end; it goes when the evaluation that it b
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from studio.core.exporting.scratch_space import scratch_space
 from studio.core.exporting.writing import writing
 from studio.core.model import Model
 from studio.core.quality.metrics import Tally
@@ -40,39 +39,19 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def scratch_space(folder: Path) -> Iterator[Path]:
-    """A new folder below `folder` that is gone afterwards; those that killed programs left go before."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        path = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def evaluation_space(folder: Path) -> Iterator[Path]:
+    """Scratch space below `folder`; records there that are old go."""
+    _tidy(folder)
+    with scratch_space(folder, _SCRATCH) as path:
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
 
 
 def _tidy(folder: Path) -> None:
-    """Remove scratch folders that no living program holds, and records that are old."""
-    for path in folder.glob(_SCRATCH + "*"):
-        with contextlib.suppress(OSError):
-            _remove_unless_held(path)
+    """Remove records of evaluations that nobody continued."""
     for path in (*folder.glob("*" + _RECORD), *folder.glob("*" + _ASIDE)):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _remove_unless_held(path: Path) -> None:
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def identity(model: Model) -> dict[str, Any]:

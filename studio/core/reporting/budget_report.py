@@ -54,6 +54,7 @@ def budget_json(planner: Planner, mix: Mix, commands: Sequence[str], texts: Sequ
         "texts": {path.name: _digest(path) for path in texts} if planner.sensitivity.is_known else {},
         "unit": _unit(planner),
         "curve": [[int(size), float(y)] for size, y in zip(nbytes, lost, strict=True)],
+        "noise": [[int(size), float(kl), float(noise)] for size, kl, noise in zip(*planner.curve_noise(), strict=True)],
         "singles": {name: _figures(found, model) for name, found in planner.uniforms()},
         "mix": {**_figures(mix, model), "gap": mix.gap},
         "sensitivity": planner.sensitivity.to_json(),
@@ -85,6 +86,7 @@ def _figures(mix: Mix, model: Model) -> dict[str, Any]:
         "rel_err": mix.rel_err,
         "damage": mix.damage,
         "kl": mix.kl,
+        "noise": mix.noise,
     }
 
 
@@ -109,7 +111,9 @@ def _page(planner: Planner, mix: Mix, found: Mapping[str, Any]) -> str:
     count = max(planner.decisions.model.count, 1)
     curve = [(8 * size / count, lost) for size, lost in found["curve"]]
     singles = [(name, 8 * one.nbytes / count, _lost(one)) for name, one in planner.uniforms() if name != KEEP]
-    chart = budget_chart(curve, singles, ("this mix", 8 * mix.nbytes / count, _lost(mix)), found["unit"])
+    this = "this mix", 8 * mix.nbytes / count, _lost(mix)
+    noise = [(8 * size / count, kl - error, kl + error) for size, kl, error in found["noise"]]
+    chart = budget_chart(curve, singles, this, found["unit"], noise)
     known = {"model": planner.decisions.model, "mix": mix, "reasons": planner.reasons(mix)}
     return page_templates().get_template("plan.html").render(found=found, chart=chart, kernels=kernels, **known)
 

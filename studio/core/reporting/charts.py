@@ -100,10 +100,17 @@ Point = tuple[str, float, float]
 """A name, bits per weight, and what is lost."""
 
 
-def budget_chart(curve: Sequence[tuple[float, float]], singles: Sequence[Point], mix: Point, what: str) -> Markup:
+def budget_chart(
+    curve: Sequence[tuple[float, float]],
+    singles: Sequence[Point],
+    mix: Point,
+    what: str,
+    noise: Sequence[tuple[float, float, float]] = (),
+) -> Markup:
     """The curve of the best mixes, (bits per weight, `what` is lost) each, with single formats and a mix as dots.
 
-    What is lost is on a logarithmic axis; points that lose nothing are beyond it.
+    noise: (bits per weight, least, most) at places of the curve, shown as a band. What is lost is on a logarithmic
+    axis; points that lose nothing are beyond it.
     """
     lost = [y for y in (*(y for _, y in curve), *(y for _, _, y in singles), mix[2]) if y > 0]
     if not lost:
@@ -113,6 +120,7 @@ def budget_chart(curve: Sequence[tuple[float, float]], singles: Sequence[Point],
     axes = _Axes((min(bits) - 0.1, max(bits) + 0.1), (bottom, top), 320)
     axes.grid(range(bottom, math.floor(top) + 1), [f"{10.0**d:g}" for d in range(bottom, math.floor(top) + 1)])
     axes.marks(whole := range(math.ceil(min(bits)), math.floor(max(bits)) + 1), list(map(str, whole)))
+    _band(axes, noise, bottom)
     shown = ((x, max(math.log10(y), bottom)) for x, y in curve if y > 0)
     path = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in shown)
     axes.add('<polyline class="curve" points="{p}"/>', p=path)
@@ -126,6 +134,14 @@ def budget_chart(curve: Sequence[tuple[float, float]], singles: Sequence[Point],
                 t=f"{name}: {x:.3f} bits, {what} {y:.4g}",
             )
     return axes.svg(f"{what} of the best mixes by bits per weight, and of single formats")
+
+
+def _band(axes: _Axes, noise: Sequence[tuple[float, float, float]], bottom: float) -> None:
+    edges = [(x, low) for x, low, _ in noise] + [(x, high) for x, _, high in reversed(noise)]
+    shown = ((x, max(math.log10(y), bottom) if y > 0 else bottom) for x, y in edges)
+    points = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in shown)
+    if noise:
+        axes.add('<polygon class="noise" points="{p}"/>', p=points)
 
 
 _DECADES = 5

@@ -33,7 +33,7 @@ def load_quality(path: Path) -> Quality:
         raise CheckpointError(what, file=path, hint="nvfp4-studio evaluate --out FILE writes one")
     try:
         return Quality.from_json(data)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"a damaged evaluation: {type(error).__name__} {printable(error)}", file=path) from None
 
 

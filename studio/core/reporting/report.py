@@ -178,6 +178,11 @@ def write_reports(
     return [folder / name for name in contents]
 
 
+TABLE = "| role | format | layers | weights | size | relative error |"
+TOKENS = "## What it costs in tokens"
+"""Lines of a model card: the head of its table of layers, and the title above what an evaluation found."""
+
+
 def model_card(
     model: Model,
     plan: Plan,
@@ -190,25 +195,25 @@ def model_card(
     """README.md of an export: what it is, where it runs by what evidence, what quantizing cost."""
     worst = outcome.worst
     lines = [
-        f"# {_markdown(model.name)}, quantized",
+        f"# {markdown(model.name)}, quantized",
         "",
-        f"{_markdown(model.architecture) or 'A model'} with {counted(outcome.count, 'weight')}, "
+        f"{markdown(model.architecture) or 'A model'} with {counted(outcome.count, 'weight')}, "
         f"quantized by NVFP4 Studio {kernels.__version__} "
         f"from {size_text(outcome.nbytes_in)} to {size_text(outcome.nbytes_out)} "
         f"({outcome.bits_per_weight:.2f} bits per weight).",
         "",
-        f"- Plan: {_markdown(plan.title or plan.name or 'custom')}",
+        f"- Plan: {markdown(plan.title or plan.name or 'custom')}",
         f"- Layout: {layout.title}; {layout.scale_convention}",
         f"- Relative error of the quantized weights: {outcome.rel_err:.4f}"
-        + (f"; worst layer {_markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
-        *(f"- Note: {_markdown(sentence)}" for sentence in notes),
+        + (f"; worst layer {markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
+        *(f"- Note: {markdown(sentence)}" for sentence in notes),
         "",
         "## Where it runs",
         "",
-        *(f"- {_markdown(sentence)}" for sentence in claim_sentences(claims)),
+        *(f"- {markdown(sentence)}" for sentence in claim_sentences(claims)),
         "",
-        *(_quality_lines(quality) if quality else ()),
-        "| role | format | layers | weights | size | relative error |",
+        *(quality_lines(quality) if quality else ()),
+        TABLE,
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in totals(outcome.layers):
@@ -224,11 +229,12 @@ def model_card(
     return "\n".join(lines).encode()
 
 
-def _quality_lines(quality: Quality) -> list[str]:
+def quality_lines(quality: Quality) -> list[str]:
+    """What an evaluation found, for a model card."""
     text = quality.text
-    what = f"{counted(text.windows, 'window')} of {text.length:,} tokens of {_markdown(text.name)}"
+    what = f"{counted(text.windows, 'window')} of {text.length:,} tokens of {markdown(text.name)}"
     return [
-        "## What it costs in tokens",
+        TOKENS,
         "",
         "| model | format | method | perplexity | increase | KL to the source | KL predicted | top-1 |",
         "|---|---|---|---:|---:|---:|---:|---:|",
@@ -242,7 +248,7 @@ def _quality_lines(quality: Quality) -> list[str]:
 
 def _quality_line(row: Evaluated) -> str:
     cells = (
-        _markdown(row.name),
+        markdown(row.name),
         row.format,
         " by ".join(filter(None, (row.method, row.guide))),
         noisy(row.perplexity, "%.2f"),
@@ -254,6 +260,6 @@ def _quality_line(row: Evaluated) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
     return "".join(f"\\{c}" if c in "\\`*{}[]<>#|!" else c for c in printable(text))

@@ -10,12 +10,16 @@ from urllib.parse import quote
 from studio.core.errors import CheckpointError
 from studio.core.names import is_plain_path, printable
 from studio.core.stores.http import HttpStore
-from studio.core.stores.store import BUSY, Object, TryAgainError, refused, unusable
+from studio.core.stores.store import BUSY, Object, TryAgainError, changed, refused, unusable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _LOGIN = "log in by `hf auth login`; some models want their terms accepted on their page first"
+
+
+class AbsentError(CheckpointError):
+    """A hub has no such repository, revision or folder, or does not tell that it has."""
 
 
 class HubStore(HttpStore):
@@ -28,9 +32,9 @@ class HubStore(HttpStore):
         from huggingface_hub import HfApi
         from huggingface_hub.utils import build_hf_headers
 
-        self._repository, revision, self._folder = _parts(url)
+        self._repository, revision, self._folder = parts(url)
         self._api = HfApi(library_name="nvfp4-studio")
-        self._commit = _asked(url, lambda: self._api.model_info(self._repository, revision=revision or None).sha)
+        self._commit = asked(url, lambda: self._api.model_info(self._repository, revision=revision or None).sha)
         address = f"{self._api.endpoint}/{self._repository}/resolve/{self._commit}"
         below = f"/{quote(self._folder)}" if self._folder else ""
         super().__init__(url, base=address + below, headers=build_hf_headers(library_name="nvfp4-studio"))
@@ -38,7 +42,7 @@ class HubStore(HttpStore):
 
     def listed(self) -> dict[str, Object]:
         """See `Store.listed`."""
-        self._listed = self._listed or _asked(self.url, lambda: _tree(self._api, *self._place))
+        self._listed = self._listed or asked(self.url, lambda: _tree(self._api, *self._place))
         return self._listed
 
     @property
@@ -53,7 +57,7 @@ class HubStore(HttpStore):
         return False  # a commit does not change, and what carries its files has tags of its own
 
 
-def _parts(url: str) -> tuple[str, str, str]:
+def parts(url: str) -> tuple[str, str, str]:
     """(repository, revision, folder in it) of hf://ORG/NAME[@REVISION][/FOLDER]."""
     organization, _, rest = url.removeprefix("hf://").partition("/")
     name, _, folder = rest.partition("/")
@@ -76,7 +80,7 @@ def _tree(api: "HfApi", repository: str, commit: str, folder: str) -> dict[str, 
     }
 
 
-def _asked(url: str, question: Any) -> Any:
+def asked(url: str, question: Any) -> Any:
     """What the hub answers; raises as stores do."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -92,9 +96,18 @@ def _asked(url: str, question: Any) -> Any:
             raise TryAgainError(f"HTTP {status}") from None
         if status == 404:
             hint = "check the spelling and the revision"
-            raise CheckpointError("there is no such repository, revision or folder", file=url, hint=hint) from None
+            raise AbsentError("there is no such repository, revision or folder", file=url, hint=hint) from None
+        if status == 412:
+            raise changed(url) from None
         if status in (401, 403):
             raise refused(url, status, f"{_LOGIN}; the name may also be wrong") from None
         raise unusable(url, f"unexpected answer: HTTP {status}") from None
-    except OSError as error:
+    except Exception as error:
+        if not (isinstance(error, OSError) or _is_of_transport(error)):
+            raise
         raise TryAgainError(f"no connection ({printable(type(error).__name__)})") from None
+
+
+def _is_of_transport(error: Exception) -> bool:
+    """True for what httpx raises where no answer came; the hub's package has it under more than one name."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)

@@ -23,7 +23,7 @@ class Patience:
     longest: float = 30.0
     sleep: Callable[[float], object] = time.sleep
 
-    def persist(self, url: str, attempt: Callable[[], T]) -> T:
+    def persist(self, url: str, attempt: Callable[[], T], fault: str = "can not be read") -> T:
         """What `attempt` gives; raises UnreadableError with its last reason when none succeeds."""
         waited = 0.0
         for number in range(1, self.attempts + 1):
@@ -31,7 +31,7 @@ class Patience:
                 return attempt()
             except TryAgainError as error:
                 if number == self.attempts:
-                    what = f"can not be read: {error}; tried {number} times in {waited:.3g} s of waiting"
+                    what = f"{fault}: {error}; tried {number} times in {waited:.3g} s of waiting"
                     raise UnreadableError(what, file=url, hint="run it again when the store answers") from None
                 pause = min(max(self.first * 2 ** (number - 1), error.wait), self.longest)
                 waited += pause

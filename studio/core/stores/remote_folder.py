@@ -1,7 +1,7 @@
 """RemoteFolder: a folder behind a URL as it was when it was opened, its files read by way of the spool."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cached_property, partial
 from threading import Event, Lock
@@ -10,11 +10,13 @@ from studio.core.errors import CheckpointError, StudioError, UnreadableError
 from studio.core.names import is_plain_path, printable
 from studio.core.stores.byte_source import Fingerprint
 from studio.core.stores.patience import Patience
-from studio.core.stores.spool import FETCH, Spool, Write
+from studio.core.stores.spool import BLOCK, FETCH, Spool, Write
 from studio.core.stores.store import BarredError, Object, Store, TryAgainError, changed
 
 AHEAD = 8
 """Threads that fetch what will be needed soon."""
+_SEGMENTS = 32
+"""Pieces of a stream, each a file that is open."""
 
 
 class RemoteFolder:
@@ -27,6 +29,13 @@ class RemoteFolder:
         self._found: dict[str, Object | None] = {}
         self._lock = Lock()
         self._ahead: ThreadPoolExecutor | None = None
+        self._asked: list[Future[None]] = []
+        self._streams = False
+
+    @property
+    def patience(self) -> Patience:
+        """How often requests are made again."""
+        return self._patience
 
     @cached_property
     def files(self) -> Mapping[str, Object]:
@@ -87,12 +96,31 @@ class RemoteFolder:
             if self._closed.is_set():
                 return
             self._ahead = self._ahead or ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store")
+            self._asked = [future for future in self._asked if not future.done()]
             for first in range(start, stop, FETCH):
-                self._ahead.submit(self._quietly, name, found, first, min(first + FETCH, stop))
+                last = min(first + FETCH, stop)
+                self._asked.append(self._ahead.submit(self._quietly, name, found, first, last))
 
     def _quietly(self, name: str, found: Object, start: int, stop: int) -> None:
         with suppress(StudioError):
             self._spool.ensure(name, found.nbytes, start, stop, partial(self._fetch, name, found))
+
+    def stream(self, nbytes: int) -> None:
+        """From now on hold about `nbytes` at most, and nothing after `forget`; nothing is being read."""
+        segment = -(-nbytes // (_SEGMENTS * BLOCK)) * BLOCK
+        self._spool.close()
+        self._spool, self._streams = Spool(2 * _SEGMENTS * segment, segment), True
+
+    def forget(self) -> None:
+        """Give back the disk of what was fetched, where this folder is a stream; nothing is being read."""
+        if not self._streams:
+            return
+        with self._lock:
+            for future in self._asked:
+                future.cancel()
+            wait(self._asked)
+            self._asked.clear()
+        self._spool.close()
 
     def check_unchanged(self, name: str, found: Object) -> None:
         """Ask the store whether a file is what it was; raises CheckpointError."""

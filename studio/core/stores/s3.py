@@ -9,10 +9,14 @@ from typing import Any
 
 from studio.core.errors import CheckpointError
 from studio.core.names import is_plain_path
-from studio.core.stores.store import BUSY, Object, TryAgainError, changed, refused, unusable
+from studio.core.stores.store import BUSY, PASSING, Object, TryAgainError, changed, refused, unusable
 
 PIECE = 1 << 20
 MOST_FILES = 100_000
+TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
+"""Seconds for a connection, and for each piece of an answer."""
+DIGEST = "nvfp4-studio-sha256"
+"""The metadata of an object that this program put: the SHA-256 of its bytes, as hexadecimal text."""
 _LOGIN = "botocore finds no credentials that may read it: see `aws configure`, AWS_PROFILE"
 
 
@@ -27,8 +31,8 @@ class S3Store:
         self.url = url
         self._bucket, _, folder = url.removeprefix("s3://").partition("/")
         self._prefix = f"{folder}/" if folder else ""
-        timeouts = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
-        self._files = S3FileSystem(config_kwargs=timeouts, skip_instance_cache=True, use_listings_cache=False)
+        settings = {**TIMEOUTS, "retries": {"max_attempts": 0}}
+        self._files = S3FileSystem(config_kwargs=settings, skip_instance_cache=True, use_listings_cache=False)
         self._files.retries = 1
 
     def listed(self) -> dict[str, Object]:
@@ -49,15 +53,13 @@ class S3Store:
 
     def find(self, name: str) -> Object | None:
         """See `Store.find`."""
-        from botocore.exceptions import ClientError
-
         try:
             told = self._raw("head_object", Key=self._prefix + name)
-        except ClientError as error:
-            if _status(error) == 404:
+        except Exception as error:
+            if status_of(error) == 404:
                 return None
-            raise _judged(error, self._shown(name)) from None
-        return Object(told["ContentLength"], told["ETag"])
+            raise judged(error, self._shown(name)) from None
+        return Object(told["ContentLength"], told["ETag"], told.get("Metadata", {}).get(DIGEST, ""))
 
     def read(self, name: str, found: Object, start: int, stop: int) -> Iterator[bytes]:
         """See `Store.read`."""
@@ -95,30 +97,38 @@ def _tried(request: Any, shown: str) -> Any:
         return request()
     except (CheckpointError, TryAgainError):
         raise
-    except Exception as error:  # aiohttp, botocore and s3fs each have their own; `_judged` tells them apart
-        raise _judged(error, shown) from None
+    except Exception as error:  # aiohttp, botocore and s3fs each have their own; `judged` tells them apart
+        raise judged(error, shown) from None
 
 
-def _status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
+    """The HTTP status of what botocore raised, 0 where there was no answer."""
     response = getattr(error, "response", None) or {}
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _judged(error: Exception, shown: str) -> CheckpointError | TryAgainError:
+def _may_pass(error: Exception) -> bool:
+    response = getattr(error, "response", None) or {}
+    return status_of(error) in BUSY or response.get("Error", {}).get("Code") in PASSING
+
+
+def judged(error: Exception, shown: str) -> CheckpointError | TryAgainError:
     """What a failure means; what botocore says is not shown, as it can hold signed addresses."""
     from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 
-    status = _status(error)
+    status = status_of(error)
+    if _may_pass(error):
+        return TryAgainError(f"HTTP {status}")
     if status in (412, 416):
         return changed(shown)
     if status in (401, 403):
         return refused(shown, status, _LOGIN)
     if status == 404:
         return CheckpointError("there is no such bucket or file", file=shown, hint="check the spelling")
-    if status and status not in BUSY:
+    if status:
         return unusable(shown, f"unexpected answer: HTTP {status}")
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return CheckpointError("there are no credentials for this store", file=shown, hint=_LOGIN)
     if isinstance(error, TypeError | ValueError | AttributeError | KeyError):
         raise error  # a bug, not a store
-    return TryAgainError(f"HTTP {status}" if status else f"no connection ({type(error).__name__})")
+    return TryAgainError(f"no connection ({type(error).__name__})")

@@ -1,7 +1,7 @@
 """Store: what a place behind a URL can do; one attempt each, the patience to try again lies above."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from studio.core.errors import CheckpointError
@@ -9,10 +9,14 @@ from studio.core.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """What a store says of a file: its size in bytes, and a tag that another content would not have, "" for none."""
+    """What a store says of a file: its size in bytes, and a tag that another content would not have, "" for none.
+
+    digest: the SHA-256 that this program noted beside it, "" where it did not.
+    """
 
     nbytes: int
     tag: str
+    digest: str = field(default="", compare=False)
 
 
 class TryAgainError(Exception):
@@ -21,6 +25,10 @@ class TryAgainError(Exception):
     def __init__(self, what: str, wait: float = 0.0) -> None:
         super().__init__(what)
         self.wait = wait
+
+
+class ConditionFailedError(Exception):
+    """A file was to be written only if none, or a certain one, was there, and that is not so."""
 
 
 class Store(Protocol):
@@ -71,6 +79,9 @@ def unusable(url: str, what: str) -> CheckpointError:
     """The store answers in a way that nothing can be read by."""
     return CheckpointError(what, file=url, hint="download the checkpoint and give the folder")
 
+
+PASSING = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
+"""Names of errors of S3 that may pass, whatever their status: bytes were lost or damaged on the way."""
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may pass."""

@@ -12,6 +12,8 @@ from typing import Any
 from studio.core.errors import CheckpointError
 from studio.core.stores.remote_folder import RemoteFolder, StoredBytes
 
+_SMALL = 64 << 20
+
 
 class StorePath(PosixPath):
     """`key` names it below the URL of `folder`; "" is that folder itself."""
@@ -104,15 +106,35 @@ class StorePath(PosixPath):
         """What in it has a name that fits."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern))
 
+    def read_bytes(self) -> bytes:
+        """The whole of a small file. Raises CheckpointError when there is none, or it is not small."""
+        source = self.byte_source()
+        if source.fingerprint.size > _SMALL:
+            raise CheckpointError(f"too large: {source.fingerprint.size:,} bytes", file=str(self))
+        data = bytearray(source.fingerprint.size)
+        source.read_into(memoryview(data), 0)
+        return bytes(data)
+
     def byte_source(self) -> StoredBytes:
         """The file to read. Raises CheckpointError when there is none."""
         return self.folder.bytes_of(self.key)
+
+
+def is_remote(path: Path) -> bool:
+    """True for what is not on this machine."""
+    return isinstance(path, StorePath)
 
 
 def close(path: Path) -> None:
     """Fetch nothing more of where a path leads; paths on this machine need no closing."""
     if isinstance(path, StorePath):
         path.folder.close()
+
+
+def forget(path: Path) -> None:
+    """Give back the disk of what was fetched from where a path leads, where that is a stream."""
+    if isinstance(path, StorePath):
+        path.folder.forget()
 
 
 def _text(folder: RemoteFolder, key: str) -> str:

@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from studio.core.errors import CheckpointError
+from studio.core.errors import CheckpointError, ExportError
 from studio.core.names import is_plain_path, printable
 from studio.core.stores.http import HttpStore
 from studio.core.stores.hub import HubStore
 from studio.core.stores.patience import Patience
 from studio.core.stores.remote_folder import RemoteFolder
 from studio.core.stores.s3 import S3Store
+from studio.core.stores.s3_target import S3Target
 from studio.core.stores.store import Store
 from studio.core.stores.store_path import StorePath
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 STORES: dict[str, Callable[[str], Store]] = {"http": HttpStore, "https": HttpStore, "hf": HubStore, "s3": S3Store}
 """Scheme of a URL -> what opens it."""
+TARGETS: dict[str, Callable[[str], S3Target]] = {"s3": S3Target}
+"""Scheme of a URL -> what writes there."""
 _FILES = (".safetensors", ".gguf")
 
 
@@ -31,9 +35,39 @@ def store_path(url: str, patience: Patience | None = None) -> StorePath:
     try:
         store = (patience or Patience()).persist(folder, lambda: STORES[scheme](folder))
     except ModuleNotFoundError as error:
-        what = f"{scheme}:// needs the package {error.name}, which is not installed"
-        raise CheckpointError(what, file=folder, hint="pip install 'nvfp4-studio[stores]'") from None
+        raise _not_installed(scheme, error, folder) from None
     return StorePath(RemoteFolder(store, patience), name)
+
+
+def place_of(place: str | Path) -> Path:
+    """A path on this machine, or what is behind a URL. Raises CheckpointError; see `store_path`."""
+    return store_path(place) if isinstance(place, str) and is_url(place) else Path(place)
+
+
+def local_target(place: str | Path) -> Path:
+    """Where one file is to appear on this machine. Raises ExportError for a URL."""
+    if isinstance(place, str) and is_url(place):
+        raise ExportError("one file is written on this machine only", file=place, hint="give a path, and copy the file")
+    return Path(place)
+
+
+def target_path(place: str | Path) -> Path:
+    """Where an export is to appear: a path on this machine, or a folder behind a URL. Raises ExportError."""
+    if isinstance(place, Path) or not is_url(place):
+        return place if isinstance(place, Path) else Path(place)
+    try:
+        scheme, folder, name = _checked(place)
+        if scheme not in TARGETS:
+            what = f"nothing is written at {scheme}://"
+            raise ExportError(what, file=folder, hint=f"give a folder on this machine, or at {', '.join(TARGETS)}://")
+        return StorePath(RemoteFolder(TARGETS[scheme](folder)), name)
+    except ModuleNotFoundError as error:
+        raise _not_installed(scheme, error, folder) from None
+
+
+def _not_installed(scheme: str, error: ModuleNotFoundError, folder: str) -> CheckpointError:
+    what = f"{scheme}:// needs the package {error.name}, which is not installed"
+    return CheckpointError(what, file=folder, hint="pip install 'nvfp4-studio[stores]'")
 
 
 def _checked(url: str) -> tuple[str, str, str]:

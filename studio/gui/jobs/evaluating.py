@@ -155,6 +155,12 @@ class Evaluating(QObject):
         found = self.evaluation
         return found.quality if found and found.plans and not self._is_outdated(found) else None
 
+    def measured(self) -> list[tuple[str, float, float, float | None]]:
+        """(name, bits per weight, KL, its standard error) of the plans that were run."""
+        rows = self.evaluation.models if self.evaluation else ()
+        known = ((row.name, row.bits_per_weight, row.kl) for row in rows)
+        return [(name, bits, kl.value, kl.noise) for name, bits, kl in known if kl and bits]
+
     # saving and copying
 
     def ask_report(self) -> None:

@@ -112,6 +112,8 @@ def restored(said: Mapping[str, Any], document: Document) -> Evaluation:
 
 def files_of(model: core.Model) -> list[list[Any]]:
     """What tells the bytes of a checkpoint from others; nothing where a file is gone."""
+    if core.is_remote(model.path):
+        return [[file.path.name, file.size, file.fingerprint.version] for file in model.files]
     try:
         stats = [(file.path.name, file.path.stat()) for file in model.files]
     except OSError:

@@ -40,7 +40,33 @@ def checks_of(result: object) -> list[Check]:
     return [Check("error", str(result), for_window(result.hint))] if isinstance(result, core.StudioError) else []
 
 
-def _checks_of_export(job: core.Export) -> list[Check]:
+def checks_of_conversion(
+    transcoding: core.Transcoding | None, result: core.Export | core.GgufExport | core.StudioError
+) -> list[Check]:
+    """What was proved of a conversion, and what is in its way, if anything."""
+    proved = _checks_of_proof(transcoding) if transcoding else []
+    if isinstance(result, core.StudioError):
+        return [*proved, Check("error", str(result), for_window(result.hint))]
+    if isinstance(result, core.Export):
+        return [*_checks_of_place(result), *proved, *map(_caution, result.cautions), _side_files(result)]
+    room = Check("good", f"{core.size_text(result.nbytes)} in one file, and there is room for it")
+    return [room, Check("good", "The file appears whole or not at all"), *proved]
+
+
+def _checks_of_proof(transcoding: core.Transcoding) -> list[Check]:
+    """The first sentence counts layers, the others say what is not kept as it is."""
+    counts, *others = transcoding.sentences()
+    exact = not transcoding.losses and not transcoding.rounded_scales
+    whole = [Check("good", "Every weight reads as the number that is stored now, proved to the bit")] if exact else []
+    return [Check("good", counts[:1].upper() + counts[1:]), *whole, *map(_caution, others)]
+
+
+def _caution(sentence: str) -> Check:
+    """A warning; a sentence may begin with the name of a layer, which stays as it is."""
+    return Check("warning", sentence if "." in sentence.split(" ", 1)[0] else sentence[:1].upper() + sentence[1:])
+
+
+def _checks_of_place(job: core.Export) -> list[Check]:
     files = core.counted(len(job.shards), "shard")
     found = [
         Check("good", f"{core.size_text(job.nbytes)} in {files}, and there is room for it"),
@@ -49,8 +75,13 @@ def _checks_of_export(job: core.Export) -> list[Check]:
     if old := job.replaced:
         text = f"Replaces the export that is there: {old.files_text}, {core.size_text(old.nbytes)}"
         found.append(Check("warning", text, "They go once the new one is whole."))
+    return found
+
+
+def _checks_of_export(job: core.Export) -> list[Check]:
+    found = _checks_of_place(job)
     found += [Check("good", f"{job.layout.title} stores every format that is used"), _side_files(job)]
-    found += [Check("warning", sentence[:1].upper() + sentence[1:]) for sentence in (*job.changes, *job.cautions)]
+    found += map(_caution, (*job.changes, *job.cautions))
     return [*found, *(_claim_check(claim) for claim in job.claims)]
 
 
@@ -82,6 +113,7 @@ def checks_of_layers(document: Document) -> list[Check]:
         found.append(Check("warning", f"{text} above the warning line of {line:g}", hint))
     elif figures.done:
         found.append(Check("good", f"No layer is above the warning line of {line:g}"))
+    found += map(_caution, core.requantized(document.choices))
     if (store.state == KEPT).all():
         found.append(Check("error", "Every layer is kept", "Choose a format first."))
     return found

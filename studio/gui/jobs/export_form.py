@@ -1,6 +1,7 @@
 """ExportForm: the fields of the export dialog: where to, in which layout, for which runtime, in shards of what size."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from studio.gui.shell.text import button, label, set_tone
 
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
 SHARD = "5 GB"
+INPUTS = "Stores a scale for the inputs of every layer in NVFP4, from statistics: servers then compute in four bits."
 LIFTS = "Moves powers of two between tensors where that is exact, so that two tiers lose no more than three."
 
 
@@ -37,9 +39,10 @@ class ExportForm(QWidget):
     """
 
     changed = Signal()
+    offered: Mapping[str, core.Target] = core.LAYOUTS
 
-    def __init__(self, suggested: Path, parent: QWidget) -> None:
-        super().__init__(parent)
+    def __init__(self, suggested: Path) -> None:
+        super().__init__()
         self.folder, self.name = QLineEdit(), QLineEdit()
         self.folder.setAccessibleName("Folder that the export appears in")
         self.name.setAccessibleName("Name of the export")
@@ -95,7 +98,7 @@ class ExportForm(QWidget):
         self._group = QButtonGroup(self)
         self.layouts: dict[str, QRadioButton] = {}
         self.reasons: dict[str, Any] = {}
-        for name, layout in core.LAYOUTS.items():
+        for name, layout in self.offered.items():
             choice = QRadioButton(layout.title)
             choice.setAccessibleDescription(_read_by(layout))
             choice.toggled.connect(lambda _: self.changed.emit())
@@ -123,7 +126,7 @@ class ExportForm(QWidget):
     def _offer_readers(self) -> None:
         """The runtimes of the layout that is chosen, the one that it is for first."""
         self.reader.clear()
-        for name in core.LAYOUTS[self.layout_name].readers:
+        for name in self.offered[self.layout_name].readers:
             self.reader.addItem(core.RUNTIMES[name].title, name)
 
     def _shard_row(self) -> QHBoxLayout:
@@ -139,12 +142,7 @@ class ExportForm(QWidget):
 
     def _option_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
-        self.lift = QCheckBox("&Lift by powers of two")
-        self.lift.toggled.connect(lambda _: self.changed.emit())
-        self.about_lift = label(LIFTS, "small", wrap=True)
-        self.about_lift.setContentsMargins(22, 0, 0, 4)
-        rows.addWidget(self.lift)
-        rows.addWidget(self.about_lift)
+        self._add_options(rows)
         self.replace = QCheckBox("&Replace the export that is there")
         self.discard = QCheckBox("&Discard what a stopped run left")
         for box in (self.replace, self.discard):
@@ -152,6 +150,21 @@ class ExportForm(QWidget):
             box.hide()
             rows.addWidget(box)
         return rows
+
+    def _add_options(self, rows: QVBoxLayout) -> None:
+        """Add what is asked for beside the target."""
+        self.lift = QCheckBox("&Lift by powers of two")
+        self.lift.toggled.connect(lambda _: self.changed.emit())
+        self.about_lift = label(LIFTS, "small", wrap=True)
+        self.about_lift.setContentsMargins(22, 0, 0, 4)
+        rows.addWidget(self.lift)
+        rows.addWidget(self.about_lift)
+        self.inputs = QCheckBox("&Quantize inputs, too (W4A4)")
+        self.inputs.toggled.connect(lambda _: self.changed.emit())
+        self.about_inputs = label(INPUTS, "small", wrap=True)
+        self.about_inputs.setContentsMargins(22, 0, 0, 4)
+        rows.addWidget(self.inputs)
+        rows.addWidget(self.about_inputs)
 
     # what it asks for
 
@@ -196,16 +209,27 @@ class ExportForm(QWidget):
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
             "lift": self.lift.isChecked(),
+            "activations": self.activations,
         }
+
+    @property
+    def activations(self) -> str:
+        """The format that inputs are to be stored for, "" where they stay as they are."""
+        return "fp4" if self.inputs.isChecked() else ""
 
     # what the checks found
 
     def show_refusals(self, refusals: dict[str, str]) -> None:
         """Which layouts can not store the plan, and why (layout -> reason, "" when it can)."""
         for name, reason in refusals.items():
-            self.layouts[name].setEnabled(not reason or self.layouts[name].isChecked())
-            self.reasons[name].setText(f"Not for this plan: {reason}" if reason else _read_by(core.LAYOUTS[name]))
-            set_tone(self.reasons[name], "warning" if reason else "")
+            told = f"Not for this plan: {reason}" if reason else _read_by(self.offered[name])
+            self.show_layout(name, told, refused=bool(reason))
+
+    def show_layout(self, name: str, text: str, *, refused: bool) -> None:
+        """Say something of a layout; one that is refused can not be chosen, though it may be chosen already."""
+        self.layouts[name].setEnabled(not refused or self.layouts[name].isChecked())
+        self.reasons[name].setText(text)
+        set_tone(self.reasons[name], "warning" if refused else "")
 
     def show_lift(self, obstacle: str) -> None:
         """Offer to lift, or say why that can not be."""
@@ -213,11 +237,16 @@ class ExportForm(QWidget):
         self.lift.setChecked(self.lift.isChecked() and not obstacle)
         self.about_lift.setText(f"Not now: {obstacle.replace('--lift', 'lifting')}" if obstacle else LIFTS)
 
+    def show_inputs(self, obstacle: str) -> None:
+        """Offer to quantize inputs, or say why that can not be; who asked for it may take that back."""
+        self.inputs.setEnabled(not obstacle or self.inputs.isChecked())
+        self.about_inputs.setText(f"Not now: {obstacle}" if obstacle else INPUTS)
+
     def offer_options(self, hint: str) -> None:
         """Offer to replace or to discard where the hint of what is in the way names it."""
         self.replace.setVisible(self.replace.isChecked() or "--overwrite" in hint)
         self.discard.setVisible(self.discard.isChecked() or "--restart" in hint)
 
 
-def _read_by(layout: core.Layout) -> str:
+def _read_by(layout: core.Target) -> str:
     return f"Read by {', '.join(core.RUNTIMES[name].title for name in layout.readers)}"

@@ -21,7 +21,11 @@ from studio.gui.shell.desktop import open_folder
 
 
 class Exporting(QObject):
-    """Asks, runs and reports exports. `quality` gives what an evaluation found of the plan of now, if any.
+    """Asks, runs and reports exports.
+
+    `quality` gives what an evaluation found of the plan of now, if any; `publish` asks where an export is to go.
+
+    `convert` asks for a conversion instead, as for an export that is open: its codes are chosen already.
 
     Signals:
         told(Message): something to show.
@@ -37,12 +41,18 @@ class Exporting(QObject):
         self._window = window
         self.dialog: ExportDialog | None = None
         self.quality: Callable[[], core.Quality | None] = lambda: None
+        self.publish: Callable[[Path], object] = lambda _folder: None
+        self.convert: Callable[[], object] = lambda: None
         runs.exported.connect(self._show_end)
 
     def ask(self) -> None:
         """Show the export dialog."""
+        if self._document.exported:
+            self.convert()
+            return
         self.dialog = ExportDialog(self._document, self._compute, self._editing, self._window)
         self.dialog.export_wanted.connect(self._export)
+        self.dialog.conversion_wanted.connect(self.convert)
         self.dialog.open()
 
     def _export(self, job: core.Export, lifted: Any) -> None:
@@ -70,6 +80,7 @@ class Exporting(QObject):
         fixes = (
             ("Copy command", lambda: QGuiApplication.clipboard().setText(command)),
             ("Open folder", lambda: open_folder(job.target)),
+            ("Publish…", lambda: self.publish(job.target)),
             ("Verify again", lambda: self._runs.verify(Path(folder))),
         )
         self.told.emit(Message("good", f"Exported and verified {core.printable(job.target.name)}", text, fixes=fixes))

@@ -49,6 +49,13 @@ EXPORT = Kind(
     f"The target is as it was. Mend the cause and export again ({keys_of('export')}): finished shards are taken over.",
     "Look at this folder",
 )
+CONVERT = Kind(
+    "convert",
+    "Converted",
+    "finished shards are kept: convert again to go on",
+    "The target is as it was. Mend the cause and convert again: finished shards are taken over.",
+    "Look at this folder",
+)
 VERIFY = Kind(
     "verify",
     "Verified",
@@ -58,6 +65,15 @@ VERIFY = Kind(
 )
 
 
+PUBLISH = Kind(
+    "publish",
+    "Published",
+    "what was sent stays at the hub: publish again to go on",
+    "The repository is as it was. Mend the cause and publish again: what was sent is not sent again.",
+    "Look at this",
+    worked="hashed and sent",
+    pausable=False,
+)
 EXAMINE = Kind(
     "examine",
     "Examined",

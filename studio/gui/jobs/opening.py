@@ -12,6 +12,7 @@ from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
+from studio.gui.shell.places import Place, is_address, name_of
 from studio.gui.shell.specs import keys_of
 
 HINT = "Choose a folder with config.json and .safetensors, or one .safetensors or .gguf file, downloaded in full."
@@ -37,7 +38,7 @@ class Opening(QObject):
 
     Signals:
         changed(): something is being opened, or no longer is.
-        opened(Path, Found): a checkpoint was read from there; whoever listens shows it.
+        opened(Path or str, Found): a checkpoint was read from there; whoever listens shows it.
         told(Message): something to show.
     """
 
@@ -49,13 +50,13 @@ class Opening(QObject):
         super().__init__(parent)
         self._compute = compute
         self._task: Task | None = None
-        self._asked: dict[Task, Path] = {}
+        self._asked: dict[Task, Place] = {}
         self.offers: Callable[[Path], Fixes] = lambda _path: ()
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
 
     @property
-    def path(self) -> Path | None:
+    def path(self) -> Place | None:
         """What is being opened."""
         return self._asked[self._task] if self._task is not None else None
 
@@ -64,7 +65,7 @@ class Opening(QObject):
         """Why nothing else can start, "" when nothing is being opened."""
         return "a checkpoint is being opened" if self._task is not None else ""
 
-    def open(self, path: Path, steps: Callable[[], Steps]) -> None:
+    def open(self, path: Place, steps: Callable[[], Steps]) -> None:
         """Open a checkpoint, instead of the one that is being opened; what `steps` yields at last is a `Found`."""
         self._drop()
         task = Task("open", "Opening", steps, discard=_close)
@@ -76,7 +77,7 @@ class Opening(QObject):
         """Open nothing; what is open stays."""
         if (path := self.path) is not None:
             self._drop()
-            self.told.emit(Message("info", f"{core.printable(path.name, 60)} is not opened: you cancelled"))
+            self.told.emit(Message("info", f"{core.printable(name_of(path), 60)} is not opened: you cancelled"))
             self.changed.emit()
 
     def close(self) -> None:
@@ -116,8 +117,10 @@ class Opening(QObject):
             return
         self._task = None
         if ending == "failed":
-            message = message_of(error, "This can not be opened", HINT)
-            self.told.emit(replace(message, fixes=self.offers(path) if path.exists() else ()))
+            message = message_of(error, "This can not be opened", "" if is_address(path) else HINT)
+            self.told.emit(
+                replace(message, fixes=self.offers(path) if isinstance(path, Path) and path.exists() else ())
+            )
         self.changed.emit()
 
 
@@ -126,7 +129,8 @@ def _about(model: core.Model, exported: core.Exported) -> Message:
     runs = [claim.runtime for claim in core.claims(model, exported.choices, exported.layout) if claim.verdict == "runs"]
     where = f"Runs on {', '.join(runs)}." if runs else "No runtime was tried with this architecture and layout."
     text = f"Layout {exported.layout.name}; formats and errors are those of its manifest. {where}"
-    hint = f"{keys_of('verify')} proves every byte and weight; the page Compare sets it beside another export."
+    hint = f"{keys_of('verify')} proves every byte and weight, {keys_of('export')} stores it in another layout without "
+    hint += "loss; the page Compare sets it beside another export."
     return Message("info", "An export of NVFP4 Studio", text, hint)
 
 

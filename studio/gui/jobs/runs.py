@@ -14,7 +14,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.activity import Activity
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.job import CALIBRATE, EXPORT, MEASURE, VERIFY, Job
+from studio.gui.jobs.job import CALIBRATE, CONVERT, EXPORT, MEASURE, VERIFY, Job
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document, Order
 from studio.gui.layers.store import FAILED
@@ -42,6 +42,7 @@ class Runs(QObject):
         over(Job, str): the same, and which.
         told(Message): something to show.
         exported(Export, Outcome): an export is written and verified.
+        converted(Export | GgufExport, Outcome): so is a conversion.
         calibrated(Calibrated): statistics are gathered.
         backend_known(str): the title of what computes.
         progressed(float): share of the run that is done; -1 when none is.
@@ -53,6 +54,7 @@ class Runs(QObject):
     over = Signal(object, str)
     told = Signal(object)
     exported = Signal(object, object)
+    converted = Signal(object, object)
     calibrated = Signal(object)
     backend_known = Signal(str)
     progressed = Signal(float)
@@ -144,6 +146,16 @@ class Runs(QObject):
         if self.run(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
             self._document.begin(order)
 
+    def convert(self, export: core.Export | core.GgufExport) -> None:
+        """Write and verify a conversion; rows know nothing of it."""
+        machine = self.machine
+
+        def over(ending: Ending, job: Job) -> None:
+            if ending == "finished":
+                self.converted.emit(export, job.outcome)
+
+        self.run(Job(CONVERT, "Converting", partial(tasks.exporting, machine, export), over=over))
+
     def verify(self, folder: Path) -> None:
         """Check an export that was written earlier, against the open checkpoint when that may be its source."""
         machine, source = self.machine, None if self._document.exported else self._document.model
@@ -230,7 +242,8 @@ class Runs(QObject):
             hint = " ".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.cautions)
             self.told.emit(Message("info", "Lifted by powers of two", told, hint, run=job.kind.key))
         elif isinstance(event, core.Resumed):
-            self.told.emit(Message("info", f"{event.shard} was finished by an earlier run and is taken over"))
+            text = f"{core.size_text(event.nbytes)} of {event.shard} were finished by an earlier run and are taken over"
+            self.told.emit(Message("info", text))
 
     def _tell_failure(self, event: core.LayerFailed) -> None:
         self._document.take_failure(event.name, str(event.error))

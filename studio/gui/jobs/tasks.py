@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from studio import core
+from studio.gui.layers.proposals import Proposals
 
 T = TypeVar("T")
 
@@ -18,11 +19,11 @@ def surveying(machine: core.Machine, model: core.Model, choices: Iterable[core.C
         yield from core.survey(engine, model, list(choices))
 
 
-def exporting(machine: core.Machine, job: core.Export) -> Iterator[Any]:
-    """Write and verify an export; yields the title of the backend, then the events of `core.export`."""
+def exporting(machine: core.Machine, job: core.Export | core.GgufExport) -> Iterator[Any]:
+    """Write and verify an export; yields the title of the backend, then the events of `core.export` or `write_gguf`."""
     with core.start(machine, job.model) as engine:
         yield engine.backend.title
-        yield from core.export(engine, job)
+        yield from core.export(engine, job) if isinstance(job, core.Export) else core.write_gguf(engine, job)
 
 
 def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[str, Any]) -> Iterator[Any]:
@@ -39,8 +40,8 @@ def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[st
 def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
     """Check an export without writing.
 
-    Yields three things: layout -> why it can not store the plan, "" when it can; the prepared `core.Export`, or the
-    error that is in its way; and why it can not be lifted, "" when it can.
+    Yields four things: layout -> why it can not store the plan, "" when it can; the prepared `core.Export`, or the
+    error that is in its way; why it can not be lifted, and why its inputs can not be quantized, "" when they can.
     """
     model, choices = arguments["model"], arguments["choices"]
     refusals = {
@@ -50,9 +51,21 @@ def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
     try:
         job = core.prepare(**arguments)
     except core.StudioError as error:
-        yield refusals, error.with_traceback(None), "the checks come first"
+        yield refusals, error.with_traceback(None), "the checks come first", _without_inputs(**arguments)
     else:
-        yield refusals, job, _unliftable(job)
+        yield refusals, job, _unliftable(job), _without_inputs(**arguments)
+
+
+def _without_inputs(
+    model: core.Model, choices: Sequence[core.Choice], layout: core.Layout, reader: str = "", **_: Any
+) -> str:
+    """Why the inputs of layers in NVFP4 can not be quantized, "" when they can."""
+    found, _refusals = core.fitted(layout, reader or layout.readers[0], model, choices)
+    try:
+        core.with_input_scales(found, layout, "fp4")
+    except core.PlanError as error:
+        return "; ".join(filter(None, (error.what, error.hint)))
+    return ""
 
 
 def _unliftable(job: core.Export) -> str:
@@ -64,11 +77,98 @@ def _unliftable(job: core.Export) -> str:
     return "; ".join(refused) if reached.startswith("0 of ") else ""
 
 
+Prospects = dict[str, tuple[bool, str]]
+"""Target of a conversion -> whether it can be, and what would become of the layers, or why it can not."""
+
+
+def proving(
+    machine: core.Machine, model: core.Model, asked: tuple[str, str, str], prospects: Prospects
+) -> Iterator[Any]:
+    """Prove a conversion to (layout, runtime or "", dtype or "").
+
+    Yields prospects unless they are known, the share that is proved, and last the proof or what is in its way.
+    """
+    if not prospects:
+        yield {name: _prospect(model, target) for name, target in core.TARGETS.items()}
+    try:
+        with core.start(machine, model) as engine:
+            yield (yield from _proof(engine, model, *asked))
+    except core.StudioError as error:
+        yield error.with_traceback(None)
+
+
+def checking_conversion(model: core.Model, proved: core.Transcoding, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Check the target of a conversion without writing; yields the prepared export or the error that is in its way."""
+    try:
+        yield _prepared(model, proved, **arguments)
+    except core.StudioError as error:
+        yield error.with_traceback(None)
+
+
+def _prospect(model: core.Model, target: core.Target) -> tuple[bool, str]:
+    try:
+        counts = core.prospect(model, target).counts()
+    except core.StudioError as error:
+        return False, f"Not this: {error.what}"
+    said = counts | {"cast where that is exact": counts.pop("cast exactly")}
+    return True, ", ".join(f"{count:,} {how}" for how, count in said.items() if count)
+
+
+def _proof(
+    engine: core.Engine, model: core.Model, layout: str, reader: str, dtype: str
+) -> Generator[float, None, core.Transcoding]:
+    total, shown, found = 1, 0.0, None
+    for event in core.transcode(engine, model, core.TARGETS[layout], reader, dtype):
+        if isinstance(event, core.Started):
+            total = max(event.total, 1)
+        elif isinstance(event, core.Progress) and event.done / total > shown + 0.01:
+            yield (shown := event.done / total)
+        elif isinstance(event, core.Transcoded):
+            found = event.transcoding
+    assert found is not None
+    return found
+
+
+def _prepared(
+    model: core.Model,
+    proved: core.Transcoding,
+    asked: tuple[str, str, str],
+    target: Path,
+    *,
+    overwrite: bool,
+    restart: bool,
+    shard_nbytes: int,
+    allow_lossy: bool,
+) -> core.Export | core.GgufExport:
+    if not allow_lossy:
+        proved.check()
+    if asked[0] == core.GGUF.name:
+        return core.prepare_gguf_conversion(model, proved, target, overwrite=overwrite)
+    how = {"overwrite": overwrite, "restart": restart}
+    layout, _ = core.layout_for(asked[0], asked[1])
+    return core.prepare_conversion(model, proved, layout, target, shard_nbytes=shard_nbytes, **how)
+
+
 def verifying(machine: core.Machine, folder: Path, source: core.Model | None) -> Iterator[Any]:
     """Check every byte and every weight of an export; yields the title of the backend, then events."""
     with core.start(machine, source) as engine:
         yield engine.backend.title
         yield from core.verify(engine, folder, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What publishing an export would do."""
+
+    job: core.Publication
+    preview: core.Preview
+
+
+def foreseeing(folder: Path, url: str, *, public: bool, overwrite: bool, base_model: str) -> Iterator[Foreseen | None]:
+    """Check an export, and ask a hub what of it is there; yields None while it does not answer, and what was found."""
+    job = core.publication(folder, url, public=public, overwrite=overwrite, base_model=base_model)
+    for preview in core.preview(job):
+        yield Foreseen(job, preview) if preview else None
 
 
 def examining(folder: Path, source: Path | None) -> Iterator[core.Event]:
@@ -92,26 +192,29 @@ class Priced:
     """What every option costs is known, and what that means in tokens, if probes told."""
 
     planner: core.Planner
+    proposals: Proposals
 
 
 PROBED = 8
 """Windows of the bundled text that probes are run on."""
 
 
-def pricing(machine: core.Machine, model: core.Model, plan: core.Plan, probe: bool) -> Iterator[Any]:
-    """Measure what every option costs; yields the title of the backend, events, and `Priced` at the end.
+def pricing(
+    machine: core.Machine, model: core.Model, plan: core.Plan, layout: core.Layout, reader: str, *, probe: bool
+) -> Iterator[Any]:
+    """Measure what every option of a layout costs; yields the title of the backend, events, and `Priced` at the end.
 
     probe: run what tells the meaning of damage in tokens; what was run before is known without.
     """
     with core.start(machine, model) as engine:
         yield engine.backend.title
-        decisions = core.decide(model, plan, *core.layout_for("", ""))
+        decisions = core.decide(model, plan, layout, reader)
         costs = yield from core.price(engine, decisions)
         probing = core.Probing(costs, core.Reading((core.evaluation_text(),), PROBED))
         known = probing.known()
         if probe and known is None:
             known = yield from probing.run(engine, max_memory=machine.max_memory)
-        yield Priced(core.Planner(costs, known))
+        yield Priced(core.Planner(costs, known), Proposals(costs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from PySide6.QtCore import QObject, Signal, SignalInstance
 
-from studio.gui.shell.faults import Bug
+from studio.gui.shell.faults import Bug, fault_of
 
 NICENESS = 10
 TURN_SECONDS = 0.01
@@ -145,7 +144,7 @@ class Turns(QObject):
         except MemoryError:
             self._end(live, "failed", Bug("There is not enough memory for this.", ""))
         except Exception as caught:
-            self._end(live, "failed", _error(caught))
+            self._end(live, "failed", fault_of(caught))
 
     def _end(self, live: _Live, ending: Ending, error: object) -> None:
         fault = _close(live.steps)
@@ -170,13 +169,5 @@ def _close(steps: Steps) -> object:
         if isinstance(steps, Generator):
             steps.close()
     except Exception as caught:
-        return _error(caught)
+        return fault_of(caught)
     return None
-
-
-def _error(caught: Exception) -> object:
-    from studio import core
-
-    if isinstance(caught, core.StudioError):
-        return caught.with_traceback(None)
-    return Bug(f"{type(caught).__name__}: {caught}", "".join(traceback.format_exception(caught)))

@@ -13,6 +13,7 @@ from studio.gui.keeping.work import NO_RULES, Encoder, NewerError, Work, decode
 from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Edits, Names, PlanState
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
+from studio.gui.shell.places import Place
 from studio.gui.shell.specs import keys_of
 
 Known = tuple[core.Choice, tuple[str, ...], core.LayerResult]
@@ -56,7 +57,7 @@ Steps = Generator[Found | None, None, None]
 
 
 def opening(
-    path: Path, shelf: Shelf | None, held: Entry | None, work: Work | None, statistics: Path | None = None
+    path: Place, shelf: Shelf | None, held: Entry | None, work: Work | None, statistics: Path | None = None
 ) -> Steps:
     """Open a checkpoint; yields None where it may be stopped, and at last what is found.
 
@@ -64,7 +65,7 @@ def opening(
     `statistics` a file to use instead of the one used before. Raises CheckpointError, and PlanError when `work` does
     not fit any more.
     """
-    model = core.open_model(path)
+    model = yield from _opened(path)
     names = [layer.name for layer in model.layers]
     lines, encoder = core.ResultLines(model), Encoder(names)
     found = Found(model, core.ScaleGroups(model), lines, encoder, work or fresh_work(), work, held)
@@ -81,6 +82,14 @@ def opening(
         found.close()
         raise
     yield found
+
+
+def _opened(path: Place) -> Generator[None, None, core.Model]:
+    for model in core.opening(path):
+        if model is not None:
+            return model
+        yield None
+    raise AssertionError("an opening without an end")
 
 
 def _show_as_exported(found: Found, exported: core.Exported) -> None:

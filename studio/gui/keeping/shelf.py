@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.gui.keeping.files import append, write_whole
+from studio.gui.shell.places import is_address
 
 IDENTITY, WORK, RESULTS, LOCK = "identity.json", "work.json", "results.jsonl", "lock"
 LIMIT = 1_000_000_000
@@ -134,13 +135,13 @@ class Shelf:
         return found
 
     def _at(self, path: Path) -> Entry:
-        return Entry(self.folder / hashlib.sha256(os.fsencode(path)).hexdigest()[:24])
+        return Entry(self.folder / hashlib.sha256(os.fsencode(str(path))).hexdigest()[:24])
 
     def _moved(self, fingerprint: str) -> Entry | None:
         """An entry of the same files whose checkpoint is not where it was."""
         for entry in self.entries():
             path, known = entry.identity()
-            if known == fingerprint and not Path(path).exists():
+            if known == fingerprint and not is_address(path) and not Path(path).exists():
                 return entry
         return None
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from studio import core
 from studio.gui.layers.choices import FORMAT_NAMES, METHOD_NAMES, Indices
-from studio.gui.layers.store import DONE, FAILED, KEPT, SIGNS, STATES, LayerStore
+from studio.gui.layers.store import DONE, FAILED, KEPT, PROPOSED, SIGNS, STATES, LayerStore
 
 Values = NDArray[Any] | Sequence[Any]
 NO_METHOD = "–"
@@ -90,6 +90,8 @@ def _head_status(store: LayerStore, members: Indices) -> str:
     states = store.state[members]
     if failed := int((states == FAILED).sum()):
         return f"{SIGNS[FAILED]} {failed:,} failed"
+    if proposed := int((states == PROPOSED).sum()):
+        return f"{SIGNS[PROPOSED]} {proposed:,} new"
     chosen, done = int((states != KEPT).sum()), int((states == DONE).sum())
     if not chosen:
         return f"{SIGNS[KEPT]} kept"

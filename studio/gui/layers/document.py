@@ -53,6 +53,7 @@ class Document(QObject):
         selected(Indices): the selected layers, the current one last.
         hidden(list): names of layers that were to be selected, all of which the filter hides.
         saved_changed(): the plan differs from the saved one, or no longer does.
+        proposed(): another proposal stands beside the plan, or none.
         learned(list): (choice, names of the layers that share its tensor scale, result) of what was measured just now.
     """
 
@@ -63,6 +64,7 @@ class Document(QObject):
     hidden = Signal(list)
     saved_changed = Signal()
     learned = Signal(list)
+    proposed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -73,6 +75,7 @@ class Document(QObject):
         self.selected_indices = _NONE
         self._selection: list[str] | None = None
         self._shown: NDArray[np.bool_] | None = None
+        self.proposal: LayerStore | None = None
         self.exported: core.Exported | None = None
         self.statistics: Path | None = None
         self.warning_line = 0.12
@@ -117,9 +120,20 @@ class Document(QObject):
     def _clear(self) -> None:
         self.undo.clear()
         self._set_selection(_NONE)
-        self._shown = None
+        self._shown = self.proposal = None
 
     # what is chosen
+
+    def propose(self, proposal: LayerStore | None) -> None:
+        """Let the table show choices that are not made; None lets it show those that are."""
+        if proposal is not self.proposal:
+            self.proposal = proposal
+            self.proposed.emit()
+
+    @property
+    def looked_at(self) -> LayerStore:
+        """What the table shows: the layers as they are chosen, or as it is proposed."""
+        return self.proposal or self.store
 
     @property
     def is_saved(self) -> bool:

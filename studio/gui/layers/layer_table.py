@@ -16,7 +16,17 @@ from studio.gui.layers.document import Document
 from studio.gui.layers.layer_filter import Filter
 from studio.gui.layers.rows import Folds, Rows
 from studio.gui.layers.sections import Sections
-from studio.gui.layers.store import DONE, FAILED, KEPT, RUNNING, STALE, STATE_HELP, LayerStore
+from studio.gui.layers.store import (
+    DONE,
+    FAILED,
+    KEPT,
+    PINNED,
+    PROPOSED,
+    RUNNING,
+    STALE,
+    STATE_HELP,
+    LayerStore,
+)
 from studio.gui.shell.text import tip
 from studio.gui.shell.theme import LIGHT, Theme
 
@@ -52,6 +62,11 @@ class LayerTable(QAbstractTableModel):
         return self._document.store
 
     @property
+    def shown(self) -> LayerStore:
+        """The same layers, with what is proposed for them where something is."""
+        return self._document.looked_at
+
+    @property
     def sections(self) -> Sections:
         """How the layers are divided now."""
         return self.store.kind_sections if self.by_kind else self.store.sections
@@ -81,7 +96,8 @@ class LayerTable(QAbstractTableModel):
     def _take_colors(self, theme: Theme) -> None:
         self._muted = QColor(theme.muted)
         self._format_inks = {name: QColor(color) for name, color in theme.formats.items()}
-        tones = {DONE: theme.good, FAILED: theme.error, STALE: theme.warning, RUNNING: theme.accent}
+        tones = {DONE: theme.good, FAILED: theme.error, STALE: theme.warning}
+        tones |= dict.fromkeys((RUNNING, PROPOSED, PINNED), theme.accent)
         self._state_inks = {state: QColor(color) for state, color in tones.items()}
 
     def set_filter(self, wanted: Filter) -> None:
@@ -203,10 +219,15 @@ class LayerTable(QAbstractTableModel):
             low, high = int(rows[0]), int(rows[-1])
             self.dataChanged.emit(self.index(low, 0), self.index(high, len(COLUMNS) - 1))
 
+    def touch_rows(self, first: int, last: int) -> None:
+        """Tell the view that rows look different."""
+        last = min(last, len(self._numbers) - 1)
+        if first <= last:
+            self.dataChanged.emit(self.index(first, 0), self.index(last, len(COLUMNS) - 1))
+
     def touch_all(self) -> None:
         """Tell the view that everything may look different."""
-        if len(self._numbers):
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self._numbers) - 1, len(COLUMNS) - 1))
+        self.touch_rows(0, len(self._numbers) - 1)
 
     # what Qt asks
 
@@ -249,9 +270,9 @@ class LayerTable(QAbstractTableModel):
     def _text(self, layer: int, column: Column) -> str:
         if column.key == "name":
             return self._name(layer)
-        if column.key == "err" and self.store.rel_err[layer] > self._document.warning_line:
-            return "▲ " + column.cell(self.store, layer)
-        return column.cell(self.store, layer)
+        if column.key == "err" and self.shown.rel_err[layer] > self._document.warning_line:
+            return "▲ " + column.cell(self.shown, layer)
+        return column.cell(self.shown, layer)
 
     def _name(self, layer: int) -> str:
         if self.sort_column >= 0:
@@ -266,7 +287,7 @@ class LayerTable(QAbstractTableModel):
     def _head_text(self, section: int, column: Column) -> str:
         if column.key == "name":
             return self._head_name(section)
-        return column.head(self.store, self._rows.members(section))
+        return column.head(self.shown, self._rows.members(section))
 
     def _head_name(self, section: int) -> str:
         depth = 1 if self.sections.outer[section] != section else 0
@@ -275,7 +296,7 @@ class LayerTable(QAbstractTableModel):
 
     def summary_of(self, section: int) -> str:
         """The layers of a section that pass the filter, in a few lines."""
-        store, members = self.store, self._rows.members(section)
+        store, members = self.shown, self._rows.members(section)
         size = core.size_text(int(store.nbytes_out[members].sum()))
         lines = [
             f"{core.printable(self.sections.names[section])}: {core.counted(len(members), 'layer')}",
@@ -296,31 +317,34 @@ class LayerTable(QAbstractTableModel):
         layer, found = int(self._numbers[row]), COLUMNS[column]
         if layer < 0:
             return self._head_text(-1 - layer, found), self._muted if column else None, BOLD
-        struck = found.key in _MEASURED and self.store.state[layer] == STALE
+        struck = found.key in _MEASURED and self.shown.state[layer] == STALE
         return self._text(layer, found), self._ink(layer, found.key), STRUCK if struck else PLAIN
 
     def bar_of(self, row: int) -> float:
         """Length of the bar below an error, 1 for twice the warning line; NaN without one."""
-        return float(self.store.rel_err[int(self._numbers[row])]) / (2 * self._document.warning_line or 1.0)
+        return float(self.shown.rel_err[int(self._numbers[row])]) / (2 * self._document.warning_line or 1.0)
 
     def _ink(self, layer: int, key: str) -> QColor | None:
         if key == "name":
             return None
-        state = int(self.store.state[layer])
+        state = int(self.shown.state[layer])
         if key == "format":
-            return self._format_inks.get(self.store.format_of(layer), self._muted)
+            return self._format_inks.get(self.shown.format_of(layer), self._muted)
         if key == "status":
             return self._state_inks.get(state, self._muted)
-        if key == "err" and state != STALE and self.store.rel_err[layer] > self._document.warning_line:
+        if key == "err" and state != STALE and self.shown.rel_err[layer] > self._document.warning_line:
             return self._state_inks[STALE]
         return self._muted if state in (KEPT, STALE) else None
 
     def _about(self, layer: int, key: str) -> str:
-        store = self.store
+        store = self.shown
         name = core.printable(store.names[layer])
         state = int(store.state[layer])
         about = store.problems.get(layer) or (store.reason_of(layer) if state == KEPT else "") or STATE_HELP[state]
         lines = [name, f"{store.shapes[layer]}  {store.dtypes[layer]}  {store.roles[layer]}"]
+        if state == PROPOSED:
+            now = core.choice_text(self.store.format_of(layer), self.store.method_of(layer))
+            return "\n".join([*lines, f"now {now}", about])
         if key == "method" and state != KEPT:
             return "\n".join([*lines, *self._document.method_lines(layer)])
         if key == "err" and not math.isnan(store.rel_err[layer]):

@@ -60,6 +60,7 @@ class LayerView(QTableView):
         document.selected.connect(self.follow)
         document.chosen.connect(self.touch)
         document.measured.connect(self.touch)
+        document.proposed.connect(self._touch_shown)
         document.opened.connect(self._touch_timer.stop)
         document.opened.connect(self._forget_touched)
         self.doubleClicked.connect(self._activate)
@@ -341,9 +342,17 @@ class LayerView(QTableView):
         touched, self._touched = self._touched, []
         if self._document.model is None or not touched:
             return
+        self.table.touch(np.concatenate(touched), *self._rows_in_sight())
+
+    def _touch_shown(self) -> None:
+        """Draw what is in sight again now."""
+        if self._document.model is not None:
+            self.table.touch_rows(*self._rows_in_sight())
+
+    def _rows_in_sight(self) -> tuple[int, int]:
         first = max(self.rowAt(0), 0)
         last = self.rowAt(self.viewport().height() - 1)
-        self.table.touch(np.concatenate(touched), first, last if last >= 0 else first + _MORE_THAN_FITS)
+        return first, last if last >= 0 else first + _MORE_THAN_FITS
 
 
 def _rows_in(selection: QItemSelection) -> Indices:

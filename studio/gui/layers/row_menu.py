@@ -15,6 +15,8 @@ def show_row_menu(parent: QWidget, actions: Actions, place: QPoint) -> QMenu:
         inner.setToolTipsVisible(True)
         for spec in actions.in_menu(name):
             inner.addAction(actions[spec.key])
+    for key in ("pin", "reset_format"):
+        menu.addAction(actions[key])
     menu.addSeparator()
     for key in ("quantize_selection", "inspect", "compare"):
         menu.addAction(actions[key])

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
-from studio.gui.layers.choices import CODES, FORMAT_NAMES, METHOD_CODES, METHOD_NAMES, Choices, Indices, Names
+from studio.gui.layers.choices import CODES, FORMAT_NAMES, METHOD_CODES, METHOD_NAMES, Choices, Codes, Indices, Names
 from studio.gui.layers.known import FIGURES, Shelf
 from studio.gui.layers.sections import Sections, by_block, by_kind
 
-KEPT, PENDING, QUEUED, RUNNING, DONE, STALE, FAILED = range(7)
-STATES = ("kept", "not run", "queued", "running", "done", "outdated", "failed")
-SIGNS = ("○", "–", "⋯", "⟳", "✓", "◐", "✕")
+KEPT, PENDING, QUEUED, RUNNING, DONE, STALE, FAILED, PROPOSED, PINNED = range(9)
+STATES = ("kept", "not run", "queued", "running", "done", "outdated", "failed", "proposed", "pinned")
+SIGNS = ("○", "–", "⋯", "⟳", "✓", "◐", "✕", "◇", "◆")
 STATE_HELP = (
     "Kept as it is.",
     "Not quantized yet: Run ▸ Quantize measures it.",
@@ -25,6 +26,8 @@ STATE_HELP = (
     "Quantized and measured.",
     "Format or method changed since: the numbers are those of the old choice.",
     "Could not be quantized.",
+    "What the budget would choose: Use this mix takes it into the plan.",
+    "Chosen by hand: every budget leaves it so.",
 )
 _NUMBER = re.compile(r"\d+")
 
@@ -142,6 +145,26 @@ class LayerStore:
         self.bits[changed] = np.where(counts, 8 * nbytes / np.maximum(counts, 1), math.nan)
         self.squares[changed] = self.errors[changed] = 0.0
         self._keep(changed[choices.recipes[changed] < 0])
+
+    def proposing(
+        self,
+        codes: Codes,
+        methods: Codes,
+        nbytes: Indices,
+        rel_err: NDArray[np.float64],
+        pinned: NDArray[np.bool_],
+    ) -> "LayerStore":
+        """The same layers with other choices, as the table shows what is proposed; nothing here changes."""
+        found, new = copy(self), (codes != self.codes) | (methods != self.methods)
+        found.codes, found.methods, found.nbytes_out = codes, methods, nbytes
+        found._formats, found._method_names = [], []
+        found.bits = np.where(self.counts, 8 * nbytes / np.maximum(self.counts, 1), math.nan)
+        found.state = np.select([new, pinned], [PROPOSED, PINNED], self.state)
+        found.rel_err = np.where(new, rel_err, self.rel_err)
+        found.snr, found.lost, found.gone = (
+            np.where(new, math.nan, column) for column in (self.snr, self.lost, self.gone)
+        )
+        return found
 
     def set_sizes_before(self, results: Sequence[core.LayerResult]) -> None:
         """Take over what layers of an export took before it was made."""

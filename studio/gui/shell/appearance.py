@@ -96,7 +96,8 @@ def style_sheet(theme: Theme) -> str:
     QMenu::separator {{ height: 1px; background: {theme.grid}; margin: 4px 6px; }}
     QHeaderView::section {{ background: {theme.raised}; color: {theme.muted}; border: 0;
         border-bottom: 1px solid {theme.border}; padding: 4px 6px; }}
-    QTableView {{ background: {theme.surface}; border: 1px solid {theme.border}; outline: 0; }}
+    QTableView, QTreeWidget {{ background: {theme.surface}; border: 1px solid {theme.border}; outline: 0; }}
+    QTreeWidget::item {{ padding: 2px 6px; }}
     QLineEdit, QPlainTextEdit, QListView {{ background: {theme.surface}; border: 1px solid {theme.border};
         border-radius: 5px; padding: 4px 6px; }}
     QComboBox, QAbstractSpinBox {{ background: {theme.surface}; border: 1px solid {theme.border};

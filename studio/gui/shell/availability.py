@@ -10,6 +10,8 @@ from studio.gui.pages.details import Details
 from studio.gui.shell.actions import NOTHING_OPEN, Actions
 
 NOTHING_RUNS = "nothing runs"
+AWAY = "a model is run from this machine: download it, and open its folder"
+EVERY_LAYER_KEPT = "every layer is kept: choose a format first"
 AS_MADE = "an export is shown as it was made; open what it was made from to choose otherwise"
 
 
@@ -46,7 +48,9 @@ class Availability:
         document, store, opening = self._document, self._document.store, self._opening.reason
         sealed = f"already quantized: {core.printable(model.quantized_by)}" if model.quantized_by else ""
         stopped = self._busy() or sealed
+        convertible = self._busy() or ("" if document.exported else sealed)
         fixed = opening or (AS_MADE if document.exported else "")
+        away = AWAY if core.is_remote(model.path) else ""
         left = bool(((store.state == PENDING) | (store.state == STALE) | (store.state == FAILED)).any())
         chosen = bool((store.codes != CODES[core.KEEP]).any())
         selection = "" if len(document.selected_indices) else "select layers first"
@@ -54,7 +58,8 @@ class Availability:
             "open": "",
             "editable": fixed,
             "guidable": stopped or fixed,
-            "evaluable": self._busy() or ("" if document.exported or not sealed else sealed),
+            "runnable": stopped or fixed or away,
+            "evaluable": convertible or away,
             "statistics": stopped or fixed or ("" if document.statistics else "no statistics are in use"),
             "selection": selection,
             "choice": fixed or selection,
@@ -62,7 +67,8 @@ class Availability:
             "selection_pending": stopped or selection,
             "failed": stopped or ("" if (store.state == FAILED).any() else "nothing failed"),
             "results": "" if store.figures().done else "quantize first",
-            "export": stopped or ("" if chosen else "every layer is kept: choose a format first"),
+            "export": convertible if document.exported else stopped or ("" if chosen else EVERY_LAYER_KEPT),
+            "convertible": convertible,
             "undo": fixed or ("" if document.undo.canUndo() else "nothing to undo"),
             "redo": fixed or ("" if document.undo.canRedo() else "nothing to redo"),
         }

@@ -17,6 +17,7 @@ from studio.gui.pages.workspace import Workspace
 from studio.gui.shell.ask import ask_file, confirm
 from studio.gui.shell.cards import Card, Message
 from studio.gui.shell.main_window import MainWindow
+from studio.gui.shell.places import Place, place_of
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.specs import keys_of
@@ -27,7 +28,7 @@ class Checkpoints(QObject):
 
     Signals:
         told(Message): something to show.
-        opened(Path): the checkpoint from there is open and shown.
+        opened(Path or str): the checkpoint from there is open and shown.
     """
 
     told = Signal(object)
@@ -47,12 +48,11 @@ class Checkpoints(QObject):
         for signal in (self._document.undo.indexChanged, runs.changed):
             signal.connect(lambda *_: self._drop_offers())
 
-    def open(self, path: Path) -> None:
+    def open(self, path: Place) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
-        model = self._document.model
         if path == self._opening.path or not self._may_open():
             return
-        if model is not None and model.path == path:
+        if self._is_open(path):
             self._open(path)
         else:
             self.unless_lost("Open another checkpoint?", "Open it", lambda: self._open(path))
@@ -73,7 +73,7 @@ class Checkpoints(QObject):
         text = f"The plan is not saved.{held} Save it with {keys_of('save_plan')}."
         confirm(self._window, question, text, f"{yes} without saving", proceed)
 
-    def _open(self, path: Path, statistics: Path | None = None, *, bare: bool = False) -> None:
+    def _open(self, path: Place, statistics: Path | None = None, *, bare: bool = False) -> None:
         """Open a checkpoint, with `statistics` where they are given; `bare`: without those used before."""
         keeping = self._keeping
         keeping.keep_now()  # it may be the same checkpoint by another path
@@ -83,10 +83,10 @@ class Checkpoints(QObject):
             work = replace(work, statistics="")
         self._opening.open(path, lambda: recall.opening(path, shelf, held, work, statistics))
 
-    def _is_open(self, path: Path) -> bool:
-        return self._document.model is not None and self._document.model.path == path
+    def _is_open(self, path: Place) -> bool:
+        return self._document.model is not None and str(self._document.model.path) == str(path)
 
-    def _show_opened(self, path: Path, found: recall.Found) -> None:
+    def _show_opened(self, path: Place, found: recall.Found) -> None:
         self._window.cards.clear(self._former)
         self._window.show_workspace(True)
         self._keeping.show(found, again=self._is_open(found.model.path))
@@ -96,7 +96,7 @@ class Checkpoints(QObject):
     def reload(self) -> None:
         """Read the headers again; plan, undo and view stay, and choices by hand where their layers still are."""
         if self._document.model is not None:
-            self.open(self._document.model.path)
+            self.open(place_of(str(self._document.model.path)))
 
     def use_statistics(self, statistics: Path | None) -> None:
         """Let a file tell of the inputs of layers, or None; the checkpoint is read again, plan, undo and view stay."""
@@ -105,14 +105,15 @@ class Checkpoints(QObject):
             hint = "Open the checkpoint that they are of first."
             self.told.emit(Message("info", "Statistics are used with a checkpoint that is not quantized", hint=hint))
         elif self._may_open():
-            self._open(model.path, statistics, bare=statistics is None)
+            self._open(place_of(str(model.path)), statistics, bare=statistics is None)
 
     def ask_statistics(self) -> None:
         """Ask for a file of statistics, and use it."""
         model = self._document.model
         assert model is not None
         kinds = "Statistics (*.safetensors *.gguf *.dat *.imatrix);;All files (*)"
-        ask_file(self._window, "Open statistics", kinds, self.use_statistics, model.folder)
+        near = None if core.is_remote(model.path) else model.folder
+        ask_file(self._window, "Open statistics", kinds, self.use_statistics, near)
 
     def close(self) -> None:
         """Back to the welcome page; what goes on is stopped first."""

@@ -2,7 +2,7 @@
 
 import importlib
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,15 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
-from studio.gui import views
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.turns import Task
 from studio.gui.shell.actions import NOTHING_OPEN
 from studio.gui.shell.appearance import set_text_size
 from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
+from studio.gui.shell.loading import STUDIO, Loading
 from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
+from studio.gui.shell.places import Place, is_address, name_of
 from studio.gui.shell.recents import Recents
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
@@ -27,13 +27,6 @@ from studio.gui.shell.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from studio.gui.shell.studio import Studio
-
-STUDIO = "studio.gui.shell.studio"
-HEAVY = (STUDIO, *views.MODULES.values())
-
-
-def _loading() -> Iterator[str]:
-    yield from (module.__name__ for module in map(importlib.import_module, HEAVY))
 
 
 class Commands(QObject):
@@ -52,14 +45,15 @@ class Commands(QObject):
         self.settings = settings
         self.session = Session(settings)
         self.compute = Compute(self)
+        self.loading = Loading(self.compute, self)
         set_text_size(application, settings["text_size"])  # before the window is made, or its text grows later
         self.window = MainWindow(self.perform)
         self.studio: Studio | None = None
         self.recents = Recents(self.window, self.session, Whereabouts(self), self)
-        self._wanted: list[Path] = []
+        self._wanted: list[Place] = []
         self._quitting = False
         self.looks = Looks(settings, application, self.window, self)
-        own = ("open", "open_file", "demo", "quit", "messages", "palette", "keyboard", "diagnostics")
+        own = ("open", "open_file", "open_address", "demo", "quit", "messages", "palette", "keyboard", "diagnostics")
         self.handlers: Handlers = {name: getattr(self, name) for name in own}
         self.handlers |= {name: getattr(self.looks, name) for name in ("larger", "smaller", "dark", "compact")}
         self.handlers["settings"] = self.settings_dialog
@@ -70,31 +64,30 @@ class Commands(QObject):
     def _connect(self) -> None:
         window = self.window
         window.welcome.open_wanted.connect(self.open)
+        window.welcome.address_wanted.connect(self.open_address)
         window.welcome.demo_wanted.connect(self.demo)
         self.recents.wanted.connect(self.open_path)
         window.dropped.connect(self.open_paths)
         window.closing.connect(self._closing)
         window.message_list.layer_wanted.connect(self._show_layer)
         self.settings.changed.connect(self._setting_changed)
-        self.compute.ended.connect(self._task_ended)
+        self.loading.ended.connect(self._loaded)
         self.looks.changed.connect(self._set_theme)
 
-    def start(self, paths: Sequence[Path] = ()) -> None:
+    def start(self, paths: Sequence[Place] = ()) -> None:
         """Show the window, load the rest in the background, and open `paths` or what was open last."""
         self.session.restore(self.window)
         self.recents.show()
         self.window.show()
         self._wanted = list(paths)
         if self._wanted:
-            self.window.machine.setText(f"Opening {self._wanted[0].name} …")
+            self.window.machine.setText(f"Opening {name_of(self._wanted[0])} …")
         else:
             self.recents.open_last()
-        self.compute.submit(Task("load", "Loading", _loading))
+        self.loading.start()
 
-    def _task_ended(self, task: Task, ending: str, error: object) -> None:
-        if task.key != "load":
-            return
-        if ending != "finished":
+    def _loaded(self, error: object) -> None:
+        if error is not None:
             details = getattr(error, "details", "")
             self.tell(
                 Message(
@@ -144,16 +137,27 @@ class Commands(QObject):
             self.window, "Open a checkpoint file", "Checkpoints (*.safetensors *.gguf)", self.open_path, self._near()
         )
 
+    def open_address(self) -> None:
+        """Ask for an address, show what is there, and open it."""
+        from studio.gui.jobs.address_dialog import AddressDialog
+
+        known = [text for text in self.session.recents if is_address(text)]
+        dialog = AddressDialog(self.compute, known, self.window)
+        dialog.address_wanted.connect(self.open_path)
+        dialog.open()
+
     def _near(self) -> Path | None:
-        recents = self.session.recents
+        recents = [text for text in self.session.recents if not is_address(text)]
         return Path(recents[0]).parent if recents else None
 
-    def open_path(self, path: Path) -> None:
+    def open_path(self, path: Place) -> None:
         """Open a checkpoint, or follow a plan that was dropped; wait for the rest to be loaded if need be."""
         self.recents.forget_last()
         if self.studio is None:
             self._wanted = [path]
-            self.window.machine.setText(f"Opening {path.name} …")
+            self.window.machine.setText(f"Opening {name_of(path)} …")
+        elif isinstance(path, str):
+            self.studio.open(path)
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
             self.studio.editing.read_plan(path)
         elif is_statistics(path):
@@ -161,7 +165,7 @@ class Commands(QObject):
         else:
             self.studio.open(path.parent if path.name.endswith(".index.json") else path)
 
-    def open_paths(self, paths: Sequence[Path]) -> None:
+    def open_paths(self, paths: Sequence[Place]) -> None:
         """Open the first of what was dropped or given, and say so when there is more."""
         if self.studio is None:
             self._wanted = list(paths)
@@ -169,7 +173,7 @@ class Commands(QObject):
         for path in paths[:1]:
             self.open_path(path)
         if len(paths) > 1:
-            self.studio.tell_of_several(list(paths))
+            self.studio.tell_of_several([Path(path) for path in paths])
 
     def demo(self) -> None:
         """Open the checkpoint that comes with the program."""
@@ -236,7 +240,7 @@ class Commands(QObject):
         if self.studio is not None:
             self.studio.setting_changed(key)
 
-    def _note_opened(self, path: Path) -> None:
+    def _note_opened(self, path: Place) -> None:
         """A checkpoint is open: remember it."""
         self.session.note_opened(path)
         self.recents.show()

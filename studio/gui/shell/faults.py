@@ -1,5 +1,7 @@
 """Faults: what an error becomes on a card: what happened, and what to do about it in the window."""
 
+import sys
+import traceback
 from dataclasses import dataclass
 
 from studio.gui.shell.cards import Message
@@ -11,6 +13,14 @@ class Bug:
 
     what: str
     details: str
+
+
+def fault_of(caught: Exception) -> object:
+    """An error of ours as it is, without what its traceback holds on to; any other as a bug."""
+    core = sys.modules.get("studio.core")  # where that can not be imported, no error is one of ours
+    if core is not None and isinstance(caught, core.StudioError):
+        return caught.with_traceback(None)
+    return Bug(f"{type(caught).__name__}: {caught}", "".join(traceback.format_exception(caught)))
 
 
 def message_of(error: object, title: str, otherwise: str = "") -> Message:
@@ -26,12 +36,18 @@ def message_of(error: object, title: str, otherwise: str = "") -> Message:
 
 
 _HINTS = {
+    "with --overwrite they are": "tick Replace: they are",
+    "with --overwrite": "with Replace ticked",
     "--overwrite": "tick Replace",
+    "--public says that this is meant": "untick Private if this is meant",
     "--restart": "tick Discard what a stopped run left",
     "--skip-nonfinite keeps such tensors as they are": "keep such layers as they are (key 0)",
     "--backend auto": "the setting Computes on: auto",
     "list the names with: nvfp4-studio inspect": "the names are in the table",
     "run the same command again": "export again",
+    "--dtype float32 holds what they decode to": "decoded weights in float32 hold them",
+    "--allow-lossy rounds them": "Accept the loss rounds them",
+    "--layout plain decodes it": "plain safetensors hold it decoded",
     "leave --chat out": "untick As a question",
     "--length 512": "a length of 512",
     "smaller --length": "smaller length",
@@ -46,5 +62,6 @@ def for_window(hint: str) -> str:
     for option, words in _HINTS.items():
         hint = hint.replace(option, words)
     if hint.startswith("pip "):
-        hint = f"Install what runs models: {hint}"
+        what = "reads stores" if "[stores]" in hint else "runs models"
+        hint = f"Install what {what}: {hint}"
     return hint[:1].upper() + hint[1:] + ("." if hint and not hint.endswith(".") else "")

@@ -4,11 +4,12 @@ import getpass
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QDir, QLockFile, QObject, Qt
 from PySide6.QtWidgets import QWidget
+
+from studio.gui.shell.places import Place, lasting_text, place_of
 
 if TYPE_CHECKING:
     from PySide6.QtNetwork import QLocalServer
@@ -34,7 +35,7 @@ def _lock() -> QLockFile:
     return lock
 
 
-def send(paths: Sequence[Path]) -> bool:
+def send(paths: Sequence[Place]) -> bool:
     """Hand `paths` to the window that is open; False when there is none."""
     lock = _lock()
     if lock.tryLock(0):
@@ -46,7 +47,7 @@ def send(paths: Sequence[Path]) -> bool:
     socket.connectToServer(_name())
     if not socket.waitForConnected(WAIT_MS):
         return False
-    socket.write(END.join(os.fsencode(path.absolute()) for path in paths) + END)
+    socket.write(END.join(os.fsencode(lasting_text(path)) for path in paths) + END)
     socket.waitForBytesWritten(WAIT_MS)
     socket.disconnectFromServer()
     return True
@@ -55,7 +56,7 @@ def send(paths: Sequence[Path]) -> bool:
 class Instance(QObject):
     """Holds the lock of the first window, and listens for paths once the window is up."""
 
-    def __init__(self, open_paths: Callable[[Sequence[Path]], object], window: QWidget) -> None:
+    def __init__(self, open_paths: Callable[[Sequence[Place]], object], window: QWidget) -> None:
         super().__init__(window)
         self._open, self._window = open_paths, window
         self._held = _lock()
@@ -87,7 +88,7 @@ class Instance(QObject):
         socket.disconnected.connect(socket.deleteLater)
 
     def _read(self, data: bytes) -> None:
-        self._open([Path(os.fsdecode(path)) for path in data.split(END) if path])
+        self._open([place_of(os.fsdecode(path)) for path in data.split(END) if path])
         self._window.setWindowState(self._window.windowState() & ~Qt.WindowState.WindowMinimized)
         self._window.raise_()
         self._window.activateWindow()

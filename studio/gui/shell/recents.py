@@ -1,10 +1,9 @@
 """Recents: what was opened before, listed on the welcome page and in the menu; what is gone is marked."""
 
-from pathlib import Path
-
 from PySide6.QtCore import QObject, Signal
 
 from studio.gui.shell.main_window import MainWindow
+from studio.gui.shell.places import is_address, place_of
 from studio.gui.shell.session import Session
 from studio.gui.shell.whereabouts import Whereabouts
 
@@ -13,7 +12,7 @@ class Recents(QObject):
     """Shows what the session remembers.
 
     Signals:
-        wanted(Path): open this checkpoint.
+        wanted(Path or str): open this checkpoint.
     """
 
     wanted = Signal(object)
@@ -22,7 +21,7 @@ class Recents(QObject):
         super().__init__(parent)
         self._window, self._session, self._whereabouts = window, session, whereabouts
         self._last = ""
-        window.welcome.recent_wanted.connect(lambda path: self.wanted.emit(Path(path)))
+        window.welcome.recent_wanted.connect(lambda path: self.wanted.emit(place_of(path)))
         window.pages.currentChanged.connect(lambda _: self.show())
         whereabouts.known.connect(self._mark)
 
@@ -35,9 +34,9 @@ class Recents(QObject):
         for path in recents:
             action = menu.addAction(path.replace("&", "&&"))
             action.setData(path)
-            action.triggered.connect(lambda _checked=False, path=path: self.wanted.emit(Path(path)))
+            action.triggered.connect(lambda _checked=False, path=path: self.wanted.emit(place_of(path)))
         menu.setEnabled(bool(recents))
-        self._whereabouts.ask(recents)
+        self._whereabouts.ask(path for path in recents if not is_address(path))
 
     def open_last(self) -> None:
         """Open what was open last once it is known to be there, unless something else is opened meanwhile."""
@@ -57,4 +56,4 @@ class Recents(QObject):
         if path == self._last:
             self._last = ""
             if there:
-                self.wanted.emit(Path(path))
+                self.wanted.emit(place_of(path))

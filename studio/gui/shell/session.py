@@ -6,6 +6,7 @@ from PySide6.QtCore import QByteArray
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMainWindow
 
+from studio.gui.shell.places import Place, is_address, lasting_text
 from studio.gui.shell.settings import RECENTS, Settings
 
 DEFAULT_SIZE = (1280, 800)
@@ -19,7 +20,7 @@ class Session:
 
     @property
     def recents(self) -> list[str]:
-        """Paths opened before, the newest first."""
+        """Paths and addresses opened before, the newest first."""
         return self._settings.texts("recents")[:RECENTS] if self._settings["recents"] else []
 
     @property
@@ -28,12 +29,12 @@ class Session:
         found = self._settings.texts("last")
         return Path(found[0]) if found and self._settings["restore"] else None
 
-    def note_opened(self, path: Path) -> None:
-        """Remember that `path` was opened."""
-        text = str(path.absolute())
+    def note_opened(self, place: Place) -> None:
+        """Remember that `place` was opened; of an address nothing is fetched again without being asked for."""
+        text = lasting_text(place)
         if self._settings["recents"]:
             self._settings.keep_texts("recents", [text, *(old for old in self.recents if old != text)][:RECENTS])
-        self._settings.keep_texts("last", [text])
+        self._settings.keep_texts("last", [] if is_address(place) else [text])
 
     def note_closed(self) -> None:
         """Remember that nothing was open at the end."""

@@ -42,6 +42,13 @@ class Spec:
 _FILE = (
     Spec("open", "&Open folder…", "Open a Hugging Face folder.", ("Ctrl+O",), icon="open", title="Open"),
     Spec("open_file", "Open &file…", "Open a single .safetensors or .gguf file.", ("Ctrl+Shift+O",)),
+    Spec(
+        "open_address",
+        "Open &address…",
+        "Open a model at hf://, s3:// or https://; its headers are fetched.",
+        ("Ctrl+Shift+U",),
+        icon="address",
+    ),
     Spec("demo", "Open the &demo checkpoint", "A small Llama that comes with the program.", icon="demo"),
     Spec("reload", "&Reload", "Read the checkpoint's headers again.", ("Ctrl+R",), icon="retry", when="open"),
     Spec("close", "&Close checkpoint", "Back to the welcome page.", ("Ctrl+W",), when="open"),
@@ -74,11 +81,24 @@ _FILE = (
         title="Export",
     ),
     Spec(
+        "convert",
+        "Con&vert without loss…",
+        "Store what is open in another layout, codes as they are.",
+        when="convertible",
+    ),
+    Spec(
         "verify",
         "&Verify an export…",
         "Check every byte and weight of a folder written earlier.",
         ("Ctrl+Shift+E",),
         icon="done",
+        when="idle",
+    ),
+    Spec(
+        "publish",
+        "P&ublish an export…",
+        "Send a folder written earlier to a repository of a Hugging Face hub.",
+        icon="publish",
         when="idle",
     ),
     Spec(
@@ -197,7 +217,7 @@ _RUN = (
         "calibrate",
         "&Calibrate…",
         "Run the model on text and gather statistics of the inputs of its layers.",
-        when="guidable",
+        when="runnable",
         rule=True,
     ),
     Spec(
@@ -215,6 +235,14 @@ _RUN = (
     Spec("retry", "&Retry failed", "Quantize the layers that failed once more.", icon="retry", when="failed"),
 )
 _FORMAT = (
+    Spec(
+        "pin",
+        "&Pin what is shown",
+        "Choose by hand what the table shows for the selection, so that no budget changes it.",
+        ("P",),
+        when="choice",
+        local=True,
+    ),
     Spec(
         "reset_format",
         "As the &plan says",

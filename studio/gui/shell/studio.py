@@ -12,9 +12,11 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.budgeting import Budgeting
 from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.converting import Converting
 from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
+from studio.gui.jobs.publishing import Publishing
 from studio.gui.jobs.reports import Reports
 from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
@@ -41,6 +43,7 @@ from studio.gui.shell.checkpoints import Checkpoints
 from studio.gui.shell.desktop import Bell
 from studio.gui.shell.main_window import MainWindow
 from studio.gui.shell.notices import Notices
+from studio.gui.shell.places import Place
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.several import about_several, of_same_layers
@@ -59,7 +62,7 @@ class Studio(QObject):
     Signals:
         told(Message): something to show.
         changed(): other actions may work now.
-        opened(Path): the checkpoint from there is open and shown.
+        opened(Path or str): the checkpoint from there is open and shown.
     """
 
     told = Signal(object)
@@ -95,6 +98,10 @@ class Studio(QObject):
         self.keeping = Keeping(document, self.workspace, settings, self)
         self.runs.hindrance = lambda: self.opening.reason
         self.exporting = Exporting(document, compute, self.runs, self.editing, window, self)
+        self.publishing = Publishing(document, compute, self.runs, window, self)
+        self.exporting.publish = self.publishing.ask
+        self.converting = Converting(document, compute, self.runs, window, self)
+        self.exporting.convert = self.converting.ask
         self._answers = Answers(compute, self)
         self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)
@@ -102,6 +109,8 @@ class Studio(QObject):
         self.evaluating = Evaluating(document, self.runs, self.reports, page.view, window, self)
         self.reports.quality = self.exporting.quality = self.evaluating.quality_of_plan
         self.budgeting = Budgeting(document, self.runs, views["BudgetView"], self)
+        self.budgeting.measured = self.evaluating.measured
+        self.evaluating.changed.connect(self.budgeting.show_measured)
         self.trying = Trying(document, compute, self.runs, self.evaluating, page.try_it, self)
         self.keeping.keep_evaluations(self.evaluating)
         self.examining = Examining(document, self.runs, self._doctor, window, self)
@@ -142,9 +151,11 @@ class Studio(QObject):
         for source in (
             *parts,
             self.reports,
+            self.converting,
             self.keeping,
             self.checkpoints,
             self.calibrating,
+            self.publishing,
             self.evaluating,
             self.examining,
         ):
@@ -202,9 +213,12 @@ class Studio(QObject):
             "calibrate": self.calibrating.ask,
             "evaluate": self.evaluating.ask,
             "price": self.budgeting.price,
+            "pin": self.budgeting.pin,
             "drop_statistics": lambda: self.checkpoints.use_statistics(None),
             "export": self.exporting.ask,
+            "convert": self.converting.ask,
             "verify": self.exporting.ask_verify,
+            "publish": self.publishing.ask_which,
             "examine": self.examining.ask,
             "undo": self.document.undo.undo,
             "redo": self.document.undo.redo,
@@ -237,7 +251,7 @@ class Studio(QObject):
 
     # opening and closing
 
-    def open(self, path: Path) -> None:
+    def open(self, path: Place) -> None:
         """Open a checkpoint in the background; the one that is open stays until it is read."""
         self.checkpoints.open(path)
 

@@ -1,12 +1,12 @@
 """Welcome: what to do when nothing is open: drop a folder, open one, go on with a recent one, try the demo."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from studio.gui.shell.appearance import themed_icon
+from studio.gui.shell.places import Place, above, name_of, place_of
 from studio.gui.shell.specs import keys_of
 from studio.gui.shell.text import Elided, button, label
 from studio.gui.shell.theme import LIGHT, Theme
@@ -22,11 +22,12 @@ class Welcome(QWidget):
     """The page that is shown while no checkpoint is open.
 
     Signals:
-        open_wanted(), demo_wanted(): a button was pressed.
+        open_wanted(), address_wanted(), demo_wanted(): a button was pressed.
         recent_wanted(str): open this path.
     """
 
     open_wanted = Signal()
+    address_wanted = Signal()
     demo_wanted = Signal()
     recent_wanted = Signal(str)
 
@@ -77,6 +78,7 @@ class Welcome(QWidget):
         row.addStretch(1)
         wanted: tuple[tuple[str, Callable[[], object], str, str], ...] = (
             ("Open folder…", self.open_wanted.emit, "open", keys_of("open")),
+            ("Open address…", self.address_wanted.emit, "address", "A model on a hub, a web server or in a bucket"),
             ("Try the demo checkpoint", self.demo_wanted.emit, "demo", "A small Llama that comes with the program"),
         )
         for text, clicked, name, about in wanted:
@@ -105,7 +107,7 @@ class Welcome(QWidget):
         while (item := self.recents.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.deleteLater()
-        self.rows = {path: Recent(Path(path), self.recent_wanted.emit) for path in paths}
+        self.rows = {path: Recent(place_of(path), self.recent_wanted.emit) for path in paths}
         self.recents.addWidget(label("Recent" if paths else FIRST, "muted", wrap=not paths))
         for row in self.rows.values():
             self.recents.addWidget(row)
@@ -125,12 +127,13 @@ def _on_accent(theme: Theme) -> Theme:
 class Recent(QWidget):
     """A checkpoint that was opened before. Whether it is still there is told later: asking may take long."""
 
-    def __init__(self, path: Path, chosen: Callable[[str], object]) -> None:
+    def __init__(self, path: Place, chosen: Callable[[str], object]) -> None:
         super().__init__()
-        self._folder = str(path.parent)
+        self._folder = above(path)
         columns = QGridLayout(self)
         columns.setContentsMargins(0, 0, 0, 0)
-        name = path.name.encode("unicode_escape").decode() if not path.name.isprintable() else path.name
+        name = name_of(path)
+        name = name if name.isprintable() else name.encode("unicode_escape").decode()
         self.open = button(name.replace("&", "&&"), lambda: chosen(str(path)), "flat", str(path))
         self.place = Elided(self._folder)
         self.place.setEnabled(False)

@@ -153,7 +153,35 @@ def test_what_changes_between_two_budgets_is_told(engine: core.Engine, dense: co
     changes = found.changes(small, large)
     assert found.changes(small, small) == []
     assert 0 < len(changes) < len(found.decisions.items)
-    assert sum(new.nbytes - old.nbytes for _, old, new in changes) == large.nbytes - small.nbytes
+    assert sum(change.nbytes for change in changes) == large.nbytes - small.nbytes
+    assert sum(change.damage for change in changes) == pytest.approx(large.damage - small.damage)
+    formats = [core.resolve(found.plan(mix), dense) for mix in (small, large)]
+    moved = {index for index in range(len(dense.layers)) if formats[0][index].recipe != formats[1][index].recipe}
+    assert {index for change in changes for index in change.layers} == moved
+    for change in changes:
+        assert all(core.Rule(blocks=change.blocks).matches(dense.layers[index]) for index in change.layers)
+        assert all(change.new.startswith(formats[1][index].format) for index in change.layers)
+
+
+def test_what_a_mix_gives_to_how_many_layers_adds_up(engine: core.Engine, sparse: core.Model, tmp_path: Path) -> None:
+    found = planner(engine, sparse, tmp_path)
+    mix = found.within_nbytes(int(found.least_nbytes * 1.2))
+    shares = found.shares(mix)
+    assert sum(nbytes for _, _, nbytes in shares) + found.decisions.settled_nbytes == mix.nbytes
+    chosen = [choice.format for choice in found.decisions.choices(mix.options) if choice.recipe]
+    assert {name: count for name, count, _ in shares if name != "keep"} == {
+        name: sum(f == name.partition("/")[0] for f in chosen) for name, _, _ in shares if name != "keep"
+    }
+
+
+def test_a_plan_is_told_as_the_mix_that_it_is(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:
+    found = planner(engine, dense, tmp_path)
+    mix = found.within_nbytes(int(found.least_nbytes * 1.2))
+    pinned = found.pinned([core.Rule(names=("*down_proj",), format="mxfp8")])
+    for one in (found, pinned):
+        again = one.mix_of(core.resolve(found.plan(mix), dense))
+        assert (again.options, again.nbytes, again.damage) == (mix.options, mix.nbytes, mix.damage)
+    assert found.mix_of(core.resolve(core.Plan((core.Rule(roles=("linear",), format="fp8-tensor"),)), dense)) is None
 
 
 def test_feedback_is_priced_as_what_it_begins_with_and_says_so(

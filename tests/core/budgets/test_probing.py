@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from studio import core
 from studio.core.budgets import probing
 from studio.core.budgets.costs import Costs
-from studio.core.budgets.decisions import decide
+from studio.core.budgets.decisions import Option, decide
 from studio.core.budgets.planner import Planner
 from studio.core.budgets.probing import Probing, probes
 from studio.core.budgets.records import Records
 from studio.core.budgets.sensitivity import Probed, fit, part_names
+from studio.core.quality.metrics import Tally
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated
 from tests.core.budgets.conftest import LINEAR, ended, priced
@@ -46,8 +49,8 @@ def law_of(costs: Costs) -> Law:
     return law
 
 
-def evaluating(law: Law, ran: list[str]) -> Callable[..., Iterator[core.Event]]:
-    """Stands in for `evaluate`: what the law says of each candidate."""
+def evaluating(law: Law, ran: list[str], spread: float = 0.0) -> Callable[..., Iterator[core.Event]]:
+    """Stands in for `evaluate`: what the law says of each candidate, more or less by a share on either window."""
 
     def evaluate(
         _started: object, source: core.Candidate, candidates: Sequence[core.Candidate], *_: object, **__: object
@@ -56,8 +59,9 @@ def evaluating(law: Law, ran: list[str]) -> Callable[..., Iterator[core.Event]]:
         yield core.ModelDone(Evaluated(source.name, "", "", "", 1, 0.0, zero))
         for candidate in candidates:
             ran.append(candidate.name)
-            kl = Estimate(law(candidate), 0.0)
-            yield core.ModelDone(Evaluated(candidate.name, "", "", "", 1, 0.0, zero, kl=kl))
+            kl = law(candidate)
+            windows = (Tally(1, 0.0, kl * (1 - spread)), Tally(1, 0.0, kl * (1 + spread)))
+            yield core.ModelDone(Evaluated(candidate.name, "", "", "", 1, 0.0, zero, kl=Estimate(kl, 0.0)), windows)
 
     return evaluate
 
@@ -122,3 +126,36 @@ def test_factors_that_noise_hides_are_those_of_their_kind() -> None:
     assert found["mxfp4/max"] == pytest.approx(2.0)
     assert found["int8-g128/max"] == pytest.approx(1.1, rel=0.01)
     assert found["int8-g64/max"] == pytest.approx(1.1, rel=0.03)
+
+
+def noisy(parts: list[tuple[float, float]]) -> core.Sensitivity:
+    """What parts tell whose KL varies with the windows: (KL on even draws, on odd ones) each."""
+    names = "abcdefgh"[: len(parts)]
+    draws = {name: tuple(pair[number % 2] for number in range(10)) for name, pair in zip(names, parts, strict=True)}
+    return fit(
+        {name: Probed(sum(draws[name]) / 10, 0.0, {(name, "mxfp4/max"): 1.0}, draws[name]) for name in names}, None, {}
+    )
+
+
+def test_noise_of_predictions_is_that_of_the_windows_together() -> None:
+    option = Option("mxfp4", "max", 0)
+    for parts, expected in (([(1.0, 3.0), (1.0, 3.0)], 2.0), ([(1.0, 3.0), (3.0, 1.0)], 0.0)):
+        found = noisy(parts)
+        totals = [draw.kl(sum(draw.weight(part, option) for part in "ab")) for draw in found.draws]
+        assert float(np.std(totals)) == pytest.approx(expected)
+        assert found.kl(sum(found.weight(part, option) for part in "ab")) == pytest.approx(4.0)
+
+
+def test_a_prediction_has_the_noise_of_its_probes(
+    engine: core.Engine, costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law = law_of(costs)
+    monkeypatch.setattr(probing, "evaluate", evaluating(law, [], spread=0.3))
+    known = ended(Probing(costs, READING, records=Records({}, tmp_path)).run(engine))
+    found = Planner(costs, known)
+    mix = found.within_nbytes(int(found.least_nbytes * 1.3))
+    assert mix.noise == pytest.approx(0.3 / math.sqrt(2) * mix.kl, rel=0.2)
+    sizes, kl, noise = found.curve_noise()
+    assert len(sizes) > 10
+    assert noise[:-1] == pytest.approx(0.3 / math.sqrt(2) * kl[:-1], rel=0.3)
+    assert Planner(costs, replace(known, draws=())).within_nbytes(mix.nbytes).noise is None

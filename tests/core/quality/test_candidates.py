@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from studio import core
 from studio.core.quality.candidates import check_memory, prepare, runs_as_it_is
 from studio.core.quality.metrics import Tally
-from studio.core.quality.window_records import WindowRecords, scratch_space
+from studio.core.quality.window_records import WindowRecords, evaluation_space
 from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint, gaussian, llama
 
 LINEAR = core.preset("linear")
@@ -138,7 +138,7 @@ def test_records_are_read_back_and_what_a_kill_cut_is_left_out(tmp_path: Path) -
 def test_scratch_space_goes_and_so_does_what_a_killed_program_left(tmp_path: Path) -> None:
     (tmp_path / "scratch-left").mkdir()
     (tmp_path / "scratch-left" / "large").write_bytes(b"x")
-    with scratch_space(tmp_path) as first, scratch_space(tmp_path) as second:
+    with evaluation_space(tmp_path) as first, evaluation_space(tmp_path) as second:
         assert sorted(tmp_path.iterdir()) == sorted([first, second])
     assert list(tmp_path.iterdir()) == []
 
@@ -148,6 +148,6 @@ def test_old_records_go(tmp_path: Path) -> None:
     for path in (old, new):
         path.write_text("")
     os.utime(old, (1, 1))
-    with scratch_space(tmp_path):
+    with evaluation_space(tmp_path):
         assert not old.exists()
         assert new.exists()

@@ -1,6 +1,5 @@
 """Checkpoints in a bucket, on moto's server: an S3-compatible one, run in this process."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,42 +7,9 @@ import pytest
 from studio import core
 from tests.core.checkpoints import BF16, checkpoint, gaussian, llama, snapshot, write_safetensors
 from tests.core.conftest import Studio
+from tests.core.stores.buckets import client, put
 
 pytest.importorskip("s3fs")
-server = pytest.importorskip("moto.server")
-boto3 = pytest.importorskip("boto3")
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-a-test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    client().create_bucket(Bucket="models")
-    yield "models"
-    for entry in client().list_objects_v2(Bucket="models").get("Contents", []):
-        client().delete_object(Bucket="models", Key=entry["Key"])
-
-
-def client():
-    return boto3.client("s3")
-
-
-def put(folder: Path, prefix: str) -> None:
-    for path in folder.iterdir():
-        client().put_object(Bucket="models", Key=f"{prefix}/{path.name}", Body=path.read_bytes())
 
 
 def test_an_export_from_a_bucket_is_that_from_the_folder(studio: Studio, bucket: str, tmp_path: Path) -> None:

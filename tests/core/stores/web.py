@@ -108,15 +108,27 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(folder: Path, interface: Callable[[Handler], bool] | None = None) -> Iterator[Web]:
-    """A server on a free port; `interface` answers what is no file."""
-    handler = type("Handler", (Handler,), {})
-    server = _Server(("127.0.0.1", 0), handler)
-    handler.web = Web(f"http://127.0.0.1:{server.server_port}", folder, interface=interface)  # type: ignore[attr-defined]
+def serving(
+    folder: Path,
+    interface: Callable[[Handler], bool] | None = None,
+    kind: type[Handler] = Handler,
+    at: tuple[str, int] = ("127.0.0.1", 0),
+) -> Iterator[Web]:
+    """A server, on a free port unless told otherwise; `interface` answers what is no file, `kind` all requests."""
+    handler = type("Handler", (kind,), {})
+    with listening(handler, at) as url:
+        handler.web = Web(url, folder, interface=interface)  # type: ignore[attr-defined]
+        yield handler.web  # type: ignore[attr-defined]
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler], at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[str]:
+    """The URL of a server, on a free port unless told otherwise, which ends with all its connections."""
+    server = _Server(at, handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield handler.web  # type: ignore[attr-defined]
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

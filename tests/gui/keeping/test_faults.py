@@ -14,6 +14,7 @@ from studio.gui.keeping.shelf import RESULTS, WORK, Shelf
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.studio import Studio
 from tests.core.checkpoints import checkpoint, llama
+from tests.gui.conftest import PATIENCE
 from tests.gui.keeping.test_sessions import done, open_again, open_path, told
 from tests.gui.test_keeping import press, question
 
@@ -150,8 +151,8 @@ def test_a_failed_write_is_tried_again_by_itself(studio: Studio, qtbot: QtBot, m
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         studio.document.set_format(studio.document.store.names[3:5], "mxfp8")
-        qtbot.waitUntil(lambda: bool(told(studio, NOT_KEPT)), timeout=5000)
-    qtbot.waitUntil(lambda: bool(told(studio, "Work is kept again")), timeout=5000)
+        qtbot.waitUntil(lambda: bool(told(studio, NOT_KEPT)), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: bool(told(studio, "Work is kept again")), timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("changed", [False, True])
@@ -172,7 +173,7 @@ def test_what_a_full_disk_held_back_is_kept_after_reading_again_unless_its_bytes
         wait()
         if changed:
             os.utime(min(folder.glob("*.safetensors")), ns=(1, 1))
-        with qtbot.waitSignal(commands.opened, timeout=20_000):
+        with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
             commands.perform("reload")
     assert studio.keeping.keep_now()
     studio.document.cache = core.ResultCache()

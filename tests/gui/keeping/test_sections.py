@@ -15,6 +15,7 @@ from studio.gui.shell.commands import Commands
 from studio.gui.shell.studio import Studio
 from tests.benchmarks.window_cases import expert_checkpoint
 from tests.core.checkpoints import checkpoint, llama
+from tests.gui.conftest import PATIENCE
 from tests.gui.keeping.test_sessions import open_again, open_path
 
 BLOCKS, EXPERTS = 3, 12
@@ -71,7 +72,7 @@ def test_columns_that_the_user_hid_stay_hidden_and_the_others_come_where_there_i
 def test_a_step_back_while_the_checkpoint_is_read_again_stays(studio: Studio, qtbot: QtBot) -> None:
     document = studio.document
     document.set_format(document.store.names[3:6], "mxfp8")
-    with qtbot.waitSignal(studio.commands.opened, timeout=20_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.perform("reload")
         document.undo.undo()
     assert not document.state.edits

@@ -28,6 +28,7 @@ from studio.gui.shell.commands import Commands
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.studio import Studio
 from tests.core.checkpoints import checkpoint, llama
+from tests.gui.conftest import PATIENCE
 
 Wait = Callable[[], None]
 GREETING = "Picked up where you left off"
@@ -41,7 +42,7 @@ def open_again(studio: Studio, qtbot: QtBot, path: Path | None = None) -> None:
 
 
 def open_path(studio: Studio, qtbot: QtBot, path: Path) -> None:
-    with qtbot.waitSignal(studio.commands.opened, timeout=20_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.open_path(path)
 
 
@@ -79,7 +80,7 @@ def window(settings: Settings, qapp: QApplication, qtbot: QtBot) -> Iterator[Cal
         commands = Commands(settings, qapp)
         made.append(commands)
         commands.start()
-        qtbot.waitUntil(lambda: commands.studio is not None, timeout=20_000)
+        qtbot.waitUntil(lambda: commands.studio is not None, timeout=PATIENCE)
         assert commands.studio is not None
         commands.studio.commands = commands
         return commands.studio
@@ -208,7 +209,7 @@ def test_work_comes_back_in_another_window(window: Callable[[], Studio], qtbot: 
     first.commands.window.close()
     assert not first.commands.window.isVisible()
     second = window()
-    qtbot.waitUntil(lambda: second.document.model is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: second.document.model is not None, timeout=PATIENCE)
     assert second.document.store.formats == formats
     assert told(second, GREETING)[0].text == "2 choices by hand, 1 step of undo"
     second.commands.window.resize(1700, 1050)  # the offscreen screen is smaller: they are laid out another way first
@@ -221,7 +222,7 @@ def test_reading_again_keeps_undo_results_and_view(quantized: Studio, qtbot: QtB
     document.set_format(document.store.names[3:6], "mxfp8")
     quantized.workspace.filter_bar.field.setText("mlp")
     measured = done(quantized)
-    with qtbot.waitSignal(quantized.commands.opened, timeout=20_000):
+    with qtbot.waitSignal(quantized.commands.opened, timeout=PATIENCE):
         quantized.commands.perform("reload")
         document.set_format(document.store.names[8:9], "mxfp4")  # while it is read
     assert len(document.state.edits) == 4
@@ -235,7 +236,7 @@ def test_reading_again_keeps_undo_results_and_view(quantized: Studio, qtbot: QtB
 def test_reading_again_needs_no_disk(studio: Studio, qtbot: QtBot, remember: bool) -> None:
     studio.commands.settings["remember"] = remember
     studio.document.set_format(studio.document.store.names[3:6], "mxfp8")
-    with qtbot.waitSignal(studio.commands.opened, timeout=20_000):
+    with qtbot.waitSignal(studio.commands.opened, timeout=PATIENCE):
         studio.commands.perform("reload")
     assert studio.document.undo.undoText() == "mxfp8 for 3 layers"
     studio.commands.settings["remember"] = True
@@ -347,7 +348,7 @@ def test_of_two_windows_with_one_checkpoint_one_keeps_and_the_other_says_so(
     open_again(first, qtbot)
     assert set(first.document.state.edits.values()) == {"mxfp8"}
     first.commands.perform("close")
-    with qtbot.waitSignal(second.commands.opened, timeout=20_000):
+    with qtbot.waitSignal(second.commands.opened, timeout=PATIENCE):
         second.commands.perform("reload")
     assert set(second.document.state.edits.values()) == {"mxfp4"}
     assert second.commands.window.saved.text() == "plan kept, not in a file"

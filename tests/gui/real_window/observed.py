@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication
 
 from studio.gui.app import make_application, run
 
+ROWS = (QAccessible.Role.Table, QAccessible.Role.Tree)
 STATES = ("active", "checked", "disabled", "focused", "selected")
 
 
@@ -40,8 +41,12 @@ def _all(one: QAccessibleInterface | None) -> Iterator[dict[str, Any]]:
     if one is None or not one.isValid() or one.state().invisible:
         return
     yield _described(one)
+    bottom = one.rect().bottom()
     for number in range(one.childCount()):
-        yield from _all(one.child(number))
+        child = one.child(number)
+        if one.role() in ROWS and child is not None and child.rect().top() > bottom:
+            return  # rows that are scrolled out, thousands of them
+        yield from _all(child)
 
 
 def _described(one: QAccessibleInterface) -> dict[str, Any]:

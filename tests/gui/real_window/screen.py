@@ -16,7 +16,7 @@ from PySide6.QtGui import QImage
 
 NEEDED = ("Xvfb", "openbox", "xdotool")
 SIZE = (1400, 900)
-START_SECONDS, END_SECONDS = 60, 20
+START_SECONDS, END_SECONDS = 240, 60
 HEADER = struct.Struct(">25I")
 QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True}
 

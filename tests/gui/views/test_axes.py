@@ -7,6 +7,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio.gui.views.plot import Plot
+from tests.gui.conftest import PATIENCE
 from tests.gui.views.data import layers
 
 Show = Callable[[str], Any]
@@ -37,8 +38,8 @@ def test_titles_follow_the_size_of_a_view(name: str, show: Show, qtbot: QtBot) -
     for width, height in ((260, 180), (700, 420)):
         view.resize(width, height)
         for axis, length in ((view.plot.x_axis, "width"), (view.plot.y_axis, "height")):
-            qtbot.waitUntil(lambda axis=axis, length=length: fits(axis, length), timeout=2_000)
-    qtbot.waitUntil(lambda: view.plot.x_axis.title == whole, timeout=2_000)
+            qtbot.waitUntil(lambda axis=axis, length=length: fits(axis, length), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: view.plot.x_axis.title == whole, timeout=PATIENCE)
 
 
 def fits(axis: Any, length: str) -> bool:

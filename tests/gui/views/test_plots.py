@@ -16,6 +16,7 @@ from studio import core
 from studio.gui.views.columns import Columns
 from studio.gui.views.plot import _stamped
 from studio.gui.views.scale_plot import ScalePlot
+from tests.gui.conftest import PATIENCE
 from tests.gui.views.data import detail, layers, many, name_of
 
 Show = Callable[[str], Any]
@@ -304,7 +305,7 @@ def test_regimes_of_many_layers_are_worked_out_in_slices(show: Show, qtbot: QtBo
     view = show("RegimeView")
     view.show_results(many(400))
     assert view.tiers.layers < 400
-    qtbot.waitUntil(lambda: view.tiers.layers == 400, timeout=10_000)
+    qtbot.waitUntil(lambda: view.tiers.layers == 400, timeout=PATIENCE)
     assert core.estimate(many(400)).two.counts.tolist() == pytest.approx(view.tiers.two.counts.tolist(), abs=20)
 
 
