@@ -1,8 +1,10 @@
 """`python -m tests.interop`: checkpoints that packages make are opened, and give the weights that these decode."""
 
 import argparse
+import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +12,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from studio import core
+from tests.architectures.publishing import replace_between
 from tests.consumers.environments import NotInstallableError, interpreter
 from tests.interop.judging import NOT_INSTALLED, NOT_MADE, Result, judged
 from tests.interop.making import DECODED, MODEL
 from tests.interop.packages import PACKAGES, Package
-from tests.interop.report import line, totals
+from tests.interop.report import END, START, line, markdown, merged, totals
 from tests.runtimes.checkpoints import write_llama, write_qwen3_moe
 from tests.runtimes.worker import RuntimeFailedError, Worker
 
@@ -34,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(result)
         print(line(result), flush=True)
     print(totals(results))
+    path = FOLDER / "results.json"
+    known = merged(path, results)
+    if not options.case:
+        path.write_text(json.dumps([result.to_json() for result in known], indent=1), encoding="utf-8")
+    if options.publish:
+        replace_between(START, END, markdown(known, time.strftime("%Y-%m-%d")))
     return int(not all(result.is_right for result in results))
 
 
@@ -81,6 +90,7 @@ def _result(package: Package, worker: Worker, case: str, sources: Path, target: 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.interop", description=__doc__)
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PACKAGES)}")
+    parser.add_argument("--publish", action="store_true", help="renew the table in the README")
     parser.add_argument("--case", metavar="PART", default="", help="only checkpoints whose name has this in it")
     return parser.parse_args(arguments)
 
