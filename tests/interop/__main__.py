@@ -22,6 +22,7 @@ from tests.runtimes.checkpoints import write_llama, write_qwen3_moe
 from tests.runtimes.worker import RuntimeFailedError, Worker
 
 FOLDER = Path(__file__).parents[2] / "build" / "interop"
+RESULTS = FOLDER / "results.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,22 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: no package is called {', '.join(unknown)}", file=sys.stderr)
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
-    results = []
-    for result in every(names, options.case):
-        results.append(result)
-        print(line(result), flush=True)
+    results: list[Result] = []
+    for found in every(names, options.case):
+        results += found
+        if not options.case:
+            _keep(results)
     print(totals(results))
-    path = FOLDER / "results.json"
-    known = merged(path, results)
-    if not options.case:
-        path.write_text(json.dumps([result.to_json() for result in known], indent=1), encoding="utf-8")
     if options.publish:
-        replace_between(START, END, markdown(known, time.strftime("%Y-%m-%d")))
+        replace_between(START, END, markdown(merged(RESULTS, results), time.strftime("%Y-%m-%d")))
     return int(not all(result.is_right for result in results))
 
 
-def every(names: Sequence[str], case: str = "") -> Iterator[Result]:
-    """What becomes of each checkpoint of each package; `case` is a part of the names of those wanted."""
+def _keep(results: Sequence[Result]) -> None:
+    """Write what was seen, and what is known of other packages."""
+    text = json.dumps([result.to_json() for result in merged(RESULTS, results)], indent=1)
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+def every(names: Sequence[str], case: str = "") -> Iterator[list[Result]]:
+    """What becomes of the checkpoints of each package, told as it is seen; `case` is a part of the wanted names."""
     with TemporaryDirectory(dir=FOLDER, prefix="work-") as work:
         sources = Path(work) / "sources"
         tokenizer = core.demo_checkpoint() / "tokenizer.json"
@@ -55,7 +59,11 @@ def every(names: Sequence[str], case: str = "") -> Iterator[Result]:
         write_llama(sources / "wide", tokenizer, 384)
         write_qwen3_moe(sources / "moe", tokenizer)
         for name in names:
-            yield from _of_package(PACKAGES[name], sources, Path(work) / name, case)
+            found = []
+            for result in _of_package(PACKAGES[name], sources, Path(work) / name, case):
+                print(line(result), flush=True)
+                found.append(result)
+            yield found
 
 
 def _of_package(package: Package, sources: Path, work: Path, wanted: str) -> Iterator[Result]:
