@@ -112,7 +112,7 @@ def _nudge(place: Any, key: Any, chance: random.Random, words: Words) -> None:
     if isinstance(old, bool):
         place[key] = not old
     elif isinstance(old, int):
-        place[key] = chance.choice((old + 1, old - 1, 2 * old, old // 2, -old, *_NUMBERS))
+        place[key] = chance.choice((0, 0, 0, 1, 1, old + 1, old - 1, 2 * old, old // 2, -old, *_NUMBERS))
     elif isinstance(old, float):
         place[key] = chance.choice((-old, old * 2, *_FLOATS))
     elif isinstance(old, str):

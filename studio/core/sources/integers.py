@@ -197,6 +197,8 @@ def scale_table(scales: Stored, rows: Sequence[int]) -> Table:
     count = math.prod(rows)
     if scales.tensor.dtype not in WEIGHT_DTYPES:
         raise UnreadError(f"integers with scales of {scales.tensor.dtype}")
+    if not scales.tensor.nbytes:
+        raise UnreadError("integers with scales that hold nothing")
     if math.prod(scales.tensor.shape) == 1 and len(rows) == 1:
         return Table(scales, 1, 1, single=True)
     if tuple(others) == tuple(rows):
