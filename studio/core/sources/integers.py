@@ -198,7 +198,7 @@ def scale_table(scales: Stored, rows: Sequence[int]) -> Table:
     if scales.tensor.dtype not in WEIGHT_DTYPES:
         raise UnreadError(f"integers with scales of {scales.tensor.dtype}")
     if not scales.tensor.nbytes:
-        raise UnreadError("integers with scales that hold nothing")
+        raise UnreadError(f"integers of {printable(list(rows))} rows with 0 scales")
     if math.prod(scales.tensor.shape) == 1 and len(rows) == 1:
         return Table(scales, 1, 1, single=True)
     if tuple(others) == tuple(rows):
