@@ -522,7 +522,7 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
             started = stack.enter_context(_start(options, console, against))
             job = core.repair(started, options.target, options.fix, against=against)
         else:
-            job = core.doctor(options.target, quick=options.quick, against=against)
+            job = core.doctor(options.target, quick=options.quick, against=against, statistics=options.statistics)
         found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0

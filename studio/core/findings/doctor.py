@@ -8,6 +8,7 @@ from pathlib import Path
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Examined, FindingMade, Progress, Started
 from studio.core.findings import (
+    activations,
     coverage,
     digests,
     documents,
@@ -24,6 +25,7 @@ from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder, open_broken
 from studio.core.findings.kinds import Observed
 from studio.core.model import Model
+from studio.core.opening.checkpoint import open_model
 
 Check = Callable[[Folder], Iterator[Observation]]
 
@@ -61,16 +63,19 @@ READINGS: tuple[Callable[[Folder], Iterator[Reading]], ...] = (
 """What reads whole tensors and files."""
 
 
-def doctor(path: Path, *, quick: bool = False, against: Model | None = None) -> Iterator[Event]:
+def doctor(
+    path: Path, *, quick: bool = False, against: Model | None = None, statistics: Path | None = None
+) -> Iterator[Event]:
     """Examine a folder or a file: `FindingMade` at the first place of every kind, at the end `Examined`.
 
     `quick` reads no codes and no block scales. `against` is the checkpoint that it was made from, to compare with.
+    `statistics` were gathered on that, or without it on what is examined.
 
-    Raises CheckpointError only when there is nothing at `path`.
+    Raises CheckpointError only when there is nothing at `path`, PlanError for statistics of another model.
     """
     folder = open_broken(path)
     try:
-        yield from _Examining(folder, quick, against).events()
+        yield from _Examining(folder, quick, against, statistics).events()
     finally:
         folder.close()
 
@@ -80,6 +85,7 @@ class _Examining:
     folder: Folder
     quick: bool
     against: Model | None
+    statistics: Path | None
     observed: Observed = field(default_factory=Observed)
     done: int = 0
 
@@ -89,9 +95,18 @@ class _Examining:
             yield from self._taken(check(self.folder))
         if self.against:
             yield from self._taken(source.compared(self.folder, self.against))
+        if self.statistics:
+            yield from self._taken(self._inputs(self.statistics))
         for reading in self._readings():
             yield from self._taken(reading.seen(), reading.name)
         yield Examined(self.observed.examination())
+
+    def _inputs(self, path: Path) -> Iterator[Observation]:
+        if self.against:
+            yield from activations.inputs(path, self.against)
+            return
+        with open_model(self.folder.path) as model:
+            yield from activations.inputs(path, model)
 
     def _readings(self) -> Iterator[Reading]:
         if not self.quick:
