@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kernels import FORMATS, Recipe
 from kernels.backend import Backend
+from kernels.formats import E4M3_MAX
 from kernels.machines import choose
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
@@ -17,13 +18,18 @@ from studio.core.names import some_of
 from studio.lm.names import Place
 
 Quantizing = tuple[str, float]
-"""The format of inputs, and their multiplier."""
+"""The format of inputs, and their multiplier; 0 where it is that of the inputs at hand."""
 
 InputScales = Mapping[str, Quantizing]
 """Matrix -> what becomes of its inputs."""
 
-_RECIPES = {name: Recipe(FORMATS[name]) for name in ("nvfp4-3t", "fp8-tensor")}
+_RECIPES = {name: Recipe(FORMATS[name]) for name in ("nvfp4-3t", "fp8-tensor", "fp8-channel", "fp8-block")}
 """Blocks of inputs may have a scale of zero, which weights in three tiers may not."""
+
+_LEAST_SCALE = 1 / (E4M3_MAX * 512)
+"""The smallest multiplier that vLLM takes for an input."""
+
+_GROUP = 128
 
 
 def read_input_scales(folder: Path) -> InputScales:
@@ -60,11 +66,31 @@ def check_reached(scales: Mapping[Place, Quantizing], reached: Container[str], f
 
 
 def quantized(x: NDArray[np.float32], how: Quantizing) -> NDArray[np.float32]:
-    """Inputs [..., K], K a multiple of 16, quantized under one multiplier (NVFP4: with block scales) and decoded."""
+    """Inputs [..., K] quantized and decoded under a multiplier, with block scales in NVFP4 (K a multiple of 16).
+
+    Where it is 0, in FP8 under that of all inputs at hand, of each, or of every 128 numbers of each.
+    """
     name, g = how
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    if not g:
+        return _as_at_hand(rows, name).reshape(x.shape)
     found = _backend().encode(rows, _RECIPES[name], g, measure=False).quantized
     decoded: NDArray[np.float32] = _backend().decode(found).reshape(x.shape)
+    return decoded
+
+
+def _as_at_hand(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    width = _GROUP if name == "fp8-block" else rows.shape[1]
+    parts = [rows[:, start : start + width] for start in range(0, rows.shape[1], width)]
+    return np.concatenate([_in_e4m3(part, whole=name == "fp8-tensor") for part in parts], axis=1)
+
+
+def _in_e4m3(rows: NDArray[np.float32], *, whole: bool) -> NDArray[np.float32]:
+    """E4M3 under a multiplier for each row, or for all."""
+    peaks = np.abs(rows).max(axis=None if whole else 1, keepdims=True, initial=0)
+    scales = np.maximum(peaks / np.float32(E4M3_MAX), np.float32(_LEAST_SCALE))
+    codes = _backend().encode(np.ascontiguousarray(rows / scales), _RECIPES["fp8-tensor"], 1.0, measure=False)
+    decoded: NDArray[np.float32] = _backend().decode(codes.quantized) * scales
     return decoded
 
 

@@ -15,8 +15,9 @@ from studio.gui.layers.store import DONE, KEPT
 from studio.gui.pages.comparing import EXPORT, PLAN
 from studio.gui.shell.availability import AS_MADE
 from studio.gui.shell.studio import Studio
-from tests.core.checkpoints import checkpoint, llama
+from tests.core.checkpoints import checkpoint, llama, tensors_of
 from tests.core.sources.test_mlx_integers import config, packed
+from tests.core.test_input_scales import statistics
 from tests.gui.conftest import PATIENCE
 
 
@@ -201,11 +202,40 @@ def test_a_model_that_can_not_be_lifted_is_told_from_one_that_can(tmp_path: Path
             plan = core.preset("linear").with_format("nvfp4-2t")
             arguments = {"model": model, "plan": plan, "choices": core.resolve(plan, model)}
             arguments |= {"layout": core.LAYOUTS["mlx"], "target": tmp_path / "out"}
-            ((_, job, obstacle),) = tasks.checking_export(arguments)
+            ((_, job, obstacle, _),) = tasks.checking_export(arguments)
             assert isinstance(job, core.Export)
             reasons.append(obstacle)
     assert "its norms add one to their weights" in reasons[0]
     assert reasons[1] == ""
+
+
+# inputs in four bits
+
+
+def test_inputs_are_quantized_where_statistics_tell_how_large_they_become(
+    studio: Studio, tmp_path: Path, qtbot: QtBot, wait: Callable[[], None]
+) -> None:
+    dialog = dialog_for(studio, tmp_path / "out", "nvfp4-3t", qtbot)
+    assert dialog.form.about_inputs.text().startswith("Not now: the layout mlx has no place for the scales of inputs")
+    dialog.layouts["modelopt"].setChecked(True)
+    qtbot.waitUntil(lambda: "nvfp4-studio calibrate" in dialog.form.about_inputs.text(), timeout=PATIENCE)
+    assert not dialog.form.inputs.isEnabled()
+    dialog.reject()
+    assert studio.document.model is not None
+    path = statistics(studio.document.model, tmp_path / "statistics", {})
+    studio.checkpoints.use_statistics(path)
+    qtbot.waitUntil(lambda: studio.document.statistics == path, timeout=PATIENCE)
+    dialog = dialog_for(studio, tmp_path / "out", "nvfp4-3t", qtbot)
+    dialog.layouts["modelopt"].setChecked(True)
+    qtbot.waitUntil(dialog.form.inputs.isEnabled, timeout=PATIENCE)
+    dialog.form.inputs.setChecked(True)
+    assert "--activations fp4" in (dialog.written_command() or "")
+    qtbot.waitUntil(dialog.export.isEnabled, timeout=PATIENCE)
+    dialog.export.click()
+    wait()
+    names = list(tensors_of(tmp_path / "out" / "model.safetensors"))
+    scales = [sum(name.endswith(ending) for name in names) for ending in (".input_scale", ".weight_scale_2")]
+    assert scales[0] == scales[1] > 20
 
 
 def test_an_export_in_two_tiers_is_lifted_and_the_rows_do_not_take_its_errors_for_their_own(

@@ -13,6 +13,7 @@ from kernels.reference import E2M1_VALUES, E4M3_VALUES
 from studio import core
 from studio.core.errors import CheckpointError
 from studio.core.exporting.decoded import write_exported, write_input_scales
+from studio.core.quality.candidates import prepare
 from studio.lm.input_scales import quantized, scales_by_place
 from studio.lm.predicting import load_predictor
 from tests.core.test_input_scales import PLAN, statistics
@@ -70,6 +71,41 @@ def test_inputs_in_eight_bits_are_a_cast_under_one_scale() -> None:
     g = np.float32(3.0 / 448)
     cast = np.clip(x / g, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * g
     np.testing.assert_array_equal(quantized(x, ("fp8-tensor", float(g))), cast)
+
+
+@pytest.mark.parametrize(("name", "parts"), [("fp8-tensor", (1, 1)), ("fp8-channel", (7, 1)), ("fp8-block", (7, 2))])
+def test_inputs_in_eight_bits_are_a_cast_under_the_scale_at_hand(name: str, parts: tuple[int, int]) -> None:
+    x = (np.random.default_rng(1).standard_t(3, (7, 256)) * np.geomspace(1e-3, 1e3, 256)).astype(np.float32)
+    x[3] = 0
+    units = x.reshape(parts[0], 7 // parts[0], parts[1], 256 // parts[1])
+    scales = np.maximum(np.abs(units).max((1, 3), keepdims=True) / np.float32(448), np.float32(1 / 448 / 512))
+    cast = (units / scales).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scales
+    np.testing.assert_array_equal(quantized(x, (name, 0.0)), cast.reshape(7, 256))
+
+
+def test_inputs_that_readers_quantize_as_they_run_are_simulated(tmp_path: Path) -> None:
+    """An export, and the plan that it was made by, give the same numbers; weights alone give others."""
+    plan = core.preset("linear").with_format("fp8-channel").with_method("max")
+    seen = []
+    with core.open_model(write_llama(tmp_path / "m")) as model, core.start(core.Machine(threads=2), model) as engine:
+        for layout in ("modelopt", "compressed-tensors"):
+            target = tmp_path / layout
+            job = core.prepare(model, plan, core.resolve(plan, model), core.LAYOUTS[layout], target, reader="vllm")
+            for _ in core.export(engine, job):
+                pass
+            with core.open_model(target) as opened:
+                exports = core.as_stored(opened), core.as_planned(model, plan, layout=layout, reader="vllm")
+                seen += [_predicted(engine, one, model, tmp_path / f"{layout}{i}") for i, one in enumerate(exports)]
+        plain = _predicted(engine, core.as_planned(model, plan), model, tmp_path / "plain")
+    for one in seen:
+        np.testing.assert_array_equal(one, seen[0])
+    assert 1e-3 < np.abs(seen[0] - plain).max() / plain.std() < 1.0
+
+
+def _predicted(engine: core.Engine, candidate: core.Candidate, source: core.Model, folder: Path) -> NDArray[np.float32]:
+    for _ in prepare(engine, candidate, source, folder, folder / "aside"):
+        pass
+    return load_predictor(folder, "transformers").logits(TOKENS)
 
 
 @pytest.mark.parametrize("write", [write_llama, write_qwen3_moe])

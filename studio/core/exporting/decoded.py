@@ -38,7 +38,8 @@ from studio.core.running.reading import Slab, read_slab, slabs
 
 FILE = "model.safetensors"
 INPUT_SCALES = "input_scales.json"
-"""Matrix -> the format of its inputs and their multiplier, where a runtime is to quantize them as readers do."""
+"""Matrix -> the format of its inputs and their multiplier, where a runtime is to quantize them as readers do: 0 where
+they find it as they run, of all inputs (fp8-tensor), of each (fp8-channel) or of 128 numbers of each (fp8-block)."""
 
 _PACKED = "_packed"
 _CHUNK = 4 << 20
@@ -270,11 +271,15 @@ def write_input_scales(folder: Path, choices: Iterable[Choice]) -> None:
     scales = {
         matrix.name: [choice.format, g]
         for choice in choices
-        for matrix, g in zip(choice.layer.matrices, choice.input_scales, strict=False)
+        for matrix, g in zip(choice.layer.matrices, _input_scales(choice), strict=False)
     }
     if scales:
         with writing(folder):
             (folder / INPUT_SCALES).write_bytes(json_document(scales))
+
+
+def _input_scales(choice: Choice) -> Sequence[float]:
+    return [0.0] * len(choice.layer.matrices) if choice.rounds_inputs else choice.input_scales
 
 
 def write_beside(folder: Path, model: Model) -> None:

@@ -126,6 +126,12 @@ class CompressedTensors:
             fitted = whole_tiles(rounding)
         return whole_groups(fitted, "vLLM")
 
+    def rounded(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Layout.rounded`."""
+        groups = config.get("quantization_config", {}).get("config_groups", {}).values()
+        dynamic = any((group.get("input_activations") or {}).get("dynamic") is True for group in groups)
+        return tuple(name for name, scheme in SCHEMES.items() if scheme.inputs) if dynamic else ()
+
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""
         refused = model.family.transformers.refused if reader == "transformers" else ""

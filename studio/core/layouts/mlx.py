@@ -130,6 +130,10 @@ class Mlx:
         """See `Layout.multiplier`."""
         return np.float32(multiplier_of(float(stored), "amax"))
 
+    def rounded(self, _config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Layout.rounded`."""
+        return ()
+
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json with its overrides and, for three tiers, the model file that mlx-lm runs."""
         config = exported_config(model)

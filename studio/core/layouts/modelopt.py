@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -83,7 +83,12 @@ class ModelOpt:
         fitted = [kept(c, alone) if c.layer.role == "expert" and c.format in self.alone else c for c in fitted]
         names = model.family.vllm
         fitted = [kept(c, names.why) if named(c, names.kept) else c for c in fitted]
-        return whole_groups(whole_tiles(fitted), "vLLM")
+        rounding = [replace(c, rounds_inputs=True) if c.format in self.alone else c for c in fitted]
+        return whole_groups(whole_tiles(rounding), "vLLM")
+
+    def rounded(self, _config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Layout.rounded`."""
+        return self.alone
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`."""

@@ -114,6 +114,10 @@ class Layout(Target, Protocol):
         """Where the bytes of a kept layer go: pieces in the order of those bytes."""
         ...
 
+    def rounded(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """The formats of whose layers readers of an export with this config quantize the inputs as they run."""
+        ...
+
     def documents(self, model: Model, choices: Sequence[Choice]) -> dict[str, bytes]:
         """File name -> content of config.json and other files that describe the export."""
         ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class Plain:
     def multiplier(self, stored: np.float32) -> np.float32:
         """See `Layout.multiplier`."""
         return np.float32(stored)
+
+    def rounded(self, _config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Layout.rounded`."""
+        return ()
 
     def documents(self, model: Model, _choices: Sequence[Choice]) -> dict[str, bytes]:
         """config.json without a quantization."""

@@ -1,7 +1,7 @@
 """Exports of ours, opened: layers as its manifest tells them, with weights that are decoded as they are read."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -165,7 +165,7 @@ def _matrices(entry: Entry, found: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
     figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
     told = figures if result.quantized else result.reason
-    told += "; inputs in NVFP4" if result.input_scales else ""
+    told += f"; inputs in {'FP8' if result.format.startswith('fp8') else 'NVFP4'}" if result.input_scales else ""
     told += f"; stored times 2**{result.lift}" if result.lift else ""
     return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
 
@@ -197,14 +197,16 @@ def exported(model: Model) -> Exported | None:
     manifest = Manifest(model.folder)
     by_name = {entry.result.name: entry.result for entry in manifest.entries()}
     exponent = str(manifest.plan.get("exponent", "ceil"))
-    choices = tuple(_choice(layer, by_name.get(layer.name), exponent) for layer in model.layers)
+    rounded = manifest.layout.rounded(model.config)
+    choices = tuple(_choice(layer, by_name.get(layer.name), exponent, rounded) for layer in model.layers)
     results = tuple(by_name[choice.layer.name] for choice in choices if choice.layer.name in by_name)
     return Exported(manifest.layout, choices, results, exponent)
 
 
-def _choice(layer: Layer, result: LayerResult | None, exponent: str) -> Choice:
+def _choice(layer: Layer, result: LayerResult | None, exponent: str, rounded: Collection[str]) -> Choice:
     if isinstance(layer.source, Packed):
         method = result.method if result and result.method in (*METHODS, STORED) else "max"
         own = recipe(layer.source.format.name, "floor" if exponent == "floor" else "ceil", method)
-        return Choice(layer, own, input_scales=result.input_scales if result else ())
+        scales = result.input_scales if result else ()
+        return Choice(layer, own, input_scales=scales, rounds_inputs=own.format.name in rounded)
     return Choice(layer, None, result.reason if result else layer.obstacle)

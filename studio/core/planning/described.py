@@ -8,7 +8,13 @@ from studio.core.planning.plan import Choice
 
 def formats_of(choices: Iterable[Choice]) -> str:
     """The formats, of weights and of inputs where these are quantized too; "" where nothing is quantized."""
-    return _ranked(choices, lambda choice: choice.format + (" with inputs in fp4" if choice.input_scales else ""))
+    return _ranked(choices, _format_of)
+
+
+def _format_of(choice: Choice) -> str:
+    if not choice.input_scales and not choice.rounds_inputs:
+        return choice.format
+    return f"{choice.format} with inputs in {'fp8' if choice.format.startswith('fp8') else 'fp4'}"
 
 
 def methods_of(choices: Iterable[Choice]) -> str:

@@ -106,7 +106,8 @@ class Candidate:
         plan = self.plan.to_json() if self.plan else None
         guides = sorted({choice.guide.meaning for choice in self._chosen if choice.guide}) if self.plan else []
         layout = self.layout.name if self.layout else None
-        return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides}
+        rounded = any(choice.rounds_inputs for choice in self._chosen)
+        return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides, "rounded": rounded}
 
 
 def choices_digest(choices: Sequence[Choice], model: Model | None = None) -> str:
@@ -117,6 +118,7 @@ def choices_digest(choices: Sequence[Choice], model: Model | None = None) -> str
             how = choice.recipe.format.name, choice.recipe.method, choice.recipe.exponent
             guide = choice.guide.meaning if choice.guide else ""
             inputs = ",".join(map(float.hex, choice.input_scales))
+            inputs += "as they run" if choice.rounds_inputs else ""
             digest.update("\n".join((choice.layer.name, *how, guide, inputs)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 

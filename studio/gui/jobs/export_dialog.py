@@ -55,16 +55,18 @@ class ExportDialog(CheckedDialog):
     def steps(self) -> Steps:
         """See `CheckedDialog`."""
         document = self._document
-        plan = {"model": document.model, "plan": document.plan, "choices": list(document.choices)}
-        self._arguments = {**plan, **self.form.arguments()}
+        plan = document.plan.with_activations(self.form.activations or document.plan.activations)
+        what = {"model": document.model, "plan": plan, "choices": list(document.choices)}
+        self._arguments = {**what, **self.form.arguments()}
         return tasks.checking_export(self._arguments)
 
     def show_found(self, found: Any) -> None:
         """See `CheckedDialog`."""
-        refusals, result, obstacle = found
+        refusals, result, unliftable, unquantizable = found
         self.job = result if isinstance(result, core.Export) else None
         self.form.show_refusals(refusals)
-        self.form.show_lift(obstacle)
+        self.form.show_lift(unliftable)
+        self.form.show_inputs(unquantizable)
         self.form.offer_options(result.hint if isinstance(result, core.StudioError) else "")
         checks = [*checks_of(result), *checks_of_layers(self._document)]
         self.show_checks(checks, self.job.nbytes if self.job else None)

@@ -27,6 +27,7 @@ from studio.gui.shell.text import button, label, set_tone
 
 SHARDS = {"1 GB": 10**9, "2 GB": 2 * 10**9, "5 GB": 5 * 10**9, "10 GB": 10**10, "One file": 10**15}
 SHARD = "5 GB"
+INPUTS = "Stores a scale for the inputs of every layer in NVFP4, from statistics: servers then compute in four bits."
 LIFTS = "Moves powers of two between tensors where that is exact, so that two tiers lose no more than three."
 
 
@@ -158,6 +159,12 @@ class ExportForm(QWidget):
         self.about_lift.setContentsMargins(22, 0, 0, 4)
         rows.addWidget(self.lift)
         rows.addWidget(self.about_lift)
+        self.inputs = QCheckBox("&Quantize inputs, too (W4A4)")
+        self.inputs.toggled.connect(lambda _: self.changed.emit())
+        self.about_inputs = label(INPUTS, "small", wrap=True)
+        self.about_inputs.setContentsMargins(22, 0, 0, 4)
+        rows.addWidget(self.inputs)
+        rows.addWidget(self.about_inputs)
 
     # what it asks for
 
@@ -202,7 +209,13 @@ class ExportForm(QWidget):
             "overwrite": self.replace.isChecked(),
             "restart": self.discard.isChecked(),
             "lift": self.lift.isChecked(),
+            "activations": self.activations,
         }
+
+    @property
+    def activations(self) -> str:
+        """The format that inputs are to be stored for, "" where they stay as they are."""
+        return "fp4" if self.inputs.isChecked() else ""
 
     # what the checks found
 
@@ -223,6 +236,11 @@ class ExportForm(QWidget):
         self.lift.setEnabled(not obstacle)
         self.lift.setChecked(self.lift.isChecked() and not obstacle)
         self.about_lift.setText(f"Not now: {obstacle.replace('--lift', 'lifting')}" if obstacle else LIFTS)
+
+    def show_inputs(self, obstacle: str) -> None:
+        """Offer to quantize inputs, or say why that can not be; who asked for it may take that back."""
+        self.inputs.setEnabled(not obstacle or self.inputs.isChecked())
+        self.about_inputs.setText(f"Not now: {obstacle}" if obstacle else INPUTS)
 
     def offer_options(self, hint: str) -> None:
         """Offer to replace or to discard where the hint of what is in the way names it."""

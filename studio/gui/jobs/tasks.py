@@ -40,8 +40,8 @@ def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[st
 def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
     """Check an export without writing.
 
-    Yields three things: layout -> why it can not store the plan, "" when it can; the prepared `core.Export`, or the
-    error that is in its way; and why it can not be lifted, "" when it can.
+    Yields four things: layout -> why it can not store the plan, "" when it can; the prepared `core.Export`, or the
+    error that is in its way; why it can not be lifted, and why its inputs can not be quantized, "" when they can.
     """
     model, choices = arguments["model"], arguments["choices"]
     refusals = {
@@ -51,9 +51,21 @@ def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:
     try:
         job = core.prepare(**arguments)
     except core.StudioError as error:
-        yield refusals, error.with_traceback(None), "the checks come first"
+        yield refusals, error.with_traceback(None), "the checks come first", _without_inputs(**arguments)
     else:
-        yield refusals, job, _unliftable(job)
+        yield refusals, job, _unliftable(job), _without_inputs(**arguments)
+
+
+def _without_inputs(
+    model: core.Model, choices: Sequence[core.Choice], layout: core.Layout, reader: str = "", **_: Any
+) -> str:
+    """Why the inputs of layers in NVFP4 can not be quantized, "" when they can."""
+    found, _refusals = core.fitted(layout, reader or layout.readers[0], model, choices)
+    try:
+        core.with_input_scales(found, layout, "fp4")
+    except core.PlanError as error:
+        return "; ".join(filter(None, (error.what, error.hint)))
+    return ""
 
 
 def _unliftable(job: core.Export) -> str:

@@ -7,6 +7,7 @@ from tests.gui.real_window.person import Person
 
 PLOTS = ("Outliers", "Tail", "Error × outliers", "Scale regimes")
 WINDOW = "demo-llama - NVFP4 Studio"
+MODELS_SECONDS = 900
 Show = Callable[[str], None]
 
 
@@ -25,6 +26,7 @@ def do(
     compare(person, show)
     if models:
         evaluate(person, show)
+        budget(person, show)
     export(person, target, show)
     examine(person, spoil(target), show)
 
@@ -114,8 +116,19 @@ def evaluate(person: Person, show: Show) -> None:
         person.type(text)
     person.click(person.wait_to_see("Evaluate", "Button"))
     person.wait_for_window(WINDOW)
-    person.wait_to_see("Evaluated")
+    person.wait_to_see("Evaluated", patience=MODELS_SECONDS)
     show("quality")
+
+
+def budget(person: Person, show: Show) -> None:
+    """Price and probe, then drag the budget: the table follows, and what changes is listed; it runs models."""
+    person.click(person.wait_to_see("Budget", "PageTab"))
+    person.click(person.wait_to_see("Predict KL", "Button"))
+    person.wait_to_see("*predicted KL*worst layer*", patience=MODELS_SECONDS)
+    person.click(person.wait_to_see("Budget", "Slider"))
+    person.wait_to_see("◇ proposed", "Cell")
+    person.click(person.wait_to_see("What changes", "PageTab"))
+    show("budget")
 
 
 def export(person: Person, target: Path, show: Show) -> None:

@@ -86,7 +86,7 @@ class Person:
         found = [item for item in self.look() if fnmatchcase(item.name, name) and fnmatchcase(item.role, role)]
         return [item for item in found if not state or state in item.states]
 
-    def wait_to_see(self, name: str, role: str = "*", state: str = "") -> Item:
+    def wait_to_see(self, name: str, role: str = "*", state: str = "", patience: float = PATIENCE_SECONDS) -> Item:
         """The first such thing, once there is one that is not disabled."""
         found: list[Item] = []
 
@@ -94,7 +94,7 @@ class Person:
             found[:] = [item for item in self.sees(name, role, state) if "disabled" not in item.states]
             return bool(found)
 
-        self.wait_until(seen, f"{role} {name!r} {state}")
+        self.wait_until(seen, f"{role} {name!r} {state}", patience)
         return found[0]
 
     def wait_for_window(self, title: str) -> None:
@@ -107,9 +107,9 @@ class Person:
         """The title of the window that gets the keys."""
         return self._xdotool("getactivewindow", "getwindowname", check=False).stdout.strip()
 
-    def wait_until(self, done: Callable[[], bool], what: str) -> None:
+    def wait_until(self, done: Callable[[], bool], what: str, patience: float = PATIENCE_SECONDS) -> None:
         """Wait until a condition holds; fails with all that is visible."""
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + patience
         while not done():
             if time.monotonic() > end:
                 seen = "\n".join(f"{item.role} {item.name!r} {item.states}" for item in self.look())

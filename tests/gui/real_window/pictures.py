@@ -15,7 +15,7 @@ from tests.gui.real_window import job
 from tests.gui.real_window.person import Person
 from tests.gui.real_window.screen import missing, own_screen
 
-WINDOWS = ("welcome", "quantized", "inspector", "compare", "quality", "exported", "doctor")
+WINDOWS = ("welcome", "quantized", "inspector", "compare", "quality", "budget", "exported", "doctor")
 PLOTS = {"scale regimes": "Scale regimes"}
 THEMES = ("light", "dark")
 COLORS, COARSE = 256, 0xE0E0E0
