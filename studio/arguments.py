@@ -81,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
         "--source", type=_source, metavar="SRC", help="compare some rows of every layer with this checkpoint"
     )
     doctor.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="STATS",
+        help="say which inputs float16 has no number for, by a file that calibrate wrote for SRC, or for DIR",
+    )
+    doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
     _add_cluster(_add_machine_options(doctor))

@@ -539,7 +539,9 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
         else:
             crew = stack.enter_context(_crew(options, console))
             spread = _spread(crew, lambda: core.doctor_order(options.target, _worker(options)))
-            job = core.doctor(options.target, quick=options.quick, against=against, spread=spread)
+            job = core.doctor(
+                options.target, quick=options.quick, against=against, spread=spread, statistics=options.statistics
+            )
         found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0

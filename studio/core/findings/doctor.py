@@ -8,6 +8,7 @@ from pathlib import Path
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Examined, FindingMade, Progress, Started
 from studio.core.findings import (
+    activations,
     coverage,
     digests,
     documents,
@@ -24,6 +25,7 @@ from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder, open_broken
 from studio.core.findings.kinds import Observed
 from studio.core.model import Model
+from studio.core.opening.checkpoint import open_model
 from studio.core.running.engine import Engine
 from studio.core.running.spread import Part, PartDone, Spread, cut, in_order
 
@@ -64,18 +66,24 @@ READINGS: tuple[Callable[[Folder], Iterator[Reading]], ...] = (
 
 
 def doctor(
-    path: Path, *, quick: bool = False, against: Model | None = None, spread: Spread | None = None
+    path: Path,
+    *,
+    quick: bool = False,
+    against: Model | None = None,
+    spread: Spread | None = None,
+    statistics: Path | None = None,
 ) -> Iterator[Event]:
     """Examine a folder or a file: `FindingMade` at the first place of every kind, at the end `Examined`.
 
     `quick` reads no codes and no block scales. `against` is the checkpoint that it was made from, to compare with.
     `spread`, if there is one, has opened the same, and reads.
+    `statistics` were gathered on that, or without it on what is examined.
 
-    Raises CheckpointError only when there is nothing at `path`.
+    Raises CheckpointError only when there is nothing at `path`, PlanError for statistics of another model.
     """
     folder = open_broken(path)
     try:
-        yield from _Examining(folder, quick, against, spread).events()
+        yield from _Examining(folder, quick, against, spread, statistics).events()
     finally:
         folder.close()
 
@@ -112,6 +120,7 @@ class _Examining:
     quick: bool
     against: Model | None
     spread: Spread | None
+    statistics: Path | None
     observed: Observed = field(default_factory=Observed)
     done: int = 0
 
@@ -121,8 +130,17 @@ class _Examining:
             yield from self._taken(check(self.folder))
         if self.against:
             yield from self._taken(source.compared(self.folder, self.against))
+        if self.statistics:
+            yield from self._taken(self._inputs(self.statistics))
         yield from self._elsewhere(self.spread) if self.spread else self._here()
         yield Examined(self.observed.examination())
+
+    def _inputs(self, path: Path) -> Iterator[Observation]:
+        if self.against:
+            yield from activations.inputs(path, self.against)
+            return
+        with open_model(self.folder.path) as model:
+            yield from activations.inputs(path, model)
 
     def _readings(self) -> Iterator[Reading]:
         return iter(()) if self.quick else _readings(self.folder)
