@@ -21,10 +21,14 @@ from studio.core.layouts import fitted
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import KEEP, Choice, Plan, Prediction, Rule
-from studio.core.quality.candidates import choices_digest
+from studio.core.statistics.digest import choices_digest
+from studio.core.statistics.guides import StatisticsGuide
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_TOLD_POINTS = 17
+"""Places on the curve that a plan holds."""
 
 CURVE_POINTS = 64
 """Places on the curve where its noise is found."""
@@ -52,6 +56,11 @@ class Mix:
     noise: float | None
     rel_err: float
     gap: float = 0.0
+
+    @property
+    def lost(self) -> float:
+        """KL, or damage where no probes told."""
+        return self.damage if self.kl is None else self.kl
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +158,7 @@ class Planner:
                     f"{printable(layer)} is left without a format", hint="forbid fewer, or pin it to another"
                 )
             found._allowed[row, : len(left)] &= left
-        for name in ("_by_size", "_by_damage"):
+        for name in ("_by_size", "_by_damage", "_drawn"):
             found.__dict__.pop(name, None)
         return found
 
@@ -379,7 +388,28 @@ class Planner:
         digest = choices_digest(choices, decisions.model)
         plan = planned(decisions, mix.options, name, title)
         own = len(plan.rules) - len(decisions.plan.rules)
-        return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
+        told = Prediction(
+            digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own, mix.noise, *self._told_of, *self._drawn
+        )
+        return replace(plan, prediction=told)
+
+    @property
+    def _told_of(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        return statistics_digest(self.decisions.model), self.sensitivity.texts
+
+    @cached_property
+    def _drawn(self) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[str, int, float], ...]]:
+        """Some of the curve, and single formats, as a plan holds them."""
+        nbytes, lost = self.curve()
+        places = np.unique(np.searchsorted(nbytes, np.linspace(nbytes[0], nbytes[-1], _TOLD_POINTS)))
+        singles = tuple((name, mix.nbytes, mix.lost) for name, mix in self.uniforms() if name != KEEP)
+        return tuple(zip(nbytes[places].astype(int).tolist(), lost[places].tolist(), strict=True)), singles
+
+
+def statistics_digest(model: Model) -> str:
+    """The digest of the statistics that tell of the inputs of layers, "" where none do."""
+    guides = (layer.guide for layer in model.layers)
+    return next((guide.digest for guide in guides if isinstance(guide, StatisticsGuide)), "")
 
 
 class _Noise:

@@ -238,7 +238,7 @@ class BudgetView(View):
     # Drawing
 
     def _spot(self, name: str, mix: core.Mix) -> Spot:
-        return Spot(name, self._bits(mix.nbytes), mix.damage if mix.kl is None else mix.kl, mix.noise)
+        return Spot(name, self._bits(mix.nbytes), mix.lost, mix.noise)
 
     @property
     def _knows_kl(self) -> bool:
