@@ -131,9 +131,12 @@ def _worker(options: argparse.Namespace) -> core.Machine:
 
 
 @contextmanager
-def _start(options: argparse.Namespace, console: Console, model: core.Model | None) -> Iterator[core.Engine]:
-    """An engine as the options want it; says what computes."""
-    with core.start(_machine(options), model) as started:
+def _start(
+    options: argparse.Namespace, console: Console, model: core.Model | None, choices: Sequence[core.Choice] = ()
+) -> Iterator[core.Engine]:
+    """An engine as the options want it, for what is quantized as `choices` say; says what computes."""
+    together = core.rows_together(choice.recipe for choice in choices)
+    with core.start(_machine(options), model, together) as started:
         show_backend(started, console)
         yield started
 
@@ -270,7 +273,7 @@ def _texts(options: argparse.Namespace) -> tuple[Path, ...]:
 def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Console) -> core.Planner:
     """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
     reading = core.Reading(_texts(options), options.windows, options.length, options.seed)
-    with _start(options, console, decisions.model) as started:
+    with _start(options, console, decisions.model, list(decisions.tried())) as started:
         costs = returned(core.price(started, decisions), console)
         probing = core.Probing(costs, reading, options.runtime)
         known = probing.known()
@@ -297,7 +300,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         _check_measurable(model, choices, console)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             with _crew(options, console) as crew:
@@ -330,7 +333,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             prepare = partial(
@@ -481,7 +484,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
         choices = _resolved(plan, model, console)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             job = core.prepare_gguf(model, choices, options.target, overwrite=options.overwrite)

@@ -70,7 +70,7 @@ from studio.core.insight.measured import Measured, Side
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, rows_together, start, validate, verify
 from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
@@ -343,6 +343,7 @@ __all__ = [
     "resolve",
     "resources",
     "result_of",
+    "rows_together",
     "save_plan",
     "save_quality",
     "second_moments",

@@ -83,6 +83,14 @@ class Decisions:
                 found[index] = self.choice(index, option)
         return tuple(found[index] for index in range(len(self.model.layers)))
 
+    def tried(self) -> Iterator[Choice]:
+        """Choices with every option of each kind of decision, for one of its layers."""
+        seen: set[tuple[Hashable, tuple[Option, ...]]] = set()
+        for item in self.items:
+            if (key := (self.alike[item.layers[0]], item.options)) not in seen:
+                seen.add(key)
+                yield from (self.choice(item.layers[0], option) for option in item.options)
+
     def choice(self, index: int, option: Option) -> Choice:
         """The choice of an option for the layer at `index`."""
         key, layer = (self.alike[index], str(option)), self.model.layers[index]

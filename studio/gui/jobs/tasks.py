@@ -14,21 +14,22 @@ T = TypeVar("T")
 
 def surveying(machine: core.Machine, model: core.Model, choices: Iterable[core.Choice]) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
-    with core.start(machine, model) as engine:
+    wanted = list(choices)
+    with core.start(machine, model, core.rows_together(choice.recipe for choice in wanted)) as engine:
         yield engine.backend.title
-        yield from core.survey(engine, model, list(choices))
+        yield from core.survey(engine, model, wanted)
 
 
 def exporting(machine: core.Machine, job: core.Export | core.GgufExport) -> Iterator[Any]:
     """Write and verify an export; yields the title of the backend, then the events of `core.export` or `write_gguf`."""
-    with core.start(machine, job.model) as engine:
+    with core.start(machine, job.model, core.rows_together(choice.recipe for choice in job.choices)) as engine:
         yield engine.backend.title
         yield from core.export(engine, job) if isinstance(job, core.Export) else core.write_gguf(engine, job)
 
 
 def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[str, Any]) -> Iterator[Any]:
     """The same, after the events of `core.lift`, of what `core.prepare` makes of `arguments` lifted."""
-    with core.start(machine, job.model) as engine:
+    with core.start(machine, job.model, core.rows_together(choice.recipe for choice in job.choices)) as engine:
         yield engine.backend.title
         for event in core.lift(engine, job.model, job.choices):
             yield event
@@ -205,9 +206,9 @@ def pricing(
 
     probe: run what tells the meaning of damage in tokens; what was run before is known without.
     """
-    with core.start(machine, model) as engine:
+    decisions = core.decide(model, plan, layout, reader)
+    with core.start(machine, model, core.rows_together(choice.recipe for choice in decisions.tried())) as engine:
         yield engine.backend.title
-        decisions = core.decide(model, plan, layout, reader)
         costs = yield from core.price(engine, decisions)
         probing = core.Probing(costs, core.Reading((core.evaluation_text(),), PROBED))
         known = probing.known()
