@@ -187,7 +187,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
-        layout, reader = core.layout_for(options.layout or "", options.reader)
+        layout, reader = core.target_for(options.layout or "", options.reader)
         asked, (choices, refusals) = choices, core.fitted(layout, reader, model, choices)
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
@@ -197,7 +197,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
             show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
-        show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
+        show_plan(model, plan, choices if refusals else core.sized_in(model, choices, layout), layout, console)
         if refusals:
             console.say(
                 f"Note: {layout.name}, the default layout, can not store it: {core.printable(refusals[0], 400)}"
@@ -234,13 +234,13 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options, open_formats=True).preceded_by([core.pin_rule(text) for text in options.pin])
-        layout, reader = core.layout_for(options.layout or "", options.reader)
+        layout, reader = core.target_for(options.layout or "", options.reader)
         decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
         planner = _planner(options, decisions, console)
         _warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
-        show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)
+        show_plan(model, found, core.sized_in(model, decisions.choices(mix.options), layout), layout, console)
         show_budget(planner, mix, console)
         paths = []
         if options.report:
@@ -259,10 +259,12 @@ def _recipe(options: argparse.Namespace) -> list[str]:
     more = ["--statistics", str(options.statistics)] if options.statistics else []
     layout = ["--layout", options.layout] if options.layout else []
     reader = ["--for", options.reader] if options.reader else []
+    gguf = options.layout == core.GGUF.name
+    export = ["gguf", source, "FILE.gguf"] if gguf else ["quantize", source, "DST", *layout, *reader]
     return [
         shlex.join(["nvfp4-studio", *options.said]),
         shlex.join(["nvfp4-studio", "evaluate", source, "--plans", plan, *more]),
-        shlex.join(["nvfp4-studio", "quantize", source, "DST", "--plan", plan, *layout, *reader, *more]),
+        shlex.join(["nvfp4-studio", *export, "--plan", plan, *more]),
     ]
 
 

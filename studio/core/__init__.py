@@ -53,7 +53,7 @@ from studio.core.exporting.export import Export, prepare, prepare_conversion, re
 from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
 from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
-from studio.core.exporting.shards import sized
+from studio.core.exporting.sizes import sized_in
 from studio.core.exporting.streaming import stream, stream_source
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import prospect, transcode
@@ -348,7 +348,7 @@ __all__ = [
     "save_quality",
     "second_moments",
     "size_text",
-    "sized",
+    "sized_in",
     "some_of",
     "start",
     "start_command",

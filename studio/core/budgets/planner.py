@@ -16,7 +16,7 @@ from studio.core.budgets.rules import block_ranges, planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
-from studio.core.exporting.shards import plan_shards
+from studio.core.exporting.sizes import files_nbytes
 from studio.core.layouts import fitted
 from studio.core.model import Model
 from studio.core.names import printable
@@ -251,9 +251,9 @@ class Planner:
         return f"{kept:,} bytes of it are layers that the plan keeps; --preset all quantizes embeddings and head, too"
 
     def file_nbytes(self, mix: Mix) -> int:
-        """The exact bytes of the safetensors files of an export."""
-        choices = self.decisions.choices(mix.options)
-        return sum(shard.nbytes for shard in plan_shards(self.decisions.model, choices, self.decisions.layout))
+        """The exact bytes of the files of weights of an export."""
+        decisions = self.decisions
+        return files_nbytes(decisions.model, decisions.choices(mix.options), decisions.layout)
 
     def within_kl(self, kl: float, most_states: int = MOST_STATES) -> Mix:
         """The smallest mix with a predicted KL of at most `kl`. Raises PlanError where none has, or none is known."""

@@ -59,7 +59,7 @@ class Budgeting(QObject):
         document, machine = self._document, self._runs.machine
         model = document.model
         assert model is not None
-        target = core.layout_for(*self._view.layout_and_reader)
+        target = core.target_for(*self._view.layout_and_reader)
         steps = partial(tasks.pricing, machine, model, document.state.plan.before_budget, *target, probe=probe)
         kind, title = (PROBE, "Predicting") if probe else (PRICE, "Pricing")
         job = Job(kind, title, steps, over=self._over, hear=self._hear)

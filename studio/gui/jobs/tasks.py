@@ -200,7 +200,7 @@ PROBED = 8
 
 
 def pricing(
-    machine: core.Machine, model: core.Model, plan: core.Plan, layout: core.Layout, reader: str, *, probe: bool
+    machine: core.Machine, model: core.Model, plan: core.Plan, layout: core.Target, reader: str, *, probe: bool
 ) -> Iterator[Any]:
     """Measure what every option of a layout costs; yields the title of the backend, events, and `Priced` at the end.
 

@@ -371,7 +371,8 @@ class BudgetView(View):
 def _target_box() -> QComboBox:
     """Layouts and the runtimes that load them; what can be stored, and joined, depends on both."""
     box = QComboBox()
-    for name, layout in core.LAYOUTS.items():
+    targets: dict[str, core.Target] = {**core.LAYOUTS, core.GGUF.name: core.GGUF}
+    for name, layout in targets.items():
         for reader in layout.readers:
             box.addItem(f"{name} for {core.RUNTIMES[reader].title}", (name, reader))
     box.setAccessibleName("Layout of the export that mixes are for, and the runtime that loads it")

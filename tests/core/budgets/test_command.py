@@ -156,3 +156,20 @@ def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_
         assert (ran.code, words in ran.err) == (4 if "missing" in words else 2, True), ran.err
     with pytest.raises(SystemExit):
         main(["plan", str(source), "--bits", "6", "--max-kl", "0.1"])
+
+
+def test_a_plan_for_a_file_for_llama_cpp_fits_into_it(studio: Studio, tmp_path: Path) -> None:
+    plan, target, file = tmp_path / "plan.json", 4_300_000, tmp_path / "demo.gguf"
+    ran = studio("plan", core.demo_checkpoint(), "--layout", "gguf", "--target-size", target, "--out", plan)
+    assert ran.code == 0, ran.err
+    used = {rule.format for rule in core.load_plan(plan).rules if rule.format}
+    assert used <= {"nvfp4-2t", "nvfp4-3t", "mxfp4", "keep"}
+    assert len(used) > 1
+    assert studio("gguf", core.demo_checkpoint(), file, "--plan", plan).code == 0
+    assert target - 50_000 < file.stat().st_size <= target
+    with core.open_model(core.demo_checkpoint()) as model:
+        choices = core.resolve(core.load_plan(plan), model)
+        tensors = sum(choice.nbytes for choice in core.sized_in(model, choices, core.GGUF))
+        assert core.load_plan(plan).prediction.nbytes == tensors
+        job = core.prepare_gguf(model, choices, tmp_path / "other.gguf")
+        assert sum(tensor.nbytes for tensor in job.tensors.values()) == tensors
