@@ -152,6 +152,14 @@ def test_what_the_table_shows_is_pinned_with_all_that_goes_with_it(
     assert page.planner.decisions.choices(page.mix.options)[place].format == cells(priced, name)["format"]
     assert cells(priced, name)["format"] == page.planner.decisions.choices(least.options)[place].format
     assert cells(priced, name)["status"] == "◆ pinned"
+    page.use_button.click()
+    assert "3 layers pinned" in page.says.text()
+    recipes = [choice.recipe for choice in document.choices]
+    assert recipes == [choice.recipe for choice in page.planner.decisions.choices(page.before.options)]
+    assert core.as_planned(document.model, document.plan).plan.prediction.nbytes == page.before.nbytes
+    page.slider.setValue(STEPS // 2)
+    assert cells(priced, name)["status"] == "◆ pinned"
+    document.undo.undo()
     document.undo.undo()
     assert "pinned" not in page.says.text()
 

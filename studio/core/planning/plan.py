@@ -119,8 +119,9 @@ class Plan:
     prediction: Prediction | None = None
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
-        """The plan with `rules` tried first."""
-        return replace(self, rules=(*rules, *self.rules), prediction=None) if rules else self
+        """The plan with `rules` tried first; what is predicted holds as long as they change nothing."""
+        told = replace(self.prediction, rules=0) if self.prediction else None
+        return replace(self, rules=(*rules, *self.rules), prediction=told) if rules else self
 
     @property
     def before_budget(self) -> "Plan":
