@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers interop faults fuzz quality planning mac-proof pictures package clean
+.PHONY: demo test lint bench architectures consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -45,6 +45,12 @@ faults: .venv/.dev
 	@$(BIN)/python -m tests.faults.random_kills
 	@$(BIN)/python -m tests.faults.gguf_kills
 	@$(BIN)/python -m tests.faults.soak
+
+streams: .venv/.dev
+	@$(BIN)/python -m tests.faults.streams
+
+hosts: .venv/.dev
+	@$(BIN)/python -m tests.faults.hosts
 
 fuzz: .venv/.dev
 	@$(BIN)/python -m tests.faults.mutations --count 1000000

@@ -1,19 +1,22 @@
-"""Casts between the formats of E2M1 codes that change no code: only block scales, and only where that is exact.
+"""Casts between formats that change no code: only scales, and only where that is exact.
 
 A block scale times the tensor scale is one number per block, MX blocks being two of NVFP4. A cast writes that number
 as a block scale of the target times its tensor scale, and is exact when every block that holds a code other than zero
 can be written so; what scale a block of zeros has makes no difference.
+
+Integers around zero are those whose bias is the scale times the lowest code; groups may be cut into smaller ones.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats import Format
 from kernels.quantized import Quantized
-from kernels.reference import e4m3_decode, e4m3_encode, e8m0_decode
+from kernels.reference import e4m3_decode, e4m3_encode, e8m0_decode, symmetric_biases
 
 _HALF = 16
 _ONE = {"e4m3": 0x38, "e8m0": 127}
@@ -62,22 +65,43 @@ def multiplier(found: Span | None) -> float | None:
     return None
 
 
-def exact_blocks(quantized: Quantized, row: Format, g: float = 1.0) -> NDArray[np.bool_]:
-    """Which blocks of 16 [rows, K / 16] `cast` would write exactly."""
-    found: NDArray[np.bool_] = _scales(quantized, row, g)[1]
+def exact_blocks(quantized: Quantized, row: Format, g: float = 1.0, dtype: Any = None) -> NDArray[np.bool_]:
+    """Which blocks `cast` would write exactly: of 16 [rows, K / 16], of integers those of `row`."""
+    found: NDArray[np.bool_] = _integers(quantized, row, dtype)[2] if row.affine else _scales(quantized, row, g)[1]
     return found
 
 
-def cast(quantized: Quantized, row: Format, g: float = 1.0) -> Quantized:
-    """The same weights [rows, K] in another format of E2M1 codes, with the tensor scale `g` where that has one.
+def cast(quantized: Quantized, row: Format, g: float = 1.0, dtype: Any = None) -> Quantized:
+    """The same weights [rows, K] in another format of the same codes.
 
-    Raises ValueError when a block can not be written exactly, or a format has other codes.
+    g: the tensor scale of E2M1 codes, in formats with one. dtype: that of the scales of integers, by default as they
+    are. Raises ValueError when a block can not be written exactly, or a format has other codes.
     """
-    scales, exact = _scales(quantized, row, g)
+    if row.affine:
+        scales, biases, exact = _integers(quantized, row, dtype)
+        found = Quantized(row, quantized.codes, scales, biases)
+    else:
+        scales, exact = _scales(quantized, row, g)
+        third = np.array(g, np.float32) if row.tensor_scale else None
+        found = Quantized(row, quantized.codes, scales, None, third)
     if not exact.all():
         bad = int((~exact).sum())
         raise ValueError(f"[cast] {bad:,} blocks of {quantized.format.name} are not exact in {row.name}")
-    return Quantized(row, quantized.codes, scales, None, np.array(g, np.float32) if row.tensor_scale else None)
+    return found
+
+
+def _integers(quantized: Quantized, row: Format, dtype: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """The target's scales and biases [rows, K / block], and which blocks they are exact for."""
+    own = quantized.format
+    if quantized.biases is None or own.bits != row.bits or own.block % row.block:
+        raise ValueError(f"[cast] from {own.name} to {row.name}, which do not both hold integers in such groups")
+    times, dtype = own.block // row.block, dtype or quantized.scales.dtype
+    wanted = [np.repeat(part, times, axis=-1) for part in (quantized.scales, quantized.biases)]
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is not exact
+        scales, biases = (part.astype(dtype) for part in wanted)
+        biases = symmetric_biases(scales, row) if row.symmetric else biases
+        same = [a.astype(np.float32) == b.astype(np.float32) for a, b in zip(wanted, (scales, biases), strict=True)]
+    return scales, biases, same[0] & same[1] & np.isfinite(biases.astype(np.float32))
 
 
 def _live(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:

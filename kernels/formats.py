@@ -143,8 +143,24 @@ _INTEGERS = (
     for block in (32, 64, 128)
 )
 
-STORED_FORMATS: dict[str, Format] = {**FORMATS, **{row.name: row for row in _INTEGERS if row.name not in FORMATS}}
-"""All formats that are read and handed on: those, and the other integers that MLX has."""
+_SYMMETRIC = (
+    Format(
+        f"int{bits}-sym-g{block}",
+        f"INT{bits} symmetric, groups of {block}",
+        bits,
+        block,
+        "uint",
+        "weight",
+        symmetric=True,
+    )
+    for bits, block in ((4, 64), (8, 32), (8, 64))
+)
+
+STORED_FORMATS: dict[str, Format] = {
+    **FORMATS,
+    **{row.name: row for row in (*_INTEGERS, *_SYMMETRIC) if row.name not in FORMATS},
+}
+"""All formats that are read and handed on: those, and other integers that MLX or compressed-tensors have."""
 
 
 @dataclass(frozen=True, slots=True)

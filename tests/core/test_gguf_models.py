@@ -12,7 +12,7 @@ from studio import core
 from studio.core.containers.gguf import TYPES
 from studio.core.errors import CheckpointError
 from studio.core.sources.ggml import unpaired
-from tests.core.gguf_files import Info, float32
+from tests.core.gguf_files import Info, float32, gguf
 from tests.core.gguf_models import BLOCKS, HEADS, HIDDEN, INNER, KEYS, PAIRS, TOKENS, WORDS, infos, model, tensors
 
 NUMBERS = {kind.name: number for number, kind in TYPES.items()}
@@ -278,6 +278,29 @@ UNKNOWN = {
 def test_what_is_not_known_is_refused_by_name(case, tmp_path):
     pairs, entries, words, tensor = UNKNOWN[case]
     refused(tmp_path, model(pairs, entries and entries()), words, tensor)
+
+
+def test_an_architecture_that_llama_cpp_calls_like_another_is_refused(tmp_path):
+    pairs = {key.replace("llama.", "olmo2."): value for key, value in PAIRS.items()}
+    pairs |= {"general.architecture": "olmo2", "olmo2.attention.sliding_window": 16}
+    raw = gguf(pairs, infos())
+    refused(tmp_path, raw, "olmo2 with attention.sliding_window: another architecture than olmo2")
+
+
+@pytest.mark.parametrize("said", [None, 8, 16])
+def test_a_part_of_each_head_may_be_rotated_alone(said, tmp_path):
+    pairs = {key.replace("llama.", "phi3."): value for key, value in PAIRS.items()}
+    pairs |= {"general.architecture": "phi3", "phi3.rope.dimension_count": said, "phi3.attention.sliding_window": 0}
+    fused = {
+        name.replace("attn_q", "attn_qkv"): array
+        for name, array in tensors().items()
+        if "_k." not in name and "_v." not in name and "gate" not in name
+    }
+    known = {key: value for key, value in pairs.items() if value is not None}
+    with opened(tmp_path, gguf(known, infos(fused))) as found:
+        assert found.config.get("partial_rotary_factor") == (said and said / 16)
+        assert "sliding_window" not in found.config
+        assert "model.layers.0.self_attn.qkv_proj" in found.by_name
 
 
 def test_metadata_that_the_config_can_not_hold_is_told(tmp_path):

@@ -236,6 +236,73 @@ def test_a_conversion_says_where_the_scales_stay_behind(tmp_path, dense):
     assert not [name for name in tensors_of(target / "model.safetensors") if "input" in name.rpartition(".")[2]]
 
 
+def foreign(folder: Path) -> Path:
+    """A folder as others leave it."""
+    for name in (MANIFEST, SUMS):
+        (folder / name).unlink()
+    return folder
+
+
+def inputs_of(folder: Path, layout: str) -> dict[str, np.float32]:
+    """Module -> the number that is stored for its inputs."""
+    leaf, found = STORED[layout][0], tensors_of(folder / "model.safetensors")
+    return {name.rpartition(".")[0]: np.float32(_number(folder, name)) for name in found if name.endswith(f".{leaf}")}
+
+
+def redraw_inputs(folder: Path, layout: str) -> None:
+    """Any numbers as scales of inputs, as other programs have them."""
+    path = folder / "model.safetensors"
+    raw, chance = bytearray(path.read_bytes()), np.random.default_rng(5)
+    for name, tensor in tensors_of(path).items():
+        if name.endswith(f".{STORED[layout][0]}"):
+            raw[tensor.start : tensor.start + 4] = np.float32(2.0 ** chance.uniform(-12, 12)).tobytes()
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(("layout", "other"), [("modelopt", "compressed-tensors"), ("compressed-tensors", "modelopt")])
+def test_scales_of_inputs_of_others_go_from_layout_to_layout_and_what_is_rounded_is_told(
+    tmp_path, dense, layout, other
+):
+    first = foreign(exported(dense, tmp_path, layout))
+    redraw_inputs(first, layout)
+    before = inputs_of(first, layout)
+    with core.open_model(first) as model:
+        assert "14 layers have scales for their inputs: convert carries them over, weights alone are quantized" in (
+            model.warnings
+        )
+    same, told = converted(first, layout, tmp_path / "same")
+    assert inputs_of(same, layout) == before
+    assert not any("scales of inputs" in sentence for sentence in told)
+    there, told = converted(first, other, tmp_path / "there")
+    after = inputs_of(there, other)
+    one = np.float32(1)
+    odd = [name for name, stored in before.items() if one / stored != after[name] or one / after[name] != stored]
+    for name, stored in before.items():
+        assert abs(float(after[name]) * float(stored) - 1) < 2e-7
+    assert 0 < len(odd) < len(before) == 14
+    assert f"{len(odd)} scales of inputs read up to one unit in the last place of float32 off" in told
+    section = json.loads((there / "config.json").read_text())["quantization_config"]
+    assert (section.get("quant_algo") == "NVFP4") == (other == "modelopt")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0.0, "is not usable"), (np.nan, "is not usable"), (None, "not all layers")]
+)
+def test_scales_of_inputs_that_are_no_scales_are_left_out_with_the_reason(tmp_path, dense, number, words):
+    first = foreign(exported(dense, tmp_path, "modelopt"))
+    path, name = first / "model.safetensors", "model.layers.0.self_attn.o_proj.input_scale"
+    raw = bytearray(path.read_bytes())
+    if number is None:
+        raw = raw.replace(name.encode(), name.replace("input_scale", "input_other").encode())
+    else:
+        start = tensors_of(path)[name].start
+        raw[start : start + 4] = struct.pack("<f", number)
+    path.write_bytes(raw)
+    target, told = converted(first, "compressed-tensors", tmp_path / "out")
+    assert any(words in one and one.startswith("scales of inputs are left out") for one in told), told
+    assert not inputs_of(target, "compressed-tensors")
+
+
 def test_lifting_and_scales_of_inputs_exclude_each_other(tmp_path, dense):
     path = statistics(dense, tmp_path / "s", {})
     guided = core.with_statistics(dense, core.open_statistics(path, dense))

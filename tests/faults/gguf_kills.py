@@ -61,11 +61,11 @@ def killed(kills: int, chance: random.Random, whole: Path, *words: object) -> st
     studio(*words, whole)
     seconds, target, ended = time.monotonic() - started, whole.with_name("killed.gguf"), 0
     for _ in range(kills):
-        if studio(*words, target, seconds=chance.uniform(0.3, seconds)):
+        if studio(*words, target, seconds=chance.uniform(0.3, seconds)) or target.exists():
             ended += check(target, whole)
     studio(*words, target)
     ended += check(target, whole)
-    return f"{words[0]}: {kills - ended + 1} kills of runs of {seconds:.1f} s, {ended} came to their end"
+    return f"{words[0]}: {kills} kills of runs of {seconds:.1f} s, {ended} files came to their end"
 
 
 def check(target: Path, whole: Path) -> int:

@@ -45,13 +45,13 @@ def names(dialog: AddressDialog) -> dict[str, str]:
 
 
 def test_files_and_sizes_are_shown_before_headers_are_fetched(dialog: AddressDialog, qtbot: QtBot, web: Web) -> None:
-    assert not dialog.open_there.isEnabled()
+    assert not dialog.go_button.isEnabled()
     asked(dialog, qtbot, f"{web.url}/small")
     folder = web.folder / "small"
     assert names(dialog) == {path.name: core.size_text(path.stat().st_size) for path in folder.iterdir()}
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert f"weights {core.size_text(weights)}" in dialog.said.text()
-    assert dialog.open_there.isEnabled()
+    assert dialog.go_button.isEnabled()
     read = {(name, start, stop) for name, start, stop in web.requests if name.endswith(".safetensors")}
     assert {stop - start for _, start, stop in read} == {1}
     dialog.reject()
@@ -61,7 +61,7 @@ def test_it_opens_and_is_known_the_next_time(commands: Commands, dialog: Address
     address = f"{web.url}/small"
     asked(dialog, qtbot, address)
     with qtbot.waitSignal(commands.opened, timeout=LONG):
-        dialog.open_there.click()
+        dialog.go_button.click()
     document = commands.studio.document
     assert str(document.model.path) == address
     assert len(document.model.layers) == 21
@@ -86,7 +86,7 @@ def test_it_is_quantized_and_kept_as_from_a_folder(
 ) -> None:
     asked(dialog, qtbot, f"{web.url}/small")
     with qtbot.waitSignal(commands.opened, timeout=LONG):
-        dialog.open_there.click()
+        dialog.go_button.click()
     commands.perform("quantize")
     wait()
     assert commands.studio.document.store.figures().done == 14
@@ -102,7 +102,7 @@ def test_errors_are_those_of_the_command_line(dialog: AddressDialog, qtbot: QtBo
     asked(dialog, qtbot, f"{web.url}/nothing")
     assert "there are no files of a checkpoint" in dialog.said.text()
     assert dialog.hint.text().startswith("Check the spelling")
-    assert not dialog.open_there.isEnabled()
+    assert not dialog.go_button.isEnabled()
     web.fault = status(403)
     asked(dialog, qtbot, f"{web.url}/small")
     assert "refuses to give it (HTTP 403)" in dialog.said.text()

@@ -58,7 +58,7 @@ def test_what_would_be_sent_is_shown_and_then_sent(
     dialog.base_model.setText("org/base")
     assert looked(dialog, qtbot) == ["is sent"] * len(list(export.iterdir()))
     assert not hub.repos
-    dialog.publish.click()
+    dialog.go_button.click()
     wait()
     assert hub.repos["me/small"].private
     assert b"org/base" in hub.repos["me/small"].files["README.md"]
@@ -76,15 +76,15 @@ def test_what_forbids_it_is_said(dialog: PublishDialog, hub: Hub, export: Path, 
     hub.repos["me/small"] = repo = Repo(private=False)
     looked(dialog, qtbot)
     assert "is public" in dialog.said.text()
-    assert not dialog.publish.isEnabled()
+    assert not dialog.go_button.isEnabled()
     dialog.private.setChecked(False)
-    assert not dialog.publish.isEnabled()
+    assert not dialog.go_button.isEnabled()
     repo.files["README.md"] = b"mine"
     assert "replaces another" in looked(dialog, qtbot)
     assert "--" not in dialog.hint.text()
     dialog.overwrite.setChecked(True)
     looked(dialog, qtbot)
-    assert dialog.publish.isEnabled()
+    assert dialog.go_button.isEnabled()
     (export / "config.json").write_text("{}")
     looked(dialog, qtbot)
     assert "was changed since it was exported" in dialog.said.text()
@@ -106,7 +106,7 @@ def test_it_can_be_stopped_and_goes_on(
 
     looked(dialog, qtbot)
     hub.fault = fault
-    dialog.publish.click()
+    dialog.go_button.click()
     qtbot.waitUntil(holds.is_set, timeout=LONG)
     commands.perform("stop")
     wait()

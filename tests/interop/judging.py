@@ -58,18 +58,20 @@ def judged(folder: Path, decoded: Mapping[str, np.ndarray], dtype: str, refusal:
 def _compared(model: core.Model, decoded: Mapping[str, np.ndarray], dtype: str) -> dict[str, Any]:
     open_, found, faults = dict(decoded), Counter[str](), []
     for layer in model.layers:
-        if layer.obstacle and _is_stored_in_codes(layer):
-            faults.append(f"{layer.name}: {layer.obstacle}")
         name = next((name for name in (layer.weight_name, layer.tensor.name) if name in open_), "")
         what, reason = difference(_weights(layer), open_.pop(name), dtype) if name else (DIFFERS, "of no weight")
         found[what] += 1
-        faults += [f"{name or layer.name}: {reason}"] if reason else []
+        faults += [f"{name or layer.name}: {reason}; {layer.obstacle}".rstrip("; ")] if reason else []
     faults += [f"{name}: not there" for name in open_]
     what = DIFFERS if faults else ROUNDED if found[ROUNDED] else EQUAL
     kinds = Counter(layer.source.meaning for layer in model.layers if _is_stored_in_codes(layer))
     stored = "; ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     reason = f"{len(faults)} of them, first {faults[0]}" if faults else f"to {dtype}" if found[ROUNDED] else ""
-    told = {"tensors": found.total(), "stored": stored, "is_right": not faults and bool(kinds) and found.total() > 0}
+    told = {
+        "tensors": found.total(),
+        "stored": stored,
+        "is_right": not faults and bool(kinds or model.container == "gguf"),
+    }
     return {"what": what, "reason": reason, **told}
 
 

@@ -31,6 +31,13 @@ def _package(name: str, module: str, *packages: str, alone: tuple[str, ...] = ()
     return Package(name, version.partition("==")[2], module, environment)
 
 
+_CONVERTER = Environment(
+    "llama.cpp",
+    ("transformers==4.57.6", "protobuf==7.36.2", "pyyaml==6.0.4"),
+    sources=("llama-cpp-python==0.3.36",),
+    upon=_TORCH,
+)
+
 PACKAGES: dict[str, Package] = {
     row.name: row
     for row in (
@@ -38,9 +45,10 @@ PACKAGES: dict[str, Package] = {
         _package("compressed-tensors", "make_compressed", "compressed-tensors==0.20.0"),
         _package("llmcompressor", "make_llmcompressor", "llmcompressor==0.14.0.1"),
         _package("nvidia-modelopt", "make_modelopt", "nvidia-modelopt[hf]==0.47.0"),
-        _package("auto-round", "make_auto_round", "auto-round==0.16.1"),
+        _package("auto-round", "make_auto_round", "auto-round==0.16.1", "compressed-tensors==0.20.0"),
         _package("torchao", "make_torchao", "torchao==0.18.0"),
         _package("gguf", "make_gguf", "gguf==0.19.0", "xllamacpp==2026.10.11549", bare=True),
+        Package("llama.cpp", "in llama-cpp-python 0.3.36", "make_llama_cpp", _CONVERTER),
         _package("transformers", "make_transformers", "transformers==5.23.0"),
         _package("bitsandbytes", "make_bitsandbytes", "bitsandbytes==0.50.2"),
         _package("hqq", "make_hqq", "hqq==0.2.8.post1"),

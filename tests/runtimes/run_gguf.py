@@ -1,6 +1,7 @@
 """Writes small models as llama.cpp's converter does, with the package gguf, and runs what was read back.
 
-Source: convert_hf_to_gguf.py of llama.cpp 0c1e57098, its classes LlamaModel, Qwen2Model, Qwen2MoeModel, GemmaModel.
+Source: convert_hf_to_gguf.py of llama.cpp 0c1e57098, its classes LlamaModel, Qwen2Model, Qwen2MoeModel, GemmaModel,
+Phi3MiniModel, GraniteModel, SmolLM3Model, ArceeModel, Olmo2Model, OlmoeModel, Glm4Model.
 """
 
 import re
@@ -37,6 +38,13 @@ _ROPE3 = {
     "original_max_position_embeddings": 8192,
 }
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SCALES = {
+    "attention_multiplier": 0.25,
+    "embedding_multiplier": 6.0,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 4.0,
+    "attention_bias": True,
+}
 _TIED = {"tie_word_embeddings": True, "head_dim": 32}
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("llama", "llama", {"rms_norm_eps": 1e-5, "rope_theta": 50000.0}),
@@ -52,6 +60,13 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma": ("gemma", "gemma", _TIED),
     "gemma2": ("gemma2", "gemma2", _TIED | {"sliding_window": 16, "query_pre_attn_scalar": 32}),
     "gemma3": ("gemma3", "gemma3_text", _TIED | {"sliding_window": 16, "query_pre_attn_scalar": 32}),
+    "phi3": ("phi3", "phi3", {"partial_rotary_factor": 0.5, "sliding_window": 16}),
+    "granite": ("granite", "granite", _SCALES),
+    "smollm3": ("smollm3", "smollm3", {"num_hidden_layers": 5}),
+    "arcee": ("arcee", "arcee", {}),
+    "olmo2": ("olmo2", "olmo2", {}),
+    "olmoe": ("olmoe", "olmoe", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "glm4": ("glm4", "glm4", {"partial_rotary_factor": 0.5, "attention_bias": True}),
 }
 """Name: (architecture for llama.cpp, model type of transformers, values of the config)."""
 
@@ -67,6 +82,13 @@ _KEYS = {
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "attention.sliding_window": "sliding_window",
 }
+_NUMBERS = {
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_scale": "logits_scaling",
+}
+_PERMUTED = ("llama", "granite", "smollm3", "arcee")
 _STACK = re.compile(r"(.*\.experts)\.(gate_up|gate|up|down)_proj")
 
 
@@ -98,8 +120,14 @@ def _write(path: Path, model: Any, arch: str, stored: gguf.GGMLQuantizationType)
     if rope["rope_type"] == "linear":
         writer.add_string(f"{arch}.rope.scaling.type", "linear")
         writer.add_float32(f"{arch}.rope.scaling.factor", rope["factor"])
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     for key in ("key_length", "value_length"):
-        writer.add_uint32(f"{arch}.attention.{key}", config.head_dim)
+        writer.add_uint32(f"{arch}.attention.{key}", width)
+    if partial := rope.get("partial_rotary_factor"):
+        writer.add_uint32(f"{arch}.rope.dimension_count", int(width * partial))
+    for key, name in _NUMBERS.items():
+        if arch == "granite":
+            writer.add_float32(f"{arch}.{key}", getattr(config, name))
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if getattr(config, key, None):
             writer.add_float32(f"{arch}.{key}", getattr(config, key))
@@ -147,7 +175,7 @@ def _tensors(model: Any) -> list[tuple[str, np.ndarray]]:
 
 
 def _changed(name: str, array: np.ndarray, config: Any, arch: str) -> np.ndarray:
-    if arch == "llama" and name.endswith((".attn_q", ".attn_k")):
+    if arch in _PERMUTED and name.endswith((".attn_q", ".attn_k")):
         heads = config.num_attention_heads if name.endswith("q") else config.num_key_value_heads
         split = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
         return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(array.shape)

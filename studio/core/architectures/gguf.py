@@ -57,6 +57,17 @@ _NORMS_BEHIND: dict[str, str] = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 
+_FUSED: dict[str, str] = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+_BEHIND_ALONE: dict[str, str] = {
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_GLM4: dict[str, str] = {
+    "ffn_up": "mlp.gate_up_proj",
+    "post_attention_norm": "post_self_attn_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+}
+
 _WIDTH: dict[str, str] = {"intermediate_size": "feed_forward_length"}
 _EXPERT_COUNTS: dict[str, str] = {
     "num_experts": "expert_count",
@@ -66,6 +77,16 @@ _EXPERT_COUNTS: dict[str, str] = {
 _CAPS: dict[str, str] = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
+    "sliding_window": "attention.sliding_window",
+}
+_MULTIPLIERS: dict[str, str] = {
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+_PHI3: dict[str, str] = {
+    "original_max_position_embeddings": "rope.scaling.original_context_length",
     "sliding_window": "attention.sliding_window",
 }
 _GELU: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
@@ -82,7 +103,9 @@ class GgufArchitecture:
     stored with 1 added. fields: key of config.json -> key after the architecture's name; optional: those that may be
     missing. implied: what the architecture means without saying it. divided: number of blocks of the one size whose
     queries are divided by the square root of width / heads, while all others are by that of the width of a head; 0
-    where config.json has no such key.
+    where config.json has no such key. partial: a part of each head may be rotated alone. biases: keys of config.json
+    that say of attention and of the feed-forward part whether there are biases. never: keys of another architecture
+    that llama.cpp calls the same.
     """
 
     name: str
@@ -96,12 +119,16 @@ class GgufArchitecture:
     optional: Mapping[str, str] = field(default_factory=dict)
     implied: Mapping[str, Any] = field(default_factory=dict)
     divided: int = 0
+    partial: bool = False
+    biases: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
 
 
+_BIASES = ("attention_bias", "mlp_bias")
 _ROTATED = ("attn_q", "attn_k")
 
 ARCHITECTURES: tuple[GgufArchitecture, ...] = (
-    GgufArchitecture("llama", "llama", "LlamaForCausalLM", _BLOCK, permuted=_ROTATED, fields=_WIDTH),
+    GgufArchitecture("llama", "llama", "LlamaForCausalLM", _BLOCK, permuted=_ROTATED, fields=_WIDTH, biases=_BIASES),
     GgufArchitecture(
         "llama",
         "mixtral",
@@ -153,6 +180,73 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         optional={"final_logit_softcapping": "final_logit_softcapping", "rope_local_base_freq": "rope.freq_base_swa"},
         implied=_GELU | {"rope_local_base_freq": 10000.0, "sliding_window_pattern": 6},
         divided=62,
+    ),
+    GgufArchitecture(
+        "phi3",
+        "phi3",
+        "Phi3ForCausalLM",
+        _BLOCK | _FUSED,
+        fields=_WIDTH,
+        optional=_PHI3,
+        partial=True,
+    ),
+    GgufArchitecture(
+        "granite",
+        "granite",
+        "GraniteForCausalLM",
+        _BLOCK,
+        permuted=_ROTATED,
+        fields=_WIDTH,
+        optional=_MULTIPLIERS,
+        biases=_BIASES,
+    ),
+    GgufArchitecture(
+        "smollm3",
+        "smollm3",
+        "SmolLM3ForCausalLM",
+        _BLOCK,
+        permuted=_ROTATED,
+        fields=_WIDTH,
+        implied={"no_rope_layer_interval": 4, "use_sliding_window": False},
+        biases=_BIASES,
+    ),
+    GgufArchitecture(
+        "arcee",
+        "arcee",
+        "ArceeForCausalLM",
+        _BLOCK,
+        permuted=_ROTATED,
+        fields=_WIDTH,
+        implied={"hidden_act": "relu2"},
+        biases=_BIASES,
+    ),
+    GgufArchitecture(
+        "olmo2",
+        "olmo2",
+        "Olmo2ForCausalLM",
+        _BLOCK | _BEHIND_ALONE,
+        fields=_WIDTH,
+        never=("attention.sliding_window",),
+    ),
+    GgufArchitecture(
+        "olmoe",
+        "olmoe",
+        "OlmoeForCausalLM",
+        _BLOCK | _EXPERTS,
+        experts=True,
+        fields=_WIDTH | {"num_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+        implied={"norm_topk_prob": False},
+        never=("attention.clamp_kqv",),
+    ),
+    GgufArchitecture(
+        "glm4",
+        "glm4",
+        "Glm4ForCausalLM",
+        _BLOCK | _GLM4,
+        fields=_WIDTH,
+        partial=True,
+        biases=("attention_bias",),
+        never=("nextn_predict_layers", "rope.dimension_sections"),
     ),
 )
 

@@ -28,8 +28,8 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.planning.plan import KEEP, Choice, Plan, Rule, resolve
 from studio.core.stores.spool import LIMIT
 
-START, END = 4.0, 2.0
-"""Seconds until the first worker is at work, and from the last shard to the end, as seen with local workers."""
+START, BEGIN, END = 2.0, 2.0, 1.0
+"""Seconds until workers can be started, of a processor until one of them is at work, and from the last shard on."""
 
 SAMPLE, MATRICES = (4096, 2048), 9
 """Rows and columns of the matrices by whose export rates are measured, and how many there are."""
@@ -43,7 +43,8 @@ class Rates:
 
     quantized, kept: weights that a thread quantizes and proves, or copies and compares, as the source stores them.
     store: all that it gives and takes at a time. link: what a worker's network does. cache: bytes of a shard and its
-    source that a worker can hold, so that the proof fetches neither again.
+    source that a worker can hold, so that the proof fetches neither again. start, end: seconds before the first worker
+    and after the last shard. begin: those of a processor until a worker is at work.
     """
 
     quantized: float
@@ -52,6 +53,7 @@ class Rates:
     link: float = math.inf
     cache: float = LIMIT
     start: float = START
+    begin: float = BEGIN
     end: float = END
 
 
@@ -98,14 +100,14 @@ def forecast(todo: Sequence[Piece], rates: Rates, workers: int, threads: int = 1
     run = _Run(rates, threads, processors or workers * threads)
     waiting = sorted(todo, key=lambda piece: piece.seconds(rates, threads))
     seconds = run.through(waiting, workers)
-    whole = rates.start + seconds + rates.end
+    fixed = rates.start + rates.begin * max(1.0, workers / run.processors) + rates.end
     alone = sum(piece.seconds(rates, threads) for piece in todo)
     share = min(1.0, run.processors / (workers * threads))
     busy = alone / (workers * share * seconds) if seconds else 0.0
-    return Forecast(workers, whole, busy, _bound(todo, rates, run, workers, seconds))
+    return Forecast(workers, fixed + seconds, busy, _bound(todo, rates, run, workers, fixed))
 
 
-def _bound(todo: Sequence[Piece], rates: Rates, run: "_Run", workers: int, seconds: float) -> str:
+def _bound(todo: Sequence[Piece], rates: Rates, run: "_Run", workers: int, fixed: float) -> str:
     """The name of the largest of the times that it can not be shorter than."""
     moved = sum(piece.moved(rates.cache) for piece in todo)
     largest = max((max(p.seconds(rates, run.threads), p.moved(rates.cache) / rates.link) for p in todo), default=0.0)
@@ -115,9 +117,9 @@ def _bound(todo: Sequence[Piece], rates: Rates, run: "_Run", workers: int, secon
         "store": moved / rates.store,
         "links": moved / (rates.link * workers),
         "largest shard": largest if workers > 1 else 0.0,
-        "start and end": rates.start + rates.end,
+        "start and end": fixed,
     }
-    return max(least, key=lambda name: least[name]) if seconds else "start and end"
+    return max(least, key=lambda name: least[name])
 
 
 @dataclass(slots=True)
@@ -166,7 +168,7 @@ class _Run:
             self.going[index].speed = given / self.going[index].moved
 
 
-def measured_rates(plan: Plan, threads: int = 1) -> tuple[float, float]:
+def measured_rates(plan: Plan, backend: str = "auto") -> tuple[float, float]:
     """`quantized` and `kept` of `Rates`, by seconds of a processor that exports of a few matrices take here.
 
     They are of the format and the method of the plan; takes some seconds, and 400 MB in the folder for temporary files.
@@ -174,7 +176,7 @@ def measured_rates(plan: Plan, threads: int = 1) -> tuple[float, float]:
     with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
         source = Path(folder) / "sample"
         _write_sample(source)
-        few, most = (min(_exported(source, plan, threads, names) for _ in range(REPEATS)) for names in (FIRST, OTHERS))
+        few, most = (min(_exported(source, plan, backend, names) for _ in range(REPEATS)) for names in (FIRST, OTHERS))
     count, nbytes = MATRICES - 1, 2 * SAMPLE[0] * SAMPLE[1]
     whole = count**2 - 1  # few = 1 quantized and `count` kept, most = the other way round
     quantized, kept = (count * most - few) / whole, (count * few - most) / whole
@@ -195,11 +197,11 @@ def _write_sample(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _exported(source: Path, plan: Plan, threads: int, quantized: str) -> float:
+def _exported(source: Path, plan: Plan, backend: str, quantized: str) -> float:
     """Seconds of a processor that an export takes in which these layers are quantized and the others kept."""
     rules = (Rule(names=(quantized,), format=plan.format), Rule(names=("*",), format=KEEP, reason="for comparison"))
     own = replace(plan, rules=rules)
-    with open_model(source) as model, start(Machine("auto", threads), model) as engine:
+    with open_model(source) as model, start(Machine(backend, threads=1), model) as engine:
         job = prepare(model, own, resolve(own, model), layout_for("", "")[0], source.with_name(str(uuid4())))
         before = time.process_time()
         for _ in export(engine, job):

@@ -3,22 +3,26 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from kernels.formats import E4M3_MAX, TENSOR_SCALE_DIVISOR
 from kernels.reference import tensor_scale
 from studio.core.counting import counted
-from studio.core.errors import PlanError
+from studio.core.errors import CheckpointError, PlanError
 from studio.core.exporting.shard_writer import agreed_scale
 from studio.core.layouts import LAYOUTS, Target
 from studio.core.model import Matrix
 from studio.core.names import some_of
 from studio.core.opening.export_sources import Packed
 from studio.core.planning.plan import Choice
+from studio.core.sources.packed import PackedSource
 
 FEW_TOKENS = 64
 """Inputs fewer than these do not tell how large others become."""
 
+_LEFT_OUT = "scales of inputs are left out, which then stay as they are"
 _NUMBER = re.compile(r"\d+")
 _CALIBRATE = "gather statistics: nvfp4-studio calibrate SRC --out FILE, then --statistics FILE"
 _Peaks = dict[str, tuple[int, float]]
@@ -56,27 +60,76 @@ def with_input_scales(
     return tuple(scaled.get(choice.layer.name, choice) for choice in choices), list(_told(names))
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What readers quantize inputs with: the multiplier and the divisor, each as they compute it in float32."""
+
+    multiplier: np.float32
+    divisor: np.float32
+
+    @classmethod
+    def of(cls, stored: np.float32, *, divides: bool) -> "_Read":
+        """Of the number that is stored, which is one of them."""
+        with np.errstate(divide="ignore", over="ignore"):
+            other = np.float32(1) / stored
+        return cls(other, stored) if divides else cls(stored, other)
+
+    @classmethod
+    def from_layout(cls, layout: Target, g: float) -> "_Read":
+        """Of what a layout stores of a multiplier."""
+        stored = layout.store_scale(g)
+        return cls.of(stored, divides=bool(layout.multiplier(stored) != stored))
+
+
+_Known = dict[str, tuple[float, _Read]]
+"""Matrix -> the multiplier of its inputs, as near as float64 comes to it, and what is read now."""
+
+
 def carried_over(choices: Sequence[Choice], layout: Target) -> tuple[tuple[Choice, ...], str]:
-    """The choices of a conversion with the scales of inputs that an export of ours has; or why none of them has any.
+    """The choices of a conversion with the scales of inputs that are stored, and what is rounded, or left out and why.
 
     All layers in NVFP4 have one, or none has: readers take it of every layer.
     """
-    known = {
-        name: g
-        for c in choices
-        if isinstance(c.layer.source, Packed)
-        for name, g in c.layer.source.input_scales.items()
-    }
+    try:
+        known = {name: found for choice in choices for name, found in _known(choice)}
+    except CheckpointError as error:
+        return tuple(choices), f"{_LEFT_OUT}: {error.tensor}: {error.what}"
     chosen = [c for c in choices if is_nvfp4(c) or c.format in layout.static_inputs]
-    if not known or not chosen:
+    if not known:
         return tuple(choices), ""
-    why = "" if layout.input_scale else f"the layout {layout.name} has no place for them"
-    if not why and any(matrix.name not in known for matrix in _matrices(chosen)):
-        why = "not all layers that would want it have one"
-    if why:
-        return tuple(choices), f"scales of inputs are left out, which then stay as they are: {why}"
+    if why := _misplaced(chosen, known, layout):
+        return tuple(choices), f"{_LEFT_OUT}: {why}"
     scaled = {choice.layer.name: _with_known(choice, known, layout) for choice in chosen}
-    return tuple(scaled.get(choice.layer.name, choice) for choice in choices), ""
+    pairs = (
+        (known[m.name][1], g) for c in scaled.values() for m, g in zip(c.layer.matrices, c.input_scales, strict=True)
+    )
+    rounded = sum(before != _Read.from_layout(layout, g) for before, g in pairs)
+    what = counted(rounded, "scale of inputs", "scales of inputs")
+    told = f"{what} read up to one unit in the last place of float32 off" if rounded else ""
+    return tuple(scaled.get(choice.layer.name, choice) for choice in choices), told
+
+
+def _known(choice: Choice) -> Iterator[tuple[str, tuple[float, _Read]]]:
+    """What is stored of the inputs of a layer. Raises CheckpointError for a number that is no scale."""
+    source = choice.layer.source
+    if isinstance(source, Packed):
+        for name, g in source.input_scales.items():
+            yield name, (g, _Read.from_layout(source.layout, g))
+    elif isinstance(source, PackedSource) and source.inputs:
+        divides = source.inputs.convention == "divisor"
+        read = _Read.of(np.float32(source.inputs.number(0)), divides=divides)
+        for matrix in choice.layer.matrices:
+            yield matrix.name, (source.inputs.multiplier(0), read)
+
+
+def _misplaced(chosen: Sequence[Choice], known: _Known, layout: Target) -> str:
+    """Why a layout does not hold the scales of inputs that are known; "" where it does."""
+    if layout.input_scale is None:
+        return f"the layout {layout.name} has no place for them"
+    if not chosen:
+        return "no layer that would want one keeps its codes"
+    missing = [matrix.name for matrix in _matrices(chosen) if matrix.name not in known]
+    return f"not all layers that would want it have one, as {some_of(missing, 1)}" if missing else ""
 
 
 def _with_peaks(choice: Choice, peaks: dict[str, float], layout: Target) -> Choice:
@@ -141,8 +194,13 @@ def _lent(choices: Sequence[Choice], peaks: _Peaks) -> dict[str, float]:
     return found
 
 
-def _with_known(choice: Choice, known: dict[str, float], layout: Target) -> Choice:
-    return replace(choice, input_scales=tuple(agreed_scale(layout, known[m.name]) for m in choice.layer.matrices))
+def _with_known(choice: Choice, known: _Known, layout: Target) -> Choice:
+    return replace(choice, input_scales=tuple(_agreed(layout, known[m.name][0]) for m in choice.layer.matrices))
+
+
+def _agreed(layout: Target, g: float) -> float:
+    """The multiplier itself where readers of the layout compute it, so that what is stored stays as it is."""
+    return g if layout.multiplier(layout.store_scale(g)) == np.float32(g) else agreed_scale(layout, g)
 
 
 def _told(lent: list[str]) -> Iterator[str]:

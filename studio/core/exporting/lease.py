@@ -7,7 +7,8 @@ writers the store refuses one. A store that does not keep conditions lets both i
 import json
 import platform
 from collections.abc import Callable, Iterator
-from threading import Event, Thread
+from contextlib import suppress
+from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ BEAT = 15.0
 LASTS = 60.0
 """Seconds without a renewal after which a writer counts as gone."""
 _LOOK = 2.0
+_NO_TAG = '"00000000000000000000000000000000"'
 
 Gone = Callable[[str], bool | None]
 """True when the writer with this mark is known to be gone, False when it is known to be there, None for neither."""
@@ -34,15 +36,14 @@ class Lease:
     def __init__(self, folder: TargetFolder, mark: str, gone: Gone) -> None:
         self._folder, self._mark, self._gone = folder, mark, gone
         self._writer, self._beats = uuid4().hex, 0
-        self._tag, self._closed = "", Event()
+        self._tag, self._closed, self._turn = "", Event(), Lock()
         self._thread: Thread | None = None
 
     def take(self) -> Iterator[Warned]:
         """Become the writer; raises ExportError when another one is. Waits for one that may be gone."""
         while not self._put(new=True):
             yield from self._wait_for_other()
-        if self._put(new=True, probe=True):
-            self._put()
+        if self._put(new=True, probe=True) or self._put(instead_of=_NO_TAG, probe=True):
             what = "this store does not keep two writers apart: see to it that nothing else writes there"
             yield Warned(f"{self._folder.url}: {what}")
         self._thread = Thread(target=self._renew, name="nvfp4-studio-lease", daemon=True)
@@ -50,17 +51,17 @@ class Lease:
 
     def check(self) -> None:
         """Raise ExportError unless this is still the writer."""
-        if not self._tag or not self._put(instead_of=self._tag):
-            raise self._taken()
+        if not self._renewed():
+            raise ExportError("another export to this target has begun", file=self._folder.url)
 
     def close(self) -> None:
-        """Let others write."""
+        """Let others write; where the store is away, they wait until it is clear that this one is gone."""
         self._closed.set()
         if self._thread:
             self._thread.join()
-        if self._tag and self._put(instead_of=self._tag):
-            self._folder.remove(LOCK)
-        self._tag = ""
+        with suppress(ExportError):
+            if self._renewed():
+                self._folder.remove(LOCK)
 
     def _put(self, *, new: bool = False, instead_of: str = "", probe: bool = False) -> bool:
         """True when the file is now ours."""
@@ -74,13 +75,16 @@ class Lease:
         self._tag = tag
         return True
 
+    def _renewed(self) -> bool:
+        """True when this is still the writer, as the file that it puts now says."""
+        with self._turn:
+            return bool(self._tag) and self._put(instead_of=self._tag)
+
     def _renew(self) -> None:
         while not self._closed.wait(BEAT):
-            try:
-                if not self._put(instead_of=self._tag):
+            with suppress(ExportError):  # the store is away: `check` tells whether that was too long
+                if not self._renewed():
                     return
-            except ExportError:  # the store is away: `check` tells whether that was too long
-                continue
 
     def _wait_for_other(self) -> Iterator[Warned]:
         """Come back when the other writer is gone, and its file too; raises ExportError when it is alive."""
@@ -106,9 +110,6 @@ class Lease:
             if found is None or found.tag != first.tag:
                 return found is None
         return True
-
-    def _taken(self) -> ExportError:
-        return ExportError("another export to this target has begun", file=self._folder.url)
 
 
 def _told(data: bytes | None) -> dict[str, str]:

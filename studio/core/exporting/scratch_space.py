@@ -34,6 +34,16 @@ def sweep(folder: Path, prefix: str) -> None:
             _remove_unless_held(path)
 
 
+def left_nbytes(folder: Path, prefix: str) -> int:
+    """Bytes of disk that `sweep` gives back."""
+    nbytes = 0
+    for path in folder.glob(prefix + "*"):
+        with contextlib.suppress(OSError), _held(path) as lock:
+            if os.fstat(lock).st_uid == os.getuid():
+                nbytes += sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+    return nbytes
+
+
 def is_left(path: Path, inode: tuple[int, int]) -> bool | None:
     """True when the scratch folder (device, inode) at `path` is of a program that is gone, None when not there."""
     try:

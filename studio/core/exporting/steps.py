@@ -71,7 +71,7 @@ def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterato
             error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"
         raise
     except NoSpaceError as error:
-        raise error.needing(job.nbytes) from None
+        raise error if isinstance(job.target, StorePath) else error.needing(job.nbytes) from None
     finally:
         staging.close()
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from studio.core.errors import ExportError, PlanError
 from studio.core.events import Occupies
 from studio.core.exporting.export import Export
+from studio.core.exporting.scratch_space import left_nbytes
 from studio.core.exporting.shards import ShardPlan
-from studio.core.exporting.stored_folder import scratch_place
+from studio.core.exporting.stored_folder import SCRATCH, scratch_place
 from studio.core.exporting.writing import writing
 from studio.core.model import Model
 from studio.core.stores.spool import BLOCK
@@ -72,10 +73,10 @@ _RECORD = 2048
 
 
 def check_scratch(nbytes: int) -> None:
-    """Raise ExportError when the folder for temporary files has no room for `nbytes`."""
+    """Raise ExportError when the folder for temporary files has no room for `nbytes`; what killed runs left will go."""
     place = scratch_place()
     with writing(place):
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(place).free + left_nbytes(place, SCRATCH)
     if free < nbytes:
         what = f"not enough disk space for a shard at a time: {nbytes:,} bytes are needed, {free:,} are free"
         raise ExportError(what, file=place, hint="a smaller --shard-size needs less; TMPDIR names another folder")

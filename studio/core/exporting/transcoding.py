@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels import STORED, STORED_FORMATS, recipe
+from kernels import STORED, STORED_FORMATS, Format, recipe
 from kernels.casts import Span, multiplier
 from studio.core.errors import PlanError
 from studio.core.events import Event, Progress, Started, Transcoded
@@ -33,6 +33,8 @@ _CASTS: Mapping[str, tuple[str, ...]] = {
     "mxfp4": ("nvfp4-3t", "nvfp4-2t"),
     "nvfp4-2t": ("nvfp4-3t", "mxfp4"),
     "nvfp4-3t": ("nvfp4-2t", "mxfp4"),
+    **{f"int{bits}-g{block}": (f"int{bits}-sym-g{block}",) for bits in (4, 8) for block in (32, 64, 128)},
+    **{f"int{bits}-sym-g{block}": (f"int{bits}-g{block}",) for bits in (4, 8) for block in (32, 64, 128)},
 }
 """The formats that may hold the codes of another one, the likeliest first."""
 
@@ -121,7 +123,7 @@ class _Fitting:
         multipliers: tuple[float, ...] = ()
         if row.tensor_scale and own is not None and own.scale != "e8m0":
             multipliers = tuple(map(layer.source.multiplier, layer.matrices))
-        told = replace(layer, kept_as=layer.source.scale_dtype) if row.affine else layer
+        told = replace(layer, kept_as=_scale_dtype(layer, row)) if row.affine else layer
         return Choice(told, recipe(name, method=STORED), multipliers=multipliers)
 
     def fit(self, choices: Sequence[Choice], reader: str) -> tuple[Choice, ...]:
@@ -222,6 +224,12 @@ class _Transcoding:
                 layer = choice.layer
                 found.append(Loss(layer.name, layer.source.meaning, layer.kept_dtype, exact / of, rel_err))
         return tuple(found)
+
+
+def _scale_dtype(layer: Layer, row: Format) -> str:
+    """The dtype of the scales of integers; around zero no bias needs more digits than the scales have."""
+    own = layer.source.scale_dtype
+    return layer.source.kept_dtype if row.symmetric and own == "F32" else own
 
 
 def _castable(choice: Choice) -> Count:

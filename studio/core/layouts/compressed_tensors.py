@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import Format
+from kernels import STORED_FORMATS, Format
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
@@ -87,9 +87,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "fp8-block": Scheme(
         "float-quantized", {**_FP8, "strategy": "block", "block_structure": [128, 128]}, _TILED, _BY_TILE
     ),
-    "int4-sym-g32": _integers(4, 32),
-    "int4-sym-g128": _integers(4, 128),
-    "int8-sym-g128": _integers(8, 128),
+    **{name: _integers(row.bits, row.block) for name, row in STORED_FORMATS.items() if row.symmetric},
 }
 """By format; those of one scheme are one group of the config."""
 

@@ -19,7 +19,8 @@ _TOKENS: Mapping[str, str] = {
     "pad_token_id": "tokenizer.ggml.padding_token_id",
 }
 _HEADS_KV, _ROPE_BASE = "attention.head_count_kv", "rope.freq_base"
-_HEAD_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+_ROTATED = "rope.dimension_count"
+_HEAD_WIDTHS = ("attention.key_length", "attention.value_length", _ROTATED)
 _SCALING = "rope.scaling."
 _NOT_FOR_CONFIG = {"vocab_size", "expert_count", "expert_used_count", "expert_feed_forward_length"}
 """Keys whose values follow from the tensors, and of experts where none are."""
@@ -65,10 +66,16 @@ class Facts:
 def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     """The config; adds to `warnings` what of the metadata it can not hold. Raises CheckpointError."""
     row = facts.row
+    if odd := [key for key in row.never if facts.get(key)]:
+        raise facts.refuse(
+            f"{row.name} with {odd[0]}: another architecture than {row.model_type}, which is not known here"
+        )
     config: dict[str, Any] = {"architectures": [row.architecture], "model_type": row.model_type}
     config |= {name: facts.number(key) for name, key in {**FIELDS, **row.fields}.items()}
     config["num_key_value_heads"] = facts.number(_HEADS_KV if facts.get(_HEADS_KV) else "attention.head_count")
     config["head_dim"] = _head_width(facts)
+    if row.partial and facts.get(_ROTATED):
+        config["partial_rotary_factor"] = facts.number(_ROTATED) / config["head_dim"]
     config["rope_theta"] = facts.number(_ROPE_BASE) if facts.get(_ROPE_BASE) else 10000.0
     config["rope_scaling"] = _rope_scaling(facts, warnings)
     config |= dict(row.implied)
@@ -92,7 +99,8 @@ def _shortest(value: float) -> int | float:
 
 def _head_width(facts: Facts) -> int:
     heads, width = facts.number("attention.head_count"), facts.number("embedding_length")
-    said = {key: int(facts.number(key)) for key in _HEAD_WIDTHS if facts.get(key)}
+    keys = [key for key in _HEAD_WIDTHS if facts.get(key) and not (facts.row.partial and key == _ROTATED)]
+    said = {key: int(facts.number(key)) for key in keys}
     found = next(iter(said.values()), int(width // heads))
     if odd := [f"{key} {value}" for key, value in said.items() if value != found]:
         raise facts.refuse(
@@ -143,12 +151,17 @@ def llama3_factors(base: float, width: int, scaling: Mapping[str, Any]) -> NDArr
 
 def _biases(facts: Facts) -> dict[str, Any]:
     """Which biases there are, where config.json says it."""
-    if facts.row.model_type != "llama":
+    if not facts.row.biases:
         return {}
     attention = {name: f"blk.0.{name}.bias" in facts.shapes for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
+    if facts.row.model_type == "glm4":
+        del attention["attn_output"]
     if len(set(attention.values())) > 1:
-        raise facts.refuse("biases for some projections of attention only, which transformers' llama does not have")
-    return {"attention_bias": attention["attn_q"], "mlp_bias": "blk.0.ffn_gate.bias" in facts.shapes}
+        what = (
+            f"biases for some projections of attention only, which transformers' {facts.row.model_type} does not have"
+        )
+        raise facts.refuse(what)
+    return dict(zip(facts.row.biases, (attention["attn_q"], "blk.0.ffn_up.bias" in facts.shapes), strict=False))
 
 
 def _unknown(facts: Facts) -> Iterator[str]:

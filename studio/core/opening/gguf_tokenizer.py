@@ -123,6 +123,8 @@ def _is_same(own: Json, step: Any) -> bool:
 
 def _steps_of(pre: Any) -> list[Json]:
     """How text is cut before it is merged. Raises UnknownTokenizerError for a word that is not known."""
+    if isinstance(pre, list):
+        raise UnknownTokenizerError("its rules are a list")
     if pre in _DIGITS:
         return [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)]
     if pre in _GPT2:

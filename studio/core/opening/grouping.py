@@ -6,6 +6,7 @@ from typing import Any
 from studio.core.architectures import Family, base_name, block_count, block_index, role
 from studio.core.architectures.naming import expert_of
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.model import Layer, Matrix, Stored
 from studio.core.names import printable
@@ -39,6 +40,9 @@ def layers_of(
     if idle := len(found.idle):
         scales = "1 scale of activations or caches is" if idle == 1 else f"{idle} scales of activations or caches are"
         warnings.append(f"{scales} left out: weights alone are quantized")
+    if with_inputs := sum(isinstance(one.source, PackedSource) and one.source.inputs is not None for one in layers):
+        what = counted(with_inputs, "layer has a scale for its inputs", "layers have scales for their inputs")
+        warnings.append(f"{what}: convert carries them over, weights alone are quantized")
     names = {layer.name: layer.tensor.name for layer in layers}
     for layer in layers:
         if (other := names[layer.name]) != layer.tensor.name:

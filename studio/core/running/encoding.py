@@ -60,10 +60,10 @@ def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
         return replace(quantized, scales=scales, biases=biases)
 
 
-def taken_over(found: Quantized, row: Format, g: float) -> Quantized:
-    """Stored codes in a format, with the multiplier `g` that readers compute; ValueError where that is not exact."""
+def taken_over(layer: Layer, found: Quantized, row: Format, g: float) -> Quantized:
+    """Stored codes of a layer in a format, with the multiplier `g` that readers compute; ValueError where not exact."""
     if not _same_but_tiers(found, row, g):
-        return cast(found, row, g)
+        return cast(found, row, g, WEIGHT_DTYPES[layer.kept_dtype] if row.affine else None)
     return replace(found, format=row, tensor_scale=np.array(g, np.float32) if row.tensor_scale else None)
 
 

@@ -284,7 +284,7 @@ def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) ->
         weights = read_slab(slab, engine.scratch)
         if recipe.method == STORED:
             found = slab.layer.source.packed(slab.matrix, slab.start, slab.stop)
-            quantized = taken_over(found, recipe.format, g)
+            quantized = taken_over(slab.layer, found, recipe.format, g)
             fidelity = measured(engine.backend, weights, quantized)
         elif engine.solved and recipe.method == "feedback":
             quantized = engine.solved.read(slab.matrix, recipe.format, slab.start, slab.stop)

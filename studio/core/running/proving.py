@@ -74,10 +74,14 @@ def exponents(_engine: Engine, slab: Slab) -> Counts:
 
 
 def castable(row: Format, g: float) -> Count:
-    """How many blocks of 16 a cast to `row` with the tensor scale `g` writes exactly, of how many: [2]."""
+    """How many blocks a cast to `row` with the tensor scale `g` writes exactly, of how many: [2].
+
+    Scales of integers are to be in the dtype that the layer is kept in.
+    """
 
     def count(_engine: Engine, slab: Slab) -> Counts:
-        exact = exact_blocks(slab.layer.source.packed(slab.matrix, slab.start, slab.stop), row, g)
+        dtype = WEIGHT_DTYPES[slab.layer.kept_dtype] if row.affine else None
+        exact = exact_blocks(slab.layer.source.packed(slab.matrix, slab.start, slab.stop), row, g, dtype)
         return np.array([exact.sum(), exact.size], np.float64)
 
     return count

@@ -76,6 +76,18 @@ def tensor_scale_of(
     raise UnreadError(f"{printable(list(tensor.shape))} tensor scales of {printable(list(rows))} rows")
 
 
+def with_inputs(source: PackedSource, scale: Stored | None, convention: Convention) -> PackedSource:
+    """A source with the scale of its inputs, where there is one number in float32 for all of it."""
+    if scale is None or scale.tensor.dtype != "F32" or math.prod(scale.tensor.shape) != 1:
+        return source
+    return replace(source, inputs=TensorScale(scale, convention))
+
+
+def input_parts(source: PackedSource) -> tuple[str, ...]:
+    """The name of the tensor that holds the scale of the inputs, if any does."""
+    return (source.inputs.stored.tensor.name,) if source.inputs else ()
+
+
 def _swapped(shape: Shape) -> Shape:
     return shape[0], shape[2], shape[1]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.model import Stored
-from studio.core.sources.block_floats import block_float, tensor_scale_of
+from studio.core.sources.block_floats import block_float, input_parts, tensor_scale_of, with_inputs
 from studio.core.sources.declared import Section, formats, methods
 from studio.core.sources.found import Found, Unread, UnreadError
 from studio.core.sources.packed import PackedSource
@@ -26,7 +26,9 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         third = stored.get(f"{path}.{TENSOR_SCALE}")
         parts = (name, *(part.tensor.name for part in (scales, third) if part))
         try:
-            yield Found(f"{path}.weight", _source(codes, scales, third, maker, e5m3=e5m3), parts)
+            inputs = stored.get(f"{path}.{INPUT_SCALE}") if third else None
+            source = with_inputs(_source(codes, scales, third, maker, e5m3=e5m3), inputs, "divisor")
+            yield Found(f"{path}.weight", source, (*parts, *input_parts(source)))
         except UnreadError as error:
             yield Unread(f"{path}.weight", f"{maker}: {error}", parts)
 

@@ -18,6 +18,9 @@ AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """The nibble of a word in which AWQ has each of its eight codes."""
 
 _WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+_AWQ_PACKINGS = {4: Packing(4, AWQ_ORDER), **{bits: Packing(bits, places=AWQ_ORDER) for bits in (5, 6, 7)}}
+"""By width. Source: auto_round/export/export_to_awq of auto-round 0.16, bit_packing.py."""
+
 _METHODS = ("gptq", "awq", "auto-round", "intel/auto-round")
 _OF_FILES = {OLD_GPTQ: "gptq", OLD_AWQ: "awq"}
 _LESS_ONE = {
@@ -139,10 +142,13 @@ def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> 
     forms = _forms(said, method)[: 1 if method == "auto-round" else None] if said else []
     if odd := [form for form in ([method] if method == "gptq" else forms) if form not in _AWQ_FORMS]:
         raise UnreadError(f"AWQ in the form {printable(odd[0])}, which is not read")
-    if rows != words * len(AWQ_ORDER) or zeros.tensor.shape[1] != words or columns > LONGEST_ROW:
+    packing = _AWQ_PACKINGS.get(WORD * words // rows)
+    if packing is None or packing.bits * rows != words * WORD or zeros.tensor.shape[1] != words:
+        raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
+    if rows % packing.together[0] or columns > LONGEST_ROW:
         raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
     maker = "auto-round, AWQ" if method == "auto-round" else "AWQ"
-    found = input_first(codes, scales, zeros, Packing(4, AWQ_ORDER), _group(columns, groups, said), maker)
+    found = input_first(codes, scales, zeros, packing, _group(columns, groups, said), maker)
     return as_source(replace(found, centred=_is_symmetric(said)), rows)
 
 

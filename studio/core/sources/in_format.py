@@ -56,9 +56,13 @@ class TensorScale:
     convention: Convention
     height: int = 0
 
+    def number(self, row: int) -> float:
+        """What is stored for a row."""
+        return float(read_elements(self.stored, row // self.height if self.height else 0, 1)[0])
+
     def multiplier(self, row: int) -> float:
         """The multiplier of a stored row; raises CheckpointError for one that is not usable."""
-        stored = float(read_elements(self.stored, row // self.height if self.height else 0, 1)[0])
+        stored = self.number(row)
         g = multiplier_of(stored, self.convention) if math.isfinite(stored) and stored > 0 else math.nan
         if not 0 < np.float32(g) < math.inf:
             what = f"tensor scale {stored:g} is not usable: {self.convention} must be a positive number"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.model import Stored
-from studio.core.sources.block_floats import block_float, tensor_scale_of
+from studio.core.sources.block_floats import block_float, input_parts, tensor_scale_of, with_inputs
 from studio.core.sources.declared import Section, methods
 from studio.core.sources.found import Found, Unread, UnreadError, beside
 from studio.core.sources.packed import PackedSource
@@ -30,7 +30,9 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         others = {} if stack else beside(stored, weight.rpartition(".")[0], (INPUT_FACTORS,))
         parts = (weight, scales.tensor.name, name, *(part.tensor.name for part in others.values()))
         try:
-            yield Found(weight, smoothed(_source(codes, scales, third, maker), others), parts)
+            inputs = None if stack or others else stored.get(name.removesuffix(TENSOR_SCALE) + INPUT_SCALE)
+            source = with_inputs(smoothed(_source(codes, scales, third, maker), others), inputs, "multiplier")
+            yield Found(weight, source, (*parts, *input_parts(source)))
         except UnreadError as error:
             yield Unread(weight, f"{maker} NVFP4: {error}", parts)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from kernels import Format, Quantized
 from studio.core.model import Matrix, Stored
 from studio.core.running.scratch import Scratch
+from studio.core.sources.in_format import TensorScale
 
 _TILE = 1 << 20
 """Weights that are decoded at once for a matrix that lies across the stored rows."""
@@ -89,12 +90,14 @@ class PackedSource:
     """Weights of `shape` in an encoding, see `Source`; rows are decoded to float32.
 
     turned: weights [..., inputs, outputs] whose rows are stored as outputs, which a plain checkpoint stores as columns.
+    inputs: the scale that readers quantize the inputs of all of it with, where they do.
     """
 
     encoding: Encoding
     shape: tuple[int, ...]
     kept_dtype: str = "BF16"
     turned: bool = False
+    inputs: TensorScale | None = None
     dtype: str = field(default="F32", init=False)
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.model import Stored
 from studio.core.names import printable
@@ -66,5 +67,7 @@ def smoothed(source: PackedSource, others: Mapping[str, Stored]) -> PackedSource
     tensor = factors.tensor
     if source.turned or tensor.dtype not in WEIGHT_DTYPES or math.prod(tensor.shape) != source.encoding.columns:
         shape = printable(list(tensor.shape))
-        raise UnreadError(f"{INPUT_FACTORS} of {tensor.dtype} {shape} for rows of {source.encoding.columns:,} weights")
+        raise UnreadError(
+            f"{INPUT_FACTORS} of {tensor.dtype} {shape} for rows of {counted(source.encoding.columns, 'weight')}"
+        )
     return replace(source, encoding=Smoothed(source.encoding, factors))

@@ -62,11 +62,13 @@ def _band(table: Table, start: int, stop: int) -> NDArray[Any]:
 class Packing:
     """How codes of `bits` lie in words of 32 bits.
 
-    order: for each code of a word how many codes are below it; empty for a stream that goes from word to word.
+    order: for each code of a word how many codes are below it; empty for a stream that goes from word to word. places:
+    of a stream, for each of so many codes in a row which of them it is; empty where they follow each other.
     """
 
     bits: int
     order: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.bits} bits{', so many as a word holds whole' if self.order else ''}"
@@ -84,7 +86,8 @@ class Packing:
         """All codes [rows, codes] of words [rows, words], those of the padding behind them too."""
         if not self.order:
             stream = np.ascontiguousarray(words).view(np.uint8)
-            return unpack_stream(stream, self.bits, words.shape[1] * WORD // self.bits)
+            found = unpack_stream(stream, self.bits, words.shape[1] * WORD // self.bits)
+            return self._in_place(found) if self.places else found
         codes = np.empty((*words.shape, len(self.order)), np.uint8)
         for place in range(len(self.order)):
             codes[..., place] = self._code(words, place)
@@ -98,6 +101,10 @@ class Packing:
         for place in range(len(self.order)):
             codes[:, place] = self._code(words, place)
         return codes.reshape(-1, words.shape[1])
+
+    def _in_place(self, codes: Bytes) -> Bytes:
+        each: Bytes = codes.reshape(len(codes), -1, len(self.places))[..., list(self.places)]
+        return each.reshape(codes.shape)
 
     def _code(self, words: NDArray[Any], place: int) -> NDArray[Any]:
         code: NDArray[Any] = words >> (self.bits * self.order[place]) & ((1 << self.bits) - 1)

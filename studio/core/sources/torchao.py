@@ -1,4 +1,4 @@
-"""torchao: parts named after the attributes of its tensors: NVFP4 with scales in tiles, FP8, integers of 8 bits."""
+"""torchao: parts named after attributes of its tensors; NVFP4 with scales in tiles, FP8, integers of a byte each."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -13,6 +13,8 @@ from studio.core.stores.store import BUSY, PASSING, Object, TryAgainError, chang
 
 PIECE = 1 << 20
 MOST_FILES = 100_000
+TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
+"""Seconds for a connection, and for each piece of an answer."""
 DIGEST = "nvfp4-studio-sha256"
 """The metadata of an object that this program put: the SHA-256 of its bytes, as hexadecimal text."""
 _LOGIN = "botocore finds no credentials that may read it: see `aws configure`, AWS_PROFILE"
@@ -29,8 +31,8 @@ class S3Store:
         self.url = url
         self._bucket, _, folder = url.removeprefix("s3://").partition("/")
         self._prefix = f"{folder}/" if folder else ""
-        timeouts = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
-        self._files = S3FileSystem(config_kwargs=timeouts, skip_instance_cache=True, use_listings_cache=False)
+        settings = {**TIMEOUTS, "retries": {"max_attempts": 0}}
+        self._files = S3FileSystem(config_kwargs=settings, skip_instance_cache=True, use_listings_cache=False)
         self._files.retries = 1
 
     def listed(self) -> dict[str, Object]:

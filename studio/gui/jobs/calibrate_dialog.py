@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
     QCheckBox,
-    QDialog,
     QFormLayout,
     QHBoxLayout,
     QLineEdit,
-    QVBoxLayout,
     QWidget,
 )
 
 from studio import core
+from studio.gui.jobs.asking_dialog import AskingDialog
 from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
 from studio.gui.shell.ask import ask_file, ask_save
 from studio.gui.shell.text import button, label, set_reason
@@ -29,7 +28,7 @@ ABOUT = (
 )
 
 
-class CalibrateDialog(QDialog):
+class CalibrateDialog(AskingDialog):
     """The form and its button.
 
     Signals:
@@ -39,10 +38,7 @@ class CalibrateDialog(QDialog):
     calibration_wanted = Signal(object)
 
     def __init__(self, model: core.Model, max_memory: int, parent: QWidget) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Calibrate")
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
+        super().__init__("Calibrate", WIDTH, parent)
         self._model, self._max_memory = model, max_memory
         self.text, self.out = QLineEdit(), QLineEdit()
         self.text.setPlaceholderText(BUNDLED)
@@ -58,11 +54,7 @@ class CalibrateDialog(QDialog):
         self._check()
 
     def _build(self) -> None:
-        rows = QVBoxLayout(self)
-        rows.setContentsMargins(18, 16, 18, 14)
-        rows.setSpacing(12)
-        rows.addWidget(label("Gather statistics", "title"))
-        rows.addWidget(label(ABOUT, "muted", wrap=True))
+        rows = self.rows("Gather statistics", ABOUT)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for title, field, content in (

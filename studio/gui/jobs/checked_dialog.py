@@ -1,17 +1,16 @@
 """CheckedDialog: a form, the checks of what it asks for, and the button that they enable."""
 
 from collections.abc import Sequence
-from functools import partial
 
-from PySide6.QtCore import QEvent, Qt, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QDialog, QFrame, QHBoxLayout, QLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLayout, QVBoxLayout, QWidget
 
 from studio import core
+from studio.gui.jobs.asking_dialog import AskingDialog
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.export_checks import Check, line_of
 from studio.gui.jobs.export_form import ExportForm
-from studio.gui.jobs.fields import grow
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.text import button, label, set_reason
 
@@ -20,7 +19,7 @@ WIDTH = 42
 """Text heights across, at least."""
 
 
-class CheckedDialog(QDialog):
+class CheckedDialog(AskingDialog):
     """Checks whenever the form changes, on the background thread, and shows what checking yields.
 
     A dialog says what checking does (`steps`), shows what it found (`show_found`), and does what it is for (`go`).
@@ -29,16 +28,11 @@ class CheckedDialog(QDialog):
     verb = "Export"
 
     def __init__(self, form: ExportForm, title: str, compute: Compute, parent: QWidget) -> None:
-        super().__init__(parent)
-        self.setWindowTitle(self.verb)
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
+        super().__init__(self.verb, WIDTH, parent)
         self._compute = compute
         self._task: Task | None = None
         self._timer = QTimer(self, singleShot=True, interval=CHECK_MS)
         self._timer.timeout.connect(self._check)
-        self._growing = QTimer(self, singleShot=True, interval=0)
-        self._growing.timeout.connect(partial(grow, self))
         self.form = form
         self._build(title)
         form.changed.connect(self.check_soon)
@@ -76,10 +70,7 @@ class CheckedDialog(QDialog):
         form = self.form
         self.folder, self.name, self.replace, self.shards = form.folder, form.name, form.replace, form.shards
         self.layouts, self.reasons, self.set_target = form.layouts, form.reasons, form.set_target
-        rows = QVBoxLayout(self)
-        rows.setContentsMargins(18, 16, 18, 14)
-        rows.setSpacing(12)
-        rows.addWidget(label(title, "title"))
+        rows = self.rows(title)
         rows.addWidget(form)
         rows.addWidget(self._check_card(), 1)
         rows.addLayout(self._button_row())
@@ -168,10 +159,3 @@ class CheckedDialog(QDialog):
         set_reason(self.export, wrong if nbytes is not None or wrong else "Checks are running")
         self.why.setText("")
         self.export.setText(f"{self.verb} {core.size_text(nbytes)}" if nbytes is not None else self.verb)
-        self._growing.start()
-
-    def event(self, event: QEvent) -> bool:
-        """Grow whenever what is inside wants another size, as lines do once they have their fonts."""
-        if event.type() == QEvent.Type.LayoutRequest:
-            self._growing.start()
-        return super().event(event)

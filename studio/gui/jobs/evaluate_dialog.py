@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
     QCheckBox,
-    QDialog,
     QFormLayout,
     QGridLayout,
     QHBoxLayout,
     QLineEdit,
-    QVBoxLayout,
     QWidget,
 )
 
 from studio import core
+from studio.gui.jobs.asking_dialog import AskingDialog
 from studio.gui.jobs.estimate import duration
 from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
 from studio.gui.jobs.wanted import Wanted
@@ -35,7 +34,7 @@ ABOUT = (
 )
 
 
-class EvaluateDialog(QDialog):
+class EvaluateDialog(AskingDialog):
     """The form and its button.
 
     Signals:
@@ -51,10 +50,7 @@ class EvaluateDialog(QDialog):
 
         before: what was asked last. rate: tokens per second of the last evaluation, 0 where none is known.
         """
-        super().__init__(parent)
-        self.setWindowTitle("Evaluate")
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
+        super().__init__("Evaluate", WIDTH, parent)
         self._model, self._plan, self._rate = model, plan, rate
         self.text, self.source = QLineEdit(), QLineEdit()
         self.text.setPlaceholderText(BUNDLED)
@@ -72,11 +68,7 @@ class EvaluateDialog(QDialog):
         self._check()
 
     def _build(self) -> None:
-        rows = QVBoxLayout(self)
-        rows.setContentsMargins(18, 16, 18, 14)
-        rows.setSpacing(10)
-        rows.addWidget(label("Evaluate what quantizing costs in tokens", "title"))
-        rows.addWidget(label(ABOUT, "muted", wrap=True))
+        rows = self.rows("Evaluate what quantizing costs in tokens", ABOUT)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         if self._plan is not None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtWidgets import QDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QSpinBox, QWidget
+from PySide6.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QLineEdit, QSpinBox, QWidget
 
 from studio.gui.shell.text import button, label
 
@@ -42,12 +42,6 @@ def add_row(form: QFormLayout, title: str, field: QWidget, content: QHBoxLayout)
     head = QLabel(title)
     head.setBuddy(field)
     form.addRow(head, content)
-
-
-def grow(dialog: QDialog) -> None:
-    """Let a dialog take the height that all lines need at its width."""
-    if (layout := dialog.layout()) is not None:
-        dialog.resize(dialog.width(), max(dialog.height(), layout.totalHeightForWidth(dialog.width())))
 
 
 def path_in(edit: QLineEdit) -> Path:

@@ -111,7 +111,8 @@ def _prospect(model: core.Model, target: core.Target) -> tuple[bool, str]:
         counts = core.prospect(model, target).counts()
     except core.StudioError as error:
         return False, f"Not this: {error.what}"
-    return True, ", ".join(f"{count:,} {how}" for how, count in counts.items() if count)
+    said = counts | {"cast where that is exact": counts.pop("cast exactly")}
+    return True, ", ".join(f"{count:,} {how}" for how, count in said.items() if count)
 
 
 def _proof(

@@ -11,12 +11,12 @@ import pytest
 
 from studio import core
 from studio.core.cluster import forecast as forecasts
-from studio.core.cluster.forecast import END, START, Piece, Rates, forecast, pieces
+from studio.core.cluster.forecast import BEGIN, END, START, Piece, Rates, forecast, pieces
 from tests.core.checkpoints import checkpoint, llama
 from tests.core.conftest import Studio
 
 CORES = Rates(quantized=1e9, kept=1e9, cache=math.inf)
-FIXED = START + END
+FIXED = START + BEGIN + END
 
 
 def shards(count: int, seed: int = 0) -> list[Piece]:
@@ -32,7 +32,8 @@ def equal(count: int) -> list[Piece]:
 
 
 def seconds(todo: list[Piece], rates: Rates, workers: int, threads: int = 1, processors: int = 0) -> float:
-    return forecast(todo, rates, workers, threads, processors).seconds - FIXED
+    beginning = BEGIN * max(workers / processors - 1, 0) if processors else 0.0
+    return forecast(todo, rates, workers, threads, processors).seconds - FIXED - beginning
 
 
 def test_one_worker_takes_all_shards_one_after_the_other() -> None:
@@ -49,7 +50,7 @@ def test_equal_shards_are_done_in_rounds() -> None:
     assert seconds(equal(9), CORES, 4) == pytest.approx(12)
     assert seconds(equal(8), CORES, 64) == pytest.approx(4)
     assert forecast(equal(8), CORES, 64).bound == "start and end"
-    assert forecast(equal(8), replace(CORES, start=0, end=0), 64).bound == "largest shard"
+    assert forecast(equal(8), replace(CORES, start=0, begin=0, end=0), 64).bound == "largest shard"
 
 
 def test_a_store_is_shared_and_a_link_is_not() -> None:

@@ -39,6 +39,12 @@ def reordered(codes: Array) -> Array:
     return np.bitwise_or.reduce(parts, axis=-1).view(np.int32)
 
 
+def shuffled(codes: Array, bits: int) -> Array:
+    """Codes [rows, columns] as a stream along the columns, in AWQ's order of each eight."""
+    places = np.argsort(AWQ_PLACES)
+    return stream(codes.reshape(len(codes), -1, 8)[..., places].reshape(codes.shape), bits)
+
+
 def decoded(codes: Array, zeros: Array, scales: Array, groups: Array) -> NDArray[np.float32]:
     """(code - zero) x scale of [..., rows, columns] with zeros and scales [..., rows, groups]."""
     whole = codes.astype(np.int64) - zeros.astype(np.int64)[..., groups]

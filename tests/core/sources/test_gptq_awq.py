@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from studio import core
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, llama
 from tests.core.conftest import Studio
-from tests.core.sources.integer_files import Drawn, decoded, in_words, reordered
+from tests.core.sources.integer_files import Drawn, decoded, in_words, reordered, shuffled
 from tests.core.sources.test_integers import check, refusal
 
 Array = NDArray[Any]
@@ -33,6 +33,19 @@ def awq(drawn: Drawn) -> dict[str, Array]:
         f"{LAYER}.qzeros": reordered(drawn.zeros.T),
         f"{LAYER}.scales": np.ascontiguousarray(drawn.scales.T),
     }
+
+
+@pytest.mark.parametrize("bits", [5, 6, 7])
+def test_awq_of_auto_round_in_other_widths_is_a_stream(tmp_path: Path, bits: int) -> None:
+    drawn = Drawn((64, 96), bits, 32)
+    tensors = {
+        f"{LAYER}.qweight": shuffled(drawn.codes.T, bits),
+        f"{LAYER}.qzeros": shuffled(drawn.zeros.T, bits),
+        f"{LAYER}.scales": np.ascontiguousarray(drawn.scales.T),
+    }
+    said = config(quant_method="auto-round", packing_format="auto_round:auto_awq", bits=bits, group_size=32)
+    layer = check(tmp_path / "m", tensors, said, drawn.weights(drawn.zeros))
+    assert layer.source.meaning == f"INT{bits}, groups of 32, auto-round, AWQ"
 
 
 def order(drawn: Drawn) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """Exports into a bucket: the bytes of a folder, there from the manifest on; one writer, and what the network does."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from studio import core
 from studio.core.errors import ExportError
 from studio.core.exporting import lease, stored_folder
 from studio.core.exporting.contents import JOURNAL, LOCK, MANIFEST
-from studio.core.stores import target_folder
+from studio.core.stores import s3, target_folder
 from studio.core.stores.patience import Patience
 from studio.core.stores.remote_folder import RemoteFolder
 from studio.core.stores.store_path import StorePath
@@ -305,6 +306,27 @@ def test_faults_of_the_network_cost_time_only(proxy: Proxy, source: Path, good: 
     list(exporting(source, there("s3://models/a/out")))
     proxy.fault = None
     assert len(PAUSES) > 5
+    assert held("a/out") == good
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again(
+    proxy: Proxy, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(s3.TIMEOUTS, "read_timeout", 2)
+    turns, over = iter([True]), threading.Event()
+
+    def late(handler: Handler, _body: bytes) -> bool:
+        if handler.command != "PUT" or not next(turns, False):
+            return False
+        over.wait(60)
+        handler.drop()
+        return True
+
+    PAUSES.clear()
+    proxy.fault = late
+    list(exporting(source, there("s3://models/a/out")))
+    over.set()
+    assert PAUSES
     assert held("a/out") == good
 
 

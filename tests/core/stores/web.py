@@ -109,19 +109,22 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(
-    folder: Path, interface: Callable[[Handler], bool] | None = None, kind: type[Handler] = Handler
+    folder: Path,
+    interface: Callable[[Handler], bool] | None = None,
+    kind: type[Handler] = Handler,
+    at: tuple[str, int] = ("127.0.0.1", 0),
 ) -> Iterator[Web]:
-    """A server on a free port; `interface` answers what is no file, `kind` all requests."""
+    """A server, on a free port unless told otherwise; `interface` answers what is no file, `kind` all requests."""
     handler = type("Handler", (kind,), {})
-    with listening(handler) as url:
+    with listening(handler, at) as url:
         handler.web = Web(url, folder, interface=interface)  # type: ignore[attr-defined]
         yield handler.web  # type: ignore[attr-defined]
 
 
 @contextmanager
-def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of a server on a free port, which ends with all its connections."""
-    server = _Server(("127.0.0.1", 0), handler)
+def listening(handler: type[BaseHTTPRequestHandler], at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[str]:
+    """The URL of a server, on a free port unless told otherwise, which ends with all its connections."""
+    server = _Server(at, handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
