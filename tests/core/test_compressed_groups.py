@@ -123,7 +123,19 @@ def test_llama_cpp_gets_nvfp4_alone(tmp_path, dense):
     assert {choice.format for choice in job.choices if choice.layer.name.endswith("o_proj")} == {core.KEEP}
     claims = [str(claim) for claim in prepared(dense, tmp_path / "out", "mxfp4").claims]
     assert any("its converter does not read mxfp4" in text for text in claims)
-    assert any("mlx-vlm" in text and "nothing in mxfp4 was run there" in text for text in claims)
+    assert any("mlx-vlm" in text and "does not read mxfp4 of compressed-tensors" in text for text in claims)
+    claims = [str(claim) for claim in prepared(dense, tmp_path / "out", "fp8-tensor").claims]
+    assert any("mlx-vlm" in text and "nothing in fp8-tensor was run there" in text for text in claims)
+
+
+def test_what_rounds_inputs_is_said_of_transformers_too(tmp_path, dense):
+    told = {}
+    for reader in ("transformers", "vllm"):
+        job = prepared(dense, tmp_path / "out", "fp8-channel", reader=reader)
+        told[reader] = next(str(claim) for claim in job.claims if claim.runtime.startswith("transformers"))
+    assert all("runs" in text for text in told.values())
+    assert "inputs quantized as it runs" in told["vllm"]
+    assert "inputs" not in told["transformers"]
 
 
 def test_vllm_runs_fp8_with_quantized_inputs_only(tmp_path, dense):

@@ -76,12 +76,14 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     if known is not used and len(used - NVFP4) + bool(used & NVFP4) > 1 and layout.name not in runtime.mixed:
         return Claim(title, "untried", reason="no mix of formats was run there in this layout")
     fp8 = [choice for choice in choices if choice.format in FP8]
-    if runtime.rounded and layout.name == "compressed-tensors" and not all(choice.rounds_inputs for choice in fp8):
+    rounding = [choice for choice in fp8 if choice.rounds_inputs]
+    if runtime.only_rounded and layout.name == "compressed-tensors" and len(rounding) < len(fp8):
         what = "FP8 ran there with quantized inputs only"
         return Claim(title, "untried", reason=what, change="--for vllm asks for them")
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
-        evidence = f"{kind}, {runtime.rounded if fp8 and runtime.rounded else runtime.how}, {runtime.date}"
+        seen_how = runtime.rounded if runtime.rounded and (rounding or (fp8 and runtime.only_rounded)) else runtime.how
+        evidence = f"{kind}, {seen_how}, {runtime.date}"
         return Claim(title, "runs", evidence=f"{evidence}, {_RAN[seen]}" if _RAN.get(seen) else evidence)
     if seen == "baseline broken":
         reason = f"it does not load {kind} as transformers saves it, not even unquantized"
@@ -111,6 +113,9 @@ def _measured(runtime: str, layout: str, tiered: bool, kind: str) -> str:
 def _obstacles(name: str, model: Model, choices: Sequence[Choice], layout: Layout) -> Iterator[tuple[str, str]]:
     quantized = [choice for choice in choices if choice.recipe]
     experts = [choice for choice in quantized if choice.layer.role == "expert"]
+    unread = RUNTIMES[name].unread.get(layout.name, frozenset())
+    if found := sorted(unread & {choice.format for choice in quantized}):
+        yield f"it does not read {', '.join(found)} of {layout.title}", "--layout mlx, or other formats"
     match name:
         case "transformers":
             yield from _transformers(model, quantized)
