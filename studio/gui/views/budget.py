@@ -1,7 +1,6 @@
 """BudgetView: what the best mix of each size loses, single formats beside it, and a budget to drag."""
 
 import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,7 +58,6 @@ class BudgetView(View):
         self.before: core.Mix | None = None
         self.marked: core.Mix | None = None
         self.pins = 0
-        self.seconds = 0.0
         self._changes: list[core.Change] = []
         self._singles: list[Spot] = []
         self._measured: list[Spot] = []
@@ -204,10 +202,8 @@ class BudgetView(View):
     def _drag(self) -> None:
         if self.planner is None:
             return
-        begun = time.thread_time()
         self.dragged.emit()
         self._follow()
-        self.seconds = time.thread_time() - begun
 
     def _follow(self) -> None:
         """The best mix within the budget of now."""
