@@ -138,6 +138,19 @@ def test_what_rounds_inputs_is_said_of_transformers_too(tmp_path, dense):
     assert "inputs" not in told["transformers"]
 
 
+def test_transformers_does_not_find_plain_experts_beside_packed_layers(tmp_path, experts):
+    told = {}
+    for name in ("nvfp4-2t", "int4-sym-g32", "fp8-channel"):
+        for kept in ("*experts*", "*layers.0*experts*", "*o_proj"):
+            claims = prepared(experts, tmp_path / "out", name, ((kept, core.KEEP),)).claims
+            told[name, kept] = next(str(claim) for claim in claims if claim.runtime.startswith("transformers"))
+    for (name, kept), text in told.items():
+        fails = "experts" in kept and name != "fp8-channel"
+        assert (f"it finds no plain experts beside layers in {name}" in text) is fails, (name, kept, text)
+    claims = prepared(experts, tmp_path / "out", "mxfp8", reader="vllm").claims
+    assert any("it does not read experts in mxfp8; --for transformers" in str(claim) for claim in claims)
+
+
 def test_vllm_runs_fp8_with_quantized_inputs_only(tmp_path, dense):
     found = {}
     for reader in ("vllm", "transformers"):
