@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
+from studio.core.budgets.prediction_noise import PredictionNoise
 from studio.core.budgets.rules import block_ranges, planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
@@ -125,7 +126,7 @@ class Planner:
         self._rows = np.arange(len(items))
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
-        self._noise = _Noise(self.sensitivity, shape)
+        self._noise = PredictionNoise(self.sensitivity, shape)
         self._texts = list(dict.fromkeys(str(option) for item in items for option in item.options))
         self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
         numbers = {text: number for number, text in enumerate(self._texts)}
@@ -410,36 +411,6 @@ def statistics_digest(model: Model) -> str:
     """The digest of the statistics that tell of the inputs of layers, "" where none do."""
     guides = (layer.guide for layer in model.layers)
     return next((guide.digest for guide in guides if isinstance(guide, StatisticsGuide)), "")
-
-
-class _Noise:
-    """How much the KL of picks varies with the windows that probes were run on."""
-
-    def __init__(self, sensitivity: Sensitivity, shape: tuple[int, int]) -> None:
-        self._draws = sensitivity.draws
-        self._rows = np.arange(shape[0])
-        self._damage, self._pairs = np.zeros(shape), np.zeros(shape, np.int64)
-        self._known: dict[tuple[str, str], int] = {}
-        self._weights: list[list[float]] = []
-        self._exponents = np.array([draw.exponent for draw in self._draws])
-
-    def add(self, place: tuple[int, int], part: str, option: Option, damage: float) -> None:
-        """Note the damage, not weighted yet, of an option at [decision, option]."""
-        if not self._draws:
-            return
-        key = part, str(option)
-        if key not in self._known:
-            self._known[key] = len(self._known)
-            self._weights.append([draw.weight(part, option) for draw in self._draws])
-        self._pairs[place], self._damage[place] = self._known[key], damage
-
-    def of(self, picks: Integers) -> float | None:
-        """The standard error of the KL of picks; None where nothing tells it."""
-        if not self._draws:
-            return None
-        pairs, damage = self._pairs[self._rows, picks], self._damage[self._rows, picks]
-        sums = np.bincount(pairs, damage, len(self._weights))
-        return float(((sums @ np.array(self._weights)) ** self._exponents).std(ddof=1))
 
 
 def _named(options: Sequence[Option], rule: Rule) -> Option | None:
