@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         _add_cluster(_add_machine_options(sub))
         _add_result_options(sub)
     plan.add_argument("--save", "--out", type=Path, metavar="FILE", help="write the plan as JSON, for --plan")
-    plan.add_argument("--layout", choices=sorted(core.LAYOUTS), help="show what an export in this layout would hold")
+    layouts = sorted([*core.LAYOUTS, core.GGUF.name])
+    plan.add_argument("--layout", choices=layouts, help="show what an export in this layout would hold")
     _add_reader(plan)
     _add_lift(plan)
     _add_budget_options(plan)
@@ -148,7 +149,7 @@ def _add_budget_options(plan: argparse.ArgumentParser) -> None:
         "budget", "find the formats and methods that lose least; reads all weights, without a budget headers only"
     )
     budget = group.add_mutually_exclusive_group()
-    budget.add_argument("--target-size", type=_size, metavar="SIZE", help="of the safetensors files, e.g. 4GB")
+    budget.add_argument("--target-size", type=_size, metavar="SIZE", help="of the files of weights, e.g. 4GB")
     budget.add_argument("--bits", type=_threshold, metavar="X", help="per weight of the whole model")
     budget.add_argument("--max-kl", type=_threshold, metavar="X", help="predicted KL to the source; runs probes")
     budget.add_argument("--max-rel-err", type=_threshold, metavar="X", help="relative error of every layer")

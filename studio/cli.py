@@ -136,9 +136,12 @@ def _worker(options: argparse.Namespace) -> core.Machine:
 
 
 @contextmanager
-def _start(options: argparse.Namespace, console: Console, model: core.Model | None) -> Iterator[core.Engine]:
-    """An engine as the options want it; says what computes."""
-    with core.start(_machine(options), model) as started:
+def _start(
+    options: argparse.Namespace, console: Console, model: core.Model | None, choices: Sequence[core.Choice] = ()
+) -> Iterator[core.Engine]:
+    """An engine as the options want it, for what is quantized as `choices` say; says what computes."""
+    together = core.rows_together(choice.recipe for choice in choices)
+    with core.start(_machine(options), model, together) as started:
         show_backend(started, console)
         yield started
 
@@ -189,7 +192,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
-        layout, reader = core.layout_for(options.layout or "", options.reader)
+        layout, reader = core.target_for(options.layout or "", options.reader)
         asked, (choices, refusals) = choices, core.fitted(layout, reader, model, choices)
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
@@ -199,7 +202,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
             show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
-        show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
+        show_plan(model, plan, choices if refusals else core.sized_in(model, choices, layout), layout, console)
         if refusals:
             console.say(
                 f"Note: {layout.name}, the default layout, can not store it: {core.printable(refusals[0], 400)}"
@@ -236,13 +239,13 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options, open_formats=True).preceded_by([core.pin_rule(text) for text in options.pin])
-        layout, reader = core.layout_for(options.layout or "", options.reader)
+        layout, reader = core.target_for(options.layout or "", options.reader)
         decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
         planner = _planner(options, decisions, console)
         _warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
-        show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)
+        show_plan(model, found, core.sized_in(model, decisions.choices(mix.options), layout), layout, console)
         show_budget(planner, mix, console)
         paths = []
         if options.report:
@@ -261,10 +264,12 @@ def _recipe(options: argparse.Namespace) -> list[str]:
     more = ["--statistics", str(options.statistics)] if options.statistics else []
     layout = ["--layout", options.layout] if options.layout else []
     reader = ["--for", options.reader] if options.reader else []
+    gguf = options.layout == core.GGUF.name
+    export = ["gguf", source, "FILE.gguf"] if gguf else ["quantize", source, "DST", *layout, *reader]
     return [
         shlex.join(["nvfp4-studio", *options.said]),
         shlex.join(["nvfp4-studio", "evaluate", source, "--plans", plan, *more]),
-        shlex.join(["nvfp4-studio", "quantize", source, "DST", "--plan", plan, *layout, *reader, *more]),
+        shlex.join(["nvfp4-studio", *export, "--plan", plan, *more]),
     ]
 
 
@@ -275,7 +280,7 @@ def _texts(options: argparse.Namespace) -> tuple[Path, ...]:
 def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Console) -> core.Planner:
     """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
     reading = core.Reading(_texts(options), options.windows, options.length, options.seed)
-    with _start(options, console, decisions.model) as started:
+    with _start(options, console, decisions.model, list(decisions.tried())) as started:
         costs = returned(core.price(started, decisions), console)
         probing = core.Probing(costs, reading, options.runtime)
         known = probing.known()
@@ -302,7 +307,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         _check_measurable(model, choices, console)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             with _crew(options, console) as crew:
@@ -332,7 +337,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             prepare = partial(
@@ -494,7 +499,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
         choices = _resolved(plan, model, console)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             job = core.prepare_gguf(model, choices, options.target, overwrite=options.overwrite)

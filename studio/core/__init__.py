@@ -64,7 +64,7 @@ from studio.core.exporting.export import Export, prepare, prepare_conversion, re
 from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
 from studio.core.exporting.input_scales import with_input_scales
 from studio.core.exporting.manifest import exported_results
-from studio.core.exporting.shards import sized
+from studio.core.exporting.sizes import sized_in
 from studio.core.exporting.streaming import stream, stream_source
 from studio.core.exporting.target import wrong_name
 from studio.core.exporting.transcoding import prospect, transcode
@@ -81,7 +81,7 @@ from studio.core.insight.measured import Measured, Side
 from studio.core.insight.microscope import ErrorMap, Place
 from studio.core.insight.regime_prediction import estimate, prepare_estimates
 from studio.core.insight.regimes import ZONE_STARTS, ZONES, Regime, Tiers, no_tiers
-from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, start, validate, verify
+from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, rows_together, start, validate, verify
 from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
@@ -365,11 +365,12 @@ __all__ = [
     "resolve",
     "resources",
     "result_of",
+    "rows_together",
     "save_plan",
     "save_quality",
     "second_moments",
     "size_text",
-    "sized",
+    "sized_in",
     "some_of",
     "start",
     "start_command",

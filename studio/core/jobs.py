@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
+from kernels import Recipe
 from kernels.fidelity import MAGNITUDE_BINS
 from kernels.machines import choose
 from studio.core.counting import counted
@@ -77,36 +78,44 @@ class Machine:
 
 
 @contextmanager
-def start(machine: Machine, model: Model | None = None) -> Iterator[Engine]:
-    """An engine on `machine` for work on `model`. Raises BackendError or MemoryLimitError."""
+def start(machine: Machine, model: Model | None = None, together: int = 1) -> Iterator[Engine]:
+    """An engine on `machine` for work on `model`, with formats that take so many rows `together`, see `rows_together`.
+
+    Raises BackendError or MemoryLimitError.
+    """
     try:
         backend = choose(machine.backend)
     except ValueError as error:
         raise BackendError(_plain(error), hint="--backend auto takes the fastest one that works here") from None
-    threads, slab = fit_memory(machine, model)
+    threads, slab = fit_memory(machine, model, together)
     with engine(backend, threads, slab) as started:
         yield started
 
 
-def fit_memory(machine: Machine, model: Model | None) -> tuple[int, int]:
+def rows_together(recipes: Iterable[Recipe | None]) -> int:
+    """The rows that must be encoded together: 1, or those of the tallest tiles."""
+    return max((recipe.format.height for recipe in recipes if recipe), default=1)
+
+
+def fit_memory(machine: Machine, model: Model | None, together: int = 1) -> tuple[int, int]:
     """(threads, bytes per slab) that stay within the memory allowed; raises MemoryLimitError when nothing does."""
     threads, slab = machine.workers, SLAB_NBYTES
     limit = machine.max_memory
-    while limit and memory_bound(model, threads, slab) > limit:
+    while limit and memory_bound(model, threads, slab, together) > limit:
         if slab > SMALLEST_SLAB:
             slab //= 2
         elif threads > 1:
             threads -= 1
         else:
-            need = memory_bound(model, 1, SMALLEST_SLAB)
+            need = memory_bound(model, 1, SMALLEST_SLAB, together)
             raise MemoryLimitError(f"the work needs {need:,} bytes of memory, {limit:,} are allowed")
     return threads, slab
 
 
-def memory_bound(model: Model | None, threads: int, slab: int) -> int:
+def memory_bound(model: Model | None, threads: int, slab: int, together: int = 1) -> int:
     """Upper bound in bytes of the memory that a job takes; it does not grow with the size of the weights."""
     layers = model.layers if model else ()
-    largest = max((slab_memory(layer, slab) for layer in layers), default=3 * slab)
+    largest = max((slab_memory(layer, slab, together) for layer in layers), default=3 * slab)
     folded = tasks_under_way(threads) * COUNTED_NBYTES
     return BASE_MEMORY + MEMORY_PER_LAYER * len(layers) + (threads + 1) * largest + folded
 

@@ -187,7 +187,7 @@ def with_quality(job: Export, quality: Quality) -> Export:
     return replace(job, quality=replace(quality, models=rows))
 
 
-def refuse(model: Model, choices: Sequence[Choice], layout: Layout, refusals: Sequence[str]) -> NoReturn:
+def refuse(model: Model, choices: Sequence[Choice], layout: Target, refusals: Sequence[str]) -> NoReturn:
     """Raise PlanError with `refusals`, naming the layouts that can store the choices."""
     others = [other for other in LAYOUTS.values() if other.name != layout.name]
     able = [other.name for other in others if not fitted(other, other.readers[0], model, choices)[1]]

@@ -48,7 +48,8 @@ def surveying(
 ) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
     chosen = list(choices)
-    with core.start(machine, model) as engine, workers.crew() as crew:
+    together = core.rows_together(choice.recipe for choice in chosen)
+    with core.start(machine, model, together) as engine, workers.crew() as crew:
         yield engine.backend.title
         spread = None
         if crew:
@@ -56,11 +57,14 @@ def surveying(
         yield from core.survey(engine, model, chosen, spread)
 
 
-def exporting(machine: core.Machine, job: core.Export, workers: Workers = ALONE) -> Iterator[Any]:
-    """Write and verify an export; yields the title of the backend, then the events of `core.export`."""
-    with core.start(machine, job.model) as engine:
+def exporting(machine: core.Machine, job: core.Export | core.GgufExport, workers: Workers = ALONE) -> Iterator[Any]:
+    """Write and verify an export; yields the title of the backend, then the events of `core.export` or `write_gguf`."""
+    with core.start(machine, job.model, core.rows_together(choice.recipe for choice in job.choices)) as engine:
         yield engine.backend.title
-        yield from _written(engine, machine, job, workers)
+        if isinstance(job, core.GgufExport):
+            yield from core.write_gguf(engine, job)
+        else:
+            yield from _written(engine, machine, job, workers)
 
 
 def converting(machine: core.Machine, job: core.Export | core.GgufExport, workers: Workers = ALONE) -> Iterator[Any]:
@@ -79,7 +83,7 @@ def exporting_lifted(
     machine: core.Machine, job: core.Export, arguments: dict[str, Any], workers: Workers = ALONE
 ) -> Iterator[Any]:
     """The same, after the events of `core.lift`, of what `core.prepare` makes of `arguments` lifted."""
-    with core.start(machine, job.model) as engine:
+    with core.start(machine, job.model, core.rows_together(choice.recipe for choice in job.choices)) as engine:
         yield engine.backend.title
         for event in core.lift(engine, job.model, job.choices):
             yield event
@@ -261,15 +265,15 @@ PROBED = 8
 
 
 def pricing(
-    machine: core.Machine, model: core.Model, plan: core.Plan, layout: core.Layout, reader: str, *, probe: bool
+    machine: core.Machine, model: core.Model, plan: core.Plan, layout: core.Target, reader: str, *, probe: bool
 ) -> Iterator[Any]:
     """Measure what every option of a layout costs; yields the title of the backend, events, and `Priced` at the end.
 
     probe: run what tells the meaning of damage in tokens; what was run before is known without.
     """
-    with core.start(machine, model) as engine:
+    decisions = core.decide(model, plan, layout, reader)
+    with core.start(machine, model, core.rows_together(choice.recipe for choice in decisions.tried())) as engine:
         yield engine.backend.title
-        decisions = core.decide(model, plan, layout, reader)
         costs = yield from core.price(engine, decisions)
         probing = core.Probing(costs, core.Reading((core.evaluation_text(),), PROBED))
         known = probing.known()

@@ -93,7 +93,7 @@ class Editing(QObject):
 
     def _follow(self, plan: core.Plan, text: str) -> None:
         try:
-            self._document.set_plan(plan, text, by_hand=True)
+            self._document.set_plan(plan, text, self._document.state.edits)
         except core.StudioError as error:
             self.told.emit(message_of(error, "This plan does not fit the checkpoint"))
             return
