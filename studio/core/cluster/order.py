@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from kernels import recipe
 from studio.core.containers.files import SourceFile
+from studio.core.counting import counted
 from studio.core.errors import PlanError
 from studio.core.exporting.export import Export, prepare, prepare_conversion
 from studio.core.exporting.shards import SHARD_NBYTES
@@ -278,7 +279,9 @@ def _decision(choice: Choice) -> tuple[object, ...]:
 def _unpacked(decided: bytes, model: Model) -> Iterator[Choice]:
     kinds, which, numbers = json.loads(zlib.decompress(decided))
     if len(which) != len(model.layers):
-        raise PlanError(f"the source has {len(model.layers):,} layers here, elsewhere {len(which):,}")
+        raise PlanError(
+            f"the source has {counted(len(model.layers), 'layer')} here, elsewhere {counted(len(which), 'layer')}"
+        )
     for layer, kind, found in zip(model.layers, which, numbers, strict=True):
         chosen, kept_as, reason, count, rounds = kinds[kind]
         made = recipe(*chosen) if chosen else None
