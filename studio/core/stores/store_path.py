@@ -52,6 +52,8 @@ class StorePath(PosixPath):
         return str(self) < str(other)
 
     def __truediv__(self, name: Any) -> "StorePath":
+        if str(name) == ".":
+            return self
         return StorePath(self.folder, f"{self.key}/{name}" if self.key else str(name))
 
     @property
