@@ -19,6 +19,13 @@ pytest.importorskip("requests")
 LONG = 60_000
 
 
+@pytest.fixture(autouse=True)
+def ended(qtbot: QtBot) -> Iterator[None]:
+    """What asks a network has a thread of its own, which is to end, too."""
+    yield
+    qtbot.waitUntil(lambda: not any("nvfp4-studio-" in thread.name for thread in threading.enumerate()), timeout=LONG)
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[Web]:
     checkpoint(tmp_path / "web" / "small", llama(2), shards=2)

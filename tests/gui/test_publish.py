@@ -1,5 +1,6 @@
 """Publishing from the window: what would be sent is shown first, it can be stopped, and the end says where it is."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -16,6 +17,13 @@ from tests.core.publishing.hub import TOKEN, Hub, HubHandler, Repo, hub_on
 constants = pytest.importorskip("huggingface_hub.constants")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 LONG = 60_000
+
+
+@pytest.fixture(autouse=True)
+def ended(qtbot: QtBot) -> Iterator[None]:
+    """What asks a network has a thread of its own, which is to end, too."""
+    yield
+    qtbot.waitUntil(lambda: not any("nvfp4-studio-" in thread.name for thread in threading.enumerate()), timeout=LONG)
 
 
 @pytest.fixture(autouse=True)

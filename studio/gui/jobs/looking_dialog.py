@@ -109,8 +109,9 @@ class LookingDialog(AskingDialog):
         set_reason(self.look, self.looking)
 
     def _reported(self, task: Task, reports: list[Any]) -> None:
-        if task is self._task and reports[-1] is not None:
-            self.found = reports[-1]
+        found = next(filter(None, reports), None)  # more places to stop may come after it
+        if task is self._task and found is not None:
+            self.found = found
             set_reason(self.go_button, self.show_found(self.found))
 
     def _ended(self, task: Task, ending: Ending, error: object) -> None:
