@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -40,11 +42,11 @@ _TURN = 0.2
 class Crew:
     """Workers behind a client of Dask; `size` is how many there are when it is asked.
 
-    `here`: they are processes of this program on this machine.
+    `processes`: what keeps them alive where they are processes of this program on this machine.
     """
 
-    def __init__(self, client: Any, *, here: bool = False) -> None:
-        self._client, self._here = client, here
+    def __init__(self, client: Any, processes: Any = None) -> None:
+        self._client, self._processes = client, processes
 
     @property
     def addresses(self) -> set[str]:
@@ -58,8 +60,8 @@ class Crew:
 
     def check(self, order: Order, known: Any) -> None:
         """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order so."""
-        here = work.examine(order, known, tested=self._here)
-        answers = self._client.run(work.examine, order, tested=self._here, on_error="return")
+        here = work.examine(order, known, tested=self._processes is not None)
+        answers = self._client.run(work.examine, order, tested=self._processes is not None, on_error="return")
         for address, seen in sorted(answers.items()):
             if isinstance(seen, OSError):
                 continue  # it is gone already
@@ -113,7 +115,12 @@ class Crew:
         return {address for address, keys in self._client.processing().items() if any(map(_is_ours, keys))}
 
     def end(self, address: str) -> None:
-        """End a worker that hangs, without waiting for it; a nanny starts another in its place."""
+        """End a worker that hangs, without waiting for it; what keeps it alive starts another in its place."""
+        if self._processes is not None:
+            for nanny in list(self._processes.workers.values()):
+                if nanny.worker_address == address and nanny.pid:
+                    os.kill(nanny.pid, signal.SIGKILL)
+            return
         how = {"wait_for_workers": False, "on_error": "return", "timeout": WAIT, "stimulus_id": f"hangs-{uuid4().hex}"}
         self._client.loop.add_callback(partial(self._client.scheduler.restart_workers, workers=[address], **how))
 
@@ -231,13 +238,14 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
         what = f"workers need the package {error.name}, which is not installed"
         raise BackendError(what, hint="pip install 'nvfp4-studio[cluster]'") from None
     with ExitStack() as stack:
-        if here := not address:
+        processes = None
+        if not address:
             stack.enter_context(dask.config.set(_LIGHT))
             how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
             warm_up()
-            address = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
-        yield Crew(_joined(stack, Client, address), here=here)
+            processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+        yield Crew(_joined(stack, Client, processes or address), processes)
 
 
 _METHOD = "spawn" if sys.platform == "darwin" else "forkserver"

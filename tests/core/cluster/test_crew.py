@@ -256,9 +256,16 @@ def hang() -> None:
     steps.run_shard = never
 
 
+@pytest.fixture
+def both() -> Iterator[core.Crew]:
+    """Two workers, of which one is to hang."""
+    with core.crew(workers=2) as crew:
+        yield crew
+
+
 @pytest.mark.parametrize("kind", ["waits", "is stopped"])
 def test_a_worker_that_hangs_is_ended(
-    mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    both: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(crews, "SILENCE", 0.5)
     monkeypatch.setattr(crews, "LOOK", 0.2)
@@ -267,14 +274,13 @@ def test_a_worker_that_hangs_is_ended(
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
-        mortal._client.wait_for_workers(2)
-        address, process = min(mortal._client.run(os.getpid).items())
+        address, process = min(both._client.run(os.getpid).items())
         heard = {address: 0.0}
         monkeypatch.setattr(crews.Standing, "heard", lambda _, other: heard.get(other, math.inf))
         if kind == "waits":
-            mortal._client.run(hang, workers=[address])
+            both._client.run(hang, workers=[address])
         said = []
-        for event in core.export(started, job, spread_over(mortal, job)):
+        for event in core.export(started, job, spread_over(both, job)):
             if isinstance(event, core.Warned):
                 said.append(event.message)
             if isinstance(event, core.Started) and kind == "is stopped":
