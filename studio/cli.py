@@ -10,7 +10,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -47,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     options.said = arguments
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
+    if getattr(options, "workers", 0):
+        core.warm_up()
     try:
         return _COMMANDS[options.command](options, console)
     except core.StudioError as error:
@@ -124,16 +125,23 @@ def _crew(options: argparse.Namespace, console: Console) -> Iterator[core.Crew |
         yield crew
 
 
+def _spread(crew: core.Crew | None, order: Callable[[], core.Order], known: object = None) -> core.Spread | None:
+    """The workers, once they have opened what this process knows, if it knows it already; None where there are none."""
+    return crew.spread(order(), known) if crew else None
+
+
 def _worker(options: argparse.Namespace) -> core.Machine:
-    """What one of several workers may use: a share of this machine, or one thread of another."""
-    share = max(core.Machine().workers // options.workers, 1) if options.workers else 1
-    return replace(_machine(options), threads=options.threads or share)
+    """What one of several workers may use."""
+    return _machine(options).among(options.workers)
 
 
 @contextmanager
-def _start(options: argparse.Namespace, console: Console, model: core.Model | None) -> Iterator[core.Engine]:
-    """An engine as the options want it; says what computes."""
-    with core.start(_machine(options), model) as started:
+def _start(
+    options: argparse.Namespace, console: Console, model: core.Model | None, choices: Sequence[core.Choice] = ()
+) -> Iterator[core.Engine]:
+    """An engine as the options want it, for what is quantized as `choices` say; says what computes."""
+    together = core.rows_together(choice.recipe for choice in choices)
+    with core.start(_machine(options), model, together) as started:
         show_backend(started, console)
         yield started
 
@@ -184,7 +192,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         core.check_decodable(model)
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
-        layout, reader = core.layout_for(options.layout or "", options.reader)
+        layout, reader = core.target_for(options.layout or "", options.reader)
         asked, (choices, refusals) = choices, core.fitted(layout, reader, model, choices)
         if refusals and (options.layout or options.reader):
             core.refuse(model, asked, layout, refusals)
@@ -194,7 +202,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
             show_changes(lent, console)
         if options.lift and not refusals:
             show_changes(core.liftable(model, choices), console)
-        show_plan(model, plan, choices if refusals else core.sized(model, choices, layout), layout, console)
+        show_plan(model, plan, choices if refusals else core.sized_in(model, choices, layout), layout, console)
         if refusals:
             console.say(
                 f"Note: {layout.name}, the default layout, can not store it: {core.printable(refusals[0], 400)}"
@@ -231,13 +239,13 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
     with _guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options, open_formats=True).preceded_by([core.pin_rule(text) for text in options.pin])
-        layout, reader = core.layout_for(options.layout or "", options.reader)
+        layout, reader = core.target_for(options.layout or "", options.reader)
         decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
         planner = _planner(options, decisions, console)
         _warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
-        show_plan(model, found, core.sized(model, decisions.choices(mix.options), layout), layout, console)
+        show_plan(model, found, core.sized_in(model, decisions.choices(mix.options), layout), layout, console)
         show_budget(planner, mix, console)
         paths = []
         if options.report:
@@ -256,10 +264,12 @@ def _recipe(options: argparse.Namespace) -> list[str]:
     more = ["--statistics", str(options.statistics)] if options.statistics else []
     layout = ["--layout", options.layout] if options.layout else []
     reader = ["--for", options.reader] if options.reader else []
+    gguf = options.layout == core.GGUF.name
+    export = ["gguf", source, "FILE.gguf"] if gguf else ["quantize", source, "DST", *layout, *reader]
     return [
         shlex.join(["nvfp4-studio", *options.said]),
         shlex.join(["nvfp4-studio", "evaluate", source, "--plans", plan, *more]),
-        shlex.join(["nvfp4-studio", "quantize", source, "DST", "--plan", plan, *layout, *reader, *more]),
+        shlex.join(["nvfp4-studio", *export, "--plan", plan, *more]),
     ]
 
 
@@ -270,7 +280,7 @@ def _texts(options: argparse.Namespace) -> tuple[Path, ...]:
 def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Console) -> core.Planner:
     """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
     reading = core.Reading(_texts(options), options.windows, options.length, options.seed)
-    with _start(options, console, decisions.model) as started:
+    with _start(options, console, decisions.model, list(decisions.tried())) as started:
         costs = returned(core.price(started, decisions), console)
         probing = core.Probing(costs, reading, options.runtime)
         known = probing.known()
@@ -297,16 +307,13 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         _check_measurable(model, choices, console)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             with _crew(options, console) as crew:
-                if crew:
-                    order = core.order_for(model, plan, choices, _worker(options), options.statistics)
-                    events = crew.measure(started, order, model, choices)
-                else:
-                    events = core.measure(started, model, choices)
-                outcome = follow(events, console)
+                order = partial(core.order_for, model, plan, choices, _worker(options), options.statistics)
+                spread = _spread(crew, order, core.Opened(model, choices))
+                outcome = follow(core.measure(started, model, choices, spread), console)
         return _finish(options, console, model, plan, outcome, quality)
 
 
@@ -330,7 +337,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         plan = plan_of(options)
         choices = _resolved(plan, model, console)
         layout, reader = core.layout_for(options.layout or "", options.reader)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             prepare = partial(
@@ -360,11 +367,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
             with _crew(options, console) as crew:
-                spread = None
-                if crew:
-                    how = (_worker(options), options.statistics, job, options.shard_size)
-                    order = core.order_for(model, plan, choices, *how, stream=options.stream)
-                    spread = crew.export(order, job)
+                how = (_worker(options), options.statistics, job)
+                order = partial(core.order_for, model, plan, choices, *how, stream=options.stream)
+                spread = _spread(crew, order, core.Opened(job.model, job.choices, job))
                 outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
@@ -411,24 +416,35 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
         _begin_stream(options, model)
         target, _ = core.target_for(options.layout or "", options.reader)
         if target is core.GGUF:
+            _check_alone(options, "a GGUF file is one file, which one process writes")
             options.target = core.local_target(options.target)
             core.check_gguf(model, options.target, overwrite=options.overwrite)
-        with _start(options, console, model) as started:
-            proof = shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
-            (ended,) = proof
+        with _start(options, console, model) as started, _crew(options, console) as crew:
+            spread = _spread(crew, lambda: core.proof_order(model, _worker(options)), core.Opened(model))
+            how = (target, options.reader, _DTYPES[options.dtype], spread)
+            (ended,) = shown(core.transcode(started, model, *how), console)
             assert isinstance(ended, core.Transcoded)
             show_conversion(ended.transcoding, console)
             if not options.allow_lossy:
                 ended.transcoding.check()
-            write = _converted_to_gguf if target is core.GGUF else _converted
-            write(options, console, started, model, ended.transcoding)
+            if target is core.GGUF:
+                _converted_to_gguf(options, console, started, model, ended.transcoding)
+            else:
+                _converted(options, console, started, crew, model, ended.transcoding)
     return 0
+
+
+def _check_alone(options: argparse.Namespace, why: str) -> None:
+    """Raise PlanError where workers are asked for."""
+    if options.workers or options.cluster:
+        raise core.PlanError(why, hint="leave --workers and --cluster out")
 
 
 def _converted(
     options: argparse.Namespace,
     console: Console,
     started: core.Engine,
+    crew: core.Crew | None,
     model: core.Model,
     transcoding: core.Transcoding,
 ) -> None:
@@ -446,7 +462,9 @@ def _converted(
     show_export(job, options.target, console, dry_run=options.dry_run)
     if options.dry_run:
         return
-    _follow_conversion(core.export(started, job), options.target, console)
+    order = partial(core.conversion_order, job, _worker(options), stream=options.stream)
+    spread = _spread(crew, order, core.Opened(model, job.choices, job))
+    _follow_conversion(core.export(started, job, spread), options.target, console)
     show_claims(job.claims, console)
     show_cautions(job, console)
 
@@ -481,7 +499,7 @@ def _gguf(options: argparse.Namespace, console: Console) -> int:
         if plan.activations:
             raise core.PlanError("a GGUF file holds quantized weights alone", hint="leave --activations out")
         choices = _resolved(plan, model, console)
-        with _start(options, console, model) as started:
+        with _start(options, console, model, choices) as started:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             job = core.prepare_gguf(model, choices, options.target, overwrite=options.overwrite)
@@ -505,8 +523,9 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     place = core.place_of(options.target)
     source = _open(options.source, console) if options.source else None
     try:
-        with _start(options, console, source) as started:
-            outcome = follow(core.verify(started, place, source), console)
+        with _start(options, console, source) as started, _crew(options, console) as crew:
+            spread = _spread(crew, lambda: core.verify_order(place, _worker(options), source))
+            outcome = follow(core.verify(started, place, source, spread), console)
         show_verified(place, outcome, source, console)
     finally:
         core.close_place(place)
@@ -519,10 +538,15 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     with ExitStack() as stack:
         against = stack.enter_context(_open(options.source, console)) if options.source else None
         if options.fix:
+            _check_alone(options, "a repaired copy is written by one process")
             started = stack.enter_context(_start(options, console, against))
             job = core.repair(started, options.target, options.fix, against=against)
         else:
-            job = core.doctor(options.target, quick=options.quick, against=against)
+            crew = stack.enter_context(_crew(options, console))
+            spread = _spread(crew, lambda: core.doctor_order(options.target, _worker(options)))
+            job = core.doctor(
+                options.target, quick=options.quick, against=against, spread=spread, statistics=options.statistics
+            )
         found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0

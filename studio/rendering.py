@@ -116,7 +116,7 @@ def show_changes(sentences: Sequence[str], console: Console) -> None:
 
 
 def show_plan(
-    model: core.Model, plan: core.Plan, choices: Sequence[core.Choice], layout: core.Layout, console: Console
+    model: core.Model, plan: core.Plan, choices: Sequence[core.Choice], layout: core.Target, console: Console
 ) -> None:
     """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
     for choice in choices:

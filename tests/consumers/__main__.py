@@ -18,7 +18,7 @@ from tests.architectures.publishing import replace_between
 from tests.consumers.consumers import CONSUMERS
 from tests.consumers.decoding import DecodingError, write_decoded
 from tests.consumers.environments import NotInstallableError, interpreter
-from tests.consumers.exporting import cases
+from tests.consumers.exporting import PLANS, SERVERS, Rules, cases
 from tests.consumers.judging import Judge
 from tests.consumers.models import MODELS
 from tests.consumers.report import END, START, line, markdown, merged, totals
@@ -39,10 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
     verdicts = []
-    for verdict in judged(names, models):
+    for verdict in judged(names, models, SERVERS if options.servers else PLANS):
         verdicts.append(replace(verdict, date=time.strftime("%Y-%m-%d")))
         print(line(verdict), flush=True)
     print(totals(verdicts))
+    if options.servers:
+        return int(any(verdict.contradicts for verdict in verdicts))
     results = FOLDER / "results.json"
     known = merged(results, verdicts)
     results.write_text(json.dumps([verdict.to_json() for verdict in known], indent=1), encoding="utf-8")
@@ -53,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(verdict.contradicts for verdict in verdicts))
 
 
-def judged(names: Sequence[str], models: Sequence[str]) -> Iterator[Verdict]:
+def judged(
+    names: Sequence[str], models: Sequence[str], plans: dict[str, tuple[str, Rules]] = PLANS
+) -> Iterator[Verdict]:
     """What each consumer makes of each export of each model."""
     with TemporaryDirectory(dir=FOLDER, prefix="work-") as work, ExitStack() as processes:
         builder = Worker("tests.consumers.building", FOLDER / "building.log")
@@ -63,14 +67,16 @@ def judged(names: Sequence[str], models: Sequence[str]) -> Iterator[Verdict]:
         for name in models:
             place = Path(work) / name
             builder.ask("build", name=name, folder=place / "source", demo=core.demo_checkpoint())
-            yield from _of_model(name, place, [judge for judge in judges if name in judge.consumer.models])
+            yield from _of_model(name, place, [judge for judge in judges if name in judge.consumer.models], plans)
             shutil.rmtree(place)
 
 
-def _of_model(name: str, place: Path, judges: Sequence[Judge]) -> Iterator[Verdict]:
+def _of_model(
+    name: str, place: Path, judges: Sequence[Judge], plans: dict[str, tuple[str, Rules]]
+) -> Iterator[Verdict]:
     source, tokens = place / "source", _tokens()
     readers = frozenset(judge.consumer.reader for judge in judges)
-    for case in cases(name, source, place, readers):
+    for case in cases(name, source, place, readers, plans):
         decoded = None
         try:
             decoded = None if case.refusal else write_decoded(source, case.folder, place / "decoded")
@@ -101,6 +107,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.consumers", description=__doc__)
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(CONSUMERS)}")
     parser.add_argument("--models", metavar="NAME,NAME", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--servers", action="store_true", help="formats of servers instead; nothing is kept")
     parser.add_argument("--publish", action="store_true", help="renew the table in the README")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as Markdown")
     return parser.parse_args(arguments)

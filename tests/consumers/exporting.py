@@ -21,6 +21,17 @@ PLANS: dict[str, tuple[str, Rules]] = {
 """What the layers are stored as: a format and rules. split: attention has three tiers, the rest two. mixed: two tiers
 with three tiers, 8 bits and plain weights among them."""
 
+SERVERS: dict[str, tuple[str, Rules]] = {
+    "mxfp4": ("mxfp4", ()),
+    "mxfp8": ("mxfp8", ()),
+    "fp8-channel": ("fp8-channel", ()),
+    "fp8-block": ("fp8-block", ()),
+    "int4-sym-g32": ("int4-sym-g32", ()),
+    "int8-sym-g128": ("int8-sym-g128", ()),
+    "servers": ("nvfp4-3t", ((("*down_proj",), "fp8-channel"), (("*o_proj",), "int8-sym-g128"))),
+}
+"""Formats of servers, and a mix of them: their columns are not published."""
+
 _ROLES = ("linear", "expert")
 _THREADS = 2
 
@@ -47,19 +58,21 @@ class Case:
         return f"{self.layout} for {self.reader}" if self.reader else self.layout
 
 
-def cases(name: str, source: Path, folder: Path, wanted: frozenset[str]) -> Iterator[Case]:
+def cases(
+    name: str, source: Path, folder: Path, wanted: frozenset[str], plans: dict[str, tuple[str, Rules]] = PLANS
+) -> Iterator[Case]:
     """Make the exports of a checkpoint that one of the `wanted` readers loads, one after the other."""
     with core.open_model(source) as model, core.start(core.Machine(threads=_THREADS), model) as engine:
         for layout in core.LAYOUTS.values():
-            for row in PLANS if wanted & set(layout.readers) else ():
-                if _formats(row) <= set(layout.formats):
-                    yield from _variants(name, model, engine, layout, row, folder)
+            for row, told in plans.items() if wanted & set(layout.readers) else ():
+                if _formats(told) <= set(layout.formats):
+                    yield from _variants(name, model, engine, layout, (row, _plan(told)), folder)
 
 
 def _variants(
-    name: str, model: core.Model, engine: core.Engine, layout: core.Layout, row: str, folder: Path
+    name: str, model: core.Model, engine: core.Engine, layout: core.Layout, named: tuple[str, core.Plan], folder: Path
 ) -> Iterator[Case]:
-    plan = _plan(row)
+    row, plan = named
     seen: list[object] = []
     for reader in layout.readers:
         target = folder / f"{layout.name}-{row}-{reader}"
@@ -69,7 +82,7 @@ def _variants(
             continue
         told = reader if seen else ""
         seen.append(made)
-        if refusals:
+        if refusals := refusals or [why for why in [core.nothing_chosen(choices)] if why]:
             yield Case(name, layout.name, told, row, target, {}, refusals[0])
             continue
         job = core.prepare(model, plan, core.resolve(plan, model), layout, target, overwrite=True, reader=reader)
@@ -79,12 +92,12 @@ def _variants(
         yield Case(name, layout.name, told, row, target, {who: (claim.verdict, str(claim)) for who, claim in said})
 
 
-def _formats(row: str) -> set[str]:
-    base, rules = PLANS[row]
+def _formats(told: tuple[str, Rules]) -> set[str]:
+    base, rules = told
     return {base, *(chosen for _, chosen in rules)} - {core.KEEP}
 
 
-def _plan(row: str) -> core.Plan:
-    base, rules = PLANS[row]
+def _plan(told: tuple[str, Rules]) -> core.Plan:
+    base, rules = told
     own = [core.Rule(names=patterns, roles=_ROLES, format=chosen, optional=True) for patterns, chosen in rules]
     return core.preset("linear").with_format(base).preceded_by(own)

@@ -1,15 +1,22 @@
 """Runs checkpoints and exports in transformers, version 4 or 5, with compressed-tensors."""
 
+import sys
+
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers.utils import logging
 
 from tests.runtimes.answering import answer_jobs
+
+sys.modules["kernels"] = None  # type: ignore[assignment] # transformers would take our package for that of Hugging Face
 
 
 def logits(folder: str, file: str, tokens: list[int]) -> bool:
     """Write float32 logits [tokens, vocabulary] to `file`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    torch.set_num_threads(2)
+    logging.disable_progress_bar()
     is_whole = hasattr(AutoConfig.from_pretrained(folder), "vision_config")
     kind = AutoModelForImageTextToText if is_whole else AutoModelForCausalLM
     model = kind.from_pretrained(folder, dtype=torch.bfloat16).eval()
@@ -20,6 +27,4 @@ def logits(folder: str, file: str, tokens: list[int]) -> bool:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
-    logging.disable_progress_bar()
     answer_jobs({"logits": logits})

@@ -123,7 +123,32 @@ def test_llama_cpp_gets_nvfp4_alone(tmp_path, dense):
     assert {choice.format for choice in job.choices if choice.layer.name.endswith("o_proj")} == {core.KEEP}
     claims = [str(claim) for claim in prepared(dense, tmp_path / "out", "mxfp4").claims]
     assert any("its converter does not read mxfp4" in text for text in claims)
-    assert any("mlx-vlm" in text and "nothing in mxfp4 was run there" in text for text in claims)
+    assert any("mlx-vlm" in text and "does not read mxfp4 of compressed-tensors" in text for text in claims)
+    claims = [str(claim) for claim in prepared(dense, tmp_path / "out", "fp8-tensor").claims]
+    assert any("mlx-vlm" in text and "nothing in fp8-tensor was run there" in text for text in claims)
+
+
+def test_what_rounds_inputs_is_said_of_transformers_too(tmp_path, dense):
+    told = {}
+    for reader in ("transformers", "vllm"):
+        job = prepared(dense, tmp_path / "out", "fp8-channel", reader=reader)
+        told[reader] = next(str(claim) for claim in job.claims if claim.runtime.startswith("transformers"))
+    assert all("runs" in text for text in told.values())
+    assert "inputs quantized as it runs" in told["vllm"]
+    assert "inputs" not in told["transformers"]
+
+
+def test_transformers_does_not_find_plain_experts_beside_packed_layers(tmp_path, experts):
+    told = {}
+    for name in ("nvfp4-2t", "int4-sym-g32", "fp8-channel"):
+        for kept in ("*experts*", "*layers.0*experts*", "*o_proj"):
+            claims = prepared(experts, tmp_path / "out", name, ((kept, core.KEEP),)).claims
+            told[name, kept] = next(str(claim) for claim in claims if claim.runtime.startswith("transformers"))
+    for (name, kept), text in told.items():
+        fails = "experts" in kept and name != "fp8-channel"
+        assert (f"it finds no plain experts beside layers in {name}" in text) is fails, (name, kept, text)
+    claims = prepared(experts, tmp_path / "out", "mxfp8", reader="vllm").claims
+    assert any("it does not read experts in mxfp8; --for transformers" in str(claim) for claim in claims)
 
 
 def test_vllm_runs_fp8_with_quantized_inputs_only(tmp_path, dense):

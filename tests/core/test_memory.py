@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from kernels import Census
+from studio import core
 from studio.core.running.tallies import CensusTally, exact_terms
 from studio.core.running.tasks import BUNDLE_NBYTES, BUNDLE_STEPS, Tasks, bundles
 from tests.core.checkpoints import checkpoint, gaussian, large_checkpoint
@@ -56,6 +57,23 @@ def test_a_layer_more_takes_two_kilobytes_at_most(tmp_path: Path) -> None:
 
     few, many = anonymous_peak(tiny(tmp_path / "few", 1000)), anonymous_peak(tiny(tmp_path / "many", 7000))
     assert (many - few) / 6000 < 2
+
+
+def test_rows_that_are_encoded_together_are_counted(tmp_path: Path) -> None:
+    wide = checkpoint(tmp_path / "wide", {"model.layers.0.mlp.down_proj.weight": gaussian(256, 65536)})
+    tight = core.Machine("cpu", threads=1, max_memory=68 << 20)
+    with core.open_model(wide) as model:
+        choices = [
+            core.resolve(core.preset("linear").with_format(name), model) for name in ("fp8-channel", "fp8-block")
+        ]
+        together = [core.rows_together(choice.recipe for choice in chosen) for chosen in choices]
+        assert together == [1, 128]
+        with core.start(tight, model, together[0]) as engine:
+            assert engine.slab_nbytes < 1 << 20
+        with pytest.raises(core.MemoryLimitError, match="the work needs"), core.start(tight, model, together[1]):
+            pass
+        with core.start(replace(tight, max_memory=170 << 20), model, together[1]):
+            pass
 
 
 def test_jobs_come_back_in_order_and_only_a_window_of_them_is_ever_started() -> None:

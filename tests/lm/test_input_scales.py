@@ -86,20 +86,16 @@ def test_inputs_in_eight_bits_are_a_cast_under_the_scale_at_hand(name: str, part
 def test_inputs_that_readers_quantize_as_they_run_are_simulated(tmp_path: Path) -> None:
     """An export, and the plan that it was made by, give the same numbers; weights alone give others."""
     plan = core.preset("linear").with_format("fp8-channel").with_method("max")
-    seen = []
     with core.open_model(write_llama(tmp_path / "m")) as model, core.start(core.Machine(threads=2), model) as engine:
-        for layout in ("modelopt", "compressed-tensors"):
-            target = tmp_path / layout
-            job = core.prepare(model, plan, core.resolve(plan, model), core.LAYOUTS[layout], target, reader="vllm")
-            for _ in core.export(engine, job):
-                pass
-            with core.open_model(target) as opened:
-                exports = core.as_stored(opened), core.as_planned(model, plan, layout=layout, reader="vllm")
-                seen += [_predicted(engine, one, model, tmp_path / f"{layout}{i}") for i, one in enumerate(exports)]
-        plain = _predicted(engine, core.as_planned(model, plan), model, tmp_path / "plain")
-    for one in seen:
-        np.testing.assert_array_equal(one, seen[0])
-    assert 1e-3 < np.abs(seen[0] - plain).max() / plain.std() < 1.0
+        row, target = core.LAYOUTS["modelopt"], tmp_path / "export"
+        for _ in core.export(engine, core.prepare(model, plan, core.resolve(plan, model), row, target)):
+            pass
+        with core.open_model(target) as opened:
+            exported = _predicted(engine, core.as_stored(opened), model, tmp_path / "a")
+        planned = _predicted(engine, core.as_planned(model, plan, layout="modelopt"), model, tmp_path / "b")
+        plain = _predicted(engine, core.as_planned(model, plan), model, tmp_path / "c")
+    np.testing.assert_array_equal(exported, planned)
+    assert 1e-3 < np.abs(exported - plain).max() / plain.std() < 1.0
 
 
 def _predicted(engine: core.Engine, candidate: core.Candidate, source: core.Model, folder: Path) -> NDArray[np.float32]:
@@ -121,12 +117,33 @@ def test_both_runtimes_predict_the_same(tmp_path: Path, write) -> None:  # type:
 
 def test_transformers_predicts_the_same_from_the_export(tmp_path: Path) -> None:
     """Weights are rounded to bfloat16 by the package: they are taken over, so that inputs alone are compared."""
+    folder = export(write_llama(tmp_path / "m"), tmp_path, "compressed-tensors")
+    wanted, ours = _both(tmp_path / "compressed-tensors", folder)
+    np.testing.assert_allclose(ours, wanted, atol=1e-4 * wanted.std())
+
+
+@pytest.mark.parametrize("name", ["fp8-tensor", "fp8-channel", "fp8-block"])
+def test_transformers_predicts_the_same_with_inputs_in_eight_bits(tmp_path: Path, name: str) -> None:
+    target, folder = tmp_path / "export", tmp_path / "decoded"
+    plan = core.preset("linear").with_format(name).with_method("max")
+    with core.open_model(write_llama(tmp_path / "m")) as model, core.start(core.Machine(threads=2), model) as engine:
+        row = core.LAYOUTS["compressed-tensors"]
+        job = core.prepare(model, plan, core.resolve(plan, model), row, target, reader="vllm")
+        for _ in core.export(engine, job):
+            pass
+        with core.open_model(target) as opened:
+            _predicted(engine, core.as_stored(opened), model, folder)
+    wanted, ours = _both(target, folder)
+    np.testing.assert_allclose(ours, wanted, atol=1e-4 * wanted.std())
+
+
+def _both(exported: Path, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The logits of an export in transformers, and ours of the decoded checkpoint with the weights from there."""
     pytest.importorskip("compressed_tensors", reason="the extra `runtimes` brings it")
     import torch
     from transformers import AutoModelForCausalLM
 
-    folder = export(write_llama(tmp_path / "m"), tmp_path, "compressed-tensors")
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "compressed-tensors", dtype=torch.bfloat16).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.bfloat16).eval()
     tokens = torch.from_numpy(TOKENS.astype(np.int64))[None]
     with torch.no_grad():
         theirs(tokens)  # decompresses
@@ -137,7 +154,7 @@ def test_transformers_predicts_the_same_from_the_export(tmp_path: Path) -> None:
     with torch.no_grad():
         for name, parameter in ours._model.named_parameters():  # type: ignore[attr-defined]
             parameter.copy_(weights[name])
-    np.testing.assert_allclose(ours.logits(TOKENS), wanted, atol=1e-4 * wanted.std())
+    return wanted, ours.logits(TOKENS)
 
 
 def test_one_scale_alone_changes_what_is_predicted(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from kernels import FORMATS
 from kernels.methods import settled
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
-from studio.core.exporting.shards import sized
-from studio.core.layouts import Layout, fitted
+from studio.core.exporting.sizes import sized_in
+from studio.core.layouts import Target, fitted
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.planning.plan import (
@@ -67,7 +67,7 @@ class Decisions:
 
     model: Model
     plan: Plan
-    layout: Layout
+    layout: Target
     reader: str
     items: tuple[Decision, ...]
     settled: Mapping[int, Choice]
@@ -83,6 +83,14 @@ class Decisions:
                 found[index] = self.choice(index, option)
         return tuple(found[index] for index in range(len(self.model.layers)))
 
+    def tried(self) -> Iterator[Choice]:
+        """Choices with every option of each kind of decision, for one of its layers."""
+        seen: set[tuple[Hashable, tuple[Option, ...]]] = set()
+        for item in self.items:
+            if (key := (self.alike[item.layers[0]], item.options)) not in seen:
+                seen.add(key)
+                yield from (self.choice(item.layers[0], option) for option in item.options)
+
     def choice(self, index: int, option: Option) -> Choice:
         """The choice of an option for the layer at `index`."""
         key, layer = (self.alike[index], str(option)), self.model.layers[index]
@@ -93,7 +101,7 @@ class Decisions:
 
 
 def decide(
-    model: Model, plan: Plan, layout: Layout, reader: str, forbidden: Collection[str] = frozenset()
+    model: Model, plan: Plan, layout: Target, reader: str, forbidden: Collection[str] = frozenset()
 ) -> Decisions:
     """What can be decided about the layers that `plan` quantizes, in `layout` as `reader` loads it.
 
@@ -125,7 +133,7 @@ class _Table:
     """Which layer can be stored in which format, and what it takes there; found once for layers that are alike."""
 
     def __init__(
-        self, model: Model, plan: Plan, layout: Layout, reader: str, asked: Sequence[Choice], free: Sequence[int]
+        self, model: Model, plan: Plan, layout: Target, reader: str, asked: Sequence[Choice], free: Sequence[int]
     ) -> None:
         self._model, self._layout, self._reader = model, layout, reader
         seen: dict[_Likeness, _Likeness] = {}
@@ -214,12 +222,12 @@ class _Table:
         key = alike, name
         if key not in self._sizes:
             choice = choose_format(self._model.layers[self._examples[alike]], name)
-            (exact,) = sized(self._model, [choice], self._layout)
+            (exact,) = sized_in(self._model, [choice], self._layout)
             self._sizes[key] = exact.nbytes
         return self._sizes[key]
 
 
-def _unplanned(layout: Layout, name: str) -> str:
+def _unplanned(layout: Target, name: str) -> str:
     """Why a format is no option of its own for some layers, "" when it is."""
     if name in layout.alone:
         return f"readers of the layout {layout.name} take {name} for all layers or none"

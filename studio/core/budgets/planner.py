@@ -12,19 +12,24 @@ from numpy.typing import NDArray
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
+from studio.core.budgets.prediction_noise import PredictionNoise
 from studio.core.budgets.rules import block_ranges, planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
-from studio.core.exporting.shards import plan_shards
+from studio.core.exporting.sizes import files_nbytes
 from studio.core.layouts import fitted
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import KEEP, Choice, Plan, Prediction, Rule
-from studio.core.quality.candidates import choices_digest
+from studio.core.statistics.digest import choices_digest
+from studio.core.statistics.guides import StatisticsGuide
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_TOLD_POINTS = 17
+"""Places on the curve that a plan holds."""
 
 CURVE_POINTS = 64
 """Places on the curve where its noise is found."""
@@ -52,6 +57,11 @@ class Mix:
     noise: float | None
     rel_err: float
     gap: float = 0.0
+
+    @property
+    def lost(self) -> float:
+        """KL, or damage where no probes told."""
+        return self.damage if self.kl is None else self.kl
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class Planner:
         self._rows = np.arange(len(items))
         shape = len(items), max(len(item.options) for item in items)
         self._damage, self._nbytes, self._rel_err = (np.full(shape, np.inf) for _ in range(3))
-        self._noise = _Noise(self.sensitivity, shape)
+        self._noise = PredictionNoise(self.sensitivity, shape)
         self._texts = list(dict.fromkeys(str(option) for item in items for option in item.options))
         self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
         numbers = {text: number for number, text in enumerate(self._texts)}
@@ -149,7 +159,7 @@ class Planner:
                     f"{printable(layer)} is left without a format", hint="forbid fewer, or pin it to another"
                 )
             found._allowed[row, : len(left)] &= left
-        for name in ("_by_size", "_by_damage"):
+        for name in ("_by_size", "_by_damage", "_drawn"):
             found.__dict__.pop(name, None)
         return found
 
@@ -242,9 +252,9 @@ class Planner:
         return f"{kept:,} bytes of it are layers that the plan keeps; --preset all quantizes embeddings and head, too"
 
     def file_nbytes(self, mix: Mix) -> int:
-        """The exact bytes of the safetensors files of an export."""
-        choices = self.decisions.choices(mix.options)
-        return sum(shard.nbytes for shard in plan_shards(self.decisions.model, choices, self.decisions.layout))
+        """The exact bytes of the files of weights of an export."""
+        decisions = self.decisions
+        return files_nbytes(decisions.model, decisions.choices(mix.options), decisions.layout)
 
     def within_kl(self, kl: float, most_states: int = MOST_STATES) -> Mix:
         """The smallest mix with a predicted KL of at most `kl`. Raises PlanError where none has, or none is known."""
@@ -379,37 +389,28 @@ class Planner:
         digest = choices_digest(choices, decisions.model)
         plan = planned(decisions, mix.options, name, title)
         own = len(plan.rules) - len(decisions.plan.rules)
-        return replace(plan, prediction=Prediction(digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own))
+        told = Prediction(
+            digest, mix.nbytes, mix.rel_err, mix.damage, mix.kl, own, mix.noise, *self._told_of, *self._drawn
+        )
+        return replace(plan, prediction=told)
+
+    @property
+    def _told_of(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        return statistics_digest(self.decisions.model), self.sensitivity.texts
+
+    @cached_property
+    def _drawn(self) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[str, int, float], ...]]:
+        """Some of the curve, and single formats, as a plan holds them."""
+        nbytes, lost = self.curve()
+        places = np.unique(np.searchsorted(nbytes, np.linspace(nbytes[0], nbytes[-1], _TOLD_POINTS)))
+        singles = tuple((name, mix.nbytes, mix.lost) for name, mix in self.uniforms() if name != KEEP)
+        return tuple(zip(nbytes[places].astype(int).tolist(), lost[places].tolist(), strict=True)), singles
 
 
-class _Noise:
-    """How much the KL of picks varies with the windows that probes were run on."""
-
-    def __init__(self, sensitivity: Sensitivity, shape: tuple[int, int]) -> None:
-        self._draws = sensitivity.draws
-        self._rows = np.arange(shape[0])
-        self._damage, self._pairs = np.zeros(shape), np.zeros(shape, np.int64)
-        self._known: dict[tuple[str, str], int] = {}
-        self._weights: list[list[float]] = []
-        self._exponents = np.array([draw.exponent for draw in self._draws])
-
-    def add(self, place: tuple[int, int], part: str, option: Option, damage: float) -> None:
-        """Note the damage, not weighted yet, of an option at [decision, option]."""
-        if not self._draws:
-            return
-        key = part, str(option)
-        if key not in self._known:
-            self._known[key] = len(self._known)
-            self._weights.append([draw.weight(part, option) for draw in self._draws])
-        self._pairs[place], self._damage[place] = self._known[key], damage
-
-    def of(self, picks: Integers) -> float | None:
-        """The standard error of the KL of picks; None where nothing tells it."""
-        if not self._draws:
-            return None
-        pairs, damage = self._pairs[self._rows, picks], self._damage[self._rows, picks]
-        sums = np.bincount(pairs, damage, len(self._weights))
-        return float(((sums @ np.array(self._weights)) ** self._exponents).std(ddof=1))
+def statistics_digest(model: Model) -> str:
+    """The digest of the statistics that tell of the inputs of layers, "" where none do."""
+    guides = (layer.guide for layer in model.layers)
+    return next((guide.digest for guide in guides if isinstance(guide, StatisticsGuide)), "")
 
 
 def _named(options: Sequence[Option], rule: Rule) -> Option | None:

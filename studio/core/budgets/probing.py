@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import MOST_PARTS, Probed, Sensitivity, fit, part_names
 from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
-from studio.core.quality.candidates import Candidate, as_stored, choices_digest
+from studio.core.quality.candidates import Candidate, as_stored
 from studio.core.quality.evaluation import Reading, evaluate
 from studio.core.quality.metrics import Tally
 from studio.core.quality.noise import divergence, divergences
 from studio.core.quality.window_records import identity
 from studio.core.running.engine import Engine
+from studio.core.statistics.digest import choices_digest
 
 _TOGETHER = "together"
 
@@ -82,10 +83,14 @@ class Probing:
         self._records = records or Records(self._key())
 
     def _key(self) -> dict[str, Any]:
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in self._reading.texts]
+        digests = [digest for _, digest in self._texts]
         cut = [self._reading.windows, self._reading.length, self._reading.seed, self._runtime]
         model = identity(self._costs.decisions.model)
         return {"probes": 2, "program": kernels.__version__, "model": model, "text": digests, "cut": cut}
+
+    @cached_property
+    def _texts(self) -> tuple[tuple[str, str], ...]:
+        return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in self._reading.texts)
 
     @cached_property
     def _probes(self) -> dict[Probe, str]:
@@ -132,7 +137,8 @@ class Probing:
         measured = {one: _probed(windows, _damages(self._costs, parts, one)) for one, windows in found.items()}
         alone = {one.part: found for one, found in measured.items() if one.part}
         together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)
-        return fit(alone, together, {one.option: found for one, found in measured.items() if one.option})
+        whole = {one.option: found for one, found in measured.items() if one.option}
+        return replace(fit(alone, together, whole), texts=self._texts)
 
 
 def _probed(windows: Sequence[Tally], damages: Mapping[tuple[str, str], float]) -> Probed:

@@ -30,12 +30,14 @@ class Sensitivity:
 
     parts: by the name of a part, what its damage counts. factors: by the text of an option, what its damage counts.
     exponent: b. draws: what other draws of the windows that probes were run on would have told: how noisy this is.
+    texts: names and SHA-256 of what probes were run on.
     """
 
     parts: Mapping[str, float] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
     exponent: float = 1.0
     draws: tuple["Sensitivity", ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_known(self) -> bool:

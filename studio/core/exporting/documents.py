@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from studio.core.containers.files import SourceFile
@@ -11,8 +12,10 @@ from studio.core.exporting.manifest import manifest
 from studio.core.exporting.readback import chunks
 from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.outcome import Outcome
+from studio.core.planning.plan import Prediction
 from studio.core.reporting.report import model_card
 from studio.core.results import LayerResult
+from studio.core.statistics.digest import choices_digest
 
 INDEX = "model.safetensors.index.json"
 CARD = "README.md"
@@ -57,7 +60,14 @@ def write_documents(job: Export, staging: StagedFolder, results: Sequence[LayerR
 def _card(job: Export, results: Sequence[LayerResult]) -> bytes:
     outcome = Outcome(results, job.target.name)
     notes = [*job.changes, *job.cautions]
-    return model_card(job.model, job.plan, job.layout, outcome, notes, job.claims, job.quality)
+    return model_card(job.model, job.plan, job.layout, outcome, notes, job.claims, job.quality, _told(job))
+
+
+def _told(job: Export) -> Prediction | None:
+    """What the plan says of these weights, whatever becomes of inputs; None where it is of others."""
+    told = job.plan.prediction
+    weights = (replace(choice, rounds_inputs=False) for choice in job.choices)
+    return told if told and told.weights == choices_digest(tuple(weights), job.model) else None
 
 
 def _index(job: Export) -> Iterator[bytes]:

@@ -50,6 +50,7 @@ class Export:
     replaced: Contents | None = None
     lifting: Lifting = field(default_factory=Lifting)
     quality: Quality | None = None
+    shard_nbytes: int = SHARD_NBYTES
 
     @property
     def cautions(self) -> list[str]:
@@ -165,7 +166,7 @@ def _laid_out(
     documents = layout.documents(model, choices)
     by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
     exact = tuple(by_name[choice.layer.name] for choice in choices)
-    export = Export(model, plan, exact, layout, place, shards, documents, *how)
+    export = Export(model, plan, exact, layout, place, shards, documents, *how, shard_nbytes=shard_nbytes)
     check_space(place, export.nbytes)
     return export
 
@@ -186,7 +187,7 @@ def with_quality(job: Export, quality: Quality) -> Export:
     return replace(job, quality=replace(quality, models=rows))
 
 
-def refuse(model: Model, choices: Sequence[Choice], layout: Layout, refusals: Sequence[str]) -> NoReturn:
+def refuse(model: Model, choices: Sequence[Choice], layout: Target, refusals: Sequence[str]) -> NoReturn:
     """Raise PlanError with `refusals`, naming the layouts that can store the choices."""
     others = [other for other in LAYOUTS.values() if other.name != layout.name]
     able = [other.name for other in others if not fitted(other, other.readers[0], model, choices)[1]]

@@ -6,7 +6,7 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +52,9 @@ SUFFIX = ".gguf"
 _ROPE = "rope_freqs.weight"
 _WIDE = ("ffn_gate_inp",)
 """Matrices that llama.cpp wants in float32."""
+
+
+_SCALE_NBYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,32 @@ def check_gguf(model: Model, target: Path, *, overwrite: bool = False) -> None:
     _check_target(target, model, overwrite=overwrite)
 
 
+def gguf_sized(model: Model, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """The choices with the exact bytes of the tensors that each becomes. Raises PlanError for one without a place."""
+    row = row_of(model)
+    heights = _Heights.of(model, row)
+
+    def nbytes(choice: Choice) -> int:
+        if choice.layer.role == "head" and model.is_tied:
+            return 0
+        parts = _parts(model, row, choice, heights)
+        return sum(part.rows * part.row_nbytes + (_SCALE_NBYTES if part.scale else 0) for part in parts)
+
+    return tuple(replace(choice, beside=choice.beside + nbytes(choice) - choice.nbytes) for choice in choices)
+
+
+def gguf_nbytes(model: Model, choices: Sequence[Choice]) -> int:
+    """The bytes of a file; see `prepare_gguf`."""
+    return _placed(model, choices, Path(model.name + SUFFIX), ()).nbytes
+
+
 def _laid_out(model: Model, choices: Sequence[Choice], target: Path, told: tuple[str, ...]) -> GgufExport:
+    export = _placed(model, choices, target, told)
+    check_space(target.with_name(target.name + ".partial"), export.nbytes)
+    return export
+
+
+def _placed(model: Model, choices: Sequence[Choice], target: Path, told: tuple[str, ...]) -> GgufExport:
     row = row_of(model)
     layers = [choice for choice in choices if not (choice.layer.role == "head" and model.is_tied)]
     heights = _Heights.of(model, row)
@@ -144,9 +172,7 @@ def _laid_out(model: Model, choices: Sequence[Choice], target: Path, told: tuple
         raise PlanError("it has no embedding, and a GGUF file holds whole models", file=model.path)
     pairs = model_pairs(model, row, _stored_type(layers)) | tokenizer_pairs(model, words)
     head, tensors = place_gguf(pairs, _tensors(parts, constants))
-    export = GgufExport(model, tuple(layers), target, head, tensors, parts, constants, told)
-    check_space(target.with_name(target.name + ".partial"), export.nbytes)
-    return export
+    return GgufExport(model, tuple(layers), target, head, tensors, parts, constants, told)
 
 
 def _stored_type(choices: Sequence[Choice]) -> str:

@@ -76,7 +76,10 @@ class Prediction:
 
     weights: digest of the model and the choices that this holds for. nbytes: of all tensors. rel_err: the largest
     relative error of a layer. damage: see `budgets.planner.Mix`. kl: mean KL to the source per token in nats, None
-    where no probes told. rules: how many of the first rules of the plan come from the budget.
+    where no probes told; noise: its standard error. rules: how many of the first rules of the plan come from the
+    budget. statistics: digest of what told of the inputs of layers, "" where nothing did. texts: names and SHA-256 of
+    what probes were run on. curve: (bytes, what is lost) of some of the best mixes, singles: (option, bytes, what is
+    lost) with every layer in one; KL, or damage where no probes told.
     """
 
     weights: str
@@ -85,6 +88,16 @@ class Prediction:
     damage: float
     kl: float | None = None
     rules: int = 0
+    noise: float | None = None
+    statistics: str = ""
+    texts: tuple[tuple[str, str], ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+    singles: tuple[tuple[str, int, float], ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """What is lost."""
+        return "damage" if self.kl is None else "predicted KL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +119,9 @@ class Plan:
     prediction: Prediction | None = None
 
     def preceded_by(self, rules: Sequence[Rule]) -> "Plan":
-        """The plan with `rules` tried first."""
-        return replace(self, rules=(*rules, *self.rules), prediction=None) if rules else self
+        """The plan with `rules` tried first; what is predicted holds as long as they change nothing."""
+        told = replace(self.prediction, rules=0) if self.prediction else None
+        return replace(self, rules=(*rules, *self.rules), prediction=told) if rules else self
 
     @property
     def before_budget(self) -> "Plan":
@@ -229,14 +243,29 @@ def _prediction_from_json(data: Any) -> Prediction:
     if not isinstance(data, dict):
         raise PlanError("the prediction is not an object")
     _check_keys(data, set(Prediction.__dataclass_fields__), "prediction")
-    numbers: dict[str, Any] = {key: data.get(key) for key in ("nbytes", "rel_err", "damage", "kl")}
+    numbers: dict[str, Any] = {key: data.get(key) for key in ("nbytes", "rel_err", "damage", "kl", "noise")}
     for key, value in numbers.items():
-        if not (isinstance(value, int | float) and value >= 0) and not (key == "kl" and value is None):
+        if not (isinstance(value, int | float) and value >= 0) and not (key in ("kl", "noise") and value is None):
             raise PlanError(f"prediction: {key} must be a number from zero on, got {printable(value)}")
     rules = data.get("rules", 0)
     if not isinstance(rules, int) or rules < 0:
         raise PlanError(f"prediction: rules must be a number of rules, got {printable(rules)}")
-    return Prediction(_text({"weights": "", **data}, "weights"), **numbers, rules=rules)
+    texts: dict[str, Any] = {key: _text({key: "", **data}, key) for key in ("weights", "statistics")}
+    rows: dict[str, Any] = {key: _rows(data, key, kinds) for key, kinds in _ROWS.items()}
+    return Prediction(**texts, **numbers, rules=rules, **rows)
+
+
+_ROWS: dict[str, tuple[type, ...]] = {"texts": (str, str), "curve": (int, float), "singles": (str, int, float)}
+
+
+def _rows(data: dict[str, Any], key: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    rows = data.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(kinds) for row in rows):
+        raise PlanError(f"prediction: {key} must be a list of lists of {len(kinds)}")
+    for value, kind in ((value, kind) for row in rows for value, kind in zip(row, kinds, strict=True)):
+        if not isinstance(value, str if kind is str else int | float):
+            raise PlanError(f"prediction: {key} holds {printable(value)}, which is no {kind.__name__}")
+    return tuple(map(tuple, rows))
 
 
 def _check_keys(data: dict[str, Any], known: set[str], where: str) -> None:

@@ -7,7 +7,8 @@ from studio.core.errors import PlanError
 from studio.core.layouts import Layout
 from studio.core.names import is_plain_path, printable
 from studio.core.quality.results import Quality
-from studio.core.reporting.report import TABLE, TOKENS, markdown, quality_lines
+from studio.core.reporting.pages import markdown
+from studio.core.reporting.report import TABLE, TOKENS, quality_lines
 
 LIBRARIES = {"mlx-lm": "mlx", "mlx-vlm": "mlx", "transformers": "transformers", "vllm": "vllm"}
 """Runtime -> how a hub calls its library."""

@@ -1,6 +1,5 @@
 """Candidates: what an evaluation runs, and how each becomes a folder that a runtime loads."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -38,7 +37,7 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import PipelineEvent
 from studio.core.sources.declared import BESIDE
-from studio.core.statistics.digest import model_digest
+from studio.core.statistics.digest import choices_digest
 
 Facts = dict[str, Any]
 """`rel_err` and `bits_per_weight` of a candidate, where something is quantized."""
@@ -108,19 +107,6 @@ class Candidate:
         layout = self.layout.name if self.layout else None
         rounded = any(choice.rounds_inputs for choice in self._chosen)
         return {"model": identity(self.model), "plan": plan, "layout": layout, "guides": guides, "rounded": rounded}
-
-
-def choices_digest(choices: Sequence[Choice], model: Model | None = None) -> str:
-    """What tells the weights that choices give from others, of the same model where none is given: 32 hex digits."""
-    digest = hashlib.sha256(model_digest(model).encode() if model else b"")
-    for choice in choices:
-        if choice.recipe:
-            how = choice.recipe.format.name, choice.recipe.method, choice.recipe.exponent
-            guide = choice.guide.meaning if choice.guide else ""
-            inputs = ",".join(map(float.hex, choice.input_scales))
-            inputs += "as they run" if choice.rounds_inputs else ""
-            digest.update("\n".join((choice.layer.name, *how, guide, inputs)).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:32]
 
 
 def as_stored(model: Model, name: str = "") -> Candidate:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import kernels
-from studio.core.budgets.planner import Mix, Planner, Reason, Trade, budget_title
+from studio.core.budgets.planner import Mix, Planner, Reason, Trade, budget_title, statistics_digest
 from studio.core.exporting.writing import check_writable, writing
 from studio.core.model import Model
 from studio.core.planning.plan import KEEP
 from studio.core.reporting.charts import budget_chart
 from studio.core.reporting.pages import page_templates
 from studio.core.statistics.digest import model_digest
-from studio.core.statistics.guides import StatisticsGuide
 
 BUDGET_REPORTS = ("plan.json", "plan.html")
 
@@ -50,7 +49,7 @@ def budget_json(planner: Planner, mix: Mix, commands: Sequence[str], texts: Sequ
         "program": {"name": "nvfp4-studio", "version": kernels.__version__},
         "model": {"name": model.name, "digest": model_digest(model), "weights": model.count},
         "layout": {"name": decisions.layout.name, "reader": decisions.reader},
-        "statistics": _statistics(model),
+        "statistics": statistics_digest(model),
         "texts": {path.name: _digest(path) for path in texts} if planner.sensitivity.is_known else {},
         "unit": _unit(planner),
         "curve": [[int(size), float(y)] for size, y in zip(nbytes, lost, strict=True)],
@@ -66,12 +65,6 @@ def budget_json(planner: Planner, mix: Mix, commands: Sequence[str], texts: Sequ
 
 def _unit(planner: Planner) -> str:
     return "KL" if planner.sensitivity.is_known else "damage"
-
-
-def _statistics(model: Model) -> str:
-    """The digest of the statistics that told of the inputs of layers, "" where none did."""
-    guides = (layer.guide for layer in model.layers)
-    return next((guide.digest for guide in guides if isinstance(guide, StatisticsGuide)), "")
 
 
 def _digest(path: Path) -> str:
@@ -110,13 +103,9 @@ def _page(planner: Planner, mix: Mix, found: Mapping[str, Any]) -> str:
     """One self-contained page."""
     count = max(planner.decisions.model.count, 1)
     curve = [(8 * size / count, lost) for size, lost in found["curve"]]
-    singles = [(name, 8 * one.nbytes / count, _lost(one)) for name, one in planner.uniforms() if name != KEEP]
-    this = "this mix", 8 * mix.nbytes / count, _lost(mix)
+    singles = [(name, 8 * one.nbytes / count, one.lost) for name, one in planner.uniforms() if name != KEEP]
+    this = "this mix", 8 * mix.nbytes / count, mix.lost
     noise = [(8 * size / count, kl - error, kl + error) for size, kl, error in found["noise"]]
     chart = budget_chart(curve, singles, this, found["unit"], noise)
     known = {"model": planner.decisions.model, "mix": mix, "reasons": planner.reasons(mix)}
     return page_templates().get_template("plan.html").render(found=found, chart=chart, kernels=kernels, **known)
-
-
-def _lost(mix: Mix) -> float:
-    return mix.damage if mix.kl is None else mix.kl

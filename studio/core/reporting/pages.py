@@ -45,3 +45,8 @@ def _bar(kl: Estimate, quality: Quality) -> float:
     """Pixels of the bar of a KL; the largest of the evaluation has the longest."""
     known = [row.kl.value for row in quality.models if row.kl and math.isfinite(row.kl.value)]
     return _LONGEST_BAR * kl.value / max(known) if math.isfinite(kl.value) and max(known, default=0) > 0 else 0.0
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{c}" if c in "\\`*{}[]<>#|!" else c for c in printable(text))

@@ -17,10 +17,11 @@ from studio.core.layouts import Layout
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
-from studio.core.planning.plan import Plan
+from studio.core.planning.plan import Plan, Prediction
 from studio.core.quality.results import Evaluated, Quality
+from studio.core.reporting.budget_card import budget_lines
 from studio.core.reporting.charts import error_chart, histogram_chart, scale_chart
-from studio.core.reporting.pages import noisy, page_templates, size_text
+from studio.core.reporting.pages import markdown, noisy, page_templates, size_text
 from studio.core.results import LayerResult
 from studio.core.runtimes import Claim, claim_sentences
 
@@ -191,8 +192,12 @@ def model_card(
     notes: Sequence[str],
     claims: Sequence[Claim],
     quality: Quality | None = None,
+    told: Prediction | None = None,
 ) -> bytes:
-    """README.md of an export: what it is, where it runs by what evidence, what quantizing cost."""
+    """README.md of an export: what it is, where it runs by what evidence, what quantizing cost.
+
+    told: what a plan for a budget said of these weights.
+    """
     worst = outcome.worst
     lines = [
         f"# {markdown(model.name)}, quantized",
@@ -212,6 +217,7 @@ def model_card(
         "",
         *(f"- {markdown(sentence)}" for sentence in claim_sentences(claims)),
         "",
+        *(budget_lines(told, model) if told else ()),
         *(quality_lines(quality) if quality else ()),
         TABLE,
         "|---|---|---:|---:|---:|---:|",
@@ -258,8 +264,3 @@ def _quality_line(row: Evaluated) -> str:
         noisy(row.top1, "%.1f", 100, " %") if row.top1 else "",
     )
     return f"| {' | '.join(cells)} |"
-
-
-def markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return "".join(f"\\{c}" if c in "\\`*{}[]<>#|!" else c for c in printable(text))

@@ -33,7 +33,7 @@ class Slab:
 
 def slabs(layer: Layer, matrix: Matrix, nbytes: int = SLAB_NBYTES, together: int = 1) -> Iterator[Slab]:
     """The matrix cut into slabs of about `nbytes` once read, that many rows `together`."""
-    height = max(slab_height(layer, matrix, nbytes) // together, 1) * together
+    height = _whole(slab_height(layer, matrix, nbytes), together)
     for start in range(0, matrix.rows, height):
         yield Slab(layer, matrix, start, min(start + height, matrix.rows))
 
@@ -43,11 +43,19 @@ def slab_height(layer: Layer, matrix: Matrix, nbytes: int) -> int:
     return max(nbytes // (max(matrix.columns, 1) * WEIGHT_DTYPES[layer.dtype].itemsize), 1)
 
 
-def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES) -> int:
-    """Upper bound in bytes of the memory that one task needs for a slab of `layer`: input, wide copies, output."""
+def _whole(rows: int, together: int) -> int:
+    return max(rows // together, 1) * together
+
+
+def slab_memory(layer: Layer, nbytes: int = SLAB_NBYTES, together: int = 1) -> int:
+    """Upper bound in bytes of the memory that one task needs for a slab of `layer`: input, wide copies, output.
+
+    together: rows that formats take together.
+    """
     matrices = [layer.whole] if layer.widened else layer.matrices
     itemsize = WEIGHT_DTYPES[layer.dtype].itemsize if matrices else 1
-    tallest = (min(matrix.rows, slab_height(layer, matrix, nbytes)) * matrix.columns for matrix in matrices)
+    heights = (_whole(slab_height(layer, matrix, nbytes), together) for matrix in matrices)
+    tallest = (min(m.rows, height) * m.columns for m, height in zip(matrices, heights, strict=True))
     turned = max((m.column_step * itemsize for m in layer.matrices if m.column_step != 1), default=0)
     rows = max((weights * itemsize for weights in tallest), default=nbytes)
     return rows * (4 if layer.widened else 3) + (max(turned, TURNED_NBYTES) if turned else 0)

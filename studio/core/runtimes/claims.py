@@ -64,7 +64,9 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     for reason, change in _obstacles(runtime.name, model, choices, layout):
         return Claim(title, "fails", reason=reason, change=change)
     kind = model_types(model.config)[0]
-    if any(choice.input_scales for choice in choices) and kind not in runtime.inputs:
+    rounding = [choice for choice in choices if choice.rounds_inputs]
+    fake = bool(rounding and runtime.rounded) and not runtime.only_rounded
+    if (fake or any(choice.input_scales for choice in choices)) and kind not in runtime.inputs:
         return Claim(title, "untried", reason=f"no {printable(kind, 60)} was run there with quantized inputs")
     used = {choice.format for choice in choices if choice.recipe}
     known = runtime.formats.get(layout.name, used)
@@ -76,12 +78,13 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     if known is not used and len(used - NVFP4) + bool(used & NVFP4) > 1 and layout.name not in runtime.mixed:
         return Claim(title, "untried", reason="no mix of formats was run there in this layout")
     fp8 = [choice for choice in choices if choice.format in FP8]
-    if runtime.rounded and layout.name == "compressed-tensors" and not all(choice.rounds_inputs for choice in fp8):
+    if runtime.only_rounded and layout.name == "compressed-tensors" and len(rounding) < len(fp8):
         what = "FP8 ran there with quantized inputs only"
         return Claim(title, "untried", reason=what, change="--for vllm asks for them")
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
-        evidence = f"{kind}, {runtime.rounded if fp8 and runtime.rounded else runtime.how}, {runtime.date}"
+        seen_how = runtime.rounded if runtime.rounded and (rounding or (fp8 and runtime.only_rounded)) else runtime.how
+        evidence = f"{kind}, {seen_how}, {runtime.date}"
         return Claim(title, "runs", evidence=f"{evidence}, {_RAN[seen]}" if _RAN.get(seen) else evidence)
     if seen == "baseline broken":
         reason = f"it does not load {kind} as transformers saves it, not even unquantized"
@@ -111,9 +114,12 @@ def _measured(runtime: str, layout: str, tiered: bool, kind: str) -> str:
 def _obstacles(name: str, model: Model, choices: Sequence[Choice], layout: Layout) -> Iterator[tuple[str, str]]:
     quantized = [choice for choice in choices if choice.recipe]
     experts = [choice for choice in quantized if choice.layer.role == "expert"]
+    unread = RUNTIMES[name].unread.get(layout.name, frozenset())
+    if found := sorted(unread & {choice.format for choice in quantized}):
+        yield f"it does not read {', '.join(found)} of {layout.title}", "--layout mlx, or other formats"
     match name:
         case "transformers":
-            yield from _transformers(model, quantized)
+            yield from _transformers(model, choices)
         case "llama.cpp":
             yield from llama_cpp.obstacles(model, choices)
         case "vllm" if model.family.vllm.kept and experts:
@@ -137,8 +143,21 @@ def _mlx_lm(model: Model) -> Iterator[tuple[str, str]]:
         yield f"config.json lacks {names}, which it asks for", "add them from the original checkpoint"
 
 
-def _transformers(model: Model, quantized: Sequence[Choice]) -> Iterator[tuple[str, str]]:
+_BY_BYTES = frozenset({*FP8, "mxfp8"})
+"""Formats whose codes have the name of a plain weight in compressed-tensors."""
+
+_UNREAD_EXPERTS = frozenset({"mxfp8", "fp8-block"})
+
+
+def _transformers(model: Model, choices: Sequence[Choice]) -> Iterator[tuple[str, str]]:
     names = model.family.transformers
+    quantized = [choice for choice in choices if choice.recipe]
+    plain = [c for c in choices if c.recipe is None and c.layer.role == "expert" and c.layer.matrices]
+    packed = sorted({choice.format for choice in quantized} - _BY_BYTES)
+    if packed and any(names.split or choice.layer.expert is not None for choice in plain):
+        yield f"it finds no plain experts beside layers in {', '.join(packed)}", "quantize all experts, or use FP8"
+    if found := sorted({c.format for c in quantized if c.layer.role == "expert"} & _UNREAD_EXPERTS):
+        yield f"it does not read experts in {', '.join(found)}", "--for transformers keeps those"
     experts = [choice for choice in quantized if choice.layer.role == "expert"]
     if names.refused:
         yield names.refused, "load it with vLLM"

@@ -11,7 +11,8 @@ class Runtime:
     by layout. how: what was compared. note: what a user must know of it in any case. inputs: those that ran with
     inputs quantized too. formats: what those that ran were stored in, by layout, where that is not all that it stores.
     tried: model types that ran in others than NVFP4. mixed: layouts of which mixes of formats ran. rounded: what was
-    compared where it quantizes the inputs of layers in FP8 as it runs, which is the only way that they ran.
+    compared where it quantizes the inputs of layers in FP8 as it runs; only_rounded: they ran in no other way. unread:
+    formats that it does not load, by layout.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Runtime:
     tried: frozenset[str] = frozenset()
     mixed: frozenset[str] = frozenset()
     rounded: str = ""
+    only_rounded: bool = False
+    unread: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 def _types(text: str) -> frozenset[str]:
@@ -60,6 +63,7 @@ RUNTIMES: dict[str, Runtime] = {
             formats={"compressed-tensors": NVFP4 | _SERVERS},
             tried=_types("llama qwen3_moe"),
             mixed=_types("compressed-tensors"),
+            rounded="logits equal those of the decoded weights with inputs quantized as it runs (a llama)",
         ),
         Runtime(
             "vllm",
@@ -75,6 +79,7 @@ RUNTIMES: dict[str, Runtime] = {
             tried=_types("llama qwen3_moe"),
             mixed=_types("compressed-tensors"),
             rounded="loss within 0.01 of that of the decoded weights on an NVIDIA H200, inputs quantized as it runs",
+            only_rounded=True,
         ),
         Runtime(
             "mlx-vlm",
@@ -83,7 +88,15 @@ RUNTIMES: dict[str, Runtime] = {
             "2026-11-28",
             "logits equal those of the decoded weights",
             {"mlx": _MLX_VLM, "modelopt": _MLX_VLM, "compressed-tensors": _MLX_VLM},
-            formats=_BOTH,
+            formats={
+                "modelopt": NVFP4,
+                "compressed-tensors": NVFP4 | _types("fp8-channel fp8-block int4-sym-g32 int8-sym-g128"),
+            },
+            tried=_types("llama"),
+            unread={
+                "modelopt": _types("mxfp8 fp8-channel fp8-block"),
+                "compressed-tensors": _types("mxfp4 mxfp8"),
+            },
         ),
         Runtime(
             "llama.cpp",

@@ -151,6 +151,10 @@ class RemoteFolder:
     def _shown(self, name: str) -> str:
         return f"{self.store.url}/{name}"
 
+    def abandon(self) -> None:
+        """Let requests that wait to be made again give up; waits for nothing itself."""
+        self._closed.set()
+
     def close(self) -> None:
         """Stop fetching, forget what was fetched; it may be closed twice."""
         with self._lock:

@@ -127,6 +127,12 @@ def is_remote(path: Path) -> bool:
     return isinstance(path, StorePath)
 
 
+def abandon(path: Path) -> None:
+    """Try no more to fetch from where a path leads, for a program that ends; it is still to be closed."""
+    if isinstance(path, StorePath):
+        path.folder.abandon()
+
+
 def close(path: Path) -> None:
     """Fetch nothing more of where a path leads; paths on this machine need no closing."""
     if isinstance(path, StorePath):

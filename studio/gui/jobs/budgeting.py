@@ -59,7 +59,7 @@ class Budgeting(QObject):
         document, machine = self._document, self._runs.machine
         model = document.model
         assert model is not None
-        target = core.layout_for(*self._view.layout_and_reader)
+        target = core.target_for(*self._view.layout_and_reader)
         steps = partial(tasks.pricing, machine, model, document.state.plan.before_budget, *target, probe=probe)
         kind, title = (PROBE, "Predicting") if probe else (PRICE, "Pricing")
         job = Job(kind, title, steps, over=self._over, hear=self._hear)
@@ -145,7 +145,7 @@ class Budgeting(QObject):
         if planner is None or proposals is None or document.model is None:
             return
         title = core.budget_title(mix, document.model)
-        plan = planner.plan(mix, "mix", title)
+        plan, pins = planner.plan(mix, "mix", title), proposals.settled(mix, document.store, document.state.edits)
         self._let_go()
-        document.set_plan(plan, title[0].lower() + title[1:])
+        document.set_plan(plan, title[0].lower() + title[1:], pins)
         self.told.emit(Message("info", f"The plan is {title[0].lower()}{title[1:]}"))

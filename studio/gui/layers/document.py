@@ -191,10 +191,9 @@ class Document(QObject):
     def _edit(self, edits: Edits, text: str) -> None:
         self._push(text, PlanState(self.state.plan, self.state.rules, edits))
 
-    def set_plan(self, plan: core.Plan, text: str, *, by_hand: bool = False) -> None:
-        """Follow another plan; choices by hand stay with `by_hand`, else undo brings them back. Raises PlanError."""
-        edits = self.state.edits
-        self._push(text, PlanState(plan, self._rules_of(plan), edits if by_hand else Edits(self.store.names)))
+    def set_plan(self, plan: core.Plan, text: str, edits: Edits | None = None) -> None:
+        """Follow another plan with `edits` by hand; without, undo brings those of now back. Raises PlanError."""
+        self._push(text, PlanState(plan, self._rules_of(plan), edits or Edits(self.store.names)))
 
     def _rules_of(self, plan: core.Plan) -> NDArray[np.int32]:
         """The rule of a plan that decides for each layer; with the rules of now the same ones decide."""

@@ -93,7 +93,7 @@ class Editing(QObject):
 
     def _follow(self, plan: core.Plan, text: str) -> None:
         try:
-            self._document.set_plan(plan, text, by_hand=True)
+            self._document.set_plan(plan, text, self._document.state.edits)
         except core.StudioError as error:
             self.told.emit(message_of(error, "This plan does not fit the checkpoint"))
             return
@@ -252,8 +252,11 @@ def _is_preset(plan: core.Plan) -> bool:
 
 def _machine_options(settings: Settings) -> dict[str, str | bool]:
     backend, threads, limit = settings["backend"], settings["threads"], settings["memory_limit"]
+    cluster = settings["cluster"].strip()
     return {
         "backend": "" if backend == "auto" else backend,
         "threads": str(threads) if threads else "",
         "max-memory": f"{limit}M" if limit else "",
+        "cluster": cluster,
+        "workers": str(settings["workers"] or "") if not cluster else "",
     }

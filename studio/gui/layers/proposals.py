@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio import core
-from studio.gui.layers.choices import CODES, METHOD_CODES, Codes, Indices
+from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Codes, Edits, Indices
 from studio.gui.layers.store import LayerStore
 
 T = TypeVar("T", bound=np.generic)
@@ -56,6 +56,12 @@ class Proposals:
             _placed(store.rel_err, places, self._rel_err[rows, picks]),
             pinned,
         )
+
+    def settled(self, mix: core.Mix, store: LayerStore, edits: Edits) -> Edits:
+        """Choices by hand that name the methods, too, that a mix has for them."""
+        methods = self.of(mix, store, edits.mask).methods
+        places = np.flatnonzero((edits.codes != BY_PLAN) & np.isin(np.arange(len(store)), self.layers))
+        return edits.with_methods(places, np.where(methods == METHOD_CODES[""], BY_PLAN, methods)[places])
 
     def together(self, indices: Indices) -> Indices:
         """The layers that are decided about together with those at `indices`, these among them."""

@@ -35,8 +35,8 @@ CompareView: set_sides([(key, title), ...]) fills both pickers, sides_wanted(str
 answer with show_comparison(core.Comparison | None) from core.compare. apply_wanted(dict): layer name -> format.
 QualityView: evaluate_wanted(), report_wanted() and command_wanted(); show_evaluated(source, rows, about, waiting) with
 core.Evaluated, show_nothing(why).
-BudgetView: price_wanted(), probe_wanted() and mix_wanted(core.Mix); show_planner(planner, before), show_nothing(why),
-set_reasons(reason, help).
+BudgetView: price_wanted(), probe_wanted(), mix_wanted(core.Mix), mix_shown(core.Mix), dragged(), places_picked(list);
+show_planner(planner, before, pins), show_measured(plans), show_nothing(why), set_reasons(reason, help).
 
 On the compute thread, with an engine from core.start:
 

@@ -1,7 +1,6 @@
 """BudgetView: what the best mix of each size loses, single formats beside it, and a budget to drag."""
 
 import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QSlider, QSpl
 
 from studio import core
 from studio.gui.shell.text import set_reason
+from studio.gui.views.budget_numbers import parts, what_changes
 from studio.gui.views.budget_plot import BudgetPlot, Spot
 from studio.gui.views.figure import Figure
 from studio.gui.views.labels import Line
@@ -59,7 +59,6 @@ class BudgetView(View):
         self.before: core.Mix | None = None
         self.marked: core.Mix | None = None
         self.pins = 0
-        self.seconds = 0.0
         self._changes: list[core.Change] = []
         self._singles: list[Spot] = []
         self._measured: list[Spot] = []
@@ -204,10 +203,8 @@ class BudgetView(View):
     def _drag(self) -> None:
         if self.planner is None:
             return
-        begun = time.thread_time()
         self.dragged.emit()
         self._follow()
-        self.seconds = time.thread_time() - begun
 
     def _follow(self) -> None:
         """The best mix within the budget of now."""
@@ -238,7 +235,7 @@ class BudgetView(View):
     # Drawing
 
     def _spot(self, name: str, mix: core.Mix) -> Spot:
-        return Spot(name, self._bits(mix.nbytes), mix.damage if mix.kl is None else mix.kl, mix.noise)
+        return Spot(name, self._bits(mix.nbytes), mix.lost, mix.noise)
 
     @property
     def _knows_kl(self) -> bool:
@@ -315,41 +312,14 @@ class BudgetView(View):
         """The table in front, and how much changes."""
         if self.mix is None or self.planner is None:
             return
-        there = self.marked or self.before
+        there, where = self.marked or self.before, "at the mark" if self.marked else "in the plan"
         if self.tables.currentWidget() is self.numbers:
-            self.numbers.show_figure(self._parts(there), self.theme.font_px)
-        else:
-            self.changed.show_figure(self._what_changes(there), self.theme.font_px)
-            self.changed.resizeColumnsToContents()
-
-    def _parts(self, there: core.Mix | None) -> Figure:
-        """What the mix gives to how many layers, and how many had it in the plan, or where the mark is."""
-        assert self.planner is not None
-        assert self.mix is not None
-        had = {name: layers for name, layers, _ in self.planner.shares(there)} if there else {}
-        rows: list[Sequence[object]] = [
-            (name, layers, nbytes, had.pop(name, 0) if there else "")
-            for name, layers, nbytes in self.planner.shares(self.mix)
-        ]
-        rows += [(name, 0, 0, layers) for name, layers in had.items()]
-        return Figure(self.TITLE, ("format and method", "layers", "bytes", f"layers {self._where}"), rows)
-
-    @property
-    def _where(self) -> str:
-        return "at the mark" if self.marked else "in the plan"
-
-    def _what_changes(self, there: core.Mix | None) -> Figure:
-        """What falls otherwise than in the plan, or than where the mark is."""
-        assert self.planner is not None
-        assert self.mix is not None
+            self.numbers.show_figure(parts(self.planner, self.mix, there, where), self.theme.font_px)
+            return
         self._changes = self.planner.changes(there, self.mix) if there else []
-        heads = ("layer", "blocks", self._where, "here", "layers", "bytes more", f"{self._lost_unit} more")
-        rows = [(c.kind, c.blocks, c.old, c.new, len(c.layers), c.nbytes, c.damage) for c in self._changes]
-        return Figure("What changes", heads, rows)
-
-    @property
-    def _lost_unit(self) -> str:
-        return "weighted damage" if self._knows_kl else "damage"
+        unit = "weighted damage" if self._knows_kl else "damage"
+        self.changed.show_figure(what_changes(self._changes, where, unit), self.theme.font_px)
+        self.changed.resizeColumnsToContents()
 
     def _pick_change(self, index: QModelIndex) -> None:
         if index.row() < len(self._changes):
@@ -371,7 +341,8 @@ class BudgetView(View):
 def _target_box() -> QComboBox:
     """Layouts and the runtimes that load them; what can be stored, and joined, depends on both."""
     box = QComboBox()
-    for name, layout in core.LAYOUTS.items():
+    targets: dict[str, core.Target] = {**core.LAYOUTS, core.GGUF.name: core.GGUF}
+    for name, layout in targets.items():
         for reader in layout.readers:
             box.addItem(f"{name} for {core.RUNTIMES[reader].title}", (name, reader))
     box.setAccessibleName("Layout of the export that mixes are for, and the runtime that loads it")

@@ -39,6 +39,48 @@ def test_a_plan_within_a_size_is_exported_within_it(studio: Studio, source: Path
         assert told.nbytes <= written
 
 
+def test_the_card_of_an_export_says_what_the_budget_bought(studio: Studio, source: Path, tmp_path: Path) -> None:
+    plan, other = tmp_path / "plan.json", tmp_path / "other.json"
+    assert studio("plan", source, "--bits", "7", "--out", plan).code == 0
+    data = json.loads(plan.read_text())
+    told = data["prediction"]
+    assert len(told["curve"]) > 5
+    assert "int8-g64/max" in [name for name, _, _ in told["singles"]]
+    told |= {"kl": 0.25, "noise": 0.01, "texts": [["a|b.txt", "ab" * 32]], "statistics": "cd" * 32}
+    plan.write_text(json.dumps(data))
+    told["weights"] = "0" * 32
+    other.write_text(json.dumps(data))
+    for path in (plan, other):
+        assert studio("quantize", source, tmp_path / path.stem, "--plan", path).code == 0
+    card = (tmp_path / "plan" / "README.md").read_text()
+    assert "## What the budget bought" in card
+    assert "| **this mix** |" in card
+    assert "**0.25 ± 0.01**" in card
+    assert card.count("| best mix |") == len(told["curve"])
+    assert "TEXT a\\|b.txt abababababababab" in card
+    assert "What the budget bought" not in (tmp_path / "other" / "README.md").read_text()
+    bits = card.partition("--bits ")[2].split()[0]
+    assert "--statistics STATS --probe --text TEXT" in card
+    again = tmp_path / "again.json"
+    assert studio("plan", source, "--bits", bits, "--out", again).code == 0
+    assert core.load_plan(again).rules == core.load_plan(plan).rules
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("curve", [[1]], "curve must be a list of lists of 2"),
+        ("singles", [[1, 2, 3]], "singles holds 1"),
+        ("texts", {}, "texts must be"),
+        ("noise", -1, "noise must be"),
+    ],
+)
+def test_a_damaged_prediction_is_refused(key: str, value: object, word: str) -> None:
+    told = {"weights": "", "nbytes": 1, "rel_err": 0.1, "damage": 0.1, key: value}
+    with pytest.raises(core.PlanError, match=word):
+        core.plan_from_json({"schema": 1, "rules": [], "prediction": told})
+
+
 def test_a_plan_says_nothing_of_other_weights(source: Path, studio: Studio, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     assert studio("plan", source, "--bits", "7", "--out", plan).code == 0
@@ -114,3 +156,20 @@ def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_
         assert (ran.code, words in ran.err) == (4 if "missing" in words else 2, True), ran.err
     with pytest.raises(SystemExit):
         main(["plan", str(source), "--bits", "6", "--max-kl", "0.1"])
+
+
+def test_a_plan_for_a_file_for_llama_cpp_fits_into_it(studio: Studio, tmp_path: Path) -> None:
+    plan, target, file = tmp_path / "plan.json", 4_300_000, tmp_path / "demo.gguf"
+    ran = studio("plan", core.demo_checkpoint(), "--layout", "gguf", "--target-size", target, "--out", plan)
+    assert ran.code == 0, ran.err
+    used = {rule.format for rule in core.load_plan(plan).rules if rule.format}
+    assert used <= {"nvfp4-2t", "nvfp4-3t", "mxfp4", "keep"}
+    assert len(used) > 1
+    assert studio("gguf", core.demo_checkpoint(), file, "--plan", plan).code == 0
+    assert target - 50_000 < file.stat().st_size <= target
+    with core.open_model(core.demo_checkpoint()) as model:
+        choices = core.resolve(core.load_plan(plan), model)
+        tensors = sum(choice.nbytes for choice in core.sized_in(model, choices, core.GGUF))
+        assert core.load_plan(plan).prediction.nbytes == tensors
+        job = core.prepare_gguf(model, choices, tmp_path / "other.gguf")
+        assert sum(tensor.nbytes for tensor in job.tensors.values()) == tensors
