@@ -386,7 +386,7 @@ def _begin_stream(options: argparse.Namespace, model: core.Model) -> None:
 def _stream(options: argparse.Namespace, job: core.Export, console: Console) -> None:
     """Hold a shard at a time, if that is asked for; says what disk that takes."""
     if options.stream:
-        occupied = core.stream(job, max(getattr(options, "workers", 0), 1))
+        occupied = core.stream(job, max(options.workers, 1))
         list(shown(iter([occupied]), console))
 
 

@@ -151,7 +151,7 @@ def test_faults_on_both_sides_cost_time_only(
     assert bucket
     with serving(source.parent) as web, proxying(endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        web.fault = webs.every(3, webs.cut)
+        web.fault = webs.every(7, webs.cut)
         with core.open_model(store_path(f"{web.url}/model", AT_ONCE)) as model:
             proxy.fault = every(3, in_turn([dropped, status(429), unheard, status(500, "InternalError")]))
             list(exporting(model, in_bucket("out"), stream=True))
