@@ -3,7 +3,7 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
+.PHONY: demo test lint bench architectures cluster consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
@@ -36,6 +36,10 @@ architectures: .venv/.dev
 
 consumers: .venv/.dev
 	@$(BIN)/python -m tests.consumers --publish
+
+cluster: .venv/.dev
+	@$(BIN)/python -m tests.faults.cluster_kills
+	@$(BIN)/python -m tests.benchmarks.cluster
 
 interop: .venv/.dev
 	@$(BIN)/python -m tests.interop

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
     verify.add_argument("target", type=_source, metavar="DST", help="a folder written by quantize, or any checkpoint")
     verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
-    _add_machine_options(verify)
+    _add_cluster(_add_machine_options(verify))
     compare = command("compare", "compare two checkpoints of one model, quantized or not, layer by layer")
     compare.add_argument("a", type=_source, metavar="A", help="a checkpoint in any layout that is read")
     compare.add_argument("b", type=_source, metavar="B", help="another one of the same model")
@@ -82,9 +82,15 @@ def parser() -> argparse.ArgumentParser:
         "--source", type=_source, metavar="SRC", help="compare some rows of every layer with this checkpoint"
     )
     doctor.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="STATS",
+        help="say which inputs float16 has no number for, by a file that calibrate wrote for SRC, or for DIR",
+    )
+    doctor.add_argument(
         "--fail-on", default="error", choices=("error", "warning", "never"), help="exit with 1 from this severity on"
     )
-    _add_machine_options(doctor)
+    _add_cluster(_add_machine_options(doctor))
     publish = command("publish", "send an export to a repository of a Hugging Face hub, and check what lies there then")
     _add_publishing_options(publish)
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
@@ -210,7 +216,7 @@ def _add_export_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--layout", choices=sorted(core.LAYOUTS), help="default: that of --for, or mlx")
     _add_reader(group)
     group.add_argument(
-        "--overwrite", action="store_true", help="replace DST when it is an earlier export and holds nothing else"
+        "--overwrite", action="store_true", help="replace DST here when it is an earlier export and holds nothing else"
     )
     group.add_argument("--restart", action="store_true", help="discard what a stopped run left")
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
@@ -238,7 +244,7 @@ def _add_conversion_options(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default: 5G")
     _add_stream(group)
     group.add_argument("--dry-run", action="store_true", help="prove everything, write nothing")
-    _add_machine_options(sub)
+    _add_cluster(_add_machine_options(sub))
 
 
 def _add_estimate_options(sub: argparse.ArgumentParser) -> None:

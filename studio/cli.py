@@ -10,7 +10,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -47,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     options.said = arguments
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
+    if getattr(options, "workers", 0):
+        core.warm_up()
     try:
         return _COMMANDS[options.command](options, console)
     except core.StudioError as error:
@@ -124,10 +125,14 @@ def _crew(options: argparse.Namespace, console: Console) -> Iterator[core.Crew |
         yield crew
 
 
+def _spread(crew: core.Crew | None, order: Callable[[], core.Order], known: object = None) -> core.Spread | None:
+    """The workers, once they have opened what this process knows, if it knows it already; None where there are none."""
+    return crew.spread(order(), known) if crew else None
+
+
 def _worker(options: argparse.Namespace) -> core.Machine:
-    """What one of several workers may use: a share of this machine, or one thread of another."""
-    share = max(core.Machine().workers // options.workers, 1) if options.workers else 1
-    return replace(_machine(options), threads=options.threads or share)
+    """What one of several workers may use."""
+    return _machine(options).among(options.workers)
 
 
 @contextmanager
@@ -306,12 +311,9 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
             if options.skip_nonfinite:
                 choices = core.keep_nonfinite(started, choices)
             with _crew(options, console) as crew:
-                if crew:
-                    order = core.order_for(model, plan, choices, _worker(options), options.statistics)
-                    events = crew.measure(started, order, model, choices)
-                else:
-                    events = core.measure(started, model, choices)
-                outcome = follow(events, console)
+                order = partial(core.order_for, model, plan, choices, _worker(options), options.statistics)
+                spread = _spread(crew, order, core.Opened(model, choices))
+                outcome = follow(core.measure(started, model, choices, spread), console)
         return _finish(options, console, model, plan, outcome, quality)
 
 
@@ -365,11 +367,9 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
             if job.doubt:
                 console.log(f"warning: {job.doubt}")
             with _crew(options, console) as crew:
-                spread = None
-                if crew:
-                    how = (_worker(options), options.statistics, job, options.shard_size)
-                    order = core.order_for(model, plan, choices, *how, stream=options.stream)
-                    spread = crew.export(order, job)
+                how = (_worker(options), options.statistics, job)
+                order = partial(core.order_for, model, plan, choices, *how, stream=options.stream)
+                spread = _spread(crew, order, core.Opened(job.model, job.choices, job))
                 outcome = follow(core.export(started, job, spread), console)
         code = _finish(options, console, model, plan, outcome, quality)
         console.say(f"\nWrote and verified {options.target}")
@@ -416,24 +416,35 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
         _begin_stream(options, model)
         target, _ = core.target_for(options.layout or "", options.reader)
         if target is core.GGUF:
+            _check_alone(options, "a GGUF file is one file, which one process writes")
             options.target = core.local_target(options.target)
             core.check_gguf(model, options.target, overwrite=options.overwrite)
-        with _start(options, console, model) as started:
-            proof = shown(core.transcode(started, model, target, options.reader, _DTYPES[options.dtype]), console)
-            (ended,) = proof
+        with _start(options, console, model) as started, _crew(options, console) as crew:
+            spread = _spread(crew, lambda: core.proof_order(model, _worker(options)), core.Opened(model))
+            how = (target, options.reader, _DTYPES[options.dtype], spread)
+            (ended,) = shown(core.transcode(started, model, *how), console)
             assert isinstance(ended, core.Transcoded)
             show_conversion(ended.transcoding, console)
             if not options.allow_lossy:
                 ended.transcoding.check()
-            write = _converted_to_gguf if target is core.GGUF else _converted
-            write(options, console, started, model, ended.transcoding)
+            if target is core.GGUF:
+                _converted_to_gguf(options, console, started, model, ended.transcoding)
+            else:
+                _converted(options, console, started, crew, model, ended.transcoding)
     return 0
+
+
+def _check_alone(options: argparse.Namespace, why: str) -> None:
+    """Raise PlanError where workers are asked for."""
+    if options.workers or options.cluster:
+        raise core.PlanError(why, hint="leave --workers and --cluster out")
 
 
 def _converted(
     options: argparse.Namespace,
     console: Console,
     started: core.Engine,
+    crew: core.Crew | None,
     model: core.Model,
     transcoding: core.Transcoding,
 ) -> None:
@@ -451,7 +462,9 @@ def _converted(
     show_export(job, options.target, console, dry_run=options.dry_run)
     if options.dry_run:
         return
-    _follow_conversion(core.export(started, job), options.target, console)
+    order = partial(core.conversion_order, job, _worker(options), stream=options.stream)
+    spread = _spread(crew, order, core.Opened(model, job.choices, job))
+    _follow_conversion(core.export(started, job, spread), options.target, console)
     show_claims(job.claims, console)
     show_cautions(job, console)
 
@@ -510,8 +523,9 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     place = core.place_of(options.target)
     source = _open(options.source, console) if options.source else None
     try:
-        with _start(options, console, source) as started:
-            outcome = follow(core.verify(started, place, source), console)
+        with _start(options, console, source) as started, _crew(options, console) as crew:
+            spread = _spread(crew, lambda: core.verify_order(place, _worker(options), source))
+            outcome = follow(core.verify(started, place, source, spread), console)
         show_verified(place, outcome, source, console)
     finally:
         core.close_place(place)
@@ -524,10 +538,15 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     with ExitStack() as stack:
         against = stack.enter_context(_open(options.source, console)) if options.source else None
         if options.fix:
+            _check_alone(options, "a repaired copy is written by one process")
             started = stack.enter_context(_start(options, console, against))
             job = core.repair(started, options.target, options.fix, against=against)
         else:
-            job = core.doctor(options.target, quick=options.quick, against=against)
+            crew = stack.enter_context(_crew(options, console))
+            spread = _spread(crew, lambda: core.doctor_order(options.target, _worker(options)))
+            job = core.doctor(
+                options.target, quick=options.quick, against=against, spread=spread, statistics=options.statistics
+            )
         found = follow_examination(job, console)
     worst = options.fail_on
     return core.ThresholdExceeded.exit_code if worst != "never" and found.reaches(worst) else 0

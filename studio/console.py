@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from studio import core
@@ -14,6 +14,7 @@ WIDE = 240
 _NARROWEST = 28
 _GAP = "  "
 _LINE_EVERY = 5.0
+_WORKERS = 16
 
 
 class Console:
@@ -89,6 +90,12 @@ class Console:
         if self._progress:
             self._progress.update(done, core.printable(what, 40))
 
+    def show_workers(self, lines: Sequence[str]) -> None:
+        """Show a line for each worker with the progress; the first of them, where there are many."""
+        if self._progress:
+            more = [f"and {len(lines) - _WORKERS:,} more"] if len(lines) > _WORKERS else []
+            self._progress.workers = [*lines[:_WORKERS], *more]
+
     def stop_progress(self) -> None:
         """Remove the progress bar."""
         if self._progress:
@@ -123,6 +130,7 @@ class _Progress:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._title, self._total, self._unit = title, max(total, 1), unit
+        self.workers: Sequence[str] = ()
         self._started = self._shown = time.monotonic()
         self._bar: Any = None
         if _is_terminal(sys.stderr):
@@ -130,6 +138,7 @@ class _Progress:
 
     def _terminal_bar(self) -> tuple[Any, Any]:
         from rich.console import Console as Rich
+        from rich.console import RenderableType
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -139,6 +148,12 @@ class _Progress:
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.text import Text
+
+        class Bar(Progress):
+            def get_renderables(bar) -> Iterable[RenderableType]:  # noqa: N805 - it shows what this object knows
+                yield from super().get_renderables()
+                yield from (Text(f"  {line}", overflow="ellipsis", no_wrap=True) for line in self.workers)
 
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -151,7 +166,7 @@ class _Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[what]}", markup=False),
         )
-        bar = Progress(*columns, console=Rich(stderr=True), transient=True)
+        bar = Bar(*columns, console=Rich(stderr=True), transient=True)
         bar.start()
         return bar, bar.add_task(self._title, total=self._total, what="")
 
@@ -168,7 +183,8 @@ class _Progress:
             left = (self._total - done) / rate if rate else 0
             speed = f"{rate:,.0f} {self._unit}" if self._unit else core.size_text(rate)
             soon = f", {left:.0f} s left" if rate else ""
-            text = f"{self._title}: {done / self._total:.0%}, {speed}/s{soon}, {what}\n"
+            lines = [f"{self._title}: {done / self._total:.0%}, {speed}/s{soon}, {what}", *self.workers]
+            text = "\n  ".join(lines) + "\n"
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()

@@ -1,6 +1,7 @@
 """Following jobs: their events are shown as they come, and what they end in is given."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from typing import TypeVar
 
 from studio import core
@@ -88,6 +89,9 @@ def shown(events: Iterator[core.Event], console: Console) -> Iterator[core.Event
                     console.emit("started", phase=phase, total=total, layers=layers)
                 case core.Progress(_, done, layer):
                     console.progress(done, layer)
+                case core.Working(workers):
+                    console.show_workers([_worker_text(worker) for worker in workers])
+                    console.emit("working", workers=[asdict(worker) for worker in workers])
                 case core.Warned(message):
                     console.log(f"warning: {message}")
                     console.emit("warning", message=message)
@@ -100,3 +104,13 @@ def shown(events: Iterator[core.Event], console: Console) -> Iterator[core.Event
         console.stop_progress()
         if hasattr(events, "close"):
             events.close()
+
+
+_QUIET = 5.0
+"""Seconds after which it is told that nothing was heard of a worker: it tells twice a second how far it is."""
+
+
+def _worker_text(worker: core.WorkerRate) -> str:
+    silent = f", silent for {worker.silent:.0f} s" if worker.part and worker.silent > _QUIET else ""
+    doing = f"{core.size_text(worker.rate)}/s, {core.printable(worker.part, 60)}" if worker.part else "waits"
+    return f"{worker.name}: {doing}{silent}"

@@ -10,9 +10,18 @@ from studio.core.budgets.knapsack import quick_states
 from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
-from studio.core.cluster.crew import Crew, crew
+from studio.core.cluster.crew import Crew, crew, warm_up
 from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
-from studio.core.cluster.order import order_for
+from studio.core.cluster.order import (
+    Opened,
+    Order,
+    choice_order,
+    conversion_order,
+    doctor_order,
+    order_for,
+    proof_order,
+    verify_order,
+)
 from studio.core.counting import counted
 from studio.core.errors import (
     BUG,
@@ -48,6 +57,8 @@ from studio.core.events import (
     Token,
     Transcoded,
     Warned,
+    WorkerRate,
+    Working,
 )
 from studio.core.exporting.export import Export, prepare, prepare_conversion, refuse, with_quality
 from studio.core.exporting.gguf import GgufExport, check_gguf, prepare_gguf, prepare_gguf_conversion, write_gguf
@@ -121,14 +132,15 @@ from studio.core.results import LayerResult, histogram_edges, methods_used, resu
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
+from studio.core.running.spread import Spread
 from studio.core.running.survey import LayerFailed, survey
 from studio.core.runtimes import RUNTIMES, Claim, claim_sentences, claims
 from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen, with_statistics
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
 from studio.core.stores.listing import Listing, listing
+from studio.core.stores.store_path import abandon, is_remote
 from studio.core.stores.store_path import close as close_place
-from studio.core.stores.store_path import is_remote
 from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
@@ -200,7 +212,9 @@ __all__ = [
     "Model",
     "ModelDone",
     "Occupies",
+    "Opened",
     "Option",
+    "Order",
     "Outcome",
     "Pair",
     "Piece",
@@ -231,6 +245,7 @@ __all__ = [
     "Sensitivity",
     "ShardWritten",
     "Side",
+    "Spread",
     "Started",
     "StatisticsFile",
     "Steps",
@@ -242,7 +257,10 @@ __all__ = [
     "Transcoded",
     "Transcoding",
     "Warned",
+    "WorkerRate",
+    "Working",
     "__version__",
+    "abandon",
     "as_planned",
     "as_stored",
     "block_steps",
@@ -256,6 +274,7 @@ __all__ = [
     "check_quality_reports",
     "check_reports",
     "check_writable",
+    "choice_order",
     "choice_text",
     "choose_by_rule",
     "choose_format",
@@ -266,12 +285,14 @@ __all__ = [
     "compare",
     "compare_checkpoints",
     "conversion_command",
+    "conversion_order",
     "counted",
     "crew",
     "decide",
     "deciding_rules",
     "demo_checkpoint",
     "doctor",
+    "doctor_order",
     "estimate",
     "evaluate",
     "evaluation_nbytes",
@@ -329,6 +350,7 @@ __all__ = [
     "preview",
     "price",
     "printable",
+    "proof_order",
     "prospect",
     "publication",
     "publish",
@@ -362,6 +384,8 @@ __all__ = [
     "unseen",
     "validate",
     "verify",
+    "verify_order",
+    "warm_up",
     "with_input_scales",
     "with_quality",
     "with_statistics",

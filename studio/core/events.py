@@ -51,6 +51,28 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerRate:
+    """What one worker does: its host and process, the part that it holds, "" for none.
+
+    done: bytes that it worked through in this run. rate: bytes a second, over the last seconds. silent: seconds since
+    it was heard of.
+    """
+
+    name: str
+    part: str
+    done: int
+    rate: float
+    silent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """What each worker of a job does now."""
+
+    workers: tuple[WorkerRate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerDone:
     """One layer was measured, or quantized, or copied."""
 
@@ -228,6 +250,7 @@ class Published:
 Event = (
     Started
     | Progress
+    | Working
     | LayerDone
     | Resumed
     | ShardWritten

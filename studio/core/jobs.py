@@ -2,17 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kernels import Recipe
 from kernels.fidelity import MAGNITUDE_BINS
 from kernels.machines import choose
+from studio.core.counting import counted
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Lifted, Progress, Started
 from studio.core.exporting import steps, verification
@@ -28,6 +30,7 @@ from studio.core.planning.lifting import (
     exponents,
 )
 from studio.core.planning.plan import Choice
+from studio.core.results import LayerResult
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
 from studio.core.running.feedback import feed_forward
 from studio.core.running.magnitudes import magnitudes
@@ -35,6 +38,8 @@ from studio.core.running.packed_results import PackedResults
 from studio.core.running.passes import nonfinite
 from studio.core.running.pipeline import run, work
 from studio.core.running.reading import SLAB_NBYTES, slab_memory
+from studio.core.running.solved import seen_solved
+from studio.core.running.spread import PartDone, Spread, layer_parts
 
 if TYPE_CHECKING:
     from kernels.validation import Report
@@ -65,6 +70,11 @@ class Machine:
         if self.threads:
             return self.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def among(self, workers: int) -> "Machine":
+        """What each of so many workers here may use, a share of the threads; for 0, each of other machines: one."""
+        share = max(Machine().workers // workers, 1) if workers else 1
+        return replace(self, threads=self.threads or share)
 
 
 @contextmanager
@@ -110,18 +120,55 @@ def memory_bound(model: Model | None, threads: int, slab: int, together: int = 1
     return BASE_MEMORY + MEMORY_PER_LAYER * len(layers) + (threads + 1) * largest + folded
 
 
-def measure(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event]:
-    """Quantize in memory and report what it costs; nothing is written."""
+def measure(started: Engine, model: Model, choices: Sequence[Choice], spread: Spread | None = None) -> Iterator[Event]:
+    """Quantize in memory and report what it costs; nothing is written. By `spread`, if there is one."""
     results = PackedResults(choices)
     with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
         ready = yield from feed_forward(started, model, choices, Path(folder), Sink())
         yield Started("measure", work(choices), len(choices))
-        for event in run(ready, choices, Sink()):
+        for event in _elsewhere(ready, choices, spread, folder) if spread else run(ready, choices, Sink()):
             if isinstance(event, LayerDone):
                 results.add(event.result)
             yield event
     model.check_unchanged()
-    yield Finished(Outcome(results, backend=started.backend.title))
+    whose = f", {counted(spread.size, 'worker')}" if spread else ""
+    yield Finished(Outcome(results, backend=f"{started.backend.title}{whose}"))
+
+
+def _elsewhere(ready: Engine, choices: Sequence[Choice], spread: Spread, folder: str) -> Iterator[Event]:
+    task = partial(MeasureLayers, solved=folder if ready.solved else "")
+    for event in spread.run("quantize", layer_parts(choices, spread.size, task)):
+        if isinstance(event, PartDone):
+            yield from map(LayerDone, event.found)
+        else:
+            yield event
+
+
+class Opened(Protocol):
+    """What a process that measures layers has opened."""
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """What is chosen for every layer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureLayers:
+    """Quantizes layers in memory, all that share a tensor scale; `solved`: where error feedback put what it solved."""
+
+    names: tuple[str, ...]
+    solved: str = ""
+
+    def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, list[LayerResult]]:
+        """See `studio.core.running.spread.Task`. Raises StudioError."""
+        wanted, results = set(self.names), []
+        ready = replace(engine, solved=seen_solved(self.solved)) if self.solved else engine
+        for event in run(ready, [choice for choice in opened.choices if choice.layer.name in wanted], Sink()):
+            yield event
+            if isinstance(event, LayerDone):
+                results.append(event.result)
+        return results
 
 
 def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, ...]:
@@ -161,7 +208,7 @@ def lift(started: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[E
     yield Lifted(Lifting(powers, {name: why for name, why in refused.items() if name in blocked}))
 
 
-def export(started: Engine, job: Export, spread: steps.Spread | None = None) -> Iterator[Event]:
+def export(started: Engine, job: Export, spread: Spread | None = None) -> Iterator[Event]:
     """Run an export that `prepare` checked; see `studio.core.exporting.steps.export`."""
     return steps.export(started, job, spread)
 
@@ -176,9 +223,9 @@ def validate(backend: str = "auto", *, quick: bool = False) -> "Report":
         raise BackendError(_plain(error), hint="--backend cpu validates the processor") from None
 
 
-def verify(started: Engine, place: Path, source: Model | None = None) -> Iterator[Event]:
+def verify(started: Engine, place: Path, source: Model | None = None, spread: Spread | None = None) -> Iterator[Event]:
     """Verify an export, or any checkpoint; see `studio.core.exporting.verification.verify`."""
-    return verification.verify(started, place, source)
+    return verification.verify(started, place, source, spread)
 
 
 def _plain(error: Exception) -> str:

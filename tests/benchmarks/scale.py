@@ -99,6 +99,7 @@ def many(folder: Path) -> None:
     for command, bound in BOUNDS.items():
         more = [target, "--layout", "modelopt"] if command == "quantize" else []
         show(f"60,202 tensors: {command}", run(command, source, *more), bound)
+    show("60,202 tensors: doctor", run("doctor", source, "--fail-on", "never"))
     show("60,202 tensors: verify", run("verify", target))
     show("60,202 tensors: verify --source", run("verify", target, "--source", source))
     layers = 60_202

@@ -1,7 +1,8 @@
 """Workers: what an export takes with 1, 2, 4 and 8 workers on this machine, and what a forecast says.
 
-Usage: python -m tests.benchmarks.workers [FOLDER]; the folder needs 1 GB. First from a folder by a slow backend, where
-the processors of the machine hold it up, then from a web server that gives so many bytes in a second and no more.
+Usage: python -m tests.benchmarks.workers [FOLDER [processors|store]]; the folder needs 1 GB. First from a folder by a
+slow backend, where the processors of the machine hold it up, then from a web server that gives so many bytes in a
+second and no more.
 Seconds of processors are those of all processes together, which a busy machine changes less than the time of day.
 """
 
@@ -28,7 +29,7 @@ from tests.core.stores.web import Handler, serving
 BLOCKS, HIDDEN, INNER = 12, 768, 2048
 SHARD_NBYTES = 5 * 10**6
 COUNTS = (1, 2, 4, 8)
-STORE = 8 * 10**6
+STORE = 1_500_000
 """Bytes per second of the web server."""
 PORTION = 64 << 10
 SLOW = "numpy"
@@ -145,16 +146,19 @@ def main() -> None:
         source, target = write(Path(folder) / "source"), Path(folder) / "target"
         with core.open_model(source) as model:
             todo = core.pieces(model, core.resolve(plan, model), core.LAYOUTS["mlx"], SHARD_NBYTES)
-        slow, fast = (core.Rates(*core.measured_rates(plan, backend)) for backend in (SLOW, "auto"))
-        alone = sum(piece.seconds(slow, 1) for piece in todo)
+        parts = sys.argv[2:] or ["processors", "store"]
         read = sum(piece.quantized + piece.kept for piece in todo)
         print(f"{core.size_text(read)} in {len(todo)} shards, {len(os.sched_getaffinity(0))} processors")
-        print(f"a thread quantizes {core.size_text(slow.quantized)}/s by {SLOW}: {alone:.1f} s for all shards")
-        print(f"from a folder, by {SLOW}:")
-        compare(str(source), target, todo, slow, SLOW)
-        print(f"from a web server that gives {core.size_text(STORE)}/s:")
-        with limited(source) as address:
-            compare(address, target, [replace(piece, written=0) for piece in todo], replace(fast, store=STORE), "auto")
+        if "processors" in parts:
+            rates = core.Rates(*core.measured_rates(plan, SLOW))
+            alone = sum(piece.seconds(rates, 1) for piece in todo)
+            print(f"from a folder, {alone:.1f} s of processors by {SLOW}:", flush=True)
+            compare(str(source), target, todo, rates, SLOW)
+        if "store" in parts:
+            rates = core.Rates(*core.measured_rates(plan), store=STORE)
+            print(f"from a web server that gives {core.size_text(STORE)}/s:", flush=True)
+            with limited(source) as address:
+                compare(address, target, [replace(piece, written=0) for piece in todo], rates, "auto")
 
 
 if __name__ == "__main__":

@@ -460,3 +460,9 @@ def test_integers_of_a_file_are_converted_for_mlx_without_a_loss(studio, tmp_pat
     with core.open_model(tmp_path / "model.gguf") as before, core.open_model(tmp_path / "out") as after:
         for layer in before.layers:
             np.testing.assert_array_equal(weights(after.by_name[layer.name]), weights(layer))
+
+
+def test_rules_of_a_tokenizer_that_are_no_word_are_told(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(model({"tokenizer.ggml.pre": ["smollm"]}))
+    with core.open_model(tmp_path / "m.gguf") as found:
+        assert "no tokenizer is written, since its rules are a list" in " ".join(found.warnings)

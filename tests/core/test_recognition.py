@@ -126,8 +126,16 @@ PACKED = {
     "packed I32": ({"a.weight": ones(8, 4, dtype=np.int32), "a.weight_scale": ones(1, 4, dtype=BF16)}, "is I32"),
     "integers without scales": ({"a.weight": ones(8, 16, dtype=np.int8)}, "a.weight is I8"),
     "lost exponents": ({"a.exponents": ones(8, dtype=np.uint8).view(E8M0)}, "a.exponents is F8_E8M0"),
-    "torchao": ({"a._weight_qdata": WEIGHT, "a._weight_scale": ones(64, 1)}, "torchao"),
+    "torchao": ({"a._weight_qdata": WEIGHT, "a._weight_scale": ones(63, 1)}, "torchao"),
     "quanto": ({"a.weight._data": WEIGHT, "a.weight._scale": ones(64, 1)}, "quanto"),
+    "quanto of four bits": (
+        {
+            "a.weight._data._data": ones(64, 32, dtype=np.uint8),
+            "a.weight._scale": ones(64, 1),
+            "a.weight._shift": ones(64, 1),
+        },
+        "quanto",
+    ),
     "FP8 under a name of its own": ({"a.weight:_data": WEIGHT, "a.weight:_scale": ones(64, 1)}, "a.weight:_data"),
     "HQQ": ({"a.W_q": ones(8, 8, dtype=np.uint8), "a.scale": ones(8), "a.zero": ones(8)}, "HQQ"),
     "EXL3": ({"a.trellis": ones(2, 2, 8, dtype=np.int16), "a.suh": ones(8, dtype=np.float16)}, "EXL3"),

@@ -1,4 +1,8 @@
-"""Kills workers and coordinators at random and compares what comes out: `python -m tests.faults.cluster_kills`."""
+"""Kills workers and coordinators at random, in any order of shards, and compares what comes out: `make cluster`.
+
+Runs have 1, 2 and 8 workers in turn. Seconds bound it: what was done by then is printed, and the exit code is 1 when
+fewer were killed than wanted.
+"""
 
 import argparse
 import os
@@ -8,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -33,55 +39,88 @@ def main() -> int:
         source = checkpoint(folder / "model", weights, {"model_type": "llama", "num_hidden_layers": LAYERS}, shards=4)
         subprocess.run(_command(source, folder / "good", 0), check=True, capture_output=True)
         good = snapshot(folder / "good")
-        killed = _coordinators(source, folder, good, options.coordinators, stop)
-        print(f"coordinators killed: {killed}, exports equal")
-        killed = _workers(source, folder, good, options.workers, stop)
-        print(f"workers killed: {killed}, exports equal")
-    return 0
+        coordinators = _coordinators(source, folder, good, options.coordinators, stop)
+        workers = _workers(source, folder, good, options.workers, stop)
+    whole = coordinators >= options.coordinators and workers >= options.workers
+    print("all exports have the bytes of a run without workers" if whole else "time was up before all were killed")
+    return 0 if whole else 1
+
+
+NUMBERS = (1, 2, 8)
+"""How many workers runs have, in turn."""
 
 
 def _command(source: Path, target: Path, workers: int) -> list[str]:
     spread = ["--workers", str(workers)] if workers else []
     plan = ["--shard-size", SHARD, "--preset", "all", "--method", "max", "--overwrite"]
-    return [sys.executable, "-m", "studio", "quantize", str(source), str(target), *plan, *spread]
+    program = "tests.faults.shuffled" if workers else "studio"
+    return [sys.executable, "-m", program, "quantize", str(source), str(target), *plan, *spread]
 
 
 def _coordinators(source: Path, folder: Path, good: dict[str, str], count: int, stop: float) -> int:
     """Kill the coordinator at random until it was killed so often, whole runs in between."""
-    killed, target = 0, folder / "coordinated"
-    while killed < count and time.monotonic() < stop:
-        running = subprocess.Popen(_command(source, target, 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    killed: Counter[int] = Counter()
+    whole, target = 0, folder / "coordinated"
+    for workers in cycle(NUMBERS):
+        enough = killed.total() >= count or time.monotonic() > stop
+        running = subprocess.Popen(_command(source, target, workers), **_PIPES)  # type: ignore[call-overload]
         try:
-            _, said = running.communicate(timeout=random.uniform(2, 9))
+            _, said = running.communicate(timeout=None if enough else random.uniform(2, 8))
             _check(running.returncode, said, target, good)
+            whole += 1
         except subprocess.TimeoutExpired:
-            running.kill()
-            running.communicate()
-            killed += 1
-    last = subprocess.run(_command(source, target, 2), capture_output=True)
-    _check(last.returncode, last.stderr, target, good)
-    return killed
+            _kill_alone(running)
+            killed[workers] += 1
+        if enough:
+            break
+    print(f"coordinators killed: {_told(killed)}; {whole} exports equal")
+    return killed.total()
+
+
+_PIPES = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+
+
+def _kill_alone(running: "subprocess.Popen[bytes]") -> None:
+    """Kill a process; all that it started must end by itself."""
+    started = psutil.Process(running.pid).children(recursive=True)
+    running.kill()
+    running.communicate()
+    if left := psutil.wait_procs(started, timeout=120)[1]:
+        raise SystemExit(f"{len(left)} processes outlive their coordinator: {left}")
 
 
 def _workers(source: Path, folder: Path, good: dict[str, str], count: int, stop: float) -> int:
     """Kill one of the workers of a run at random, again and again."""
-    killed, target = 0, folder / "worked"
-    while killed < count and time.monotonic() < stop:
-        running = subprocess.Popen(_command(source, target, 3), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    killed: Counter[int] = Counter()
+    whole, target = 0, folder / "worked"
+    for workers in cycle(NUMBERS):
+        if killed.total() >= count or time.monotonic() > stop:
+            break
+        running = subprocess.Popen(_command(source, target, workers), **_PIPES)  # type: ignore[call-overload]
+        most = min(killed.total() + 2 * workers, count)
         while running.poll() is None:
-            time.sleep(random.uniform(0.5, 1.5))
-            if killed < count and (found := _workers_of(running.pid)) and (folder / "worked.partial").is_dir():
+            time.sleep(random.uniform(0.2, 0.8))
+            writes = (folder / "worked.partial" / "journal.json").exists()
+            if killed.total() < most and writes and (found := _workers_of(running.pid)):
                 os.kill(random.choice(found), signal.SIGKILL)
-                killed += 1
+                killed[workers] += 1
         _check(running.returncode, running.stderr.read() if running.stderr else b"", target, good)
-    return killed
+        whole += 1
+    print(f"workers killed: {_told(killed)}; {whole} exports equal")
+    return killed.total()
+
+
+def _told(killed: "Counter[int]") -> str:
+    by_number = ", ".join(f"{killed[number]} of runs with {number}" for number in NUMBERS)
+    return f"{killed.total()} ({by_number})"
 
 
 def _workers_of(pid: int) -> list[int]:
-    """Processes that a coordinator started, but for the one that only tracks resources."""
+    """The workers of a coordinator: what the process that they are forked from has started, or it itself."""
     try:
         children = psutil.Process(pid).children()
-        return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+        workers = children if sys.platform == "darwin" else [two for one in children for two in one.children()]
+        return [worker.pid for worker in workers if "resource_tracker" not in " ".join(worker.cmdline())]
     except psutil.Error:
         return []
 

@@ -206,6 +206,7 @@ def _layouts() -> dict[str, tuple[Tensors, Any, Mapping[str, Any]]]:
             {"quantization_config": {"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [1, 32]}},
         ),
     }
+    made |= _of_few_bits(codes, scales, one)
     quark = {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp4", "group_size": 32}}}
     made["quark mxfp4"] = (
         _module({"weight": codes, "weight_scale": _bytes("u1", 16, 2)}),
@@ -221,6 +222,24 @@ def _layouts() -> dict[str, tuple[Tensors, Any, Mapping[str, Any]]]:
         "plain": {"generation_config.json": {"eos_token_id": 2}, "tokenizer_config.json": {"eos_token": "</s>"}},
     }
     return {name: (tensors, {**CONFIG, **config}, beside.get(name, {})) for name, (tensors, config) in made.items()}
+
+
+def _of_few_bits(codes: Any, scales: Any, one: Any) -> dict[str, tuple[Tensors, Any]]:
+    """Weights whose inputs are multiplied by a vector, and integers of ModelOpt and torchao."""
+    factors, of_rows, bytes_of_rows = _bytes(BF16, 64), _bytes(BF16, 16, 1), _bytes("i1", 16, 64)
+    smooth = {"weight": codes, "weight_scale": scales, "weight_scale_2": one[0], "pre_quant_scale": factors}
+    awq = {"weight": _bytes("u1", 8, 64), "weight_scale": of_rows, "pre_quant_scale": factors}
+    zeros = {"_weight_zero_point": _bytes("i1", 16, 1)}
+    said = {
+        algorithm: {"quantization_config": {"quant_method": "modelopt", "quant_algo": algorithm}}
+        for algorithm in ("NVFP4_AWQ", "W4A16_AWQ")
+    }
+    by_torchao = {"quantization_config": {"quant_method": "torchao"}}
+    return {
+        "modelopt smoothed": (_module(smooth), said["NVFP4_AWQ"]),
+        "modelopt integers": (_module(awq), said["W4A16_AWQ"]),
+        "torchao integers": (_module({"_weight_qdata": bytes_of_rows, "_weight_scale": of_rows, **zeros}), by_torchao),
+    }
 
 
 def _sharded() -> Target:

@@ -61,12 +61,17 @@ def clean(qapp: QApplication) -> Iterator[None]:
 def _left_threads(before: set[threading.Thread]) -> list[threading.Thread]:
     """Threads that are still there after a while; a look at a layer may just be ending."""
     for _ in range(500):
-        left = [thread for thread in threading.enumerate() if thread not in before and "Dummy" not in thread.name]
+        left = [thread for thread in threading.enumerate() if thread not in before and not _is_kept(thread)]
         if not left:
             return []
         QApplication.processEvents()
         time.sleep(0.01)
     return left
+
+
+def _is_kept(thread: threading.Thread) -> bool:
+    """Threads of Qt that Python knows, and idle ones that Dask keeps for as long as the program runs."""
+    return "Dummy" in thread.name or (thread.daemon and thread.name.startswith(("Dask-Offload", "Dask-Callback")))
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.gui.app import parse
 from studio.gui.jobs.address_dialog import AddressDialog
 from studio.gui.shell.commands import Commands
-from studio.gui.shell.status import LONG_MS
 from tests.core.checkpoints import checkpoint, llama
 from tests.core.stores.web import Handler, Web, serving, status
 
 pytest.importorskip("requests")
-LONG = 20_000
+LONG = 60_000
 
 
 @pytest.fixture
@@ -115,6 +115,10 @@ def test_errors_are_those_of_the_command_line(dialog: AddressDialog, qtbot: QtBo
     dialog.reject()
 
 
+def test_addresses_are_taken_from_the_command_line_as_they_are() -> None:
+    assert parse(["hf://org/name", "a/folder"]).paths == ["hf://org/name", Path("a/folder")]
+
+
 @pytest.fixture
 def silent(web: Web) -> Iterator[Event]:
     """The server answers nothing before this is set."""
@@ -140,8 +144,7 @@ def test_a_silent_store_keeps_nothing_waiting(
         commands.perform("demo")
     dialog.reject()
     commands.open_path(f"{web.url}/small")
-    qtbot.wait(LONG_MS + 100)
-    assert "Opening small" in commands.window.activity.title.text()
+    qtbot.waitUntil(lambda: "Opening small" in commands.window.activity.title.text(), timeout=LONG)
     with qtbot.waitSignal(commands.opened, timeout=LONG):
         commands.open_path(core.demo_checkpoint().parent / "demo-llama")
     silent.set()

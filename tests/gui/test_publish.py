@@ -15,7 +15,7 @@ from tests.core.publishing.hub import TOKEN, Hub, HubHandler, Repo, hub_on
 
 constants = pytest.importorskip("huggingface_hub.constants")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-LONG = 20_000
+LONG = 60_000
 
 
 @pytest.fixture(autouse=True)

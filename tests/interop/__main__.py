@@ -1,8 +1,10 @@
 """`python -m tests.interop`: checkpoints that packages make are opened, and give the weights that these decode."""
 
 import argparse
+import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,15 +12,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from studio import core
+from tests.architectures.publishing import replace_between
 from tests.consumers.environments import NotInstallableError, interpreter
 from tests.interop.judging import NOT_INSTALLED, NOT_MADE, Result, judged
 from tests.interop.making import DECODED, MODEL
 from tests.interop.packages import PACKAGES, Package
-from tests.interop.report import line, totals
+from tests.interop.report import END, START, line, markdown, merged, totals
 from tests.runtimes.checkpoints import write_llama, write_qwen3_moe
 from tests.runtimes.worker import RuntimeFailedError, Worker
 
 FOLDER = Path(__file__).parents[2] / "build" / "interop"
+RESULTS = FOLDER / "results.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,16 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: no package is called {', '.join(unknown)}", file=sys.stderr)
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
-    results = []
-    for result in every(names, options.case):
-        results.append(result)
-        print(line(result), flush=True)
+    results: list[Result] = []
+    for found in every(names, options.case):
+        results += found
+        if not options.case:
+            _keep(results)
     print(totals(results))
+    if options.publish:
+        replace_between(START, END, markdown(merged(RESULTS, results), time.strftime("%Y-%m-%d")))
     return int(not all(result.is_right for result in results))
 
 
-def every(names: Sequence[str], case: str = "") -> Iterator[Result]:
-    """What becomes of each checkpoint of each package; `case` is a part of the names of those wanted."""
+def _keep(results: Sequence[Result]) -> None:
+    """Write what was seen, and what is known of other packages."""
+    text = json.dumps([result.to_json() for result in merged(RESULTS, results)], indent=1)
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+def every(names: Sequence[str], case: str = "") -> Iterator[list[Result]]:
+    """What becomes of the checkpoints of each package, told as it is seen; `case` is a part of the wanted names."""
     with TemporaryDirectory(dir=FOLDER, prefix="work-") as work:
         sources = Path(work) / "sources"
         tokenizer = core.demo_checkpoint() / "tokenizer.json"
@@ -46,7 +59,11 @@ def every(names: Sequence[str], case: str = "") -> Iterator[Result]:
         write_llama(sources / "wide", tokenizer, 384)
         write_qwen3_moe(sources / "moe", tokenizer)
         for name in names:
-            yield from _of_package(PACKAGES[name], sources, Path(work) / name, case)
+            found = []
+            for result in _of_package(PACKAGES[name], sources, Path(work) / name, case):
+                print(line(result), flush=True)
+                found.append(result)
+            yield found
 
 
 def _of_package(package: Package, sources: Path, work: Path, wanted: str) -> Iterator[Result]:
@@ -81,6 +98,7 @@ def _result(package: Package, worker: Worker, case: str, sources: Path, target: 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.interop", description=__doc__)
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PACKAGES)}")
+    parser.add_argument("--publish", action="store_true", help="renew the table in the README")
     parser.add_argument("--case", metavar="PART", default="", help="only checkpoints whose name has this in it")
     return parser.parse_args(arguments)
 

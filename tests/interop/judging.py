@@ -50,9 +50,11 @@ def judged(folder: Path, decoded: Mapping[str, np.ndarray], dtype: str, refusal:
     """The fields of a result that follow from a checkpoint and what was decoded of it, rounded to `dtype`."""
     try:
         with core.open_model(folder) as model:
+            if refusal:
+                return {"what": REFUSED, "reason": model.quantized_by, "is_right": refusal in model.quantized_by}
             return _compared(model, decoded, dtype)
     except StudioError as error:
-        return {"what": REFUSED, "reason": str(error), "is_right": bool(refusal) and refusal in str(error)}
+        return {"what": REFUSED, "reason": str(error), "is_right": False}
 
 
 def _compared(model: core.Model, decoded: Mapping[str, np.ndarray], dtype: str) -> dict[str, Any]:

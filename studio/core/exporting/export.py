@@ -50,6 +50,7 @@ class Export:
     replaced: Contents | None = None
     lifting: Lifting = field(default_factory=Lifting)
     quality: Quality | None = None
+    shard_nbytes: int = SHARD_NBYTES
 
     @property
     def cautions(self) -> list[str]:
@@ -165,7 +166,7 @@ def _laid_out(
     documents = layout.documents(model, choices)
     by_name = {choice.layer.name: choice for shard in shards for choice in shard.choices}
     exact = tuple(by_name[choice.layer.name] for choice in choices)
-    export = Export(model, plan, exact, layout, place, shards, documents, *how)
+    export = Export(model, plan, exact, layout, place, shards, documents, *how, shard_nbytes=shard_nbytes)
     check_space(place, export.nbytes)
     return export
 

@@ -1,5 +1,6 @@
 """verify for checkpoints of others: digests where there are any, every weight decoded, and compared with a source."""
 
+import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,7 +14,7 @@ from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, read_sums
-from studio.core.exporting.readback import sha256
+from studio.core.exporting.readback import hashing, sha256
 from studio.core.exporting.records import RECORD
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
@@ -25,6 +26,7 @@ from studio.core.running.differences import Counterparts, Couple, Difference, di
 from studio.core.running.engine import Engine
 from studio.core.running.proving import Counts, Question, answers
 from studio.core.running.reading import Slab, read_slab
+from studio.core.running.spread import Part, PartDone, Spread, cut, in_order
 
 FAR = 0.5
 """Relative error beyond which weights are hardly those of the source."""
@@ -32,34 +34,170 @@ FAR = 0.5
 _MISSING = "missing"
 
 
-def verify_foreign(engine: Engine, path: Path, source: Model | None = None) -> Iterator[Event]:
+def verify_foreign(
+    engine: Engine, path: Path, source: Model | None = None, spread: Spread | None = None
+) -> Iterator[Event]:
     """Decode all of a checkpoint in any layout, compare it with `source`, check the digests in SHA256SUMS.
 
-    Raises CheckpointError naming the file or tensor at fault: a digest that differs, codes that can not be read or
-    decode to no number, a shape that is not that of the source, no weight of it at all.
+    By `spread`, if there is one, which has opened the same. Raises CheckpointError naming the file or tensor at fault:
+    a digest that differs, codes that can not be read or decode to no number, a shape that is not that of the source,
+    no weight of it at all.
     """
     _check_complete(path)
-    with open_model(path) as model:
-        if model.quantized_by:
-            raise CheckpointError(f"can not be decoded: {model.quantized_by}", file=path)
-        yield from map(Warned, model.warnings)
-        sums = _sums(path, model)
-        couples, alone = _couples(path, model, source)
-        work = sum(couple.nbytes + couple.layer.nbytes for couple in (*couples, *map(itself, alone)))
-        yield Started("verify", sum(file.size for file, _ in sums) + work, len(couples) + len(alone), path)
-        done = yield from _check_digests(sums)
+    with opened_foreign(path, source) as there:
+        yield from map(Warned, there.model.warnings)
+        yield Started("verify", sum(file.size for file, _ in there.sums) + there.work, len(there.pairs), path)
         results, odd = [], _Oddities()
-        for found in chain(differences(engine, couples), _decoded(engine, alone)):
+        for found in _elsewhere(there, spread) if spread else _here(engine, there):
+            if not isinstance(found, Difference):
+                yield found
+                continue
             _check_finite(path, found)
             odd.note(found)
-            done += found.couple.nbytes + found.layer.nbytes
-            yield Progress("verify", done, found.layer.name)
             if found.couple.parts:
                 results.append(_result(found))
                 yield LayerDone(results[-1])
-    yield from map(Warned, odd.sentences([layer.name for layer in alone] if source else []))
-    told = f"{counted(len(sums), 'file')} as in {SUMS}" if sums else "no digests beside it"
+    yield from map(Warned, odd.sentences([layer.name for layer in there.alone] if source else []))
+    told = f"{counted(len(there.sums), 'file')} as in {SUMS}" if there.sums else "no digests beside it"
     yield Finished(Outcome(results, str(path), backend=engine.backend.title, cautions=(told,)))
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A checkpoint of others to verify: what is compared with its source, the layers that are none of that, digests."""
+
+    path: Path
+    model: Model
+    source: Model | None
+    couples: Sequence[Couple]
+    alone: Sequence[Layer]
+    sums: Sequence[tuple[SourceFile, str]]
+
+    @property
+    def pairs(self) -> Sequence[Couple]:
+        """All layers, those that are compared first."""
+        return [*self.couples, *map(itself, self.alone)]
+
+    @property
+    def work(self) -> int:
+        """Bytes of both that decoding reads."""
+        return sum(map(_work, self.pairs))
+
+    @property
+    def contents(self) -> Sequence[SourceFile]:
+        """The files that are verified."""
+        return [*self.model.files, *(file for file, _ in self.sums)]
+
+    def __enter__(self) -> "Foreign":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.model.close()
+
+
+def opened_foreign(path: Path, source: Model | None) -> Foreign:
+    """What tasks of `verify_foreign` work on. Raises CheckpointError."""
+    model = open_model(path)
+    try:
+        _check_decodable(model, path)
+        return Foreign(path, model, source, *_couples(path, model, source), _sums(path, model))
+    except CheckpointError:
+        model.close()
+        raise
+
+
+def _check_decodable(model: Model, path: Path) -> None:
+    if model.quantized_by:
+        raise CheckpointError(f"can not be decoded: {model.quantized_by}", file=path)
+
+
+def _work(couple: Couple) -> int:
+    return couple.nbytes + couple.layer.nbytes
+
+
+def _here(engine: Engine, there: Foreign) -> Iterator[Event | Difference]:
+    done = 0
+    for file, expected in there.sums:
+        _check_digest(file, expected, sha256(file))
+        done += file.size
+        yield Progress("verify", done, file.path.name)
+    for found in chain(differences(engine, there.couples), _decoded(engine, there.alone)):
+        done += _work(found.couple)
+        yield Progress("verify", done, found.layer.name)
+        yield found
+
+
+def _elsewhere(there: Foreign, spread: Spread) -> Iterator[Event | Difference]:
+    """The same by `spread`, in the same order."""
+    pairs, sums = there.pairs, there.sums
+    ranges = list(cut(list(map(_work, pairs)), spread.size))
+    parts = [Part(file.path.name, file.size, HashFile(index)) for index, (file, _) in enumerate(sums)]
+    parts += [_part(pairs, found) for found in ranges]
+    for event in in_order(spread.run("verify", parts)):
+        if not isinstance(event, PartDone):
+            yield event
+            continue
+        found, fault = event.found
+        if event.index >= len(sums):
+            couples = (pairs[index] for index in ranges[event.index - len(sums)])
+            yield from (Difference(couple, *numbers) for couple, numbers in zip(couples, found, strict=False))
+        if fault:
+            raise fault
+        if event.index < len(sums):
+            _check_digest(*sums[event.index], found)
+
+
+def _part(pairs: Sequence[Couple], indexes: range) -> Part:
+    work = sum(_work(pairs[index]) for index in indexes)
+    return Part(f"the part from {pairs[indexes.start].layer.name} on", work, Compare(indexes))
+
+
+Numbers = tuple[int, int, float, float, int, int]
+"""A `Difference` but for its couple."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashFile:
+    """Gives the SHA-256 of the file of this index, or why it can not be read."""
+
+    index: int
+
+    def steps(self, _engine: Engine, opened: Foreign) -> Generator[Event, None, tuple[str, CheckpointError | None]]:
+        """See `studio.core.running.spread.Task`."""
+        (file, _), known = opened.sums[self.index], hashlib.sha256()
+        try:
+            for done in hashing(file, known):
+                yield Progress("verify", done, file.path.name)
+        except CheckpointError as error:
+            return "", error
+        return known.hexdigest(), None
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Gives what layers of these indexes differ in, up to the first that can not be read, and why that can not."""
+
+    indexes: range
+
+    def steps(
+        self, engine: Engine, opened: Foreign
+    ) -> Generator[Event, None, tuple[list[Numbers], CheckpointError | None]]:
+        """See `studio.core.running.spread.Task`."""
+        count, done, results = len(opened.couples), 0, list[Numbers]()
+        couples = opened.couples[self.indexes.start : self.indexes.stop]
+        alone = opened.alone[max(self.indexes.start - count, 0) : max(self.indexes.stop - count, 0)]
+        try:
+            for found in chain(differences(engine, couples), _decoded(engine, alone)):
+                results.append(_numbers(found))
+                done += _work(found.couple)
+                yield Progress("verify", done, found.layer.name)
+        except CheckpointError as error:
+            return results, error
+        return results, None
+
+
+def _numbers(found: Difference) -> Numbers:
+    return found.weights, found.equal, found.error, found.squares, found.nonfinite, found.nonfinite_there
 
 
 def _check_complete(path: Path) -> None:
@@ -77,14 +215,9 @@ def _sums(path: Path, model: Model) -> list[tuple[SourceFile, str]]:
     return [(SourceFile(model.folder / name), digest) for name, digest in sorted(expected.items())]
 
 
-def _check_digests(sums: Sequence[tuple[SourceFile, str]]) -> Generator[Event, None, int]:
-    done = 0
-    for file, expected in sums:
-        if sha256(file) != expected:
-            raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
-        done += file.size
-        yield Progress("verify", done, file.path.name)
-    return done
+def _check_digest(file: SourceFile, expected: str, digest: str) -> None:
+    if digest != expected:
+        raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
 
 
 def _couples(path: Path, model: Model, source: Model | None) -> tuple[list[Couple], list[Layer]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,12 @@ class LayerLines:
         if more or list(lines) not in ([b"}", b""], [b"}"]):
             raise self._damaged()
 
-    def layers(self) -> Iterator[dict[str, Any]]:
-        """What is known of each layer."""
+    def layers(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
+        """What is known of each layer, or of those of index `start` .. `stop`."""
         if self._whole is None:
-            yield from (parse_object(line, file=self.path) for line in self.lines())
+            yield from (parse_object(line, file=self.path) for line in islice(self.lines(), start, stop))
             return
-        for layer in self._whole:
+        for layer in self._whole[start:stop]:
             if not isinstance(layer, dict):
                 raise self._damaged()
             yield layer

@@ -65,9 +65,9 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"malformed manifest: {type(error).__name__} {error}", file=path) from None
 
-    def entries(self) -> Iterator[Entry]:
-        """What it tells of each layer, in order. Raises CheckpointError when it is malformed."""
-        return entries(self._lines)
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+        """What it tells of each layer, or of some, in order. Raises CheckpointError when it is malformed."""
+        return entries(self._lines, start, stop)
 
 
 def exported_results(folder: Path) -> list[LayerResult]:

@@ -118,6 +118,13 @@ def chunks(size: int, chunk: int = HASH_CHUNK) -> Iterator[tuple[int, int]]:
         yield start, min(chunk, size - start)
 
 
+def hashing(file: SourceFile, digest: "hashlib._Hash") -> Iterator[int]:
+    """Add a file to a digest; yields how many bytes of it are read."""
+    for offset, count in chunks(file.size):
+        digest.update(file.read(offset, count))
+        yield offset + count
+
+
 def sha256(file: SourceFile, start: int = 0, nbytes: int | None = None) -> str:
     """SHA-256 of a range of a file, the whole by default, as hexadecimal text."""
     digest = hashlib.sha256()

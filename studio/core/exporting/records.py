@@ -124,9 +124,9 @@ def without_statistics(line: bytes) -> bytes:
     return start + b"}" if found else line
 
 
-def entries(lines: LayerLines) -> Iterator[Entry]:
-    """What a record or a manifest tells of each layer. Raises CheckpointError when it is malformed."""
-    for layer in lines.layers():
+def entries(lines: LayerLines, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+    """What a record or a manifest tells of each layer, or of some. Raises CheckpointError when it is malformed."""
+    for layer in lines.layers(start, stop):
         try:
             yield _entry(layer)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -1,9 +1,15 @@
 """StagedFolder: where the shards of an export appear, each whole, whoever writes it."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from studio.core.containers.files import SourceFile
+from studio.core.errors import ExportError
+from studio.core.exporting.contents import JOURNAL, read_journal
 from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Record, read_record
 from studio.core.exporting.writing import StagedFile, sync_folder, writing
@@ -66,3 +72,27 @@ class StagedFolder:
             self.temporary(name).rename(self.path / name)
             for folder in Path(name).parents:
                 sync_folder(self.path / folder)
+
+
+class SharedFolder(StagedFolder):
+    """The staging folder of a run, in another process: nothing is settled once the folder is that of another run."""
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        super().__init__(path, f".{uuid4().hex}")
+        self._identity = json.loads(json.dumps(identity))
+
+    def settle(self, name: str) -> None:
+        """See `StagedFolder.settle`; raises ExportError when another run has taken the folder."""
+        journal = read_journal(self.path / JOURNAL) if self.path.is_dir() else None
+        if journal is None or journal != self._identity:
+            raise ExportError("another run has taken this folder", file=self.path)
+        super().settle(name)
+
+    @contextmanager
+    def swept(self) -> "Iterator[SharedFolder]":
+        """The folder; what was not settled at the end is removed."""
+        try:
+            yield self
+        finally:
+            for path in self.path.glob(f"*{self._suffix}"):
+                path.unlink(missing_ok=True)

@@ -4,12 +4,13 @@ A shard is finished when its record is there. Whoever finds all records publishe
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256 as sha256_of
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import kernels
 from studio.core.containers.files import SourceFile
@@ -22,11 +23,12 @@ from studio.core.exporting.export import Export
 from studio.core.exporting.identity import choices_identity, source_identity
 from studio.core.exporting.readback import StoredMatrix, sha256
 from studio.core.exporting.records import Record, write_record
+from studio.core.exporting.scratch_space import scratch_space
 from studio.core.exporting.shard_writer import Agreed, ShardWriter
 from studio.core.exporting.shards import Item, Shard, ShardPlan
-from studio.core.exporting.staged_folder import StagedFolder
+from studio.core.exporting.staged_folder import SharedFolder, StagedFolder
 from studio.core.exporting.staging import Staging, staging_path
-from studio.core.exporting.stored_folder import scratch_place
+from studio.core.exporting.stored_folder import SCRATCH, StoredFolder, scratch_place
 from studio.core.exporting.stored_staging import StoredStaging
 from studio.core.exporting.stored_target import target_folder
 from studio.core.exporting.streaming import check_scratch, scratch_nbytes
@@ -39,16 +41,16 @@ from studio.core.running.engine import Engine
 from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
+from studio.core.running.solved import seen_solved
+from studio.core.running.spread import Part, PartDone, Spread
 from studio.core.running.tasks import Tasks
 from studio.core.stores.store_path import StorePath, forget
 
 AnyStaging = Staging | StoredStaging
-Spread = Callable[[StagedFolder, Sequence[ShardPlan], dict[str, float]], Iterator[Event]]
-"""Writes shards into a folder somewhere else: yields their events, progress counted from zero, adds to the seconds."""
 
 
 def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterator[Event]:
-    """Run a prepared export, its shards by `spread` where there is one.
+    """Run a prepared export, its shards by `spread`, which has opened the same, where there is one.
 
     Closing the generator stops it; what is finished stays for the next run. It stays too when the source can not be
     read or is refused, and the same run goes on with it.
@@ -139,15 +141,30 @@ class _Run:
             self.done += shard_work(planned)
 
     def _elsewhere(self, spread: Spread) -> Iterator[Event]:
-        left = []
-        for planned in self.job.shards:
+        left, solved = [], str(feedback_folder(self.job.target)) if self.engine.solved else ""
+        for index, planned in enumerate(self.job.shards):
             if taken := take_over(self.staging, planned):
                 yield from self._resumed(planned, taken)
                 self.done += shard_work(planned)
             else:
-                left.append(planned)
-        for event in spread(self.staging, left, self.seconds):
-            yield replace(event, done=self.done + event.done) if isinstance(event, Progress) else event
+                left.append(Part(planned.name, shard_work(planned), WriteShard(index, solved)))
+        for event in spread.run("quantize", left):
+            match event:
+                case PartDone(_, written):
+                    yield from self._written(written)
+                case Progress():
+                    yield replace(event, done=self.done + event.done)
+                case _:
+                    yield event
+
+    def _written(self, written: "Written") -> Iterator[Event]:
+        for phase, spent in written.seconds.items():
+            self.seconds[phase] += spent
+        record = self.staging.record(written.shard)
+        if record is None:
+            raise ExportError("was written by a worker, but is not seen here", file=self.job.target / written.shard)
+        yield from map(LayerDone, record.results())
+        yield ShardWritten(written.shard, written.nbytes, written.sha256)
 
     def _resumed(self, planned: ShardPlan, taken: Record) -> Iterator[Event]:
         yield Resumed(planned.name, planned.nbytes)
@@ -219,6 +236,61 @@ def _verify(
             done += nbytes
             yield Progress("verify", done, name)
         return whole.result()
+
+
+class Opened(Protocol):
+    """What a process that writes shards has opened."""
+
+    @property
+    def export(self) -> Export:
+        """The export that they are of."""
+        ...
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """Its `identity`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A shard that another process finished: its name, bytes, SHA-256, and how long its phases took."""
+
+    shard: str
+    nbytes: int
+    sha256: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteShard:
+    """Writes, verifies and notes the shard of this index; `solved`: where error feedback put what it solved."""
+
+    index: int
+    solved: str = ""
+
+    def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, Written]:
+        """See `studio.core.running.spread.Task`. Raises StudioError."""
+        job = opened.export
+        ready = replace(engine, solved=seen_solved(self.solved)) if self.solved else engine
+        seconds = {"quantize": 0.0, "verify": 0.0}
+        with _folder(job, opened.run) as folder:
+            for event in run_shard(ready, job, folder, job.shards[self.index], 0, seconds):
+                yield event
+                if isinstance(event, ShardWritten):
+                    return Written(event.shard, event.nbytes, event.sha256, seconds)
+        raise AssertionError("a shard without an end")
+
+
+@contextmanager
+def _folder(job: Export, run: Mapping[str, Any]) -> Iterator[StagedFolder]:
+    """Where another process puts the shards of a run; what an attempt leaves that does not end is removed."""
+    if isinstance(job.target, StorePath):
+        with scratch_space(scratch_place(), SCRATCH) as scratch:
+            yield StoredFolder(target_folder(job.target), scratch, dict(run))
+        return
+    with SharedFolder(staging_path(job.target), run).swept() as folder:
+        yield folder
 
 
 def shard_work(shard: ShardPlan) -> int:

@@ -2,13 +2,13 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from studio.core.errors import ExportError
-from studio.core.exporting.contents import JOURNAL, journal_of
+from studio.core.exporting.contents import JOURNAL, MANIFEST, journal_of
 from studio.core.exporting.records import RECORD, Record
 from studio.core.exporting.staged_folder import StagedFolder
 from studio.core.stores.target_folder import TargetFolder
@@ -59,5 +59,15 @@ class StoredFolder(StagedFolder):
 
 
 def of_a_shard(name: str) -> bool:
-    """True for the names of shards and of their records."""
-    return name.endswith((".safetensors", RECORD))
+    """True for the names of shards and of their records, in the folder itself."""
+    return name.endswith((".safetensors", RECORD)) and "/" not in name
+
+
+def outside_of_others(names: Iterable[str]) -> set[str]:
+    """The names that do not lie in another export below the folder."""
+    found = set(names)
+    others = {path.parent for path in map(PurePosixPath, found) if path.name in (JOURNAL, MANIFEST)} - {_HERE}
+    return {name for name in found if others.isdisjoint(PurePosixPath(name).parents)}
+
+
+_HERE = PurePosixPath()

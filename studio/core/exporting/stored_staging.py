@@ -6,7 +6,7 @@ Publishing puts the other files, the manifest last; then what only the run neede
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from studio.core.exporting.contents import JOURNAL, LOCK, MANIFEST
 from studio.core.exporting.lease import Lease
 from studio.core.exporting.records import RECORD
 from studio.core.exporting.scratch_space import is_left, scratch_space, sweep
-from studio.core.exporting.staged_folder import TEMPORARY
 from studio.core.exporting.staging import check_same_run
-from studio.core.exporting.stored_folder import SCRATCH, StoredFolder, of_a_shard, scratch_place
+from studio.core.exporting.stored_folder import SCRATCH, StoredFolder, of_a_shard, outside_of_others, scratch_place
 from studio.core.exporting.writing import AGAIN
 from studio.core.stores.store import ConditionFailedError
 from studio.core.stores.target_folder import TargetFolder
@@ -46,7 +45,7 @@ class StoredStaging(StoredFolder):
 
     def begin(self, identity: dict[str, Any], *, restart: bool) -> None:
         """See `Staging.begin`."""
-        self.store.abandon_uploads()
+        self.store.abandon_uploads(of_a_shard)
         old = self.journal()
         if old is None or restart:
             self._clear()
@@ -56,33 +55,37 @@ class StoredStaging(StoredFolder):
 
     def _clear(self) -> None:
         """Remove what earlier runs put, the journal, which tells that it is ours, last."""
-        names = set(self.store.listed()) - {LOCK}
+        names = outside_of_others(self.store.listed()) - {LOCK}
         for name in sorted(names, key=JOURNAL.__eq__):
             if (found := self.store.find(name)) and found.digest:
                 self.store.remove(name)
 
     def give_up(self) -> bool:
         """See `Staging.give_up`."""
-        finished = any(name.endswith(RECORD) for name in self.store.listed())
-        if not finished and self.journal() is not None:
-            self._clear()
-        return finished
+        with suppress(ExportError):  # what is there when the store is away stays
+            if any(name.endswith(RECORD) for name in self.store.listed()):
+                return True
+            if self.journal() is not None:
+                self._clear()
+        return False
 
     def publish(self, *, overwrite: bool) -> Path | None:
         """Put the files beside the shards, the manifest last; nothing is ever replaced. See `Staging.publish`."""
         self._lease.check()
         records = [name for name in self.store.listed() if name.endswith(RECORD)]
         self._check_shards(name.removesuffix(".json") for name in records)
-        for name in self._documents():
+        documents = self._documents()
+        for name in documents:
             self.store.upload(name, self.path / name)
         self._lease.check()
         try:
             self.store.upload(MANIFEST, self.path / MANIFEST, new=True)
         except ConditionFailedError:
             raise ExportError("something appeared there while the export was written", file=self.store.url) from None
-        self.store.abandon_uploads()
-        for name in [*records, JOURNAL]:
-            self.store.remove(name)
+        with suppress(ExportError):  # the export is whole with them, too
+            self.store.abandon_uploads(lambda name: of_a_shard(name) or name in (*documents, MANIFEST))
+            for name in [*records, JOURNAL]:
+                self.store.remove(name)
         return None
 
     def _check_shards(self, shards: Iterable[str]) -> None:
@@ -95,7 +98,7 @@ class StoredStaging(StoredFolder):
     def _documents(self) -> list[str]:
         """The files beside the shards, but for the manifest."""
         names = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
-        return sorted(name for name in names if name != MANIFEST and not of_a_shard(name) and TEMPORARY not in name)
+        return sorted(name for name in names if name != MANIFEST and not of_a_shard(name))
 
 
 def _is_gone(mark: str) -> bool | None:

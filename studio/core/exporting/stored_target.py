@@ -4,7 +4,7 @@ from pathlib import Path
 
 from studio.core.errors import ExportError
 from studio.core.exporting.contents import JOURNAL, LOCK, MANIFEST
-from studio.core.exporting.stored_folder import of_a_shard
+from studio.core.exporting.stored_folder import of_a_shard, outside_of_others
 from studio.core.names import printable
 from studio.core.stores.s3_target import S3Target
 from studio.core.stores.store_path import StorePath
@@ -36,8 +36,9 @@ def check_stored_target(target: StorePath, source: Path, *, overwrite: bool) -> 
     if names and JOURNAL not in names:
         what = f"is not empty and was not made by this program: it holds {printable(min(names))}"
         raise ExportError(what, file=target, hint=_ELSEWHERE)
+    own = outside_of_others(names)
     for name in sorted(names):
-        if not of_a_shard(name) and (found := folder.find(name)) and not found.digest:
+        if not of_a_shard(name) and (found := folder.find(name)) and not (found.digest and name in own):
             what = f"holds what is not part of the stopped export there: {printable(name)}"
             raise ExportError(what, file=target, hint=_ELSEWHERE)
 

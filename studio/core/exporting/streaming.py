@@ -68,7 +68,7 @@ def scratch_nbytes(job: Export) -> int:
     return max(shard.nbytes for shard in job.shards) + beside + _RECORD * len(job.choices)
 
 
-_RECORD = 2048
+_RECORD = 4096
 """Bytes of the record of a layer, about."""
 
 

@@ -26,7 +26,17 @@ from studio.core.opening.exports import check_decodable
 from studio.core.planning.conversion import Loss, Transcoding
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine
-from studio.core.running.proving import Count, Counts, Question, answers, castable, exponents, rounded
+from studio.core.running.proving import (
+    Castable,
+    Count,
+    Counts,
+    Question,
+    answers,
+    answers_elsewhere,
+    exponents,
+    rounded,
+)
+from studio.core.running.spread import Spread
 from studio.core.sources.plain import Plain
 
 _CASTS: Mapping[str, tuple[str, ...]] = {
@@ -42,17 +52,19 @@ _NOT_LINEAR = "its readers take linear layers only"
 _UNKNOWN = "its codes are in no format that the layout stores"
 
 
-def transcode(engine: Engine, model: Model, layout: Target, reader: str = "", dtype: str = "") -> Iterator[Event]:
+def transcode(
+    engine: Engine, model: Model, layout: Target, reader: str = "", dtype: str = "", spread: Spread | None = None
+) -> Iterator[Event]:
     """Decide what becomes of every layer of `model` in `layout`, and prove it; `dtype`: that of decoded weights.
 
-    Reads what is cast or decoded once; the last event is `Transcoded`. Raises CheckpointError, and PlanError for what
-    can not be stored at all.
+    Reads what is cast or decoded once, by `spread` where there is one; the last event is `Transcoded`. Raises
+    CheckpointError, and PlanError for what can not be stored at all.
     """
     check_decodable(model)
     check_names(model, layout)
     fitting = _Fitting(model, layout)
     wanted = tuple(map(fitting.wanted, model.layers))
-    run = _Transcoding(engine, fitting, reader or _reader_of_most(fitting, wanted), dtype)
+    run = _Transcoding(engine, fitting, reader or _reader_of_most(fitting, wanted), dtype, spread)
     choices = run.fit(wanted)
     asked = (c for c in choices if _changes(c) or (c.recipe is None and c.layer.widened))
     yield Started("prove", sum(choice.layer.nbytes for choice in asked), 0)
@@ -142,6 +154,7 @@ class _Transcoding:
     fitting: _Fitting
     reader: str
     dtype: str
+    spread: Spread | None = None
     done: int = 0
 
     @property
@@ -167,11 +180,23 @@ class _Transcoding:
         """Layer -> what was counted of all its matrices."""
         found: dict[str, Counts] = {}
         questions = [Question(c.layer, m, count(c)) for c in choices for m in _parts(c)]
-        for question, numbers in answers(self.engine, questions):
+        for question, numbers in (yield from self._answered(questions)):
             name = question.layer.name
             found[name] = numbers + found[name] if name in found else numbers
-            self.done += question.layer.nbytes // max(len(_parts_of(question.layer)), 1)
-            yield Progress("prove", self.done, name)
+        return found
+
+    def _answered(self, questions: Sequence[Question]) -> Generator[Event, None, list[tuple[Question, Counts]]]:
+        """The questions with what was counted; here, or elsewhere with its own progress."""
+        found, before = [], self.done
+        told = answers_elsewhere(self.spread, questions) if self.spread else answers(self.engine, questions)
+        for one in told:
+            if not isinstance(one, tuple):
+                yield replace(one, done=before + one.done) if isinstance(one, Progress) else one
+                continue
+            found.append(one)
+            self.done += one[0].nbytes
+            if not self.spread:
+                yield Progress("prove", self.done, one[0].layer.name)
         return found
 
     def _scaled(self, choices: Sequence[Choice], bins: Mapping[str, Counts]) -> tuple[Choice, ...]:
@@ -234,7 +259,7 @@ def _scale_dtype(layer: Layer, row: Format) -> str:
 
 def _castable(choice: Choice) -> Count:
     assert choice.recipe is not None
-    return castable(choice.recipe.format, choice.multipliers[0] if choice.multipliers else 1.0)
+    return Castable(choice.recipe.format, choice.multipliers[0] if choice.multipliers else 1.0)
 
 
 def _changes(choice: Choice) -> bool:
@@ -249,10 +274,6 @@ def _is_mx(choice: Choice) -> bool:
 
 def _parts(choice: Choice) -> Sequence[Matrix]:
     return choice.layer.matrices if choice.recipe else [choice.layer.whole]
-
-
-def _parts_of(layer: Layer) -> Sequence[Matrix]:
-    return layer.matrices or [layer.whole]
 
 
 def _group(choice: Choice) -> str:

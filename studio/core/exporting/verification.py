@@ -1,11 +1,12 @@
 """verify: an export is whole, decodes, and says the truth about its errors; what others wrote decodes at least."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import hashlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Protocol
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile, read_small
@@ -15,30 +16,53 @@ from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.checks import Check, check_layers, check_parts
 from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, check_finished, left_over, read_sums
-from studio.core.exporting.foreign import verify_foreign
+from studio.core.exporting.foreign import opened_foreign, verify_foreign
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import sha256
+from studio.core.exporting.readback import hashing, sha256
 from studio.core.exporting.records import Entry
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.planning.lifting import unbalanced
+from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
+from studio.core.running.spread import Part, PartDone, Spread, in_order
 from studio.core.running.tasks import Tasks
 
 _LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
 """How the names of files end that a runtime takes from a folder, listed or not."""
 
 
-def verify(engine: Engine, place: Path, source: Model | None = None) -> Iterator[Event]:
+def verify(engine: Engine, place: Path, source: Model | None = None, spread: Spread | None = None) -> Iterator[Event]:
     """Verify an export of ours: every byte by its digest, every weight by decoding it, errors against `source`.
 
-    A checkpoint of others is verified as far as that goes, see `foreign.verify_foreign`. Raises CheckpointError naming
-    the file or tensor at fault.
+    A checkpoint of others is verified as far as that goes, see `foreign.verify_foreign`. `spread`, if there is one, has
+    opened the same, and does it. Raises CheckpointError naming the file or tensor at fault.
     """
     there = in_snapshot(place)
     check_finished(there)
-    return _verify_ours(engine, there, source) if is_ours(there) else verify_foreign(engine, there, source)
+    verified = _verify_ours if is_ours(there) else verify_foreign
+    return verified(engine, there, source, spread)
+
+
+class ToVerify(Protocol):
+    """What a process has opened to verify it."""
+
+    @property
+    def source(self) -> Model | None:
+        """The checkpoint to compare with."""
+        ...
+
+    @property
+    def contents(self) -> Sequence[SourceFile]:
+        """The files that are verified."""
+        ...
+
+
+def opened_to_verify(place: Path, source: Model | None) -> ToVerify:
+    """What tasks of `verify` work on. Raises CheckpointError."""
+    there = in_snapshot(place)
+    return _opened(there, source) if is_ours(there) else opened_foreign(there, source)
 
 
 def is_ours(place: Path) -> bool:
@@ -51,34 +75,108 @@ def is_ours(place: Path) -> bool:
         return False
 
 
-def _verify_ours(engine: Engine, folder: Path, source: Model | None) -> Iterator[Event]:
+def _verify_ours(engine: Engine, folder: Path, source: Model | None, spread: Spread | None) -> Iterator[Event]:
+    export = _opened(folder, source)
+    try:
+        size = _checked_size(export)
+        yield from map(Warned, strangers(folder, export.expected))
+        yield Started("verify", sum(file.size for file in export.contents) + size.work, size.layers, folder)
+        results: list[LayerResult] = []
+        yield from _elsewhere(export, size, spread, results) if spread else _here(engine, export, results)
+    finally:
+        export.close()
+    yield Finished(Outcome(results, str(folder)))
+
+
+def _here(engine: Engine, export: "_Export", results: list[LayerResult]) -> Iterator[Event]:
+    done = 0
+    with Tasks(engine.pool) as tasks:
+        hashes = [(name, tasks.submit(sha256, file)) for name, file in export.files.items()]
+        for name, future in hashes:
+            _check_digest(export.files[name], future.result(), export.expected[name])
+            done += export.files[name].size
+            yield Progress("verify", done, name)
+    for shard, header, entries in export.by_shard():
+        checks = [export.check(entry) for entry in entries]
+        found = check_layers(engine, export.files[shard], header, export.manifest.layout, checks)
+        for (layer, nbytes), check in zip(found, checks, strict=True):
+            done += nbytes
+            yield Progress("verify", done, layer)
+            yield _told(check, results)
+
+
+def _told(check: Check, results: list[LayerResult]) -> LayerDone:
+    results.append(check.slim)
+    return LayerDone(check.result)
+
+
+def _elsewhere(export: "_Export", size: "_Size", spread: Spread, results: list[LayerResult]) -> Iterator[Event]:
+    """The same by `spread`; of all that is wrong, it tells what is told here."""
+    parts = [_part(name, file.size, size.shards.get(name, _Share())) for name, file in export.files.items()]
+    faults: list[CheckpointError] = []
+    for event in in_order(spread.run("verify", parts)):
+        if not isinstance(event, PartDone):
+            yield event
+            continue
+        name, (digest, fault) = parts[event.index].name, event.found
+        if not digest:
+            raise fault
+        _check_digest(export.files[name], digest, export.expected[name])
+        faults += [fault] if fault else []
+    if faults:
+        raise faults[0]
+    for _, _, entries in export.by_shard():
+        yield from (_told(export.check(entry), results) for entry in entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """The layers of one shard: their place in the manifest, and the bytes that checking them reads."""
+
+    start: int = 0
+    stop: int = 0
+    work: int = 0
+
+
+def _part(name: str, nbytes: int, share: _Share) -> Part:
+    return Part(name, nbytes + share.work, CheckFile(name, share.start, share.stop))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFile:
+    """Gives the SHA-256 of a file of an export, and what is wrong with its layers; "", and why it can not be read."""
+
+    name: str
+    start: int
+    stop: int
+
+    def steps(self, engine: Engine, opened: "_Export") -> Generator[Event, None, tuple[str, CheckpointError | None]]:
+        """See `studio.core.running.spread.Task`."""
+        file, digest, known = opened.files[self.name], "", hashlib.sha256()
+        try:
+            for done in hashing(file, known):
+                yield Progress("verify", done, self.name)
+            digest = known.hexdigest()
+            if self.stop > self.start:
+                yield from self._layers(engine, opened, file)
+        except CheckpointError as error:
+            return digest, error
+        return digest, None
+
+    def _layers(self, engine: Engine, opened: "_Export", file: SourceFile) -> Iterator[Event]:
+        manifest, done = opened.manifest, file.size
+        checks = [opened.check(entry) for entry in manifest.entries(self.start, self.stop)]
+        for name, nbytes in check_layers(engine, file, read_header(file), manifest.layout, checks):
+            done += nbytes
+            yield Progress("verify", done, name)
+
+
+def _opened(folder: Path, source: Model | None) -> "_Export":
     expected = expected_digests(folder)
     with SourceFile(folder / MANIFEST) as file:
         _check_digest(file, sha256(file), expected[MANIFEST])
-    manifest = Manifest(folder)
-    with ExitStack() as stack:
-        files = {name: stack.enter_context(SourceFile(folder / name)) for name in sorted(expected)}
-        export = _Export(folder, manifest, files, source)
-        size = _checked_size(export)
-        yield from map(Warned, strangers(folder, expected))
-        yield Started("verify", sum(file.size for file in files.values()) + size.work, size.layers, folder)
-        done = 0
-        tasks = stack.enter_context(Tasks(engine.pool))
-        hashes = [(name, tasks.submit(sha256, file)) for name, file in files.items()]
-        for name, future in hashes:
-            _check_digest(files[name], future.result(), expected[name])
-            done += files[name].size
-            yield Progress("verify", done, name)
-        results = []
-        for shard, header, entries in export.by_shard():
-            checks = [export.check(entry) for entry in entries]
-            found = check_layers(engine, files[shard], header, manifest.layout, checks)
-            for (layer, nbytes), check in zip(found, checks, strict=True):
-                done += nbytes
-                results.append(check.slim)
-                yield Progress("verify", done, layer)
-                yield LayerDone(check.result)
-    yield Finished(Outcome(results, str(folder)))
+    files = {name: SourceFile(folder / name) for name in sorted(expected)}
+    return _Export(folder, Manifest(folder), files, source, expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +187,17 @@ class _Export:
     manifest: Manifest
     files: Mapping[str, SourceFile]
     source: Model | None
+    expected: Mapping[str, str]
+
+    @property
+    def contents(self) -> Sequence[SourceFile]:
+        """See `ToVerify.contents`."""
+        return list(self.files.values())
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.contents:
+            file.close()
 
     def by_shard(self) -> Iterator[tuple[str, Header, Iterator[Entry]]]:
         """Name, header and layers of every shard. Raises CheckpointError for a shard that SHA256SUMS does not list."""
@@ -111,6 +220,7 @@ class _Size:
     layers: int = 0
     work: int = 0
     lifts: dict[str, int] = field(default_factory=dict)
+    shards: dict[str, _Share] = field(default_factory=dict)
 
 
 def _checked_size(export: _Export) -> _Size:
@@ -123,12 +233,14 @@ def _checked_size(export: _Export) -> _Size:
         seen.add(shard)
         left = set(header.tensors)
         known = set[str]()
+        first, before = size.layers, size.work
         for entry in entries:
             check = _checked(export, entry, header)
             known.update(part.name for part in check.parts)
             size.layers += 1
             size.work += check.work
             size.lifts |= {entry.result.name: entry.result.lift} if entry.result.lift else {}
+        size.shards[shard] = _Share(first, size.layers, size.work - before)
         if odd := sorted(left - known):
             what = "is not in both the shard and the manifest"
             raise CheckpointError(what, file=export.folder / shard, tensor=odd[0])

@@ -5,7 +5,7 @@ from typing import Any
 
 from studio.core.counting import counted
 from studio.core.findings.finding import Observation
-from studio.core.findings.folder import CONFIG, Folder, refusal_of
+from studio.core.findings.folder import CONFIG, Folder
 
 _FRAMEWORKS = ("pt", "tf", "flax", "mlx")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -15,7 +15,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "t
 def opening(folder: Folder) -> Iterator[Observation]:
     """What opening it as a model says, and what was wrong with single files."""
     yield from folder.seen
-    yield from refusal_of(folder.path)
+    yield from folder.told
 
 
 def shards(folder: Folder) -> Iterator[Observation]:

@@ -36,8 +36,9 @@ class Folder:
     """A folder, or one file of it, as far as it can be read.
 
     files, headers: of the weights, by name. weight_map: tensor -> file by the index, None without a usable one. seen:
-    what was wrong while this was read. config and beside: the content of config.json and hf_quant_config.json.
-    older: that of the files in which older programs say how they quantized, by name.
+    what was wrong while this was read. told: what opening it as a model tells. config and beside: the content of
+    config.json and hf_quant_config.json. older: that of the files in which older programs say how they quantized, by
+    name.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Folder:
     total_size: int | None = None
     missing: tuple[str, ...] = ()
     seen: list[Observation] = field(default_factory=list)
+    told: tuple[Observation, ...] = ()
 
     @cached_property
     def stored(self) -> dict[str, Stored]:
@@ -148,7 +150,8 @@ def open_broken(path: Path) -> Folder:
     if not path.exists():
         raise CheckpointError("there is no such file or folder", file=path, hint="check the spelling of the path")
     there = in_snapshot(path)
-    folder = Folder(there, there if there.is_dir() else there.parent)
+    told = tuple(refusal_of(there))  # before anything else is known: a model of many tensors is large, too
+    folder = Folder(there, there if there.is_dir() else there.parent, told=told)
     folder.config = _document(folder, CONFIG)
     folder.beside = _document(folder, BESIDE)
     folder.older = {name: _document(folder, name) for name in FILES if name != BESIDE}

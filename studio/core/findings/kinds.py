@@ -276,6 +276,20 @@ _ROWS = (
         "run it in bfloat16 or float32",
     ),
     Kind(
+        "float16-inputs",
+        "warning",
+        "inputs of layers beyond the largest number of float16, by the statistics",
+        (),
+        "run it in bfloat16 or float32",
+    ),
+    Kind(
+        "float16-inputs-near",
+        "note",
+        "inputs of layers that come near the largest number of float16, by the statistics",
+        (),
+        "run it in bfloat16 or float32, unless its text was all that it will read",
+    ),
+    Kind(
         "coarse-weights",
         "warning",
         "plain weights on a grid of fewer bits: they were quantized before, and another quantization adds to that",

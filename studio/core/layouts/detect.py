@@ -17,6 +17,7 @@ _BY_SUFFIX = (
     (".weight.bitmask", "compressed-tensors, sparse"),
     ("._weight_qdata", "torchao"),
     (".weight._data", "quanto"),
+    (".weight._data._data", "quanto"),
     (".W_q", "HQQ"),
     (".q_weight", "EXL2"),
     (".trellis", "EXL3"),

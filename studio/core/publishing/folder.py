@@ -81,7 +81,7 @@ def _checked(folder: Path) -> Mapping[str, str]:
     """The digests of all files of a finished export, which are there, in the size that its lists say."""
     if not folder.is_dir():
         raise CheckpointError("no folder of an export", file=folder, hint=_AGAIN)
-    if folder.name.endswith(SUFFIX) and read_journal(folder / JOURNAL):
+    if folder.name.endswith(SUFFIX) and read_journal(folder / JOURNAL) is not None:
         raise CheckpointError("an export that is not finished", file=folder, hint="run its command again, to the end")
     if not (folder / MANIFEST).exists():
         what = f"holds no {MANIFEST}: it was not exported by NVFP4 Studio, or the export is not complete"

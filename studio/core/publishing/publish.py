@@ -1,5 +1,6 @@
 """publish: send what a repository does not have, let it appear in one commit, and check what lies there then."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from studio.core.errors import CheckpointError, ExportError
 from studio.core.events import Event, Progress, Published, Started, Warned
 from studio.core.names import some_of
 from studio.core.publishing.folder import Upload, uploads
-from studio.core.publishing.repository import Repository, StoppedError, There, quiet
+from studio.core.publishing.repository import Repository, StoppedError, There
 from studio.core.quality.results import Quality
 from studio.core.running.aside import Tell, aside
 from studio.core.stores.patience import Patience
@@ -26,11 +27,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Fate = Literal["send", "there", "replace", "remove"]
 
+NAME = "nvfp4-studio-publish"
 AT_ONCE = 4
 """Files that are sent at the same time."""
 
 MOST = 100
 """Files of a commit: hubs take no more in reasonable time. The weights come first, config.json last."""
+
+STEP = 4 << 20
+"""Bytes between two words on how far it is."""
+
+SILENCE = 900.0
+"""Seconds without any progress after which it is given up: a connection hangs."""
 
 LEAVE = 1.0
 """Seconds that a thread that is to end is waited for; one that hears nothing of a network ends by itself."""
@@ -131,12 +139,11 @@ def preview(job: Publication) -> Iterator[Preview | None]:
     """
 
     def work(tell: Tell[Preview], left: Flag) -> None:
-        with quiet():
-            there = _Run(job, tell, left).look()
+        there = _Run(job, tell, left).look()
         rows = compared(job, there)
         tell(Preview(tuple(rows), objection(job, there, rows)))
 
-    yield from aside(work, "nvfp4-studio-hub")
+    yield from aside(work, NAME)
 
 
 def publish(job: Publication) -> Iterator[Event]:
@@ -145,11 +152,15 @@ def publish(job: Publication) -> Iterator[Event]:
     The last event is `Published`. Raises CheckpointError for what was changed, ExportError for what can not be written,
     or is not there in the end as it is here.
     """
-    last = Progress("publish", 0, "")
-    for event in aside(lambda tell, left: _Run(job, tell, left).run(), "nvfp4-studio-publish"):
-        if isinstance(event, Progress):
-            last = event
-        yield last if event is None else event
+    last, heard = Progress("publish", 0, ""), time.monotonic()
+    for event in aside(lambda tell, left: _Run(job, tell, left).run(), NAME):
+        if event is not None:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > SILENCE:
+            what = f"nothing was heard of the hub for {SILENCE:g} s"
+            raise ExportError(what, file=job.url, hint="run it again: what was sent is not sent again")
+        last = event if isinstance(event, Progress) else last
+        yield event or last
 
 
 @dataclass
@@ -160,6 +171,7 @@ class _Run:
     tell: Tell[Any]
     left: Flag
     done: dict[str, int] = field(default_factory=dict)
+    told: int = 0
     lock: Any = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -170,10 +182,6 @@ class _Run:
 
     def run(self) -> None:
         """All of it."""
-        with quiet():
-            self._run()
-
-    def _run(self) -> None:
         job, there = self.job, self.look()
         rows = compared(job, there)
         if wrong := objection(job, there, rows):
@@ -249,12 +257,15 @@ class _Run:
         if self.left.is_set():
             raise StoppedError("nobody waits for it any more")
 
-    def follow(self, name: str, done: int) -> None:
+    def follow(self, upload: Upload, done: int) -> None:
         """So many bytes of a file are worked through, the two readings together."""
         self.check_wanted()
         with self.lock:
-            self.done[name] = max(self.done.get(name, 0), done)
-            self.tell(Progress("publish", sum(self.done.values()), name))
+            self.done[upload.name] = max(self.done.get(upload.name, 0), done)
+            now = sum(self.done.values())
+            if now - self.told >= STEP or (now > self.told and done == 2 * upload.nbytes):
+                self.told = now
+                self.tell(Progress("publish", now, upload.name))
 
 
 def _holds(there: There, upload: Upload) -> bool:
@@ -275,7 +286,7 @@ class _Sending:
         waiting, told = SimpleQueue[Upload](), SimpleQueue[tuple[str, Any]]()
         for upload in self.group:
             waiting.put(upload)
-        threads = [Thread(target=self._work, args=(waiting, told), daemon=True) for _ in range(AT_ONCE)]
+        threads = [Thread(target=self._work, args=(waiting, told), name=NAME, daemon=True) for _ in range(AT_ONCE)]
         for thread in threads:
             thread.start()
         found: dict[str, Any] = {}
@@ -306,7 +317,7 @@ class _Sending:
 
     def _send(self, upload: Upload) -> "CommitOperationAdd":
         run = self.run
-        adding = self.stack.enter_context(run.repository.reading(upload, partial(run.follow, upload.name)))
+        adding = self.stack.enter_context(run.repository.reading(upload, partial(run.follow, upload)))
         run.asked(partial(run.repository.send, adding), "can not be sent")
-        run.follow(upload.name, 2 * upload.nbytes)
+        run.follow(upload, 2 * upload.nbytes)
         return adding

@@ -64,6 +64,7 @@ class Repository:
         except ModuleNotFoundError as error:
             what = f"publishing needs the package {error.name}, which is not installed"
             raise CheckpointError(what, hint="pip install 'nvfp4-studio[stores]'") from None
+        _hush()
         self.url = url
         self.name = _name(url)
         self._api = HfApi(library_name="nvfp4-studio", library_version=kernels.__version__)
@@ -128,20 +129,16 @@ class Repository:
             raise ExportError(what, file=self.url, hint=LOGIN) from None
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The hub's package shows nothing by itself: what it says of a failure can hold an address that is a secret."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+def _hush() -> None:
+    """Let the hub's package show nothing by itself: what it says of a failure can hold an address that is a secret.
 
-    shown, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
+    For good, as a request that nobody waits for any more may still be made again.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, logging
+
     logging.set_verbosity(logging.CRITICAL)
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            enable_progress_bars()
+    if not are_progress_bars_disabled():
+        disable_progress_bars()
 
 
 def _unwrapped(question: Callable[[], Any]) -> Any:

@@ -1,8 +1,9 @@
 """Proving: what a conversion would lose, counted before anything is written; reads each weight once."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from kernels import Format
 from kernels.casts import exact_blocks
 from studio.core.containers.dtypes import WEIGHT_DTYPES
-from studio.core.model import Layer, Matrix
+from studio.core.events import Event, Progress
+from studio.core.model import Layer, Matrix, Model
 from studio.core.running.engine import Engine
 from studio.core.running.reading import Slab, read_slab, slabs
+from studio.core.running.spread import Part, PartDone, Spread, cut, in_order
 from studio.core.running.tasks import bundles
 
 _LIVE = 0x77
@@ -30,6 +33,11 @@ class Question:
     matrix: Matrix
     count: Count
     together: int = 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it reads: those of the layer, or the share of the matrix."""
+        return self.layer.nbytes // (len(self.layer.matrices) if self.matrix in self.layer.matrices else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,70 @@ def answers(engine: Engine, questions: Iterable[Question]) -> Iterator[tuple[Que
             yield question, total
 
 
+def answers_elsewhere(spread: Spread, questions: Sequence[Question]) -> Iterator[Event | tuple[Question, Counts]]:
+    """The same by other processes, which have opened the same model, among the events of that."""
+    ranges = list(cut([question.nbytes for question in questions], spread.size))
+    parts = [_part(questions[r.start : r.stop]) for r in ranges]
+    for event in in_order(spread.run("prove", parts)):
+        if isinstance(event, PartDone):
+            yield from zip((questions[i] for i in ranges[event.index]), event.found, strict=True)
+        else:
+            yield event
+
+
+def _part(questions: Sequence[Question]) -> Part:
+    asked = tuple(map(_asked, questions))
+    return Part(questions[0].layer.name, sum(question.nbytes for question in questions), Answer(asked))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question, as it is sent: `matrix` is an index, -1 for the whole layer."""
+
+    layer: str
+    kept_as: str
+    matrix: int
+    count: Count
+    together: int
+
+
+def _asked(question: Question) -> _Asked:
+    layer = question.layer
+    at = layer.matrices.index(question.matrix) if question.matrix in layer.matrices else -1
+    return _Asked(layer.name, layer.kept_as, at, question.count, question.together)
+
+
+class Opened(Protocol):
+    """What a process that answers has opened."""
+
+    @property
+    def model(self) -> Model:
+        """The model that is asked about."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answers questions in order, in another process."""
+
+    asked: tuple[_Asked, ...]
+
+    def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, list[Counts]]:
+        """See `studio.core.running.spread.Task`. Raises StudioError."""
+        found, done = [], 0
+        for question, counts in answers(engine, [_question(one, opened.model) for one in self.asked]):
+            found.append(counts)
+            done += question.nbytes
+            yield Progress("prove", done, question.layer.name)
+        return found
+
+
+def _question(asked: _Asked, model: Model) -> Question:
+    layer = replace(model.by_name[asked.layer], kept_as=asked.kept_as)
+    matrix = layer.whole if asked.matrix < 0 else layer.matrices[asked.matrix]
+    return Question(layer, matrix, asked.count, asked.together)
+
+
 def _run(bundle: list[_Step]) -> list[Counts | None]:
     return [step.job() if step.job else None for step in bundle]
 
@@ -73,18 +145,21 @@ def exponents(_engine: Engine, slab: Slab) -> Counts:
     return np.bincount(packed.scales[live], minlength=256).astype(np.float64)
 
 
-def castable(row: Format, g: float) -> Count:
+@dataclass(frozen=True, slots=True)
+class Castable:
     """How many blocks a cast to `row` with the tensor scale `g` writes exactly, of how many: [2].
 
     Scales of integers are to be in the dtype that the layer is kept in.
     """
 
-    def count(_engine: Engine, slab: Slab) -> Counts:
-        dtype = WEIGHT_DTYPES[slab.layer.kept_dtype] if row.affine else None
-        exact = exact_blocks(slab.layer.source.packed(slab.matrix, slab.start, slab.stop), row, g, dtype)
-        return np.array([exact.sum(), exact.size], np.float64)
+    row: Format
+    g: float
 
-    return count
+    def __call__(self, _engine: Engine, slab: Slab) -> Counts:
+        """The counts of a slab."""
+        dtype = WEIGHT_DTYPES[slab.layer.kept_dtype] if self.row.affine else None
+        exact = exact_blocks(slab.layer.source.packed(slab.matrix, slab.start, slab.stop), self.row, self.g, dtype)
+        return np.array([exact.sum(), exact.size], np.float64)
 
 
 def rounded(engine: Engine, slab: Slab) -> Counts:

@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels import Format, Quantized
 from studio.core.containers.files import SourceFile
+from studio.core.errors import ExportError
 from studio.core.exporting.writing import StagedFile, writing
 from studio.core.model import Matrix
 
@@ -96,3 +97,11 @@ def _places(matrix: Matrix, row: Format) -> tuple[tuple[int, int], tuple[int, in
     """Where codes and scales begin in the file, and how many bytes a row of each has."""
     codes, scales = matrix.columns * row.bits // 8, matrix.columns // row.block
     return (_HEAD.size, codes), (_HEAD.size + matrix.rows * codes, scales)
+
+
+def seen_solved(folder: str) -> Solved:
+    """What another process solved. Raises ExportError where its folder is not seen from here."""
+    if not Path(folder).is_dir():
+        what = "what error feedback solved is not seen from here"
+        raise ExportError(what, file=folder, hint="it must be on a folder that all workers share")
+    return Solved(Path(folder))

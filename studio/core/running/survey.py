@@ -1,9 +1,11 @@
 """survey: measure layer after layer; one that can not be measured is reported, and the others go on."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, LayerDone, Progress, Started
@@ -12,6 +14,8 @@ from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
 from studio.core.running.feedback import feed_forward
 from studio.core.running.pipeline import batches, run_scopes, scopes, work
+from studio.core.running.solved import seen_solved
+from studio.core.running.spread import PartDone, Spread, layer_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +26,58 @@ class LayerFailed:
     error: CheckpointError
 
 
-def survey(engine: Engine, model: Model, choices: Sequence[Choice]) -> Iterator[Event | LayerFailed]:
+def survey(
+    engine: Engine, model: Model, choices: Sequence[Choice], spread: Spread | None = None
+) -> Iterator[Event | LayerFailed]:
     """Like `measure`, for a window: a damaged layer does not end the job, and there is no outcome at the end.
 
     Error feedback comes first, for all layers that have it; there a damaged layer ends the job.
     """
     with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
         ready = yield from feed_forward(engine, model, choices, Path(folder), Sink())
-        yield from _survey(ready, choices)
+        yield Started("measure", work(choices), len(choices))
+        yield from _elsewhere(ready, choices, spread, folder) if spread else _survey(ready, choices)
     model.check_unchanged()
 
 
+def _elsewhere(ready: Engine, choices: Sequence[Choice], spread: Spread, folder: str) -> Iterator[Event | LayerFailed]:
+    task = partial(SurveyLayers, solved=folder if ready.solved else "")
+    for event in spread.run("quantize", layer_parts(choices, spread.size, task)):
+        if isinstance(event, PartDone):
+            yield from event.found
+        else:
+            yield event
+
+
+class Opened(Protocol):
+    """What a process that surveys layers has opened."""
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """What is chosen for every layer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyLayers:
+    """Measures layers, all that share a tensor scale; `solved`: where error feedback put what it solved."""
+
+    names: tuple[str, ...]
+    solved: str = ""
+
+    def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, list[LayerDone | LayerFailed]]:
+        """See `studio.core.running.spread.Task`. Raises StudioError."""
+        wanted, found = set(self.names), list[LayerDone | LayerFailed]()
+        ready = replace(engine, solved=seen_solved(self.solved)) if self.solved else engine
+        for event in _survey(ready, [choice for choice in opened.choices if choice.layer.name in wanted]):
+            if isinstance(event, LayerDone | LayerFailed):
+                found.append(event)
+            else:
+                yield event
+        return found
+
+
 def _survey(engine: Engine, choices: Sequence[Choice]) -> Iterator[Event | LayerFailed]:
-    yield Started("measure", work(choices), len(choices))
     left = _Left(choices)
     shown = 0
     while not left.empty:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
@@ -101,7 +101,8 @@ def _source(
     if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
         raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)}")
     stated = _usable(others.get(SHAPE), len(shape))
-    encoding = Integers(columns, packing.bits, group, codes, scales, zeros, _MAKER, order, stated=stated)
+    encoding = Integers(columns, packing.bits, group, codes, scales, zeros, _MAKER, order)
+    encoding = replace(encoding, stated=stated, rows=shape[:-1])
     return PackedSource(encoding, shape, scales.stored.tensor.dtype)
 
 

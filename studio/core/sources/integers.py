@@ -43,7 +43,8 @@ class Integers:
     zeros: the code of weight zero, or those of every row and group. order: int32 [columns], the group of each column
     where they do not follow each other. factor: float32, what every weight is multiplied by at last. in_order, centred:
     a config says that they do follow each other, that zero is the middle code; where codes are handed on it is checked.
-    stated: a shape that ends with the number of columns, which a config told; it is checked as rows are read.
+    stated: a shape that ends with the number of columns, which a config told, behind `rows`, which the codes have; it
+    is checked as rows are read.
     """
 
     columns: int
@@ -58,6 +59,7 @@ class Integers:
     in_order: bool = False
     centred: bool = False
     stated: Stored | None = None
+    rows: tuple[int, ...] = ()
 
     @property
     def parts(self) -> tuple[Stored, ...]:
@@ -131,7 +133,10 @@ class Integers:
     def _check_stated(self) -> None:
         if self.stated is None:
             return
-        columns = int(read_elements(self.stated, self.stated.tensor.shape[0] - 1, 1)[0])
+        *rows, columns = read_elements(self.stated, 0, self.stated.tensor.shape[0]).tolist()
+        if rows != list(self.rows):
+            what = f"has {list(self.rows)} rows, by {printable(self.stated.tensor.name)} {printable(rows)}"
+            raise self._fault(what)
         if columns != self.columns:
             what = f"has rows of {counted(self.columns, 'weight')} by the config, of {columns:,} by "
             raise self._fault(what + printable(self.stated.tensor.name))
@@ -197,6 +202,8 @@ def scale_table(scales: Stored, rows: Sequence[int]) -> Table:
     count = math.prod(rows)
     if scales.tensor.dtype not in WEIGHT_DTYPES:
         raise UnreadError(f"integers with scales of {scales.tensor.dtype}")
+    if not scales.tensor.nbytes:
+        raise UnreadError(f"integers of {printable(list(rows))} rows with 0 scales")
     if math.prod(scales.tensor.shape) == 1 and len(rows) == 1:
         return Table(scales, 1, 1, single=True)
     if tuple(others) == tuple(rows):

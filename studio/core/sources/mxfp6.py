@@ -1,6 +1,7 @@
-"""MXFP6: E2M3 codes, four in three bytes, with an exponent for every 32; it can be decoded, and not handed on."""
+"""MXFP6: codes of E2M3 or E3M2, four in three bytes, with an exponent for every 32; only decoded, not handed on."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +15,28 @@ from studio.core.sources.plain import read_elements
 _BLOCK = 32
 
 
-def _e2m3() -> NDArray[np.float32]:
-    """The values of all 64 codes: a sign, two bits of exponent, three of mantissa."""
-    code = np.arange(64)
-    exponent, mantissa = code >> 3 & 3, code & 7
-    magnitude = np.where(exponent == 0, mantissa / 8, (1 + mantissa / 8) * 2.0 ** (exponent - 1))
+@cache
+def _values(exponent_bits: int) -> NDArray[np.float32]:
+    """The values of all 64 codes: a sign, bits of exponent, and what is left of five for the mantissa."""
+    code, bias, bits = np.arange(64), (1 << (exponent_bits - 1)) - 1, 5 - exponent_bits
+    exponent, mantissa = code >> bits & ((1 << exponent_bits) - 1), code & ((1 << bits) - 1)
+    fraction = mantissa / (1 << bits)
+    magnitude = np.where(exponent == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (exponent - bias))
     return np.where(code >> 5, -magnitude, magnitude).astype(np.float32)
-
-
-_E2M3 = _e2m3()
 
 
 @dataclass(frozen=True, slots=True)
 class Mxfp6(DecodedOnly):
-    """Rows of `columns` weights, see `Encoding`; code i is bits 6 i .. 6 i + 5 of a row, little-endian."""
+    """Rows of `columns` weights, see `Encoding`; code i is bits 6 i .. 6 i + 5 of a row, little-endian.
+
+    exponent_bits: 2 or 3 of each code.
+    """
 
     columns: int
     codes: Stored
     scales: Stored
     maker: str
+    exponent_bits: int = 2
 
     @property
     def bits(self) -> int:
@@ -47,14 +51,14 @@ class Mxfp6(DecodedOnly):
     @property
     def meaning(self) -> str:
         """See `Encoding`."""
-        return f"MXFP6 (E2M3), {self.maker}"
+        return f"MXFP6 (E{self.exponent_bits}M{5 - self.exponent_bits}), {self.maker}"
 
     def decode(self, start: int, stop: int) -> NDArray[np.float32]:
         """See `Encoding.decode`."""
         scales = self._bytes(self.scales, self.columns // _BLOCK, start, stop)
         check_scale_bytes(scales, "e8m0", self.scales, self.codes)
         triples = self._bytes(self.codes, self.columns * 6 // 8, start, stop).reshape(-1, 3)
-        weights = _E2M3[_four_of_three(triples)].reshape(stop - start, -1, _BLOCK)
+        weights = _values(self.exponent_bits)[_four_of_three(triples)].reshape(stop - start, -1, _BLOCK)
         with np.errstate(under="ignore"):
             weights *= e8m0_decode(scales)[..., None]
         return weights.reshape(stop - start, self.columns)

@@ -42,6 +42,8 @@ def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
     if SCALES not in others:
         raise UnreadError("codes without scales")
     scales = others[SCALES]
+    if not codes.tensor.nbytes or not scales.tensor.nbytes:
+        raise UnreadError(f"codes {printable(list(codes.tensor.shape))}, scales {printable(list(scales.tensor.shape))}")
     if codes.tensor.dtype == "I8":
         return _integers(codes, scales, others.get(ZEROS))
     if ZEROS in others:
@@ -54,7 +56,7 @@ def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
 def _integers(codes: Stored, scales: Stored, zeros: Stored | None) -> PackedSource:
     """(code - zero) x scale, of any width in a byte each; groups are as wide as each other."""
     *rows, columns = codes.tensor.shape or (0,)
-    if not rows or not codes.tensor.nbytes or columns > LONGEST_ROW:
+    if not rows or columns > LONGEST_ROW:
         raise UnreadError(f"integers {printable(list(codes.tensor.shape))}")
     table, count = scale_table(scales, rows), math.prod(rows)
     if columns % table.width:

@@ -107,12 +107,12 @@ class RemoteFolder:
 
     def stream(self, nbytes: int) -> None:
         """From now on hold about `nbytes` at most, and nothing after `forget`; nothing is being read."""
-        segment = -(-nbytes // (_SEGMENTS * BLOCK)) * BLOCK
+        segment = max(-(-nbytes // (_SEGMENTS * BLOCK)), 1) * BLOCK
         self._spool.close()
         self._spool, self._streams = Spool(2 * _SEGMENTS * segment, segment), True
 
     def forget(self) -> None:
-        """Give back the disk of what was fetched, where this folder is a stream; nothing is being read."""
+        """Give back the disk of what was fetched and is not read now, where this folder is a stream."""
         if not self._streams:
             return
         with self._lock:
@@ -120,7 +120,7 @@ class RemoteFolder:
                 future.cancel()
             wait(self._asked)
             self._asked.clear()
-        self._spool.close()
+        self._spool.forget()
 
     def check_unchanged(self, name: str, found: Object) -> None:
         """Ask the store whether a file is what it was; raises CheckpointError."""
@@ -150,6 +150,10 @@ class RemoteFolder:
 
     def _shown(self, name: str) -> str:
         return f"{self.store.url}/{name}"
+
+    def abandon(self) -> None:
+        """Let requests that wait to be made again give up; waits for nothing itself."""
+        self._closed.set()
 
     def close(self) -> None:
         """Stop fetching, forget what was fetched; it may be closed twice."""

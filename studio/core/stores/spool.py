@@ -64,6 +64,12 @@ class Spool:
         with self._told:
             return len(self._segments) * self._segment
 
+    def forget(self) -> None:
+        """Give back the disk of what nobody reads now."""
+        with self._told:
+            for key in [key for key, segment in self._segments.items() if not segment.users]:
+                self._segments.pop(key).file.close()
+
     def close(self) -> None:
         """Forget everything."""
         with self._told:

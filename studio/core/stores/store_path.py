@@ -52,6 +52,8 @@ class StorePath(PosixPath):
         return str(self) < str(other)
 
     def __truediv__(self, name: Any) -> "StorePath":
+        if str(name) == ".":
+            return self
         return StorePath(self.folder, f"{self.key}/{name}" if self.key else str(name))
 
     @property
@@ -123,6 +125,12 @@ class StorePath(PosixPath):
 def is_remote(path: Path) -> bool:
     """True for what is not on this machine."""
     return isinstance(path, StorePath)
+
+
+def abandon(path: Path) -> None:
+    """Try no more to fetch from where a path leads, for a program that ends; it is still to be closed."""
+    if isinstance(path, StorePath):
+        path.folder.abandon()
 
 
 def close(path: Path) -> None:

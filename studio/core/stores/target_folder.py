@@ -133,11 +133,12 @@ class TargetFolder:
         """Remove a file, if it is there."""
         self._tried(name, partial(self.store.remove, name))
 
-    def abandon_uploads(self) -> None:
-        """Forget what uploads left that were never finished."""
+    def abandon_uploads(self, mine: Callable[[str], bool]) -> None:
+        """Forget what uploads left that were never finished, of files that are `mine` by their names."""
         for name, upload in self._tried("", self.store.uploads):
             with suppress(ConditionFailedError):
-                self._tried(name, partial(self.store.abandon_upload, name, upload))
+                if mine(name):
+                    self._tried(name, partial(self.store.abandon_upload, name, upload))
 
     def shown(self, name: str) -> str:
         """The URL of a file, for people."""

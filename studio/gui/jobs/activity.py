@@ -1,5 +1,8 @@
 """Activity: the run that is going on, in bytes, with its rate and the time left."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
@@ -8,6 +11,10 @@ from studio.gui.jobs.estimate import Estimate
 from studio.gui.shell.appearance import themed_icon
 from studio.gui.shell.text import Elided, button, label, set_tone
 from studio.gui.shell.theme import LIGHT, Theme
+
+if TYPE_CHECKING:  # the strip is shown before the program has loaded what computes
+    from studio import core
+    from studio.gui.jobs.worker_list import WorkerList
 
 
 class ProgressLine(QWidget):
@@ -61,6 +68,9 @@ class Activity(QWidget):
         self.bar = ProgressLine()
         self._what = ""
         self._theme = LIGHT
+        self.workers = button("", self._list_workers, "flat", "What each of them does")
+        self._known: Sequence[core.WorkerRate] = ()
+        self.list: WorkerList | None = None
         self.above = button("", self.worst_wanted.emit, "flat", "Select them")
         self.pause = button("Pause", self.pause_wanted.emit)
         self.stop = button("Cancel", self.stop_wanted.emit)
@@ -70,7 +80,7 @@ class Activity(QWidget):
     def _arrange(self) -> None:
         top = QHBoxLayout()
         top.setSpacing(12)
-        for part in (self.title, self.detail, self.figures, self.above, self.pause, self.stop):
+        for part in (self.title, self.detail, self.figures, self.workers, self.above, self.pause, self.stop):
             top.addWidget(part, 1 if part is self.detail else 0)
         rows = QVBoxLayout(self)
         rows.setContentsMargins(10, 6, 10, 8)
@@ -103,6 +113,7 @@ class Activity(QWidget):
         self.bar.show_share(0.0)
         self.bar.show()
         self.show_above(0)
+        self.show_workers(())
         self.show_paused(False)
         self._show_buttons(True)
         self.pause.setVisible(pausable)
@@ -114,6 +125,26 @@ class Activity(QWidget):
         parts = (f"{estimate.share:.0%}", size, rate, estimate.left_text)
         self.figures.setText("  ·  ".join(part for part in parts if part))
         self.detail.set_text(detail)
+
+    def show_workers(self, workers: "Sequence[core.WorkerRate]") -> None:
+        """How many workers there are, and, where the list is open, what each does."""
+        self._known = workers
+        self.workers.setText("1 worker" if len(workers) == 1 else f"{len(workers):,} workers")
+        self.workers.setVisible(bool(workers))
+        if self.list is not None:
+            self.list.show_workers(workers)
+
+    def _list_workers(self) -> None:
+        from studio.gui.jobs.worker_list import WorkerList
+
+        if self.list is None:
+            self.list = WorkerList(self.window())
+            self.list.destroyed.connect(self._forget_list)
+            self.list.show_workers(self._known)
+        self.list.show()
+
+    def _forget_list(self) -> None:
+        self.list = None
 
     def show_above(self, count: int) -> None:
         """How many layers are above the warning line."""
@@ -134,6 +165,7 @@ class Activity(QWidget):
 
     def end(self, title: str, tone: str, figures: str = "") -> None:
         """The run is over; the strip stays to say how it ended."""
+        self.show_workers(())
         self.title.setText(title)
         set_tone(self.title, tone)
         self.detail.set_text("")

@@ -14,7 +14,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.activity import Activity
 from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.job import CALIBRATE, CONVERT, EXPORT, MEASURE, VERIFY, Job
+from studio.gui.jobs.job import CALIBRATE, CONVERT, EXPORT, MEASURE, VERIFY, Job, Kind
 from studio.gui.jobs.turns import Ending, Task
 from studio.gui.layers.document import Document, Order
 from studio.gui.layers.store import FAILED
@@ -83,6 +83,15 @@ class Runs(QObject):
         return core.Machine(setting["backend"], setting["threads"], setting["memory_limit"] * 1_000_000)
 
     @property
+    def workers(self) -> tasks.Workers:
+        """Who quantizes and exports, by the settings."""
+        return tasks.Workers(self._settings["cluster"].strip(), self._settings["workers"], self._document.statistics)
+
+    def _shared(self, kind: Kind) -> Kind:
+        """A kind of job that workers may do, which can not wait then: they go on."""
+        return replace(kind, pausable=False) if self.workers else kind
+
+    @property
     def active(self) -> bool:
         """True while something runs or waits to."""
         return bool(self._jobs)
@@ -111,16 +120,9 @@ class Runs(QObject):
         """Quantize in memory what `order` says, and remember the results; `over` is told how it ended."""
         model = self._document.model
         assert model is not None
-        choices, machine = order.choices.values(), self.machine
-        return self.run(
-            Job(
-                MEASURE,
-                title,
-                lambda: tasks.surveying(machine, model, choices),
-                order,
-                lambda ending, _: over(ending),
-            )
-        )
+        how = (self.machine, model, order.choices.values(), self.workers)
+        steps = partial(tasks.surveying, *how)
+        return self.run(Job(self._shared(MEASURE), title, steps, order, lambda ending, _: over(ending)))
 
     def retry(self) -> None:
         """Quantize the layers that failed once more."""
@@ -132,29 +134,30 @@ class Runs(QObject):
 
         What is measured of lifted layers is not what they lose as they are, so it is not taken over.
         """
-        machine = self.machine
+        machine, kind, workers = self.machine, self._shared(EXPORT), self.workers
 
         def over(ending: Ending, job: Job) -> None:
             if ending == "finished":
                 self.exported.emit(export, job.outcome)
 
         if lifted:
-            steps = partial(tasks.exporting_lifted, machine, export, lifted)
-            self.run(Job(EXPORT, "Exporting", steps, over=over))
+            steps = partial(tasks.exporting_lifted, machine, export, lifted, workers)
+            self.run(Job(kind, "Exporting", steps, over=over))
             return
         order = self._document.order_of(export.choices)
-        if self.run(Job(EXPORT, "Exporting", partial(tasks.exporting, machine, export), order, over)):
+        if self.run(Job(kind, "Exporting", partial(tasks.exporting, machine, export, workers), order, over)):
             self._document.begin(order)
 
     def convert(self, export: core.Export | core.GgufExport) -> None:
         """Write and verify a conversion; rows know nothing of it."""
-        machine = self.machine
+        whole = isinstance(export, core.GgufExport)  # which is one file, by one process
+        kind, workers = (CONVERT, tasks.ALONE) if whole else (self._shared(CONVERT), self.workers)
 
         def over(ending: Ending, job: Job) -> None:
             if ending == "finished":
                 self.converted.emit(export, job.outcome)
 
-        self.run(Job(CONVERT, "Converting", partial(tasks.exporting, machine, export), over=over))
+        self.run(Job(kind, "Converting", partial(tasks.converting, self.machine, export, workers), over=over))
 
     def verify(self, folder: Path) -> None:
         """Check an export that was written earlier, against the open checkpoint when that may be its source."""
@@ -235,6 +238,8 @@ class Runs(QObject):
             self.backend_known.emit(event)
         elif isinstance(event, core.LayerFailed):
             self._tell_failure(event)
+        elif isinstance(event, core.Working):
+            self._activity.show_workers(event.workers)
         elif isinstance(event, core.Warned):
             self.told.emit(Message("warning", job.kind.warned, event.message, run=job.kind.key))
         elif isinstance(event, core.Lifted):
@@ -275,7 +280,7 @@ class Runs(QObject):
         self.progressed.emit(estimate.share)
 
     def _show_above(self, job: Job) -> None:
-        if job.kind is MEASURE:
+        if job.kind.key == MEASURE.key:
             self._activity.show_above(self.above_line())
 
     def above_line(self) -> int:

@@ -1,7 +1,7 @@
 """Tasks: what the window asks of `studio.core`, as generators for the background thread."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,22 +12,76 @@ from studio.gui.layers.proposals import Proposals
 T = TypeVar("T")
 
 
-def surveying(machine: core.Machine, model: core.Model, choices: Iterable[core.Choice]) -> Iterator[Any]:
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who does the work: the workers of a scheduler of Dask, or so many processes here, or, for 0, this program.
+
+    statistics: the file of statistics that they open with the checkpoint.
+    """
+
+    cluster: str = ""
+    count: int = 0
+    statistics: Path | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.cluster or self.count)
+
+    @contextmanager
+    def crew(self) -> Iterator[core.Crew | None]:
+        """The workers, gone afterwards where they are processes here; None for this program. Raises BackendError."""
+        if not self:
+            yield None
+            return
+        with core.crew(self.cluster, 0 if self.cluster else self.count) as crew:
+            yield crew
+
+    def each(self, machine: core.Machine) -> core.Machine:
+        """What each of them may use."""
+        return machine.among(0 if self.cluster else self.count)
+
+
+ALONE = Workers()
+
+
+def surveying(
+    machine: core.Machine, model: core.Model, choices: Iterable[core.Choice], workers: Workers = ALONE
+) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
-    wanted = list(choices)
-    with core.start(machine, model, core.rows_together(choice.recipe for choice in wanted)) as engine:
+    chosen = list(choices)
+    together = core.rows_together(choice.recipe for choice in chosen)
+    with core.start(machine, model, together) as engine, workers.crew() as crew:
         yield engine.backend.title
-        yield from core.survey(engine, model, wanted)
+        spread = None
+        if crew:
+            spread = crew.spread(*core.choice_order(model, chosen, workers.each(machine), workers.statistics))
+        yield from core.survey(engine, model, chosen, spread)
 
 
-def exporting(machine: core.Machine, job: core.Export | core.GgufExport) -> Iterator[Any]:
+def exporting(machine: core.Machine, job: core.Export | core.GgufExport, workers: Workers = ALONE) -> Iterator[Any]:
     """Write and verify an export; yields the title of the backend, then the events of `core.export` or `write_gguf`."""
     with core.start(machine, job.model, core.rows_together(choice.recipe for choice in job.choices)) as engine:
         yield engine.backend.title
-        yield from core.export(engine, job) if isinstance(job, core.Export) else core.write_gguf(engine, job)
+        if isinstance(job, core.GgufExport):
+            yield from core.write_gguf(engine, job)
+        else:
+            yield from _written(engine, machine, job, workers)
 
 
-def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[str, Any]) -> Iterator[Any]:
+def converting(machine: core.Machine, job: core.Export | core.GgufExport, workers: Workers = ALONE) -> Iterator[Any]:
+    """Write and verify a conversion; yields the title of the backend, then events. A GGUF file takes no workers."""
+    with core.start(machine, job.model) as engine, workers.crew() as crew:
+        yield engine.backend.title
+        if isinstance(job, core.GgufExport):
+            yield from core.write_gguf(engine, job)
+            return
+        opened = core.Opened(job.model, job.choices, job)
+        spread = crew.spread(core.conversion_order(job, workers.each(machine)), opened) if crew else None
+        yield from core.export(engine, job, spread)
+
+
+def exporting_lifted(
+    machine: core.Machine, job: core.Export, arguments: dict[str, Any], workers: Workers = ALONE
+) -> Iterator[Any]:
     """The same, after the events of `core.lift`, of what `core.prepare` makes of `arguments` lifted."""
     with core.start(machine, job.model, core.rows_together(choice.recipe for choice in job.choices)) as engine:
         yield engine.backend.title
@@ -35,7 +89,17 @@ def exporting_lifted(machine: core.Machine, job: core.Export, arguments: dict[st
             yield event
             if isinstance(event, core.Lifted):
                 job = replace(core.prepare(**arguments, lifting=event.lifting), quality=job.quality)
-        yield from core.export(engine, job)
+        yield from _written(engine, machine, job, workers)
+
+
+def _written(engine: core.Engine, machine: core.Machine, job: core.Export, workers: Workers) -> Iterator[Any]:
+    with workers.crew() as crew:
+        spread = None
+        if crew:
+            each = workers.each(machine)
+            order = core.order_for(job.model, job.plan, job.choices, each, workers.statistics, job)
+            spread = crew.spread(order, core.Opened(job.model, job.choices, job))
+        yield from core.export(engine, job, spread)
 
 
 def checking_export(arguments: dict[str, Any]) -> Iterator[Any]:

@@ -252,8 +252,11 @@ def _is_preset(plan: core.Plan) -> bool:
 
 def _machine_options(settings: Settings) -> dict[str, str | bool]:
     backend, threads, limit = settings["backend"], settings["threads"], settings["memory_limit"]
+    cluster = settings["cluster"].strip()
     return {
         "backend": "" if backend == "auto" else backend,
         "threads": str(threads) if threads else "",
         "max-memory": f"{limit}M" if limit else "",
+        "cluster": cluster,
+        "workers": str(settings["workers"] or "") if not cluster else "",
     }

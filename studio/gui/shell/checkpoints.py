@@ -146,6 +146,8 @@ class Checkpoints(QObject):
     def leave(self) -> None:
         """The window closes: keep what is not kept yet, close the files, and what is being opened."""
         self._opening.close()
+        if (model := self._document.model) is not None:
+            core.abandon(model.path)  # the program would not end while it waits for a store
         self._keeping.close()
         self._document.close_model()
 

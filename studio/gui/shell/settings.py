@@ -87,6 +87,23 @@ OPTIONS: dict[str, Option] = {
         Option(
             "memory_limit", "Memory limit", 0, "Refuse to need more; 0 is no limit.", (), 0, 1 << 20, "MB", "Machine"
         ),
+        Option(
+            "workers",
+            "Workers",
+            0,
+            "Processes for Quantize and Export; 0: this program.",
+            (),
+            0,
+            64,
+            page="Machine",
+        ),
+        Option(
+            "cluster",
+            "Cluster",
+            "",
+            "Or the workers of a scheduler: tls://HOST:8786.",
+            page="Machine",
+        ),
     )
 }
 

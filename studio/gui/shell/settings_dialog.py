@@ -13,6 +13,7 @@ from PySide6.QtWidgets import (
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
+    QLineEdit,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -23,6 +24,9 @@ from studio.gui.shell.text import button, label
 
 WIDTH = 36
 """Text heights across, at least."""
+
+LONGEST = 200
+"""Characters of a text."""
 
 
 class SettingsDialog(QDialog):
@@ -73,6 +77,8 @@ class SettingsDialog(QDialog):
             return self._check_box(option, value)
         if option.choices:
             return self._combo_box(option, value)
+        if isinstance(option.default, str):
+            return self._line(option, value)
         field: QSpinBox | QDoubleSpinBox = QSpinBox() if isinstance(option.default, int) else QDoubleSpinBox()
         if isinstance(field, QDoubleSpinBox):
             field.setDecimals(4)
@@ -99,6 +105,13 @@ class SettingsDialog(QDialog):
         field.setMaximumWidth(160)
         field.currentTextChanged.connect(lambda text: self._set(option.key, text))
         self._show[option.key] = field.setCurrentText
+        return field
+
+    def _line(self, option: Option, value: str) -> QLineEdit:
+        field = QLineEdit(value)
+        field.setMaxLength(LONGEST)
+        field.textEdited.connect(lambda text: self._set(option.key, text))
+        self._show[option.key] = lambda text: field.setText(text) if field.text() != text else None
         return field
 
     def _set(self, key: str, value: Any) -> None:

@@ -1,6 +1,8 @@
 """Runs spread over workers: the same bytes and results, whoever dies; what differs is refused by name."""
 
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +16,16 @@ import numpy as np
 import pytest
 
 from studio import core
+from studio.core import jobs
 from studio.core.cluster import crew as crews
 from studio.core.cluster import work
 from studio.core.cluster.order import Opened, Order
 from studio.core.errors import BackendError, ExportError
+from studio.core.exporting import steps
 from studio.core.exporting.contents import JOURNAL
-from studio.core.exporting.staged_folder import StagedFolder
+from studio.core.exporting.staged_folder import SharedFolder, StagedFolder
 from studio.core.exporting.staging import Staging
+from studio.core.running import spread as spreading
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
 from tests.core.stores.web import serving
@@ -50,6 +55,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("source") / "model", llama(4), DEEP, shards=3)
 
 
+def spread_over(crew: core.Crew, job: core.Export) -> core.Spread:
+    """The workers with an export in small shards opened."""
+    order = core.order_for(job.model, job.plan, job.choices, ONE, export=job)
+    return crew.spread(order, core.Opened(job.model, job.choices, job))
+
+
 def exported(source: Path | str, target: Path, crew: core.Crew | None, plan: core.Plan = PLAN) -> list[core.Event]:
     """The events of an export in small shards, by these workers or by none."""
     with core.open_model(source) as model, core.start(ONE, model) as started:
@@ -58,8 +69,7 @@ def exported(source: Path | str, target: Path, crew: core.Crew | None, plan: cor
         assert len(job.shards) >= 3
         spread = None
         if crew:
-            order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
-            spread = crew.export(order, job)
+            spread = spread_over(crew, job)
         return list(core.export(started, job, spread))
 
 
@@ -83,22 +93,22 @@ def test_the_command_line_takes_a_number_of_workers(studio: Studio, source: Path
 
 
 def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "_SMALLEST_PART", 1)
+    monkeypatch.setattr(spreading, "SMALLEST_PART", 1)
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         order = core.order_for(model, PLAN, choices, ONE)
         *_, alone = core.measure(started, model, choices)
-        *_, spread = two.measure(started, order, model, choices)
+        *_, shared = core.measure(started, model, choices, two.spread(order, core.Opened(model, choices)))
     assert isinstance(alone, core.Finished)
-    assert isinstance(spread, core.Finished)
-    assert list(spread.outcome.layers) == list(alone.outcome.layers)
+    assert isinstance(shared, core.Finished)
+    assert list(shared.outcome.layers) == list(alone.outcome.layers)
 
 
 def test_layers_that_share_a_tensor_scale_are_never_parted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "_SMALLEST_PART", 1)
+    monkeypatch.setattr(spreading, "SMALLEST_PART", 1)
     with core.open_model(source) as model:
-        parts = crews._parts(core.resolve(PLAN, model), 1000)
-    where = {choice.layer.name: number for number, part in enumerate(parts) for choice in part}
+        parts = spreading.layer_parts(core.resolve(PLAN, model), 1000, jobs.MeasureLayers)
+    where = {name: number for number, part in enumerate(parts) for name in part.task.names}  # type: ignore[attr-defined]
     for block in range(4):
         for group in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
             assert len({where[f"model.layers.{block}.{name}"] for name in group}) == 1
@@ -121,8 +131,9 @@ def test_kept_layers_and_lifting_reach_the_workers(two: core.Crew, tmp_path: Pat
             how = {"shard_nbytes": 40_000, "lifting": lifted.lifting}
             job = core.prepare(model, plan, choices, core.LAYOUTS["mlx"], target, **how)
             assert job.lifting.exponents
-            order = core.order_for(model, plan, choices, ONE, export=job, shard_nbytes=40_000)
-            list(core.export(started, job, crew.export(order, job) if crew else None))
+            order = core.order_for(model, plan, choices, ONE, export=job)
+            opened = core.Opened(job.model, job.choices, job)
+            list(core.export(started, job, crew.spread(order, opened) if crew else None))
     assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
 
 
@@ -136,6 +147,25 @@ def test_a_refusal_on_a_worker_names_the_tensor(two: core.Crew, tmp_path: Path) 
         exported(source, tmp_path / "out", two)
     assert caught.value.tensor == bad
     assert not (tmp_path / "out").exists()
+
+
+def test_a_survey_goes_on_after_a_layer_that_can_not_be_read(
+    two: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "SMALLEST_PART", 1)
+    tensors = dict(llama(4))
+    bad = "model.layers.1.mlp.up_proj.weight"
+    tensors[bad] = np.full_like(tensors[bad], np.nan)
+    with core.open_model(checkpoint(tmp_path / "model", tensors, DEEP)) as model, core.start(ONE, model) as started:
+        choices = [choice for choice in core.resolve(PLAN, model) if choice.recipe]
+        alone = list(core.survey(started, model, choices))
+        shared = list(core.survey(started, model, choices, two.spread(*core.choice_order(model, choices, ONE))))
+    failed = [event for event in shared if isinstance(event, core.LayerFailed)]
+    assert [event.name for event in failed] == ["model.layers.1.mlp.up_proj"]
+    assert failed[0].error.tensor == bad
+    results = [{e.result.name: e.result for e in run if isinstance(e, core.LayerDone)} for run in (alone, shared)]
+    assert len(results[0]) == len(choices) - 1
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +192,7 @@ def test_a_worker_that_differs_is_refused_by_name(
         choices = core.resolve(PLAN, model)
         order = core.order_for(model, PLAN, choices, ONE)
         with pytest.raises(BackendError, match=rf"worker tls://.* {words}"):
-            two.check(order, Opened(model, choices, None))
+            two.check(order, Opened(model, choices))
 
 
 def test_a_worker_without_the_program_is_refused_and_a_dead_one_is_not(
@@ -172,7 +202,7 @@ def test_a_worker_without_the_program_is_refused_and_a_dead_one_is_not(
     monkeypatch.setattr(two._client, "run", lambda *_, **__: answers)
     with core.open_model(source) as model:
         choices = core.resolve(PLAN, model)
-        order, known = core.order_for(model, PLAN, choices, ONE), Opened(model, choices, None)
+        order, known = core.order_for(model, PLAN, choices, ONE), Opened(model, choices)
         two.check(order, known)
         answers["tcp://b"] = ModuleNotFoundError("No module named 'studio'")
         with pytest.raises(BackendError, match="worker tcp://b does not run this program: ModuleNotFoundError"):
@@ -184,7 +214,7 @@ def test_a_worker_that_does_not_find_the_source_is_refused(two: core.Crew, sourc
         choices = core.resolve(PLAN, model)
         order = replace(core.order_for(model, PLAN, choices, ONE), source=str(source / "elsewhere"))
         with pytest.raises(BackendError, match="there is no such file or folder"):
-            two.check(order, Opened(model, choices, None))
+            two.check(order, Opened(model, choices))
 
 
 def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch, studio: Studio, source: Path) -> None:
@@ -207,9 +237,8 @@ def test_workers_that_are_killed_cost_a_shard_each(mortal: core.Crew, tmp_path: 
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
-        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
         killed = 0
-        for event in core.export(started, job, mortal.export(order, job)):
+        for event in core.export(started, job, spread_over(mortal, job)):
             if isinstance(event, core.ShardWritten) and killed < 3:
                 os.kill(next(iter(mortal._client.run(os.getpid, on_error="ignore").values())), signal.SIGKILL)
                 killed += 1
@@ -224,23 +253,34 @@ def hang() -> None:
         threading.Event().wait()
         yield from ()
 
-    work.run_shard = never
+    steps.run_shard = never
 
 
-def test_a_worker_that_hangs_is_ended(mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "SILENCE", 2.0)
+@pytest.mark.parametrize("kind", ["waits", "is stopped"])
+def test_a_worker_that_hangs_is_ended(
+    mortal: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(crews, "SILENCE", 0.5)
     monkeypatch.setattr(crews, "LOOK", 0.2)
     source = large(tmp_path / "model")
     exported(source, tmp_path / "alone", None)
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
-        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
         mortal._client.wait_for_workers(2)
-        mortal._client.run(hang, workers=[min(mortal._client.scheduler_info()["workers"])])
-        events = core.export(started, job, mortal.export(order, job))
-        said = [event.message for event in events if isinstance(event, core.Warned)]
-    assert any("nothing was heard of its worker for 2 s" in message for message in said)
+        address, process = min(mortal._client.run(os.getpid).items())
+        heard = {address: 0.0}
+        monkeypatch.setattr(crews.Standing, "heard", lambda _, other: heard.get(other, math.inf))
+        if kind == "waits":
+            mortal._client.run(hang, workers=[address])
+        said = []
+        for event in core.export(started, job, spread_over(mortal, job)):
+            if isinstance(event, core.Warned):
+                said.append(event.message)
+            if isinstance(event, core.Started) and kind == "is stopped":
+                os.kill(process, signal.SIGSTOP)
+    told = re.compile(f"nothing was heard of worker (at {address}|.*:{process}).* for 0.5 s; it is ended")
+    assert any(map(told.search, said)), said
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
 
 
@@ -293,8 +333,7 @@ def test_a_run_that_is_stopped_goes_on_from_there(two: core.Crew, tmp_path: Path
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(PLAN, model)
         job = core.prepare(model, PLAN, choices, core.LAYOUTS["mlx"], tmp_path / "out", shard_nbytes=40_000)
-        order = core.order_for(model, PLAN, choices, ONE, export=job, shard_nbytes=40_000)
-        events = core.export(started, job, two.export(order, job))
+        events = core.export(started, job, spread_over(two, job))
         next(event for event in events if isinstance(event, core.ShardWritten))
         events.close()  # type: ignore[attr-defined]
     assert not (tmp_path / "out").exists()
@@ -304,7 +343,7 @@ def test_a_run_that_is_stopped_goes_on_from_there(two: core.Crew, tmp_path: Path
 
 
 def test_nothing_is_settled_in_the_folder_of_another_run(tmp_path: Path) -> None:
-    folder = work._OfThisRun(tmp_path, ".0", {"plan": "a", "shards": [("x", 1)]})
+    folder = SharedFolder(tmp_path, {"plan": "a", "shards": [("x", 1)]})
     (tmp_path / JOURNAL).write_text('{"identity": {"plan": "a", "shards": [["x", 1]]}}')
     folder.write_file("one", [b"1"])
     (tmp_path / JOURNAL).write_text('{"identity": {"plan": "b", "shards": [["x", 1]]}}')

@@ -110,6 +110,11 @@ def _section(**content: Any) -> Spoil:
     return spoil
 
 
+def _old_gptq(made: Draft) -> None:
+    """What AutoGPTQ wrote beside, left over."""
+    made.files["quantize_config.json"] = b'{"bits": 4, "group_size": 128, "desc_act": false, "sym": true}'
+
+
 def _undeclared(made: Draft) -> None:
     for key in ("quantization", "quantization_config"):
         made.config.pop(key, None)
@@ -245,6 +250,7 @@ DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("exclusion-malformed", ("compressed-tensors",), entry("re:(lm_head"), {}),
     ("section-leftover", ("plain",), _section(quant_method="compressed-tensors", config_groups={}), {}),
     ("section-leftover", ("plain",), _section(quant_method="modelopt", quant_algo="NVFP4"), {}),
+    ("section-leftover", ("plain",), _old_gptq, {}),
     ("section-missing", PACKED, _undeclared, {}),
     ("section-contradicts", PACKED[1:], _section(quant_method="modelopt", quant_algo="NVFP4"), {}),
     ("head-untargeted", ("compressed-tensors",), _pack_listed_head, {}),

@@ -84,3 +84,29 @@ def test_blocks_of_fp8(tmp_path: Path, kind: str, changes: dict[str, Any]) -> No
 def test_nothing_is_wrong_with_integers_that_packages_made(tmp_path: Path, item: str, made: Any) -> None:
     folder, _ = unpacked(tmp_path, item, made["config"])
     assert not kinds(examined(folder), "error")
+
+
+def _export(studio: Studio, folder: Path, row: str) -> Path:
+    """A folder of compressed-tensors in a format, as others leave it."""
+    source = draft("plain").write(folder / "source")
+    target = folder / row
+    how = ("--layout", "compressed-tensors", "--format", row, "--method", "max", "--quiet")
+    assert studio("quantize", source, target, *how).code == 0
+    for name in ("nvfp4_studio.json", "SHA256SUMS"):
+        (target / name).unlink()
+    assert not kinds(examined(target), "error", "warning")
+    return target
+
+
+def test_a_scale_of_zero_of_fp8_is_found(studio: Studio, tmp_path: Path) -> None:
+    target = _export(studio, tmp_path, "fp8-channel")
+    _spoil(target / "model.safetensors", f"{WHERE}.weight_scale", b"\0\0\0\0")
+    assert kinds(examined(target), "warning") == {"scales-zero"}
+
+
+def test_integers_that_state_other_rows_are_refused(studio: Studio, tmp_path: Path) -> None:
+    target = _export(studio, tmp_path, "int4-sym-g32")
+    _spoil(target / "model.safetensors", f"{WHERE}.weight_shape", (64).to_bytes(8, "little"))
+    ran = studio("verify", target)
+    assert ran.code == 2
+    assert "has [256] rows, by model.layers.1.self_attn.o_proj.weight_shape [64]" in ran.err

@@ -1,13 +1,18 @@
 """Publishing: a repository is whole or as it was, nothing is sent twice, what lies there is checked."""
 
 import json
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from studio import core
+from studio.core.publishing import publish as publishing
 from tests.core.conftest import Studio
-from tests.core.publishing.hub import TOKEN, Hub, Repo, digest, failing
+from tests.core.publishing.hub import TOKEN, Fault, Hub, HubHandler, Repo, _commit, digest, failing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own package
 URL = "hf://me/small"
@@ -118,14 +123,10 @@ def run(export: Path, **how: object) -> core.Published:
 
 
 def patient(job: core.Publication) -> core.Publication:
-    from dataclasses import replace
-
     return replace(job, patience=replace(job.patience, first=0.0, longest=0.0))
 
 
 def test_a_commit_whose_answer_is_lost_is_recognized(hub: Hub, export: Path) -> None:
-    from tests.core.publishing.hub import HubHandler, _commit
-
     lost = iter([True])
 
     def fault(handler: HubHandler, method: str, path: str) -> bool:
@@ -154,14 +155,48 @@ def test_a_stopped_run_goes_on_where_it_was(hub: Hub, export: Path) -> None:
 
 
 def test_closing_it_leaves_the_repository_as_it_was(hub: Hub, export: Path) -> None:
+    holds, go_on = Event(), Event()
+    hub.fault = held(holds, go_on)
     job = core.publish(core.publication(export, URL))
-    for event in job:
-        if isinstance(event, core.Progress) and event.done:
-            break
+    while not holds.is_set():
+        next(job)
     job.close()
+    go_on.set()
+    wait_for_threads()
     assert len(hub.repos["me/small"].commits) == 1
+    hub.fault = None
     run(export)
     assert len(hub.repos["me/small"].commits) == 2
+
+
+def wait_for_threads() -> None:
+    """Until nothing is sent any more."""
+    while any(thread.name == publishing.NAME for thread in threading.enumerate()):
+        time.sleep(0.001)
+
+
+def held(holds: Event, go_on: Event) -> Fault:
+    """A hub that answers to what is sent when it is let."""
+
+    def fault(_handler: HubHandler, method: str, _path: str) -> bool:
+        if method == "PUT":
+            holds.set()
+            go_on.wait(60)
+        return False
+
+    return fault
+
+
+def test_a_hub_of_which_nothing_is_heard_is_given_up(hub: Hub, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "SILENCE", 0.2)
+    holds, go_on = Event(), Event()
+    hub.fault = held(holds, go_on)
+    try:
+        with pytest.raises(core.ExportError, match=r"nothing was heard of the hub for 0\.2 s"):
+            list(core.publish(core.publication(export, URL)))
+    finally:
+        go_on.set()
+        wait_for_threads()
 
 
 @pytest.mark.usefixtures("hub")

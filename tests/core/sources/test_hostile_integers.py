@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from studio import core
 from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint
-from tests.core.sources.integer_files import Drawn, down, reordered, stream
+from tests.core.sources.integer_files import Drawn, down, reordered, shuffled, stream
 from tests.core.sources.test_bitsandbytes import BYTES, NESTED, TABLE, TILED, parts
 
 Array = NDArray[Any]
+COUNT = 40
 LAYER = "model.layers.0.mlp.up_proj"
 GOOD = Drawn((64, 96), 4, 32)
+HALF = np.float16
 _SCALES = {f"{LAYER}.weight_scale": GOOD.scales}
 _TURNED = {f"{LAYER}.weight_scale": np.ascontiguousarray(GOOD.scales.T)}
 STORED: dict[str, Mapping[str, Array]] = {
@@ -33,6 +35,26 @@ STORED: dict[str, Mapping[str, Array]] = {
     },
     "quark": _TURNED
     | {f"{LAYER}.weight": reordered(GOOD.codes.T), f"{LAYER}.weight_zero_point": reordered(GOOD.zeros.T)},
+    "awq of five bits": {
+        f"{LAYER}.qweight": shuffled(GOOD.codes.T, 5),
+        f"{LAYER}.qzeros": shuffled(GOOD.zeros.T, 5),
+        f"{LAYER}.scales": np.ascontiguousarray(GOOD.scales.T),
+    },
+    "quark, six bits": {
+        f"{LAYER}.weight": np.resize(GOOD.codes.astype(np.uint8), (64, 72)),
+        f"{LAYER}.weight_scale": np.full((64, 3), 120, np.uint8),
+    },
+    "modelopt": _SCALES
+    | {f"{LAYER}.weight": np.resize(GOOD.codes.astype(np.uint8), (32, 96)), f"{LAYER}.weight_scale_2": np.ones(1, HALF)}
+    | {f"{LAYER}.pre_quant_scale": np.ones(96, HALF)},
+    "modelopt, rows": {f"{LAYER}.weight": GOOD.codes.astype(np.int8), f"{LAYER}.weight_scale": np.ones(64, np.float32)}
+    | {f"{LAYER}.pre_quant_scale": np.ones(96, HALF)},
+    "torchao": {f"{LAYER}._weight_qdata": GOOD.codes.astype(np.int8), f"{LAYER}._weight_scale": GOOD.scales}
+    | {f"{LAYER}._weight_zero_point": GOOD.zeros.astype(np.int8)},
+    "torchao, FP8": {
+        f"{LAYER}._weight_qdata": GOOD.codes.astype(np.uint8).view(FP8),
+        f"{LAYER}._weight_scale": np.ones((64, 1), np.float32),
+    },
     "nf4": parts(NESTED, **BYTES, **TABLE),
     "int8": TILED,
 }
@@ -46,6 +68,13 @@ SECTIONS: list[dict[str, Any]] = [
     {"quant_method": "compressed-tensors", "config_groups": {"g": _FOUR}},
     {"quant_method": "compressed-tensors", "format": "int-quantized"},
     {"quant_method": "quark", "export": {"pack_method": "order"}, "global_quant_config": _QUARK},
+    {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"},
+    {"quant_method": "modelopt", "quant_algo": "W8A8_SQ_PER_CHANNEL"},
+    {
+        "quant_method": "modelopt",
+        "quantized_layers": {"a": {"quant_algo": "W4A8_AWQ"}, "b": 3, "c": {"quant_algo": []}},
+    },
+    {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp6_e3m2"}}},
     {"quant_method": ["x"], "group_size": "y", "config_groups": [], "checkpoint_format": {"a": 1}, "export": []},
     {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": ["int4"], "group_size": {}}}},
 ]
@@ -111,7 +140,7 @@ def read(layer: core.Layer) -> None:
 @pytest.mark.parametrize("kind", STORED)
 def test_any_parts_are_refused_in_words_or_read_alike(tmp_path: Path, kind: str) -> None:
     chance = np.random.default_rng(len(kind))
-    for number in range(40):
+    for number in range(COUNT):
         section = SECTIONS[chance.integers(len(SECTIONS))]
         tensors = changed(STORED[kind], chance)
         folder = checkpoint(tmp_path / str(number), tensors, {**CONFIG, "quantization_config": section})
@@ -120,3 +149,10 @@ def test_any_parts_are_refused_in_words_or_read_alike(tmp_path: Path, kind: str)
                 assert layer.matrices or layer.obstacle
                 with suppress(core.CheckpointError):
                     read(layer)
+
+
+@pytest.mark.parametrize("shape", [(64, 0), (0,), (0, 96)])
+def test_scales_that_hold_nothing_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    parts = {f"{LAYER}._weight_qdata": np.zeros((64, 96), np.int8), f"{LAYER}._weight_scale": np.zeros(shape, BF16)}
+    with core.open_model(checkpoint(tmp_path / "m", parts, CONFIG)) as model:
+        assert "integers of [64] rows with 0 scales" in model.quantized_by

@@ -59,7 +59,7 @@ REFUSED = {
     "zeros of FP8": (parts(qdata=CODES.view(FP8), scale=SCALES, zero_point=ZEROS), "F8_E4M3 with _weight_zero_point"),
     "factors of inputs": (parts(qdata=CODES, scale=SCALES, act_pre_scale=np.ones(COLUMNS, BF16)), "act_pre_scale"),
     "packed": (parts(qdata=CODES.view(np.int32), scale=SCALES), "codes of I32"),
-    "no rows": (parts(qdata=CODES[:0], scale=SCALES[:0]), "integers [0, 96]"),
+    "no rows": (parts(qdata=CODES[:0], scale=SCALES[:0]), "codes [0, 96]"),
 }
 
 

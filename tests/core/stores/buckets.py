@@ -35,8 +35,9 @@ def _client(endpoint: str) -> Any:
 
 def emptied() -> None:
     """Remove all that is in the bucket."""
-    for entry in client().list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        client().delete_object(Bucket=BUCKET, Key=entry["Key"])
+    keys = [{"Key": entry["Key"]} for entry in client().list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+    if keys:
+        client().delete_objects(Bucket=BUCKET, Delete={"Objects": keys})
     for upload in client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
         client().abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
 

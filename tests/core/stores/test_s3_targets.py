@@ -1,8 +1,10 @@
 """Exports into a bucket: the bytes of a folder, there from the manifest on; one writer, and what the network does."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tests.core.stores.buckets import (
     held,
     in_turn,
     proxying,
+    put,
     status,
     unheard,
 )
@@ -72,7 +75,13 @@ def proxy(bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def there(url: str) -> StorePath:
     """A target for which a pause takes no time."""
-    return StorePath(RemoteFolder(S3Target(url), Patience(sleep=PAUSES.append)))
+    store = _store(url, os.environ["AWS_ENDPOINT_URL"], s3.TIMEOUTS["read_timeout"])
+    return StorePath(RemoteFolder(store, Patience(sleep=PAUSES.append)))
+
+
+@cache
+def _store(url: str, *_: object) -> S3Target:
+    return S3Target(url)
 
 
 def exporting(source: Path, target: Path, *, restart: bool = False, preset: str = "linear") -> Iterator[core.Event]:
@@ -269,7 +278,8 @@ def test_a_store_that_keeps_no_conditions_is_told(
 
 
 def test_what_the_target_can_not_be_is_refused(studio: Studio, bucket: str, source: Path) -> None:
-    assert studio("quantize", source, f"s3://{bucket}/a/out").code == 0
+    put(source, "in/model")
+    client().put_object(Bucket=bucket, Key=f"a/out/{MANIFEST}", Body=b"{}")
     client().put_object(Bucket=bucket, Key="full/notes.txt", Body=b"mine")
     for target, words, options in [
         (f"s3://{bucket}/a/out", "holds an export already", ()),
@@ -282,7 +292,7 @@ def test_what_the_target_can_not_be_is_refused(studio: Studio, bucket: str, sour
         ran = studio("quantize", source, target, *options)
         assert ran.code == 4, ran.err
         assert words in ran.err
-    ran = studio("convert", f"s3://{bucket}/a/out", f"s3://{bucket}/a/out/inside")
+    ran = studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/in/model/inside")
     assert ran.code == 4
     assert "the same folder as the source, inside it" in ran.err
     assert set(held("full")) == {"notes.txt"}
@@ -295,6 +305,42 @@ def test_what_is_not_of_a_stopped_export_is_left_alone(bucket: str, source: Path
         with pytest.raises(ExportError, match=r"not part of the stopped export there: notes\.txt"):
             list(exporting(source, there(f"s3://{bucket}/a/out"), restart=restart))
     assert held("a/out")["notes.txt"] == b"mine"
+
+
+def test_an_export_is_whole_although_what_the_run_needed_stays(
+    studio: Studio, bucket: str, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(self: target_folder.TargetFolder, name: str) -> None:
+        raise ExportError("can not be written: HTTP 503", file=self.shown(name))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(target_folder.TargetFolder, "remove", away)
+        list(exporting(source, there(f"s3://{bucket}/a/out")))
+    assert held("a/out").keys() > good.keys() | {JOURNAL, LOCK}
+    ran = studio("verify", f"s3://{bucket}/a/out")
+    assert ran.code == 0
+    assert f"{LOCK}: not part of the export" in ran.err
+    client().put_object(Bucket=bucket, Key="a/out/more.safetensors", Body=b"")
+    ran = studio("verify", f"s3://{bucket}/a/out")
+    assert ran.code == 2
+    assert "more.safetensors: is not listed in SHA256SUMS, but would be loaded" in ran.err
+
+
+def test_an_export_below_is_left_alone(bucket: str, source: Path) -> None:
+    stopped(source, there(f"s3://{bucket}/a"))
+    stopped(source, there(f"s3://{bucket}/a/below"))
+    going_on = client().create_multipart_upload(Bucket=bucket, Key="a/below/model.safetensors")["UploadId"]
+    before = held("a/below")
+    with pytest.raises(ExportError, match="not part of the stopped export there: below/"):
+        list(exporting(source, there(f"s3://{bucket}/a"), restart=True))
+    assert held("a/below") == before
+    uploads = client().list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [upload["UploadId"] for upload in uploads] == [going_on]
+
+
+def test_names_in_an_export_below_are_told_apart() -> None:
+    names = {"journal.json", "model.safetensors", "sub/tokenizer.json", "b/nvfp4_studio.json", "b/c/x.json"}
+    assert stored_folder.outside_of_others(names) == {"journal.json", "model.safetensors", "sub/tokenizer.json"}
 
 
 FAULTS = [dropped, unheard, cut, status(429), status(500, "InternalError"), status(503), status(400, "RequestTimeout")]
@@ -312,7 +358,7 @@ def test_faults_of_the_network_cost_time_only(proxy: Proxy, source: Path, good: 
 def test_an_answer_that_does_not_come_is_asked_for_again(
     proxy: Proxy, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(s3.TIMEOUTS, "read_timeout", 2)
+    monkeypatch.setitem(s3.TIMEOUTS, "read_timeout", 3)
     turns, over = iter([True]), threading.Event()
 
     def late(handler: Handler, _body: bytes) -> bool:

@@ -72,6 +72,29 @@ def test_what_was_read_last_is_kept() -> None:
     kept.close()
 
 
+def test_what_is_forgotten_is_fetched_again_and_what_is_read_meanwhile_is_not_lost() -> None:
+    kept, source = Spool(1 << 20, 8192, 512), Source()
+    with kept._using("a", 0):
+        assert read(kept, source, 0, 16384) == DATA[:16384]
+        kept.forget()
+        assert kept.nbytes == 8192
+        assert read(kept, source, 0, 16384) == DATA[:16384]
+    assert source.fetched == 3 * 8192
+    kept.forget()
+    assert kept.nbytes == 0
+    kept.close()
+
+
+def test_many_read_while_one_forgets() -> None:
+    kept, source = Spool(1 << 20, 8192, 512), Source()
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(read, kept, source, 0, len(DATA)) for _ in range(32)]
+        while not all(job.done() for job in jobs):
+            kept.forget()
+    assert {job.result() for job in jobs} == {DATA}
+    kept.close()
+
+
 def test_a_failure_is_told_to_one_and_the_others_fetch() -> None:
     kept, source = Spool(1 << 20, 8192, 512), Source()
     source.failures = 3

@@ -125,6 +125,15 @@ def test_no_server_at_all_is_told() -> None:
             core.open_model(store_path(url, AT_ONCE))
 
 
+def test_who_abandons_it_waits_for_no_other_attempt(web: Web) -> None:
+    path = store_path(f"{web.url}/model")
+    core.abandon(path)
+    web.fault = status(503)
+    with pytest.raises(core.CheckpointError, match=r"HTTP 503; tried 7 times"):
+        path.folder.find("config.json")
+    path.folder.close()
+
+
 def test_an_export_goes_on_when_the_server_is_back(web: Web, tmp_path: Path) -> None:
     good = exported(opened(web), tmp_path / "good")
     model = opened(web)

@@ -1,0 +1,68 @@
+"""What workers cost: a whole `quantize` with and without them, in turns: `python -m tests.benchmarks.cluster`.
+
+Prints the times of every pair, their ratio, and the median of the ratios: the load of the machine changes, so only what
+ran one after the other is compared.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.core.checkpoints import checkpoint, gaussian, snapshot
+
+EDGE = 4096
+
+
+def main() -> int:
+    """Run the pairs; the exit code is 1 where bytes differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--matrices", type=int, default=64, help="of 32 MiB each; 64 are 2.1 GB")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--method", default="search", help="default: search, what quantize takes without statistics")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        source = _source(folder / "model", options.matrices)
+        command = [sys.executable, "-m", "studio", "quantize", str(source), "DST", "--shard-size", "64M", "--quiet"]
+        command += ["--method", options.method]
+        ratios = [_pair(command, folder, options.workers) for _ in range(options.pairs)]
+        same = snapshot(folder / "alone") == snapshot(folder / "spread")
+    print(f"median of {len(ratios)} ratios: {statistics.median(ratios):.3f}; bytes {'equal' if same else 'DIFFER'}")
+    return 0 if same else 1
+
+
+def _source(folder: Path, count: int) -> Path:
+    """Gaussian matrices, each the rows of one, moved on."""
+    rows = gaussian(EDGE, EDGE)
+    names = (f"model.layers.{i}.mlp.down_proj.weight" for i in range(count))
+    tensors = {name: np.roll(rows, 61 * i, axis=0) for i, name in enumerate(names)}
+    return checkpoint(folder, tensors, {"model_type": "llama", "num_hidden_layers": count}, shards=8)
+
+
+def _pair(command: list[str], folder: Path, workers: int) -> float:
+    alone = _seconds(command, folder / "alone", [])
+    spread = _seconds(command, folder / "spread", ["--workers", str(workers)])
+    print(f"alone {alone:6.2f} s, {workers} workers {spread:6.2f} s, ratio {spread / alone:.3f}", flush=True)
+    return spread / alone
+
+
+def _seconds(command: list[str], target: Path, more: list[str]) -> float:
+    shutil.rmtree(target, ignore_errors=True)
+    os.sync()
+    started = time.monotonic()
+    words = [str(target) if word == "DST" else word for word in command] + more
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())
