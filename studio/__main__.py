@@ -35,7 +35,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if wants_window(arguments):
         return _window(arguments)
-    from studio.cli import main as run
+    from studio.cli.app import main as run
 
     return run(arguments)
 

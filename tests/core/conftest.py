@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.cli import main
+from studio.cli.app import main
 from tests.core.checkpoints import snapshot
 
 LONGEST_REFUSAL = 1.0

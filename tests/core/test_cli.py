@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio import core
-from studio.cli import main
+from studio.cli.app import main
 from tests.core.checkpoints import checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
 
@@ -147,7 +147,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_line_imports_no_qt_no_mlx_and_no_torch() -> None:
     heavy = ("PySide6", "mlx", "torch", "rich", "jinja2")
-    code = f"import sys, studio.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, studio.cli.app; print([name for name in {heavy} if name in sys.modules])"
     assert python("-c", code).stdout.strip() == "[]"
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.cli import main
-from studio.console import Console
+from studio.cli.app import main
+from studio.cli.console import Console
 from tests.core.checkpoints import BF16, QUERY, checkpoint, gaussian, llama, snapshot, tensors_of, write_json
 from tests.core.conftest import Refused, Studio
 from tests.core.statistics_files import statistics_of
@@ -292,7 +292,7 @@ def test_a_rule_of_a_plan_file_still_must_match(studio: Studio, source: Path, tm
 def test_a_table_keeps_the_end_of_a_name_where_the_terminal_is_narrow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("studio.console.WIDE", 50)
+    monkeypatch.setattr("studio.cli.console.WIDE", 50)
     rows = [("model.layers.10.self_attn.q_proj", "64 x 64", "kept"), ("模型.norm", "64", "norms are never quantized")]
     Console().table(("layer", ">shape", "note"), rows)
     assert capsys.readouterr().out.splitlines() == [

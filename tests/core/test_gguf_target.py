@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.cli import main
+from studio.cli.app import main
 from studio.core.errors import ExportError, PlanError
 from studio.core.exporting.gguf import prepare_gguf, write_gguf
 from tests.core.checkpoints import CONFIG, checkpoint

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from studio.cli import main
+from studio.cli.app import main
 from studio.core.cluster.crew import Crew
 from studio.core.cluster.order import Order
 from studio.core.running.spread import Part

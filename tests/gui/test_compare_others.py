@@ -7,7 +7,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.cli import main
+from studio.cli.app import main
 from studio.gui.pages.comparing import CHOOSE, FORMAT, PLAN
 from studio.gui.shell.studio import Studio
 from tests.gui.conftest import PATIENCE

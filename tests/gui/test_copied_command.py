@@ -9,8 +9,8 @@ from PySide6.QtGui import QGuiApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.arguments import parser
-from studio.cli import plan_of
+from studio.cli.arguments import parser
+from studio.cli.asked import plan_of
 from studio.gui.shell.studio import Studio
 from tests.gui.conftest import PATIENCE
 

@@ -8,7 +8,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.cli import main
+from studio.cli.app import main
 from studio.gui.jobs import tasks
 from studio.gui.jobs.export_dialog import ExportDialog
 from studio.gui.layers.store import DONE, KEPT

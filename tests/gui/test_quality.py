@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.arguments import parser
+from studio.cli.arguments import parser
 from studio.gui.jobs import tasks
 from studio.gui.jobs.evaluate_dialog import EvaluateDialog
 from studio.gui.jobs.evaluating import CHANGED, STOPPED

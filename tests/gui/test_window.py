@@ -489,7 +489,7 @@ def test_an_exception_nobody_caught_becomes_a_card(commands: Commands) -> None:
 
 
 def test_the_command_line_loads_no_qt() -> None:
-    code = "import sys; import studio.cli; assert not [m for m in sys.modules if m.startswith('PySide6')]"
+    code = "import sys; import studio.cli.app; assert not [m for m in sys.modules if m.startswith('PySide6')]"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QLineEdit
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.arguments import parser
+from studio.cli.arguments import parser
 from studio.gui.jobs.worker_list import HEADS, cells
 from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.studio import Studio

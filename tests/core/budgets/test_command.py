@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio import core
-from studio.cli import main
+from studio.cli.app import main
 from tests.core.budgets.conftest import mixture
 from tests.core.checkpoints import CONFIG, checkpoint, llama
 from tests.core.conftest import Studio

@@ -6,11 +6,11 @@ import re
 import pytest
 
 from studio import core
-from studio.console import Console
+from studio.cli.console import Console
+from studio.cli.following import shown
 from studio.core.cluster import standing
 from studio.core.cluster.standing import Standing
 from studio.core.running.spread import Part, PartDone, cut, in_order
-from studio.following import shown
 
 ONE, TWO = "tls://a:1", "tls://b:2"
 
@@ -112,7 +112,7 @@ WORKING = core.Working(
 
 
 def test_lines_and_json_tell_each_worker(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.console._LINE_EVERY", 0.0)
+    monkeypatch.setattr("studio.cli.console._LINE_EVERY", 0.0)
     events = [core.Started("quantize", 100, 1), WORKING, core.Progress("quantize", 50, "layer")]
     assert list(shown(iter(events), Console(as_json=True))) == []
     out, err = capsys.readouterr()
@@ -127,7 +127,7 @@ def test_lines_and_json_tell_each_worker(capsys: pytest.CaptureFixture[str], mon
 def test_of_many_workers_the_first_are_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.console._LINE_EVERY", 0.0)
+    monkeypatch.setattr("studio.cli.console._LINE_EVERY", 0.0)
     console = Console()
     console.start_progress("quantize", 100)
     console.show_workers([f"worker {number}" for number in range(64)])

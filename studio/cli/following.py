@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from studio import core
-from studio.console import Console
-from studio.rendering import show_findings, show_repairs
+from studio.cli.console import Console
+from studio.cli.rendering.findings import show_findings, show_repairs
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from studio import core
-from studio.console import Console
-from studio.rendering import show_outcome
+from studio.cli.console import Console
+from studio.cli.rendering.exports import show_outcome
 
 Follow = Callable[[Iterator[core.Event], Console], core.Outcome]
 

@@ -1,0 +1,1 @@
+"""What each command does: it asks core, and shows what comes back."""

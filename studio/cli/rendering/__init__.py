@@ -1,0 +1,1 @@
+"""What people read: tables and sentences, or the same as JSON lines."""
