@@ -69,6 +69,11 @@ def _left_threads(before: set[threading.Thread]) -> list[threading.Thread]:
     return left
 
 
+def asking() -> set[threading.Thread]:
+    """Threads that ask a network."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("nvfp4-studio-")}
+
+
 def _is_kept(thread: threading.Thread) -> bool:
     """Threads of Qt that Python knows, and idle ones that Dask keeps for as long as the program runs."""
     return "Dummy" in thread.name or (thread.daemon and thread.name.startswith(("Dask-Offload", "Dask-Callback")))

@@ -1,6 +1,5 @@
 """Opening an address: what is there is shown first, nothing waits for a network, recents know it."""
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -14,6 +13,7 @@ from studio.gui.jobs.address_dialog import AddressDialog
 from studio.gui.shell.commands import Commands
 from tests.core.checkpoints import checkpoint, llama
 from tests.core.stores.web import Handler, Web, serving, status
+from tests.gui.conftest import asking
 
 pytest.importorskip("requests")
 LONG = 60_000
@@ -22,8 +22,9 @@ LONG = 60_000
 @pytest.fixture(autouse=True)
 def ended(qtbot: QtBot) -> Iterator[None]:
     """What asks a network has a thread of its own, which is to end, too."""
+    before = asking()
     yield
-    qtbot.waitUntil(lambda: not any("nvfp4-studio-" in thread.name for thread in threading.enumerate()), timeout=LONG)
+    qtbot.waitUntil(lambda: asking() <= before, timeout=LONG)
 
 
 @pytest.fixture
@@ -155,4 +156,3 @@ def test_a_silent_store_keeps_nothing_waiting(
     with qtbot.waitSignal(commands.opened, timeout=LONG):
         commands.open_path(core.demo_checkpoint().parent / "demo-llama")
     silent.set()
-    qtbot.waitUntil(lambda: not any("nvfp4-studio-" in thread.name for thread in threading.enumerate()), timeout=LONG)

@@ -1,6 +1,5 @@
 """Publishing from the window: what would be sent is shown first, it can be stopped, and the end says where it is."""
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -13,6 +12,7 @@ from studio.gui.jobs.publish_dialog import PublishDialog
 from studio.gui.shell.commands import Commands
 from tests.core.checkpoints import checkpoint, llama
 from tests.core.publishing.hub import TOKEN, Hub, HubHandler, Repo, hub_on
+from tests.gui.conftest import asking
 
 constants = pytest.importorskip("huggingface_hub.constants")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -22,8 +22,9 @@ LONG = 60_000
 @pytest.fixture(autouse=True)
 def ended(qtbot: QtBot) -> Iterator[None]:
     """What asks a network has a thread of its own, which is to end, too."""
+    before = asking()
     yield
-    qtbot.waitUntil(lambda: not any("nvfp4-studio-" in thread.name for thread in threading.enumerate()), timeout=LONG)
+    qtbot.waitUntil(lambda: asking() <= before, timeout=LONG)
 
 
 @pytest.fixture(autouse=True)
