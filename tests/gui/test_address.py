@@ -144,6 +144,7 @@ def silent(web: Web) -> Iterator[Event]:
 def test_a_silent_store_keeps_nothing_waiting(
     commands: Commands, dialog: AddressDialog, qtbot: QtBot, web: Web, silent: Event
 ) -> None:
+    before = asking()
     dialog.address.setEditText(f"{web.url}/small")
     dialog.look.click()
     qtbot.waitUntil(lambda: bool(web.requests), timeout=LONG)
@@ -156,3 +157,4 @@ def test_a_silent_store_keeps_nothing_waiting(
     with qtbot.waitSignal(commands.opened, timeout=LONG):
         commands.open_path(core.demo_checkpoint().parent / "demo-llama")
     silent.set()
+    qtbot.waitUntil(lambda: asking() <= before, timeout=LONG)
