@@ -66,11 +66,12 @@ def opened_to_verify(place: Path, source: Model | None) -> ToVerify:
 
 
 def is_ours(place: Path) -> bool:
-    """True for a folder that says that it is an export of ours: it has our manifest, or lists it."""
-    if (place / MANIFEST).exists():
+    """True for a folder that says that it is an export of ours: it, or its snapshot, has our manifest, or lists it."""
+    there = in_snapshot(place)
+    if (there / MANIFEST).exists():
         return True
     try:
-        return MANIFEST in read_sums(place / SUMS, read_small(place / SUMS, LARGEST_SUMS))
+        return MANIFEST in read_sums(there / SUMS, read_small(there / SUMS, LARGEST_SUMS))
     except CheckpointError:
         return False
 
