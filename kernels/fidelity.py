@@ -102,12 +102,8 @@ class Census:
         """Number of finite weights beyond `sigmas` standard deviations."""
         return self.above(sigmas * self.sigma)
 
-    def quantile(self, q: float) -> float:
-        """Magnitude below or at which the share `q` of finite weights lies."""
-        return self.quantiles((q,))[0]
-
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...]:
-        """Like `quantile`, for several shares."""
+        """Magnitudes below or at which these shares of finite weights lie."""
         return self.finite.quantiles(shares)
 
 

@@ -2,14 +2,13 @@
 
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from kernels import Recipe
 from kernels.fidelity import MAGNITUDE_BINS
@@ -30,7 +29,6 @@ from studio.core.planning.lifting import (
     exponents,
 )
 from studio.core.planning.plan import Choice
-from studio.core.results import LayerResult
 from studio.core.running.engine import Engine, Sink, engine, tasks_under_way
 from studio.core.running.feedback import feed_forward
 from studio.core.running.magnitudes import magnitudes
@@ -38,8 +36,8 @@ from studio.core.running.packed_results import PackedResults
 from studio.core.running.passes import nonfinite
 from studio.core.running.pipeline import run, work
 from studio.core.running.reading import SLAB_NBYTES, slab_memory
-from studio.core.running.solved import seen_solved
-from studio.core.running.spread import PartDone, Spread, layer_parts
+from studio.core.running.spread import Spread
+from studio.core.running.survey import LayerFailed, measured_elsewhere
 
 if TYPE_CHECKING:
     from kernels.validation import Report
@@ -126,7 +124,7 @@ def measure(started: Engine, model: Model, choices: Sequence[Choice], spread: Sp
     with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
         ready = yield from feed_forward(started, model, choices, Path(folder), Sink())
         yield Started("measure", work(choices), len(choices))
-        for event in _elsewhere(ready, choices, spread, folder) if spread else run(ready, choices, Sink()):
+        for event in _measured(ready, choices, spread, folder):
             if isinstance(event, LayerDone):
                 results.add(event.result)
             yield event
@@ -135,40 +133,13 @@ def measure(started: Engine, model: Model, choices: Sequence[Choice], spread: Sp
     yield Finished(Outcome(results, backend=f"{started.backend.title}{whose}"))
 
 
-def _elsewhere(ready: Engine, choices: Sequence[Choice], spread: Spread, folder: str) -> Iterator[Event]:
-    task = partial(MeasureLayers, solved=folder if ready.solved else "")
-    for event in spread.run("quantize", layer_parts(choices, spread.size, task)):
-        if isinstance(event, PartDone):
-            yield from map(LayerDone, event.found)
-        else:
-            yield event
-
-
-class Opened(Protocol):
-    """What a process that measures layers has opened."""
-
-    @property
-    def choices(self) -> Sequence[Choice]:
-        """What is chosen for every layer."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureLayers:
-    """Quantizes layers in memory, all that share a tensor scale; `solved`: where error feedback put what it solved."""
-
-    names: tuple[str, ...]
-    solved: str = ""
-
-    def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, list[LayerResult]]:
-        """See `studio.core.running.spread.Task`. Raises StudioError."""
-        wanted, results = set(self.names), []
-        ready = replace(engine, solved=seen_solved(self.solved)) if self.solved else engine
-        for event in run(ready, [choice for choice in opened.choices if choice.layer.name in wanted], Sink()):
-            yield event
-            if isinstance(event, LayerDone):
-                results.append(event.result)
-        return results
+def _measured(ready: Engine, choices: Sequence[Choice], spread: Spread | None, folder: str) -> Iterator[Event]:
+    if spread is None:
+        yield from run(ready, choices, Sink())
+        return
+    for event in measured_elsewhere(ready, choices, spread, folder):
+        assert not isinstance(event, LayerFailed)
+        yield event
 
 
 def keep_nonfinite(started: Engine, choices: Sequence[Choice]) -> tuple[Choice, ...]:

@@ -13,7 +13,7 @@ from studio.core.model import Layer, Model
 from studio.core.planning.plan import Choice
 from studio.core.running.engine import Engine, Sink
 from studio.core.running.feedback import feed_forward
-from studio.core.running.pipeline import batches, run_scopes, scopes, work
+from studio.core.running.pipeline import batches, run, run_scopes, scopes, work
 from studio.core.running.solved import seen_solved
 from studio.core.running.spread import PartDone, Spread, layer_parts
 
@@ -36,12 +36,18 @@ def survey(
     with TemporaryDirectory(prefix="nvfp4-studio-") as folder:
         ready = yield from feed_forward(engine, model, choices, Path(folder), Sink())
         yield Started("measure", work(choices), len(choices))
-        yield from _elsewhere(ready, choices, spread, folder) if spread else _survey(ready, choices)
+        if spread:
+            yield from measured_elsewhere(ready, choices, spread, folder, past_faults=True)
+        else:
+            yield from _survey(ready, choices)
     model.check_unchanged()
 
 
-def _elsewhere(ready: Engine, choices: Sequence[Choice], spread: Spread, folder: str) -> Iterator[Event | LayerFailed]:
-    task = partial(SurveyLayers, solved=folder if ready.solved else "")
+def measured_elsewhere(
+    ready: Engine, choices: Sequence[Choice], spread: Spread, folder: str, *, past_faults: bool = False
+) -> Iterator[Event | LayerFailed]:
+    """Measure layers by `spread`; `folder`: where error feedback put what it solved; `past_faults`: as in `survey`."""
+    task = partial(MeasureLayers, solved=folder if ready.solved else "", past_faults=past_faults)
     for event in spread.run("quantize", layer_parts(choices, spread.size, task)):
         if isinstance(event, PartDone):
             yield from event.found
@@ -50,7 +56,7 @@ def _elsewhere(ready: Engine, choices: Sequence[Choice], spread: Spread, folder:
 
 
 class Opened(Protocol):
-    """What a process that surveys layers has opened."""
+    """What a process that measures layers has opened."""
 
     @property
     def choices(self) -> Sequence[Choice]:
@@ -59,17 +65,22 @@ class Opened(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SurveyLayers:
-    """Measures layers, all that share a tensor scale; `solved`: where error feedback put what it solved."""
+class MeasureLayers:
+    """Quantizes layers in memory, all that share a tensor scale; `solved`: where error feedback put what it solved.
+
+    past_faults: a layer that can not be measured does not end it.
+    """
 
     names: tuple[str, ...]
     solved: str = ""
+    past_faults: bool = False
 
     def steps(self, engine: Engine, opened: Opened) -> Generator[Event, None, list[LayerDone | LayerFailed]]:
         """See `studio.core.running.spread.Task`. Raises StudioError."""
         wanted, found = set(self.names), list[LayerDone | LayerFailed]()
         ready = replace(engine, solved=seen_solved(self.solved)) if self.solved else engine
-        for event in _survey(ready, [choice for choice in opened.choices if choice.layer.name in wanted]):
+        chosen = [choice for choice in opened.choices if choice.layer.name in wanted]
+        for event in _survey(ready, chosen) if self.past_faults else run(ready, chosen, Sink()):
             if isinstance(event, LayerDone | LayerFailed):
                 found.append(event)
             else:

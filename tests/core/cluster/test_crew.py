@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.core import jobs
 from studio.core.cluster import crew as crews
 from studio.core.cluster import work
 from studio.core.cluster.order import Opened, Order
@@ -26,6 +25,7 @@ from studio.core.exporting.contents import JOURNAL
 from studio.core.exporting.staged_folder import SharedFolder, StagedFolder
 from studio.core.exporting.staging import Staging
 from studio.core.running import spread as spreading
+from studio.core.running.survey import MeasureLayers
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
 from tests.core.stores.web import serving
@@ -107,7 +107,7 @@ def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypa
 def test_layers_that_share_a_tensor_scale_are_never_parted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spreading, "SMALLEST_PART", 1)
     with core.open_model(source) as model:
-        parts = spreading.layer_parts(core.resolve(PLAN, model), 1000, jobs.MeasureLayers)
+        parts = spreading.layer_parts(core.resolve(PLAN, model), 1000, MeasureLayers)
     where = {name: number for number, part in enumerate(parts) for name in part.task.names}  # type: ignore[attr-defined]
     for block in range(4):
         for group in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
