@@ -50,6 +50,19 @@ def test_nothing_on_a_card_or_in_the_export_dialog_is_cut_off(studio: Studio, qt
     dialog.reject()
 
 
+@pytest.mark.parametrize("pixels", [13, 24])
+def test_as_many_buttons_as_a_card_has_are_whole(studio: Studio, pixels: int) -> None:
+    studio.commands.settings["text_size"] = pixels
+    said = ("Copy command", "Open folder", "Publish…", "Verify again")
+    studio.commands.tell(
+        Message("error", "Title", "Text", "Hint", "Details", fixes=tuple((title, int) for title in said))
+    )
+    made = [one for one in studio.commands.window.cards.shown[-1].findChildren(QPushButton) if one.text() != "✕"]
+    assert [one.text() for one in made] == [*said, "Details", "Copy"]
+    for one in made:
+        assert one.sizeHint().width() <= one.width(), one.text()
+
+
 def test_errors_say_what_to_do(studio: Studio, qtbot: QtBot, tmp_path: Path, wait: Callable[[], None]) -> None:
     studio.commands.open_path(tmp_path / "nothing")
     qtbot.waitUntil(lambda: bool(studio.commands.window.cards.shown))

@@ -18,6 +18,10 @@ MOST = 3
 MOST_LISTED = 300
 WIDTH = 27
 """Text heights across."""
+
+MARGINS = 24
+"""Pixels left and right of what a card says."""
+
 _TONE_WORDS = {"info": "Note", "good": "Done", "warning": "Warning", "error": "Problem"}
 SIGNS = {"info": "●", "good": "✓", "warning": "▲", "error": "✕"}
 _NOWHERE = QModelIndex()
@@ -135,7 +139,7 @@ class Card(QFrame):
         self.setAccessibleName(f"{_TONE_WORDS[message.tone]}: {message.title}")
         self.setAccessibleDescription(message.plain())
         rows = QVBoxLayout(self)
-        rows.setContentsMargins(14, 10, 10, 10)
+        rows.setContentsMargins(14, 10, MARGINS - 14, 10)
         rows.setSpacing(5)
         head = QHBoxLayout()
         head.setSpacing(8)
@@ -160,16 +164,27 @@ class Card(QFrame):
         if message.tone in ("info", "good") and not message.fixes:
             self._timer.start()
 
-    def _buttons(self, message: Message) -> QHBoxLayout:
-        row = QHBoxLayout()
-        for title, run in message.fixes:
-            row.addWidget(button(title, partial(self._fix, run), "flat"))
-        row.addStretch(1)
-        if message.details:
-            row.addWidget(button("Details", self._show_details, "flat"))
+    def _buttons(self, message: Message) -> QVBoxLayout:
+        """What can be done, in as many rows as it takes; what is known of a message comes last."""
+        fixes = [button(title, partial(self._fix, run), "flat") for title, run in message.fixes]
+        known = [button("Details", self._show_details, "flat")] if message.details else []
         if message.tone in ("warning", "error"):
-            row.addWidget(button("Copy", lambda: QGuiApplication.clipboard().setText(message.plain()), "flat"))
-        return row
+            known.append(button("Copy", lambda: QGuiApplication.clipboard().setText(message.plain()), "flat"))
+        rows, row, left = QVBoxLayout(), QHBoxLayout(), 0
+        rows.setSpacing(2)
+        for made in [*fixes, *known]:
+            made.ensurePolished()
+            wide = made.sizeHint().width() + row.spacing()
+            if wide > left:
+                row, left = QHBoxLayout(), self.width() - MARGINS
+                row.setAlignment(Qt.AlignmentFlag.AlignRight if made in known else Qt.AlignmentFlag.AlignLeft)
+                rows.addLayout(row)
+            elif known and made is known[0]:
+                row.addStretch(1)
+                row.setAlignment(Qt.AlignmentFlag(0))
+            row.addWidget(made)
+            left -= wide
+        return rows
 
     def _fix(self, run: Callable[[], object]) -> None:
         self.close_card()

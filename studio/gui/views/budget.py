@@ -318,7 +318,8 @@ class BudgetView(View):
             return
         self._changes = self.planner.changes(there, self.mix) if there else []
         unit = "weighted damage" if self._knows_kl else "damage"
-        self.changed.show_figure(what_changes(self._changes, where, unit), self.theme.font_px)
+        told = what_changes(self._changes if there else None, where, unit)
+        self.changed.show_figure(told, self.theme.font_px)
         self.changed.resizeColumnsToContents()
 
     def _pick_change(self, index: QModelIndex) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from studio import core
 from studio.gui.views.figure import Figure
 
+UNLIKE = "The plan divides layers that are joined here: press Mark, move the budget, and see what changes."
+
 
 def parts(planner: core.Planner, mix: core.Mix, there: core.Mix | None, where: str) -> Figure:
     """What a mix gives to how many layers, and how many have it in the mix that is `there`, called `where`."""
@@ -16,8 +18,10 @@ def parts(planner: core.Planner, mix: core.Mix, there: core.Mix | None, where: s
     return Figure("Budget", ("format and method", "layers", "bytes", f"layers {where}"), rows)
 
 
-def what_changes(changes: Sequence[core.Change], where: str, unit: str) -> Figure:
-    """Changes from what is called `where`; `unit` is what their damage is counted in."""
+def what_changes(changes: Sequence[core.Change] | None, where: str, unit: str) -> Figure:
+    """Changes from what is called `where`, None where that is no mix; `unit` is what their damage is counted in."""
+    if changes is None:
+        return Figure("What changes", ("nothing to compare with",), [(UNLIKE,)])
     heads = ("layer", "blocks", where, "here", "layers", "bytes more", f"{unit} more")
     rows = [(c.kind, c.blocks, c.old, c.new, len(c.layers), c.nbytes, c.damage) for c in changes]
     return Figure("What changes", heads, rows)
