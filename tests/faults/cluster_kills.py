@@ -58,14 +58,18 @@ def _command(source: Path, target: Path, workers: int) -> list[str]:
 
 
 def _coordinators(source: Path, folder: Path, good: dict[str, str], count: int, stop: float) -> int:
-    """Kill the coordinator at random until it was killed so often, whole runs in between."""
+    """Kill the coordinator at any moment of a run until it was killed so often; runs that were not killed end equal."""
     killed: Counter[int] = Counter()
     whole, target = 0, folder / "coordinated"
+    lasts: dict[int, float] = {}
     for workers in cycle(NUMBERS):
         enough = killed.total() >= count or time.monotonic() > stop
+        began = time.monotonic()
         running = subprocess.Popen(_command(source, target, workers), **_PIPES)  # type: ignore[call-overload]
         try:
-            _, said = running.communicate(timeout=None if enough else random.uniform(2, 8))
+            limit = None if enough or workers not in lasts else random.uniform(0, lasts[workers])
+            _, said = running.communicate(timeout=limit)
+            lasts[workers] = time.monotonic() - began
             _check(running.returncode, said, target, good)
             whole += 1
         except subprocess.TimeoutExpired:
