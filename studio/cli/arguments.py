@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from studio import core
@@ -11,6 +12,9 @@ DEFAULT_LAYOUT = "mlx"
 _SOURCE = "a Hugging Face folder, a .safetensors or a .gguf file, here or at hf://, s3://, https://"
 _TARGET = "folder to write, here or at s3://"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+Command = Callable[[str, str], argparse.ArgumentParser]
+"""Makes a command from its name and what it does."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +32,15 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--quiet", action="store_true", help="no progress and no messages, results and errors only")
         return sub
 
+    _add_quantizing(command)
+    _add_checking(command)
+    _add_running(command)
+    _add_showing(command)
+    return root
+
+
+def _add_quantizing(command: Command) -> None:
+    """Commands that read, plan and write."""
     inspect = command("inspect", "list what a checkpoint holds; reads headers only")
     inspect.add_argument("source", type=_source, metavar="SRC", help=_SOURCE)
     plan = command("plan", "show what a plan does to every layer, or find the best one for a budget")
@@ -61,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
     _add_machine_options(gguf)
     _add_result_options(gguf)
     gguf.add_argument("--overwrite", action="store_true", help="replace FILE")
+
+
+def _add_checking(command: Command) -> None:
+    """Commands for what is written."""
     verify = command("verify", "check every byte and every weight of an export, and that any checkpoint decodes")
     verify.add_argument("target", type=_source, metavar="DST", help="a folder written by quantize, or any checkpoint")
     verify.add_argument("--source", type=_source, metavar="SRC", help="compare decoded weights with this checkpoint")
@@ -93,6 +110,10 @@ def parser() -> argparse.ArgumentParser:
     _add_cluster(_add_machine_options(doctor))
     publish = command("publish", "send an export to a repository of a Hugging Face hub, and check what lies there then")
     _add_publishing_options(publish)
+
+
+def _add_running(command: Command) -> None:
+    """Commands that run models."""
     calibrate = command("calibrate", "run a model on a text, to quantize it better: writes a file of statistics")
     _add_calibration_options(calibrate)
     evaluate = command("evaluate", "run models on a text: perplexity, KL to the source, agreement with it")
@@ -101,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
     generate = command("generate", "continue a prompt with a source and a quantized model, side by side")
     _add_generation_options(generate)
     _add_machine_options(generate)
+
+
+def _add_showing(command: Command) -> None:
+    """Commands that show the program itself."""
     validate = command("validate", "compare a backend with the reference and with the original figures")
     validate.add_argument("--quick", action="store_true", help="smaller matrices: seconds instead of a minute")
     _add_backend_option(validate)
@@ -108,7 +133,6 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("target", type=Path, nargs="?", default=Path("demo-nvfp4"), metavar="DST", help="folder to write")
     demo.add_argument("--window", action="store_true", help="open the window on the demo checkpoint afterwards")
     _add_machine_options(demo)
-    return root
 
 
 def _add_plan_options(sub: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ Usage: python -m tests.faults.gguf_kills [KILLS] [SEED]; the default is 20 kills
 """
 
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ import numpy as np
 
 from studio import core
 from tests.core.checkpoints import BF16, checkpoint
+from tests.faults.killing import came_to_its_end
 
 WIDTH, INNER, BLOCKS = 1024, 3072, 8
 
@@ -41,29 +41,15 @@ def model(folder: Path) -> Path:
     return folder
 
 
-def studio(*words: object, seconds: float | None = None) -> bool:
-    """Run a command, killed after so many seconds; True when it ended before. Raises RuntimeError when it failed."""
-    process = subprocess.Popen([sys.executable, "-m", "studio", *map(str, words), "--quiet"], stdout=subprocess.DEVNULL)
-    try:
-        code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return False
-    if code:
-        raise RuntimeError(f"{words[0]} failed with {code}")
-    return True
-
-
 def killed(kills: int, chance: random.Random, whole: Path, *words: object) -> str:
     """Kill a command that writes a file again and again until it comes to its end; `whole` was never killed."""
     started = time.monotonic()
-    studio(*words, whole)
+    came_to_its_end(*words, whole)
     seconds, target, ended = time.monotonic() - started, whole.with_name("killed.gguf"), 0
     for _ in range(kills):
-        if studio(*words, target, seconds=chance.uniform(0.3, seconds)) or target.exists():
+        if came_to_its_end(*words, target, seconds=chance.uniform(0.3, seconds)) or target.exists():
             ended += check(target, whole)
-    studio(*words, target)
+    came_to_its_end(*words, target)
     ended += check(target, whole)
     return f"{words[0]}: {kills} kills of runs of {seconds:.1f} s, {ended} files came to their end"
 
@@ -87,7 +73,7 @@ def main() -> None:
         place = Path(name)
         source = model(place / "model")
         found = [killed(kills, chance, place / "whole.gguf", "gguf", source)]
-        studio("quantize", source, place / "packed", "--layout", "modelopt")
+        came_to_its_end("quantize", source, place / "packed", "--layout", "modelopt")
         (place / "whole.gguf").unlink()
         to_gguf = ("convert", "--layout", "gguf", place / "packed")
         found.append(killed(kills, chance, place / "whole.gguf", *to_gguf))

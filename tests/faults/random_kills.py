@@ -5,7 +5,6 @@ Usage: python -m tests.faults.random_kills [KILLS] [SEED]; the default is 200 ki
 
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from tests.core.checkpoints import checkpoint, snapshot
+from tests.faults.killing import came_to_its_end
 
 MATRICES, SHAPE = 24, (2048, 3072)
 SHARD = "24MB"
@@ -31,18 +31,8 @@ def model(folder: Path) -> Path:
 
 
 def export(source: Path, target: Path, seconds: float | None = None) -> bool:
-    """Run an export, killed after so many seconds; True when it ended before. Raises RuntimeError when it failed."""
-    command = [sys.executable, "-m", "studio", "quantize", str(source), str(target), "--shard-size", SHARD, "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return False
-    if code:
-        raise RuntimeError(f"the export failed with {code}")
-    return True
+    """Run an export, killed after so many seconds; True when it ended before."""
+    return came_to_its_end("quantize", source, target, "--shard-size", SHARD, seconds=seconds)
 
 
 def main() -> None:
