@@ -39,6 +39,12 @@ _CONVENTIONS = (
 )
 
 
+_CODES = ("weight", "weight_packed", "qweight")
+_OF_WEIGHTS = ("weight_scale", "weight_scale_2", "weight_global_scale", "weight_scale_inv")
+LONE_SCALES: Mapping[str, tuple[str, ...]] = dict.fromkeys(_OF_WEIGHTS, _CODES) | {"biases": ("weight", "qweight")}
+"""Leaves that mean nothing without one of these beside them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
     """A module that holds codes.

@@ -1,41 +1,15 @@
-"""Checks of which weights are packed, by headers, and of what the config says of that."""
+"""Checks of which weights are packed, by headers, against what the config says of that."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.findings.claims import Claim, Matcher, claims_of
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
-from studio.core.findings.modules import Module
 from studio.core.model import Layer
 
 _TORCH = ("compressed-tensors", "modelopt")
 _LINEAR = ("linear", "expert", "head")
 _WEIGHTS = ("BF16", "F16", "F32")
-
-
-def parts(folder: Folder) -> Iterator[Observation]:
-    """Codes whose scales are missing or of another shape, and NVFP4 without the tensor scale that its layout wants."""
-    for module in folder.modules.values():
-        others = module.scales is None and module.codes.tensor.name in folder.recognized.sources
-        if not others and (module.layout in _TORCH or module.layout == "mlx"):
-            yield from _parts_of(module)
-
-
-def _parts_of(module: Module) -> Iterator[Observation]:
-    codes, scales = module.codes.tensor, module.scales.tensor if module.scales else None
-    if scales is None:
-        yield Observation("codes-without-scales", codes.name, f"{codes.dtype} {list(codes.shape)}")
-        return
-    if scales.dtype != "F8_E4M3":
-        return
-    wanted = (*codes.shape[:-1], codes.shape[-1] // 8)
-    if codes.dtype == "U8" and scales.shape == (*codes.shape[:-1], codes.shape[-1] // 16):
-        yield Observation("claims-other-bits", module.name, f"a byte for each of {codes.shape[-1]:,} columns")
-    elif codes.dtype == "U8" and scales.shape != wanted:
-        evidence = f"codes {list(codes.shape)} with scales {list(scales.shape)}, which should be {list(wanted)}"
-        yield Observation("scale-shape", scales.name, evidence)
-    if module.third is None:
-        yield Observation("tensor-scale-missing", module.name, f"{module.layout} keeps one per matrix")
 
 
 def claimed(folder: Folder) -> Iterator[Observation]:
@@ -65,8 +39,12 @@ def _exclusions(folder: Folder, claim: Claim, matcher: Matcher) -> Iterator[Obse
     for entry in matcher.unjudged:
         yield Observation("exclusion-unjudged", entry, f"in {claim.place}.{claim.key}")
     names = [name for layer in folder.layers for name in _names(layer)]
-    if claim.excluded and len(matcher.idle([*names, "lm_head"])) == len(set(claim.excluded)):
+    idle = matcher.idle([*names, "lm_head"])
+    if claim.excluded and len(idle) == len(set(claim.excluded)):
         yield Observation("exclusions-idle", f"{claim.place}.{claim.key}", f"{len(claim.excluded):,} entries")
+    else:
+        for entry in idle:
+            yield Observation("exclusion-idle", entry, f"in {claim.place}.{claim.key}")
     joined = folder.joined
     for name in folder.modules:
         if found := matcher.entry(name, joined.get(name, ())) or (name if matcher.lists(name) else None):

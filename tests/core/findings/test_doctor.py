@@ -84,6 +84,7 @@ ALSO = {
     "embedding-packed": {"excluded-packed"},
     "exclusions-idle": {"not-excluded"},
     "fused-partly": {"not-excluded"},
+    "mlx-must-be-plain": {"weight-missing"},
     "head-tied-packed": {"excluded-packed", "head-untargeted"},
     "section-contradicts": {"claims-other-bits"},
     "tensor-scale-meaning": {"refused"},
