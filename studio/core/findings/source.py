@@ -25,6 +25,9 @@ _RATIO = 1.5
 _RATIO_OF_FOUR_BITS, _ERROR_OF_FOUR_BITS = 1.05, 0.2
 """NVFP4 of weights that were not changed before has their size to a percent, and an error of 0.08 to 0.12."""
 
+_FEWEST_BITS = 2
+"""Fewer keep so little that nothing can be told."""
+
 _EVEN = 0.1
 """Of columns that were not multiplied the factors that fit best differ by less."""
 
@@ -82,6 +85,8 @@ def _seen(mine: Owned, theirs: Owned, *, lifted: bool, close: bool) -> list[Obse
 
 def _compared(mine: Owned, theirs: Owned, *, lifted: bool, close: bool) -> Iterator[Observation]:
     layer, matrix = mine
+    if layer.source.bits < _FEWEST_BITS:
+        return
     count = min(matrix.rows, max(min(_ROWS, _SAMPLE // matrix.columns), 1))
     starts = sorted({0, (matrix.rows - count) // 3, (matrix.rows - count) * 2 // 3, matrix.rows - count})
     pairs = [[x.source.rows(m, at, at + count).astype(np.float64) for x, m in (mine, theirs)] for at in starts]

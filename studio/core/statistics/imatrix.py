@@ -26,8 +26,6 @@ from studio.core.statistics.llama_cpp_names import llama_cpp_names
 _MOST_ENTRIES = 1 << 20
 _LONGEST_NAME = 512
 _PIECE = 1 << 24
-
-
 _MOST_TOKENS = 1 << 62
 """Counts are of 64 bits, here as there."""
 

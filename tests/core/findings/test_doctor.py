@@ -88,6 +88,8 @@ ALSO = {
     "head-tied-packed": {"excluded-packed", "head-untargeted"},
     "section-contradicts": {"claims-other-bits"},
     "tensor-scale-meaning": {"refused"},
+    "sections-disagree": {"claims-other-format"},
+    "scales-without-codes": {"refused"},
     "float16-overflow": {"tensor-scale-meaning"},
 }
 """Findings that are as true of the same folder."""
