@@ -1,8 +1,8 @@
 """Checks of whether a model is all there: blocks, the weights of each, and sizes that the config states."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 
 from studio.core.architectures import sections
 from studio.core.counting import counted
@@ -12,20 +12,21 @@ from studio.core.findings.readers import generates, said
 
 _BLOCK = re.compile(r"(.*?(?:layers|blocks|h))\.(\d{1,5})\.(.+)")
 _FEWEST_BLOCKS = 3
+_AT_ENDS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def blocks(folder: Folder) -> Iterator[Observation]:
     """Blocks that are missing, or lack what all others of their kind have."""
-    if folder.is_cut or folder.is_gguf or not folder.path.is_dir():
-        return
+    if folder.is_cut or folder.is_gguf or not folder.path.is_dir() or "block_configs" in folder.config:
+        return  # of these configs each block may be of a kind of its own
     stacks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in dict.fromkeys(name.rpartition(".")[0] for name in folder.stored):
         if found := _BLOCK.fullmatch(name):
             stacks[found[1]][int(found[2])].add(found[3])
-    for stack, members in stacks.items():
-        yield from _absent(stack, members)
     main = max(stacks, key=lambda stack: len(stacks[stack]), default="")
     wanted = said(folder, "num_hidden_layers")
+    for stack, members in stacks.items():
+        yield from _absent(stack, members, wanted if type(wanted) is int and stack == main else 0)
     there = len(stacks[main]) if main else 0
     if type(wanted) is int and there and wanted > there and not _counts_otherwise(folder):
         evidence = f"num_hidden_layers is {wanted:,}, {main} has {counted(there, 'block')}"
@@ -38,23 +39,25 @@ def _counts_otherwise(folder: Folder) -> bool:
     return any(key in section for section in sections(folder.config) for key in keys)
 
 
-def _absent(stack: str, members: dict[int, set[str]]) -> Iterator[Observation]:
-    """What one block lacks, and all others have: a norm is looked for between the first block and the last."""
+def _absent(stack: str, members: Mapping[int, set[str]], blocks: int) -> Iterator[Observation]:
+    """Blocks below `blocks` that are not there, and what one lacks that all others have.
+
+    A block that has something of its own, as the dense one of a mixture of experts, is of another kind. The first and
+    the last may go without a norm, or without keys and values.
+    """
     if len(members) < _FEWEST_BLOCKS:
         return
-    numbers = range(min(members), max(members) + 1)
-    for number in (number for number in numbers if number not in members):
-        yield Observation("blocks-missing", f"{stack}.{number}", f"of {counted(len(numbers), 'block')}")
-    counts: dict[str, int] = defaultdict(int)
-    for names in members.values():
-        for name in names:
-            counts[name] += 1
-    common = [name for name, count in counts.items() if count == len(members) - 1]
-    for name in sorted(common):
-        number = next(number for number, names in members.items() if name not in names)
-        if number not in (min(members), max(members)) or name.endswith("_proj"):
-            evidence = f"{counted(len(members) - 1, 'other block')} {'have' if len(members) > 2 else 'has'} one"
-            yield Observation("weight-missing", f"{stack}.{number}.{name}", evidence)
+    for number in range(min(members), min(max(members), blocks)):
+        if number not in members:
+            yield Observation("blocks-missing", f"{stack}.{number}", f"of {counted(blocks, 'block')}")
+    counts = Counter(name for names in members.values() for name in names)
+    common = sorted(name for name, count in counts.items() if count == len(members) - 1)
+    for number, names in members.items():
+        inside = min(members) < number < max(members)
+        lacks = [name for name in common if name not in names and (inside or name.endswith(_AT_ENDS))]
+        if all(counts[name] > 1 for name in names) and len(lacks) < len(names):
+            for name in lacks:
+                yield Observation("weight-missing", f"{stack}.{number}.{name}", f"{len(members) - 1:,} others have one")
 
 
 def sizes(folder: Folder) -> Iterator[Observation]:
