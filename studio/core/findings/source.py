@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST
+from studio.core.exporting.manifest import Manifest
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.model import Layer, Matrix, Model
@@ -38,7 +39,7 @@ Owned = tuple[Layer, Matrix]
 def compared(folder: Folder, source: Model) -> Iterator[Observation]:
     """Packed layers that are not those of `source`; some rows of each matrix are read, from both."""
     theirs = owners(source)
-    lifted = (folder.place / MANIFEST).is_file()
+    lifted = _is_lifted(folder)
     found = False
     for layer in folder.layers:
         pairs = list(_pairs(folder, layer, theirs))
@@ -51,6 +52,16 @@ def compared(folder: Folder, source: Model) -> Iterator[Observation]:
             yield seen[0] if swapped else replace(other, kind="differs-from-source")
     if folder.packed and not found:
         yield Observation("source-unlike", "", "no packed layer has a name and shape of the source")
+
+
+def _is_lifted(folder: Folder) -> bool:
+    """True for an export of ours of which layers are stored times a power of two, or may be."""
+    if not (folder.place / MANIFEST).is_file():
+        return False
+    try:
+        return any(entry.result.lift for entry in Manifest(folder.place).entries())
+    except CheckpointError:
+        return True
 
 
 def agrees(folder: Folder, source: Model) -> bool:
