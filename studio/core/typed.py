@@ -18,7 +18,8 @@ def typed(record: Record, signed: Collection[str] = ()) -> Record:
 
     Raises TypeError for a field that is not of its declared type, and for a number below zero that is not `signed`.
     """
-    for name, fits in _checks(type(record), tuple(signed)):
+    kind: Any = type(record)
+    for name, fits in _checks(kind, tuple(signed)):
         value = getattr(record, name)
         if not fits(value):
             raise TypeError(f"{name} is {printable(value)}")
