@@ -54,18 +54,19 @@ Answer = dict[str, Any]
 
 
 class Judge:
-    """Judges rows with one process of each runtime; close it at the end."""
+    """Judges rows with one process of each runtime and one of the program; close it at the end."""
 
     def __init__(self, folder: Path, number: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._mlx = Worker("tests.architectures.run_mlx", folder / f"mlx-{number}.log")
         self._torch = Worker("tests.architectures.run_transformers", folder / f"transformers-{number}.log")
+        self._studio = Worker("tests.architectures.run_studio", folder / f"studio-{number}.log")
 
     def close(self) -> None:
-        """End both processes."""
-        self._mlx.close()
-        self._torch.close()
+        """End the processes."""
+        for worker in (self._mlx, self._torch, self._studio):
+            worker.close()
 
     def judge(self, name: str, columns: Sequence[str]) -> Row:
         """Judge a row in `columns`; its checkpoint is built, and run in both runtimes, when that is not done yet."""
@@ -108,7 +109,7 @@ class Judge:
         if "error" in stock and layout != "mlx":
             return Verdict(BROKEN, stock["error"])
         source, export = place / ("saved" if column == "as-saved" else "hub"), place / column
-        code, printed = quantize(source, export, layout, row)
+        code, printed = quantize(self._studio, source, export, layout, row)
         if code:
             return Verdict(REFUSED if code == 2 else FAILED, error_of(printed).replace(f"{source}/", ""))
         try:
