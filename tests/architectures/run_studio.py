@@ -1,4 +1,4 @@
-"""Runs commands of the program one after the other in one process, since starting it takes longer than small exports."""
+"""Runs commands of the program in one process, since starting it takes longer than a small export."""
 
 import io
 from collections.abc import Sequence
