@@ -100,7 +100,7 @@ def test_a_fused_group_of_two_formats_is_refused_by_name(layout: str, tmp_path: 
 
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
 def test_experts_of_which_some_are_kept_are_all_kept(layout: str, tmp_path: Path) -> None:
-    with prepared(tmp_path, layout, moe(), MOE, rules=[("*experts.3.*", "keep")]) as job:
+    with prepared(tmp_path, layout, moe(), MOE, rules=[("*experts.3.*", "keep")], reader="vllm") as job:
         assert formats(job, "gate_proj", "up_proj", "down_proj") == {"keep"}
 
 
@@ -184,7 +184,8 @@ def test_the_exclusion_list_matches_kept_modules_under_every_spelling_and_no_qua
 def test_kept_experts_are_excluded_by_the_module_that_holds_them(kept: str, others: bool, tmp_path: Path) -> None:
     blocks = {name.replace(".0.", ".1.", 1): array for name, array in moe().items() if ".layers.0." in name}
     config = {**MOE, "num_hidden_layers": 2}
-    with prepared(tmp_path, "compressed-tensors", {**moe(), **blocks}, config, rules=[(kept, "keep")]) as job:
+    how = {"rules": [(kept, "keep")], "reader": "vllm"}
+    with prepared(tmp_path, "compressed-tensors", {**moe(), **blocks}, config, **how) as job:
         patterns = _patterns(job)
         for module in ("model.layers.0.mlp.experts", "model.language_model.layers.0.mlp.experts.routed_experts"):
             assert any(re.match(text, module) for text in patterns)

@@ -2,13 +2,13 @@
 
 from studio.core.architectures.family import Family, MlxNames, Rename, Stack, TorchNames, named
 from studio.core.architectures.generic import GENERIC
+from studio.core.architectures.joined import ONE_PIECE
 
 _KV_B = r"\.kv_b_proj$"
 _EXPERTS = r"\.experts\."
-_NO_SINGLE = "transformers 5.23 loads the experts of this architecture in one piece only, which can not be packed"
 _BY_NAME = "transformers 5.23 joins tensors of this architecture while loading, and can not join packed ones"
 _CONV1D = "transformers runs it as Conv1D, which compressed-tensors does not pack"
-_ONE_PIECE = TorchNames(kept=_EXPERTS, why=_NO_SINGLE)
+_ONE_PIECE = TorchNames(kept=_EXPERTS, why=ONE_PIECE)
 
 _LANGUAGE_MODEL: tuple[Rename, ...] = (
     (r"^model\.language_model\.", "language_model.model."),
@@ -142,6 +142,7 @@ FAMILIES: tuple[Family, ...] = (
             ("embedding", named(r"compressor\.ape")),
         ),
         fused=(("compressor.wkv", "compressor.wgate"), ("wq_a", "wkv")),
+        transformers=TorchNames(module=((r"\.wkv$", ".kv_proj"), (r"\.wgate$", ".gate_proj"))),
         mlx=MlxNames(refused="mlx-lm 0.32.2 loads DeepSeek V4 only in the eight and four bits that it is published in"),
     ),
     Family(
@@ -214,6 +215,11 @@ FAMILIES: tuple[Family, ...] = (
             plus_one=r"(\.input_layernorm|\.post_attention_layernorm|^model\.norm|\.q_norm|\.k_norm)$",
             moved=r"\.conv1d$",
         ),
+    ),
+    Family(
+        "A.X K2",
+        _types("axk2"),
+        transformers=TorchNames(module=((r"norm\.W_down$", "norm.mlp.fc1"), (r"norm\.W_up$", "norm.mlp.fc2"))),
     ),
     Family("Qwen3.5", _types("qwen3_5 qwen3_5_moe"), mlx=MlxNames(module=_LANGUAGE_MODEL)),
     Family("Qwen-VL", _types("qwen2_vl qwen2_5_vl qwen3_vl"), mlx=MlxNames(module=_LANGUAGE_MODEL)),
@@ -304,7 +310,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "Granite MoE",
         _types("granitemoe granitemoehybrid granitemoeshared"),
-        transformers=TorchNames(kept=r"\.block_sparse_moe\.", why=_NO_SINGLE),
+        transformers=TorchNames(kept=r"\.block_sparse_moe\.", why=ONE_PIECE),
     ),
     Family(
         "DBRX",

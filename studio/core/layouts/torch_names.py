@@ -3,10 +3,10 @@
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kernels import Format
-from studio.core.architectures import MATRIX_ROLES
+from studio.core.architectures import MATRIX_ROLES, renamed
 from studio.core.architectures.generic import BLOCK, PARTS
 from studio.core.architectures.naming import part_of
 from studio.core.containers.dtypes import BITS
@@ -24,11 +24,16 @@ _INSIDE = r"(\..*)?$"
 _BLOCK = re.compile(BLOCK)
 _NUMBER = re.compile(r"\b\d+\b")
 _OTHER_NAMES = {
-    "head": _ANYWHERE + r"(lm_head|embed_out)$",
-    "router": _ANYWHERE + r"(router|gate)(\.\w+)?$",
-    "vision": r".*(vision|visual|image)",
-    "audio": r".*(audio|speech|sound)",
-    "projector": r".*(projector|projection|connector|resampler|merger|embed_vision|embed_audio)",
+    "head": (
+        _ANYWHERE + r"(lm_head|embed_out)$",
+        _ANYWHERE + r"(\w*head|\w*predictions|mlm_score)\.(decoder|out_proj)$",
+        _ANYWHERE + r"(generator_lm_head|output_projection|unembedding_projection|vocab_projector|lm_loss)$",
+        r"(model\.)?(decoder|head|output|proj_out|pred_layer\.proj)$",
+    ),
+    "router": (_ANYWHERE + r"(router|gate)(\.\w+)?$",),
+    "vision": (r".*(vision|visual|image)",),
+    "audio": (r".*(audio|speech|sound)",),
+    "projector": (r".*(projector|projection|connector|resampler|merger|embed_vision|embed_audio)",),
 }
 """Names that runtimes give to modules of a role, whatever the checkpoint calls them."""
 
@@ -88,19 +93,18 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
     single: dict[str, None] = {}
     for choice in _kept(choices):
         layer = choice.layer
-        if layer.role in _OTHER_NAMES:
-            general.setdefault(_OTHER_NAMES[layer.role])
-        for name in _places(layer):
+        general |= dict.fromkeys(_OTHER_NAMES.get(layer.role, ()))
+        for name in _spellings(model, layer):
             tail = _tail(name)
             end = _INSIDE if layer.role == "expert" else "$"
             if layer.role in PARTS:
                 general.setdefault(_part_pattern(model, name))
             elif _NUMBER.sub("0", tail) not in kinds:
-                general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(tail)) + end)
+                general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(_ending(tail, kinds))) + end)
             elif tail not in tails:
                 single.setdefault(_ANYWHERE + re.escape(tail) + end)
     if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
-        general.setdefault(_OTHER_NAMES["head"])
+        general |= dict.fromkeys(_OTHER_NAMES["head"])
     return [text for text in general if not any(map(re.compile(text).match, kinds))] + list(single)
 
 
@@ -165,6 +169,24 @@ def _tail(name: str) -> str:
     """What is left of a name from its last numbered block on, or its last part."""
     found = _BLOCK.search(name)
     return name[found.start() :].removeprefix(".") if found else name.rpartition(".")[2]
+
+
+def _ending(tail: str, kinds: Collection[str]) -> str:
+    """The last two parts of a name, or as many as it takes to be none of `kinds`; runtimes rename what is above."""
+    parts = tail.split(".")
+    endings = (".".join(parts[start:]) for start in range(max(len(parts) - 2, 0), 0, -1))
+    numbered = ((ending, _NUMBER.sub("0", ending)) for ending in endings)
+    return next((own for own, kind in numbered if not any(_ends(other, kind) for other in kinds)), tail)
+
+
+def _ends(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")
+
+
+def _spellings(model: Model, layer: Layer) -> list[str]:
+    """The places of a layer, and their names in transformers where those are others."""
+    renames = model.family.transformers.module
+    return list(dict.fromkeys(name for own in _places(layer) for name in (own, renamed(own, renames))))
 
 
 def _kept(choices: Sequence[Choice]) -> list[Choice]:
