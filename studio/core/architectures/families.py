@@ -21,6 +21,7 @@ _LLAMA4_STACKS = (
     Stack(r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), input_first=True),
     Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>down_proj)$", input_first=True),
 )
+_NUMBERED_EXPERTS = r"^(?P<stack>.+)\.experts\.expert_(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$"
 _PLAIN_TOO = "mlx-lm 0.32.2 does not load this architecture, not even unquantized"
 
 
@@ -50,11 +51,15 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "speech encoder",
-        _types("whisper moonshine kimi_audio granite_speech cohere_asr parakeet_ctc speech_to_text lasr_ctc"),
+        _types(
+            "whisper moonshine kimi_audio granite_speech granite_speech_plus cohere_asr parakeet_ctc speech_to_text"
+            " lasr_ctc"
+        ),
         roles=(
             ("audio", r"^(?:model\.)?(?:encoder|mimo_layers|mimo_norm)(?:\.|$)"),
             ("head", named(r"mimo_output log_softmax\.mlp\.layer\d")),
         ),
+        transformers=TorchNames(module=((r"encoder_decoder_proj$", "decoder.proj"),)),
     ),
     Family(
         "SpeechT5",
@@ -115,10 +120,12 @@ FAMILIES: tuple[Family, ...] = (
         _types("grovemoe"),
         experts=r"^(?P<stack>.+\.chunk_experts)\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$",
     ),
+    Family("NLLB MoE", _types("nllb-moe"), experts=_NUMBERED_EXPERTS),
     Family(
         "Switch",
-        _types("switch_transformers nllb-moe"),
-        experts=r"^(?P<stack>.+)\.experts\.expert_(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$",
+        _types("switch_transformers"),
+        experts=_NUMBERED_EXPERTS,
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "JetMoE",
@@ -142,7 +149,14 @@ FAMILIES: tuple[Family, ...] = (
             ("embedding", named(r"compressor\.ape")),
         ),
         fused=(("compressor.wkv", "compressor.wgate"), ("wq_a", "wkv")),
-        transformers=TorchNames(module=((r"\.wkv$", ".kv_proj"), (r"\.wgate$", ".gate_proj"))),
+        transformers=TorchNames(
+            module=(
+                (r"\.indexer\.compressor\.", ".indexer."),
+                (r"\.wkv$", ".kv_proj"),
+                (r"\.wgate$", ".gate_proj"),
+                (r"\.weights_proj$", ".scorer.weights_proj"),
+            )
+        ),
         mlx=MlxNames(refused="mlx-lm 0.32.2 loads DeepSeek V4 only in the eight and four bits that it is published in"),
     ),
     Family(
@@ -153,12 +167,14 @@ FAMILIES: tuple[Family, ...] = (
             ("gate", named(r"time_(?:maa|decay)_w[12] [wavgk]_lora\.lora\.\d+")),
         ),
         fused=(("key",), ("value",), ("k_proj",), ("v_proj",)),
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "xLSTM",
         _types("xlstm"),
         roles=(("gate", named("[if]gate_preact")),),
         fused=(("q",), ("k",), ("v",)),
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "Klear",
@@ -336,6 +352,7 @@ FAMILIES: tuple[Family, ...] = (
         _types("step3p5 step3p7"),
         roles=(("gate", named("g_proj")),),
         mlx=MlxNames(stack="{stack}.{projection}"),
+        transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
         "Muse Spark",
@@ -388,6 +405,22 @@ FAMILIES: tuple[Family, ...] = (
         transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
+        "joined by makers",
+        _types("hrm_text qianfan_ocr"),
+        transformers=TorchNames(
+            refused="transformers 5.23 takes tensors of this architecture apart while loading,"
+            " and can not take packed ones apart"
+        ),
+    ),
+    Family(
+        "Zamba",
+        _types("zamba zamba2"),
+        transformers=TorchNames(
+            kept=r"\.shared_transf(?:ormer)?\.",
+            why="transformers ties these layers over blocks, which packed ones can not be",
+        ),
+    ),
+    Family(
         "OLMo hybrid",
         _types("olmo_hybrid"),
         fused=(("linear_attn.q_proj", "linear_attn.k_proj", "linear_attn.v_proj", "linear_attn.g_proj"),),
@@ -395,7 +428,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "initialized by name",
-        _types("mamba mamba2 falcon_mamba gpt_bigcode recurrent_gemma"),
+        _types(
+            "blt falcon_mamba gpt_bigcode kosmos-2 longt5 mamba mamba2 modernbert-decoder mt5 pix2struct pop2piano"
+            " recurrent_gemma t5 udop umt5"
+        ),
         transformers=TorchNames(dequantized=True),
     ),
     Family(

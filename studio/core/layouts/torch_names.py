@@ -94,7 +94,7 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
     for choice in _kept(choices):
         layer = choice.layer
         general |= dict.fromkeys(_OTHER_NAMES.get(layer.role, ()))
-        for name in _spellings(model, layer):
+        for name in _places(layer):
             tail = _tail(name)
             end = _INSIDE if layer.role == "expert" else "$"
             if layer.role in PARTS:
@@ -103,6 +103,7 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
                 general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(_ending(tail, kinds))) + end)
             elif tail not in tails:
                 single.setdefault(_ANYWHERE + re.escape(tail) + end)
+        general |= dict.fromkeys(_renamed_patterns(model, layer))
     if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
         general |= dict.fromkeys(_OTHER_NAMES["head"])
     return [text for text in general if not any(map(re.compile(text).match, kinds))] + list(single)
@@ -183,14 +184,17 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith(f".{ending}")
 
 
-def _spellings(model: Model, layer: Layer) -> list[str]:
-    """The places of a layer, and their names in transformers where those are others."""
+def _renamed_patterns(model: Model, layer: Layer) -> list[str]:
+    """Expressions for the names of a layer in transformers whose ends are others there."""
     renames = model.family.transformers.module
-    return list(dict.fromkeys(name for own in _places(layer) for name in (own, renamed(own, renames))))
+    others = (new for name in _places(layer) if (new := renamed(name, renames)) != name)
+    return [_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(".".join(new.split(".")[-2:]))) + "$" for new in others]
 
 
 def _kept(choices: Sequence[Choice]) -> list[Choice]:
-    return [c for c in choices if c.recipe is None and c.layer.role in MATRIX_ROLES and len(c.layer.shape) > 1]
+    """Kept layers that may be modules with weights; a matrix of no role is one of a module in some runtimes."""
+    plain = (choice for choice in choices if choice.recipe is None and len(choice.layer.shape) > 1)
+    return [c for c in plain if c.layer.role in MATRIX_ROLES or (c.layer.role == "other" and len(c.layer.shape) == 2)]
 
 
 def _modules(layer: Layer) -> list[str]:
