@@ -57,11 +57,19 @@ _TOWER = {
     "deepstack_visual_indexes fullatt_block_indexes": [0],
     "global_attn_indexes": [1],
 }
-_LAYERS = "num_hidden_layers n_layer n_layers num_layers".split()
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _BY_LAYER = (
-    "layer_types mlp_layer_types layers_block_type layer_rope_theta indexer_types attn_layers no_rope_layers"
-    " num_attention_heads_per_layer activation_sparsity_pattern attention_layers"
-).split()
+    "activation_sparsity_pattern",
+    "attention_layers",
+    "attn_layers",
+    "indexer_types",
+    "layer_rope_theta",
+    "layer_types",
+    "layers_block_type",
+    "mlp_layer_types",
+    "no_rope_layers",
+    "num_attention_heads_per_layer",
+)
 _UNUSED = ("id2label", "label2id", "chunk_size_feed_forward")
 _PART = re.compile(
     "vision|audio|speech|vq|codec|tower|visual|whisper|dac|mimi|vocoder|code2wav|token2wav|image|acoustic|semantic"

@@ -375,7 +375,13 @@ FAMILIES: tuple[Family, ...] = (
         input_first=r"\.(c_attn|q_attn|c_proj|c_fc)$",
         transformers=TorchNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
     ),
-    Family("ERNIE VL", _types("ernie4_5_moe_vl ernie4_5_vl_moe"), input_first=r"\.gate(\.weight_1)?$"),
+    Family(
+        "ERNIE VL",
+        _types("ernie4_5_moe_vl ernie4_5_vl_moe"),
+        input_first=r"\.gate(\.weight_1)?$",
+        transformers=TorchNames(refused=_BY_NAME),
+    ),
+    Family("GLM 5 Next", _types("glm5_next glm5_next_text"), transformers=TorchNames(refused=_BY_NAME)),
     Family(
         "GPT-NeoX",
         _types("gpt_neox"),
@@ -406,7 +412,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "joined by makers",
-        _types("hrm_text qianfan_ocr"),
+        _types("hrm_text molmo2 molmo2_text qianfan_ocr"),
         transformers=TorchNames(
             refused="transformers 5.23 takes tensors of this architecture apart while loading,"
             " and can not take packed ones apart"
@@ -429,8 +435,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "initialized by name",
         _types(
-            "blt falcon_mamba gpt_bigcode kosmos-2 longt5 mamba mamba2 modernbert-decoder mt5 pix2struct pop2piano"
-            " recurrent_gemma t5 udop umt5"
+            "blt falcon falcon_mamba gpt_bigcode kosmos-2 longt5 mamba mamba2 modernbert-decoder mt5 pix2struct"
+            " pop2piano recurrent_gemma t5 udop umt5"
         ),
         transformers=TorchNames(dequantized=True),
     ),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from studio.core.architectures.config import model_types
 from studio.core.layouts import Layout, llama_cpp
 from studio.core.layouts.completion import exported_config
-from studio.core.layouts.compressed_tensors import lost_experts
+from studio.core.layouts.compressed_tensors import OWN_INPUTS, lost_experts
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
@@ -155,6 +155,8 @@ def _transformers(model: Model, choices: Sequence[Choice]) -> Iterator[tuple[str
     if found := sorted({c.format for c in quantized if c.layer.role == "expert"} & _UNREAD_EXPERTS):
         yield f"it does not read experts in {', '.join(found)}", "--for transformers keeps those"
     experts = [choice for choice in quantized if choice.layer.role == "expert"]
+    if any(choice.rounds_inputs for choice in experts):
+        yield f"it {OWN_INPUTS}", "--for transformers stores experts whose inputs stay as they are"
     if names.refused:
         yield names.refused, "load it with vLLM"
     if any(choice.recipe and choice.recipe.format.tensor_scale for choice in experts):
