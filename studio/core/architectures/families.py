@@ -52,14 +52,25 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "speech encoder",
         _types(
-            "whisper moonshine kimi_audio granite_speech granite_speech_plus cohere_asr parakeet_ctc speech_to_text"
-            " lasr_ctc"
+            "whisper moonshine moonshine_streaming canary kimi_audio granite_speech granite_speech_plus cohere_asr"
+            " parakeet_ctc speech_to_text speech-encoder-decoder lasr_ctc"
         ),
         roles=(
             ("audio", r"^(?:model\.)?(?:encoder|mimo_layers|mimo_norm)(?:\.|$)"),
             ("head", named(r"mimo_output log_softmax\.mlp\.layer\d")),
         ),
         transformers=TorchNames(module=((r"encoder_decoder_proj$", "decoder.proj"),)),
+    ),
+    Family(
+        "picture encoder",
+        _types("vision-encoder-decoder pp_formulanet"),
+        roles=(("vision", r"^(?:model\.)?encoder\."),),
+    ),
+    Family(
+        "Pix2Struct",
+        _types("pix2struct"),
+        roles=(("vision", r"^encoder\."),),
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "SpeechT5",
@@ -435,7 +446,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "initialized by name",
         _types(
-            "blt falcon falcon_mamba gpt_bigcode kosmos-2 longt5 mamba mamba2 modernbert-decoder mt5 pix2struct"
+            "blt falcon falcon_mamba gpt_bigcode kosmos-2 longt5 mamba mamba2 modernbert-decoder mt5"
             " pop2piano recurrent_gemma t5 udop umt5"
         ),
         transformers=TorchNames(dequantized=True),

@@ -85,6 +85,8 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
         seen_how = runtime.rounded if runtime.rounded and (rounding or (fp8 and runtime.only_rounded)) else runtime.how
+        if kind in _evidence().get("by_weights", ()):
+            seen_how = "its parameters are the decoded weights"
         evidence = f"{kind}, {seen_how}, {runtime.date}"
         return Claim(title, "runs", evidence=f"{evidence}, {_RAN[seen]}" if _RAN.get(seen) else evidence)
     if seen == "baseline broken":
