@@ -187,6 +187,7 @@ FAMILIES: tuple[Family, ...] = (
         fused=(("q",), ("k",), ("v",)),
         transformers=TorchNames(dequantized=True),
     ),
+    Family("IQuest loop coder", _types("iquestloopcoder"), roles=(("gate", r"^model\.gate_projections\."),)),
     Family(
         "Klear",
         _types("Klear"),
