@@ -148,7 +148,7 @@ def test_transformers_does_not_find_plain_experts_beside_packed_layers(tmp_path,
         fails = "experts" in kept and name != "fp8-channel"
         assert ("finds no plain experts like" in text) is fails, (name, kept, text)
         assert (f"beside layers in {name}" in text) is fails, (name, kept, text)
-    with pytest.raises(core.PlanError, match="no plain experts like .* quantize those, too, or --for vllm"):
+    with pytest.raises(core.PlanError, match=r"no plain experts like .* quantize those, too, or --for vllm"):
         prepared(experts, tmp_path / "out", "nvfp4-2t", (("*layers.0*experts*", core.KEEP),))
     claims = prepared(experts, tmp_path / "out", "mxfp8", reader="vllm").claims
     assert any("it does not read experts in mxfp8; --for transformers" in str(claim) for claim in claims)
