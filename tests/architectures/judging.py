@@ -73,7 +73,7 @@ class Judge:
 
     def judge(self, name: str, columns: Sequence[str]) -> Row:
         """Judge a row in `columns`; its checkpoint is built, and run in both runtimes, when that is not done yet."""
-        place = self._folder / name
+        place = self._folder / "rows" / name
         try:
             self._prepare(name, place)
         except Exception as error:  # a row must not cost the others
@@ -92,7 +92,7 @@ class Judge:
         if stamp.exists() and stamp.read_text(encoding="utf-8") == _recipe():
             return
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+        place.mkdir(parents=True)
         self._torch.ask("build", name=name, folder=place)
         (place / "baseline.json").write_text(json.dumps(self._baseline(place), indent=1), encoding="utf-8")
         stamp.write_text(_recipe(), encoding="utf-8")

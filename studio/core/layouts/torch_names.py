@@ -98,7 +98,7 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
             tail = _tail(name)
             end = _INSIDE if layer.role == "expert" else "$"
             if layer.role in PARTS:
-                general.setdefault(_part_pattern(model, name))
+                general |= dict.fromkeys(_part_patterns(model, name))
             elif _NUMBER.sub("0", tail) not in kinds:
                 general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(_ending(tail, kinds))) + end)
             elif tail not in tails:
@@ -160,10 +160,12 @@ def kept_wildcards(model: Model, choices: Sequence[Choice]) -> list[str]:
     return [text for text in wanted if not fnmatch.filter(kinds, text)]
 
 
-def _part_pattern(model: Model, name: str) -> str:
+def _part_patterns(model: Model, name: str) -> tuple[str, ...]:
+    """Expressions for the part of a model that a module is in: below its component anywhere, and at the top alone."""
     if component := part_of(name, model.family):
-        return _ANYWHERE + re.escape(component) + _INSIDE
-    return f"{_ANYWHERE}{re.escape('.'.join(_tail(name).split('.')[:2]))}\\..*"
+        own = re.escape(component) + _INSIDE
+        return _ANYWHERE + own, rf"(model\.)?{own}"
+    return (f"{_ANYWHERE}{re.escape('.'.join(_tail(name).split('.')[:2]))}\\..*",)
 
 
 def _tail(name: str) -> str:
