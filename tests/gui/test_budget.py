@@ -8,13 +8,14 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PySide6.QtCore import QPointF
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.core.budgets.costs import Cost, CostTable, recipe_text
+from studio.core.budgets.costs import CostTable, recipe_text
 from studio.core.budgets.sensitivity import part_names
 from studio.gui.jobs.budgeting import STOPPED
 from studio.gui.layers.columns import COLUMNS
@@ -295,7 +296,7 @@ def made_up(_engine: core.Engine, decisions: core.Decisions) -> Generator[core.E
             for index in item.layers:
                 if recipe := decisions.choice(index, option).recipe:
                     error = size * 0.4**recipe.format.bits * chance.uniform(0.9, 1.1)
-                    known.add(index, {recipe_text(recipe): Cost(error, 1.0, error, 1.0)})
+                    known.add(index, [recipe_text(recipe)], np.array([1.0, 1.0, error, error]))
     yield core.Started("price", 0, 0)
     return core.Costs(decisions, known)
 

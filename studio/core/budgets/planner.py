@@ -131,9 +131,9 @@ class Planner:
         self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
         numbers = {text: number for number, text in enumerate(self._texts)}
         for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
-            for column, option in enumerate(item.options):
+            damages, rel_errs = (part.tolist() for part in costs.damages(item))
+            for column, (option, damage, rel_err) in enumerate(zip(item.options, damages, rel_errs, strict=True)):
                 self._names[row, column] = numbers[str(option)]
-                damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
                     continue
                 self._noise.add((row, column), part, option, damage)

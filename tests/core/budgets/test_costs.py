@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.core.budgets.costs import Costs, price
+from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decisions, decide
+from studio.core.budgets.pricing import price
 from studio.core.budgets.records import Records
 from studio.core.statistics import open_statistics, with_statistics
 from tests.core.budgets.conftest import LINEAR, ended, priced

@@ -1,0 +1,173 @@
+"""Stacks: slabs of equal shape that are encoded alike and compared together, as small matrices are little work each."""
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import Recipe
+from kernels.fidelity import widen
+from kernels.methods import method_of
+from kernels.quantized import Quantized
+from studio.core.model import Guide, Matrix
+from studio.core.running.encoding import encoded, rows_of
+from studio.core.running.engine import Engine
+from studio.core.running.reading import Slab, read_slab
+from studio.core.running.tasks import BUNDLE_NBYTES
+
+Floats = NDArray[np.float64]
+
+_AT_ONCE = 1 << 16
+"""Weights whose errors are looked at together."""
+
+_INPUTS = 16
+"""Matrices whose inputs are kept in memory: slabs of one follow each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A slab, the recipes that it is tried in, and the tensor scale that it has in each of them."""
+
+    slab: Slab
+    recipes: tuple[Recipe, ...] = ()
+    scales: tuple[float, ...] = ()
+
+    @property
+    def likeness(self) -> Hashable:
+        """Equal for pieces that make one stack."""
+        layer = self.slab.layer
+        return self.slab.stop - self.slab.start, self.slab.matrix.columns, layer.dtype, layer.kept_dtype, self.recipes
+
+
+Stack = Sequence[Piece]
+"""Pieces that are alike."""
+
+Look = Callable[[Engine, Stack], Floats]
+"""What is found of a stack: numbers [pieces, ...]."""
+
+
+def found(engine: Engine, look: Look, pieces: Iterable[Piece]) -> Generator[tuple[Piece, Floats], None, None]:
+    """Every piece with what `look` finds of it; like ones follow each other, in no other order."""
+    cut = list(_stacks(pieces))
+    with engine.tasks() as tasks:
+        for stack, numbers in zip(cut, tasks.in_order(partial(look, engine, stack) for stack in cut), strict=True):
+            yield from zip(stack, numbers, strict=True)
+
+
+def _stacks(pieces: Iterable[Piece]) -> Iterator[Stack]:
+    waiting: dict[Hashable, list[Piece]] = defaultdict(list)
+    for piece in pieces:
+        most = max(BUNDLE_NBYTES // max(piece.slab.nbytes, 1), 1)
+        stack = waiting[piece.likeness]
+        stack.append(piece)
+        if len(stack) >= most:
+            yield waiting.pop(piece.likeness)
+    yield from waiting.values()
+
+
+def peaks(engine: Engine, stack: Stack) -> Floats:
+    """The largest magnitudes of pieces, [pieces]; Inf or NaN where there are such weights."""
+    weights = _read(engine, stack)
+    unsigned = np.dtype(f"u{weights.itemsize}")
+    magnitudes = weights.view(unsigned) & unsigned.type(np.iinfo(unsigned).max >> 1)  # they rise with the number
+    largest = magnitudes.reshape(len(stack), -1).max(axis=1, initial=0)
+    return largest.view(weights.dtype).astype(np.float64)
+
+
+def sums(engine: Engine, stack: Stack) -> Floats:
+    """[pieces, 2 + 2 recipes]: squares at the outputs and of the weights, then those of the errors of each recipe.
+
+    Outputs count as often as a matrix was used while statistics were gathered.
+    """
+    weights = _read(engine, stack)
+    guides = [(piece.slab.layer.guide, piece.slab.matrix) for piece in stack]
+    used, known = zip(*(_inputs(guide, matrix) if guide else (1, None) for guide, matrix in guides), strict=True)
+    parts = [_squares(engine, weights, None, known)]
+    for number, recipe in enumerate(stack[0].recipes):
+        parts.append(_squares(engine, weights, _encoded(engine, stack, weights, number, recipe), known))
+    total = np.concatenate(parts, axis=1)
+    total[:, 0::2] *= np.array(used, np.float64)[:, None]
+    return total
+
+
+def _read(engine: Engine, stack: Stack) -> NDArray[Any]:
+    """The weights of all pieces, one below the other."""
+    first = read_slab(stack[0].slab, engine.scratch)
+    if len(stack) == 1:
+        return first
+    rows = len(first)
+    weights = np.empty((len(stack) * rows, first.shape[1]), first.dtype)
+    weights[:rows] = first
+    for number, piece in enumerate(stack[1:], 1):
+        weights[number * rows : (number + 1) * rows] = read_slab(piece.slab, engine.scratch)
+    return weights
+
+
+def _encoded(
+    engine: Engine, stack: Stack, weights: NDArray[Any], number: int, recipe: Recipe
+) -> Quantized | list[Quantized]:
+    """The weights in the recipe with this `number`: together where rows do not depend on more than themselves."""
+    slab, count = stack[0].slab, len(stack)
+    guided = method_of(recipe.method).needs and any(piece.slab.layer.guide for piece in stack)
+    if count == 1 or not (guided or recipe.format.tensor_scale or recipe.format.height > 1):
+        return encoded(engine.backend, slab.layer, slab.matrix, weights, recipe, stack[0].scales[number])
+    parts = zip(stack, np.split(weights, count), strict=True)
+    return [
+        encoded(engine.backend, piece.slab.layer, piece.slab.matrix, part, recipe, piece.scales[number])
+        for piece, part in parts
+    ]
+
+
+_Known = Sequence[NDArray[np.float32] | None]
+
+
+def _squares(
+    engine: Engine, weights: NDArray[Any], quantized: Quantized | list[Quantized] | None, known: _Known
+) -> Floats:
+    """Sums of squares at the outputs and in the weights: of what is lost, of the weights where nothing is quantized."""
+    total = np.zeros((len(known), 2))
+    height = len(weights) // len(known)
+    for pieces, rows in _chunks(len(known), height, weights.shape[1]):
+        start, stop = pieces.start * height + rows.start, (pieces.stop - 1) * height + rows.stop
+        part = widen(weights[start:stop])
+        if isinstance(quantized, Quantized):
+            part = part - engine.backend.decode(rows_of(quantized, slice(start, stop)))
+        elif quantized is not None:
+            decoded = [engine.backend.decode(rows_of(one, rows)) for one in quantized[pieces]]
+            part = part - (decoded[0] if len(decoded) == 1 else np.concatenate(decoded))
+        shaped = part.reshape(pieces.stop - pieces.start, -1, part.shape[1])
+        columns = np.einsum("kij,kij->kj", shaped, shaped, dtype=np.float64)
+        total[pieces, 1] += columns.sum(axis=1)
+        total[pieces, 0] += [_at_outputs(*one) for one in zip(shaped, columns, known[pieces], strict=True)]
+    return total
+
+
+def _chunks(count: int, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Pieces, and rows of them, whose weights are looked at together: several pieces, or some rows of one."""
+    together = _AT_ONCE // max(height * width, 1)
+    if together:
+        for first in range(0, count, together):
+            yield slice(first, min(first + together, count)), slice(0, height)
+        return
+    rows = max(_AT_ONCE // width, 1)
+    for piece in range(count):
+        for start in range(0, height, rows):
+            yield slice(piece, piece + 1), slice(start, min(start + rows, height))
+
+
+def _at_outputs(part: NDArray[np.float32], columns: Floats, known: NDArray[np.float32] | None) -> float:
+    if known is None:
+        return float(columns.sum())
+    if known.ndim == 1:
+        return float(columns @ known)
+    blocks = part.reshape(len(part), len(known), -1).transpose(1, 0, 2)
+    return float(((blocks @ known) * blocks).sum(dtype=np.float64))
+
+
+@lru_cache(maxsize=_INPUTS)
+def _inputs(guide: Guide, matrix: Matrix) -> tuple[int, NDArray[np.float32] | None]:
+    return guide.moments(matrix) or (1, None)
