@@ -69,12 +69,17 @@ def part_names(items: Sequence[Decision], most: int = MOST_PARTS) -> list[str]:
     kinds = Counter(item.kind for item in items)
     counts = [n for n in range(1, most + 1) if sum(min(n, count) for count in kinds.values()) <= most]
     seen: Counter[str] = Counter()
-    found = []
-    for item in items:
-        stretches = min(max(counts, default=1), kinds[item.kind])
-        found.append(f"{item.kind} {seen[item.kind] * stretches // kinds[item.kind] + 1}/{stretches}")
-        seen[item.kind] += 1
+    found = [""] * len(items)
+    for place in sorted(range(len(items)), key=lambda place: _depth(items[place])):  # files tell 10 before 2
+        kind = items[place].kind
+        stretches = min(max(counts, default=1), kinds[kind])
+        found[place] = f"{kind} {seen[kind] * stretches // kinds[kind] + 1}/{stretches}"
+        seen[kind] += 1
     return found
+
+
+def _depth(item: Decision) -> int:
+    return -1 if item.block is None else item.block
 
 
 @dataclass(frozen=True)

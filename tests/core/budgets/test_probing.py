@@ -104,6 +104,13 @@ def test_parts_are_stretches_of_layers_of_a_kind(costs: Costs) -> None:
     assert len(set(part_names(items, most=1))) == 4
 
 
+def test_stretches_follow_the_blocks_whatever_their_order_in_the_file(costs: Costs) -> None:
+    first = costs.decisions.items[0]
+    items = [replace(first, block=block) for block in (0, 1, 10, 11, 2, 3)]
+    stretches = dict(zip((item.block for item in items), part_names(items, most=3), strict=True))
+    assert stretches[0] == stretches[1] != stretches[2] == stretches[3] != stretches[10] == stretches[11]
+
+
 def test_a_part_without_damage_has_the_mean_sensitivity() -> None:
     alone = {
         "a": Probed(0.1, 0.0, {("a", "mxfp4/max"): 0.1}),
