@@ -1,5 +1,6 @@
 """Pricing: what every option costs every layer, for all of them in two passes over the weights."""
 
+import math
 from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
@@ -149,10 +150,11 @@ def _measured(
     done += sum(layer.nbytes for layer in layers)
     scales = _scales(batch, wanted, largest)
     totals = {wanted.layers[index].name: np.zeros(2 + 2 * len(wanted.of(index))) for index in batch}
-    for piece, numbers in found(started, sums, _trials(started, batch, wanted, scales)):
-        totals[piece.slab.layer.name] += numbers
-        done += _share(piece)
-        yield Progress("price", done, piece.slab.layer.name)
+    for stack, numbers in found(started, sums, _trials(started, batch, wanted, scales)):
+        for piece, part in zip(stack, numbers, strict=True):
+            totals[piece.slab.layer.name] += part
+        done += sum(map(_share, stack))
+        yield Progress("price", done, stack[-1].slab.layer.name)
     return {index: _rounded(totals[wanted.layers[index].name]) for index in batch}
 
 
@@ -165,13 +167,14 @@ def _peaks(started: Engine, layers: Sequence[Layer], done: int) -> Generator[Eve
         for slab in slabs(layer, matrix, started.slab_nbytes)
     )
     largest: dict[_Key, float] = defaultdict(float)
-    for piece, peak in found(started, peaks, pieces):
-        if not np.isfinite(peak):
-            _refuse(started, piece.slab.layer)
-        key = piece.slab.layer.name, piece.slab.matrix.name
-        largest[key] = max(largest[key], float(peak))
-        done += _share(piece)
-        yield Progress("price", done, key[0])
+    for stack, found_peaks in found(started, peaks, pieces):
+        for piece, peak in zip(stack, found_peaks.tolist(), strict=True):
+            if not math.isfinite(peak):
+                _refuse(started, piece.slab.layer)
+            key = piece.slab.layer.name, piece.slab.matrix.name
+            largest[key] = max(largest[key], peak)
+        done += sum(map(_share, stack))
+        yield Progress("price", done, stack[-1].slab.layer.name)
     return largest
 
 

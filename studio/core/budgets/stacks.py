@@ -1,7 +1,7 @@
 """Stacks: slabs of equal shape that are encoded alike and compared together, as small matrices are little work each."""
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -50,12 +50,11 @@ Look = Callable[[Engine, Stack], Floats]
 """What is found of a stack: numbers [pieces, ...]."""
 
 
-def found(engine: Engine, look: Look, pieces: Iterable[Piece]) -> Generator[tuple[Piece, Floats], None, None]:
-    """Every piece with what `look` finds of it; like ones follow each other, in no other order."""
+def found(engine: Engine, look: Look, pieces: Iterable[Piece]) -> Iterator[tuple[Stack, Floats]]:
+    """Every piece in a stack of like ones, and what `look` finds of these."""
     cut = list(_stacks(pieces))
     with engine.tasks() as tasks:
-        for stack, numbers in zip(cut, tasks.in_order(partial(look, engine, stack) for stack in cut), strict=True):
-            yield from zip(stack, numbers, strict=True)
+        yield from zip(cut, tasks.in_order(partial(look, engine, stack) for stack in cut), strict=True)
 
 
 def _stacks(pieces: Iterable[Piece]) -> Iterator[Stack]:
@@ -86,7 +85,7 @@ def sums(engine: Engine, stack: Stack) -> Floats:
     weights = _read(engine, stack)
     guides = [(piece.slab.layer.guide, piece.slab.matrix) for piece in stack]
     used, known = zip(*(_inputs(guide, matrix) if guide else (1, None) for guide, matrix in guides), strict=True)
-    parts = [_squares(engine, weights, None, known)]
+    parts = [_squares(engine, weights, (), known)]
     for number, recipe in enumerate(stack[0].recipes):
         parts.append(_squares(engine, weights, _encoded(engine, stack, weights, number, recipe), known))
     total = np.concatenate(parts, axis=1)
@@ -107,42 +106,53 @@ def _read(engine: Engine, stack: Stack) -> NDArray[Any]:
     return weights
 
 
-def _encoded(
-    engine: Engine, stack: Stack, weights: NDArray[Any], number: int, recipe: Recipe
-) -> Quantized | list[Quantized]:
-    """The weights in the recipe with this `number`: together where rows do not depend on more than themselves."""
-    slab, count = stack[0].slab, len(stack)
-    guided = method_of(recipe.method).needs and any(piece.slab.layer.guide for piece in stack)
-    if count == 1 or not (guided or recipe.format.tensor_scale or recipe.format.height > 1):
-        return encoded(engine.backend, slab.layer, slab.matrix, weights, recipe, stack[0].scales[number])
-    parts = zip(stack, np.split(weights, count), strict=True)
-    return [
-        encoded(engine.backend, piece.slab.layer, piece.slab.matrix, part, recipe, piece.scales[number])
-        for piece, part in parts
+_Parts = Sequence[tuple[int, Quantized]]
+"""Encoded weights below each other, each with the number of its first row."""
+
+
+def _encoded(engine: Engine, stack: Stack, weights: NDArray[Any], number: int, recipe: Recipe) -> _Parts:
+    """The weights in the recipe with this `number`: together as far as nothing but their scale is known of them."""
+    height, parts, first = len(weights) // len(stack), list[tuple[int, Quantized]](), 0
+    apart = recipe.format.height > 1 or (
+        method_of(recipe.method).needs and any(piece.slab.layer.guide for piece in stack)
+    )
+    while first < len(stack):
+        slab, g, stop = stack[first].slab, stack[first].scales[number], first + 1
+        while stop < len(stack) and not apart and stack[stop].scales[number] == g:
+            stop += 1
+        rows = weights[first * height : stop * height]
+        parts.append((first * height, encoded(engine.backend, slab.layer, slab.matrix, rows, recipe, g)))
+        first = stop
+    return parts
+
+
+def _decoded(engine: Engine, parts: _Parts, start: int, stop: int) -> NDArray[np.float32]:
+    """Rows `start` .. `stop` of encoded weights."""
+    found = [
+        engine.backend.decode(rows_of(part, slice(max(start - first, 0), stop - first)))
+        for first, part in parts
+        if first < stop and first + len(part.codes) > start
     ]
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 _Known = Sequence[NDArray[np.float32] | None]
 
 
-def _squares(
-    engine: Engine, weights: NDArray[Any], quantized: Quantized | list[Quantized] | None, known: _Known
-) -> Floats:
-    """Sums of squares at the outputs and in the weights: of what is lost, of the weights where nothing is quantized."""
+def _squares(engine: Engine, weights: NDArray[Any], parts: _Parts, known: _Known) -> Floats:
+    """Sums of squares at the outputs and in the weights: of what is lost, of the weights where nothing is encoded."""
     total = np.zeros((len(known), 2))
     height = len(weights) // len(known)
     for pieces, rows in _chunks(len(known), height, weights.shape[1]):
         start, stop = pieces.start * height + rows.start, (pieces.stop - 1) * height + rows.stop
         part = widen(weights[start:stop])
-        if isinstance(quantized, Quantized):
-            part = part - engine.backend.decode(rows_of(quantized, slice(start, stop)))
-        elif quantized is not None:
-            decoded = [engine.backend.decode(rows_of(one, rows)) for one in quantized[pieces]]
-            part = part - (decoded[0] if len(decoded) == 1 else np.concatenate(decoded))
+        if parts:
+            part = part - _decoded(engine, parts, start, stop)
         shaped = part.reshape(pieces.stop - pieces.start, -1, part.shape[1])
         columns = np.einsum("kij,kij->kj", shaped, shaped, dtype=np.float64)
-        total[pieces, 1] += columns.sum(axis=1)
-        total[pieces, 0] += [_at_outputs(*one) for one in zip(shaped, columns, known[pieces], strict=True)]
+        plain = columns.sum(axis=1)
+        total[pieces, 1] += plain
+        total[pieces, 0] += [_at_outputs(*one) for one in zip(shaped, columns, plain, known[pieces], strict=True)]
     return total
 
 
@@ -159,9 +169,11 @@ def _chunks(count: int, height: int, width: int) -> Iterator[tuple[slice, slice]
             yield slice(piece, piece + 1), slice(start, min(start + rows, height))
 
 
-def _at_outputs(part: NDArray[np.float32], columns: Floats, known: NDArray[np.float32] | None) -> float:
+def _at_outputs(
+    part: NDArray[np.float32], columns: Floats, plain: float, known: NDArray[np.float32] | None
+) -> float:
     if known is None:
-        return float(columns.sum())
+        return plain
     if known.ndim == 1:
         return float(columns @ known)
     blocks = part.reshape(len(part), len(known), -1).transpose(1, 0, 2)
