@@ -16,7 +16,7 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.core.budgets.costs import CostTable, recipe_text
-from studio.core.budgets.sensitivity import part_names
+from studio.core.budgets.parts import part_names
 from studio.gui.jobs.budgeting import STOPPED
 from studio.gui.layers.columns import COLUMNS
 from studio.gui.shell.studio import Studio
@@ -180,7 +180,7 @@ def test_mixes_are_for_the_layout_that_is_chosen(priced: Studio, wait: Wait) -> 
 
 def test_what_was_measured_stands_beside_what_is_predicted(priced: Studio) -> None:
     page = view(priced)
-    parts = dict.fromkeys(part_names(page.planner.decisions.items), 0.5)
+    parts = dict.fromkeys(part_names(page.planner.costs), 0.5)
     draws = tuple(core.Sensitivity(dict.fromkeys(parts, value)) for value in (0.4, 0.6))
     page.show_planner(core.Planner(page.planner.costs, core.Sensitivity(parts, draws=draws)))
     page.show_measured([("nvfp4-3t", 6.0, 0.05, 0.002)])

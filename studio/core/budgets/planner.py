@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
+from studio.core.budgets.parts import MOST_PARTS, part_names
 from studio.core.budgets.prediction_noise import PredictionNoise
 from studio.core.budgets.rules import block_ranges, planned
-from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
+from studio.core.budgets.sensitivity import Sensitivity
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
 from studio.core.exporting.sizes import files_nbytes
@@ -130,7 +131,7 @@ class Planner:
         self._texts = list(dict.fromkeys(str(option) for item in items for option in item.options))
         self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
         numbers = {text: number for number, text in enumerate(self._texts)}
-        for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
+        for row, (item, part) in enumerate(zip(items, part_names(costs, parts), strict=True)):
             damages, rel_errs = (part.tolist() for part in costs.damages(item))
             for column, (option, damage, rel_err) in enumerate(zip(item.options, damages, rel_errs, strict=True)):
                 self._names[row, column] = numbers[str(option)]
