@@ -7,7 +7,7 @@ of r^2. It is divided by the same sum over the weights themselves, so that layer
 
 from array import array
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np

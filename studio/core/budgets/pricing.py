@@ -191,7 +191,10 @@ def _share(piece: Piece) -> int:
     return slab.layer.nbytes * (slab.stop - slab.start) * slab.matrix.columns // max(slab.layer.count, 1)
 
 
-def _scales(batch: Sequence[int], wanted: _Recipes, largest: dict[_Key, float]) -> Mapping[Recipe, Mapping[_Key, float]]:
+_Scales = Mapping[Recipe, Mapping[_Key, float]]
+
+
+def _scales(batch: Sequence[int], wanted: _Recipes, largest: dict[_Key, float]) -> _Scales:
     """The tensor scales of matrices in each recipe that has them."""
     tiered = {recipe for index in batch for recipe in wanted.of(index) if recipe.format.tensor_scale}
     return {
@@ -202,9 +205,7 @@ def _scales(batch: Sequence[int], wanted: _Recipes, largest: dict[_Key, float]) 
     }
 
 
-def _trials(
-    started: Engine, batch: Sequence[int], wanted: _Recipes, scales: Mapping[Recipe, Mapping[_Key, float]]
-) -> Iterator[Piece]:
+def _trials(started: Engine, batch: Sequence[int], wanted: _Recipes, scales: _Scales) -> Iterator[Piece]:
     for index in batch:
         layer, recipes = wanted.layers[index], wanted.of(index)
         together = max((recipe.format.height for recipe in recipes), default=1)
@@ -218,4 +219,5 @@ def _trials(
 def _rounded(values: Floats) -> Floats:
     """Numbers with the first bits of their fractions."""
     fraction, exponent = np.frexp(values)
-    return np.ldexp(np.rint(np.ldexp(fraction, _BITS)), exponent - _BITS)
+    rounded: Floats = np.ldexp(np.rint(np.ldexp(fraction, _BITS)), exponent - _BITS)
+    return rounded

@@ -11,9 +11,9 @@ from typing import Any
 import kernels
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import KEPT, Decision, Option
+from studio.core.budgets.parts import MOST_PARTS, coarsest, part_names
 from studio.core.budgets.records import Records
 from studio.core.budgets.rules import planned
-from studio.core.budgets.parts import MOST_PARTS, coarsest, part_names
 from studio.core.budgets.sensitivity import Probed, Sensitivity, fit
 from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP

@@ -1,9 +1,10 @@
 """Sensitivity: what damage in the outputs of layers means for the predictions of the model, as KL to the source.
 
-Layers of one kind and of like damage have one sensitivity, found by quantizing them alone (see `parts`). What they do adds
-up to x, and KL is x**b: b is what makes the parts alone add up to what they do together. Below 1, damage saturates: in
-mixtures of experts, where small errors send tokens elsewhere, at large damage anywhere. Every format and method has a
-factor, found by quantizing the whole model with it: errors of equal size and another shape differ in what they do.
+Layers of one kind and of like damage have one sensitivity, found by quantizing them alone (see `parts`). What they do
+adds up to x, and KL is x**b: b is what makes the parts alone add up to what they do together. Below 1, damage
+saturates: in mixtures of experts, where small errors send tokens elsewhere, at large damage anywhere. Every format and
+method has a factor, found by quantizing the whole model with it: errors of equal size and another shape differ in what
+they do.
 """
 
 import math

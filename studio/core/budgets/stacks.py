@@ -74,7 +74,8 @@ def peaks(engine: Engine, stack: Stack) -> Floats:
     unsigned = np.dtype(f"u{weights.itemsize}")
     magnitudes = weights.view(unsigned) & unsigned.type(np.iinfo(unsigned).max >> 1)  # they rise with the number
     largest = magnitudes.reshape(len(stack), -1).max(axis=1, initial=0)
-    return largest.view(weights.dtype).astype(np.float64)
+    found: Floats = largest.view(weights.dtype).astype(np.float64)
+    return found
 
 
 def sums(engine: Engine, stack: Stack) -> Floats:
@@ -95,15 +96,10 @@ def sums(engine: Engine, stack: Stack) -> Floats:
 
 def _read(engine: Engine, stack: Stack) -> NDArray[Any]:
     """The weights of all pieces, one below the other."""
-    first = read_slab(stack[0].slab, engine.scratch)
     if len(stack) == 1:
-        return first
-    rows = len(first)
-    weights = np.empty((len(stack) * rows, first.shape[1]), first.dtype)
-    weights[:rows] = first
-    for number, piece in enumerate(stack[1:], 1):
-        weights[number * rows : (number + 1) * rows] = read_slab(piece.slab, engine.scratch)
-    return weights
+        return read_slab(stack[0].slab, engine.scratch)
+    with stack[0].slab.layer.stored.file.held():
+        return np.concatenate([read_slab(piece.slab) for piece in stack])
 
 
 _Parts = Sequence[tuple[int, Quantized]]
@@ -169,9 +165,7 @@ def _chunks(count: int, height: int, width: int) -> Iterator[tuple[slice, slice]
             yield slice(piece, piece + 1), slice(start, min(start + rows, height))
 
 
-def _at_outputs(
-    part: NDArray[np.float32], columns: Floats, plain: float, known: NDArray[np.float32] | None
-) -> float:
+def _at_outputs(part: NDArray[np.float32], columns: Floats, plain: float, known: NDArray[np.float32] | None) -> float:
     if known is None:
         return plain
     if known.ndim == 1:
