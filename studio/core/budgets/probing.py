@@ -1,6 +1,5 @@
 """Probing: a few plans are run on a text to learn what damage means in tokens; what was run once is not run again."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -82,7 +81,7 @@ class Probing:
 
     @cached_property
     def _texts(self) -> tuple[tuple[str, str], ...]:
-        return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in self._reading.texts)
+        return self._reading.digests()
 
     @cached_property
     def _probes(self) -> dict[Probe, str]:

@@ -12,6 +12,9 @@ from studio.core.errors import CheckpointError, UnreadableError
 from studio.core.stores.byte_source import ByteSource, Fingerprint
 from studio.core.stores.store_path import StorePath
 
+LARGEST_TEXT = 64 << 20
+"""Bytes of a text that models are run on."""
+
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
