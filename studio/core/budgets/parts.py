@@ -26,13 +26,22 @@ _DEPTH = 0.1
 
 _LEAST_GAIN = 1e-9
 
+_COARSE = 1.125
+"""How many times the size of its smallest option one may be that counts as few bits."""
 
-def coarsest(costs: Costs, item: Decision) -> Option:
-    """The option that does most damage; KEPT where there is none but to keep it."""
+
+def coarse(costs: Costs, item: Decision) -> Option:
+    """The option that mixes leave in few bits: of those not much larger than the smallest, that with least damage.
+
+    KEPT where there is none but to keep it. What a part does in another option of few bits tells less: one that knows
+    nothing of the inputs does its harm elsewhere.
+    """
     damages, _ = costs.damages(item)
-    options = (n for n, option in enumerate(item.options) if option.format != KEEP and np.isfinite(damages[n]))
-    worst = max(options, key=lambda number: float(damages[number]), default=None)
-    return KEPT if worst is None else item.options[worst]
+    known = [n for n, option in enumerate(item.options) if option.format != KEEP and np.isfinite(damages[n])]
+    most = _COARSE * min((item.options[n].nbytes for n in known), default=0)
+    small = (n for n in known if item.options[n].nbytes <= most)
+    best = min(small, key=lambda number: float(damages[number]), default=None)
+    return KEPT if best is None else item.options[best]
 
 
 def part_names(costs: Costs, most: int = MOST_PARTS) -> list[str]:
@@ -58,7 +67,7 @@ def part_names(costs: Costs, most: int = MOST_PARTS) -> list[str]:
 def _places(costs: Costs) -> Floats:
     """Where decisions lie beside each other, [decisions, 2]: by the logarithm of damage, and by depth."""
     items = costs.decisions.items
-    options = [coarsest(costs, item) for item in items]
+    options = [coarse(costs, item) for item in items]
     known = zip(items, options, strict=True)
     damages = np.array([0.0 if option is KEPT else costs.damage(item, option) for item, option in known])
     depths = np.array([-1.0 if item.block is None else item.block for item in items])

@@ -10,7 +10,7 @@ from typing import Any
 import kernels
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import KEPT, Decision, Option
-from studio.core.budgets.parts import MOST_PARTS, coarsest, part_names
+from studio.core.budgets.parts import MOST_PARTS, coarse, part_names
 from studio.core.budgets.records import Records
 from studio.core.budgets.rules import planned
 from studio.core.budgets.sensitivity import Probed, Sensitivity, fit
@@ -41,15 +41,15 @@ class Probe:
 
 
 def probes(costs: Costs, most_parts: int = MOST_PARTS) -> list[Probe]:
-    """What to run: each part of the model alone in its coarsest option, all of it so, and all of it in each option."""
+    """What to run: each part of the model alone in few bits, all of it so, and all of it in each option."""
     items = costs.decisions.items
     parts = part_names(costs, most_parts)
-    worst = [coarsest(costs, item) for item in items]
+    few_bits = [coarse(costs, item) for item in items]
     found = [
-        Probe(part, tuple(one if mine == part else KEPT for one, mine in zip(worst, parts, strict=True)), part=part)
+        Probe(part, tuple(one if mine == part else KEPT for one, mine in zip(few_bits, parts, strict=True)), part=part)
         for part in dict.fromkeys(parts)
     ]
-    found.append(Probe(_TOGETHER, tuple(worst)))
+    found.append(Probe(_TOGETHER, tuple(few_bits)))
     named = dict.fromkeys(str(option) for item in items for option in item.options if option.format != KEEP)
     return found + [Probe(name, tuple(_named(item, name) for item in items), option=name) for name in named]
 

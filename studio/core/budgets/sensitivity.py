@@ -75,7 +75,7 @@ class Probed:
 def fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
     """The sensitivity that measured plans tell, and what it would be on other draws of windows.
 
-    alone: by part, that part in its coarsest option and the rest as it was. together: all parts in these options, None
+    alone: by part, that part in few bits and the rest as it was. together: all parts in these options, None
     where that was not run. whole: by option, all layers that can have it in that option. A part that took no damage has
     the mean sensitivity of the others.
     """
