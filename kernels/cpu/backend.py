@@ -148,7 +148,7 @@ class CpuBackend:
         weight = np.empty(quantized.shape, dtype)
         kind = _dtype(weight, "decode")
         for task, first in _coded(quantized):
-            task.weight, task.dtype = weight.ctypes.data + first * weight.itemsize, kind
+            task.weight, task.dtype = (library.address(weight) or 0) + first * weight.itemsize, kind
             self._library.nvfp4_decode(self._number, ctypes.byref(task))
         return weight
 
@@ -171,8 +171,9 @@ def _coded(quantized: Quantized) -> Iterator[tuple[library.DecodeTask, int]]:
     biases = None if quantized.biases is None else np.ascontiguousarray(quantized.biases)
     factors = np.ones(1, np.float32) if quantized.tensor_scale is None else quantized.tensor_scale.reshape(-1)
     count = math.prod(quantized.shape) // len(factors)
+    places = [(library.address(part) or 0, part.nbytes // len(factors)) for part in parts]
     for index, factor in enumerate(factors):
-        codes, scales = (part.ctypes.data + index * (part.nbytes // len(factors)) for part in parts)
+        codes, scales = (start + index * size for start, size in places)
         yield (
             library.DecodeTask(
                 codes=codes,

@@ -4,12 +4,14 @@ from kernels import FORMATS, METHODS, STORED, STORED_FORMATS, __version__, metho
 from kernels.fidelity import relative_error
 from studio.core.architectures import ROLES
 from studio.core.architectures.naming import expert_index
-from studio.core.budgets.costs import Costs, price
+from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Decisions, Option, decide
 from studio.core.budgets.knapsack import quick_states
+from studio.core.budgets.parts import MOST_PARTS
 from studio.core.budgets.planner import Change, Mix, Planner, budget_title
+from studio.core.budgets.pricing import price
 from studio.core.budgets.probing import Probing
-from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
+from studio.core.budgets.sensitivity import Sensitivity
 from studio.core.cluster.crew import Crew, crew, warm_up
 from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
 from studio.core.cluster.order import (

@@ -1,6 +1,7 @@
 """Model and Layer: what a checkpoint holds, known from its headers alone."""
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -300,6 +301,18 @@ class Document:
         return self.make()
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The experts of one projection of a stack: places of their layers in the model, one for each matrix.
+
+    is_whole: they are numbered from 0 on without gaps. is_even: all have one shape.
+    """
+
+    places: "array[int]"
+    is_whole: bool
+    is_even: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A checkpoint, opened: its layers in file order, its configuration, and what was odd about it.
@@ -329,12 +342,25 @@ class Model:
     @cached_property
     def stack_heights(self) -> dict[tuple[str, str], int]:
         """Number of experts per (stack, projection)."""
-        heights: dict[tuple[str, str], int] = defaultdict(int)
-        for layer in self.layers:
+        return {key: len(stack.places) for key, stack in self.stacks.items()}
+
+    @cached_property
+    def stacks(self) -> dict[tuple[str, str], Stack]:
+        """The experts per (stack, projection)."""
+        places: dict[tuple[str, str], array[int]] = defaultdict(lambda: array("q"))
+        experts: dict[tuple[str, str], list[int]] = defaultdict(list)
+        shapes: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
+        for index, layer in enumerate(self.layers):
             for matrix in layer.matrices:
                 if matrix.expert is not None:
-                    heights[matrix.stack, matrix.projection] += 1
-        return heights
+                    key = matrix.stack, matrix.projection
+                    places[key].append(index)
+                    experts[key].append(matrix.expert)
+                    shapes[key].add((matrix.rows, matrix.columns))
+        return {
+            key: Stack(found, sorted(experts[key]) == list(range(len(found))), len(shapes[key]) == 1)
+            for key, found in places.items()
+        }
 
     @property
     def folder(self) -> Path:

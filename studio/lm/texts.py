@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.containers.files import read_small
+from studio.core.containers.files import LARGEST_TEXT, read_small
 from studio.core.counting import counted
 from studio.core.errors import BackendError, StudioError
 from studio.lm.protocol import first_line
 from studio.lm.runtimes import INSTALL
 
-LARGEST_TEXT = 64 << 20
 _PIECE = 1 << 18
 _MOST_UNKNOWN = 0.05
 _MOST_TOKENS_PER_BYTE = 0.6

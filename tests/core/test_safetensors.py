@@ -10,6 +10,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from studio.core.containers import files
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import place, read_header
 from studio.core.errors import CheckpointError
@@ -123,3 +124,19 @@ def test_a_header_may_be_as_long_as_the_first_bytes_of_another_file(tmp_path: Pa
     path.write_bytes(struct.pack("<Q", length) + b"{}".ljust(length))
     assert accepted(path)
     assert accepted_by_package(path)
+
+
+def test_a_file_that_is_held_is_opened_once_and_its_changes_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    opened: list[Path] = []
+    real = files._open
+    with SourceFile(path) as file:
+        monkeypatch.setattr(files, "_open", lambda path: opened.append(path) or real(path))
+        with file.held():
+            assert [bytes(file.read(at, 2)) for at in (0, 4, 8)] == [b"01", b"45", b"89"]
+        assert len(opened) == 1
+        with pytest.raises(CheckpointError, match="changed while it was in use"), file.held():
+            path.write_bytes(b"0123456789ab")

@@ -8,14 +8,15 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PySide6.QtCore import QPointF
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
-from studio.core.budgets.costs import Cost, CostTable, recipe_text
-from studio.core.budgets.sensitivity import part_names
+from studio.core.budgets.costs import CostTable, recipe_text
+from studio.core.budgets.parts import part_names
 from studio.gui.jobs.budgeting import STOPPED
 from studio.gui.layers.columns import COLUMNS
 from studio.gui.shell.studio import Studio
@@ -179,7 +180,7 @@ def test_mixes_are_for_the_layout_that_is_chosen(priced: Studio, wait: Wait) -> 
 
 def test_what_was_measured_stands_beside_what_is_predicted(priced: Studio) -> None:
     page = view(priced)
-    parts = dict.fromkeys(part_names(page.planner.decisions.items), 0.5)
+    parts = dict.fromkeys(part_names(page.planner.costs), 0.5)
     draws = tuple(core.Sensitivity(dict.fromkeys(parts, value)) for value in (0.4, 0.6))
     page.show_planner(core.Planner(page.planner.costs, core.Sensitivity(parts, draws=draws)))
     page.show_measured([("nvfp4-3t", 6.0, 0.05, 0.002)])
@@ -295,7 +296,7 @@ def made_up(_engine: core.Engine, decisions: core.Decisions) -> Generator[core.E
             for index in item.layers:
                 if recipe := decisions.choice(index, option).recipe:
                     error = size * 0.4**recipe.format.bits * chance.uniform(0.9, 1.1)
-                    known.add(index, {recipe_text(recipe): Cost(error, 1.0, error, 1.0)})
+                    known.add(index, [recipe_text(recipe)], np.array([1.0, 1.0, error, error]))
     yield core.Started("price", 0, 0)
     return core.Costs(decisions, known)
 

@@ -1,7 +1,7 @@
 """Twelve budgets for a model: KL as predicted and as measured, beside single formats.
 
 Usage: python -m tests.planning MODEL [--text FILE] [--probe-text FILE] [--statistics FILE] [--windows N]
-                                [--probe-windows N] [--parts N] [--out FILE.json] [--figure FILE.svg]
+                                [--length N] [--probe-windows N] [--parts N] [--out FILE.json] [--figure FILE.svg]
 
 Sensitivities are probed on other windows than plans are measured on. What one run found is taken up by the next one.
 Exits with 1 when predictions are not in the order of measurements, or a mix loses to a format within its budget.
@@ -127,6 +127,7 @@ def main() -> int:
     parser.add_argument("--probe-text", type=Path, help="default: other windows of the text")
     parser.add_argument("--statistics", type=Path)
     parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--length", type=int, default=512, help="tokens of a window that plans are measured on")
     parser.add_argument("--probe-windows", type=int, default=8)
     parser.add_argument("--parts", type=int, default=core.MOST_PARTS)
     parser.add_argument("--forbid", nargs="*", default=[])
@@ -141,7 +142,7 @@ def main() -> int:
         probed = core.Reading((options.probe_text or options.text,), options.probe_windows, seed=1)
         probing = core.Probing(costs, probed, parts=options.parts)
         planner = core.Planner(costs, ended(probing.run(engine)), parts=options.parts)
-        reading = core.Reading((options.text,), options.windows)
+        reading = core.Reading((options.text,), options.windows, options.length)
         rows, quality = measured(engine, planner, reading, Path("build/planning").absolute())
     mixes, found = [row for row in rows if row.mix], losses(rows)
     order, whole = correlation(mixes), correlation(rows)

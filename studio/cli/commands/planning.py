@@ -105,6 +105,7 @@ def _recipe(options: argparse.Namespace) -> list[str]:
 def _planner(options: argparse.Namespace, decisions: core.Decisions, console: Console) -> core.Planner:
     """What answers budgets, once all options are priced and, where that is asked for, probes are run."""
     reading = core.Reading(texts_of(options), options.windows, options.length, options.seed)
+    reading.digests()  # what can not be read is refused before the work begins
     with engine_of(options, console, decisions.model, list(decisions.tried())) as started:
         costs = returned(core.price(started, decisions), console)
         probing = core.Probing(costs, reading, options.runtime)

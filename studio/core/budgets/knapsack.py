@@ -32,6 +32,9 @@ _GROUPS_PER_STATE = 4
 
 _GREEDY_STEPS = 512
 _ROUNDING = 1e-9
+_NEAR = 1e-6
+"""Share of a unit by which rounding may miss a whole number of them."""
+
 _LARGEST_WHOLE = 2.0**53
 
 
@@ -111,7 +114,8 @@ class Knapsack:
 
     def _least_excess(self, bound: float) -> float:
         """What every solution is above the relaxation, as values move in whole units; `bound` is what this one is."""
-        return bound % self._unit if self._unit else 0.0
+        excess = bound % self._unit if self._unit else 0.0
+        return excess if self._unit - excess > _NEAR * self._unit else 0.0  # a whole number but for rounding
 
     @cached_property
     def _unit(self) -> int:

@@ -1,5 +1,6 @@
 """Planner: the best mix of formats and methods for a size, a KL or a relative error, and the curve of all of them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
+from studio.core.budgets.parts import MOST_PARTS, part_names
 from studio.core.budgets.prediction_noise import PredictionNoise
 from studio.core.budgets.rules import block_ranges, planned
-from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity, part_names
+from studio.core.budgets.sensitivity import Sensitivity
+from studio.core.counting import counted
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
 from studio.core.exporting.sizes import files_nbytes
@@ -130,10 +133,10 @@ class Planner:
         self._texts = list(dict.fromkeys(str(option) for item in items for option in item.options))
         self._names, self._layers = np.zeros(shape, np.int64), np.array([len(item.layers) for item in items])
         numbers = {text: number for number, text in enumerate(self._texts)}
-        for row, (item, part) in enumerate(zip(items, part_names(items, parts), strict=True)):
-            for column, option in enumerate(item.options):
+        for row, (item, part) in enumerate(zip(items, part_names(costs, parts), strict=True)):
+            damages, rel_errs = (part.tolist() for part in costs.damages(item))
+            for column, (option, damage, rel_err) in enumerate(zip(item.options, damages, rel_errs, strict=True)):
                 self._names[row, column] = numbers[str(option)]
-                damage, rel_err = costs.damage(item, option), costs.rel_err(item, option)
                 if not np.isfinite(damage + rel_err):
                     continue
                 self._noise.add((row, column), part, option, damage)
@@ -233,7 +236,9 @@ class Planner:
         """The mix with the least damage whose tensors take at most `nbytes`. Raises PlanError where none does."""
         solution = self._by_size.solve(nbytes - self.decisions.settled_nbytes, most_states)
         if solution is None:
-            what = f"no mix takes {nbytes:,} bytes or less: the smallest takes {self.least_nbytes:,}"
+            bits = math.floor(8000 * self.least_nbytes / max(self.decisions.model.count, 1) + 1) / 1000
+            what = f"no mix takes {counted(nbytes, 'byte')} or less: the smallest takes {self.least_nbytes:,}"
+            what += f", {bits:g} bits per weight"
             raise PlanError(what, hint=self._smaller())
         return self._mix(solution, solution.gap / solution.value if solution.gap else 0.0)
 
@@ -242,7 +247,7 @@ class Planner:
         mix = self.within_nbytes(max(nbytes, self.least_nbytes), most_states)
         while (over := self.file_nbytes(mix) - nbytes) > 0:
             if mix.nbytes == self.least_nbytes:
-                what = f"no mix fits into {nbytes:,} bytes: the smallest export takes {nbytes + over:,}"
+                what = f"no mix fits into {counted(nbytes, 'byte')}: the smallest export takes {nbytes + over:,}"
                 raise PlanError(what, hint=self._smaller())
             mix = self.within_nbytes(max(mix.nbytes - over, self.least_nbytes), most_states)
         return mix

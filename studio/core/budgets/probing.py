@@ -1,6 +1,5 @@
 """Probing: a few plans are run on a text to learn what damage means in tokens; what was run once is not run again."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -11,9 +10,10 @@ from typing import Any
 import kernels
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import KEPT, Decision, Option
+from studio.core.budgets.parts import MOST_PARTS, coarse, part_names
 from studio.core.budgets.records import Records
 from studio.core.budgets.rules import planned
-from studio.core.budgets.sensitivity import MOST_PARTS, Probed, Sensitivity, fit, part_names
+from studio.core.budgets.sensitivity import Probed, Sensitivity, fit
 from studio.core.events import EvaluationDone, Event, ModelDone
 from studio.core.planning.plan import KEEP
 from studio.core.quality.candidates import Candidate, as_stored
@@ -41,26 +41,17 @@ class Probe:
 
 
 def probes(costs: Costs, most_parts: int = MOST_PARTS) -> list[Probe]:
-    """What to run: each part of the model alone in its coarsest option, all of it so, and all of it in each option."""
+    """What to run: each part of the model alone in few bits, all of it so, and all of it in each option."""
     items = costs.decisions.items
-    parts = part_names(items, most_parts)
-    coarsest = [_coarsest(costs, item) for item in items]
+    parts = part_names(costs, most_parts)
+    few_bits = [coarse(costs, item) for item in items]
     found = [
-        Probe(part, tuple(one if mine == part else KEPT for one, mine in zip(coarsest, parts, strict=True)), part=part)
+        Probe(part, tuple(one if mine == part else KEPT for one, mine in zip(few_bits, parts, strict=True)), part=part)
         for part in dict.fromkeys(parts)
     ]
-    found.append(Probe(_TOGETHER, tuple(coarsest)))
+    found.append(Probe(_TOGETHER, tuple(few_bits)))
     named = dict.fromkeys(str(option) for item in items for option in item.options if option.format != KEEP)
     return found + [Probe(name, tuple(_named(item, name) for item in items), option=name) for name in named]
-
-
-def _coarsest(costs: Costs, item: Decision) -> Option:
-    """The option that does most damage; KEPT where there is none but to keep it."""
-    return max(
-        (option for option in item.options if option.format != KEEP),
-        key=lambda option: costs.damage(item, option),
-        default=KEPT,
-    )
 
 
 def _named(item: Decision, name: str) -> Option:
@@ -90,7 +81,7 @@ class Probing:
 
     @cached_property
     def _texts(self) -> tuple[tuple[str, str], ...]:
-        return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in self._reading.texts)
+        return self._reading.digests()
 
     @cached_property
     def _probes(self) -> dict[Probe, str]:
@@ -133,7 +124,7 @@ class Probing:
                     yield event
 
     def _told(self, found: Mapping[Probe, Sequence[Tally]]) -> Sensitivity:
-        parts = part_names(self._costs.decisions.items, self._parts)
+        parts = part_names(self._costs, self._parts)
         measured = {one: _probed(windows, _damages(self._costs, parts, one)) for one, windows in found.items()}
         alone = {one.part: found for one, found in measured.items() if one.part}
         together = next((found for one, found in measured.items() if one.name == _TOGETHER), None)

@@ -1,22 +1,20 @@
 """Sensitivity: what damage in the outputs of layers means for the predictions of the model, as KL to the source.
 
-Layers of one kind and one stretch of the depth have one sensitivity, found by quantizing them alone. What they do adds
-up to x, and KL is x**b: b is what makes the parts alone add up to what they do together. Below 1, damage saturates: in
-mixtures of experts, where small errors send tokens elsewhere, at large damage anywhere. Every format and method has a
-factor, found by quantizing the whole model with it: errors of equal size and another shape differ in what they do.
+Layers of one kind and of like damage have one sensitivity, found by quantizing them alone (see `parts`). What they do
+adds up to x, and KL is x**b: b is what makes the parts alone add up to what they do together. Below 1, damage
+saturates: in mixtures of experts, where small errors send tokens elsewhere, at large damage anywhere. Every format and
+method has a factor, found by quantizing the whole model with it: errors of equal size and another shape differ in what
+they do.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernels import FORMATS
-from studio.core.budgets.decisions import Decision, Option
-
-MOST_PARTS = 24
-"""Sets of layers whose sensitivity is found apart."""
+from studio.core.budgets.decisions import Option
 
 _EXPONENTS = (0.5, 1.5)
 _STEPS = 60
@@ -61,22 +59,6 @@ class Sensitivity:
         return {"parts": dict(self.parts), "factors": dict(self.factors), "exponent": self.exponent}
 
 
-def part_names(items: Sequence[Decision], most: int = MOST_PARTS) -> list[str]:
-    """The part that each decision belongs to: its kind, and which stretch of the blocks with that kind it lies in.
-
-    There are at most `most` parts, or as many as there are kinds.
-    """
-    kinds = Counter(item.kind for item in items)
-    counts = [n for n in range(1, most + 1) if sum(min(n, count) for count in kinds.values()) <= most]
-    seen: Counter[str] = Counter()
-    found = []
-    for item in items:
-        stretches = min(max(counts, default=1), kinds[item.kind])
-        found.append(f"{item.kind} {seen[item.kind] * stretches // kinds[item.kind] + 1}/{stretches}")
-        seen[item.kind] += 1
-    return found
-
-
 @dataclass(frozen=True)
 class Probed:
     """The KL of a plan with its standard error, and the damage in it, by part and by the text of the option.
@@ -93,7 +75,7 @@ class Probed:
 def fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
     """The sensitivity that measured plans tell, and what it would be on other draws of windows.
 
-    alone: by part, that part in its coarsest option and the rest as it was. together: all parts in these options, None
+    alone: by part, that part in few bits and the rest as it was. together: all parts in these options, None
     where that was not run. whole: by option, all layers that can have it in that option. A part that took no damage has
     the mean sensitivity of the others.
     """

@@ -3,13 +3,17 @@
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from studio.core.errors import CheckpointError, UnreadableError
 from studio.core.stores.byte_source import ByteSource, Fingerprint
 from studio.core.stores.store_path import StorePath
+
+LARGEST_TEXT = 64 << 20
+"""Bytes of a text that models are run on."""
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -18,7 +22,7 @@ class SourceFile:
     """A regular file, or one behind a URL, to read at any offset, from several threads at once.
 
     It is opened anew for every read: a checkpoint of any number of shards needs as many descriptors as threads read
-    from it, and a file that was modified or replaced is noticed at once.
+    from it, and a file that was modified or replaced is noticed at once. For many small reads it can be `held`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +54,11 @@ class SourceFile:
         """Tell that these bytes are needed soon, where it can be told."""
         self._open().read_ahead(offset, count)
 
+    def held(self) -> AbstractContextManager[None]:
+        """Reads of this thread within the block open it once. Raises CheckpointError when it was changed meanwhile."""
+        found = self._open()
+        return found.held() if isinstance(found, _LocalBytes) else nullcontext()
+
     def check_unchanged(self) -> None:
         """Raise CheckpointError when the file was modified or replaced since it was first opened."""
         self._open().check_unchanged()
@@ -75,6 +84,7 @@ class _LocalBytes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._here = threading.local()
         self.fingerprint = _first_seen(path)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -102,19 +112,40 @@ class _LocalBytes:
             pass
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._opened() as descriptor:
+            before = self._held
+            self._here.descriptor = descriptor
+            try:
+                yield
+            finally:
+                self._here.descriptor = before
+            self._check(descriptor)
+
+    @property
+    def _held(self) -> int | None:
+        """The descriptor that reads of this thread use, None where each opens the file."""
+        found: int | None = getattr(self._here, "descriptor", None)
+        return found
+
+    @contextmanager
     def _opened(self) -> Iterator[int]:
         """A descriptor of the file as it was first seen."""
+        if (held := self._held) is not None:
+            yield held
+            return
         descriptor = _open(self._path)
         try:
-            found = os.fstat(descriptor)
-            _check_regular(found, self._path)
-            if _fingerprint(found) != self.fingerprint:
-                raise CheckpointError(
-                    "changed while it was in use", file=self._path, hint="run it again on a quiet folder"
-                )
+            self._check(descriptor)
             yield descriptor
         finally:
             _close(descriptor)
+
+    def _check(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        _check_regular(found, self._path)
+        if _fingerprint(found) != self.fingerprint:
+            raise CheckpointError("changed while it was in use", file=self._path, hint="run it again on a quiet folder")
 
 
 def is_there(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """MLX and mlx-lm: uint32 codes, tensor scale stored as A = max|W|, experts stacked, overrides in the config."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -61,11 +61,10 @@ class Mlx:
         taken = (matrix.name for choice in choices if choice.recipe for matrix in choice.layer.matrices)
         sentences = unsupported(self, choices)
         sentences += [f"a layer is called {name}, as a setting of mlx-lm is" for name in taken if name in _SETTINGS]
-        for (stack, projection), members in _stacks(model, choices).items():
-            experts = sorted(matrix.expert or 0 for _, matrix in members)
-            if experts != list(range(len(experts))):
+        for (stack, projection), experts in model.stacks.items() if model.family.mlx.stack else ():
+            if not experts.is_whole:
                 sentences.append(f"{stack}: experts are missing, the stack of {projection} can not be written")
-            if len({(choice.format, _scale_dtype(choice), m.rows, m.columns) for choice, m in members}) > 1:
+            if not experts.is_even or not _are_alike([choices[place] for place in experts.places]):
                 sentences.append(f"{stack}: the experts of {projection} must all have one format and shape")
         return sentences
 
@@ -161,13 +160,12 @@ def _odd_scale_dtypes(choices: Sequence[Choice]) -> list[str]:
     return sorted(scales - (kept or {"BF16", "F16"}))
 
 
-def _stacks(model: Model, choices: Sequence[Choice]) -> dict[tuple[str, str], list[tuple[Choice, Matrix]]]:
-    found: dict[tuple[str, str], list[tuple[Choice, Matrix]]] = defaultdict(list)
-    for choice in choices if model.family.mlx.stack else ():
-        for matrix in choice.layer.matrices:
-            if matrix.expert is not None:
-                found[matrix.stack, matrix.projection].append((choice, matrix))
-    return found
+def _are_alike(choices: Sequence[Choice]) -> bool:
+    """True where all have one format, and scales of one dtype."""
+    first = choices[0]
+    if all(choice.recipe is first.recipe for choice in choices) and not (first.recipe and first.recipe.format.affine):
+        return True
+    return len({(choice.format, _scale_dtype(choice)) for choice in choices}) == 1
 
 
 def module_of(model: Model, matrix: Matrix) -> tuple[str, int | None, int]:

@@ -1,5 +1,6 @@
 """Evaluation: a source and candidates are run on windows of a text, in a process of its own, and compared."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import kernels
 from studio.core.architectures.config import number
+from studio.core.containers.files import LARGEST_TEXT, read_small
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import EvaluationDone, Event, ModelDone, Occupies, Progress, Started, Warned
 from studio.core.model import Model
@@ -45,6 +47,11 @@ class Reading:
     def name(self) -> str:
         """Its files, for people."""
         return ", ".join(path.name for path in self.texts)
+
+    def digests(self) -> tuple[tuple[str, str], ...]:
+        """(name, SHA-256) of each text. Raises CheckpointError for one that can not be read."""
+        found = ((path.name, read_small(path, LARGEST_TEXT)) for path in self.texts)
+        return tuple((name, hashlib.sha256(raw).hexdigest()) for name, raw in found)
 
 
 def evaluation_nbytes(model: Model, reading: Reading) -> int:

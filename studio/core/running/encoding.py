@@ -37,22 +37,37 @@ def encode(
     Codes come from the weights as they were read. Affine scales and biases are then rounded to the layer's
     `kept_dtype`: those in float32 would make mlx-lm compute in float32.
     """
-    context = _context(layer.guide, matrix) if layer.guide and method_of(recipe.method).needs else None
-    quantized, fidelity = backend.encode(weights, recipe, g, context=context, blocks=blocks)
-    dtype = WEIGHT_DTYPES[layer.kept_dtype]
-    if recipe.format.affine and quantized.scales.dtype != dtype:
-        quantized = _rounded(quantized, dtype)
+    context = _context(layer, matrix, recipe)
+    found, fidelity = backend.encode(weights, recipe, g, context=context, blocks=blocks)
+    quantized = _rounded(found, layer)
+    if quantized is not found:
         fidelity = measured(backend, weights, quantized, blocks=blocks)
     assert fidelity is not None
     return quantized, fidelity
 
 
+def encoded(
+    backend: Backend, layer: Layer, matrix: Matrix, weights: NDArray[Any], recipe: Recipe, g: float
+) -> Quantized:
+    """What `encode` makes of weights [rows, columns], not measured: a small part of the work where rows are short."""
+    context = _context(layer, matrix, recipe)
+    return _rounded(backend.encode(weights, recipe, g, context=context, measure=False).quantized, layer)
+
+
+def _context(layer: Layer, matrix: Matrix, recipe: Recipe) -> Context | None:
+    return _known(layer.guide, matrix) if layer.guide and method_of(recipe.method).needs else None
+
+
 @lru_cache(maxsize=_CONTEXTS)
-def _context(guide: Guide, matrix: Matrix) -> Context:
+def _known(guide: Guide, matrix: Matrix) -> Context:
     return guide.context(matrix)
 
 
-def _rounded(quantized: Quantized, dtype: "np.dtype[Any]") -> Quantized:
+def _rounded(quantized: Quantized, layer: Layer) -> Quantized:
+    """With affine scales and biases in the dtype that a layer is kept in."""
+    dtype = WEIGHT_DTYPES[layer.kept_dtype]
+    if not quantized.format.affine or quantized.scales.dtype == dtype:
+        return quantized
     assert quantized.biases is not None
     with np.errstate(over="ignore"):  # a scale beyond the dtype makes an infinite error, which is refused
         scales, biases = quantized.scales.astype(dtype), quantized.biases.astype(dtype)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from studio import core
-from studio.core.budgets.costs import Costs, price
+from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decisions
+from studio.core.budgets.pricing import price
 from studio.core.budgets.records import Records
 from tests.core.checkpoints import CONFIG, checkpoint, gaussian, llama
 

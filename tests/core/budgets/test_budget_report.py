@@ -7,8 +7,9 @@ import pytest
 
 from studio import core
 from studio.core.budgets.decisions import decide
+from studio.core.budgets.parts import part_names
 from studio.core.budgets.planner import Planner
-from studio.core.budgets.sensitivity import Sensitivity, part_names
+from studio.core.budgets.sensitivity import Sensitivity
 from tests.core.budgets.conftest import LINEAR, priced
 from tests.core.conftest import Studio
 
@@ -16,7 +17,8 @@ from tests.core.conftest import Studio
 @pytest.fixture
 def planner(engine: core.Engine, dense: core.Model, tmp_path: Path) -> Planner:
     decisions = decide(dense, LINEAR, *core.layout_for("mlx", ""))
-    return Planner(priced(engine, decisions, tmp_path), Sensitivity(dict.fromkeys(part_names(decisions.items), 0.5)))
+    costs = priced(engine, decisions, tmp_path)
+    return Planner(costs, Sensitivity(dict.fromkeys(part_names(costs), 0.5)))
 
 
 def test_a_report_holds_the_curve_and_what_each_decision_came_to(planner: Planner, tmp_path: Path) -> None:

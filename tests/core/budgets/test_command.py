@@ -147,7 +147,8 @@ def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_
         ("--bits", "6", "--lift"): "--lift does not go with a budget",
         ("--bits", "6", "--pin", "*o_proj"): "a pin names a format",
         ("--bits", "6", "--pin", "*nothing=mxfp8"): "matches no layer",
-        ("--bits", "2"): "no mix takes",
+        ("--bits", "2"): "5.586 bits per weight",
+        ("--bits", "9", "--text", str(tmp_path / "none.txt")): "none.txt",
         ("--target-size", "10K"): "the smallest export takes",
         ("--bits", "6", "--out", str(tmp_path / "missing" / "plan.json")): "missing",
     }

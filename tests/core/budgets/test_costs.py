@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from studio import core
-from studio.core.budgets.costs import Costs, price
+from studio.core.budgets import stacks
+from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decisions, decide
+from studio.core.budgets.pricing import price
 from studio.core.budgets.records import Records
 from studio.core.statistics import open_statistics, with_statistics
 from tests.core.budgets.conftest import LINEAR, ended, priced
@@ -81,6 +83,18 @@ def test_every_option_of_every_layout_has_the_error_that_measuring_finds(
                     assert costs.of(index, option).rel_err == pytest.approx(
                         measured[model.layers[index].name], rel=1e-6
                     )
+
+
+@pytest.mark.parametrize("known", ["nothing", "statistics"])
+def test_small_matrices_cost_together_what_they_cost_one_by_one(
+    engine: core.Engine, sparse: core.Model, tmp_path: Path, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sparse
+    if known == "statistics":
+        model = with_statistics(sparse, open_statistics(statistics_of(sparse, tmp_path / "s.safetensors"), sparse))
+    together = costs_of(engine, model, tmp_path / "together")
+    monkeypatch.setattr(stacks, "BUNDLE_NBYTES", 1)
+    assert costs_of(engine, model, tmp_path / "alone").known == together.known
 
 
 def test_a_kept_layer_costs_nothing(engine: core.Engine, dense: core.Model, tmp_path: Path) -> None:

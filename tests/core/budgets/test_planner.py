@@ -9,8 +9,9 @@ import pytest
 
 from studio import core
 from studio.core.budgets.decisions import decide
+from studio.core.budgets.parts import part_names
 from studio.core.budgets.planner import Planner
-from studio.core.budgets.sensitivity import Sensitivity, part_names
+from studio.core.budgets.sensitivity import Sensitivity
 from tests.core.budgets.conftest import LINEAR, priced
 from tests.core.statistics_files import statistics_of
 
@@ -22,8 +23,8 @@ def planner(
     engine: core.Engine, model: core.Model, folder: Path, *rules: core.Rule, layout: str = "mlx", known: bool = True
 ) -> Planner:
     decisions = decide(model, LINEAR.preceded_by(rules), *core.layout_for(layout, ""))
-    parts = dict.fromkeys(part_names(decisions.items), KNOWN)
-    return Planner(priced(engine, decisions, folder), Sensitivity(parts) if known else None)
+    costs = priced(engine, decisions, folder)
+    return Planner(costs, Sensitivity(dict.fromkeys(part_names(costs), KNOWN)) if known else None)
 
 
 def test_no_mix_of_that_size_does_less_damage(engine: core.Engine, sparse: core.Model, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from studio import core
 from studio.core.budgets import probing
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Option, decide
+from studio.core.budgets.parts import part_names
 from studio.core.budgets.planner import Planner
 from studio.core.budgets.probing import Probing, probes
 from studio.core.budgets.records import Records
-from studio.core.budgets.sensitivity import Probed, fit, part_names
+from studio.core.budgets.sensitivity import Probed, fit
 from studio.core.quality.metrics import Tally
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated
@@ -95,13 +96,31 @@ def test_what_was_run_is_not_run_again(
     assert len(ran) <= len(probes(costs))
 
 
-def test_parts_are_stretches_of_layers_of_a_kind(costs: Costs) -> None:
+def test_parts_are_layers_of_a_kind(costs: Costs) -> None:
     items = costs.decisions.items
-    assert len(set(part_names(items))) == len(items) == 12
-    few = part_names(items, most=8)
+    assert len(set(part_names(costs))) == len(items) == 12
+    few = part_names(costs, most=8)
     assert len(set(few)) == 8
-    assert len({part for part, item in zip(few, items, strict=True) if item.kind == "mlp.down_proj"}) == 2
-    assert len(set(part_names(items, most=1))) == 4
+    assert all(len({item.kind for item, mine in zip(items, few, strict=True) if mine == part}) == 1 for part in few)
+    assert len(set(part_names(costs, most=1))) == 4
+
+
+@pytest.mark.parametrize(
+    ("damages", "expected"),
+    [
+        ((5.0, 5.1, 0.6, 5.2, 5.1, 5.0), "BBABBB"),  # one that looks harmless is found apart from the others
+        ((5.0,) * 6, "AACCBB"),  # by depth where damages are alike: files tell block 10 before 2
+    ],
+)
+def test_parts_are_alike_in_damage_then_in_depth(
+    costs: Costs, damages: Sequence[float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = costs.decisions.items[0]
+    items = tuple(replace(item, block=block) for block in (0, 1, 10, 11, 2, 3))
+    told = dict(zip((item.block for item in items), damages, strict=True))
+    monkeypatch.setattr(Costs, "damages", lambda _, item: (np.full(len(item.options), told[item.block]), None))
+    names = part_names(replace(costs, decisions=replace(costs.decisions, items=items)), most=len(set(expected)))
+    assert "".join("_ABC"[int(name.rpartition(" ")[2].partition("/")[0])] for name in names) == expected
 
 
 def test_a_part_without_damage_has_the_mean_sensitivity() -> None:
