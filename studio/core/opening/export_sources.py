@@ -1,7 +1,7 @@
 """Where the weights of an export lie: codes in a format, kept weights in pieces, as sources of whole layers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -19,10 +19,8 @@ from studio.core.layouts import Layout
 from studio.core.layouts.placement import stored_number
 from studio.core.model import Matrix, Stored, Unpacked
 from studio.core.running.scratch import Scratch
+from studio.core.sources.gathering import gathered
 from studio.core.sources.plain import read_elements, read_rows
-
-_AT_ONCE = 1 << 20
-"""Weights that are decoded at once where only some columns are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Packed:
         if matrix.name in self.matrices:
             decoded: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
             return decoded
-        return _gathered(self.rows, self.own, np.dtype(np.float32), matrix, start, stop)
+        return gathered(self.rows, self.own, np.dtype(np.float32), matrix, start, stop)
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -140,7 +138,7 @@ class Cut(Pieces):
         """See `Source.rows`."""
         if piece := self.pieces.get(matrix.name):
             return read_rows(piece, Matrix("", matrix.rows, matrix.columns), start, stop, scratch)
-        return _gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
+        return gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,50 +204,6 @@ def less_one(values: NDArray[Any]) -> NDArray[np.float32]:
     """Values without the 1 that was added, in float32."""
     found: NDArray[np.float32] = values.astype(np.float32) - np.float32(1)
     return found
-
-
-def _gathered(
-    rows: Callable[[Matrix, int, int], NDArray[Any]],
-    own: Sequence[Matrix],
-    dtype: "np.dtype[Any]",
-    whole: Matrix,
-    start: int,
-    stop: int,
-) -> NDArray[Any]:
-    """Rows of a layer as one matrix, in stored order, from the `rows` of its matrices."""
-    found = np.empty((stop - start, whole.columns), dtype)
-    for one in own:
-        row, column = divmod(one.first, whole.columns)
-        if one.column_step == 1:
-            step = (one.row_step or one.columns) // whole.columns
-            some = range(*_inside(row, one.rows, step, start, stop))
-            if some:
-                found[row + some.start * step - start :: step][: len(some)] = rows(one, some.start, some.stop)
-        else:
-            _turn(found, rows, one, column, *_inside(row, one.columns, 1, start, stop), row - start)
-    return found
-
-
-def _turn(
-    out: NDArray[Any],
-    rows: Callable[[Matrix, int, int], NDArray[Any]],
-    own: Matrix,
-    column: int,
-    low: int,
-    high: int,
-    shift: int,
-) -> None:
-    """Write columns `low` .. `high` of a matrix that was stored [inputs, outputs] as rows of `out`."""
-    height = max(_AT_ONCE // own.columns, 1)
-    for start in range(0, own.rows if low < high else 0, height):
-        stop = min(start + height, own.rows)
-        places = column + np.arange(start, stop) * own.row_step
-        out[low + shift : high + shift, places] = rows(own, start, stop)[:, low:high].T
-
-
-def _inside(first: int, count: int, step: int, start: int, stop: int) -> tuple[int, int]:
-    """Which of `count` places, `step` apart from `first` on, lie in `start` .. `stop`."""
-    return max(-(-(start - first) // step), 0), min(-(-(stop - first) // step), count)
 
 
 @cache
