@@ -22,12 +22,12 @@ class GgufArchitecture:
     not. fields: key of config.json -> key after the architecture's name, a number above 0; optional: those that may
     be missing; counts, flags: whole numbers and switches, 0 and False where they are missing; present: switches
     that are on where a block has a tensor. implied: what the architecture means without saying it; yarn: what it
-    means of a context that is stretched so. ignored: keys that `implied` says as well, or that nobody needs.
-    windows: the config says of each block whether it sees a window only. divided: number of blocks of the one size
-    whose queries are divided by the square root of width / heads, while all others are by that of the width of a
-    head; 0 where config.json has no such key. partial: a part of each head may be rotated alone. biases: keys of
-    config.json -> modules that all have a bias, or none. never: keys of another architecture that llama.cpp calls
-    the same.
+    means of a context that is stretched so; yarn_fields: numbers that it says of that. ignored: keys that `implied`
+    says as well, or that nobody needs. windows: the config says of each block whether it sees a window only.
+    divided: number of blocks of the one size whose queries are divided by the square root of width / heads, while
+    all others are by that of the width of a head; 0 where config.json has no such key. partial: a part of each head
+    may be rotated alone. biases: keys of config.json -> modules that all have a bias, or none. never: keys of
+    another architecture that llama.cpp calls the same.
     """
 
     name: str
@@ -49,6 +49,7 @@ class GgufArchitecture:
     present: Mapping[str, str] = field(default_factory=dict)
     implied: Mapping[str, Any] = field(default_factory=dict)
     yarn: Mapping[str, Any] = field(default_factory=dict)
+    yarn_fields: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     windows: bool = False
     divided: int = 0

@@ -193,6 +193,19 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         biases={"attention_bias": _ATTENTION},
     ),
     GgufArchitecture(
+        "mistral3",
+        "ministral3",
+        "Ministral3ForCausalLM",
+        BLOCK,
+        permuted=_ROTATED,
+        fields=WIDTH,
+        yarn={"mscale": 1.0},
+        yarn_fields={
+            "mscale_all_dim": "rope.scaling.yarn_log_multiplier",
+            "llama_4_scaling_beta": "attention.temperature_scale",
+        },
+    ),
+    GgufArchitecture(
         "llama4",
         "llama4_text",
         "Llama4ForCausalLM",

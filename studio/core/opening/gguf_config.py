@@ -150,8 +150,9 @@ def _rope_scaling(facts: Facts, warnings: list[str]) -> dict[str, Any] | None:
     found = {"rope_type": kind, "factor": facts.number(f"{_SCALING}factor")}
     if kind == "yarn":
         found["original_max_position_embeddings"] = facts.number(_ORIGINAL)
-        found |= {name: facts.number(key) for name, key in _YARN.items() if facts.get(key)}
         found |= facts.row.yarn
+        stretched = {**_YARN, **facts.row.yarn_fields}
+        found |= {name: facts.number(key) for name, key in stretched.items() if facts.get(key)}
     return found
 
 
@@ -199,7 +200,7 @@ def _biases(facts: Facts) -> dict[str, Any]:
 
 def _unknown(facts: Facts) -> Iterator[str]:
     row = facts.row
-    read = (row.needed, row.optional, row.counts, row.flags)
+    read = (row.needed, row.optional, row.counts, row.flags, row.yarn_fields)
     known = {key for keys in read for key in keys.values()} | {*row.ignored, *_HEAD_WIDTHS, _HEADS_KV, _ROPE_BASE}
     known |= _NOT_FOR_CONFIG | _SCALINGS
     if row.windows:
