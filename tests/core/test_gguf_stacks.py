@@ -85,9 +85,10 @@ def entries() -> list[Info]:
     return [*found, stack("gate", GATE), stack("up", UP), stack("down", DOWN)]
 
 
-def written(folder: Path, others: dict[str, Any] | None = None, without: str = "") -> Path:
+def written(folder: Path, others: dict[str, Any] | None = None, without: str = "", more: Info | None = None) -> Path:
     path = folder / "model.gguf"
-    path.write_bytes(model(pairs(**(others or {})), [info for info in entries() if info.name != without]))
+    kept = [info for info in entries() if info.name != without]
+    path.write_bytes(model(pairs(**(others or {})), [*kept, *([more] if more else [])]))
     return path
 
 
@@ -137,3 +138,10 @@ def test_its_experts_are_converted_without_loss(layout: str, tmp_path: Path, stu
 def test_a_model_that_lacks_a_part_is_refused(without: str, others: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=words):
         core.open_model(written(tmp_path, others, without))
+
+
+@pytest.mark.parametrize("shape", [(INNER,), (EXPERTS, INNER + 1), (EXPERTS, INNER, 1)])
+def test_biases_of_another_shape_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    name = "blk.0.ffn_up_exps.bias"
+    with pytest.raises(CheckpointError, match="not that of biases in"):
+        core.open_model(written(tmp_path, without=name, more=float32(name, np.ones(shape, np.float32))))

@@ -6,6 +6,7 @@ from typing import Any
 from studio.core.architectures import Family, base_name
 from studio.core.errors import CheckpointError
 from studio.core.model import Matrix, Source
+from studio.core.names import printable
 from studio.core.opening.matrices import matrices_of
 from studio.core.sources.joined import Joined
 
@@ -33,13 +34,13 @@ def joined_stack(
 def joined_biases(name: str, parts: Sequence[Source], *, alternating: bool) -> Joined:
     """The biases [experts, outputs] of several projections in one; `alternating`: their outputs lie in turns.
 
-    Raises CheckpointError where their shapes differ.
+    Raises CheckpointError where they are no such biases, or their shapes differ.
     """
-    experts, outputs = parts[0].shape
-    if odd := next((part for part in parts if part.shape != (experts, outputs)), None):
-        what = f"not of the shape of the other biases in {name}"
+    shape, count = parts[0].shape, len(parts)
+    if odd := next((part for part in parts if part.shape != shape or len(shape) != 2 or not all(shape)), None):
+        what = f"of shape {printable(list(odd.shape))}, which is not that of biases in {name}"
         raise CheckpointError(what, file=odd.stored.file.path, tensor=odd.stored.tensor.name)
-    count = len(parts)
+    experts, outputs = shape
     skip, step = (1, count) if alternating else (outputs, 1)
     own = tuple(
         Matrix(f"{name}[{place}]", experts, outputs, place * skip, row_step=count * outputs, column_step=step)
