@@ -76,7 +76,6 @@ _KINDS: dict[str, dict[str, Any]] = {
     "granitemoe": _GRANITE | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "glm4_moe": _ROUTED | {"attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0},
     "dots1": _ROUTED,
-    "minimax_m2": {"num_local_experts": 4, "num_experts_per_tok": 2, "rotary_dim": 16},
     "starcoder2": {"use_bias": True},
     "cohere": {"use_qk_norm": True},
     "cohere2": {"rotary_pct": 1.0},
