@@ -13,8 +13,8 @@ from kernels import FORMATS, Quantized, reference
 from kernels.casts import Span, cast, exact_blocks, multiplier, span
 from studio import core
 from studio.core.layouts.compressed_tensors import CompressedTensors
-from studio.core.opening.export_sources import plus_one
-from tests.core.checkpoints import CONFIG, checkpoint, gaussian, llama, tensors_of
+from studio.core.sources.plus_one import plus_one
+from tests.core.checkpoints import CONFIG, Tensors, checkpoint, gaussian, llama, tensors_of
 from tests.core.conftest import Studio
 
 LAYOUTS = ("mlx", "modelopt", "compressed-tensors")
@@ -124,8 +124,8 @@ def test_what_no_layout_stores_is_refused_with_what_does(studio: Studio, tmp_pat
     assert "--layout plain" in ran.err
 
 
-def mx_folder(folder: Path, low: int, high: int) -> Path:
-    """A folder of MLX in which every matrix is MXFP4 with block exponents from `low` to `high`."""
+def mx_folder(folder: Path, low: int, high: int, others: Tensors | None = None) -> Path:
+    """A folder of MLX in which every matrix is MXFP4 with block exponents from `low` to `high`; `others` beside it."""
     rng = np.random.default_rng(11)
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     for name, value in llama(1).items():
@@ -138,7 +138,7 @@ def mx_folder(folder: Path, low: int, high: int) -> Path:
         else:
             tensors[name] = value
     section = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
-    return checkpoint(folder, tensors, {**CONFIG, "quantization": section})
+    return checkpoint(folder, {**tensors, **(others or {})}, {**CONFIG, "quantization": section})
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,39 @@ def test_what_mlx_lm_stores_with_other_values_is_turned_into_nothing_else(
     ran = studio("convert", source, tmp_path / "out", "--layout", layout)
     assert ran.code == 2
     assert "of its own, which are not turned back" in ran.err
+
+
+def test_norms_and_convolutions_that_mlx_lm_changed_are_turned_back_and_go_to_mlx_as_they_were(
+    studio: Studio, tmp_path: Path
+) -> None:
+    conv = "model.layers.0.linear_attn.conv1d.weight"
+    config = {**CONFIG, "model_type": "qwen3_next", "quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}
+    norms = {f"model.layers.0.{name}layernorm.weight": np.full(64, 0.9, BF16) for name in ("input_", "post_attention_")}
+    norms["model.layers.0.input_layernorm.weight"][3] = 0.1
+    kernel = gaussian(16, 4, 1, dtype=BF16)
+    source = mx_folder(tmp_path / "mx", -9, -2, {conv: kernel, **norms})
+    (source / "config.json").write_text(json.dumps(config))
+    with core.open_model(source) as model:
+        assert model.by_name[conv.removesuffix(".weight")].shape == (16, 1, 4)
+        kept = {name: model.by_name[name.removesuffix(".weight")].kept_dtype for name in norms}
+        assert list(kept.values()) == ["F32", "BF16"]
+        assert any("norms with 1 added" in text and "1 of them needs float32" in text for text in model.warnings)
+    for layout in ("mlx", "plain"):
+        ran = studio("convert", source, tmp_path / layout, "--layout", layout)
+        assert ran.code == 0, ran.err
+    written, plain = tmp_path / "mlx" / "model.safetensors", tmp_path / "plain" / "model.safetensors"
+    for name, values in {**norms, conv: kernel}.items():
+        np.testing.assert_array_equal(stored(written, name), values.astype(np.float32))
+    for name, values in norms.items():
+        np.testing.assert_array_equal(stored(plain, name), values.astype(np.float32) - np.float32(1))
+    assert (tensors_of(written)[conv].shape, tensors_of(plain)[conv].shape) == ((16, 4, 1), (16, 1, 4))
+
+
+def stored(path: Path, name: str) -> np.ndarray[Any, Any]:
+    """A tensor of BF16 or F32 of a file."""
+    tensor = tensors_of(path)[name]
+    raw = path.read_bytes()[tensor.start : tensor.start + tensor.nbytes]
+    return np.frombuffer(raw, np.float32 if tensor.dtype == "F32" else BF16).astype(np.float32).reshape(tensor.shape)
 
 
 @pytest.mark.parametrize(("kind", "code"), [("llama", 0), ("deepseek_v3", 2), ("unheard_of", 2)])

@@ -268,7 +268,7 @@ UNKNOWN = {
     "some biases": (
         {},
         lambda: [*infos(), float32("blk.0.attn_q.bias", np.ones(64))],
-        "some projections of attention only",
+        "some projections only",
         None,
     ),
 }

@@ -127,7 +127,7 @@ PACKED = {
     "integers without scales": ({"a.weight": ones(8, 16, dtype=np.int8)}, "a.weight is I8"),
     "lost exponents": ({"a.exponents": ones(8, dtype=np.uint8).view(E8M0)}, "a.exponents is F8_E8M0"),
     "torchao": ({"a._weight_qdata": WEIGHT, "a._weight_scale": ones(63, 1)}, "torchao"),
-    "quanto": ({"a.weight._data": WEIGHT, "a.weight._scale": ones(64, 1)}, "quanto"),
+    "quanto": ({"a.weight._data": WEIGHT, "a.weight._scale": ones(64, 3)}, "quanto"),
     "quanto of four bits": (
         {
             "a.weight._data._data": ones(64, 32, dtype=np.uint8),

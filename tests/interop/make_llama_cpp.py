@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.interop.making import Made, Maker
@@ -32,6 +33,21 @@ _COMMON: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
+_LLAMA4 = {
+    "num_local_experts": 4,
+    "num_experts_per_tok": 1,
+    "intermediate_size_mlp": 256,
+    "interleave_moe_layer_step": 2,
+}
+_ROUTED = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 _GRANITE = {
     "attention_multiplier": 0.25,
     "embedding_multiplier": 6.0,
@@ -55,13 +71,29 @@ _KINDS: dict[str, dict[str, Any]] = {
     "olmo2": {},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "glm4": {"partial_rotary_factor": 0.5, "attention_bias": True},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64},
+    "llama4_text": _LLAMA4,
+    "granitemoe": _GRANITE | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": _ROUTED | {"attention_bias": True, "use_qk_norm": True, "num_nextn_predict_layers": 0},
+    "dots1": _ROUTED,
+    "starcoder2": {"use_bias": True},
+    "cohere": {"use_qk_norm": True},
+    "cohere2": {"rotary_pct": 1.0},
+    "ernie4_5": {"use_bias": False},
+    "seed_oss": {"attention_bias": True, "attention_out_bias": False},
+    "hunyuan_v1_dense": {},
+    "exaone4": {"sliding_window": 16, "sliding_window_pattern": 2},
+    "stablelm": {"partial_rotary_factor": 0.5, "use_qkv_bias": True},
+    "nemotron": {"partial_rotary_factor": 0.5},
+    "phi": {"partial_rotary_factor": 0.5, "intermediate_size": 512, "num_key_value_heads": 4},
 }
-_PLUS_ONE = ("gemma", "gemma2", "gemma3_text")
+_PLUS_ONE = ("gemma", "gemma2", "gemma3_text", "nemotron")
+_TIED = ("gemma", "gemma2", "gemma3_text", "cohere", "cohere2")
 
 
 def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     target.mkdir()
-    tied = {"tie_word_embeddings": True} if kind in _PLUS_ONE else {}
+    tied = {"tie_word_embeddings": True} if kind in _TIED else {}
     config = AutoConfig.for_model(kind, **{**_COMMON, **_KINDS[kind], **tied})
     torch.manual_seed(len(kind))
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -72,7 +104,7 @@ def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     model.save_pretrained(plain)
     shutil.copy(sources / "llama" / "tokenizer.json", plain)
     _convert(plain, target / "model.gguf", stored)
-    weights = {name: as_numpy(value) for name, value in model.state_dict().items() if not (tied and "lm_head" in name)}
+    weights = {name: as_numpy(value) for path in plain.glob("*.safetensors") for name, value in load_file(path).items()}
     if kind in _PLUS_ONE:  # which takes the last bits of small ones
         one = np.float32(1)
         weights = {name: (value + one) - one if "norm" in name else value for name, value in weights.items()}

@@ -99,9 +99,9 @@ def test_a_checkpoint_is_wrong_otherwise(case, tmp_path):
 
 
 def test_a_refusal_is_right_when_it_is_by_the_name_that_was_to_be(tmp_path):
-    tensors = {"a.W_q": np.ones((8, 8), np.uint8), "a.scale": np.ones(8, np.float32), "norm.weight": gaussian(8)}
+    tensors = {"a.trellis": np.ones((2, 2, 8), np.int16), "a.suh": np.ones(8, np.float16), "norm.weight": gaussian(8)}
     folder = checkpoint(tmp_path / "m", tensors, CONFIG)
-    assert judged(folder, {}, "F32", "HQQ") == {"what": REFUSED, "reason": "HQQ", "is_right": True}
+    assert judged(folder, {}, "F32", "EXL3") == {"what": REFUSED, "reason": "EXL3", "is_right": True}
     assert not judged(folder, {}, "F32", "quanto")["is_right"]
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.architectures import text_section
-from studio.core.architectures.gguf import ARCHITECTURES, FIELDS, OUTSIDE, GgufArchitecture
+from studio.core.architectures.gguf import GgufArchitecture
+from studio.core.architectures.gguf_names import OUTSIDE
+from studio.core.architectures.gguf_rows import ARCHITECTURES
 from studio.core.errors import PlanError
 from studio.core.layouts.completion import exported_config
 from studio.core.model import Model
@@ -58,7 +60,7 @@ def model_pairs(model: Model, row: GgufArchitecture, stored: str) -> dict[str, A
     config = text_section(exported_config(model))
     heads = _number(model, config, "num_attention_heads")
     width = config.get("head_dim") or _number(model, config, "hidden_size") // heads
-    said = {key: _number(model, config, name) for name, key in {**FIELDS, **row.fields}.items()}
+    said = {key: _number(model, config, name) for name, key in row.needed.items()}
     said |= {
         "attention.head_count_kv": config.get("num_key_value_heads") or heads,
         "attention.key_length": width,

@@ -6,6 +6,7 @@ from studio.core.layouts.plain import is_mlx_stack
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.opening.exports import is_exported
+from studio.core.sources.plus_one import PlusOne
 
 _STACK_OF_MAKERS = ".mlp"
 """Experts of modules of this name are called as MLX calls its projections; others, as w1 to w3, are not."""
@@ -24,7 +25,8 @@ def _is_changed(model: Model, layout: Target) -> bool:
     names = model.family.mlx
     if is_exported(model):
         return False
-    if names.stored or names.plus_one or names.moved or names.bias:
+    undone = any(isinstance(layer.source, PlusOne) for layer in model.layers)
+    if names.stored or names.bias or (not undone and (names.plus_one or names.moved)):
         return True
     others = any(not layer.matrices[0].stack.endswith(_STACK_OF_MAKERS) for layer in filter(is_mlx_stack, model.layers))
     return layout.name != "mlx" and bool(not model.known or names.module or names.keep or others)

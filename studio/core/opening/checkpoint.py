@@ -22,6 +22,7 @@ from studio.core.opening.gguf import opened_gguf
 from studio.core.opening.gguf_files import holds_gguf_only, is_gguf, open_gguf, open_gguf_folder
 from studio.core.opening.grouping import layers_of, shapes_of
 from studio.core.opening.matrices import divided, stored_input_first
+from studio.core.opening.mlx_values import turned_back
 from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
@@ -89,6 +90,7 @@ def _open(path: Path) -> Model:
     beside = side_files(folder, [] if method else warnings) if config or place.is_dir() else ()
     if not method:
         layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
+        layers = turned_back(layers, family, warnings)
         method = quantization_method(stored, declared, found)
     warnings += leftovers(declared, found, method)
     if any(map(_NATIVE.fullmatch, stored)):

@@ -1,7 +1,6 @@
 """Where the weights of an export lie: codes in a format, kept weights in pieces, as sources of whole layers."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -19,10 +18,8 @@ from studio.core.layouts import Layout
 from studio.core.layouts.placement import stored_number
 from studio.core.model import Matrix, Stored, Unpacked
 from studio.core.running.scratch import Scratch
-from studio.core.sources.plain import read_elements, read_rows
-
-_AT_ONCE = 1 << 20
-"""Weights that are decoded at once where only some columns are wanted."""
+from studio.core.sources.gathering import gathered
+from studio.core.sources.plain import read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ class Packed:
         if matrix.name in self.matrices:
             decoded: NDArray[np.float32] = _decoder().decode(self.packed(matrix, start, stop))
             return decoded
-        return _gathered(self.rows, self.own, np.dtype(np.float32), matrix, start, stop)
+        return gathered(self.rows, self.own, np.dtype(np.float32), matrix, start, stop)
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`."""
@@ -140,7 +137,7 @@ class Cut(Pieces):
         """See `Source.rows`."""
         if piece := self.pieces.get(matrix.name):
             return read_rows(piece, Matrix("", matrix.rows, matrix.columns), start, stop, scratch)
-        return _gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
+        return gathered(self.rows, self.own, WEIGHT_DTYPES[self.dtype], matrix, start, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,102 +151,6 @@ class Alternating(Pieces):
         for place, piece in enumerate((self.pieces["even"], self.pieces["odd"])):
             found[:, place::2] = read_rows(piece, half, start, stop, scratch)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class PlusOne(Unpacked):
-    """A norm that is stored with 1 added, see `Source`; float32. `kept_dtype` holds what is left without that."""
-
-    norm: Stored
-    kept_dtype: str
-    dtype: str = field(default="F32", init=False)
-
-    @property
-    def stored(self) -> Stored:
-        """See `Source`."""
-        return replace(self.norm, tensor=replace(self.norm.tensor, dtype=self.meaning))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `Source`."""
-        return self.norm.tensor.shape
-
-    @property
-    def bits(self) -> int:
-        """See `Source`."""
-        return BITS[self.norm.tensor.dtype]
-
-    @property
-    def nbytes(self) -> int:
-        """See `Source`."""
-        return self.norm.tensor.nbytes
-
-    @property
-    def meaning(self) -> str:
-        """See `Source`."""
-        return f"{self.norm.tensor.dtype} plus 1"
-
-    def rows(self, matrix: Matrix, start: int, stop: int, scratch: Scratch | None = None) -> NDArray[np.float32]:
-        """See `Source.rows`."""
-        return less_one(read_rows(self.norm, matrix, start, stop))
-
-
-def plus_one(norm: Stored) -> PlusOne:
-    """The source of a norm; reads it to see whether its own dtype holds what is left."""
-    left = less_one(read_elements(norm, 0, math.prod(norm.tensor.shape)))
-    dtype = norm.tensor.dtype
-    exact = np.array_equal(left.astype(WEIGHT_DTYPES[dtype]).astype(np.float32), left, equal_nan=True)
-    return PlusOne(norm, dtype if exact else "F32")
-
-
-def less_one(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Values without the 1 that was added, in float32."""
-    found: NDArray[np.float32] = values.astype(np.float32) - np.float32(1)
-    return found
-
-
-def _gathered(
-    rows: Callable[[Matrix, int, int], NDArray[Any]],
-    own: Sequence[Matrix],
-    dtype: "np.dtype[Any]",
-    whole: Matrix,
-    start: int,
-    stop: int,
-) -> NDArray[Any]:
-    """Rows of a layer as one matrix, in stored order, from the `rows` of its matrices."""
-    found = np.empty((stop - start, whole.columns), dtype)
-    for one in own:
-        row, column = divmod(one.first, whole.columns)
-        if one.column_step == 1:
-            step = (one.row_step or one.columns) // whole.columns
-            some = range(*_inside(row, one.rows, step, start, stop))
-            if some:
-                found[row + some.start * step - start :: step][: len(some)] = rows(one, some.start, some.stop)
-        else:
-            _turn(found, rows, one, column, *_inside(row, one.columns, 1, start, stop), row - start)
-    return found
-
-
-def _turn(
-    out: NDArray[Any],
-    rows: Callable[[Matrix, int, int], NDArray[Any]],
-    own: Matrix,
-    column: int,
-    low: int,
-    high: int,
-    shift: int,
-) -> None:
-    """Write columns `low` .. `high` of a matrix that was stored [inputs, outputs] as rows of `out`."""
-    height = max(_AT_ONCE // own.columns, 1)
-    for start in range(0, own.rows if low < high else 0, height):
-        stop = min(start + height, own.rows)
-        places = column + np.arange(start, stop) * own.row_step
-        out[low + shift : high + shift, places] = rows(own, start, stop)[:, low:high].T
-
-
-def _inside(first: int, count: int, step: int, start: int, stop: int) -> tuple[int, int]:
-    """Which of `count` places, `step` apart from `first` on, lie in `start` .. `stop`."""
-    return max(-(-(start - first) // step), 0), min(-(-(stop - first) // step), count)
 
 
 @cache

@@ -20,10 +20,11 @@ from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement
 from studio.core.model import Layer, Matrix, Model, Source, Stored
 from studio.core.names import printable
-from studio.core.opening.export_sources import Alternating, Cut, Packed, plus_one
+from studio.core.opening.export_sources import Alternating, Cut, Packed
 from studio.core.planning.plan import Choice
 from studio.core.results import LayerResult
 from studio.core.sources.plain import Plain
+from studio.core.sources.plus_one import plus_one
 
 _STACKED = 3
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from studio.core.architectures import family_of, is_known, text_section
-from studio.core.architectures.gguf import OUTSIDE, GgufArchitecture, architecture_of, known_architectures
+from studio.core.architectures.gguf import GgufArchitecture
+from studio.core.architectures.gguf_rows import architecture_of, known_architectures
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.gguf import GgufTensor
@@ -23,6 +24,7 @@ from studio.core.names import printable
 from studio.core.opening.configs import read_config
 from studio.core.opening.gguf_config import Facts, config_of
 from studio.core.opening.gguf_files import GgufModel
+from studio.core.opening.gguf_stacks import joined_biases, joined_stack
 from studio.core.opening.gguf_tokenizer import (
     TOKENIZER_FILES,
     UnknownTokenizerError,
@@ -38,7 +40,7 @@ from studio.core.sources.gguf import Ggml
 from studio.core.sources.plain import Plain
 from studio.core.sources.recognition import Recognized
 
-_IN_BLOCK = re.compile(r"blk\.(\d{1,9})\.(.+)\.(weight|bias)")
+_IN_BLOCK = re.compile(r"blk\.(\d{1,9})\.((.+)\.(weight|bias))")
 _OUT_OF_BLOCK = re.compile(r"(.+)\.(weight|bias)")
 _ROPE = "rope_freqs.weight"
 _MULTIPLIER, _OF_INPUTS = ".scale", ".input_scale"
@@ -173,23 +175,69 @@ class GgufReading:
         return name == _ROPE or (name.endswith((_MULTIPLIER, _OF_INPUTS)) and owner in self._model.tensors)
 
     def _weights(self, file: SourceFile, tensor: GgufTensor) -> Iterator[GgufWeight]:
+        if found := self._in_block(tensor.name):
+            block, own, _, _ = found
+            whole = next((name for name, parts in self._row.joined.items() if own in parts), "")
+            if whole:
+                if self._row.joined[whole][0] == own:
+                    yield self._joined(f"model.layers.{block}.{whole}", block, self._row.joined[whole])
+                return
         module, name = self._named(file, tensor)
         if "{}" not in name:
             yield self._weight(file, tensor, module, name, tensor.shape)
             return
-        if len(tensor.shape) != 3:
-            raise CheckpointError("should be a stack of experts [experts, out, in]", file=file.path, tensor=tensor.name)
-        for expert in range(tensor.shape[0]):
+        for expert in range(self._height(file, tensor)):
             yield self._weight(file, tensor, module, name.format(expert), tensor.shape[1:], expert)
+
+    def _height(self, file: SourceFile, tensor: GgufTensor) -> int:
+        """How many experts a stack holds."""
+        if len(tensor.shape) != 3 or not all(tensor.shape):
+            raise CheckpointError("should be a stack of experts [experts, out, in]", file=file.path, tensor=tensor.name)
+        return tensor.shape[0]
+
+    def _joined(self, name: str, block: int, owns: Sequence[str]) -> GgufWeight:
+        """A weight of transformers that llama.cpp has in several tensors, which are called `owns` in a block."""
+        found = [self._part(f"blk.{block}.{own}") for own in owns]
+        if owns[0].endswith(".bias"):
+            parts = [self._weight(file, tensor, "", name, tensor.shape) for file, tensor in found]
+            if len(parts) == 1:
+                return parts[0]
+            source = joined_biases(name, [part.source for part in parts], alternating=self._row.alternating)
+            return GgufWeight(name, source)
+        stacks = [
+            [self._weight(*one, "", name, one[1].shape[1:], expert) for expert in range(self._height(*one))]
+            for one in found
+        ]
+        if len({len(stack) for stack in stacks}) > 1:
+            raise CheckpointError("of other experts than those beside it", file=found[0][0].path, tensor=owns[0])
+        sources = [[expert.source for expert in stack] for stack in stacks]
+        obstacle = next((expert.obstacle for stack in stacks for expert in stack if expert.obstacle), "")
+        source = joined_stack(name, sources, family_of(self.config), self.config, turned=self._row.turned)
+        return GgufWeight(name, source, obstacle)
+
+    def _part(self, name: str) -> tuple[SourceFile, GgufTensor]:
+        if name not in self._model.tensors:
+            raise CheckpointError("is missing: this is no whole model", file=self._model.first, tensor=name)
+        return self._model.tensors[name]
+
+    def _in_block(self, name: str) -> tuple[int, str, str, str] | None:
+        """(number of the block, name in it, module, leaf) of a tensor of a block that the model has."""
+        found = _IN_BLOCK.fullmatch(name)
+        if found is None or int(found[1]) >= self.config["num_hidden_layers"]:
+            return None
+        return int(found[1]), found[2], found[3], found[4]
 
     def _named(self, file: SourceFile, tensor: GgufTensor) -> tuple[str, str]:
         """(llama.cpp's name of the module, the name of the weight), "{}" in it for the number of an expert."""
-        if found := _IN_BLOCK.fullmatch(tensor.name):
-            block, module, leaf = found.groups()
-            if int(block) < self.config["num_hidden_layers"] and module in self._row.block:
-                return module, f"model.layers.{int(block)}.{self._row.block[module]}.{leaf}"
-        elif (found := _OUT_OF_BLOCK.fullmatch(tensor.name)) and found[1] in OUTSIDE:
-            return found[1], f"{OUTSIDE[found[1]]}.{found[2]}"
+        names, outside = self._row.block, self._row.outside
+        if found := self._in_block(tensor.name):
+            block, own, module, leaf = found
+            if own in names:
+                return module, f"model.layers.{block}.{names[own]}"
+            if module in names:
+                return module, f"model.layers.{block}.{names[module]}.{leaf}"
+        elif (other := _OUT_OF_BLOCK.fullmatch(tensor.name)) and other[1] in outside:
+            return other[1], f"{outside[other[1]]}.{other[2]}"
         what = f"no part of {self._row.name} as it is known here, so the model would not be the same without it"
         raise CheckpointError(what, file=file.path, tensor=tensor.name)
 
@@ -208,7 +256,7 @@ class GgufReading:
         shape = (1, *shape) if module == "ffn_gate_inp_shexp" and len(shape) == 1 else shape
         heads = self._heads(file, tensor, module) if module in self._row.permuted else 0
         less = 1.0 if self._row.plus_one and name.endswith("norm.weight") else 0.0
-        kept = _kept_dtype(file, tensor, less, router=module in _ROUTERS)
+        kept = _kept_dtype(file, tensor, less, small=module in _ROUTERS or _is_small(tensor))
         own = tensor.name if expert is None else f"{tensor.name}[{expert}]"
         stored = Stored(file, Tensor(own, _dtype(tensor.type.name, heads, less), shape, start, nbytes))
         if stored.tensor.dtype == kept:
@@ -256,13 +304,18 @@ def _dtype(name: str, heads: int, less: float) -> str:
     return f"{name} in pairs" if heads and name in WEIGHT_DTYPES else f"{name} plus {less:g}" if less else name
 
 
-def _kept_dtype(file: SourceFile, tensor: GgufTensor, less: float, *, router: bool) -> str:
+def _is_small(tensor: GgufTensor) -> bool:
+    """True for vectors, and what is one for every head or expert."""
+    return len(tensor.shape) == 1 or tensor.name.endswith((".bias", "_norm.weight"))
+
+
+def _kept_dtype(file: SourceFile, tensor: GgufTensor, less: float, *, small: bool) -> str:
     """The dtype in which a kept weight loses nothing, of those that hold its type; BF16 for blocks of codes.
 
-    llama.cpp stores vectors and routers in F32 whatever they were: what holds numbers of BF16 only becomes BF16 again.
+    llama.cpp stores vectors, biases and routers in F32 whatever they were: numbers of BF16 only become BF16 again.
     """
     name = tensor.type.name
-    looked_at = (router or len(tensor.shape) == 1) and tensor.nbytes <= _LONGEST_VECTOR
+    looked_at = small and tensor.nbytes <= _LONGEST_VECTOR
     if name != "F32" or not looked_at:
         return name if name in WEIGHT_DTYPES else "BF16"
     values = np.frombuffer(file.read(tensor.start, tensor.nbytes), "<f4") - np.float32(less)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.core.architectures.gguf import FIELDS, GgufArchitecture
+from studio.core.architectures.gguf import GgufArchitecture
 from studio.core.errors import CheckpointError
 from studio.core.names import printable, some_of
 
@@ -22,6 +22,16 @@ _HEADS_KV, _ROPE_BASE = "attention.head_count_kv", "rope.freq_base"
 _ROTATED = "rope.dimension_count"
 _HEAD_WIDTHS = ("attention.key_length", "attention.value_length", _ROTATED)
 _SCALING = "rope.scaling."
+_ORIGINAL = f"{_SCALING}original_context_length"
+_YARN: Mapping[str, str] = {
+    "beta_fast": f"{_SCALING}yarn_beta_fast",
+    "beta_slow": f"{_SCALING}yarn_beta_slow",
+    "attention_factor": f"{_SCALING}yarn_attn_factor",
+}
+_SCALINGS = {f"{_SCALING}{name}" for name in ("type", "factor", "finetuned")} | {_ORIGINAL, *_YARN.values()}
+"""What is read of how a context is stretched."""
+
+_PATTERN = "attention.sliding_window_pattern"
 _NOT_FOR_CONFIG = {"vocab_size", "expert_count", "expert_used_count", "expert_feed_forward_length"}
 """Keys whose values follow from the tensors, and of experts where none are."""
 
@@ -48,6 +58,10 @@ class Facts:
         """The value of a key of the architecture, None where there is none."""
         return self.pairs.get(f"{self.row.name}.{key}")
 
+    def has(self, name: str) -> bool:
+        """True where the first block, or the one behind it, has a tensor."""
+        return any(f"blk.{block}.{name}" in self.shapes for block in (0, 1))
+
     def refuse(self, what: str) -> CheckpointError:
         """An error of this file."""
         return CheckpointError(what, file=self.file)
@@ -62,6 +76,13 @@ class Facts:
             raise self.refuse(f"{self.row.name}.{key} {said}")
         return _shortest(value)
 
+    def count(self, key: str) -> int:
+        """A whole number, 0 where it is missing; raises CheckpointError for anything else."""
+        value = self.get(key) or 0
+        if type(value) is not int or value < 0:
+            raise self.refuse(f"{self.row.name}.{key} is {printable(value, 60)}, not a whole number from 0 on")
+        return value
+
 
 def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     """The config; adds to `warnings` what of the metadata it can not hold. Raises CheckpointError."""
@@ -71,7 +92,7 @@ def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
             f"{row.name} with {odd[0]}: another architecture than {row.model_type}, which is not known here"
         )
     config: dict[str, Any] = {"architectures": [row.architecture], "model_type": row.model_type}
-    config |= {name: facts.number(key) for name, key in {**FIELDS, **row.fields}.items()}
+    config |= {name: facts.number(key) for name, key in row.needed.items()}
     config["num_key_value_heads"] = facts.number(_HEADS_KV if facts.get(_HEADS_KV) else "attention.head_count")
     config["head_dim"] = _head_width(facts)
     if row.partial and facts.get(_ROTATED):
@@ -80,6 +101,10 @@ def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     config["rope_scaling"] = _rope_scaling(facts, warnings)
     config |= dict(row.implied)
     config |= {name: facts.number(key) for name, key in row.optional.items() if facts.get(key)}
+    config |= {name: facts.count(key) for name, key in row.counts.items()}
+    config |= {name: bool(facts.get(key)) for name, key in row.flags.items()}
+    config |= {name: facts.has(own) for name, own in row.present.items()}
+    config |= _windows(facts, config) if row.windows else {}
     if row.divided:
         config["query_pre_attn_scalar"] = _query_scale(config, row.divided)
     config |= _biases(facts)
@@ -124,8 +149,10 @@ def _rope_scaling(facts: Facts, warnings: list[str]) -> dict[str, Any] | None:
         return None
     found = {"rope_type": kind, "factor": facts.number(f"{_SCALING}factor")}
     if kind == "yarn":
-        original = f"{_SCALING}original_context_length"
-        found["original_max_position_embeddings"] = facts.number(original)
+        found["original_max_position_embeddings"] = facts.number(_ORIGINAL)
+        found |= facts.row.yarn
+        stretched = {**_YARN, **facts.row.yarn_fields}
+        found |= {name: facts.number(key) for name, key in stretched.items() if facts.get(key)}
     return found
 
 
@@ -149,26 +176,36 @@ def llama3_factors(base: float, width: int, scaling: Mapping[str, Any]) -> NDArr
     return divided
 
 
+def _windows(facts: Facts, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the blocks see, where the file says it of each."""
+    seen = facts.get(_PATTERN)
+    if seen is None:
+        return {}
+    if not isinstance(seen, list) or len(seen) != config["num_hidden_layers"]:
+        raise facts.refuse(f"{facts.row.name}.{_PATTERN} does not say of each block whether it sees a window only")
+    return {"layer_types": ["sliding_attention" if one else "full_attention" for one in seen]}
+
+
 def _biases(facts: Facts) -> dict[str, Any]:
     """Which biases there are, where config.json says it."""
-    if not facts.row.biases:
-        return {}
-    attention = {name: f"blk.0.{name}.bias" in facts.shapes for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
-    if facts.row.model_type == "glm4":
-        del attention["attn_output"]
-    if len(set(attention.values())) > 1:
-        what = (
-            f"biases for some projections of attention only, which transformers' {facts.row.model_type} does not have"
-        )
-        raise facts.refuse(what)
-    return dict(zip(facts.row.biases, (attention["attn_q"], "blk.0.ffn_up.bias" in facts.shapes), strict=False))
+    found = {}
+    for key, modules in facts.row.biases.items():
+        there = {name for name in modules if facts.has(f"{name}.bias")}
+        if len(there) not in (0, len(modules)):
+            kind = facts.row.model_type
+            raise facts.refuse(f"biases for some projections only ({some_of(sorted(there))}), which {kind} has not")
+        found[key] = bool(there)
+    return found
 
 
 def _unknown(facts: Facts) -> Iterator[str]:
     row = facts.row
-    known = {*FIELDS.values(), *row.fields.values(), *row.optional.values(), *_HEAD_WIDTHS, _HEADS_KV, _ROPE_BASE}
-    known |= _NOT_FOR_CONFIG
+    read = (row.needed, row.optional, row.counts, row.flags, row.yarn_fields)
+    known = {key for keys in read for key in keys.values()} | {*row.ignored, *_HEAD_WIDTHS, _HEADS_KV, _ROPE_BASE}
+    known |= _NOT_FOR_CONFIG | _SCALINGS
+    if row.windows:
+        known.add(_PATTERN)
     for key, value in facts.pairs.items():
         name = key.removeprefix(f"{row.name}.")
-        if name != key and name not in known and not name.startswith(_SCALING) and value not in (0, None):
+        if name != key and name not in known and value not in (0, None):
             yield key

@@ -84,9 +84,9 @@ class _Integers:
         """By bits to a scale the integers with which every row of every module is as wide as something is long."""
         widths = {side for item in self._stored.values() for side in _sides(item)}
         across = defaultdict(set)
-        for _, codes, scales in _modules(self._stored):
+        for _, codes, scales in _modules(self._stored):  # with a byte to a block they are no integers
             words, blocks = codes.tensor.shape[-1:], scales.tensor.shape[-1:]
-            if words and blocks and blocks[0]:
+            if words and blocks and blocks[0] and scales.tensor.dtype != "U8":
                 across[32 * words[0] // blocks[0]].add(blocks[0])
         return {
             bits: [

@@ -13,10 +13,12 @@ from studio.core.sources import (
     compressed_tensors,
     gpt_oss,
     gptq,
+    hqq,
     mlx,
     modelopt,
     modelopt_integers,
     mx,
+    quanto,
     quark,
     torchao,
 )
@@ -41,6 +43,8 @@ DETECTORS: tuple[Detector, ...] = (
     gptq.detect,
     quark.detect,
     bitsandbytes.detect,
+    hqq.detect,
+    quanto.detect,
 )
 """Conventions of storing a weight in several tensors, each told by the names and dtypes of these alone."""
 

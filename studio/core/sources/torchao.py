@@ -1,4 +1,4 @@
-"""torchao: parts named after attributes of its tensors; NVFP4 with scales in tiles, FP8, integers of a byte each."""
+"""torchao: parts named after attributes of its tensors; NVFP4 and MX with scales in tiles, FP8, integers of a byte."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,16 @@ from studio.core.sources.packed import PackedSource
 from studio.core.sources.tables import Codes, Signed, Table
 
 CODES, SCALES, TENSOR_SCALE = "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale"
+SCALES_AND_ZEROS = "_weight_scale_and_zero"
 ZEROS, OF_INPUTS = "_weight_zero_point", ("_weight_act_quant_scale", "_weight_act_quant_zero_point")
 _MAKER = "torchao"
+_FORMATS = {
+    ("U8", "F8_E4M3", False): "nvfp4-2t",
+    ("U8", "F8_E4M3", True): "nvfp4-3t",
+    ("U8", "F8_E8M0", False): "mxfp4",
+    ("F8_E4M3", "F8_E8M0", False): "mxfp8",
+}
+"""By the dtypes of codes and scales, and whether there is a tensor scale."""
 
 
 def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterator[Found | Unread]:
@@ -30,7 +38,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
         path, _, leaf = name.rpartition(".")
         if leaf != CODES:
             continue
-        others = beside(stored, path, (SCALES, TENSOR_SCALE, ZEROS, *OF_INPUTS))
+        others = beside(stored, path, (SCALES, TENSOR_SCALE, ZEROS, SCALES_AND_ZEROS, *OF_INPUTS))
         parts = (name, *(part.tensor.name for part in others.values()))
         try:
             yield Found(f"{path}.weight", _source(codes, others), parts)
@@ -39,6 +47,8 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
 
 
 def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
+    if SCALES_AND_ZEROS in others:
+        raise UnreadError("INT4 in the tiles of a device (tile_packed_to_4d), whose order is not read")
     if SCALES not in others:
         raise UnreadError("codes without scales")
     scales = others[SCALES]
@@ -50,7 +60,7 @@ def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
         raise UnreadError(f"codes of {codes.tensor.dtype} with {ZEROS}")
     if codes.tensor.dtype == FP8 and scales.tensor.dtype in WEIGHT_DTYPES:
         return ScaledFp8(codes, scales_of(codes, scales, Claims(), input_first=False))
-    return _nvfp4(codes, scales, others.get(TENSOR_SCALE))
+    return _blocks(codes, scales, others.get(TENSOR_SCALE))
 
 
 def _integers(codes: Stored, scales: Stored, zeros: Stored | None) -> PackedSource:
@@ -69,20 +79,23 @@ def _integers(codes: Stored, scales: Stored, zeros: Stored | None) -> PackedSour
     return PackedSource(encoding, (*rows, columns), scales.tensor.dtype)
 
 
-def _nvfp4(codes: Stored, scales: Stored, third: Stored | None) -> PackedSource:
+def _blocks(codes: Stored, scales: Stored, third: Stored | None) -> PackedSource:
+    """NVFP4 and the MX formats; the scales lie row by row, or in the tiles that a device wants."""
     *rows, width = codes.tensor.shape or (0,)
     tensor_scale = tensor_scale_of(third, "multiplier", rows) if third else None
-    if scales.tensor.shape == (*rows, width // 8):
+    row = FORMATS.get(_FORMATS.get((codes.tensor.dtype, scales.tensor.dtype, tensor_scale is not None), ""))
+    if row is None:
+        raise UnreadError(f"codes of {codes.tensor.dtype} with scales of {scales.tensor.dtype}")
+    columns = width * 8 // row.bits
+    blocks, rest = divmod(columns, row.block)
+    if scales.tensor.shape == (*rows, blocks) and not rest:
         return block_float(codes, scales, tensor_scale, maker=_MAKER)
-    row = FORMATS["nvfp4-3t" if tensor_scale else "nvfp4-2t"]
-    if len(rows) != 1 or scales.tensor.shape != _in_tiles(rows[0], 2 * width // row.block) or 2 * width % row.block:
+    if len(rows) != 1 or rest or scales.tensor.shape != _in_tiles(rows[0], blocks):
         shapes = f"{printable(list(codes.tensor.shape))} with scales {printable(list(scales.tensor.shape))}"
         raise UnreadError(f"codes {shapes}, which lie neither in rows nor in tiles")
-    if (codes.tensor.dtype, scales.tensor.dtype) != ("U8", "F8_E4M3") or not codes.tensor.nbytes:
-        raise UnreadError(f"codes of {codes.tensor.dtype} with scales of {scales.tensor.dtype}")
-    tiled = InFormat(row, 2 * width, codes, scales, tensor_scale=tensor_scale, maker=_MAKER, scale_order=Tiled())
-    check_rows(tiled, (*rows, 2 * width))
-    return PackedSource(tiled, (*rows, 2 * width))
+    tiled = InFormat(row, columns, codes, scales, tensor_scale=tensor_scale, maker=_MAKER, scale_order=Tiled())
+    check_rows(tiled, (*rows, columns))
+    return PackedSource(tiled, (*rows, columns))
 
 
 def _in_tiles(rows: int, blocks: int) -> tuple[int, int]:

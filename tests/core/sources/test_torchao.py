@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kernels import FORMATS, Quantized
+from kernels.reference import decode
 from studio import core
-from tests.core.checkpoints import BF16, CONFIG, FP8, checkpoint
+from tests.core.checkpoints import BF16, CONFIG, E8M0, FP8, checkpoint
 from tests.core.sources.test_integers import check, refusal
 
 Array = NDArray[Any]
@@ -76,3 +78,21 @@ def test_a_scale_that_is_no_number_is_refused_as_it_is_read(tmp_path: Path) -> N
         layer = model.by_name[LAYER]
         with pytest.raises(core.CheckpointError, match="1 of its scales"):
             layer.source.rows(layer.whole, 0, ROWS)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.uint8, "mxfp4"), (FP8, "mxfp8")])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_the_formats_of_mx_are_read_with_scales_in_rows_or_in_tiles(
+    tmp_path: Path, dtype: Any, kind: str, tiled: bool
+) -> None:
+    chance = np.random.default_rng(5)
+    row = FORMATS[kind]
+    codes = chance.integers(0, 120, (ROWS, COLUMNS * row.bits // 8)).astype(np.uint8)
+    scales = chance.integers(120, 130, (ROWS, COLUMNS // 32)).astype(np.uint8)
+    tile = np.zeros((32, 16), np.uint8)
+    for (line, block), byte in np.ndenumerate(scales):
+        tile[line % 32, line // 32 * 4 + block] = byte
+    stored = (tile if tiled else scales).view(E8M0)
+    wanted = decode(Quantized(row, codes, scales))
+    layer = check(tmp_path / "m", parts(qdata=codes.view(dtype), scale=stored), SECTION, wanted)
+    assert layer.source.format == row

@@ -1,0 +1,133 @@
+"""What llama.cpp calls modules and settings, and what transformers calls them: the parts that rows are made of.
+
+Source: convert_hf_to_gguf.py of llama.cpp 0c1e57098 and gguf-py 0.19 (constants.py, tensor_mapping.py).
+"""
+
+from typing import Any
+
+Names = dict[str, str]
+
+OUTSIDE: Names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+"""Modules outside of blocks: llama.cpp's name -> that of transformers."""
+
+FIELDS: Names = {
+    "max_position_embeddings": "context_length",
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "num_attention_heads": "attention.head_count",
+}
+"""Key of config.json -> key after the name of the architecture, of all that have a row."""
+
+RMS: Names = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
+
+BLOCK: Names = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+EXPERTS: Names = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+    "ffn_up_exps": "mlp.experts.{}.up_proj",
+    "ffn_down_exps": "mlp.experts.{}.down_proj",
+}
+MIXTRAL: Names = {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+    "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
+    "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+}
+SHARED: Names = {
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+NORMS_BEHIND: Names = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
+FUSED: Names = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+BEHIND_ALONE: Names = {
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+GLM4: Names = {
+    "ffn_up": "mlp.gate_up_proj",
+    "post_attention_norm": "post_self_attn_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+}
+
+WIDTH: Names = {"intermediate_size": "feed_forward_length"}
+EXPERT_COUNTS: Names = {
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+}
+CAPS: Names = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "sliding_window": "attention.sliding_window",
+}
+MULTIPLIERS: Names = {
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+PHI3: Names = {
+    "original_max_position_embeddings": "rope.scaling.original_context_length",
+    "sliding_window": "attention.sliding_window",
+}
+GELU: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
+
+SHARED_EXPERTS: Names = {
+    "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
+    "ffn_up_shexp": "mlp.shared_experts.up_proj",
+    "ffn_down_shexp": "mlp.shared_experts.down_proj",
+}
+POST: Names = {"post_attention_norm": "post_attention_layernorm"}
+"""The norm in front of the feed-forward part, where llama.cpp calls it by its place behind attention."""
+
+GPT_OSS: Names = {
+    "attn_sinks.weight": "self_attn.sinks",
+    "ffn_gate_inp": "mlp.router",
+}
+STARCODER2: Names = {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
+PHI2: Names = {"attn_output": "self_attn.dense", "ffn_up": "mlp.fc1", "ffn_down": "mlp.fc2"}
+CORRECTION = "exp_probs_b.bias"
+"""What is added to the scores of experts before the best are taken."""
+
+STACKS_OF_GPT_OSS: dict[str, tuple[str, ...]] = {
+    "mlp.experts.gate_up_proj": ("ffn_gate_exps.weight", "ffn_up_exps.weight"),
+    "mlp.experts.gate_up_proj_bias": ("ffn_gate_exps.bias", "ffn_up_exps.bias"),
+    "mlp.experts.down_proj": ("ffn_down_exps.weight",),
+    "mlp.experts.down_proj_bias": ("ffn_down_exps.bias",),
+}
+STACKS_OF_LLAMA4: dict[str, tuple[str, ...]] = {
+    "feed_forward.experts.gate_up_proj": ("ffn_gate_exps.weight", "ffn_up_exps.weight"),
+    "feed_forward.experts.down_proj": ("ffn_down_exps.weight",),
+}
+STACKS_OF_GRANITE: dict[str, tuple[str, ...]] = {
+    "block_sparse_moe.input_linear.weight": ("ffn_gate_exps.weight", "ffn_up_exps.weight"),
+    "block_sparse_moe.output_linear.weight": ("ffn_down_exps.weight",),
+}
+LLAMA4: Names = {
+    "ffn_gate": "feed_forward.gate_proj",
+    "ffn_up": "feed_forward.up_proj",
+    "ffn_down": "feed_forward.down_proj",
+    "ffn_gate_inp": "feed_forward.router",
+    "ffn_gate_shexp": "feed_forward.shared_expert.gate_proj",
+    "ffn_up_shexp": "feed_forward.shared_expert.up_proj",
+    "ffn_down_shexp": "feed_forward.shared_expert.down_proj",
+}
