@@ -85,7 +85,7 @@ from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, row
 from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
-from studio.core.names import printable, some_of
+from studio.core.names import COPIED, printable, printable_end, some_of
 from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
@@ -145,6 +145,7 @@ from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
     "BUG",
+    "COPIED",
     "DEFAULT_FORMAT",
     "DEFAULT_METHOD",
     "FORMATS",
@@ -350,6 +351,7 @@ __all__ = [
     "preview",
     "price",
     "printable",
+    "printable_end",
     "proof_order",
     "prospect",
     "publication",

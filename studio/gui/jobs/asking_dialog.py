@@ -8,8 +8,7 @@ from studio.gui.shell.text import label
 
 
 class AskingDialog(QDialog):
-    """A dialog of its own size: `width` text heights across at least, and as high as its lines need at its width,
-    if the screen has room for that."""
+    """A dialog of its own size: `width` text heights across at least, and as high as its lines need, if that fits."""
 
     def __init__(self, title: str, width: int, parent: QWidget) -> None:
         super().__init__(parent)

@@ -118,7 +118,7 @@ COLUMNS: tuple[Column, ...] = (
         24,
         lambda s, i: s.sections.titles[i],
         lambda s: s.name_ranks,
-        raw=lambda s: [core.printable(name) for name in s.names],
+        raw=lambda s: [core.printable(name, core.COPIED) for name in s.names],
         right=False,
         long=True,
         ascending=True,

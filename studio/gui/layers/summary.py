@@ -7,6 +7,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from studio import core
+from studio.gui.layers.columns import count_text
 from studio.gui.layers.document import Document
 from studio.gui.layers.store import Figures
 from studio.gui.shell.text import Elided, label, tip
@@ -67,9 +68,11 @@ class Summary(QWidget):
 
 
 def _about(model: core.Model, figures: Figures) -> str:
-    weights = figures.count
-    size = f"{weights / 1e9:.2f} B" if weights >= 1e9 else f"{weights / 1e6:.1f} M"
-    parts = [f"{size} weights", core.counted(len(model.layers), "layer"), core.counted(model.block_count, "block")]
+    parts = [
+        f"{count_text(figures.count)} weights",
+        core.counted(len(model.layers), "layer"),
+        core.counted(model.block_count, "block"),
+    ]
     return " · ".join(part for part in (*parts, core.printable(model.architecture, 60)) if part)
 
 

@@ -18,7 +18,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.loading import STUDIO, Loading
 from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
-from studio.gui.shell.places import Place, is_address, name_of
+from studio.gui.shell.places import Place, is_address, shown_name
 from studio.gui.shell.recents import Recents
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
@@ -81,7 +81,7 @@ class Commands(QObject):
         self.window.show()
         self._wanted = list(paths)
         if self._wanted:
-            self.window.machine.setText(f"Opening {name_of(self._wanted[0])} …")
+            self.window.machine.setText(f"Opening {shown_name(self._wanted[0])} …")
         else:
             self.recents.open_last()
         self.loading.start()
@@ -166,7 +166,7 @@ class Commands(QObject):
         self.recents.forget_last()
         if self.studio is None:
             self._wanted = [path]
-            self.window.machine.setText(f"Opening {name_of(path)} …")
+            self.window.machine.setText(f"Opening {shown_name(path)} …")
         elif isinstance(path, str):
             self.studio.open(path)
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:

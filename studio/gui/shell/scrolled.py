@@ -12,6 +12,7 @@ class Scrolled(QScrollArea):
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
+        self._content = content
         self.setWidgetResizable(True)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -25,15 +26,15 @@ class Scrolled(QScrollArea):
 
     def heightForWidth(self, width: int) -> int:
         """That of the content."""
-        return self.widget().heightForWidth(width) if self.widget().hasHeightForWidth() else self.sizeHint().height()
+        return self._content.heightForWidth(width) if self._content.hasHeightForWidth() else self.sizeHint().height()
 
     def sizeHint(self) -> QSize:
         """That of the content."""
-        return self.widget().sizeHint()
+        return self._content.sizeHint()
 
     def minimumSizeHint(self) -> QSize:
         """As wide as the content, and of any height."""
-        return QSize(self.widget().minimumSizeHint().width(), 2 * TITLE_BAR)
+        return QSize(self._content.minimumSizeHint().width(), 2 * TITLE_BAR)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Whatever is around it learns that the content wants another size."""
