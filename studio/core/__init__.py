@@ -129,6 +129,7 @@ from studio.core.reporting.quality_report import check_quality_reports, load_qua
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
 from studio.core.results import LayerResult, histogram_edges, methods_used, result_of, would_gain
+from studio.core.running.aside import aside
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
@@ -264,6 +265,7 @@ __all__ = [
     "abandon",
     "as_planned",
     "as_stored",
+    "aside",
     "block_steps",
     "budget_title",
     "calibrate",
