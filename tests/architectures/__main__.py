@@ -86,7 +86,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME,NAME", help="these rows")
     parser.add_argument("--formats", metavar="COLUMN,COLUMN", help=f"of {', '.join(COLUMNS)}")
     parser.add_argument("--subset", action="store_true", help="the rows that the tests judge")
-    parser.add_argument("--publish", action="store_true", help="renew the README's table and the evidence of claims")
+    parser.add_argument("--publish", action="store_true", help="renew docs/runtimes.md and the evidence of claims")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as Markdown")
     return parser.parse_args(arguments)
 

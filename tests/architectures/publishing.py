@@ -1,4 +1,4 @@
-"""What the program and its README say of architectures, made from the results."""
+"""What the program and its pages say of architectures, made from the results."""
 
 import json
 from collections import defaultdict
@@ -11,26 +11,19 @@ from tests.architectures.mlx_fields import required_fields
 from tests.architectures.rows import model_type
 from tests.architectures.table import markdown
 from tests.architectures.verdicts import FINE, Row
+from tests.pages import RUNTIMES, replace_between
 
 _ROOT = Path(__file__).parents[2]
 EVIDENCE = _ROOT / "resources" / "evidence" / "architectures.json"
-README = _ROOT / "README.md"
 _RUNTIMES = ("mlx-lm", "transformers", "compressed-tensors")
 START, END = "<!-- made by make architectures -->\n", "<!-- end -->\n"
 
 
 def publish(rows: Sequence[Row]) -> None:
-    """Write the evidence that claims rest on, and the table in the README."""
+    """Write the evidence that claims rest on, and the table of its page."""
     EVIDENCE.parent.mkdir(exist_ok=True)
     EVIDENCE.write_text(json.dumps(evidence(rows), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    replace_between(START, END, markdown(rows))
-
-
-def replace_between(start: str, end: str, text: str) -> None:
-    """Put `text` between two lines of the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(start)
-    _, _, after = rest.partition(end)
-    README.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+    replace_between(RUNTIMES, START, END, markdown(rows))
 
 
 def evidence(rows: Sequence[Row]) -> dict[str, object]:

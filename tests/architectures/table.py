@@ -1,4 +1,4 @@
-"""The results as a Markdown table for the README."""
+"""The results as a Markdown table for the documentation."""
 
 from collections import defaultdict
 from collections.abc import Sequence

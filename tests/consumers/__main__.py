@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from tokenizers import Tokenizer
 
 from studio import core
-from tests.architectures.publishing import replace_between
 from tests.consumers.consumers import CONSUMERS
 from tests.consumers.decoding import DecodingError, write_decoded
 from tests.consumers.environments import NotInstallableError, interpreter
@@ -23,6 +22,7 @@ from tests.consumers.judging import Judge
 from tests.consumers.models import MODELS
 from tests.consumers.report import END, START, line, markdown, merged, totals
 from tests.consumers.verdicts import Verdict
+from tests.pages import RUNTIMES, replace_between
 from tests.runtimes.worker import Worker
 
 _ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.table:
         options.table.write_text(markdown(known), encoding="utf-8")
     if options.publish:
-        replace_between(START, END, markdown(known))
+        replace_between(RUNTIMES, START, END, markdown(known))
     return int(any(verdict.contradicts for verdict in verdicts))
 
 
@@ -108,7 +108,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(CONSUMERS)}")
     parser.add_argument("--models", metavar="NAME,NAME", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--servers", action="store_true", help="formats of servers instead; nothing is kept")
-    parser.add_argument("--publish", action="store_true", help="renew the table in the README")
+    parser.add_argument("--publish", action="store_true", help="renew the table of docs/runtimes.md")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as Markdown")
     return parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""The results as lines for the console and as a Markdown table for the README."""
+"""The results as lines for the console and as a Markdown table for the documentation."""
 
 import json
 from collections import Counter

@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from studio import core
-from tests.architectures.publishing import replace_between
 from tests.consumers.environments import NotInstallableError, interpreter
 from tests.interop.judging import NOT_INSTALLED, NOT_MADE, Result, judged
 from tests.interop.making import DECODED, MODEL
 from tests.interop.packages import PACKAGES, Package
 from tests.interop.report import END, START, line, markdown, merged, totals
+from tests.pages import SOURCES, replace_between
 from tests.runtimes.checkpoints import write_llama, write_qwen3_moe
 from tests.runtimes.worker import RuntimeFailedError, Worker
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _keep(results)
     print(totals(results))
     if options.publish:
-        replace_between(START, END, markdown(merged(RESULTS, results), time.strftime("%Y-%m-%d")))
+        replace_between(SOURCES, START, END, markdown(merged(RESULTS, results), time.strftime("%Y-%m-%d")))
     return int(not all(result.is_right for result in results))
 
 
@@ -98,7 +98,7 @@ def _result(package: Package, worker: Worker, case: str, sources: Path, target: 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.interop", description=__doc__)
     parser.add_argument("--only", metavar="NAME,NAME", help=f"of {', '.join(PACKAGES)}")
-    parser.add_argument("--publish", action="store_true", help="renew the table in the README")
+    parser.add_argument("--publish", action="store_true", help="renew the table of docs/sources.md")
     parser.add_argument("--case", metavar="PART", default="", help="only checkpoints whose name has this in it")
     return parser.parse_args(arguments)
 

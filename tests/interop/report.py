@@ -1,4 +1,4 @@
-"""The results as lines for the console and as a Markdown table for the README, and what they come to."""
+"""The results as lines for the console and as a Markdown table for the documentation, and what they come to."""
 
 import json
 import re

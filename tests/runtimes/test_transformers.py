@@ -134,7 +134,7 @@ def test_the_converter_of_compressed_tensors_reads_the_modelopt_export(name, row
 
 
 def test_the_unchanged_converter_asks_for_activation_scales(export, transformers, tmp_path):
-    """Stated in the README: compressed-tensors 0.20.0 converts W4A4 checkpoints only."""
+    """Stated in the limits: compressed-tensors 0.20.0 converts W4A4 checkpoints only."""
     with pytest.raises(RuntimeFailedError, match="input_scale"):
         transformers.ask(
             "convert_as_it_is",

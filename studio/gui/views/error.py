@@ -294,10 +294,11 @@ class ErrorView(PointsView):
             return super().tip_at(point)
         return self.drawing.tip(point, self.plot.pixels(), self.warning_line)
 
-    def _banded(self, rect: QRectF, add: bool) -> None:
+    def banded(self, rect: QRectF, add: bool) -> None:
+        """Take the layers of the marks inside; a bar reaches down to the bottom."""
         if self.marks == "bars":
             rect.setTop(-1e9)
-        super()._banded(rect, add)
+        super().banded(rect, add)
 
     # Words and numbers
 

@@ -4,17 +4,17 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from studio import core
 from studio.gui.shell.specs import keys_of
 from studio.gui.views.axes import Tick, powers_of_ten, sigmas
 from studio.gui.views.columns import short
-from studio.gui.views.distributions import EDGES, PLACES, SIX_SIGMA, Distributions, gaussian_bins, rows, sigma_text
+from studio.gui.views.distributions import EDGES, PLACES, SIX_SIGMA, gaussian_bins, rows, sigma_text
 from studio.gui.views.figure import Figure
 from studio.gui.views.labels import Entry
 from studio.gui.views.plot import Plot, upright_mark
-from studio.gui.views.view import View
+from studio.gui.views.plot_view import DistributionView
 
 FLOOR = -0.35
 """Where bars begin: one weight is at 0 on the logarithmic axis, and must be seen."""
@@ -22,7 +22,7 @@ FLOOR = -0.35
 _ZERO_GAP = 1.0
 
 
-class HistogramView(View):
+class HistogramView(DistributionView):
     """Weights by |w| / sigma, both axes logarithmic: source filled, after quantizing as a line.
 
     Dragging over bars selects the layers that have weights there.
@@ -35,30 +35,18 @@ class HistogramView(View):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.distributions = Distributions()
         self.source: NDArray[np.int64] = np.zeros(len(EDGES) - 1, np.int64)
         self.after: NDArray[np.int64] | None = None
         self._zeros: tuple[int, int] | None = None
         self._gaussian = gaussian_bins()
 
-    def make_plots(self) -> None:
-        """One plot."""
-        self.plot = Plot("|w| in multiples of σ, the layer's standard deviation", "weights", sigmas, powers_of_ten)
-        layout = QVBoxLayout(self.body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.plot)
-        self.plot.box.setMouseEnabled(x=True, y=False)
-        self.plot.box.banded.connect(self._banded)
-        self.plot.box.opened.connect(lambda _: self.fit())
-        self.plot.hovered.connect(lambda point: self.say(self.tip_at(point)))
-        self.plot.left.connect(lambda: self.say([]))
+    def new_plot(self) -> Plot:
+        """The plot, whose magnitudes can be looked at closely."""
+        plot = Plot("|w| in multiples of σ, the layer's standard deviation", "weights", sigmas, powers_of_ten)
+        plot.box.setMouseEnabled(x=True, y=False)
+        return plot
 
     # Data
-
-    def results_changed(self) -> None:
-        """Draw again, unless nothing changed."""
-        if self.distributions.update(self.results):
-            self.redraw()
 
     def selection_changed(self) -> None:
         """Show the selected layers alone, and ask for what became of a single one."""
@@ -69,11 +57,6 @@ class HistogramView(View):
 
     def detail_changed(self) -> None:
         """Lay what became of the weights over the source."""
-        self.redraw()
-
-    def theme_changed(self) -> None:
-        """Draw with `theme`."""
-        self.plot.set_theme(self.theme)
         self.redraw()
 
     def redraw(self) -> None:
@@ -226,7 +209,12 @@ class HistogramView(View):
             lines.insert(2, f"after: {core.counted(int(self.after[place]), 'weight')}")
         return lines
 
-    def _banded(self, rect: QRectF, add: bool) -> None:
+    def opened(self, point: QPointF) -> None:
+        """Show all."""
+        self.fit()
+
+    def banded(self, rect: QRectF, add: bool) -> None:
+        """Take the layers that have weights there."""
         inside = (PLACES[1:] > rect.left()) & (PLACES[:-1] < rect.right())
         layers = self.distributions.layers()
         if inside.any() and layers:

@@ -7,7 +7,7 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QKeyEvent
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from studio import core
 from studio.gui.shell.theme import Theme
@@ -16,7 +16,7 @@ from studio.gui.views.columns import Columns, entries
 from studio.gui.views.kinds import MOST_NAMES, SHAPES
 from studio.gui.views.labels import Entry
 from studio.gui.views.plot import Cloud, Marks, Plot, nearest
-from studio.gui.views.view import View
+from studio.gui.views.plot_view import PlotView
 
 Groups = list[tuple[Entry, NDArray[np.int64]]]
 """Signs, and the indices of the layers that have them."""
@@ -26,7 +26,7 @@ MANY = 2000
 """From here on all marks are dots, which are cheaper to draw than shapes."""
 
 
-class PointsView(View):
+class PointsView(PlotView):
     """A mark per layer at [x, y]. A subclass overrides `positions`, `fit` and `summary_text`.
 
     Signals: see `View`.
@@ -47,18 +47,9 @@ class PointsView(View):
         self._groups: Groups = []
         self._found: Groups = []
 
-    def make_plots(self) -> None:
-        """One plot."""
-        self.plot = Plot(self.X, self.Y, type(self).X_TICKS, type(self).Y_TICKS)
-        layout = QVBoxLayout(self.body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.plot)
-        box = self.plot.box
-        box.picked.connect(self._picked)
-        box.opened.connect(self._opened)
-        box.banded.connect(self._banded)
-        self.plot.hovered.connect(lambda point: self.say(self.tip_at(point)))
-        self.plot.left.connect(lambda: self.say([]))
+    def new_plot(self) -> Plot:
+        """The plot."""
+        return Plot(self.X, self.Y, type(self).X_TICKS, type(self).Y_TICKS)
 
     # What a subclass says
 
@@ -100,11 +91,6 @@ class PointsView(View):
         """Place all marks again, unless nothing changed."""
         if self.columns.update(self.results):
             self.redraw()
-
-    def theme_changed(self) -> None:
-        """Draw with `theme`."""
-        self.plot.set_theme(self.theme)
-        self.redraw()
 
     def selection_changed(self) -> None:
         """Ring the selected layers and fade the others."""
@@ -198,13 +184,15 @@ class PointsView(View):
         found = self.layer_at(point)
         return [] if found is None else self.columns.tip(found)
 
-    def _picked(self, point: QPointF, add: bool) -> None:
+    def picked(self, point: QPointF, add: bool) -> None:
+        """Take the layers of the marks there."""
         self.setFocus()
         found = self.layers_at(point)
         if found or not add:
             self.pick([self.columns.layers[i].name for i in found], add)
 
-    def _opened(self, point: QPointF) -> None:
+    def opened(self, point: QPointF) -> None:
+        """Inspect the worst layer there, or show all."""
         found = self.layers_at(point)
         if found:
             worst = max(found, key=lambda i: self.columns.error[i])
@@ -212,7 +200,8 @@ class PointsView(View):
         else:
             self.fit()
 
-    def _banded(self, rect: QRectF, add: bool) -> None:
+    def banded(self, rect: QRectF, add: bool) -> None:
+        """Take the layers of the marks inside."""
         self.setFocus()
         if not len(self.columns):
             return

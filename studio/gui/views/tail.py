@@ -6,7 +6,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from studio import core
 from studio.gui.shell.specs import keys_of
@@ -16,7 +16,6 @@ from studio.gui.views.distributions import (
     EDGES,
     PLACES,
     SIX_SIGMA,
-    Distributions,
     beyond,
     gaussian_beyond,
     rows,
@@ -25,7 +24,7 @@ from studio.gui.views.distributions import (
 from studio.gui.views.figure import Figure
 from studio.gui.views.labels import STROKES, Entry
 from studio.gui.views.plot import Plot, upright_mark
-from studio.gui.views.view import View
+from studio.gui.views.plot_view import DistributionView
 
 MOST = 8
 CYCLE = ("line", "dash", "dash-dot", "dash-dot-dot")
@@ -44,7 +43,7 @@ class Curve:
     y: NDArray[np.float64]
 
 
-class TailView(View):
+class TailView(DistributionView):
     """A curve per selected layer; with no selection, one of all layers and those with the heaviest tails.
 
     A click takes the layer of a curve, dragging those of the curves inside.
@@ -57,26 +56,11 @@ class TailView(View):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.distributions = Distributions()
         self.curves: list[Curve] = []
 
-    def make_plots(self) -> None:
-        """One plot."""
-        self.plot = Plot("|w| in multiples of σ", "share beyond", sigmas, powers_of_ten)
-        layout = QVBoxLayout(self.body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.plot)
-        box = self.plot.box
-        box.picked.connect(self._picked)
-        box.opened.connect(self._opened)
-        box.banded.connect(self._banded)
-        self.plot.hovered.connect(lambda point: self.say(self.tip_at(point)))
-        self.plot.left.connect(lambda: self.say([]))
-
-    def results_changed(self) -> None:
-        """Draw again, unless nothing changed."""
-        if self.distributions.update(self.results):
-            self.redraw()
+    def new_plot(self) -> Plot:
+        """The plot."""
+        return Plot("|w| in multiples of σ", "share beyond", sigmas, powers_of_ten)
 
     def selection_changed(self) -> None:
         """Show the selected layers."""
@@ -84,11 +68,6 @@ class TailView(View):
 
     def detail_changed(self) -> None:
         """Show the tail of a layer in finer steps."""
-        self.redraw()
-
-    def theme_changed(self) -> None:
-        """Draw with `theme`."""
-        self.plot.set_theme(self.theme)
         self.redraw()
 
     def redraw(self) -> None:
@@ -182,21 +161,23 @@ class TailView(View):
         name = core.printable(curve.name) if curve.name else "all layers"
         return [name, f"{share:.3g} of the weights are beyond {sigma_text(x)}", f"of a Gaussian: {gaussian:.3g}"]
 
-    def _picked(self, point: QPointF, add: bool) -> None:
+    def picked(self, point: QPointF, add: bool) -> None:
+        """Take the layer of a curve."""
         curve = self.curve_at(point)
         if curve is not None and curve.name:
             self.pick([curve.name], add)
         elif curve is None and not add:
             self.pick([])
 
-    def _opened(self, point: QPointF) -> None:
+    def opened(self, point: QPointF) -> None:
+        """Inspect the layer of a curve, or show all."""
         curve = self.curve_at(point)
         if curve is not None and curve.name:
             self.layer_activated.emit(curve.name)
         else:
             self.fit()
 
-    def _banded(self, rect: QRectF, add: bool) -> None:
+    def banded(self, rect: QRectF, add: bool) -> None:
         """Take every layer, drawn or not, whose tail passes through the rectangle."""
         layers = self.distributions.layers()
         if not layers:

@@ -1,4 +1,4 @@
-"""Renews the pictures that the README shows: python -m tests.gui.real_window.pictures FOLDER."""
+"""Renews the pictures that the documentation shows: python -m tests.gui.real_window.pictures FOLDER."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ COLORS, COARSE = 256, 0xE0E0E0
 
 
 def main() -> int:
-    """Do the job once in each theme, and save what the README shows of it."""
+    """Do the job once in each theme, and save what the documentation shows of it."""
     if missing():
         sys.stderr.write(f"not installed: {', '.join(missing())}\n")
         return 1
