@@ -210,7 +210,7 @@ COLUMNS: tuple[Column, ...] = (
         "shape",
         "Shape",
         "Rows × columns of the weight.",
-        12,
+        14,
         lambda s, i: s.shapes[i],
         lambda s: s.counts,
         lambda _, m: core.counted(len(m), "layer"),

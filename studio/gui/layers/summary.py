@@ -51,9 +51,9 @@ class Summary(QWidget):
         figures = self._document.store.figures()
         self.name.setText(core.printable(model.name, 40))
         self.about.set_text(_about(model, figures))
-        share = figures.nbytes_out / figures.nbytes_in - 1 if figures.nbytes_in else 0
+        share = round(figures.nbytes_out / figures.nbytes_in - 1, 2) + 0.0 if figures.nbytes_in else 0
         before, after = core.size_text(figures.nbytes_in), core.size_text(figures.nbytes_out)
-        self.sizes.setText(f"{before} → {after} ({share:+.0%})".replace("-", "−"))
+        self.sizes.setText(f"{before} → {after} ({share:{'+' if share else ''}.0%})".replace("-", "−"))
         self.bits.setText(f"{figures.bits:.2f} bits/weight")
         self.error.setText("" if math.isnan(figures.rel_err) else f"error {figures.rel_err:.4f}")
         self.error.setToolTip("Relative error over all weights measured so far, together.")
