@@ -80,7 +80,7 @@ def opening(
         if work is not None or found.work.now.rules is NO_RULES:
             found.work = found.work.resolved(model)
         core.prepare_estimates()
-        found.ready = make_ready(model, found.work.now, found.exported)
+        found.ready = make_ready(found.model, found.work.now, found.exported)
     except BaseException:  # stopped, too
         found.close()
         raise
