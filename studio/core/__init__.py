@@ -87,7 +87,7 @@ from studio.core.jobs import Machine, export, keep_nonfinite, lift, measure, row
 from studio.core.layouts import GGUF, LAYOUTS, TARGETS, Layout, Target, fitted, layout_for, readers, target_for
 from studio.core.layouts.fitting import changes
 from studio.core.model import Layer, Model
-from studio.core.names import printable, some_of
+from studio.core.names import COPIED, printable, printable_end, some_of
 from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
@@ -131,6 +131,7 @@ from studio.core.reporting.quality_report import check_quality_reports, load_qua
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
 from studio.core.results import LayerResult, histogram_edges, methods_used, result_of, would_gain
+from studio.core.running.aside import aside
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
 from studio.core.running.result_lines import ResultLines
@@ -147,6 +148,7 @@ from studio.core.stores.urls import is_url, local_target, place_of, target_path
 
 __all__ = [
     "BUG",
+    "COPIED",
     "DEFAULT_FORMAT",
     "DEFAULT_METHOD",
     "FORMATS",
@@ -265,6 +267,7 @@ __all__ = [
     "abandon",
     "as_planned",
     "as_stored",
+    "aside",
     "block_steps",
     "budget_title",
     "calibrate",
@@ -352,6 +355,7 @@ __all__ = [
     "preview",
     "price",
     "printable",
+    "printable_end",
     "proof_order",
     "prospect",
     "publication",

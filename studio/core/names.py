@@ -1,6 +1,8 @@
 """Names from a checkpoint made safe: to show, escaped, on one line, cut to a length; to open, without a way out."""
 
 SHOWN = 120
+COPIED = 4096
+"""Characters of a name that others are to read, such as a line of a CSV file."""
 _LONGEST_NAME = 255
 
 
@@ -11,6 +13,14 @@ def printable(name: object, limit: int = SHOWN) -> str:
         return text
     shown = "".join(_escape(character) for character in text[: limit + 1])
     return shown if len(text) <= limit and len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def printable_end(name: str, limit: int = SHOWN) -> str:
+    """`name` as `printable` shows it, but of one that is longer the end, which tells layers apart."""
+    if len(name) <= limit and name.isprintable():
+        return name
+    shown = "".join(_escape(character) for character in name[-limit - 1 :])
+    return shown if len(name) <= limit and len(shown) <= limit else "…" + shown[-limit + 1 :]
 
 
 def _escape(character: str) -> str:

@@ -118,6 +118,19 @@ def test_a_short_name_keeps_its_end(characters: int) -> None:
     assert text.endswith("gate_proj"[-characters + 9 :])
 
 
+@pytest.mark.usefixtures("qapp")
+@pytest.mark.parametrize("name", ["▾ outside the blocks", "     post_attention_layernorm"])
+def test_a_name_of_one_part_keeps_its_beginning_and_its_end(name: str) -> None:
+    text = shortened(
+        name, QFontMetrics(QApplication.font()), QFontMetrics(QApplication.font()).horizontalAdvance(name) - 9
+    )
+    beginning, end = text.split("…")
+    assert name.startswith(beginning)
+    assert name.endswith(end)
+    assert beginning.strip(" ▾")
+    assert end
+
+
 def test_layers_of_a_kind_are_summed_up_in_a_line(experts: Studio) -> None:
     document = experts.document
     order = document.order()

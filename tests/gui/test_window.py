@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
     QLineEdit,
+    QPushButton,
     QTableView,
     QWidget,
 )
@@ -30,6 +31,7 @@ from studio.gui.jobs.export_dialog import ExportDialog
 from studio.gui.shell.command_palette import CommandPalette
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.instance import Instance
+from studio.gui.shell.scrolled import TITLE_BAR
 from studio.gui.shell.settings import OPTIONS, Settings
 from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.specs import SPECS
@@ -367,6 +369,20 @@ def test_settings_take_effect_and_last(commands: Commands) -> None:
     assert commands.theme.dark
     commands.settings.sync()
     assert Settings(commands.settings.path)["text_size"] == 17
+
+
+@pytest.mark.parametrize("pixels", [13, 24])
+def test_windows_leave_room_for_their_title_and_buttons(commands: Commands, qtbot: QtBot, pixels: int) -> None:
+    commands.settings["text_size"] = pixels
+    commands.session.restore(commands.window)
+    dialog = SettingsDialog(commands.settings, commands.window)
+    qtbot.addWidget(dialog)
+    dialog.show()
+    for shown in (commands.window, dialog):
+        assert shown.height() + TITLE_BAR <= shown.screen().availableSize().height()
+    last = dialog.findChildren(QPushButton)[-1]
+    assert last.text() == "Close"
+    assert dialog.rect().contains(last.geometry())
 
 
 def test_the_settings_dialog_shows_and_changes_every_option(commands: Commands) -> None:

@@ -1,7 +1,10 @@
 """Workers of the window: the same results and bytes, what each does, settings that name them, commands that say so."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 from PySide6.QtWidgets import QLineEdit
@@ -9,6 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from studio import core
 from studio.cli.arguments import parser
+from studio.gui.jobs import tasks
 from studio.gui.jobs.worker_list import HEADS, cells
 from studio.gui.shell.settings_dialog import SettingsDialog
 from studio.gui.shell.studio import Studio
@@ -42,6 +46,25 @@ def test_quantize_and_export_by_a_worker_give_the_same(studio: Studio, qtbot: Qt
     runs.export(prepared(studio, tmp_path / "alone"))
     qtbot.waitUntil(lambda: not runs.active, timeout=LONG)
     assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
+
+
+def test_a_scheduler_that_is_silent_keeps_nobody_who_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, gone = Event(), Event()
+
+    @contextmanager
+    def silent(_address: str) -> Iterator[str]:
+        answers.wait()
+        yield "crew"
+        gone.set()
+
+    monkeypatch.setattr(core, "crew", silent)
+    with ExitStack() as stack:
+        steps = tasks.Workers("tls://far:8786").join(stack)
+        assert str(next(steps)) == "Reaching the scheduler at tls://far:8786 …"
+        assert next(steps) is None
+        steps.close()
+    answers.set()
+    gone.wait()
 
 
 def test_the_strip_counts_workers_and_lists_what_each_does(studio: Studio, qtbot: QtBot) -> None:

@@ -1,13 +1,14 @@
 """AskingDialog: what all dialogs that ask before a job have in common: their size, their margins, their heading."""
 
-from PySide6.QtCore import QEvent, Qt, QTimer
+from PySide6.QtCore import QEvent, QSize, Qt, QTimer
 from PySide6.QtWidgets import QDialog, QVBoxLayout, QWidget
 
+from studio.gui.shell.scrolled import fitting
 from studio.gui.shell.text import label
 
 
 class AskingDialog(QDialog):
-    """A dialog of its own size: `width` text heights across at least, and as high as its lines need at its width."""
+    """A dialog of its own size: `width` text heights across at least, and as high as its lines need, if that fits."""
 
     def __init__(self, title: str, width: int, parent: QWidget) -> None:
         super().__init__(parent)
@@ -35,4 +36,5 @@ class AskingDialog(QDialog):
 
     def _grow(self) -> None:
         if (layout := self.layout()) is not None:
-            self.resize(self.width(), max(self.height(), layout.totalHeightForWidth(self.width())))
+            height = max(self.height(), layout.totalHeightForWidth(self.width()))
+            self.resize(fitting(self, QSize(self.width(), height)))

@@ -12,6 +12,7 @@ from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.export_checks import Check, line_of
 from studio.gui.jobs.export_form import ExportForm
 from studio.gui.jobs.turns import Ending, Steps, Task
+from studio.gui.shell.scrolled import Scrolled
 from studio.gui.shell.text import button, label, set_reason
 
 CHECK_MS = 150
@@ -71,8 +72,13 @@ class CheckedDialog(AskingDialog):
         self.folder, self.name, self.replace, self.shards = form.folder, form.name, form.replace, form.shards
         self.layouts, self.reasons, self.set_target = form.layouts, form.reasons, form.set_target
         rows = self.rows(title)
-        rows.addWidget(form)
-        rows.addWidget(self._check_card(), 1)
+        content = QWidget()
+        inside = QVBoxLayout(content)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.setSpacing(rows.spacing())
+        inside.addWidget(form)
+        inside.addWidget(self._check_card(), 1)
+        rows.addWidget(Scrolled(content), 1)
         rows.addLayout(self._button_row())
 
     def _check_card(self) -> QFrame:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QVBoxLayout
+from PySide6.QtWidgets import QCheckBox, QComboBox, QVBoxLayout
 
 from studio import core
-from studio.gui.jobs.export_form import SHARD, SHARDS, ExportForm
+from studio.gui.jobs.export_form import SHARD, SHARDS, ExportForm, narrow
 
 DTYPES = {"As the model has them": "", "bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _MOST_CODES = "Whatever takes most of the codes"
@@ -21,21 +21,17 @@ class ConvertForm(ExportForm):
         super().__init__(suggested)
         self._group.buttonToggled.connect(lambda _button, on: self._follow_layout() if on else None)
 
-    def _add_options(self, rows: QVBoxLayout) -> None:
+    def _add_more(self) -> None:
         self.dtype = QComboBox()
         self.dtype.addItems(list(DTYPES))
         self.dtype.setAccessibleName("Dtype of decoded weights")
         self.dtype.currentTextChanged.connect(lambda _: self.changed.emit())
-        title = QLabel("&Decoded weights")
-        title.setBuddy(self.dtype)
-        row = QHBoxLayout()
-        row.addWidget(title)
-        row.addWidget(self.dtype)
-        row.addStretch(1)
+        self._add_row("&Decoded weights", narrow(self.dtype), self.dtype)
+
+    def _add_options(self, rows: QVBoxLayout) -> None:
         self.lossy = QCheckBox("&Accept the loss below")
         self.lossy.toggled.connect(lambda _: self.changed.emit())
         self.lossy.hide()
-        rows.addLayout(row)
         rows.addWidget(self.lossy)
 
     def _offer_readers(self) -> None:

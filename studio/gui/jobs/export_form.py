@@ -52,28 +52,31 @@ class ExportForm(QWidget):
         self._build()
 
     def _build(self) -> None:
-        rows: tuple[tuple[str, QWidget | QLayout], ...] = (
-            ("&In", self._folder_row()),
-            ("&Name", self.name),
-            ("Layout", self._layout_rows()),
-            ("&Written for", self._reader_row()),
-            ("&Shards up to", self._shard_row()),
-            ("", self._option_rows()),
-        )
-        buddies = (self.folder, self.name, None, self.reader, self.shards, None)
-        form = QGridLayout(self)
+        self._form = form = QGridLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setSpacing(8)
         form.setColumnStretch(1, 1)
-        for row, ((title, content), buddy) in enumerate(zip(rows, buddies, strict=True)):
-            head = QLabel(title)
-            if buddy is not None:
-                head.setBuddy(buddy)
-            form.addWidget(head, row, 0, Qt.AlignmentFlag.AlignTop)
-            if isinstance(content, QLayout):
-                form.addLayout(content, row, 1)
-            else:
-                form.addWidget(content, row, 1)
+        self._add_row("&In", self._folder_row(), self.folder)
+        self._add_row("&Name", self.name, self.name)
+        self._add_row("Layout", self._layout_rows())
+        self._add_row("&Written for", self._reader_row(), self.reader)
+        self._add_row("&Shards up to", self._shard_row(), self.shards)
+        self._add_more()
+        self._add_row("", self._option_rows())
+
+    def _add_row(self, title: str, content: QWidget | QLayout, buddy: QWidget | None = None) -> None:
+        """A title, which stands beside the middle of a field and above many of them, and what is asked for."""
+        head, row = QLabel(title), self._form.rowCount()
+        if buddy is not None:
+            head.setBuddy(buddy)
+        self._form.addWidget(head, row, 0, Qt.AlignmentFlag.AlignVCenter if buddy else Qt.AlignmentFlag.AlignTop)
+        if isinstance(content, QLayout):
+            self._form.addLayout(content, row, 1)
+        else:
+            self._form.addWidget(content, row, 1)
+
+    def _add_more(self) -> None:
+        """Add rows of fields below those of every form."""
 
     def _place_changed(self) -> None:
         """What may be replaced or discarded was said of another folder."""
@@ -118,10 +121,7 @@ class ExportForm(QWidget):
         self.reader.currentTextChanged.connect(lambda _: self.changed.emit())
         self._group.buttonToggled.connect(lambda _button, on: self._offer_readers() if on else None)
         self._offer_readers()
-        row = QHBoxLayout()
-        row.addWidget(self.reader)
-        row.addStretch(1)
-        return row
+        return narrow(self.reader)
 
     def _offer_readers(self) -> None:
         """The runtimes of the layout that is chosen, the one that it is for first."""
@@ -135,10 +135,7 @@ class ExportForm(QWidget):
         self.shards.setCurrentText(SHARD)
         self.shards.setAccessibleName("Largest shard")
         self.shards.currentTextChanged.connect(lambda _: self.changed.emit())
-        row = QHBoxLayout()
-        row.addWidget(self.shards)
-        row.addStretch(1)
-        return row
+        return narrow(self.shards)
 
     def _option_rows(self) -> QVBoxLayout:
         rows = QVBoxLayout()
@@ -246,6 +243,14 @@ class ExportForm(QWidget):
         """Offer to replace or to discard where the hint of what is in the way names it."""
         self.replace.setVisible(self.replace.isChecked() or "--overwrite" in hint)
         self.discard.setVisible(self.discard.isChecked() or "--restart" in hint)
+
+
+def narrow(field: QWidget) -> QHBoxLayout:
+    """A field at the left of its row, no wider than it needs to be."""
+    row = QHBoxLayout()
+    row.addWidget(field)
+    row.addStretch(1)
+    return row
 
 
 def _read_by(layout: core.Target) -> str:

@@ -15,6 +15,7 @@ WIDTH = 46
 """Text heights across, at least."""
 
 FIRST = "Look what is there first"
+AGAIN = "If it does not answer, it is asked again for half a minute."
 
 
 class LookingDialog(AskingDialog):
@@ -105,7 +106,7 @@ class LookingDialog(AskingDialog):
         steps = self.steps()
         self._task = Task(self.key, "Looking", lambda: steps, preview=True, lasting=True)
         self._compute.submit(self._task)
-        self.say(f"{self.looking} …")
+        self.say(f"{self.looking} …", AGAIN)
         set_reason(self.look, self.looking)
 
     def _reported(self, task: Task, reports: list[Any]) -> None:

@@ -12,7 +12,7 @@ from studio.gui.jobs.compute import Compute
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
-from studio.gui.shell.places import Place, is_address, name_of
+from studio.gui.shell.places import Place, is_address, shown_name
 from studio.gui.shell.specs import keys_of
 
 HINT = "Choose a folder with config.json and .safetensors, or one .safetensors or .gguf file, downloaded in full."
@@ -77,7 +77,7 @@ class Opening(QObject):
         """Open nothing; what is open stays."""
         if (path := self.path) is not None:
             self._drop()
-            self.told.emit(Message("info", f"{core.printable(name_of(path), 60)} is not opened: you cancelled"))
+            self.told.emit(Message("info", f"{shown_name(path)} is not opened: you cancelled"))
             self.changed.emit()
 
     def close(self) -> None:

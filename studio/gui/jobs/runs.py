@@ -238,6 +238,8 @@ class Runs(QObject):
             self.backend_known.emit(event)
         elif isinstance(event, core.LayerFailed):
             self._tell_failure(event)
+        elif isinstance(event, tasks.Joining):
+            self._activity.detail.set_text(str(event))
         elif isinstance(event, core.Working):
             self._activity.show_workers(event.workers)
         elif isinstance(event, core.Warned):

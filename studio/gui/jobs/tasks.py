@@ -1,7 +1,7 @@
 """Tasks: what the window asks of `studio.core`, as generators for the background thread."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,14 +26,26 @@ class Workers:
     def __bool__(self) -> bool:
         return bool(self.cluster or self.count)
 
-    @contextmanager
-    def crew(self) -> Iterator[core.Crew | None]:
-        """The workers, gone afterwards where they are processes here; None for this program. Raises BackendError."""
+    def join(self, stack: ExitStack) -> Generator[Any, None, core.Crew | None]:
+        """Reach the workers, which `stack` lets go; None for this program. Says so first. Raises BackendError.
+
+        A scheduler that does not answer is waited for half a minute, and keeps nobody who stops meanwhile.
+        """
         if not self:
+            return None
+        yield Joining(self)
+        if not self.cluster:
+            return stack.enter_context(core.crew(workers=self.count))
+        for joined in core.aside(self._reach, "nvfp4-studio-workers", lambda found: found[1].close()):
+            if joined is not None:
+                stack.callback(joined[1].close)
+                return joined[0]
             yield None
-            return
-        with core.crew(self.cluster, 0 if self.cluster else self.count) as crew:
-            yield crew
+        raise AssertionError("a crew is there, or an error")
+
+    def _reach(self, tell: Callable[[tuple[core.Crew, ExitStack]], None], _left: object) -> None:
+        own = ExitStack()
+        tell((own.enter_context(core.crew(self.cluster)), own))
 
     def each(self, machine: core.Machine) -> core.Machine:
         """What each of them may use."""
@@ -43,14 +55,30 @@ class Workers:
 ALONE = Workers()
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """Workers are being reached, which may take a while."""
+
+    workers: Workers
+
+    def __str__(self) -> str:
+        where = core.printable(self.workers.cluster, 60)
+        return (
+            f"Reaching the scheduler at {where} …"
+            if where
+            else f"Starting {core.counted(self.workers.count, 'worker')} …"
+        )
+
+
 def surveying(
     machine: core.Machine, model: core.Model, choices: Iterable[core.Choice], workers: Workers = ALONE
 ) -> Iterator[Any]:
     """Quantize in memory; yields the title of the backend, then the events of `core.survey`."""
     chosen = list(choices)
     together = core.rows_together(choice.recipe for choice in chosen)
-    with core.start(machine, model, together) as engine, workers.crew() as crew:
+    with core.start(machine, model, together) as engine, ExitStack() as stack:
         yield engine.backend.title
+        crew = yield from workers.join(stack)
         spread = None
         if crew:
             spread = crew.spread(*core.choice_order(model, chosen, workers.each(machine), workers.statistics))
@@ -69,11 +97,12 @@ def exporting(machine: core.Machine, job: core.Export | core.GgufExport, workers
 
 def converting(machine: core.Machine, job: core.Export | core.GgufExport, workers: Workers = ALONE) -> Iterator[Any]:
     """Write and verify a conversion; yields the title of the backend, then events. A GGUF file takes no workers."""
-    with core.start(machine, job.model) as engine, workers.crew() as crew:
+    with core.start(machine, job.model) as engine, ExitStack() as stack:
         yield engine.backend.title
         if isinstance(job, core.GgufExport):
             yield from core.write_gguf(engine, job)
             return
+        crew = yield from workers.join(stack)
         opened = core.Opened(job.model, job.choices, job)
         spread = crew.spread(core.conversion_order(job, workers.each(machine)), opened) if crew else None
         yield from core.export(engine, job, spread)
@@ -93,7 +122,8 @@ def exporting_lifted(
 
 
 def _written(engine: core.Engine, machine: core.Machine, job: core.Export, workers: Workers) -> Iterator[Any]:
-    with workers.crew() as crew:
+    with ExitStack() as stack:
+        crew = yield from workers.join(stack)
         spread = None
         if crew:
             each = workers.each(machine)

@@ -134,7 +134,9 @@ class Keeping(QObject):
         assert self._found is not None
         self._document.cache.update(results)
         statistics = Path(work.statistics) if work.statistics else None
-        self._document.open(self._found.model, self._found.groups, work.now, self._found.exported, statistics)
+        found, ready = self._found, self._found.ready
+        found.ready = None
+        self._document.open(found.model, found.groups, work.now, found.exported, statistics, ready)
         self._document.restore(work.states, work.texts, work.at, work.saved)
         restore_view(self._workspace, work.view)
         if self._evaluating is not None:

@@ -11,6 +11,7 @@ from studio import core
 from studio.gui.keeping.shelf import RESULTS, RESULTS_SCHEMA, WORK, Entry, Shelf
 from studio.gui.keeping.work import NO_RULES, Encoder, NewerError, Work, decode
 from studio.gui.layers.choices import BY_PLAN, CODES, METHOD_CODES, Edits, Names, PlanState
+from studio.gui.layers.document import Ready, make_ready
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.places import Place
@@ -28,7 +29,7 @@ class Found:
     """A checkpoint and what is kept of it.
 
     `work` holds for the model, `asked` is what was handed in for it. `held` is the entry that this window had before.
-    `problem` says why nothing can be kept, `recalled` whether anything was.
+    `problem` says why nothing can be kept, `recalled` whether anything was. `ready` is what is shown first.
     """
 
     model: core.Model
@@ -45,6 +46,7 @@ class Found:
     known: list[Known] = field(default_factory=list)
     results: core.ResultCache = field(default_factory=core.ResultCache)
     notes: list[Message] = field(default_factory=list)
+    ready: Ready | None = None
 
     def close(self) -> None:
         """Let go of the files, and of the entry unless it was held before: nobody wants this."""
@@ -78,6 +80,7 @@ def opening(
         if work is not None or found.work.now.rules is NO_RULES:
             found.work = found.work.resolved(model)
         core.prepare_estimates()
+        found.ready = make_ready(found.model, found.work.now, found.exported)
     except BaseException:  # stopped, too
         found.close()
         raise

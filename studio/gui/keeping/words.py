@@ -23,7 +23,7 @@ def greeting(by_hand: int, results: int, steps: int) -> str:
 
 def not_kept(problem: str, seconds: int) -> Message:
     """A warning that says why; it is tried again every so many seconds, 0 when only reading again helps."""
-    mend = f"Mend that, and read the checkpoint again ({keys_of('reload')})."
+    mend = f"Mend that, or close it there, and read the checkpoint again ({keys_of('reload')})."
     again = f"It is tried again every {seconds} s." if seconds else mend
     hint = f"{again} Until then save the plan with {_SAVE} before you close it; results are lost then."
     return Message("warning", NOT_KEPT, f"{problem[:1].upper()}{problem[1:]}.", hint)

@@ -39,6 +39,29 @@ class Order:
     peers: Mapping[str, tuple[str, ...]]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """All that is made of the layers of a checkpoint before it is shown, for one state of the plan; used once.
+
+    It takes a while for tens of thousands of layers, and is made on any thread.
+    """
+
+    state: PlanState
+    chooser: Chooser
+    choices: Choices
+    store: LayerStore
+
+
+def make_ready(model: core.Model, state: PlanState, exported: core.Exported | None = None) -> Ready:
+    """What `Document.open` shows of `model`, for the same arguments."""
+    chooser = Chooser(model.layers)
+    choices = chooser.take(exported.choices) if exported else chooser.choose(state)
+    store = LayerStore(model, choices)
+    if exported is not None:
+        store.set_sizes_before(exported.results)
+    return Ready(state, chooser, choices, store)
+
+
 class Document(QObject):
     """What every view shows. It knows no widget; everything that changes is told by a signal.
 
@@ -88,23 +111,21 @@ class Document(QObject):
         state: PlanState,
         exported: core.Exported | None = None,
         statistics: Path | None = None,
+        ready: Ready | None = None,
     ) -> None:
         """Show another checkpoint, or the same anew; one before is closed. What the cache knows by now is shown.
 
         exported: what an export of ours says of itself; nothing of it can be chosen otherwise. statistics: the file
-        that tells the layers of `model` of their inputs.
+        that tells the layers of `model` of their inputs. ready: what was made before, which holds for its own state.
         """
         if self.model is not model:
             self.close_model()
         self._clear()
         self.model, self._groups, self.exported, self.statistics = model, groups, exported, statistics
-        self._chooser = Chooser(model.layers)
-        self.state = state
-        self.choices = self._chooser.take(exported.choices) if exported else self._chooser.choose(self.state)
+        if ready is None or ready.state is not state:
+            ready = make_ready(model, state, exported)
+        self.state, self._chooser, self.choices, self.store = state, ready.chooser, ready.choices, ready.store
         self._marks = groups.marks(self.choices.tiered)
-        self.store = LayerStore(model, self.choices)
-        if exported is not None:
-            self.store.set_sizes_before(exported.results)
         self.cache.trim(model, RESULTS_OF_OTHERS)
         self._known = Known(self.cache, groups, len(self.choices))
         self._recall(np.arange(len(self.choices)))

@@ -158,7 +158,7 @@ class Editing(QObject):
     def copy_names(self) -> None:
         """Names of the selected layers, one per line."""
         names = self._document.selection
-        self._copy("\n".join(map(core.printable, names)), core.counted(len(names), "name"))
+        self._copy("\n".join(core.printable(name, core.COPIED) for name in names), core.counted(len(names), "name"))
 
     def copy_command(self) -> None:
         """The command line that does the same."""

@@ -48,6 +48,8 @@ class LayerDelegate(QStyledItemDelegate):
         room = rect.adjusted(6, 0, -6, 0)
         if COLUMNS[column].long:
             text = shortened(text, self._metrics[look], room.width())
+        elif len(text) > COLUMNS[column].width:  # half an int4-sym-g128 would read as something else
+            text = self._metrics[look].elidedText(text, Qt.TextElideMode.ElideMiddle, room.width())
         painter.drawText(room, RIGHT if COLUMNS[column].right else LEFT, text)
         if column == ERROR_COLUMN and look != BOLD:
             self._bar(painter, rect, self._table.bar_of(row))
@@ -64,7 +66,10 @@ class LayerDelegate(QStyledItemDelegate):
 
 
 def shortened(name: str, metrics: QFontMetrics, width: int) -> str:
-    """A name that fits: without its first parts, as few as need be, so that expert and projection are still read."""
+    """A name that fits: without its first parts, as few as need be, so that expert and projection are still read.
+
+    A name of one part keeps its beginning and its end.
+    """
     if metrics.horizontalAdvance(name) <= width:
         return name
     lead = name[: len(name) - len(name.lstrip(" ▸▾"))]
@@ -74,4 +79,5 @@ def shortened(name: str, metrics: QFontMetrics, width: int) -> str:
         if metrics.horizontalAdvance(text) <= width:
             return text
     room = width - metrics.horizontalAdvance(lead)
-    return lead + metrics.elidedText(name[len(lead) :], Qt.TextElideMode.ElideLeft, room)
+    where = Qt.TextElideMode.ElideLeft if len(parts) > 1 else Qt.TextElideMode.ElideMiddle
+    return lead + metrics.elidedText(name[len(lead) :], where, room)

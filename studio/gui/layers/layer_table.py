@@ -276,13 +276,13 @@ class LayerTable(QAbstractTableModel):
 
     def _name(self, layer: int) -> str:
         if self.sort_column >= 0:
-            return core.printable(self.store.names[layer])
+            return core.printable_end(self.store.names[layer])
         sections = self.sections
         section, title = int(sections.of[layer]), sections.titles[layer]
         if self._rows.alone[section]:
-            return INDENT + core.printable(f"{sections.names[section]}.{title}")
+            return INDENT + core.printable_end(f"{sections.names[section]}.{title}")
         depth = 1 if sections.outer[section] == section else 2
-        return depth * INDENT + core.printable(title)
+        return depth * INDENT + core.printable_end(title)
 
     def _head_text(self, section: int, column: Column) -> str:
         if column.key == "name":
@@ -292,7 +292,7 @@ class LayerTable(QAbstractTableModel):
     def _head_name(self, section: int) -> str:
         depth = 1 if self.sections.outer[section] != section else 0
         sign = "▸" if self._folded[section] else "▾"
-        return f"{depth * INDENT}{sign} {core.printable(self.sections.names[section])}"
+        return f"{depth * INDENT}{sign} {core.printable_end(self.sections.names[section])}"
 
     def summary_of(self, section: int) -> str:
         """The layers of a section that pass the filter, in a few lines."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QResizeEvent
+from PySide6.QtGui import QColor, QKeyEvent, QMouseEvent, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableView, QWidget
 
 from studio.gui.layers.choices import Indices
@@ -14,6 +14,7 @@ from studio.gui.layers.layer_delegate import LayerDelegate
 from studio.gui.layers.layer_filter import Filter
 from studio.gui.layers.layer_table import LayerTable
 from studio.gui.shell.settings import Settings
+from studio.gui.shell.text import draw_empty
 from studio.gui.shell.theme import Theme
 
 ROOMY_COLUMN = KEYS.index("shape")
@@ -199,10 +200,7 @@ class LayerView(QTableView):
         """The rows, or why there are none."""
         super().paintEvent(event)
         if self._document.model is not None and not self.table.rowCount():
-            painter = QPainter(self.viewport())
-            painter.setPen(QColor(self._delegate.theme.muted))
-            room = self.viewport().rect().adjusted(12, 12, -12, -12)
-            painter.drawText(room, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), NO_ROWS)
+            draw_empty(self.viewport(), NO_ROWS, self._delegate.theme.muted)
 
     # order, filter, folds
 

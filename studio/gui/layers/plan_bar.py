@@ -88,6 +88,7 @@ class PlanBar(QWidget):
         if not shown:
             return
         plan = self._document.state.plan
+        self.preset.setPlaceholderText("stored" if self._document.exported else plan.name or "own")
         self.preset.setCurrentIndex(self.preset.findData(plan.name))
         self.format.setCurrentIndex(self.format.findData(plan.format))
         self.method.setCurrentIndex(self.method.findData(plan.method))

@@ -7,6 +7,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from studio import core
+from studio.gui.layers.columns import count_text
 from studio.gui.layers.document import Document
 from studio.gui.layers.store import Figures
 from studio.gui.shell.text import Elided, label, tip
@@ -50,9 +51,9 @@ class Summary(QWidget):
         figures = self._document.store.figures()
         self.name.setText(core.printable(model.name, 40))
         self.about.set_text(_about(model, figures))
-        share = figures.nbytes_out / figures.nbytes_in - 1 if figures.nbytes_in else 0
+        share = round(figures.nbytes_out / figures.nbytes_in - 1, 2) + 0.0 if figures.nbytes_in else 0
         before, after = core.size_text(figures.nbytes_in), core.size_text(figures.nbytes_out)
-        self.sizes.setText(f"{before} → {after} ({share:+.0%})".replace("-", "−"))
+        self.sizes.setText(f"{before} → {after} ({share:{'+' if share else ''}.0%})".replace("-", "−"))
         self.bits.setText(f"{figures.bits:.2f} bits/weight")
         self.error.setText("" if math.isnan(figures.rel_err) else f"error {figures.rel_err:.4f}")
         self.error.setToolTip("Relative error over all weights measured so far, together.")
@@ -67,9 +68,11 @@ class Summary(QWidget):
 
 
 def _about(model: core.Model, figures: Figures) -> str:
-    weights = figures.count
-    size = f"{weights / 1e9:.2f} B" if weights >= 1e9 else f"{weights / 1e6:.1f} M"
-    parts = [f"{size} weights", core.counted(len(model.layers), "layer"), core.counted(model.block_count, "block")]
+    parts = [
+        f"{count_text(figures.count)} weights",
+        core.counted(len(model.layers), "layer"),
+        core.counted(model.block_count, "block"),
+    ]
     return " · ".join(part for part in (*parts, core.printable(model.architecture, 60)) if part)
 
 

@@ -15,6 +15,8 @@ HOW = (
     "Examine reads everything in the folder: files, config, exclusion lists, scales and weights, whoever wrote it. "
     "Nothing is changed."
 )
+FIRST = "Nothing has been examined yet.\nExamine the open checkpoint, or a folder from elsewhere."
+NONE_YET, NONE = "Nothing was found so far.", "Nothing was found."
 NOTHING_OPEN, NOTHING_KNOWN = "open a checkpoint, or choose a folder", "examine a folder first"
 NOTHING_CERTAIN = "nothing that was found can be mended for certain"
 NEEDS_SOURCE = "what can be mended needs the source: name it first"
@@ -48,7 +50,9 @@ class DoctorPage(Stopping):
         self.repair = button("Write a repaired copy…", self.repair_wanted.emit)
         self.stop = button("Cancel", self.stop_wanted.emit)
         self.table, self.detail = FindingsTable(), QPlainTextEdit()
+        self.table.empty = FIRST
         self.detail.setReadOnly(True)
+        self.detail.setPlaceholderText("Where, by what evidence, who fails, and what helps.")
         self.detail.setUndoRedoEnabled(False)
         self.detail.setTabChangesFocus(True)
         self.detail.setAccessibleName("The finding that is chosen")
@@ -94,6 +98,7 @@ class DoctorPage(Stopping):
         """An examination begins; `elsewhere`: of another folder than the one that is open."""
         self.running, self._examined, self._compared, self._elsewhere = True, False, compared, elsewhere
         self.title.set_text(title)
+        self.table.empty = NONE_YET
         self.table.show_found([])
         self.say("Examining …")
         focused = self.examine.hasFocus() or self.folder.hasFocus()
@@ -114,12 +119,15 @@ class DoctorPage(Stopping):
     def show_found(self, found: Sequence[core.Finding]) -> None:
         """What an examination found at its end."""
         self._examined = True
+        self.table.empty = NONE
         self.table.show_found(found)
 
     def end(self, text: str, tone: str = "") -> None:
         """It is over."""
         focused = self.stop.hasFocus()
         self.running = False
+        self.table.empty = NONE if self._examined else FIRST
+        self.table.viewport().update()
         self.say(text, tone)
         self._enable()
         if focused:
@@ -129,6 +137,7 @@ class DoctorPage(Stopping):
         """Another checkpoint is open."""
         self.running = self._examined = self._compared = self._elsewhere = False
         self.title.set_text("No folder was examined")
+        self.table.empty = FIRST
         self.table.show_found([])
         self.say(HOW)
         self._enable()

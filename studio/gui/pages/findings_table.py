@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QPaintEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from studio import core
-from studio.gui.shell.text import tip
+from studio.gui.shell.text import draw_empty, tip
 from studio.gui.shell.theme import LIGHT, Theme
 
 SIGNS = {"error": "✕ Error", "warning": "▲ Warning", "note": "● Note"}
@@ -25,7 +25,7 @@ class Findings(QAbstractTableModel):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.found: list[core.Finding] = []
-        self._theme = LIGHT
+        self.theme = LIGHT
 
     def show(self, found: Sequence[core.Finding]) -> None:
         """Show these, worst first."""
@@ -35,7 +35,7 @@ class Findings(QAbstractTableModel):
 
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours."""
-        self._theme = theme
+        self.theme = theme
 
     def rowCount(self, parent: QModelIndex | QPersistentModelIndex = _NOWHERE) -> int:
         """Number of findings."""
@@ -61,16 +61,17 @@ class Findings(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             return tip(described(one))
         if role == Qt.ItemDataRole.ForegroundRole and column == 0:
-            tones = {"error": self._theme.error, "warning": self._theme.warning}
-            return QColor(tones.get(one.severity, self._theme.muted))
+            tones = {"error": self.theme.error, "warning": self.theme.warning}
+            return QColor(tones.get(one.severity, self.theme.muted))
         return None
 
 
 class FindingsTable(QTableView):
-    """The table of them; one row is chosen at a time."""
+    """The table of them; one row is chosen at a time. `empty` is said where there are none."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.empty = ""
         self.findings = Findings(self)
         self._filling, self._by_hand = False, ""
         self.setModel(self.findings)
@@ -96,6 +97,12 @@ class FindingsTable(QTableView):
         for column, width in enumerate(WIDTHS):
             if width:
                 self.setColumnWidth(column, width * theme.font_px)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The rows, or why there are none."""
+        super().paintEvent(event)
+        if not self.findings.found:
+            draw_empty(self.viewport(), self.empty, self.findings.theme.muted)
 
     def show_found(self, found: Sequence[core.Finding]) -> None:
         """Show findings; a row that was chosen by hand stays chosen, otherwise it is the worst."""

@@ -58,7 +58,7 @@ class Reply(QWidget):
         cursor = QTextCursor(self.text.document())
         cursor.movePosition(QTextCursor.MoveOperation.End)
         start = cursor.position()
-        cursor.insertText(text)
+        cursor.insertText(_visible(text) if differs else text)
         if differs:
             self._mark = start, cursor.position()
             self._show_mark()
@@ -221,6 +221,11 @@ class TryIt(QWidget):
         for reply, title in ((self.source, "Source"), (self.model, "Quantized")):
             reply.begin(title)
         self.say(HOW)
+
+
+def _visible(token: str) -> str:
+    """A token as it can be marked: of an end of line alone nothing would be seen."""
+    return token.replace("\n", "↵\n", 1) if token.isspace() else token
 
 
 def _difference(index: int) -> str:

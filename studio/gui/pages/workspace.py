@@ -1,6 +1,7 @@
 """Workspace: the page of an open checkpoint: summary, table of layers, views beside it."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer
@@ -22,19 +23,40 @@ REFRESH_MS, SLOWEST_MS, STEP_MS = 100, 1500, 20
 
 
 class Workspace(QWidget):
-    """Places the table and the views, and keeps them on one selection and one set of results."""
+    """Places the table and the views, and keeps them on one selection and one set of results.
+
+    It is empty until `make` is through.
+    """
 
     def __init__(self, document: Document, settings: Settings, actions: Actions, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.document, self.settings = document, settings
+        self.document, self.settings, self._actions = document, settings, actions
+        self.views: dict[str, Any] = {}
+        self.shown: dict[str, QWidget] = {}
+
+    def make(self) -> Iterator[None]:
+        """Make all that it holds, view by view and page by page, so that the window has its turn at each step."""
+        self._make_table()
+        self._place()
+        yield
+        for name in views.__all__:
+            self.views[name] = getattr(views, name)()
+            yield
+        for page in PAGES:
+            self.shown[page.key] = page.make(self.document, self.views)
+            self.pages.addTab(self.shown[page.key], page.title)
+            yield
+        self.reset_layout()
+        self._actions.bind_local(self)
+        self._connect()
+
+    def _make_table(self) -> None:
+        document, settings = self.document, self.settings
         self.summary = Summary(document)
         self.filter_bar = FilterBar()
         self.layers = LayerView(document, settings)
         self.layers.hide_extra_columns()
-        self.views: dict[str, Any] = {name: getattr(views, name)() for name in views.__all__}
-        self._place()
-        actions.bind_local(self)
-        self.filter_bar.offer(actions["by_kind"])
+        self.filter_bar.offer(self._actions["by_kind"])
         self._waiting: list[Any] = []
         self._results: list[Any] = []
         self._fresh: set[Any] = set()  # views that show the results of now
@@ -42,7 +64,6 @@ class Workspace(QWidget):
         self._again = False
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._refresh.timeout.connect(self._refresh_in_steps)
-        self._connect()
 
     def _place(self) -> None:
         left = QWidget()
@@ -55,16 +76,12 @@ class Workspace(QWidget):
         self.pages.setDocumentMode(True)
         self.pages.setAccessibleName("Views")
         shrinkable(self.pages)
-        self.shown = {page.key: page.make(self.document, self.views) for page in PAGES}
-        for page in PAGES:
-            self.pages.addTab(self.shown[page.key], page.title)
         self.split = QSplitter(Qt.Orientation.Horizontal)
         self.split.addWidget(left)
         self.split.addWidget(self.pages)
         self.split.setChildrenCollapsible(False)
         left.setMinimumWidth(300)
         self.pages.setMinimumWidth(320)
-        self.reset_layout()
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.setSpacing(0)
@@ -168,17 +185,17 @@ class Workspace(QWidget):
         self._waiting = []
         self._fresh.clear()
         self.summary.refresh()
-        self._show_what_came_into_sight()
+        QTimer.singleShot(0, self, self._show_what_came_into_sight)
 
     def _show_what_came_into_sight(self) -> None:
-        """Draw the views in sight that do not show the results of now."""
+        """Draw the views in sight that do not show the results of now, so that clicks have their turn in between."""
         stale = [view for view in self.views.values() if view.isVisible() and view not in self._fresh]
         if not stale or self.document.model is None:
             return
-        results = self.document.store.shown_results()
-        for view in stale:
-            view.show_results(results)
-        self._fresh.update(stale)
+        stale[0].show_results(self.document.store.shown_results())
+        self._fresh.add(stale[0])
+        if len(stale) > 1:
+            QTimer.singleShot(0, self, self._show_what_came_into_sight)
 
     @property
     def page(self) -> str:

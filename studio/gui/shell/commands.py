@@ -2,11 +2,11 @@
 
 import importlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
@@ -18,7 +18,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.loading import STUDIO, Loading
 from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
-from studio.gui.shell.places import Place, is_address, name_of
+from studio.gui.shell.places import Place, is_address, shown_name
 from studio.gui.shell.recents import Recents
 from studio.gui.shell.session import Session
 from studio.gui.shell.settings import Settings
@@ -51,7 +51,7 @@ class Commands(QObject):
         self.studio: Studio | None = None
         self.recents = Recents(self.window, self.session, Whereabouts(self), self)
         self._wanted: list[Place] = []
-        self._quitting = False
+        self._quitting = self._closed = False
         self.looks = Looks(settings, application, self.window, self)
         own = ("open", "open_file", "open_address", "demo", "quit", "messages", "palette", "keyboard", "diagnostics")
         self.handlers: Handlers = {name: getattr(self, name) for name in own}
@@ -81,7 +81,7 @@ class Commands(QObject):
         self.window.show()
         self._wanted = list(paths)
         if self._wanted:
-            self.window.machine.setText(f"Opening {name_of(self._wanted[0])} …")
+            self.window.machine.setText(f"Opening {shown_name(self._wanted[0])} …")
         else:
             self.recents.open_last()
         self.loading.start()
@@ -99,19 +99,30 @@ class Commands(QObject):
                 )
             )
             return
-        self._make_studio()
+        parts = (self.window, self.settings, self.session, self.compute)
+        made = importlib.import_module(STUDIO).Studio(*parts, self)
+        self._make_next(made, made.make())
+
+    def _make_next(self, made: "Studio", steps: Iterator[None]) -> None:
+        """Make the heavy parts step by step, unless the window was closed meanwhile."""
+        if self._closed:
+            return
+        if next(steps, steps) is None:
+            QTimer.singleShot(0, self, lambda: self._make_next(made, steps))
+        else:
+            self._take(made)
+
+    def _take(self, made: "Studio") -> None:
+        """All parts are there."""
+        self.studio = made
+        made.told.connect(self.tell)
+        made.changed.connect(self.refresh)
+        made.opened.connect(self._note_opened)
         self.looks.apply()
         for fault in self.settings.faults:
             self.tell(Message("warning", "A setting made no sense", fault))
         self.ready.emit()
         self.open_paths(self._wanted)
-
-    def _make_studio(self) -> None:
-        parts = (self.window, self.settings, self.session, self.compute)
-        self.studio = made = importlib.import_module(STUDIO).Studio(*parts, self)
-        made.told.connect(self.tell)
-        made.changed.connect(self.refresh)
-        made.opened.connect(self._note_opened)
 
     # what actions do
 
@@ -155,7 +166,7 @@ class Commands(QObject):
         self.recents.forget_last()
         if self.studio is None:
             self._wanted = [path]
-            self.window.machine.setText(f"Opening {name_of(path)} …")
+            self.window.machine.setText(f"Opening {shown_name(path)} …")
         elif isinstance(path, str):
             self.studio.open(path)
         elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
@@ -284,6 +295,7 @@ class Commands(QObject):
 
     def close(self) -> None:
         """Remember the session, close the files once nothing reads from them, stop the thread."""
+        self._closed = True
         parts = self.studio.layout_state() if self.studio is not None else {}
         self.session.keep(self.window, parts)
         if self.studio is not None:

@@ -11,8 +11,10 @@ from studio.gui.jobs.turns import Task
 from studio.gui.shell.faults import fault_of
 
 STUDIO = "studio.gui.shell.studio"
-WITHOUT_QT = ("numpy", "studio.core", "studio.gui.jobs.tasks")
-WITH_QT = ("pyqtgraph", STUDIO, *views.MODULES.values())
+WITHOUT_QT = ("numpy", "numpy.ma", "studio.core", "studio.gui.jobs.tasks")
+PARTS = ("layers.layer_view", "pages.workspace", "keeping.keeping", "jobs.runs", "jobs.evaluating", "jobs.exporting")
+WITH_QT = ("pyqtgraph", *views.MODULES.values(), *(f"studio.gui.{part}" for part in PARTS), STUDIO)
+"""One after the other; a large one comes in parts."""
 
 
 class Loading(QObject):

@@ -28,6 +28,13 @@ def name_of(place: Place) -> str:
     return place.rstrip("/").rpartition("/")[2] if isinstance(place, str) else place.name
 
 
+def shown_name(place: Place, longest: int = 60) -> str:
+    """`name_of` as a line shows it: harmless, and not longer than it has room for."""
+    name = name_of(place)
+    name = name if name.isprintable() else name.encode("unicode_escape").decode()
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def above(place: Place) -> str:
     """What it lies in, as a text."""
     return place.rstrip("/").rpartition("/")[0] if isinstance(place, str) else str(place.parent)

@@ -7,6 +7,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMainWindow
 
 from studio.gui.shell.places import Place, is_address, lasting_text
+from studio.gui.shell.scrolled import fitting
 from studio.gui.shell.settings import RECENTS, Settings
 
 DEFAULT_SIZE = (1280, 800)
@@ -49,7 +50,7 @@ class Session:
         screen = QGuiApplication.primaryScreen().availableGeometry()
         if not any(shown.availableGeometry().intersects(window.frameGeometry()) for shown in QGuiApplication.screens()):
             window.move(screen.topLeft())
-        window.resize(window.size().boundedTo(screen.size()))
+        window.resize(fitting(window, window.size()))
 
     def keep(self, window: QMainWindow, parts: dict[str, QByteArray]) -> None:
         """Store places and sizes."""

@@ -16,7 +16,10 @@ RECENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `choices` for texts, `least` and `most` for numbers; `unit` is shown behind a number."""
+    """One option. `choices` for texts, `least` and `most` for numbers; `unit` is shown behind a number.
+
+    nought: what is shown instead of 0, where that stands for something else than a number.
+    """
 
     key: str
     title: str
@@ -27,6 +30,7 @@ class Option:
     most: float = 0.0
     unit: str = ""
     page: str = "General"
+    nought: str = ""
 
     def check(self, value: Any) -> bool | int | float | str:
         """`value` as stored in a file, in this option's type; raises ValueError when it makes no sense."""
@@ -83,19 +87,18 @@ OPTIONS: dict[str, Option] = {
         ),
         Option("warning_line", "Warning line", 0.12, "Layers above this relative error are marked.", (), 0.0, 1.0),
         Option("backend", "Computes on", "auto", "auto takes the fastest that works here.", BACKENDS, page="Machine"),
-        Option("threads", "Threads", 0, "0 takes one per processor.", (), 0, 1024, page="Machine"),
-        Option(
-            "memory_limit", "Memory limit", 0, "Refuse to need more; 0 is no limit.", (), 0, 1 << 20, "MB", "Machine"
-        ),
+        Option("threads", "Threads", 0, "At most so many at once.", (), 0, 1024, "", "Machine", "one per processor"),
+        Option("memory_limit", "Memory limit", 0, "Refuse to need more.", (), 0, 1 << 20, "MB", "Machine", "none"),
         Option(
             "workers",
             "Workers",
             0,
-            "Processes for Quantize and Export; 0: this program.",
+            "Processes for Quantize and Export.",
             (),
             0,
             64,
             page="Machine",
+            nought="this program",
         ),
         Option(
             "cluster",

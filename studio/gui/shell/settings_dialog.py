@@ -19,11 +19,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from studio.gui.shell.scrolled import Scrolled, fitting
 from studio.gui.shell.settings import OPTIONS, Option, Settings
 from studio.gui.shell.text import button, label
-
-WIDTH = 36
-"""Text heights across, at least."""
 
 LONGEST = 200
 """Characters of a text."""
@@ -36,7 +34,6 @@ class SettingsDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Settings")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setMinimumWidth(WIDTH * self.fontMetrics().height())
         self._settings, self._more = settings, more or {}
         self.fields: dict[str, QWidget] = {}
         self._show: dict[str, Callable[[Any], None]] = {}
@@ -45,9 +42,15 @@ class SettingsDialog(QDialog):
         pages: dict[str, list[Option]] = defaultdict(list)
         for option in OPTIONS.values():
             pages[option.page].append(option)
+        content = QWidget()
+        across = QHBoxLayout(content)
+        across.setContentsMargins(0, 0, 0, 0)
+        across.setSpacing(12)
         for title, options in pages.items():
-            rows.addWidget(self._page(title, options))
+            across.addWidget(self._page(title, options), 0, Qt.AlignmentFlag.AlignTop)
+        rows.addWidget(Scrolled(content), 1)
         rows.addLayout(self._buttons())
+        self.resize(fitting(self, self.sizeHint()))
         settings.changed.connect(self._changed)
 
     def _page(self, title: str, options: list[Option]) -> QGroupBox:
@@ -85,6 +88,7 @@ class SettingsDialog(QDialog):
             field.setSingleStep(0.005)
         field.setRange(int(option.least), int(option.most))
         field.setSuffix(f" {option.unit}" if option.unit else "")
+        field.setSpecialValueText(option.nought)
         field.setValue(value)
         field.setMaximumWidth(160)
         field.valueChanged.connect(lambda number: self._set(option.key, number))

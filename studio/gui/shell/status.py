@@ -8,7 +8,7 @@ from studio.gui.jobs.runs import Runs
 from studio.gui.keeping.keeping import Keeping
 from studio.gui.layers.document import Document
 from studio.gui.shell.main_window import PROGRAM, MainWindow
-from studio.gui.shell.places import name_of
+from studio.gui.shell.places import shown_name
 from studio.gui.shell.specs import keys_of
 from studio.gui.shell.text import tip
 
@@ -74,7 +74,7 @@ class Status(QObject):
 
     def _follow_opening(self) -> None:
         if (path := self._opening.path) is not None:
-            self._window.machine.setText(f"Opening {core.printable(name_of(path))} …")
+            self._window.machine.setText(f"Opening {shown_name(path)} …")
             self._opens_long.start()
             return
         self._opens_long.stop()
@@ -86,7 +86,7 @@ class Status(QObject):
     def _show_opening(self) -> None:
         if (path := self._opening.path) is not None:
             self._shows_opening = True
-            self._window.activity.begin(f"Opening {core.printable(name_of(path), 60)} …", pausable=False)
+            self._window.activity.begin(f"Opening {shown_name(path)} …", pausable=False)
             self._window.activity.detail.set_text("Only headers are read. Nothing else can start meanwhile.")
 
     def _show_progress(self, share: float) -> None:

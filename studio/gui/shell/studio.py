@@ -1,6 +1,6 @@
 """Studio: makes the parts that need numpy and core, and wires them to each other and to the window."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ COLUMNS_PART = f"{len(COLUMNS)} columns"
 
 
 class Studio(QObject):
-    """Made once numpy, pyqtgraph and core are loaded; lives as long as the window.
+    """Made once numpy, pyqtgraph and core are loaded, in steps; lives as long as the window.
 
     Signals:
         told(Message): something to show.
@@ -75,21 +75,31 @@ class Studio(QObject):
         super().__init__(parent)
         self._window, self._settings, self._session, self._compute = window, settings, session, compute
         self._actions = window.actions_of
+
+    def make(self) -> Iterator[None]:
+        """Make all that it holds, widget by widget, so that the window has its turn at each step."""
+        self._add_actions()
+        self.document = Document(self)
+        self.document.close_files = lambda model: self._compute.release(model.close)
+        self.workspace = Workspace(self.document, self._settings, self._actions)
+        self._window.place_workspace(self.workspace)  # first: Qt styles anew all that comes under another parent
+        yield from self.workspace.make()
+        self._make_parts()
+        yield
+        self._make_lines()
+        yield
+        self.handlers = self._handlers()
+        self._connect()
+
+    def _add_actions(self) -> None:
         for spec in format_specs({name: row.title for name, row in core.FORMATS.items()}):
             self._actions.add(spec)
         for spec in method_specs({name: row.title for name, row in core.METHODS.items()}):
             self._actions.add(spec)
-        window.fill_menus()
-        self._make_parts()
-        self._make_lines()
-        self.handlers = self._handlers()
-        self._connect()
+        self._window.fill_menus()
 
     def _make_parts(self) -> None:
-        compute, settings, window = self._compute, self._settings, self._window
-        self.document = document = Document(self)
-        document.close_files = lambda model: compute.release(model.close)
-        self.workspace = Workspace(document, settings, self._actions)
+        compute, settings, window, document = self._compute, self._settings, self._window, self.document
         views = self.workspace.views
         self.runs = Runs(document, compute, settings, window.activity, self)
         self.editing = Editing(document, self.workspace.layers, settings, self)
@@ -132,7 +142,6 @@ class Studio(QObject):
         window = self._window
         self.plan_bar = PlanBar(self.document, window)
         window.tools.addWidget(self.plan_bar)
-        window.place_workspace(self.workspace)
         self.status = Status(window, self.document, self.runs, self.opening, self.keeping, self)
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)

@@ -4,7 +4,7 @@ import html
 from collections.abc import Callable
 
 from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 
@@ -48,6 +48,14 @@ def set_reason(made: QPushButton, reason: str, otherwise: str = "") -> None:
     """Enable a button, or disable it and say why."""
     made.setEnabled(not reason)
     made.setToolTip(tip(reason or otherwise))
+
+
+def draw_empty(ground: QWidget, text: str, color: str) -> None:
+    """Write in the middle of an empty list why it is empty, and what comes next."""
+    painter = QPainter(ground)
+    painter.setPen(QColor(color))
+    room = ground.rect().adjusted(12, 12, -12, -12)
+    painter.drawText(room, int(Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap), text)
 
 
 class Elided(QWidget):

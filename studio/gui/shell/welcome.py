@@ -6,7 +6,7 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from studio.gui.shell.appearance import themed_icon
-from studio.gui.shell.places import Place, above, name_of, place_of
+from studio.gui.shell.places import Place, above, place_of, shown_name
 from studio.gui.shell.specs import keys_of
 from studio.gui.shell.text import Elided, button, label
 from studio.gui.shell.theme import LIGHT, Theme
@@ -132,9 +132,7 @@ class Recent(QWidget):
         self._folder = above(path)
         columns = QGridLayout(self)
         columns.setContentsMargins(0, 0, 0, 0)
-        name = name_of(path)
-        name = name if name.isprintable() else name.encode("unicode_escape").decode()
-        self.open = button(name.replace("&", "&&"), lambda: chosen(str(path)), "flat", str(path))
+        self.open = button(shown_name(path).replace("&", "&&"), lambda: chosen(str(path)), "flat", str(path))
         self.place = Elided(self._folder)
         self.place.setEnabled(False)
         columns.addWidget(self.open, 0, 0)

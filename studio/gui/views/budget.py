@@ -72,6 +72,10 @@ class BudgetView(View):
         for part in (self.target, self.price_button, self.probe_button):
             self.controls.addWidget(part)
 
+    def has_content(self) -> bool:
+        """Only a planner, for which the plots are made at once."""
+        return False
+
     def make_plots(self) -> None:
         """Plot and slider above the tables."""
         self.plot = BudgetPlot()
@@ -172,8 +176,11 @@ class BudgetView(View):
         self.went_out_of_sight.emit()
 
     def set_reasons(self, reason: str, help_text: str) -> None:
-        """Why nothing can be priced now, "" when it can."""
-        for button in (self.price_button, self.probe_button):
+        """Why nothing can be priced now, "" when it can; who pressed a button with keys stays beside it."""
+        buttons = (self.price_button, self.probe_button)
+        if reason and any(button.hasFocus() for button in buttons):
+            self.target.setFocus()
+        for button in buttons:
             set_reason(button, reason, help_text)
 
     # The budget

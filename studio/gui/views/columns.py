@@ -175,7 +175,7 @@ def _numbered(labels: Sequence[str], which: NDArray[np.int64]) -> tuple[list[str
 
 def short(name: str, length: int = 40) -> str:
     """A layer's name without what all names begin with, and cut at the left."""
-    text = core.printable(name, 4 * length).removeprefix("model.")
+    text = core.printable_end(name).removeprefix("model.")
     return text if len(text) <= length else "…" + text[-length + 1 :]
 
 

@@ -85,6 +85,10 @@ class CompareView(View):
         self.controls.addWidget(button)
         return button
 
+    def has_content(self) -> bool:
+        """Only a comparison, for which the plots are made at once."""
+        return False
+
     def make_plots(self) -> None:
         """Sentence, dumbbells, and the step to B."""
         self.sentence = QLabel()

@@ -220,7 +220,7 @@ class ErrorView(PointsView):
 
     def _up(self, low: float, high: float, *, line: bool) -> tuple[float, float]:
         """The range of errors shown, for data in a range."""
-        text, height = 1.6 * self.theme.font_px, self.plot.box.height()
+        text, height = 2.4 * self.theme.font_px, self.plot.box.height()  # the mark, its inset, and half a dot
         return error_range(
             low,
             high,

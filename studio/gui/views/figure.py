@@ -34,7 +34,7 @@ class Figure:
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return core.printable(value, 4096)
+    return core.printable(value, core.COPIED)
 
 
 class FigureModel(QAbstractTableModel):

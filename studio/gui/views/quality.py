@@ -45,6 +45,10 @@ class QualityView(View):
         self.command_action.triggered.connect(lambda: self.command_wanted.emit())
         self._for_plots += [self.report_action, self.command_action]
 
+    def has_content(self) -> bool:
+        """Only what was evaluated, for which the plots are made at once."""
+        return False
+
     def make_plots(self) -> None:
         """Bars, and the numbers below."""
         self.bars, self.numbers = QualityBars(), NumberTable(f"{self.TITLE} in numbers")

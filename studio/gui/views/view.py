@@ -214,6 +214,10 @@ class View(QWidget):
     def make_plots(self) -> None:
         """Fill `body`: not before there is something to show, because a plot takes as long as a window."""
 
+    def has_content(self) -> bool:
+        """Whether there is something to show, so that plots are made for it."""
+        return bool(self.results or self.selection or self.detail)
+
     def figure(self) -> Figure:
         """The numbers shown."""
         return Figure(self.TITLE, ("layer",), [])
@@ -334,7 +338,9 @@ class View(QWidget):
             self.theme_changed()
 
     def catch_up(self) -> None:
-        """Draw what was put off because the view was hidden."""
+        """Draw what was put off because the view was hidden, or because there was nothing to show."""
+        if not self.plotted and not self.has_content():
+            return
         late, self._late = self._late, set()
         if late:
             self.plot_now()

@@ -40,7 +40,10 @@ def test_an_empty_view_says_what_comes_next(view: Any) -> None:
     assert view.stack.currentWidget() is view.empty
     assert "Ctrl+Return" in view.empty.text()
     view.show_results([])
+    view.show_detail(None)
+    view.set_selection([])
     assert view.accessibleDescription() == view.empty.text()
+    assert not view.plotted, "a plot takes as long as a window"
 
 
 def test_results_fill_the_view_and_taking_them_away_empties_it(view: Any) -> None:
