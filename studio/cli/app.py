@@ -25,8 +25,6 @@ def main(arguments: Sequence[str]) -> int:
     options.said = arguments
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
-    if getattr(options, "workers", 0):
-        core.warm_up()
     try:
         return _COMMANDS[options.command](options, console)
     except core.StudioError as error:

@@ -10,8 +10,9 @@ from studio.core.budgets.knapsack import quick_states
 from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import MOST_PARTS, Sensitivity
-from studio.core.cluster.crew import Crew, crew, warm_up
+from studio.core.cluster.crew import Crew, crew
 from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
+from studio.core.cluster.joining import Workforce, workforce
 from studio.core.cluster.order import (
     Opened,
     Order,
@@ -258,6 +259,7 @@ __all__ = [
     "Transcoding",
     "Warned",
     "WorkerRate",
+    "Workforce",
     "Working",
     "__version__",
     "abandon",
@@ -385,10 +387,10 @@ __all__ = [
     "validate",
     "verify",
     "verify_order",
-    "warm_up",
     "with_input_scales",
     "with_quality",
     "with_statistics",
+    "workforce",
     "would_gain",
     "write_budget",
     "write_gguf",

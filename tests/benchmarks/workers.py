@@ -115,7 +115,7 @@ def limited(folder: Path) -> Iterator[str]:
 
 def exported(source: str, target: Path, workers: int, backend: str) -> Taken:
     """What an export takes with so many workers."""
-    command = [sys.executable, "-m", "studio", "quantize", source, str(target), "--quiet", "--overwrite"]
+    command = [sys.executable, "-m", "tests.faults.at_once", "quantize", source, str(target), "--quiet", "--overwrite"]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     more = ["--shard-size", str(SHARD_NBYTES), "--workers", str(workers), "--threads", "1", "--backend", backend]
     run([*command, *more], check=True, stdout=DEVNULL)

@@ -27,12 +27,12 @@ class Workers:
         return bool(self.cluster or self.count)
 
     @contextmanager
-    def crew(self) -> Iterator[core.Crew | None]:
+    def crew(self) -> Iterator[core.Workforce | None]:
         """The workers, gone afterwards where they are processes here; None for this program. Raises BackendError."""
         if not self:
             yield None
             return
-        with core.crew(self.cluster, 0 if self.cluster else self.count) as crew:
+        with core.workforce(self.cluster, 0 if self.cluster else self.count) as crew:
             yield crew
 
     def each(self, machine: core.Machine) -> core.Machine:
