@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from studio.core.stores.connections import Connections
 from studio.core.stores.store import BUSY, Object, TryAgainError, changed, refused, unusable
 
 if TYPE_CHECKING:
@@ -55,15 +56,11 @@ class HttpStore:
     usual: tuple[str, ...] = USUAL
 
     def __init__(self, url: str, *, base: str = "", headers: Mapping[str, str] | None = None) -> None:
-        from requests import Session
-        from requests.adapters import HTTPAdapter
-
         self.url = url
         self._base = base or url
-        self._session = Session()
+        self._connections = Connections()
+        self._session = self._connections.session(PARALLEL)
         self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=PARALLEL, pool_maxsize=2 * PARALLEL))
 
     def listed(self) -> dict[str, Object]:
         """Nothing: see `usual`."""
@@ -102,6 +99,10 @@ class HttpStore:
 
     def _differs(self, tag: str, now: str) -> bool:
         return tag != now
+
+    def hang_up(self) -> None:
+        """See `Store.hang_up`."""
+        self._connections.hang_up()
 
     def close(self) -> None:
         """See `Store.close`."""

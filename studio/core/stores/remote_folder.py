@@ -1,13 +1,15 @@
 """RemoteFolder: a folder behind a URL as it was when it was opened, its files read by way of the spool."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property, partial
-from threading import Event, Lock
+from threading import Lock
 
-from studio.core.errors import CheckpointError, StudioError, UnreadableError
+from studio.core.errors import CheckpointError, StudioError
 from studio.core.names import is_plain_path, printable
+from studio.core.running.ending import Ending
 from studio.core.stores.byte_source import Fingerprint
 from studio.core.stores.patience import Patience
 from studio.core.stores.spool import BLOCK, FETCH, Spool, Write
@@ -20,12 +22,15 @@ _SEGMENTS = 32
 
 
 class RemoteFolder:
-    """Close it when it is no longer read; a request that waits to be made again then gives up."""
+    """Close it when it is no longer read; requests are then broken off. `over`: the same, told by another."""
 
-    def __init__(self, store: Store, patience: Patience | None = None, spool: Spool | None = None) -> None:
+    def __init__(
+        self, store: Store, patience: Patience | None = None, spool: Spool | None = None, over: Ending | None = None
+    ) -> None:
         self.store, self._spool = store, spool or Spool()
-        self._closed = Event()
-        self._patience = patience or Patience(sleep=self._closed.wait)
+        self._closed = over or Ending()
+        self._closed.call(store.hang_up)
+        self._patience = replace(patience or Patience(), over=self._closed)
         self._found: dict[str, Object | None] = {}
         self._lock = Lock()
         self._ahead: ThreadPoolExecutor | None = None
@@ -42,7 +47,7 @@ class RemoteFolder:
         """What the store lists, or has of usual names. Raises CheckpointError."""
         if not self.store.usual:
             return self._patience.persist(self.store.url, self.store.listed)
-        with ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store") as pool:
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store") as pool, self.left_at_once():
             answers = dict(zip(self.store.usual, pool.map(self._tried, self.store.usual), strict=True))
         there = {name: found for name, found in answers.items() if isinstance(found, Object)}
         barred = {name: found for name, found in answers.items() if isinstance(found, BarredError)}
@@ -136,8 +141,6 @@ class RemoteFolder:
 
         def attempt() -> None:
             nonlocal position
-            if self._closed.is_set():
-                raise UnreadableError("no longer read: it was closed", file=self._shown(name))
             for piece in self.store.read(name, found, position, stop):
                 if position + len(piece) > stop:
                     raise TryAgainError("more bytes came than were asked for")
@@ -151,8 +154,17 @@ class RemoteFolder:
     def _shown(self, name: str) -> str:
         return f"{self.store.url}/{name}"
 
+    @contextmanager
+    def left_at_once(self) -> Iterator[None]:
+        """Where a program is stopped in what follows, nobody waits for the answers of a store."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.abandon()
+            raise
+
     def abandon(self) -> None:
-        """Let requests that wait to be made again give up; waits for nothing itself."""
+        """Break off requests, and make none again; waits for nothing itself."""
         self._closed.set()
 
     def close(self) -> None:

@@ -73,6 +73,9 @@ class S3Store:
             while piece := _tried(lambda: sync(self._files.loop, body.read, PIECE), self._shown(name)):
                 yield piece
 
+    def hang_up(self) -> None:
+        """Nothing: what is under way ends by its timeouts."""
+
     def close(self) -> None:
         """See `Store.close`."""
 

@@ -56,6 +56,10 @@ class Store(Protocol):
         """Bytes `start` .. `stop` of a file in pieces; raises CheckpointError when it is no longer `found`."""
         ...
 
+    def hang_up(self) -> None:
+        """Break off requests that are under way, as far as that can be; they raise TryAgainError."""
+        ...
+
     def close(self) -> None:
         """Give connections back."""
         ...
