@@ -190,8 +190,8 @@ def relative_error(sum_error: float, sum_squares: float) -> float:
 
 
 def snr_db(rel_err: float) -> float:
-    """Signal-to-noise ratio in decibels of a relative error; Inf when there is none."""
-    return -20 * math.log10(rel_err) if rel_err > 0 else math.inf
+    """Signal-to-noise ratio in decibels of a relative error; Inf when there is none, NaN of NaN."""
+    return rel_err if math.isnan(rel_err) else -20 * math.log10(rel_err) if rel_err > 0 else math.inf
 
 
 def concatenate(parts: list[Fidelity]) -> Fidelity:

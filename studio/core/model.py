@@ -203,7 +203,8 @@ class Layer:
     `matrices` is empty for what can only be kept, `obstacle` says why.
     `expert` is the place of the expert that it belongs to alone, None for one of no expert or of a whole stack.
     `guide` is what is known of its inputs, None where nothing is. `lift` is the power of two that its weights are
-    multiplied by as they are read, see `studio.core.planning.lifting`.
+    multiplied by as they are read, see `studio.core.planning.lifting`; `stored_lift` that by which they were multiplied
+    when the export was written that they are read from.
     """
 
     name: str
@@ -217,6 +218,12 @@ class Layer:
     lift: int = 0
     weight: str = ""
     kept_as: str = ""
+    stored_lift: int = 0
+
+    @property
+    def whole_lift(self) -> int:
+        """The power of two between the weights of the model and those that are read."""
+        return self.stored_lift + self.lift
 
     @property
     def stored(self) -> Stored:

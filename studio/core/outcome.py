@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def rel_err(self) -> float:
-        """Relative error over all quantized weights together."""
+        """Relative error over all quantized weights together; codes taken over do not count, NaN if all were."""
         return self._figures.rel_err
 
     @property
@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def worst(self) -> LayerResult | None:
-        """The quantized layer with the largest relative error."""
+        """The quantized layer with the largest relative error that is known."""
         return self._figures.worst
 
     def warnings(self) -> list[str]:
@@ -113,10 +113,12 @@ def _figures(layers: Sequence[LayerResult]) -> _Figures:
             continue
         found.quantized_layers += 1
         found.quantized_count += layer.count
-        errors.append(layer.sum_error)
-        squares.append(layer.sum_squares)
-        if found.worst is None or layer.rel_err > found.worst.rel_err:
-            found.worst = layer
+        if layer.measured:
+            errors.append(layer.sum_error)
+            squares.append(layer.sum_squares)
+            if found.worst is None or layer.rel_err > found.worst.rel_err:
+                found.worst = layer
         found.warnings += [f"{layer.name}: {loss}" for loss in layer.losses]
-    found.rel_err = relative_error(math.fsum(errors), math.fsum(squares))
+    taken_over = found.quantized_layers and not errors
+    found.rel_err = math.nan if taken_over else relative_error(math.fsum(errors), math.fsum(squares))
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Census
+from kernels import STORED, Census
 from kernels.fidelity import FilledBins, relative_error, snr_db
 from studio.core.counting import counted
 from studio.core.counts import NO_COUNTS, Counts
@@ -87,13 +87,18 @@ class LayerResult:
         return self.format != "keep"
 
     @property
+    def measured(self) -> bool:
+        """True where the error is known: of codes that were taken over, nobody here has seen the source."""
+        return self.quantized and self.method != STORED
+
+    @property
     def rel_err(self) -> float:
-        """||W - decoded|| / ||W||."""
-        return relative_error(self.sum_error, self.sum_squares)
+        """||W - decoded|| / ||W||; NaN for codes that were taken over."""
+        return math.nan if self.method == STORED else relative_error(self.sum_error, self.sum_squares)
 
     @property
     def snr(self) -> float:
-        """Signal-to-noise ratio in dB."""
+        """Signal-to-noise ratio in dB; NaN for codes that were taken over."""
         return snr_db(self.rel_err)
 
     @property
@@ -234,7 +239,7 @@ def result_of(choice: Choice, **measured: Any) -> LayerResult:
         nbytes_out=choice.nbytes,
         method=choice.method,
         guide=choice.guide.origin if choice.guide else "",
-        lift=layer.lift,
+        lift=layer.whole_lift,
         input_scales=choice.input_scales,
         **measured,
     )
@@ -244,7 +249,7 @@ def layer_result(
     choice: Choice, distribution: Statistics | None, errors: ErrorTally, tensor_scales: Sequence[float] = ()
 ) -> LayerResult:
     """The result for one layer from the tally of its slabs, which may be multiplied by a power of two."""
-    once = 2.0**-choice.layer.lift
+    once = 2.0**-choice.layer.whole_lift
     return result_of(
         choice,
         sum_squares=errors.sum_squares * once**2,

@@ -62,6 +62,31 @@ def test_there_and_back_every_byte_is_the_same(
         np.testing.assert_allclose(found[matrix], weights, rtol=2.4e-7 if rounded else 0)
 
 
+@pytest.mark.parametrize("how", [("--format", "nvfp4-3t"), ("--format", "nvfp4-2t", "--lift")], ids=["3t", "lifted"])
+def test_what_was_converted_is_compared_with_what_it_was_quantized_from(
+    studio: Studio, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    source, first, second = checkpoint(tmp_path / "model", llama(1)), tmp_path / "first", tmp_path / "second"
+    assert studio("quantize", source, first, "--layout", "mlx", *how).code == 0
+    assert studio("convert", first, second, "--layout", "modelopt").code == 0
+    lost = {one.name: one.rel_err for one in core.exported_results(first) if one.quantized}
+    taken = [one for one in core.exported_results(second) if one.quantized]
+    assert {one.lift for one in taken} == {one.lift for one in core.exported_results(first) if one.quantized}
+    assert not any(one.measured for one in taken)
+    ran = studio("verify", second, "--source", source, "--json")
+    assert ran.code == 0, ran.err
+    told = [json.loads(line) for line in ran.out.splitlines()]
+    assert told[-1]["notes"] == ["every byte as in SHA256SUMS; made from another checkpoint than model"]
+    errors = {line["name"]: line["rel_err"] for line in told if line["event"] == "layer" and "rel_err" in line}
+    assert errors == pytest.approx(lost, rel=1e-6)
+    card, listed = (second / "README.md").read_text(), studio("inspect", second).out
+    assert "0.0000" not in card + listed
+    assert "codes as they were stored" in listed
+    flipped = second / "model.safetensors"
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"\x55")
+    assert studio("verify", second, "--source", source).code == 2
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_plain_needs_float32_where_a_tensor_scale_is_no_power_of_two(
     studio: Studio, tmp_path: Path, layout: str

@@ -12,8 +12,9 @@ def show_comparison(found: core.Measured, console: Console) -> None:
     compared = found.comparison
     for pair in compared.pairs:
         console.emit("pair", **pair.to_json())
-    columns = ("layer", "A", "B", ">bits A", ">bits B", *([">error A"] if found.reference else []), ">error B")
-    console.table(columns, [_pair_row(pair, with_a=bool(found.reference)) for pair in compared.pairs])
+    if compared.pairs:
+        columns = ("layer", "A", "B", ">bits A", ">bits B", *([">error A"] if found.reference else []), ">error B")
+        console.table(columns, [_pair_row(pair, with_a=bool(found.reference)) for pair in compared.pairs])
     for title, names in (("A", compared.only_a), ("B", compared.only_b), ("the source", found.lost)):
         if names:
             console.say(f"only {title} has {core.counted(len(names), 'layer')}: {core.some_of(list(names))}")
@@ -61,7 +62,7 @@ def show_verified(target: Path, outcome: core.Outcome, source: core.Model | None
     """What verifying found, of an export of ours or of a checkpoint of others."""
     count = core.counted(len(outcome.layers), "layer decodes", "layers decode")
     ours = core.is_ours(target)
-    if ours:
+    if ours and not outcome.cautions:
         compared = "and its errors are the ones it states" if source else "(--source SRC compares it with its source)"
         console.say(f"{target} is whole: {count} {compared}")
     else:
@@ -71,7 +72,7 @@ def show_verified(target: Path, outcome: core.Outcome, source: core.Model | None
 
 
 def _show_foreign(target: Path, count: str, outcome: core.Outcome, source: core.Model | None, console: Console) -> None:
-    differ = [layer for layer in outcome.layers if layer.sum_squares and (layer.quantized or layer.sum_error)]
+    differ = [layer for layer in outcome.layers if layer.sum_error]
     if source and differ:
         rows = [
             (

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from studio.core.exporting.records import RECORD
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
 from studio.core.opening.checkpoint import open_model
+from studio.core.opening.exports import is_exported, unlifted
 from studio.core.outcome import Outcome
 from studio.core.planning.plan import KEEP
 from studio.core.results import LayerResult
@@ -45,21 +46,32 @@ def verify_foreign(
     """
     _check_complete(path)
     with opened_foreign(path, source) as there:
-        yield from map(Warned, there.model.warnings)
-        yield Started("verify", sum(file.size for file, _ in there.sums) + there.work, len(there.pairs), path)
-        results, odd = [], _Oddities()
-        for found in _elsewhere(there, spread) if spread else _here(engine, there):
-            if not isinstance(found, Difference):
-                yield found
-                continue
-            _check_finite(path, found)
-            odd.note(found)
-            if found.couple.parts:
-                results.append(_result(found))
-                yield LayerDone(results[-1])
-    yield from map(Warned, odd.sentences([layer.name for layer in there.alone] if source else []))
-    told = f"{counted(len(there.sums), 'file')} as in {SUMS}" if there.sums else "no digests beside it"
-    yield Finished(Outcome(results, str(path), backend=engine.backend.title, cautions=(told,)))
+        told = f"{counted(len(there.sums), 'file')} as in {SUMS}" if there.sums else "no digests beside it"
+        yield from _compared(engine, there, spread, told)
+
+
+def compare_with_another(engine: Engine, path: Path, source: Model) -> Iterator[Event]:
+    """Compare an export of ours, of which all else was verified, with a checkpoint that it was not made from."""
+    with opened_foreign(path, unlifted(source)) as there:
+        told = f"every byte as in {SUMS}; made from another checkpoint than {printable(source.name)}"
+        yield from _compared(engine, replace(there, sums=()), None, told)
+
+
+def _compared(engine: Engine, there: "Foreign", spread: Spread | None, told: str) -> Iterator[Event]:
+    yield from map(Warned, there.model.warnings)
+    yield Started("verify", sum(file.size for file, _ in there.sums) + there.work, len(there.pairs), there.path)
+    results, odd = [], _Oddities()
+    for found in _elsewhere(there, spread) if spread else _here(engine, there):
+        if not isinstance(found, Difference):
+            yield found
+            continue
+        _check_finite(there.path, found)
+        odd.note(found)
+        if found.couple.parts:
+            results.append(_result(found))
+            yield LayerDone(results[-1])
+    yield from map(Warned, odd.sentences([layer.name for layer in there.alone] if there.source else []))
+    yield Finished(Outcome(results, str(there.path), backend=engine.backend.title, cautions=(told,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,7 @@ class Foreign:
 
 def opened_foreign(path: Path, source: Model | None) -> Foreign:
     """What tasks of `verify_foreign` work on. Raises CheckpointError."""
-    model = open_model(path)
+    model = unlifted(open_model(path))
     try:
         _check_decodable(model, path)
         return Foreign(path, model, source, *_couples(path, model, source), _sums(path, model))
@@ -107,7 +119,7 @@ def opened_foreign(path: Path, source: Model | None) -> Foreign:
 
 
 def _check_decodable(model: Model, path: Path) -> None:
-    if model.quantized_by:
+    if model.quantized_by and not is_exported(model):
         raise CheckpointError(f"can not be decoded: {model.quantized_by}", file=path)
 
 

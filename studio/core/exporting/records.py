@@ -104,10 +104,10 @@ def _part_json(part: Placement, prefix: str) -> dict[str, Any]:
 
 
 def result_to_json(result: LayerResult) -> dict[str, Any]:
-    """A result without fields of their default value, and with its relative error."""
+    """A result without fields of their default value, and with its relative error, if that is known."""
     data = {f.name: getattr(result, f.name) for f in fields(result) if getattr(result, f.name) != f.default}
     data |= {"scale_counts": result.scale_counts.to_json()} if result.scale_counts else {}
-    data |= {"rel_err": result.rel_err} if result.quantized else {}
+    data |= {"rel_err": result.rel_err} if result.measured else {}
     if known := result.statistics:
         told = {f.name: finite(getattr(known, f.name)) for f in fields(known)}
         data[STATISTICS] = {**told, "histogram": known.histogram.to_json()}

@@ -16,7 +16,7 @@ from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.checks import Check, check_layers, check_parts
 from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, check_finished, left_over, read_sums
-from studio.core.exporting.foreign import opened_foreign, verify_foreign
+from studio.core.exporting.foreign import compare_with_another, opened_foreign, verify_foreign
 from studio.core.exporting.manifest import Manifest
 from studio.core.exporting.readback import hashing, sha256
 from studio.core.exporting.records import Entry
@@ -37,8 +37,10 @@ _LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
 def verify(engine: Engine, place: Path, source: Model | None = None, spread: Spread | None = None) -> Iterator[Event]:
     """Verify an export of ours: every byte by its digest, every weight by decoding it, errors against `source`.
 
-    A checkpoint of others is verified as far as that goes, see `foreign.verify_foreign`. `spread`, if there is one, has
-    opened the same, and does it. Raises CheckpointError naming the file or tensor at fault.
+    Where the export was made from another checkpoint of the same model (one that it was converted from), its weights
+    are compared with those of `source`. A checkpoint of others is verified as far as that goes, see
+    `foreign.verify_foreign`. `spread`, if there is one, has opened the same, and does it. Raises CheckpointError naming
+    the file or tensor at fault.
     """
     there = in_snapshot(place)
     check_finished(there)
@@ -89,10 +91,14 @@ def _verify_ours(engine: Engine, folder: Path, source: Model | None, spread: Spr
         yield from map(Warned, strangers(folder, export.expected))
         yield Started("verify", sum(file.size for file in export.contents) + size.work, size.layers, folder)
         results: list[LayerResult] = []
-        yield from _elsewhere(export, size, spread, results) if spread else _here(engine, export, results)
+        found = _elsewhere(export, size, spread, results) if spread else _here(engine, export, results)
+        yield from (event for event in found if not (export.other and isinstance(event, LayerDone)))
     finally:
         export.close()
-    yield Finished(Outcome(results, str(folder)))
+    if export.other:
+        yield from compare_with_another(engine, folder, export.other)
+    else:
+        yield Finished(Outcome(results, str(folder)))
 
 
 def _here(engine: Engine, export: "_Export", results: list[LayerResult]) -> Iterator[Event]:
@@ -208,18 +214,25 @@ def _opened(folder: Path, source: Model | None) -> "_Export":
     with SourceFile(folder / MANIFEST) as file:
         _check_digest(file, sha256(file), expected[MANIFEST])
     files = {name: SourceFile(folder / name) for name in sorted(expected)}
-    return _Export(folder, Manifest(folder), files, source, expected)
+    manifest = Manifest(folder)
+    if source is None or _made_from(source, manifest, folder):
+        return _Export(folder, manifest, files, source, expected)
+    return _Export(folder, manifest, files, None, expected, source)
 
 
 @dataclass(frozen=True, slots=True)
 class _Export:
-    """An export to verify; its layers are read shard by shard, so that memory does not grow with their number."""
+    """An export to verify; its layers are read shard by shard, so that memory does not grow with their number.
+
+    source: the checkpoint that it was made from; other: one that it is compared with, though it was not.
+    """
 
     folder: Path
     manifest: Manifest
     files: Mapping[str, SourceFile]
     source: Model | None
     expected: Mapping[str, str]
+    other: Model | None = None
 
     @property
     def contents(self) -> Sequence[SourceFile]:
@@ -287,8 +300,6 @@ def _checked_size(export: _Export) -> _Size:
 
 def _checked(export: _Export, entry: Entry, header: Header) -> Check:
     """The check of a layer of which everything fits so far. Raises CheckpointError."""
-    if export.source:
-        _check_same_source(entry, export.source, export.folder)
     check = export.check(entry)
     check_parts(check, header, export.folder / entry.shard)
     return check
@@ -327,21 +338,27 @@ def _as_written(layer: Layer, entry: Entry) -> Layer:
     """A layer of the source as the export has it: multiplied, and where it is decoded in the dtype chosen."""
     dtype = entry.kept[0].dtype if entry.kept and layer.widened else ""
     kept_as = dtype if dtype in WEIGHT_DTYPES else ""
-    return replace(layer, lift=entry.result.lift, kept_as=kept_as)
+    return replace(layer, lift=entry.result.lift - layer.stored_lift, kept_as=kept_as)
 
 
-def _check_same_source(entry: Entry, source: Model, folder: Path) -> None:
-    result, name = entry.result, entry.result.name
-    known = source.by_name.get(name)
-    layer = _as_written(known, entry) if known else None
-    if layer is None:
-        what = f"was not made from {printable(source.name)}: that has no layer {printable(name)}"
-        raise CheckpointError(what, file=folder)
-    if (result.shape, result.dtype) != (layer.shape, layer.tensor.dtype):
-        what = f"was made from a source with another shape or dtype of {printable(name)}"
-        raise CheckpointError(what, file=folder)
+def _made_from(source: Model, manifest: Manifest, folder: Path) -> bool:
+    """False where the export was made from the same layers in other codes. Raises CheckpointError for another model."""
+    for entry in manifest.entries():
+        name = entry.result.name
+        layer = source.by_name.get(name)
+        if layer is None:
+            what = f"was not made from {printable(source.name)}: that has no layer {printable(name)}"
+            raise CheckpointError(what, file=folder)
+        if entry.result.shape != layer.shape:
+            raise CheckpointError(f"was made from a source with another shape of {printable(name)}", file=folder)
+        if not _fits(_as_written(layer, entry), entry):
+            return False
+    return True
+
+
+def _fits(layer: Layer, entry: Entry) -> bool:
     there = [(matrix.name, matrix.rows, matrix.columns) for matrix in entry.matrices]
     here = [(matrix.name, matrix.rows, matrix.columns) for matrix in layer.matrices]
     kept = sum(part.nbytes for part in entry.kept)
-    if there != (here if there else []) or kept != (0 if there else layer.kept_nbytes):
-        raise CheckpointError(f"was made from a source that divides {printable(name)} differently", file=folder)
+    same = entry.result.dtype == layer.tensor.dtype
+    return same and there == (here if there else []) and kept == (0 if there else layer.kept_nbytes)

@@ -130,6 +130,6 @@ def by_gain(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 
 
 def _pair(a: LayerResult, b: LayerResult) -> Pair:
-    error_a, error_b = (layer.rel_err if layer.quantized else 0.0 for layer in (a, b))
+    error_a, error_b = (layer.rel_err if layer.measured else 0.0 for layer in (a, b))
     sizes = a.nbytes_out, b.nbytes_out
     return Pair(a.name, a.format, b.format, error_a, error_b, *sizes, a.method, b.method, a.count)

@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from kernels import METHODS, STORED, STORED_FORMATS, recipe
+from studio.core.architectures import Role
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.containers.safetensors import Header, Tensor
 from studio.core.errors import CheckpointError
@@ -163,11 +164,13 @@ def _matrices(entry: Entry, found: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
 
 
 def _layer(result: LayerResult, name: str, source: Source, matrices: tuple[Matrix, ...]) -> Layer:
-    figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, relative error {result.rel_err:.4f}"
+    error = f"relative error {result.rel_err:.4f}" if result.measured else "codes as they were stored"
+    figures = f"{result.format}, {result.bits_per_weight:.3g} bits a weight, {error}"
     told = figures if result.quantized else result.reason
     told += f"; inputs in {'FP8' if result.format.startswith('fp8') else 'NVFP4'}" if result.input_scales else ""
     told += f"; stored times 2**{result.lift}" if result.lift else ""
-    return Layer(name, result.role, result.block, source, matrices, told)  # type: ignore[arg-type]
+    role: Role = result.role  # type: ignore[assignment]
+    return Layer(name, role, result.block, source, matrices, told, stored_lift=result.lift)
 
 
 def is_exported(model: Model) -> bool:
@@ -183,11 +186,9 @@ def check_decodable(model: Model) -> None:
 
 def unlifted(model: Model) -> Model:
     """An export of ours with its layers as they are in its source, where they were lifted; any other as it is."""
-    if not is_exported(model):
+    if not any(layer.stored_lift for layer in model.layers):
         return model
-    lifts = {entry.result.name: entry.result.lift for entry in Manifest(model.folder).entries() if entry.result.lift}
-    layers = tuple(replace(one, lift=-lifts[one.name]) if one.name in lifts else one for one in model.layers)
-    return replace(model, layers=layers)
+    return replace(model, layers=tuple(replace(one, lift=-one.stored_lift) for one in model.layers))
 
 
 def exported(model: Model) -> Exported | None:

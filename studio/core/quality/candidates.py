@@ -32,6 +32,7 @@ from studio.core.outcome import Outcome
 from studio.core.planning.described import formats_of, methods_of
 from studio.core.planning.plan import Choice, Plan, nothing_chosen, resolve
 from studio.core.quality.window_records import identity
+from studio.core.results import finite
 from studio.core.running.engine import Engine, Sink
 from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
@@ -257,4 +258,4 @@ def _told(event: Event, done: int) -> Iterator[Progress | Warned]:
 
 
 def _facts(outcome: Outcome) -> Facts:
-    return {"rel_err": outcome.rel_err, "bits_per_weight": outcome.bits_per_weight}
+    return {"rel_err": finite(outcome.rel_err), "bits_per_weight": outcome.bits_per_weight}

@@ -36,8 +36,8 @@ CSV_COLUMNS: dict[str, Callable[[LayerResult], Any]] = {
     "bytes_before": lambda r: r.nbytes_in,
     "bytes_after": lambda r: r.nbytes_out,
     "bits_per_weight": lambda r: f"{r.bits_per_weight:.4f}",
-    "rel_err": lambda r: f"{r.rel_err:.6g}" if r.quantized else "",
-    "snr_db": lambda r: f"{r.snr:.3f}" if r.quantized else "",
+    "rel_err": lambda r: f"{r.rel_err:.6g}" if r.measured else "",
+    "snr_db": lambda r: f"{r.snr:.3f}" if r.measured else "",
     "max_error": lambda r: f"{r.max_error:.6g}" if r.quantized else "",
     "became_zero": lambda r: r.vanished if r.quantized else "",
     "zero_rows": lambda r: r.vanished_rows if r.quantized else "",
@@ -114,10 +114,11 @@ class _Total:
         self.count += result.count
         self.nbytes_in += result.nbytes_in
         self.nbytes_out += result.nbytes_out
-        self.errors += result.sum_error
-        self.squares += result.sum_squares
-        if result.quantized and (self.worst is None or result.rel_err > self.worst.rel_err):
-            self.worst = result
+        if result.measured:
+            self.errors += result.sum_error
+            self.squares += result.sum_squares
+            if self.worst is None or result.rel_err > self.worst.rel_err:
+                self.worst = result
 
 
 def totals(layers: Iterable[LayerResult]) -> list[dict[str, Any]]:
@@ -198,7 +199,6 @@ def model_card(
 
     told: what a plan for a budget said of these weights.
     """
-    worst = outcome.worst
     lines = [
         f"# {markdown(model.name)}, quantized",
         "",
@@ -209,8 +209,7 @@ def model_card(
         "",
         f"- Plan: {markdown(plan.title or plan.name or 'custom')}",
         f"- Layout: {layout.title}; {layout.scale_convention}",
-        f"- Relative error of the quantized weights: {outcome.rel_err:.4f}"
-        + (f"; worst layer {markdown(worst.name)} with {worst.rel_err:.4f}" if worst else ""),
+        *_error_lines(outcome),
         *(f"- Note: {markdown(sentence)}" for sentence in notes),
         "",
         "## Where it runs",
@@ -233,6 +232,22 @@ def model_card(
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _error_lines(outcome: Outcome) -> list[str]:
+    """What quantizing cost the weights, as far as it was seen here."""
+    stored = sum(layer.quantized and not layer.measured for layer in outcome.layers)
+    lines = []
+    if worst := outcome.worst:
+        of = "the weights quantized here" if stored else "the quantized weights"
+        error = f"{outcome.rel_err:.4f}; worst layer {markdown(worst.name)} with {worst.rel_err:.4f}"
+        lines.append(f"- Relative error of {of}: {error}")
+    if stored:
+        lines.append(
+            f"- Codes of {counted(stored, 'layer')} were taken over as they were stored, with no further error; "
+            "that of quantizing them is not known here (`verify --source` tells it)"
+        )
+    return lines
 
 
 def quality_lines(quality: Quality) -> list[str]:

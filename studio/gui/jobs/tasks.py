@@ -347,13 +347,20 @@ def reading_exports(
 ) -> Iterator[list[core.LayerResult] | None]:
     """Read what exports say of their layers; yields the results of one after the other.
 
-    Checkpoints of others are decoded and compared with `source`, if there is one; None is yielded while that goes on.
+    What does not know its errors, as checkpoints of others and conversions, is decoded and compared with `source`, if
+    there is one; None is yielded while that goes on.
     """
     for path in paths:
-        if machine is None or source is None or core.is_ours(path):
+        if machine is None or source is None:
             yield core.exported_results(path)
+        elif core.is_ours(path) and _all_measured(known := core.exported_results(path)):
+            yield known
         else:
             yield from _measuring(path, machine, source)
+
+
+def _all_measured(results: Sequence[core.LayerResult]) -> bool:
+    return all(result.measured for result in results if result.quantized)
 
 
 def _measuring(path: Path, machine: core.Machine, source: core.Model) -> Iterator[list[core.LayerResult] | None]:

@@ -31,9 +31,11 @@ class Shelf:
 
 
 def figures_of(result: core.LayerResult) -> tuple[float, ...]:
-    """The figures of a result, in the order of `FIGURES`."""
+    """The figures of a result, in the order of `FIGURES`; of codes that were taken over only the peak is known."""
     statistics = result.statistics
     peak = statistics.max_abs / statistics.sigma if statistics and statistics.sigma else np.nan
+    if result.quantized and not result.measured:
+        return np.nan, np.nan, np.nan, np.nan, 0.0, 0.0, peak
     rows = float(result.vanished_rows)
     return result.rel_err, result.snr, result.vanished_share, rows, result.sum_squares, result.sum_error, peak
 

@@ -16,7 +16,7 @@ _TINY = 1e-9
 
 
 class Columns:
-    """Arrays over the quantized layers of a list of results, in its order.
+    """Arrays over the quantized layers, those whose error is known, of a list of results, in its order.
 
     error: relative error. ratio: max|w| / sigma, 0 where it is not known. block: index or -1. stack: which row of
     blocks it is in, by name: a model with a vision tower has two. kind_of, format_of: indices into `kinds`, `formats`.
@@ -42,7 +42,7 @@ class Columns:
 
     def update(self, results: Sequence[core.LayerResult]) -> bool:
         """Take other results; False when they are the same objects."""
-        layers = [result for result in results if result.format != core.KEEP]
+        layers = [result for result in results if result.measured]
         if len(layers) == len(self.layers) and all(map(is_, layers, self.layers)):
             return False
         if not layers:  # another checkpoint: nothing of the former one is held
