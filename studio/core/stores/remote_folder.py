@@ -141,6 +141,8 @@ class RemoteFolder:
 
         def attempt() -> None:
             nonlocal position
+            if position == stop:  # it broke off after the last byte
+                return
             for piece in self.store.read(name, found, position, stop):
                 if position + len(piece) > stop:
                     raise TryAgainError("more bytes came than were asked for")

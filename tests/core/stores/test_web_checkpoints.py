@@ -13,6 +13,7 @@ import pytest
 
 from studio import core
 from studio.core.containers.strict_json import read_object
+from studio.core.stores.http import HttpStore
 from studio.core.stores.patience import Patience
 from studio.core.stores.store_path import left_at_once
 from studio.core.stores.urls import store_path
@@ -361,8 +362,11 @@ def test_a_redirect_is_followed_without_the_credentials(
         web.fault = sent_on
         with opened(web) as model:
             assert len(model.layers) == 30
+        store = HttpStore(f"{web.url}/model", headers={"authorization": "Bearer hunter2"})  # as a hub has them
+        assert store.find("config.json")
+        store.close()
         assert there.asked
-        assert not any("Authorization" in asked for asked in there.asked)
+        assert not any(name.lower() == "authorization" for asked in there.asked for name in asked)
 
 
 @pytest.mark.parametrize("command", [("generate", "a prompt"), ("calibrate",)])
