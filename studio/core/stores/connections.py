@@ -69,6 +69,13 @@ class Connections:
             for one in list(self._sockets):
                 _shut(one)
 
+    def close(self) -> None:
+        """Close what is open: pools alone would keep idle connections until they are collected."""
+        self.hang_up()
+        with self._lock:
+            for one in list(self._sockets):
+                one.close()
+
 
 def _shut(connected: Any) -> None:
     if isinstance(connected, socket.socket):

@@ -115,6 +115,7 @@ class HttpStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._session.close()
+        self._connections.close()
 
     def _shown(self, name: str) -> str:
         return f"{self.url}/{name}"
