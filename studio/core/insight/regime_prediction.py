@@ -202,6 +202,7 @@ def _estimated(
     energy = BLOCK * cost[-1] * (counted * peaks**2).sum(axis=1)
     scaled = np.where(energy > 0, squares / np.where(energy > 0, energy, 1), 1.0)
     errors = BLOCK * (counted * peaks**2 * cost[fits]).sum(axis=1) * scaled
+    known = ran & [layer.measured for layer in layers]
     guessed = np.bincount(scales[~ran].reshape(-1), weights=counted[~ran].reshape(-1), minlength=SCALES)
     return Regime(
         np.diff(np.rint(np.cumsum(guessed)), prepend=0.0).astype(np.int64),  # no block is lost to rounding
@@ -210,8 +211,8 @@ def _estimated(
         float(squares.sum()),
         BLOCK * float((counted * lost[fits]).sum()),
         BLOCK * round(float(counted.sum())),
-        math.fsum(layer.sum_error for layer, done in zip(layers, ran, strict=True) if done),
-        float(squares[ran].sum()),
+        math.fsum(layer.sum_error for layer, done in zip(layers, known, strict=True) if done),
+        float(squares[known].sum()),
     )
 
 

@@ -22,7 +22,7 @@ class Bar:
     @property
     def text(self) -> str:
         """Both values in words."""
-        known = "not run" if self.measured is None else f"measured {self.measured:.4f}"
+        known = "not measured" if self.measured is None else f"measured {self.measured:.4f}"
         return f"{known}, predicted {self.predicted:.4f}"
 
     @property

@@ -21,6 +21,11 @@ from studio.gui.views.plot_view import PlotView
 Groups = list[tuple[Entry, NDArray[np.int64]]]
 """Signs, and the indices of the layers that have them."""
 
+UNKNOWN = (
+    "These codes were taken over as they were stored: their errors are not known here.\n"
+    "Open the checkpoint that they were made from, and compare it with this folder."
+)
+
 FADED = 0.3
 MANY = 2000
 """From here on all marks are dots, which are cheaper to draw than shapes."""
@@ -89,7 +94,7 @@ class PointsView(PlotView):
 
     def results_changed(self) -> None:
         """Place all marks again, unless nothing changed."""
-        if self.columns.update(self.results):
+        if self.columns.update(self.results) or not self.columns.layers:
             self.redraw()
 
     def selection_changed(self) -> None:
@@ -107,7 +112,7 @@ class PointsView(PlotView):
         if not len(self.columns):
             self._clear(self._marks)
             self._clear(self._rings)
-            self.show_empty(self.EMPTY)
+            self.show_empty(UNKNOWN if any(result.quantized for result in self.results) else self.EMPTY)
             return
         self.points = self.positions()
         self._clear(self._marks)
