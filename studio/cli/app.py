@@ -1,5 +1,6 @@
 """The command line: parse, run a command, tell errors. Exit codes are those of `studio.core.errors`."""
 
+import _thread
 import argparse
 import os
 import signal
@@ -48,7 +49,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP stop a job as Ctrl-C does, a second one at once; what nohup ignores stays ignored."""
+    """Let SIGTERM and SIGHUP stop a job as Ctrl-C does, a second one at once; what nohup ignores stays ignored.
+
+    Nothing waits for a store any more.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -59,6 +63,7 @@ def _stop_on_signals() -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in heard:
             signal.signal(number, lambda *_: os._exit(core.STOPPED))
+        _thread.start_new_thread(core.abandon_all, ())  # no lock is taken here: this interrupts whatever holds it
         raise KeyboardInterrupt
 
     for number in heard:

@@ -140,6 +140,7 @@ from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
 from studio.core.stores.listing import Listing, listing
+from studio.core.stores.remote_folder import abandon_all
 from studio.core.stores.store_path import abandon, is_remote
 from studio.core.stores.store_path import close as close_place
 from studio.core.stores.urls import is_url, local_target, place_of, target_path
@@ -263,6 +264,7 @@ __all__ = [
     "Working",
     "__version__",
     "abandon",
+    "abandon_all",
     "as_planned",
     "as_stored",
     "block_steps",

@@ -38,7 +38,6 @@ from studio.core.running.pipeline import run, work
 from studio.core.running.reading import SLAB_NBYTES, slab_memory
 from studio.core.running.spread import Spread
 from studio.core.running.survey import LayerFailed, measured_elsewhere
-from studio.core.stores.store_path import left_at_once
 
 if TYPE_CHECKING:
     from kernels.validation import Report
@@ -87,7 +86,7 @@ def start(machine: Machine, model: Model | None = None, together: int = 1) -> It
     except ValueError as error:
         raise BackendError(_plain(error), hint="--backend auto takes the fastest one that works here") from None
     threads, slab = fit_memory(machine, model, together)
-    with engine(backend, threads, slab) as started, left_at_once(model.path if model else None):
+    with engine(backend, threads, slab) as started:
         yield started
 
 

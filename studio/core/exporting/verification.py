@@ -28,7 +28,7 @@ from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
 from studio.core.running.spread import Part, PartDone, Spread, in_order
 from studio.core.running.tasks import Tasks
-from studio.core.stores.store_path import is_remote, left_at_once
+from studio.core.stores.store_path import is_remote
 
 _LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
 """How the names of files end that a runtime takes from a folder, listed or not."""
@@ -45,12 +45,7 @@ def verify(engine: Engine, place: Path, source: Model | None = None, spread: Spr
     there = in_snapshot(place)
     check_finished(there)
     verified = _verify_ours if is_ours(there) else verify_foreign
-    return _left_at_once(there, verified(engine, there, source, spread))
-
-
-def _left_at_once(place: Path, events: Iterator[Event]) -> Iterator[Event]:
-    with left_at_once(place):
-        yield from events
+    return verified(engine, there, source, spread)
 
 
 class ToVerify(Protocol):

@@ -23,7 +23,7 @@ TIMEOUT = (10.0, 30.0)
 """Seconds for a connection, and for each piece of an answer."""
 
 PIECE = 64 << 10
-PARALLEL = 8
+PARALLEL, MOST_REDIRECTS = 8, 10
 _SMALL = 1 << 20
 _RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 _COUNT = re.compile(r"[0-9]{1,18}")
@@ -68,6 +68,7 @@ class HttpStore:
         self._base = base or url
         self._connections = Connections()
         self._session = self._connections.session(PARALLEL)
+        self._session.max_redirects = MOST_REDIRECTS
         self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
 
     def listed(self) -> dict[str, Object]:

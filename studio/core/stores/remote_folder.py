@@ -1,11 +1,12 @@
 """RemoteFolder: a folder behind a URL as it was when it was opened, its files read by way of the spool."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from threading import Lock
+from weakref import WeakSet
 
 from studio.core.errors import CheckpointError, StudioError
 from studio.core.names import is_plain_path, printable
@@ -36,6 +37,7 @@ class RemoteFolder:
         self._ahead: ThreadPoolExecutor | None = None
         self._asked: list[Future[None]] = []
         self._streams = False
+        _OPEN.add(self)
 
     @property
     def patience(self) -> Patience:
@@ -47,7 +49,7 @@ class RemoteFolder:
         """What the store lists, or has of usual names. Raises CheckpointError."""
         if not self.store.usual:
             return self._patience.persist(self.store.url, self.store.listed)
-        with ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store") as pool, self.left_at_once():
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store") as pool:
             answers = dict(zip(self.store.usual, pool.map(self._tried, self.store.usual), strict=True))
         there = {name: found for name, found in answers.items() if isinstance(found, Object)}
         barred = {name: found for name, found in answers.items() if isinstance(found, BarredError)}
@@ -156,15 +158,6 @@ class RemoteFolder:
     def _shown(self, name: str) -> str:
         return f"{self.store.url}/{name}"
 
-    @contextmanager
-    def left_at_once(self) -> Iterator[None]:
-        """Where a program is stopped in what follows, nobody waits for the answers of a store."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.abandon()
-            raise
-
     def abandon(self) -> None:
         """Break off requests, and make none again; waits for nothing itself."""
         self._closed.set()
@@ -177,6 +170,15 @@ class RemoteFolder:
             self._ahead.shutdown(wait=True, cancel_futures=True)
         self._spool.close()
         self.store.close()
+
+
+_OPEN: WeakSet[RemoteFolder] = WeakSet()
+
+
+def abandon_all() -> None:
+    """Abandon every folder of this process, which is to end: what waits for a store is woken, wherever that is."""
+    for folder in list(_OPEN):
+        folder.abandon()
 
 
 class StoredBytes:

@@ -5,7 +5,6 @@ What only the operating system can do with a path is refused in words: a StorePa
 
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PosixPath, PurePath, PurePosixPath
 from typing import Any
@@ -132,16 +131,6 @@ def abandon(path: Path) -> None:
     """Try no more to fetch from where a path leads, for a program that ends; it is still to be closed."""
     if isinstance(path, StorePath):
         path.folder.abandon()
-
-
-@contextmanager
-def left_at_once(*paths: Path | None) -> Iterator[None]:
-    """Where a program is stopped in what follows, nobody waits for the answers of stores that paths lead to."""
-    with ExitStack() as stack:
-        for path in paths:
-            if isinstance(path, StorePath):
-                stack.enter_context(path.folder.left_at_once())
-        yield
 
 
 def close(path: Path) -> None:

@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from studio import core
 from studio.core.containers.strict_json import read_object
 from studio.core.stores.http import HttpStore
 from studio.core.stores.patience import Patience
-from studio.core.stores.store_path import left_at_once
 from studio.core.stores.urls import store_path
 from tests.core.checkpoints import BF16, checkpoint, llama, snapshot, write_json, write_safetensors
 from tests.core.conftest import Studio
@@ -161,10 +159,7 @@ def test_a_request_in_flight_is_broken_off(web: Web, how: str) -> None:
             thread = threading.Thread(target=pytest.raises, args=(core.CheckpointError, list, path.iterdir()))
             thread.start()
             asked.wait(20)
-            if how == "abandoned":
-                core.abandon(path)
-            with suppress(KeyboardInterrupt), left_at_once(path):
-                raise KeyboardInterrupt
+            core.abandon(path) if how == "abandoned" else core.abandon_all()
             thread.join(15)
             assert not thread.is_alive()
         deadline = time.monotonic() + 15
