@@ -36,7 +36,8 @@ def main() -> int:
         command = [sys.executable, "-m", "studio", "quantize", str(source), "DST", "--shard-size", "64M", "--quiet"]
         command += ["--method", options.method]
         spread = [*command[:2], "tests.faults.at_once" if options.at_once else "studio", *command[3:]]
-        ratios = [_pair(command, [*spread, "--workers", str(options.workers)], folder) for _ in range(options.pairs)]
+        workers = ["--workers", str(options.workers)]
+        ratios = [_pair(command, spread + workers, folder, turn) for turn in range(options.pairs)]
         same = snapshot(folder / "alone") == snapshot(folder / "spread")
     print(f"median of {len(ratios)} ratios: {statistics.median(ratios):.3f}; bytes {'equal' if same else 'DIFFER'}")
     return 0 if same else 1
@@ -50,10 +51,13 @@ def _source(folder: Path, count: int) -> Path:
     return checkpoint(folder, tensors, {"model_type": "llama", "num_hidden_layers": count}, shards=8)
 
 
-def _pair(alone: list[str], spread: list[str], folder: Path) -> float:
-    one, other = _seconds(alone, folder / "alone"), _seconds(spread, folder / "spread")
-    print(f"alone {one:6.2f} s, with workers {other:6.2f} s, ratio {other / one:.3f}", flush=True)
-    return other / one
+def _pair(alone: list[str], spread: list[str], folder: Path, turn: int) -> float:
+    """The ratio of two runs; which is the first changes, as what the first wrote can hold the second up."""
+    commands = [(alone, folder / "alone"), (spread, folder / "spread")]
+    taken = {target.name: _seconds(command, target) for command, target in (commands[::-1] if turn % 2 else commands)}
+    ratio = taken["spread"] / taken["alone"]
+    print(f"alone {taken['alone']:6.2f} s, with workers {taken['spread']:6.2f} s, ratio {ratio:.3f}", flush=True)
+    return ratio
 
 
 def _seconds(command: list[str], target: Path) -> float:

@@ -28,7 +28,7 @@ STARTING = 2.0
 PAYS = 10.0
 """Workers are begun when what is left takes this many times as long: they never cost more than a tenth."""
 
-TRIAL = 0.5
+TRIAL = 2.0
 """Seconds of work after which its rate tells how long the rest takes."""
 
 Happened = Progress | Warned | Working | PartDone
