@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from studio import core
 
@@ -17,9 +18,17 @@ Command = Callable[[str, str], argparse.ArgumentParser]
 """Makes a command from its name and what it does."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in the form of every other error, instead of all options at once."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end with exit code 2."""
+        self.exit(core.StudioError.exit_code, f"error: {message}\nhint: {self.prog} --help lists what it takes\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser; `command` of its result names the command."""
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog=PROGRAM, description="See every layer of a language model, quantize it to NVFP4, prove what it cost."
     )
     root.add_argument("--version", action="version", version=f"{PROGRAM} {core.__version__}")

@@ -18,6 +18,9 @@ from studio.core.model import Layer
 from studio.core.planning.plan import Choice
 from studio.core.running.tallies import ErrorTally
 
+FAR = 0.5
+"""Relative error beyond which weights are hardly those of the source."""
+
 VANISHED_WARNING = 0.5
 _OUTLIER_SIGMAS = 6.0
 HISTOGRAM_STEPS_PER_OCTAVE = 4

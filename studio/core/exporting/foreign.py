@@ -22,15 +22,12 @@ from studio.core.opening.checkpoint import open_model
 from studio.core.opening.exports import is_exported, unlifted
 from studio.core.outcome import Outcome
 from studio.core.planning.plan import KEEP
-from studio.core.results import LayerResult
+from studio.core.results import FAR, LayerResult
 from studio.core.running.differences import Counterparts, Couple, Difference, differences, itself
 from studio.core.running.engine import Engine
 from studio.core.running.proving import Counts, Question, answers
 from studio.core.running.reading import Slab, read_slab
 from studio.core.running.spread import Part, PartDone, Spread, cut, in_order
-
-FAR = 0.5
-"""Relative error beyond which weights are hardly those of the source."""
 
 _MISSING = "missing"
 

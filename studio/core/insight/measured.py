@@ -8,7 +8,7 @@ from studio.core.counting import counted
 from studio.core.insight.comparison import Comparison
 from studio.core.names import printable
 from studio.core.planning.plan import Plan
-from studio.core.results import finite
+from studio.core.results import FAR, finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +63,5 @@ class Measured:
         common = counted(len(self.comparison.pairs) + self.equal, "layer")
         found = f"B differs from A in {len(far):,} of {common}"
         total = self.sides[1].rel_err or 0.0
-        return f"{found}: relative error {total:.2g}, most in {printable(worst.name)}, {worst.error_b:.2g}"
+        doubt = "; these are hardly the weights of one model" if total > FAR else ""
+        return f"{found}: relative error {total:.2g}, most in {printable(worst.name)}, {worst.error_b:.2g}{doubt}"
