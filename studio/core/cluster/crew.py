@@ -244,7 +244,11 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
             how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
             _warm_up()
-            processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+            try:
+                processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+            except (OSError, RuntimeError, TimeoutError) as error:  # one was killed as it began, say
+                what = f"workers can not be started here: {printable(error, 200)}"
+                raise BackendError(what, hint="leave --workers out") from None
         yield Crew(_joined(stack, Client, processes or address), processes)
 
 

@@ -17,6 +17,7 @@ from studio.core.cluster import work
 from studio.core.cluster.crew import TELL, Crew, crew, not_installed
 from studio.core.cluster.order import ConversionOrder, Order, PlanOrder
 from studio.core.cluster.standing import Standing
+from studio.core.errors import BackendError
 from studio.core.events import Phase, Progress, Warned, Working
 from studio.core.jobs import Machine, start
 from studio.core.running.engine import Engine
@@ -75,6 +76,7 @@ class Joining:
         self._starting: Thread | None = None
         self._there: Crew | None = None
         self._trouble: BaseException | None = None
+        self._told = False
 
     def spread(self, order: Order, known: Any = None) -> Spread:
         """See `Crew.spread`; workers that hold a shard at a time begin at once, as this process would hold another."""
@@ -108,6 +110,12 @@ class Joining:
         if self._trouble:
             raise self._trouble
         return self._there
+
+    def warned(self, error: BackendError) -> Iterator[Warned]:
+        """Says, once, that this process goes on alone."""
+        if not self._told:
+            self._told = True
+            yield Warned(f"{error.what}; this process goes on alone")
 
     def close(self) -> None:
         """End the workers."""
@@ -196,7 +204,12 @@ class _Run:
 
     def _hand_over(self, *, wait: bool = False) -> Iterator[Happened]:
         """Give workers what is left, if they are there."""
-        crew = self._joined.joining.there(wait=wait)
+        joining = self._joined.joining
+        try:
+            crew = joining.there(wait=wait)
+        except BackendError as error:
+            yield from joining.warned(error)
+            return
         if crew is None:
             return
         self._given, self._left = self._left, []

@@ -112,7 +112,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch, crew: core.Crew, pays: float) -> tu
 
     def waited(self: joining.Joining) -> None:
         begin(self)
-        self.there(wait=True)
+        assert self._starting
+        self._starting.join()
 
     def noted(self: core.Crew, order: Order, part: Part, *how: Any) -> Any:
         given.append(part.name)
@@ -140,7 +141,7 @@ def test_this_process_begins_and_workers_take_the_rest(
     assert done[-1] == next(event.total for event in alone if isinstance(event, core.Started))
 
 
-def test_workers_that_can_not_start_end_the_run(
+def test_without_workers_that_start_this_process_goes_on(
     source: Path, tmp_path: Path, two: core.Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once(monkeypatch, two, 0.0)
@@ -149,9 +150,12 @@ def test_workers_that_can_not_start_end_the_run(
         raise BackendError("no process can be started")
 
     monkeypatch.setattr(joining, "crew", fails)
-    with core.workforce(workers=2) as force, pytest.raises(BackendError, match="no process can be started"):
-        exported(source, tmp_path / "out", force)
-    assert not (tmp_path / "out").exists()
+    exported(source, tmp_path / "alone", None)
+    with core.workforce(workers=2) as force:
+        events = exported(source, tmp_path / "out", force)
+    said = [event.message for event in events if isinstance(event, core.Warned)]
+    assert said == ["no process can be started; this process goes on alone"]
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
 
 
 def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
