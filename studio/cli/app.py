@@ -2,11 +2,13 @@
 
 import _thread
 import argparse
+import logging
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from studio import core
@@ -27,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
     try:
-        return _COMMANDS[options.command](options, console)
+        with _heard(console):
+            return _COMMANDS[options.command](options, console)
     except core.StudioError as error:
         console.fail(error)
         return error.exit_code
@@ -46,6 +49,34 @@ def main(arguments: Sequence[str]) -> int:
         return core.BUG
     finally:
         console.stop_progress()
+
+
+@contextmanager
+def _heard(console: Console) -> Iterator[None]:
+    """Show what the engine logs meanwhile: requests that are made again."""
+    log, handler = logging.getLogger("studio"), _ToConsole(console)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _ToConsole(logging.Handler):
+    """Shows lines; of several files that wait for the same reason only the first."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console, self._last = console, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a line."""
+        text = record.getMessage()
+        _, _, why = text.partition(": ")
+        if why != self._last:
+            self._console.log(text)
+        self._last = why
 
 
 def _stop_on_signals() -> None:

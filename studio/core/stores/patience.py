@@ -1,5 +1,6 @@
 """Patience: a failed request is made again, each time after twice the pause, so often and no more."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from studio.core.running.ending import Ending
 from studio.core.stores.store import TryAgainError
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Patience:
                     raise UnreadableError(what, file=url, hint="run it again when the store answers") from None
                 pause = min(max(self.first * 2 ** (number - 1), error.wait), self.longest)
                 waited += pause
+                _LOG.info("%s: %s; trying again in %.3g s", url, error, pause)
                 self._pause(pause)
         raise ValueError("[Patience] no attempt is allowed")
 

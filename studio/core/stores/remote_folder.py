@@ -49,8 +49,10 @@ class RemoteFolder:
         """What the store lists, or has of usual names. Raises CheckpointError."""
         if not self.store.usual:
             return self._patience.persist(self.store.url, self.store.listed)
+        first, *others = self.store.usual  # a server that does not answer is asked for one, not for all
+        answers = {first: self._tried(first)}
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="nvfp4-studio-store") as pool:
-            answers = dict(zip(self.store.usual, pool.map(self._tried, self.store.usual), strict=True))
+            answers |= zip(others, pool.map(self._tried, others), strict=True)
         there = {name: found for name, found in answers.items() if isinstance(found, Object)}
         barred = {name: found for name, found in answers.items() if isinstance(found, BarredError)}
         if barred and not (there and "config.json" in there):
