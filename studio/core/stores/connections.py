@@ -75,6 +75,8 @@ class Connections:
         with self._lock:
             for one in list(self._sockets):
                 one.close()
+                if one.fileno() != -1:  # an answer that nobody read to its end holds it
+                    socket.close(one.detach())
 
 
 def _shut(connected: Any) -> None:
