@@ -3,13 +3,14 @@
 import builtins
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from studio.core.names import printable
 
 Record = TypeVar("Record")
+_Fits = Callable[[Any], bool]
 
 
 def typed(record: Record, signed: Collection[str] = ()) -> Record:
@@ -18,26 +19,32 @@ def typed(record: Record, signed: Collection[str] = ()) -> Record:
     Raises TypeError for a field that is not of its declared type, and for a number below zero that is not `signed`.
     """
     kind: Any = type(record)
-    for name, declared in _declared(kind).items():
+    for name, fits in _checks(kind, tuple(signed)):
         value = getattr(record, name)
-        if not _fits(value, declared, signed=name in signed):
+        if not fits(value):
             raise TypeError(f"{name} is {printable(value)}")
     return record
 
 
 @cache
-def _declared(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _checks(kind: type[Any], signed: tuple[str, ...]) -> tuple[tuple[str, _Fits], ...]:
+    """A check for every field; manifests have thousands of records, so that each is made once."""
+    declared = get_type_hints(kind).items()
+    return tuple((name, _check(hint, signed=name in signed)) for name, hint in declared)
 
 
-def _fits(value: Any, kind: Any, *, signed: bool) -> bool:
+def _check(kind: Any, *, signed: bool) -> _Fits:
     match get_origin(kind):
         case builtins.tuple:
-            return all(_fits(item, get_args(kind)[0], signed=signed) for item in value)
+            item = _check(get_args(kind)[0], signed=signed)
+            return lambda value: all(map(item, value))
         case typing.Literal:
-            return value in get_args(kind)
+            allowed = get_args(kind)
+            return lambda value: value in allowed
         case types.UnionType:
-            return any(_fits(value, choice, signed=signed) for choice in get_args(kind))
+            choices = tuple(_check(choice, signed=signed) for choice in get_args(kind))
+            return lambda value: any(fits(value) for fits in choices)
     if kind in (int, float):
-        return type(value) in (int, kind) and (signed or value >= 0)
-    return isinstance(value, kind)
+        numbers = (int, kind)
+        return lambda value: type(value) in numbers and (signed or value >= 0)
+    return lambda value: isinstance(value, kind)

@@ -11,10 +11,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.architectures.judging import Judge
-from tests.architectures.publishing import publish
+from tests.architectures.others import OTHERS
+from tests.architectures.publishing import newly_refused, publish
 from tests.architectures.rows import ROWS, SUBSET
 from tests.architectures.table import markdown
-from tests.architectures.verdicts import COLUMNS, Row
+from tests.architectures.verdicts import COLUMNS, OTHER_COLUMNS, Row
 
 FOLDER = Path(__file__).parents[2] / "build" / "architectures"
 _WORKERS = 2
@@ -23,8 +24,8 @@ _WORKERS = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge rows, print and write the results; 1 when something has to be mended."""
     options = _options(arguments)
-    names = options.only.split(",") if options.only else list(SUBSET if options.subset else ROWS)
-    if unknown := sorted(set(names) - set(ROWS)):
+    names = options.only.split(",") if options.only else list(SUBSET if options.subset else [*ROWS, *OTHERS])
+    if unknown := sorted(set(names) - set(ROWS) - set(OTHERS)):
         print(f"error: no row is called {', '.join(unknown)}", file=sys.stderr)
         return 2
     columns = options.formats.split(",") if options.formats else list(COLUMNS)
@@ -34,15 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found[row.name] = row
         print(_line(row), flush=True)
     rows = [found[name] for name in names]
+    refused = newly_refused(rows)
     _print_totals(rows, columns)
+    for sentence in refused:
+        print(f"  {sentence}")
     print(f"{len(rows)} rows in {time.monotonic() - started:.0f} s")
     text = json.dumps([row.to_json() for row in rows], indent=1)
     (FOLDER / "results.json").write_text(text, encoding="utf-8")
     if options.table:
-        options.table.write_text(markdown(rows), encoding="utf-8")
+        known = [row for row in rows if row.name in ROWS]
+        others = [row for row in rows if row.name in OTHERS]
+        options.table.write_text("\n".join(map(markdown, filter(None, (known, others)))), encoding="utf-8")
     if options.publish:
         publish(rows)
-    return 0 if all(row.fine for row in rows) else 1
+    return 0 if all(row.fine for row in rows) and not refused else 1
 
 
 def judged(names: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:
@@ -55,7 +61,8 @@ def judged(names: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:
     def one(name: str) -> Row:
         judge = judges.get()
         try:
-            return judge.judge(name, columns)
+            known = OTHER_COLUMNS if name in OTHERS else COLUMNS
+            return judge.judge(name, [column for column in columns if column in known])
         finally:
             judges.put(judge)
 
@@ -73,7 +80,7 @@ def _line(row: Row) -> str:
 
 def _print_totals(rows: Sequence[Row], columns: Sequence[str]) -> None:
     for column in columns:
-        counts = Counter(row.verdicts[column].verdict for row in rows)
+        counts = Counter(row.verdicts[column].verdict for row in rows if column in row.verdicts)
         print(f"{column:9}" + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     for row in rows:
         for column, verdict in row.verdicts.items():

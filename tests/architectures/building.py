@@ -9,14 +9,27 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    PreTrainedConfig,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 )
 
 from tests.architectures.hub_config import hub_config
+from tests.architectures.others import OTHERS
 from tests.architectures.rows import ROWS, SIZES, model_type
+from tests.architectures.shrinking import small
 from tests.architectures.variants import VARIANTS
 
 _STRUCTURED = ("A_log", ".D", "decay", "slopes", "inv_freq", "dt_bias", "dt_proj.bias", "recurrent_param")
@@ -26,16 +39,29 @@ _LEGACY = ("global_head_dim", "num_global_key_value_heads", "layer_types", "head
 """Arguments that configurations take though they are no fields of theirs."""
 
 
+_WHOLE = (
+    (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, AutoModelForImageTextToText),
+    (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM),
+    (MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, AutoModelForSpeechSeq2Seq),
+    (MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, AutoModelForMultimodalLM),
+)
+"""Model types with more than a decoder of text, and the class that loads all of it."""
+
+
 def build(name: str, folder: str) -> None:
     """Write the checkpoint of a row to `folder`."""
     torch.manual_seed(zlib.crc32(name.encode()))
-    config = configuration(model_type(name), ROWS[name])
+    is_other = name in OTHERS
+    config = small(name, OTHERS[name]) if is_other else configuration(model_type(name), ROWS[name])
     model = model_class(config).from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for key, tensor in model.state_dict(keep_vars=True).items():
             if tensor.is_floating_point():
                 _fill(model, key, tensor.data)
-    _save(name, model.to(torch.bfloat16), Path(folder))
+    if is_other:
+        model.to(torch.bfloat16).save_pretrained(Path(folder) / "hub")
+    else:
+        _save(name, model.to(torch.bfloat16), Path(folder))
 
 
 def _save(name: str, model: Any, folder: Path) -> None:
@@ -75,9 +101,13 @@ def _sized(known: PreTrainedConfig, arguments: Mapping[str, Any]) -> dict[str, A
 def model_class(config: PreTrainedConfig) -> Any:
     """The class of transformers that loads a model with all of its parts."""
     kind = config.model_type
-    text_alone = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "text_config")
-    whole = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not text_alone
-    return AutoModelForImageTextToText if whole else AutoModelForCausalLM
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "text_config") and not _has_encoder(kind):
+        return AutoModelForCausalLM
+    return next((found for kinds, found in _WHOLE if kind in kinds), AutoModelForCausalLM)
+
+
+def _has_encoder(kind: str) -> bool:
+    return kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES or kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 
 def _fill(model: torch.nn.Module, key: str, tensor: torch.Tensor) -> None:

@@ -149,7 +149,7 @@ def quantized_share(source: Path, export: Path) -> float:
         if is_linear(name, array.shape):
             total += array.nbytes
             quantized += array.nbytes * (name in layers or name.removesuffix(".weight") in layers)
-    return quantized / total
+    return quantized / total if total else 1.0
 
 
 def is_linear(name: str, shape: tuple[int, ...]) -> bool:

@@ -1,19 +1,15 @@
-"""Exports by the command line, in a process of its own."""
+"""Exports by the command line, in a process of its own that runs one after the other."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
-_SECONDS = 300
+from tests.runtimes.worker import Worker
 
 
-def quantize(source: Path, export: Path, layout: str, row: str) -> tuple[int, str]:
+def quantize(studio: Worker, source: Path, export: Path, layout: str, row: str) -> tuple[int, str]:
     """The exit code of `quantize` and all that it printed."""
     how = ["--layout", layout, "--format", row, "--overwrite", "--threads", "1"]
-    command = [sys.executable, "-m", "studio", "quantize", str(source), str(export), *how]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    return done.returncode, done.stdout + done.stderr
+    done = studio.ask("run", arguments=["quantize", str(source), str(export), *how])
+    return done["code"], done["printed"]
 
 
 def error_of(printed: str) -> str:

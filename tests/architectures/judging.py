@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.architectures.decoding import decoded_source, quantized_share, write_decoded
 from tests.architectures.exporting import error_of, quantize
+from tests.architectures.others import OTHERS
 from tests.architectures.verdicts import (
     AS_SOURCE,
     BROKEN,
@@ -45,6 +46,8 @@ _BUILDERS = (
     "rows",
     "variants",
     "hub_config",
+    "others",
+    "shrinking",
     "building",
     "run_mlx",
     "run_transformers",
@@ -54,22 +57,23 @@ Answer = dict[str, Any]
 
 
 class Judge:
-    """Judges rows with one process of each runtime; close it at the end."""
+    """Judges rows with one process of each runtime and one of the program; close it at the end."""
 
     def __init__(self, folder: Path, number: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._mlx = Worker("tests.architectures.run_mlx", folder / f"mlx-{number}.log")
         self._torch = Worker("tests.architectures.run_transformers", folder / f"transformers-{number}.log")
+        self._studio = Worker("tests.architectures.run_studio", folder / f"studio-{number}.log")
 
     def close(self) -> None:
-        """End both processes."""
-        self._mlx.close()
-        self._torch.close()
+        """End the processes."""
+        for worker in (self._mlx, self._torch, self._studio):
+            worker.close()
 
     def judge(self, name: str, columns: Sequence[str]) -> Row:
         """Judge a row in `columns`; its checkpoint is built, and run in both runtimes, when that is not done yet."""
-        place = self._folder / name
+        place = self._folder / "rows" / name
         try:
             self._prepare(name, place)
         except Exception as error:  # a row must not cost the others
@@ -88,12 +92,14 @@ class Judge:
         if stamp.exists() and stamp.read_text(encoding="utf-8") == _recipe():
             return
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+        place.mkdir(parents=True)
         self._torch.ask("build", name=name, folder=place)
         (place / "baseline.json").write_text(json.dumps(self._baseline(place), indent=1), encoding="utf-8")
         stamp.write_text(_recipe(), encoding="utf-8")
 
     def _baseline(self, place: Path) -> Answer:
+        if place.name in OTHERS:
+            return {"torch": {}}
         found: Answer = {"torch": _answer(self._torch, "dense_logits", place / "hub", place / "torch.npy")}
         for form in ("hub", "saved"):
             file = place / f"mlx-{form}.npy"
@@ -108,7 +114,7 @@ class Judge:
         if "error" in stock and layout != "mlx":
             return Verdict(BROKEN, stock["error"])
         source, export = place / ("saved" if column == "as-saved" else "hub"), place / column
-        code, printed = quantize(source, export, layout, row)
+        code, printed = quantize(self._studio, source, export, layout, row)
         if code:
             return Verdict(REFUSED if code == 2 else FAILED, error_of(printed).replace(f"{source}/", ""))
         try:
@@ -134,6 +140,8 @@ class Judge:
             return Verdict(WRONG, f"{far[0]} decodes to something else, relative error {errors[far[0]]:.2f}")
         decoded = place / f"decoded-{column}"
         write_decoded(place / "hub", decoded, tensors)
+        if place.name in OTHERS:
+            return self._by_weights(decoded, export)
         if COLUMNS[column][0] == "mlx":
             is_split = any(name.endswith("kv_b_proj") for name in errors)
             trust = COLUMNS[column][1] == "nvfp4-3t"
@@ -164,13 +172,25 @@ class Judge:
     def _in_transformers(self, decoded: Path, export: Path, stock: Answer) -> Verdict:
         expected = decoded / "expected.npy"
         self._torch.ask("dense_logits", folder=decoded, file=expected, rounded=True)
-        plain = self._loaded(export, expected, decoded / "found.npy", stock, dequantize=False)
-        if plain.fine:
-            return plain
-        dequantized = self._loaded(export, expected, decoded / "dequantized.npy", stock, dequantize=True)
-        if dequantized.fine:
-            return replace(dequantized, verdict=ONLY_DEQUANTIZED, reason=f"{plain.verdict}: {plain.reason}")
-        return plain
+        return _first_fine(
+            self._loaded(export, expected, decoded / f"found-{how}.npy", stock, dequantize=how) for how in (False, True)
+        )
+
+    def _by_weights(self, decoded: Path, export: Path) -> Verdict:
+        """The verdict by the parameters of the loaded model; not all types run on text alone."""
+        return _first_fine(self._weights(decoded, export, dequantize=how) for how in (False, True))
+
+    def _weights(self, decoded: Path, export: Path, dequantize: bool) -> Verdict:
+        try:
+            answer = self._torch.ask("weights", folder=export, decoded=decoded, dequantize=dequantize)
+        except (RuntimeFailedError, AssertionError) as error:
+            return Verdict(LOAD, _sentence(error))
+        if answer["broken"]:
+            return Verdict(BROKEN, f"as saved it lacks {answer['broken'][0]}")
+        if answer["lost"]:
+            return Verdict(LOST, f"{len(answer['lost'])} names, {answer['lost'][0]}")
+        right = answer["distance"] <= _TOLERANCE["compressed-tensors"]
+        return Verdict(RIGHT if right else WRONG, "" if right else answer["farthest"], answer["distance"])
 
     def _loaded(self, export: Path, expected: Path, found: Path, stock: Answer, dequantize: bool) -> Verdict:
         answer = _answer(self._torch, "logits", export, found, dequantize=dequantize)
@@ -179,6 +199,21 @@ class Judge:
         if verdict.fine and lost:
             return replace(verdict, verdict=LOST, reason=f"{len(lost)} names, {lost[0]}")
         return verdict
+
+
+def _first_fine(tried: Iterable[Verdict]) -> Verdict:
+    """Of an export as it is loaded by default, and decoded at once."""
+    plain, *others = _until_fine(tried)
+    if others and others[0].fine:
+        return replace(others[0], verdict=ONLY_DEQUANTIZED, reason=f"{plain.verdict}: {plain.reason}")
+    return plain
+
+
+def _until_fine(tried: Iterable[Verdict]) -> Iterator[Verdict]:
+    for verdict in tried:
+        yield verdict
+        if verdict.fine:
+            return
 
 
 def _judged(answer: Answer, found: Path, expected: Path, tolerance: float, reason: str) -> Verdict:

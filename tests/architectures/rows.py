@@ -29,8 +29,8 @@ TOKENS = [(137 * place + 11) % 360 for place in range(24)]
 
 
 def model_type(name: str) -> str:
-    """The `model_type` in the config.json of a row."""
-    return str(ROWS[name].get("model_type", name.partition("-")[0]))
+    """The `model_type` in the config.json of a row; that of other rows is their name."""
+    return str(ROWS[name].get("model_type", name.partition("-")[0])) if name in ROWS else name
 
 
 SUBSET = (

@@ -1,5 +1,6 @@
 """Builds checkpoints with transformers, and runs them and their exports in it."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,43 @@ class RunFailedError(Exception):
 
 def logits(folder: str, file: str, dequantize: bool = False) -> dict[str, list[str]]:
     """Write float32 logits of a checkpoint or export, loaded in bfloat16, to `file`; what did not find its place."""
+    model, report = _decompressed(folder, dequantize)
+    _write(model, file)
+    return report
+
+
+def weights(folder: str, decoded: str, dequantize: bool = False) -> dict[str, Any]:
+    """How far the parameters of an export are from those of a checkpoint of its decoded weights, both in bfloat16.
+
+    `distance` is the largest relative L2 distance, of the parameter `farthest`; `lost` what did not find its place in
+    the export alone, `broken` what the checkpoint itself misses.
+    """
+    expected, stock = _load(decoded, torch.bfloat16, {})
+    known = {name: tensor.float() for name, tensor in expected.state_dict().items() if tensor.is_floating_point()}
+    model, report = _decompressed(folder, dequantize)
+    found = model.state_dict()
+    lost = [name for key, names in report.items() for name in names if name not in stock[key]]
+    apart = {name: _apart(found[name], tensor) for name, tensor in known.items() if name in found}
+    farthest = max(apart, key=lambda name: apart[name])
+    lost += sorted(set(known) - set(found))
+    return {"distance": apart[farthest], "farthest": farthest, "lost": lost, "broken": stock["missing_keys"]}
+
+
+def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
+    if torch.equal(found, expected):
+        return 0.0
+    distance = float((found - expected).norm() / expected.norm())
+    return distance if math.isfinite(distance) else math.inf
+
+
+def _decompressed(folder: str, dequantize: bool) -> tuple[Any, dict[str, list[str]]]:
     how = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if dequantize else {}
     model, report = _load(folder, torch.bfloat16, how)
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is not None and not dequantize:
         quantizer.compressor.decompress_model(model)
     # transformers forbids `model.float()` when a checkpoint was quantized
-    _write(torch.nn.Module.float(model), file)
-    return report
+    return torch.nn.Module.float(model), report
 
 
 def dense_logits(folder: str, file: str, rounded: bool = False) -> dict[str, list[str]]:
@@ -55,4 +85,4 @@ def _write(model: Any, file: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    answer_jobs({"build": build, "logits": logits, "dense_logits": dense_logits})
+    answer_jobs({"build": build, "logits": logits, "dense_logits": dense_logits, "weights": weights})

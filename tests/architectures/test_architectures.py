@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.architectures.judging import Judge
+from tests.architectures.publishing import newly_refused
 from tests.architectures.rows import SUBSET
 from tests.architectures.verdicts import COLUMNS
 from tests.runtimes.conftest import MLX, TRANSFORMERS
@@ -26,3 +27,4 @@ def test_every_export_is_right_or_refused_or_says_what_it_is_not(name, judge):
     row = judge.judge(name, list(COLUMNS))
     faults = {column: f"{verdict}; {verdict.reason}" for column, verdict in row.verdicts.items() if not verdict.fine}
     assert faults == {}
+    assert newly_refused([row]) == []

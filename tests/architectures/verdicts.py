@@ -13,6 +13,9 @@ COLUMNS = {
 }
 """Layout and format. `as-saved` exports the checkpoint with the config.json that transformers 5 wrote."""
 
+OTHER_COLUMNS = ("ct-3t", "ct-2t")
+"""Those of model types that mlx-lm does not have."""
+
 RIGHT = "right"
 BROKEN = "baseline broken"
 REFUSED = "refused"

@@ -142,11 +142,14 @@ def test_transformers_does_not_find_plain_experts_beside_packed_layers(tmp_path,
     told = {}
     for name in ("nvfp4-2t", "int4-sym-g32", "fp8-channel"):
         for kept in ("*experts*", "*layers.0*experts*", "*o_proj"):
-            claims = prepared(experts, tmp_path / "out", name, ((kept, core.KEEP),)).claims
+            claims = prepared(experts, tmp_path / "out", name, ((kept, core.KEEP),), reader="vllm").claims
             told[name, kept] = next(str(claim) for claim in claims if claim.runtime.startswith("transformers"))
     for (name, kept), text in told.items():
         fails = "experts" in kept and name != "fp8-channel"
-        assert (f"it finds no plain experts beside layers in {name}" in text) is fails, (name, kept, text)
+        assert ("finds no plain experts like" in text) is fails, (name, kept, text)
+        assert (f"beside layers in {name}" in text) is fails, (name, kept, text)
+    with pytest.raises(core.PlanError, match=r"no plain experts like .* quantize those, too, or --for vllm"):
+        prepared(experts, tmp_path / "out", "nvfp4-2t", (("*layers.0*experts*", core.KEEP),))
     claims = prepared(experts, tmp_path / "out", "mxfp8", reader="vllm").claims
     assert any("it does not read experts in mxfp8; --for transformers" in str(claim) for claim in claims)
 

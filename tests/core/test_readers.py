@@ -100,7 +100,7 @@ def test_a_fused_group_of_two_formats_is_refused_by_name(layout: str, tmp_path: 
 
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])
 def test_experts_of_which_some_are_kept_are_all_kept(layout: str, tmp_path: Path) -> None:
-    with prepared(tmp_path, layout, moe(), MOE, rules=[("*experts.3.*", "keep")]) as job:
+    with prepared(tmp_path, layout, moe(), MOE, rules=[("*experts.3.*", "keep")], reader="vllm") as job:
         assert formats(job, "gate_proj", "up_proj", "down_proj") == {"keep"}
 
 
@@ -122,6 +122,47 @@ def test_mlx_keeps_what_mlx_lm_takes_apart(kind: str, row: str, tmp_path: Path) 
     with prepared(tmp_path, "mlx", tensors, {**CONFIG, "model_type": kind}, row=row) as job:
         assert formats(job, "kv_b_proj") == {"keep"}
         assert "takes it apart" in job.changes[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"), [("aria_text", True), ("of_tomorrow", True), ("qwen3_moe", False), ("llama4_text", False)]
+)
+def test_stacks_of_experts_are_packed_for_transformers_only_where_it_joins_single_ones(
+    kind: str, kept: bool, tmp_path: Path
+) -> None:
+    tensors = {name: array for name, array in moe().items() if ".experts." not in name}
+    tensors["model.layers.0.mlp.experts.gate_up_proj"] = gaussian(4, 64, 256)
+    tensors["model.layers.0.mlp.experts.down_proj"] = gaussian(4, 128, 64)
+    config = {**MOE, "model_type": kind, "num_local_experts": 4}
+    for reader in ("transformers", "vllm"):
+        with prepared(tmp_path / reader, "compressed-tensors", tensors, config, reader=reader) as job:
+            assert (formats(job, "gate_up_proj", ".experts.down_proj") == {core.KEEP}) is (kept and reader != "vllm")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "loaded"),
+    [
+        ("deepseek_v4", "model.layers.0.attn.compressor.wkv", "model.layers.0.self_attn.compressor.kv_proj"),
+        ("axk2", "model.layers.0.input_layernorm.W_down", "model.layers.0.input_layernorm.mlp.fc1"),
+        ("mistral_large4", "layers.0.attention.indexer.wk", "model.language_model.layers.0.self_attn.indexer.wk"),
+        ("inkling2_text", "model.llm.layers.0.attn.k_sconv.weight_proj", "model.layers.0.attn.k_sconv.weight_proj"),
+    ],
+)
+def test_kept_modules_are_excluded_by_the_names_that_transformers_gives_them(
+    kind: str, stored: str, loaded: str, tmp_path: Path
+) -> None:
+    name = stored if kind == "inkling2_text" else f"{stored}.weight"
+    tensors, config = {**llama(1), name: gaussian(64, 64)}, {**CONFIG, "model_type": kind}
+    with prepared(tmp_path, "compressed-tensors", tensors, config) as job:
+        assert any(re.match(text, loaded) for text in _patterns(job))
+
+
+@pytest.mark.parametrize("head", ["cls.predictions.decoder", "lm_head.decoder", "output_projection", "proj_out"])
+def test_tied_heads_are_excluded_whatever_transformers_calls_them(head: str, tmp_path: Path) -> None:
+    with prepared(tmp_path, "compressed-tensors") as job:
+        patterns = _patterns(job)
+    assert any(re.match(text, head) for text in patterns)
+    assert not any(re.match(text, "model.layers.0.self_attn.q_proj") for text in patterns)
 
 
 def test_an_architecture_that_a_runtime_can_not_load_packed_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -184,7 +225,8 @@ def test_the_exclusion_list_matches_kept_modules_under_every_spelling_and_no_qua
 def test_kept_experts_are_excluded_by_the_module_that_holds_them(kept: str, others: bool, tmp_path: Path) -> None:
     blocks = {name.replace(".0.", ".1.", 1): array for name, array in moe().items() if ".layers.0." in name}
     config = {**MOE, "num_hidden_layers": 2}
-    with prepared(tmp_path, "compressed-tensors", {**moe(), **blocks}, config, rules=[(kept, "keep")]) as job:
+    how = {"rules": [(kept, "keep")], "reader": "vllm"}
+    with prepared(tmp_path, "compressed-tensors", {**moe(), **blocks}, config, **how) as job:
         patterns = _patterns(job)
         for module in ("model.layers.0.mlp.experts", "model.language_model.layers.0.mlp.experts.routed_experts"):
             assert any(re.match(text, module) for text in patterns)
@@ -243,6 +285,22 @@ def test_a_quantized_head_is_a_target_of_its_own(tmp_path: Path) -> None:
         section = config_of(job)["quantization_config"]
         assert section["config_groups"]["group_0"]["targets"] == ["Linear", "re:.*lm_head$"]
         assert not any(re.match(text, "lm_head") for text in _patterns(job))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rope", "lacks"),
+    [
+        ("falcon", {"rope_type": "default"}, "head_dim"),
+        ("zamba", {}, "rope_scaling"),
+        ("zaya", {"hybrid": {"rope_theta": 10000.0}}, "rope_scaling"),
+    ],
+)
+def test_a_config_is_not_completed_by_what_its_class_does_not_take(
+    kind: str, rope: dict[str, Any], lacks: str, tmp_path: Path
+) -> None:
+    config = {name: value for name, value in CONFIG.items() if name != "head_dim"}
+    with prepared(tmp_path, "compressed-tensors", None, {**config, "model_type": kind, "rope_parameters": rope}) as job:
+        assert lacks not in config_of(job)
 
 
 def test_the_config_of_transformers_5_is_completed_in_every_layout(tmp_path: Path) -> None:

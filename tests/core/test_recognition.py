@@ -160,6 +160,13 @@ def test_codes_that_are_not_read_are_refused_by_their_tensors_alone(
     refused(checkpoint(tmp_path / "m", {**llama(1), **tensors}), "already quantized", words)
 
 
+def test_floats_that_are_named_like_codes_are_plain_weights(tmp_path: Path) -> None:
+    """The norms of queries and keys of PLaMo 2 are called as the codes of EXL2 are."""
+    names = ("model.layers.0.mixer.q_weight", "a.trellis")
+    with core.open_model(checkpoint(tmp_path / "m", {**llama(1), **{name: ones(4, 32) for name in names}})) as model:
+        assert model.quantized_by == ""
+
+
 @pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"])
 def test_dtypes_that_only_codes_have_are_refused(refused: Refused, tmp_path: Path, dtype: str) -> None:
     bits = {"F4": 4, "F6": 6, "F8": 8}[dtype[:2]]

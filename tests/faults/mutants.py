@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ _TEXTS = (
     "\uff19",
 )
 _CONTAINERS: tuple[Any, ...] = ([], {}, [[]], [{}], {"": {}}, [None], [1], {"a": [1]}, {"group_0": None})
+_PROTOTYPES = ("__proto__", "__class__", "__metadata__", "constructor", "weight_map", "auto_map", "$ref", "_target_")
 LONGEST_TEXT = 20_000
 """Characters of a document that is changed on."""
 
@@ -58,19 +60,24 @@ class Document:
             value = _changed(value, chance, words)
         text = json.dumps(value)
         found = Document(self.kind, text, self.data) if len(text) < LONGEST_TEXT else self
-        raw = found.rendered(lambda header: _spoilt(header, chance, words))
+        raw = found.rendered(lambda header: _spoilt(header, chance, words), lambda text: _respelt(text, chance))
         return found, _damaged(raw, chance) if chance.random() < 0.15 else raw
 
-    def rendered(self, touch: Callable[[Any], Any] = lambda header: header) -> bytes:
-        """Its bytes; `touch` may change the header of a file of tensors once its data are placed."""
+    def rendered(
+        self, touch: Callable[[Any], Any] = lambda header: header, spell: Callable[[bytes], bytes] = bytes
+    ) -> bytes:
+        """Its bytes.
+
+        `touch` may change the header of a file of tensors once its data are placed, `spell` how JSON is written.
+        """
         value = json.loads(self.content)
         if self.kind == "safetensors":
-            return _safetensors(value, self.data, touch)
+            return _safetensors(value, self.data, touch, spell)
         if self.kind == "gguf":
             return _gguf(value, self.data)
         if self.kind == "lines":
-            return _lines(value)
-        return _json(value)
+            return spell(_lines(value))
+        return spell(_json(value))
 
 
 def _spoilt(header: Any, chance: random.Random, words: Words) -> Any:
@@ -150,6 +157,38 @@ def _add(place: Any, _key: Any, chance: random.Random, words: Words) -> None:
         place.append(_any(chance, words))
 
 
+def _recast(place: Any, key: Any, _chance: random.Random, _words: Words) -> None:
+    """The same in another type: what another program may write for it."""
+    old = place[key]
+    if isinstance(old, bool):
+        place[key] = int(old)
+    elif isinstance(old, int):
+        place[key] = bool(old) if old in (0, 1) else float(old) if old < 1 << 60 else str(old)
+    elif isinstance(old, float):
+        place[key] = str(old)
+    elif isinstance(old, str):
+        place[key] = [old]
+    else:
+        place[key] = None if old is not None else "null"
+
+
+def _inherit(place: Any, key: Any, chance: random.Random, _words: Words) -> None:
+    """A key that programs, or their languages, give a meaning of its own."""
+    if isinstance(place, dict):
+        place[chance.choice(_PROTOTYPES)] = place[key]
+    else:
+        place.append({chance.choice(_PROTOTYPES): place[key]})
+
+
+def _lengthen(place: Any, key: Any, chance: random.Random, _words: Words) -> None:
+    """A text or a key that is very long."""
+    long = chance.choice("xé\u202e*") * chance.choice((300, 5000, LONGEST_TEXT))
+    if isinstance(place, dict) and chance.random() < 0.5:
+        place[long] = place.pop(key)
+    else:
+        place[key] = long
+
+
 def _swap(place: Any, key: Any, chance: random.Random, _words: Words) -> None:
     other = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
     place[key], place[other] = place[other], place[key]
@@ -162,6 +201,77 @@ def _wrap(place: Any, key: Any, chance: random.Random, words: Words) -> None:
 
 
 _CHANGES = (_replace, _replace, _nudge, _nudge, _nudge, _drop, _rename, _rename, _add, _swap, _wrap)
+_CHANGES += (_recast, _recast, _inherit, _lengthen)
+
+
+def _respelt(text: bytes, chance: random.Random) -> bytes:
+    """JSON written in another way now and then: much of it is none any more, or stands for something else."""
+    return chance.choice(_SPELLINGS)(text, chance) if chance.random() < 0.15 else text
+
+
+def _marked(text: bytes, chance: random.Random) -> bytes:
+    """With the mark of an encoding, or in one."""
+    return chance.choice((b"\xef\xbb\xbf" + text, text.decode().encode("utf-16"), text.decode().encode("utf-32")))
+
+
+def _spaced(text: bytes, chance: random.Random) -> bytes:
+    """With other ends of lines, spaces or zeros around."""
+    return chance.choice((text.replace(b", ", b",\r\n"), text.replace(b"\n", b"\r\n"), b"\n " + text, text + b"\0" * 9))
+
+
+def _number(text: bytes, chance: random.Random) -> bytes:
+    """A number that JSON has not, or that is larger than most can hold, in the place of one."""
+    odd = (
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"1e999",
+        b"-0",
+        b"1" * 41,
+        b"9" * 5000,
+        b"0x10",
+        b"01",
+        b"1_0",
+        b"1.",
+        b"+1",
+    )
+    return _at_one(rb"(?<=[ :\[])-?\d+(?=[,\]}])", text, chance.choice(odd), chance)
+
+
+def _twice(text: bytes, chance: random.Random) -> bytes:
+    """A key twice, with the same or another value."""
+    return _at_one(
+        rb'(?<=\{)("[^"]*": )(?=[^,{}\[\]]+[,}])',
+        text,
+        rb"\g<1>" + chance.choice((b"1", b'""', b"{}")) + rb", \g<1>",
+        chance,
+    )
+
+
+def _nested(text: bytes, chance: random.Random) -> bytes:
+    """A value inside very many lists or objects."""
+    depth = chance.choice((63, 64, 65, 1000, 100_000))
+    opening, closing = chance.choice(((b"[", b"]"), (b'{"a":', b"}")))
+    middle = opening * depth + b"1" + closing * chance.choice((depth, depth - 1, 0))
+    return _at_one(rb"(?<=[ :\[])-?\d+(?=[,\]}])", text, middle, chance)
+
+
+def _escaped(text: bytes, chance: random.Random) -> bytes:
+    """Half a surrogate pair, an escape that is none, or a character of control in a text."""
+    odd = (rb"\\ud800", rb"\\udc00", rb"\\ud83d\\ude00", rb"\\u12", rb"\\x41", b"\t", b"\xed\xa0\x80", b"\xc0\x80")
+    return _at_one(rb'(?<=")(?=[a-z])', text, chance.choice(odd), chance)
+
+
+def _at_one(expression: bytes, text: bytes, new: bytes, chance: random.Random) -> bytes:
+    """A text with `new` at one of the places that an expression finds."""
+    found = list(re.finditer(expression, text))
+    if not found:
+        return text
+    one = chance.choice(found)
+    return text[: one.start()] + one.expand(new) + text[one.end() :]
+
+
+_SPELLINGS = (_marked, _spaced, _number, _number, _twice, _twice, _nested, _escaped)
 
 
 def _damaged(raw: bytes, chance: random.Random) -> bytes:
@@ -187,10 +297,12 @@ def _lines(value: Any) -> bytes:
         return _json(value)
 
 
-def _safetensors(value: Any, data: Mapping[str, bytes], touch: Callable[[Any], Any]) -> bytes:
+def _safetensors(
+    value: Any, data: Mapping[str, bytes], touch: Callable[[Any], Any], spell: Callable[[bytes], bytes]
+) -> bytes:
     """A file whose data lie as its header says, as far as that says anything."""
     if not isinstance(value, dict):
-        return _framed(value, b"")
+        return _framed(spell(_json(value)), b"")
     header, body = {}, bytearray()
     for name, told in value.items():
         nbytes = _nbytes(told)
@@ -203,11 +315,10 @@ def _safetensors(value: Any, data: Mapping[str, bytes], touch: Callable[[Any], A
     metadata = header.get("__metadata__")
     if isinstance(metadata, dict) and DIGEST in metadata:
         metadata[DIGEST] = hashlib.sha256(body).hexdigest()
-    return _framed(touch(header), bytes(body))
+    return _framed(spell(_json(touch(header))), bytes(body))
 
 
-def _framed(header: Any, body: bytes) -> bytes:
-    text = _json(header)
+def _framed(text: bytes, body: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 

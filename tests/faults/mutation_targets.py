@@ -81,18 +81,22 @@ def _texts(value: Any) -> Iterator[str]:
 def look(path: Path) -> list[str]:
     """Open a checkpoint, ask what is known of its layers, and read some rows; returns what was said of it."""
     with core.open_model(path) as model:
-        said = [model.quantized_by, *model.warnings, model.read_by, model.architecture]
-        for layer in model.layers:
-            assert layer.matrices or layer.obstacle
-            said.append(f"{layer.role} {layer.source.meaning} {layer.obstacle}")
-            assert min(layer.nbytes, layer.kept_nbytes, layer.source.bits, layer.count) >= 0
-        assert model.block_count >= 0
-        said.append(f"{model.is_tied} {model.generates}")
-        with suppress(core.PlanError):
-            core.resolve(_linear(), model)
-        with suppress(core.CheckpointError):
-            _read(model)
-            said += [document.name for document in model.documents if document.content]
+        return _look_at(model)
+
+
+def _look_at(model: core.Model) -> list[str]:
+    said = [model.quantized_by, *model.warnings, model.read_by, model.architecture]
+    for layer in model.layers:
+        assert layer.matrices or layer.obstacle
+        said.append(f"{layer.role} {layer.source.meaning} {layer.obstacle}")
+        assert min(layer.nbytes, layer.kept_nbytes, layer.source.bits, layer.count) >= 0
+    assert model.block_count >= 0
+    said.append(f"{model.is_tied} {model.generates}")
+    with suppress(core.PlanError):
+        core.resolve(_linear(), model)
+    with suppress(core.CheckpointError):
+        _read(model)
+        said += [document.name for document in model.documents if document.content]
     return said
 
 
@@ -362,4 +366,4 @@ def _exported(place: Path) -> Target:
 def _look_at_export(folder: Path) -> list[str]:
     with core.open_model(folder) as model:
         found = core.exported(model)
-        return [*model.warnings, *([result.format for result in found.results] if found else look(folder))]
+        return [*model.warnings, *([result.format for result in found.results] if found else _look_at(model))]

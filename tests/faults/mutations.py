@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from studio import core
 from tests.faults.mutants import Document
@@ -43,7 +44,7 @@ class Tally:
     count: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     answers: set[str] = field(default_factory=set)
-    seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
     faults: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -117,7 +118,7 @@ class Round:
         tally = self.tally
         tally.count += 1
         tally.ends[end] += 1
-        tally.seconds += seconds
+        tally.seconds.append(seconds)
         tally.slowest = max(tally.slowest, (seconds, case))
         if seconds > SLOW_SECONDS:
             tally.note(f"slow, {end}", f"{case}: {seconds:.1f} seconds")
@@ -168,7 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _told(found: dict[str, Tally], seed: int) -> int:
-    print(f"{'target':24}{'mutants':>9}{'opened':>9}{'answers':>9}{'mean ms':>9}{'worst ms':>10}  the worst")
+    columns = f"{'mutants':>9}{'opened':>9}{'answers':>9}{'mean ms':>9}{'99.9% ms':>10}{'worst ms':>10}"
+    print(f"{'target':24}{columns}  the worst")
     every = Tally()
     for name, tally in sorted(found.items()):
         every.add(tally)
@@ -176,15 +178,19 @@ def _told(found: dict[str, Tally], seed: int) -> int:
     print(_line("all", every))
     for kind, number in every.faults.most_common():
         print(f"\n{number:,} x {kind}: {every.first[kind]}", file=sys.stderr)
-    mean = every.seconds / every.count
+    mean = fmean(every.seconds)
     slow = f", {1000 * mean:.2f} ms each, more than {1000 * MEAN_SECONDS:g}" if mean > MEAN_SECONDS else ""
     print(f"{every.count:,} mutants, seed {seed}: {every.faults.total()} faults{slow}")
     return int(bool(every.faults or slow))
 
 
 def _line(name: str, tally: Tally) -> str:
-    mean, (worst, case) = 1000 * tally.seconds / tally.count, tally.slowest
-    figures = f"{tally.count:9,}{tally.ends['opened']:9,}{len(tally.answers):9,}{mean:9.3f}{1000 * worst:10.1f}"
+    mean, (worst, case) = 1000 * fmean(tally.seconds), tally.slowest
+    ordered = sorted(tally.seconds)
+    most = 1000 * ordered[len(ordered) * 999 // 1000]
+    figures = (
+        f"{tally.count:9,}{tally.ends['opened']:9,}{len(tally.answers):9,}{mean:9.3f}{most:10.1f}{1000 * worst:10.1f}"
+    )
     return f"{name:24}{figures}  {case}"
 
 

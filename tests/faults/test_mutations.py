@@ -26,7 +26,7 @@ def _read(folder: Path) -> list[str]:
     """What a reader with a hole says: it trusts that `a` holds `b`."""
     try:
         found = json.loads((folder / "f").read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise core.CheckpointError("not JSON", file=folder / "f") from None
     if not isinstance(found, dict) or not isinstance(found.get("a"), dict):
         raise core.CheckpointError("malformed", file=folder / "f")

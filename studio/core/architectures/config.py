@@ -6,6 +6,7 @@ from typing import Any
 from studio.core.architectures.families import FAMILIES
 from studio.core.architectures.family import Family, pattern
 from studio.core.architectures.generic import GENERIC
+from studio.core.architectures.joined import JOINED
 
 _TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "llm")
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks")
@@ -41,6 +42,11 @@ def family_of(config: Mapping[str, Any]) -> Family:
 def is_known(config: Mapping[str, Any]) -> bool:
     """True when the table knows a model type of the config."""
     return _row(config) is not None
+
+
+def joins_single_experts(config: Mapping[str, Any]) -> bool:
+    """True when transformers joins the single experts of a checkpoint while loading it."""
+    return any(kind in JOINED for kind in model_types(config))
 
 
 def _row(config: Mapping[str, Any]) -> Family | None:

@@ -2,13 +2,13 @@
 
 from studio.core.architectures.family import Family, MlxNames, Rename, Stack, TorchNames, named
 from studio.core.architectures.generic import GENERIC
+from studio.core.architectures.joined import ONE_PIECE
 
 _KV_B = r"\.kv_b_proj$"
 _EXPERTS = r"\.experts\."
-_NO_SINGLE = "transformers 5.23 loads the experts of this architecture in one piece only, which can not be packed"
 _BY_NAME = "transformers 5.23 joins tensors of this architecture while loading, and can not join packed ones"
 _CONV1D = "transformers runs it as Conv1D, which compressed-tensors does not pack"
-_ONE_PIECE = TorchNames(kept=_EXPERTS, why=_NO_SINGLE)
+_ONE_PIECE = TorchNames(kept=_EXPERTS, why=ONE_PIECE)
 
 _LANGUAGE_MODEL: tuple[Rename, ...] = (
     (r"^model\.language_model\.", "language_model.model."),
@@ -21,6 +21,7 @@ _LLAMA4_STACKS = (
     Stack(r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), input_first=True),
     Stack(r"^(?P<stack>.+)\.experts\.(?P<projection>down_proj)$", input_first=True),
 )
+_NUMBERED_EXPERTS = r"^(?P<stack>.+)\.experts\.expert_(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$"
 _PLAIN_TOO = "mlx-lm 0.32.2 does not load this architecture, not even unquantized"
 
 
@@ -50,11 +51,26 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "speech encoder",
-        _types("whisper moonshine kimi_audio granite_speech cohere_asr parakeet_ctc speech_to_text lasr_ctc"),
+        _types(
+            "whisper moonshine moonshine_streaming canary kimi_audio granite_speech granite_speech_plus cohere_asr"
+            " parakeet_ctc speech_to_text speech-encoder-decoder lasr_ctc"
+        ),
         roles=(
             ("audio", r"^(?:model\.)?(?:encoder|mimo_layers|mimo_norm)(?:\.|$)"),
             ("head", named(r"mimo_output log_softmax\.mlp\.layer\d")),
         ),
+        transformers=TorchNames(module=((r"encoder_decoder_proj$", "decoder.proj"),)),
+    ),
+    Family(
+        "picture encoder",
+        _types("vision-encoder-decoder pp_formulanet"),
+        roles=(("vision", r"^(?:model\.)?encoder\."),),
+    ),
+    Family(
+        "Pix2Struct",
+        _types("pix2struct"),
+        roles=(("vision", r"^encoder\."),),
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "SpeechT5",
@@ -115,10 +131,12 @@ FAMILIES: tuple[Family, ...] = (
         _types("grovemoe"),
         experts=r"^(?P<stack>.+\.chunk_experts)\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$",
     ),
+    Family("NLLB MoE", _types("nllb-moe"), experts=_NUMBERED_EXPERTS),
     Family(
         "Switch",
-        _types("switch_transformers nllb-moe"),
-        experts=r"^(?P<stack>.+)\.experts\.expert_(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$",
+        _types("switch_transformers"),
+        experts=_NUMBERED_EXPERTS,
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "JetMoE",
@@ -142,6 +160,14 @@ FAMILIES: tuple[Family, ...] = (
             ("embedding", named(r"compressor\.ape")),
         ),
         fused=(("compressor.wkv", "compressor.wgate"), ("wq_a", "wkv")),
+        transformers=TorchNames(
+            module=(
+                (r"\.indexer\.compressor\.", ".indexer."),
+                (r"\.wkv$", ".kv_proj"),
+                (r"\.wgate$", ".gate_proj"),
+                (r"\.weights_proj$", ".scorer.weights_proj"),
+            )
+        ),
         mlx=MlxNames(refused="mlx-lm 0.32.2 loads DeepSeek V4 only in the eight and four bits that it is published in"),
     ),
     Family(
@@ -152,13 +178,16 @@ FAMILIES: tuple[Family, ...] = (
             ("gate", named(r"time_(?:maa|decay)_w[12] [wavgk]_lora\.lora\.\d+")),
         ),
         fused=(("key",), ("value",), ("k_proj",), ("v_proj",)),
+        transformers=TorchNames(dequantized=True),
     ),
     Family(
         "xLSTM",
         _types("xlstm"),
         roles=(("gate", named("[if]gate_preact")),),
         fused=(("q",), ("k",), ("v",)),
+        transformers=TorchNames(dequantized=True),
     ),
+    Family("IQuest loop coder", _types("iquestloopcoder"), roles=(("gate", r"^model\.gate_projections\."),)),
     Family(
         "Klear",
         _types("Klear"),
@@ -214,6 +243,11 @@ FAMILIES: tuple[Family, ...] = (
             plus_one=r"(\.input_layernorm|\.post_attention_layernorm|^model\.norm|\.q_norm|\.k_norm)$",
             moved=r"\.conv1d$",
         ),
+    ),
+    Family(
+        "A.X K2",
+        _types("axk2"),
+        transformers=TorchNames(module=((r"norm\.W_down$", "norm.mlp.fc1"), (r"norm\.W_up$", "norm.mlp.fc2"))),
     ),
     Family("Qwen3.5", _types("qwen3_5 qwen3_5_moe"), mlx=MlxNames(module=_LANGUAGE_MODEL)),
     Family("Qwen-VL", _types("qwen2_vl qwen2_5_vl qwen3_vl"), mlx=MlxNames(module=_LANGUAGE_MODEL)),
@@ -304,7 +338,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "Granite MoE",
         _types("granitemoe granitemoehybrid granitemoeshared"),
-        transformers=TorchNames(kept=r"\.block_sparse_moe\.", why=_NO_SINGLE),
+        transformers=TorchNames(kept=r"\.block_sparse_moe\.", why=ONE_PIECE),
     ),
     Family(
         "DBRX",
@@ -330,6 +364,7 @@ FAMILIES: tuple[Family, ...] = (
         _types("step3p5 step3p7"),
         roles=(("gate", named("g_proj")),),
         mlx=MlxNames(stack="{stack}.{projection}"),
+        transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
         "Muse Spark",
@@ -352,7 +387,13 @@ FAMILIES: tuple[Family, ...] = (
         input_first=r"\.(c_attn|q_attn|c_proj|c_fc)$",
         transformers=TorchNames(kept=r"\.(c_attn|q_attn|c_proj|c_fc)$", why=_CONV1D),
     ),
-    Family("ERNIE VL", _types("ernie4_5_moe_vl ernie4_5_vl_moe"), input_first=r"\.gate(\.weight_1)?$"),
+    Family(
+        "ERNIE VL",
+        _types("ernie4_5_moe_vl ernie4_5_vl_moe"),
+        input_first=r"\.gate(\.weight_1)?$",
+        transformers=TorchNames(refused=_BY_NAME),
+    ),
+    Family("GLM 5 Next", _types("glm5_next glm5_next_text"), transformers=TorchNames(refused=_BY_NAME)),
     Family(
         "GPT-NeoX",
         _types("gpt_neox"),
@@ -382,6 +423,22 @@ FAMILIES: tuple[Family, ...] = (
         transformers=TorchNames(refused=_BY_NAME),
     ),
     Family(
+        "joined by makers",
+        _types("hrm_text molmo2 molmo2_text qianfan_ocr"),
+        transformers=TorchNames(
+            refused="transformers 5.23 takes tensors of this architecture apart while loading,"
+            " and can not take packed ones apart"
+        ),
+    ),
+    Family(
+        "Zamba",
+        _types("zamba zamba2"),
+        transformers=TorchNames(
+            kept=r"\.shared_transf(?:ormer)?\.",
+            why="transformers ties these layers over blocks, which packed ones can not be",
+        ),
+    ),
+    Family(
         "OLMo hybrid",
         _types("olmo_hybrid"),
         fused=(("linear_attn.q_proj", "linear_attn.k_proj", "linear_attn.v_proj", "linear_attn.g_proj"),),
@@ -389,7 +446,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "initialized by name",
-        _types("mamba mamba2 falcon_mamba gpt_bigcode recurrent_gemma"),
+        _types(
+            "blt falcon falcon_mamba gpt_bigcode kosmos-2 longt5 mamba mamba2 modernbert-decoder mt5"
+            " pop2piano recurrent_gemma t5 udop umt5"
+        ),
         transformers=TorchNames(dequantized=True),
     ),
     Family(

@@ -76,13 +76,14 @@ class MlxNames:
 class TorchNames:
     """How transformers or vLLM loads a family. Source: measured with transformers 5.23.0 and vLLM 0.25.1.
 
-    kept: modules (regular expression) that it can not take packed, and `why`. split: it wants experts one by one, those
-    that are kept too. refused: why it can load no packed weight of this family. dequantized: it loads them only when
-    told to decode them at once.
+    kept: modules (regular expression) that it can not take packed, and `why`. module: renames of modules that stay
+    plain, where it changes the ends of names. split: it wants experts one by one, those that are kept too. refused: why
+    it can load no packed weight of this family. dequantized: it loads them only when told to decode them at once.
     """
 
     kept: str = ""
     why: str = ""
+    module: tuple[Rename, ...] = ()
     split: bool = False
     refused: str = ""
     dequantized: bool = False

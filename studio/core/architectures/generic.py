@@ -62,9 +62,10 @@ EXPERT = r"^(?P<stack>.+)\.experts\.(?P<expert>\d{1,9})\.(?P<projection>[^.]+)$"
 _HEAD = "|".join(
     (
         named(
-            r"lm_head \w+_lm_head embed_out output_layer output score classifier proj_out qa_outputs codec_head head"
-            r" heads lm_heads?\.\d+ unembed ctc_proj ctc_head text_head value_head v_head ff_out lm_loss logits_proj"
-            r" logits_dense qa_classifier vocab_projector dense_prediction gen_head\.\w+ seq_relationship"
+            r"lm_head \w+_lm_head embed_out output_projection output_layer output score classifier proj_out qa_outputs"
+            r" codec_head head heads lm_heads?\.\d+ unembed ctc_proj ctc_head text_head value_head v_head ff_out"
+            r" lm_loss logits_proj logits_dense qa_classifier vocab_projector dense_prediction gen_head\.\w+"
+            r" seq_relationship"
             r" (?:lm_head|predictions)\.(?:linear|decoder|out_proj) (?:classifier|classification_head)\.out_proj"
         ),
         "^decoder$",
@@ -77,9 +78,9 @@ _EMBEDDING = "|".join(
         below(
             r"\w*embeddings? embed_tokens\w* embed_in tokens_embed wte wpe embed_positions positions_embed seg_embed"
             r" (?:input|position)_embeds_layer relative_attention_bias rel_pos_\w*bias embed_text_tokens in_out_embed"
-            r" gen_embed"
+            r" gen_embed embed_global"
         ),
-        named("shared embed emb tok_emb pos_emb mask_emb word_embed"),
+        named(r"shared embed emb \w+_emb word_embed \w*pos_embed"),
     )
 )
 

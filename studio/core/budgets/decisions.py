@@ -11,7 +11,7 @@ from kernels.methods import settled
 from studio.core.errors import PlanError
 from studio.core.exporting.export import refuse
 from studio.core.exporting.sizes import sized_in
-from studio.core.layouts import Target, fitted
+from studio.core.layouts import Target, fitted, packed_only
 from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.planning.plan import (
@@ -40,6 +40,8 @@ class Option:
     def __str__(self) -> str:
         return choice_text(self.format, self.method)
 
+
+_PACKED_ONLY = "the reader does not find it plain beside layers that are quantized"
 
 KEPT = Option(KEEP, "", 0)
 """Layers as they are, where their bytes do not matter."""
@@ -143,7 +145,8 @@ class _Table:
         self._sizes: dict[tuple[object, str], int] = {}
         self.kept = [Choice(choice.layer, None, choice.reason) for choice in asked]
         self._refused: dict[str, list[str]] = {}
-        self._misfits: dict[str, Mapping[int, str]] = {KEEP: {}}
+        packed = {index: _PACKED_ONLY for index in free if packed_only(reader, model, model.layers[index])}
+        self._misfits: dict[str, Mapping[int, str]] = {KEEP: packed}
         for name in FORMATS:
             if why := _unplanned(layout, name):
                 self._refused[name] = [why]

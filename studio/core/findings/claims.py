@@ -22,12 +22,27 @@ _LONGEST_PATTERN = 300
 
 
 @dataclass(frozen=True, slots=True)
+class Scheme:
+    """How one group of modules is stored, as far as it is said: bits of a weight, their type, weights of a scale.
+
+    0 and "" where it is not said. targets: the modules that it is said of.
+    """
+
+    bits: int = 0
+    type: str = ""
+    group: int = 0
+    format: str = ""
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One section, understood.
 
     layout: the convention it is of, "" for another. bits: of weights, 0 where it does not say. activations: True when
     it asks for quantized inputs with stored scales. excluded: entries of its exclusion list, `key` where they stand,
-    None where it has none. targets: of compressed-tensors. overrides: by path, of MLX.
+    None where it has none. targets: of compressed-tensors. overrides: by path, of MLX. group: weights of a scale, 0
+    where it does not say. algorithm: of ModelOpt, in small letters. schemes: those of its groups.
     """
 
     place: str
@@ -39,6 +54,9 @@ class Claim:
     targets: tuple[str, ...] = ()
     overrides: Mapping[str, Any] | None = None
     group: int = 0
+    algorithm: str = ""
+    mode: str = ""
+    schemes: tuple[Scheme, ...] = ()
 
 
 def claims_of(found: Sequence[Section]) -> tuple[Claim, ...]:
@@ -56,23 +74,48 @@ def _claim(section: Section) -> Claim:
     if method == "modelopt" or algorithm not in ("", "none") or section.place == BESIDE:
         bits = 4 if algorithm in _FOUR_BITS else 8 if algorithm.startswith(("fp8", "mxfp8")) else 0
         four = algorithm in ("nvfp4", "nvfp4_awq", "nvfp4_svd")
-        return Claim(section.place, "modelopt", bits, four, listed, key)
+        group, schemes = _whole(content.get("group_size")), _schemes(content)
+        return Claim(
+            section.place, "modelopt", bits, four, listed, key, group=group, algorithm=algorithm, schemes=schemes
+        )
     if section.place in _MLX_PLACES and not method and isinstance(content.get("group_size"), int):
         named = {path: value for path, value in content.items() if isinstance(value, dict) or value is False}
-        return Claim(section.place, "mlx", _whole(content.get("bits")), overrides=named, group=content["group_size"])
+        bits, group, mode = _whole(content.get("bits")), content["group_size"], str(content.get("mode", "affine"))
+        return Claim(section.place, "mlx", bits, overrides=named, group=group, mode=mode)
     if method in ("fp8", "fbgemm_fp8", "mxfp8"):
         return Claim(section.place, "fp8", 8, False, listed, key)
     return Claim(section.place, "", 0, False, listed, key)
 
 
 def _of_groups(section: Section, listed: tuple[str, ...] | None, key: str) -> Claim:
-    groups = section.content.get("config_groups")
-    rows = [row for row in groups.values() if isinstance(row, dict)] if isinstance(groups, dict) else []
-    bits = {_whole(row["weights"].get("num_bits")) for row in rows if isinstance(row.get("weights"), dict)}
-    targets = [text for row in rows if isinstance(row.get("targets"), list) for text in row["targets"]]
-    active = any(_wants_inputs(row.get("input_activations")) for row in rows)
-    names = tuple(text for text in targets if isinstance(text, str))
-    return Claim(section.place, "compressed-tensors", bits.pop() if len(bits) == 1 else 0, active, listed, key, names)
+    schemes = _schemes(section.content)
+    bits = {scheme.bits for scheme in schemes}
+    active = any(_wants_inputs(row.get("input_activations")) for row in _rows(section.content))
+    names = tuple(text for scheme in schemes for text in scheme.targets)
+    only = bits.pop() if len(bits) == 1 else 0
+    return Claim(section.place, "compressed-tensors", only, active, listed, key, names, schemes=schemes)
+
+
+def _rows(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    groups = content.get("config_groups")
+    return [row for row in groups.values() if isinstance(row, dict)] if isinstance(groups, dict) else []
+
+
+def _schemes(content: Mapping[str, Any]) -> tuple[Scheme, ...]:
+    """What the groups of a section say of their weights; a format that a group does not name is that of all."""
+    every = _text(content.get("format"))
+    found = []
+    for row in _rows(content):
+        weights = row["weights"] if isinstance(row.get("weights"), dict) else {}
+        named = row["targets"] if isinstance(row.get("targets"), list) else []
+        targets = tuple(text for text in named if isinstance(text, str))
+        size, form = _whole(weights.get("group_size")), _text(row.get("format")) or every
+        found.append(Scheme(_whole(weights.get("num_bits")), _text(weights.get("type")), size, form, targets))
+    return tuple(found)
+
+
+def _text(value: Any) -> str:
+    return value.lower() if isinstance(value, str) else ""
 
 
 def _wants_inputs(activations: Any) -> bool:

@@ -9,16 +9,20 @@ from studio.core.errors import CheckpointError
 from studio.core.events import Event, Examined, FindingMade, Progress, Started
 from studio.core.findings import (
     activations,
+    completeness,
     coverage,
     digests,
     documents,
+    forms,
     heads,
+    inputs,
     order,
     other_scales,
     packing,
     plain,
     readers,
     scales,
+    schemes,
     source,
 )
 from studio.core.findings.finding import Observation, Reading, Seen
@@ -38,14 +42,22 @@ CHECKS: tuple[Check, ...] = (
     documents.documents,
     documents.dtype,
     documents.metadata,
-    packing.parts,
+    forms.parts,
+    forms.lone,
+    forms.unread,
     packing.claimed,
+    schemes.described,
+    schemes.targets,
+    schemes.agreeing,
     coverage.coverage,
+    completeness.blocks,
+    completeness.sizes,
     readers.undeclared,
     readers.heads,
     readers.groups,
-    readers.inputs,
+    inputs.inputs,
     readers.mlx,
+    inputs.usable,
     scales.usable,
     scales.fused,
     digests.listed,
@@ -56,6 +68,7 @@ CHECKS: tuple[Check, ...] = (
 
 READINGS: tuple[Callable[[Folder], Iterator[Reading]], ...] = (
     scales.readings,
+    scales.alike,
     other_scales.readings,
     plain.readings,
     heads.readings,
@@ -130,6 +143,7 @@ class _Examining:
             yield from self._taken(check(self.folder))
         if self.against:
             yield from self._taken(source.compared(self.folder, self.against))
+            yield from self._taken(documents.beside(self.folder, self.against))
         if self.statistics:
             yield from self._taken(self._inputs(self.statistics))
         yield from self._elsewhere(self.spread) if self.spread else self._here()

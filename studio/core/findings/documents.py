@@ -1,15 +1,38 @@
 """Checks of files and documents, which need headers at most."""
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from studio.core.containers.files import SourceFile
+from studio.core.containers.links import check_link
+from studio.core.containers.strict_json import read_object
 from studio.core.counting import counted
+from studio.core.errors import CheckpointError
+from studio.core.exporting.contents import MANIFEST
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import CONFIG, Folder
+from studio.core.model import Model
+from studio.core.opening.configs import LARGEST_CONFIG
+from studio.core.sources.declared import FILES
 
 _FRAMEWORKS = ("pt", "tf", "flax", "mlx")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
+_VOCABULARIES = ("*.model", "*.tiktoken", "*vocab*", "merges.txt", "tokenization_*.py", "tokenizer.json", "tekken.json")
+_OF_BYTES = ("ByT5", "Perceiver", "Canine")
+"""Beginnings of the classes of tokenizers that need no vocabulary."""
+
+_PARSED, _ENDS = 1 << 20, 64
+"""Documents of up to so many bytes are read whole; of larger ones so many at their start and end."""
+
+_LEFT_BESIDE = (
+    *("generation_config.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json"),
+    *("added_tokens.json", "merges.txt", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"),
+)
+"""What runtimes read where a source has it."""
 
 
 def opening(folder: Folder) -> Iterator[Observation]:
@@ -59,10 +82,57 @@ def documents(folder: Folder) -> Iterator[Observation]:
         yield Observation("config-missing", CONFIG)
     if not any((folder.place / name).exists() for name in TOKENIZERS):
         yield Observation("tokenizer-missing", "", f"none of {', '.join(TOKENIZERS)}")
+    elif not _has_vocabulary(folder):
+        yield Observation("tokenizer-missing", "", "a tokenizer_config.json alone, no vocabulary")
+    yield from _unreadable(folder)
     for place, section in places(folder.config):
         rope = section.get("rope_parameters")
         if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in section:
             yield Observation("rope-nested", place or CONFIG, f"rope_theta is {rope['rope_theta']}")
+
+
+def _has_vocabulary(folder: Folder) -> bool:
+    if any(next(folder.place.glob(name), None) for name in _VOCABULARIES):
+        return True
+    with suppress(CheckpointError):
+        told = read_object(folder.place / "tokenizer_config.json", LARGEST_CONFIG, constants=True)
+        return str(told.get("tokenizer_class")).startswith(_OF_BYTES) or "auto_map" in told
+    return True  # it is told that it can not be read
+
+
+def _unreadable(folder: Folder) -> Iterator[Observation]:
+    """Documents beside the weights that are no JSON, or stand for another file."""
+    own = {CONFIG, *FILES, MANIFEST}
+    for path in sorted(folder.place.glob("*.json")) if folder.path.is_dir() else ():
+        if path.name not in own and not path.name.endswith(".index.json") and (why := _fault(path, folder.place)):
+            yield Observation(
+                "tokenizer-unreadable" if path.name in TOKENIZERS else "document-unreadable", path.name, why
+            )
+
+
+def _fault(path: Path, folder: Path) -> str:
+    """Why a document can not be read; of a large one the start and the end are looked at."""
+    try:
+        check_link(path, folder)
+        with SourceFile(path) as file:
+            if file.size <= _PARSED:
+                json.loads(bytes(file.read(0, file.size)))
+                return ""
+            start, end = bytes(file.read(0, _ENDS)).lstrip(), bytes(file.read(file.size - _ENDS, _ENDS)).rstrip()
+        return "" if (start[:1], end[-1:]) in ((b"{", b"}"), (b"[", b"]")) else "it does not begin and end as JSON does"
+    except CheckpointError as error:
+        return error.what
+    except (ValueError, RecursionError):
+        return "not valid JSON"
+
+
+def beside(folder: Folder, source: Model) -> Iterator[Observation]:
+    """Files of the source that runtimes read, and that are not here."""
+    if not folder.path.is_dir() or folder.is_gguf:
+        return
+    for path in source.side_files:
+        if path.name in _LEFT_BESIDE and path.parent == source.folder and not (folder.place / path.name).exists():
+            yield Observation("beside-missing", path.name, "the source has it")
 
 
 def dtype(folder: Folder) -> Iterator[Observation]:

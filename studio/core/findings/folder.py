@@ -130,6 +130,12 @@ class Folder:
             return self.path.suffix == ".gguf"
         return not self.files and not self.seen and next(self.path.glob("*.gguf"), None) is not None
 
+    @cached_property
+    def is_cut(self) -> bool:
+        """True where files or tensors are known to be missing: what they held is missed elsewhere, too."""
+        unread = any(one.kind == "shard-unreadable" for one in self.seen)
+        return bool(self.missing) or unread or any(name not in self.stored for name in self.weight_map or ())
+
     def close(self) -> None:
         """Close all files, and let go of all that is known of tensors: there may be many."""
         for file in self.files.values():

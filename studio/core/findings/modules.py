@@ -22,7 +22,7 @@ class Parts:
     inputs: tuple[str, ...] = ()
 
 
-_CONVENTIONS = (
+CONVENTIONS = (
     Parts(
         "compressed-tensors",
         "weight_packed",
@@ -37,6 +37,12 @@ _CONVENTIONS = (
     Parts("fp8", "weight", ("F8_E4M3",), ("weight_scale_inv", "weight_scale", "scale"), inputs=("input_scale",)),
     Parts("int8", "weight", ("I8",), ("weight_scale", "scale"), inputs=("input_scale",)),
 )
+"""The first that fits the names and dtypes of a module counts."""
+
+_CODES = ("weight", "weight_packed", "qweight")
+_OF_WEIGHTS = ("weight_scale", "weight_scale_2", "weight_global_scale", "weight_scale_inv")
+LONE_SCALES: Mapping[str, tuple[str, ...]] = dict.fromkeys(_OF_WEIGHTS, _CODES) | {"biases": ("weight", "qweight")}
+"""Leaves that mean nothing without one of these beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def modules_of(stored: Mapping[str, Stored]) -> dict[str, Module]:
 
 
 def _module(path: str, parts: Mapping[str, Stored]) -> Module | None:
-    for row in _CONVENTIONS:
+    for row in CONVENTIONS:
         codes = parts.get(row.codes)
         if codes is not None and codes.tensor.dtype in row.dtypes and len(codes.tensor.shape) > 1:
             scales = next((parts[leaf] for leaf in row.scales if leaf in parts), None)

@@ -29,6 +29,7 @@ def readings(folder: Folder) -> Iterator[Reading]:
         for part in (module.scales, module.third)
         if part is not None
     }
+    own |= {module.inputs.tensor.name for module in folder.modules.values() if module.inputs is not None}
     of_fp8 = _of_fp8(folder)
     for name in folder.stored.keys() & folder.recognized.scales - own:
         stored, nbytes = folder.stored[name], folder.stored[name].tensor.nbytes

@@ -1,47 +1,25 @@
-"""Checks of which weights are packed, by headers, and of what the config says of that."""
+"""Checks of which weights are packed, by headers, against what the config says of that."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.findings.claims import Claim, Matcher, claims_of
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
-from studio.core.findings.modules import Module
 from studio.core.model import Layer
 
 _TORCH = ("compressed-tensors", "modelopt")
+_MIXED = "mixed_precision"
+"""Of ModelOpt, which says of each module how it is stored: what it does not name is plain."""
+
+_LARGEST_TABLE = 1 << 14
 _LINEAR = ("linear", "expert", "head")
-_WEIGHTS = ("BF16", "F16", "F32")
-
-
-def parts(folder: Folder) -> Iterator[Observation]:
-    """Codes whose scales are missing or of another shape, and NVFP4 without the tensor scale that its layout wants."""
-    for module in folder.modules.values():
-        others = module.scales is None and module.codes.tensor.name in folder.recognized.sources
-        if not others and (module.layout in _TORCH or module.layout == "mlx"):
-            yield from _parts_of(module)
-
-
-def _parts_of(module: Module) -> Iterator[Observation]:
-    codes, scales = module.codes.tensor, module.scales.tensor if module.scales else None
-    if scales is None:
-        yield Observation("codes-without-scales", codes.name, f"{codes.dtype} {list(codes.shape)}")
-        return
-    if scales.dtype != "F8_E4M3":
-        return
-    wanted = (*codes.shape[:-1], codes.shape[-1] // 8)
-    if codes.dtype == "U8" and scales.shape == (*codes.shape[:-1], codes.shape[-1] // 16):
-        yield Observation("claims-other-bits", module.name, f"a byte for each of {codes.shape[-1]:,} columns")
-    elif codes.dtype == "U8" and scales.shape != wanted:
-        evidence = f"codes {list(codes.shape)} with scales {list(scales.shape)}, which should be {list(wanted)}"
-        yield Observation("scale-shape", scales.name, evidence)
-    if module.third is None:
-        yield Observation("tensor-scale-missing", module.name, f"{module.layout} keeps one per matrix")
 
 
 def claimed(folder: Folder) -> Iterator[Observation]:
     """Sections of a quantization against the tensors: leftovers, other bits, exclusion lists."""
     if folder.sections and not folder.packed:
-        for section in folder.sections:
+        for section in folder.sections if not _holds_unknown(folder) else ():
             yield Observation("section-leftover", section.place, section.method)
         return
     for claim in claims_of(folder.sections):
@@ -50,6 +28,12 @@ def claimed(folder: Folder) -> Iterator[Observation]:
         yield from _other_bits(folder, claim)
         if claim.excluded is not None:
             yield from _exclusions(folder, claim, Matcher(claim.layout, claim.excluded))
+
+
+def _holds_unknown(folder: Folder) -> bool:
+    """True for many numbers in a dtype that weights do not have: codes of a package that is not known, as HQQ's W_q."""
+    tensors = (stored.tensor for stored in folder.stored.values())
+    return any(tensor.dtype not in WEIGHT_DTYPES and tensor.nbytes > _LARGEST_TABLE for tensor in tensors)
 
 
 def _other_bits(folder: Folder, claim: Claim) -> Iterator[Observation]:
@@ -65,13 +49,17 @@ def _exclusions(folder: Folder, claim: Claim, matcher: Matcher) -> Iterator[Obse
     for entry in matcher.unjudged:
         yield Observation("exclusion-unjudged", entry, f"in {claim.place}.{claim.key}")
     names = [name for layer in folder.layers for name in _names(layer)]
-    if claim.excluded and len(matcher.idle([*names, "lm_head"])) == len(set(claim.excluded)):
+    idle = matcher.idle([*names, "lm_head"])
+    if claim.excluded and len(idle) == len(set(claim.excluded)):
         yield Observation("exclusions-idle", f"{claim.place}.{claim.key}", f"{len(claim.excluded):,} entries")
+    else:
+        for entry in idle:
+            yield Observation("exclusion-idle", entry, f"in {claim.place}.{claim.key}")
     joined = folder.joined
     for name in folder.modules:
         if found := matcher.entry(name, joined.get(name, ())) or (name if matcher.lists(name) else None):
             yield Observation("excluded-packed", name, f"by {found!r}")
-    if matcher.malformed or matcher.unjudged:
+    if matcher.malformed or matcher.unjudged or claim.algorithm == _MIXED:
         return
     for layer in folder.layers:
         if is_plain_linear(layer, folder) and not is_excluded(layer, matcher, joined):
@@ -85,7 +73,7 @@ def is_excluded(layer: Layer, matcher: Matcher, joined: Mapping[str, Sequence[st
 
 def is_plain_linear(layer: Layer, folder: Folder) -> bool:
     """True for a plain matrix that readers would take for packed, unless a list leaves it out."""
-    plain = layer.tensor.dtype in _WEIGHTS and layer.name not in folder.packed
+    plain = layer.tensor.dtype in WEIGHT_DTYPES and layer.name not in folder.packed
     return plain and layer.role in _LINEAR and len(layer.shape) > 1
 
 

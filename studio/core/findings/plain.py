@@ -54,6 +54,7 @@ _ALL = 0.98
 """Share of the windows that must be coarse. By chance hardly one is."""
 
 _FEWEST_WINDOWS, _FEWEST_LIVE = 64, 0.75
+_MATRICES = ("linear", "expert", "head", "embedding")
 _SAMPLE = 1 << 18
 """Weights of a tensor that are looked at, at most."""
 
@@ -61,12 +62,13 @@ _SAMPLE = 1 << 18
 def readings(folder: Folder) -> Iterator[Reading]:
     """All floating-point tensors that are not parts of codes, to be read."""
     parts = folder.parts
+    matrices = {layer.tensor.name for layer in folder.layers if layer.role in _MATRICES and len(layer.shape) > 1}
     for name, stored in folder.stored.items():
         if stored.tensor.dtype in _BITS and name not in parts:
-            yield Reading(name, stored.tensor.nbytes, partial(_examine, stored))
+            yield Reading(name, stored.tensor.nbytes, partial(_examine, stored, is_matrix=name in matrices))
 
 
-def _examine(stored: Stored) -> Iterator[Seen]:
+def _examine(stored: Stored, *, is_matrix: bool) -> Iterator[Seen]:
     row, name, bad, largest = _BITS[stored.tensor.dtype], stored.tensor.name, 0, 0
     for number, piece in enumerate(pieces_of(stored)):
         words = np.frombuffer(piece, row.words)
@@ -79,6 +81,8 @@ def _examine(stored: Stored) -> Iterator[Seen]:
             yield from _grid(stored, words[:_SAMPLE], row)
     if bad:
         yield Observation("weights-nan", name, f"{bad:,} of {math.prod(stored.tensor.shape):,} are NaN or infinite")
+    elif is_matrix and not largest and stored.tensor.nbytes:
+        yield Observation("weights-zero", name, f"all {math.prod(stored.tensor.shape):,}")
     value = _value(largest, stored.tensor.dtype)
     if value > FLOAT16_MAX:
         yield Observation("float16-overflow", name, f"up to {value:.6g}, float16 ends at {FLOAT16_MAX:g}")

@@ -30,10 +30,14 @@ def heads(folder: Folder) -> Iterator[Observation]:
         elif layer.role == "head":
             yield from _untargeted(folder, layer)
     roles = {layer.role for layer in folder.layers}
-    kinds = folder.config.get("architectures")
-    generates = isinstance(kinds, list) and any(str(kind).endswith(_GENERATORS) for kind in kinds)
-    if generates and tied is False and "embedding" in roles and "head" not in roles and not folder.missing:
+    if generates(folder) and tied is False and "embedding" in roles and "head" not in roles and not folder.missing:
         yield Observation("head-missing", CONFIG, "tie_word_embeddings is false")
+
+
+def generates(folder: Folder) -> bool:
+    """True where config.json names a model that writes text."""
+    kinds = folder.config.get("architectures")
+    return isinstance(kinds, list) and any(str(kind).endswith(_GENERATORS) for kind in kinds)
 
 
 def _untargeted(folder: Folder, head: Layer) -> Iterator[Observation]:
@@ -61,18 +65,6 @@ def groups(folder: Folder) -> Iterator[Observation]:
         if packed and len(packed) < len(names):
             plain = next(name for name in names if name not in folder.packed)
             yield Observation("fused-partly", plain, f"{packed[0]} is packed")
-
-
-def inputs(folder: Folder) -> Iterator[Observation]:
-    """Input scales that a config with 4-bit activations asks for."""
-    asking = {claim.layout for claim in claims_of(folder.sections) if claim.layout in _TORCH and claim.activations}
-    mine = [module for module in folder.modules.values() if module.layout in asking and module.is_nvfp4]
-    bare = [module.name for module in mine if module.inputs is None]
-    experts = {layer.name for layer in folder.layers if layer.role == "expert"}
-    some = any(module.inputs is not None for module in mine)
-    for name in bare:
-        kind = "experts-unrouted" if some and name in experts else "inputs-missing"
-        yield Observation(kind, name, f"{len(bare):,} of {len(mine):,} matrices have no input scale")
 
 
 def undeclared(folder: Folder) -> Iterator[Observation]:

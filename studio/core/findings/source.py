@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST
+from studio.core.exporting.manifest import Manifest
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.model import Layer, Matrix, Model
@@ -22,6 +23,15 @@ _ALIKE, _UNLIKE = 0.95, 0.8
 
 _RATIO = 1.5
 
+_RATIO_OF_FOUR_BITS, _ERROR_OF_FOUR_BITS = 1.05, 0.2
+"""NVFP4 of weights that were not changed before has their size to a percent, and an error of 0.08 to 0.12."""
+
+_FEWEST_BITS = 2
+"""Fewer keep so little that nothing can be told."""
+
+_EVEN = 0.1
+"""Of columns that were not multiplied the factors that fit best differ by less."""
+
 
 Owned = tuple[Layer, Matrix]
 
@@ -29,12 +39,13 @@ Owned = tuple[Layer, Matrix]
 def compared(folder: Folder, source: Model) -> Iterator[Observation]:
     """Packed layers that are not those of `source`; some rows of each matrix are read, from both."""
     theirs = owners(source)
-    lifted = (folder.place / MANIFEST).is_file()
+    lifted = _is_lifted(folder)
     found = False
     for layer in folder.layers:
         pairs = list(_pairs(folder, layer, theirs))
         found = found or bool(pairs)
-        seen = [one for mine, other in pairs for one in _seen(mine, other, lifted=lifted)]
+        close = layer.name in folder.modules and folder.modules[layer.name].is_nvfp4
+        seen = [one for mine, other in pairs for one in _seen(mine, other, lifted=lifted, close=close)]
         if seen:
             swapped = all(one.kind == "nibbles-swapped" for one in seen) and len(seen) == len(pairs)
             other = next((one for one in seen if one.kind != "nibbles-swapped"), seen[0])
@@ -43,13 +54,23 @@ def compared(folder: Folder, source: Model) -> Iterator[Observation]:
         yield Observation("source-unlike", "", "no packed layer has a name and shape of the source")
 
 
+def _is_lifted(folder: Folder) -> bool:
+    """True for an export of ours of which layers are stored times a power of two, or may be."""
+    if not (folder.place / MANIFEST).is_file():
+        return False
+    try:
+        return any(entry.result.lift for entry in Manifest(folder.place).entries())
+    except CheckpointError:
+        return True
+
+
 def agrees(folder: Folder, source: Model) -> bool:
     """True when rows of some packed layer are those of `source`."""
     theirs = owners(source)
     for layer in folder.layers:
         for mine, other in _pairs(folder, layer, theirs):
             with suppress(CheckpointError):
-                if not any(_compared(mine, other, lifted=False)):
+                if not any(_compared(mine, other, lifted=False, close=False)):
                     return True
     return False
 
@@ -67,27 +88,47 @@ def _pairs(folder: Folder, layer: Layer, theirs: Mapping[str, Owned]) -> Iterato
             yield (layer, matrix), other
 
 
-def _seen(mine: Owned, theirs: Owned, *, lifted: bool) -> list[Observation]:
+def _seen(mine: Owned, theirs: Owned, *, lifted: bool, close: bool) -> list[Observation]:
     with suppress(CheckpointError):  # what can not be read is found where it is read
-        return list(_compared(mine, theirs, lifted=lifted))
+        return list(_compared(mine, theirs, lifted=lifted, close=close))
     return []
 
 
-def _compared(mine: Owned, theirs: Owned, *, lifted: bool) -> Iterator[Observation]:
+def _compared(mine: Owned, theirs: Owned, *, lifted: bool, close: bool) -> Iterator[Observation]:
     layer, matrix = mine
-    count = min(matrix.rows, max(min(_ROWS, _SAMPLE // matrix.columns), 1))
-    start = (matrix.rows - count) // 2
-    a, b = (x.source.rows(m, start, start + count).astype(np.float64) for x, m in (mine, theirs))
-    like = cosine(a, b)
-    if like < _UNLIKE:
-        swapped = cosine(_swapped(a), b) if matrix.columns % 2 == 0 else 0.0
-        kind = "nibbles-swapped" if swapped > _ALIKE else "differs-from-source"
-        evidence = f"cosine {like:.3f} with the source" + (f", {swapped:.3f} when swapped" if swapped > _ALIKE else "")
-        yield Observation(kind, layer.name, evidence)
+    if layer.source.bits < _FEWEST_BITS:
         return
+    count = min(matrix.rows, max(min(_ROWS, _SAMPLE // matrix.columns), 1))
+    starts = sorted({0, (matrix.rows - count) // 3, (matrix.rows - count) * 2 // 3, matrix.rows - count})
+    pairs = [[x.source.rows(m, at, at + count).astype(np.float64) for x, m in (mine, theirs)] for at in starts]
+    likes = [cosine(a, b) for a, b in pairs]
+    at = int(np.argmin(likes))
+    rows = f" in rows from {starts[at]:,}" if max(likes) >= _ALIKE else ""
+    a, b = pairs[at]
+    if likes[at] < _UNLIKE:
+        swapped = cosine(_swapped(a), b) if matrix.columns % 2 == 0 else 0.0
+        kind = "nibbles-swapped" if swapped > _ALIKE and not rows else "differs-from-source"
+        more = f", {swapped:.3f} when swapped" if swapped > _ALIKE else ""
+        yield Observation(kind, layer.name, f"cosine {likes[at]:.3f} with the source{rows}{more}")
+        return
+    a, b = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
     ratio = float(np.linalg.norm(a) / np.linalg.norm(b)) if b.any() else 1.0
-    if not lifted and not 1 / _RATIO < ratio < _RATIO:
+    error = float(np.linalg.norm(a - b) / np.linalg.norm(b)) if b.any() else 0.0
+    scaled = _is_scaled(a, b)
+    most = _RATIO_OF_FOUR_BITS if close and not scaled else _RATIO
+    if not lifted and not 1 / most < ratio < most:
         yield Observation("differs-from-source", layer.name, f"{ratio:.3g} times as large as in the source")
+    elif not lifted and close and not scaled and error > _ERROR_OF_FOUR_BITS:
+        evidence = f"relative error {error:.2f}, NVFP4 of these weights has about 0.1"
+        yield Observation("differs-from-source", layer.name, evidence)
+
+
+def _is_scaled(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """True where columns were multiplied on purpose, as AWQ does: what is left then is the error of four bits."""
+    squares = np.square(b).sum(axis=0)
+    factors = (a * b).sum(axis=0) / np.where(squares, squares, 1)
+    left = np.linalg.norm(a - b * factors) / max(float(np.linalg.norm(a)), 1e-300)
+    return bool(np.std(factors) > _EVEN * abs(float(np.mean(factors))) and left < _ERROR_OF_FOUR_BITS)
 
 
 def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -5,13 +5,13 @@ from itertools import chain
 from typing import TypeVar
 
 from studio.core.errors import PlanError
-from studio.core.layouts.compressed_tensors import CompressedTensors
+from studio.core.layouts.compressed_tensors import CompressedTensors, lost_experts, wants_packed
 from studio.core.layouts.gguf import Gguf
 from studio.core.layouts.mlx import Mlx
 from studio.core.layouts.modelopt import ModelOpt
 from studio.core.layouts.placement import Layout, Target
 from studio.core.layouts.plain import Plain
-from studio.core.model import Model
+from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 
@@ -62,7 +62,15 @@ def fitted(
 ) -> tuple[tuple[Choice, ...], list[str]]:
     """The choices as `reader` can load them from `layout`, and why they can not be stored for it at all."""
     found = layout.fit(model, choices, reader)
-    return found, layout.refusals(model, found, reader)
+    refused = layout.refusals(model, found, reader)
+    if reader == "transformers" and (lost := lost_experts(model, found)):
+        refused.append(f"transformers 5.23 finds {lost}: quantize those, too, or --for vllm")
+    return found, refused
+
+
+def packed_only(reader: str, model: Model, layer: Layer) -> bool:
+    """True for a layer that `reader` does not find plain beside layers that are quantized."""
+    return reader == "transformers" and wants_packed(model, layer)
 
 
 def readers() -> tuple[str, ...]:
@@ -80,6 +88,7 @@ __all__ = [
     "Target",
     "fitted",
     "layout_for",
+    "packed_only",
     "readers",
     "target_for",
 ]

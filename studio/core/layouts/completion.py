@@ -10,6 +10,9 @@ from studio.core.model import Model
 
 _FROM_ROPE = ("rope_theta", "partial_rotary_factor")
 
+_OTHER_HEADS = ("falcon", "zamba", "zamba2")
+"""Model types whose classes know another head_dim, and take none."""
+
 _TIE = "tie_word_embeddings"
 
 
@@ -42,8 +45,9 @@ def _is_from_transformers_5(config: Mapping[str, Any]) -> bool:
 def complete_rope(section: MutableMapping[str, Any]) -> None:
     """Put what transformers 5 nests beside the other values, where older readers look for it."""
     rope = section.get("rope_parameters")
-    if not isinstance(rope, dict):
+    if not isinstance(rope, dict) or not rope:
         return
+    by_kind = all(isinstance(value, dict) for value in rope.values())
     local = rope.get("sliding_attention")
     whole = rope.get("full_attention", rope)
     if not isinstance(whole, dict):
@@ -53,7 +57,7 @@ def complete_rope(section: MutableMapping[str, Any]) -> None:
             section.setdefault(key, whole[key])
     if isinstance(local, dict) and "rope_theta" in local:
         section.setdefault("rope_local_base_freq", local["rope_theta"])
-    if whole is rope:
+    if whole is rope and not by_kind:
         scaled = whole.get("rope_type", "default") != "default" or "mrope_section" in whole
         section.setdefault("rope_scaling", dict(whole) if scaled else None)
 
@@ -64,7 +68,8 @@ def _complete(section: MutableMapping[str, Any]) -> None:
     if "num_local_experts" in section:
         section.setdefault("num_experts", section["num_local_experts"])
     hidden, heads = section.get("hidden_size", 0), section.get("num_attention_heads", 0)
-    if section.get("head_dim") is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
+    known = section.get("head_dim") is not None or section.get("model_type") in _OTHER_HEADS
+    if not known and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
         section["head_dim"] = hidden // heads
 
 

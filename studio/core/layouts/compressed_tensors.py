@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from kernels import STORED_FORMATS, Format
+from studio.core.architectures import joins_single_experts
+from studio.core.architectures.joined import ONE_PIECE
 from studio.core.layouts import llama_cpp
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
@@ -23,6 +25,7 @@ from studio.core.layouts.torch_names import (
     target_patterns,
 )
 from studio.core.model import Layer, Matrix, Model
+from studio.core.names import printable
 from studio.core.planning.plan import Choice
 from studio.core.sources.compressed_tensors import CODES, INPUT_SCALE, SCALES, TENSOR_SCALE
 from studio.core.sources.in_format import multiplier_of
@@ -93,6 +96,7 @@ SCHEMES: Mapping[str, Scheme] = {
 
 _INPUTS = {**_NVFP4.weights, "dynamic": "local", "observer": "static_minmax"}
 _MIXED = "mixed-precision"
+OWN_INPUTS = "leaves the inputs of experts as they are, and comes to other logits (4.7 % off in a small qwen3_moe)"
 _UNREAD = ("mxfp8", "fp8-block")
 """Formats in which transformers does not read experts."""
 
@@ -117,6 +121,8 @@ class CompressedTensors:
         fitted = llama_cpp.convertible(model, choices) if reader == "llama.cpp" else tuple(choices)
         fitted = tuple(kept(c, names.why) if named(c, names.kept) else c for c in fitted)
         if reader == "transformers":
+            single = model.family.transformers.split or joins_single_experts(model.config)
+            fitted = tuple(kept(c, ONE_PIECE) if _is_stack(c) and not single else c for c in fitted)
             dropped = "two tiers, since transformers drops the tensor scale of experts"
             fitted = tuple(with_format(c, "nvfp4-2t", dropped) if _is_tiered_expert(c) else c for c in fitted)
             unread = "transformers 5.23 reads experts in 8 bits under a scale per tensor or row only"
@@ -154,6 +160,8 @@ class CompressedTensors:
         with_inputs = [choice for choice in choices if _has_inputs(choice)]
         if any(choice.rounds_inputs for choice in with_inputs):
             found.append("readers quantize the inputs of layers in FP8, too, as they run")
+            if any(map(_is_expert, with_inputs)):
+                found.append(f"transformers 5.23 {OWN_INPUTS}: load this export with vLLM")
         elif any(_is_expert(choice) or choice.format == "fp8-block" for choice in with_inputs):
             found.append("vLLM 0.25.1 runs experts and tiles in FP8 only as --for vllm writes them")
         if model.family.transformers.dequantized:
@@ -195,6 +203,28 @@ class CompressedTensors:
         return {"config.json": json_document(config)}
 
 
+def wants_packed(model: Model, layer: Layer) -> bool:
+    """True for experts that transformers finds packed only, once any layer of the model is.
+
+    It joins experts while loading, and looks for all of them under the names that packed weights have.
+    """
+    split = model.family.transformers.split and bool(layer.matrices)
+    return layer.role == "expert" and (split or (layer.expert is not None and joins_single_experts(model.config)))
+
+
+def lost_experts(model: Model, choices: Sequence[Choice]) -> str:
+    """Why transformers does not find the plain experts among `choices`, "" when it does."""
+    packed = sorted({choice.format for choice in choices if choice.format in SCHEMES and _is_packed(choice.format)})
+    plain = (choice.layer for choice in choices if choice.recipe is None and wants_packed(model, choice.layer))
+    lost = next(plain, None) if packed else None
+    return f"no plain experts like {printable(lost.name)} beside layers in {', '.join(packed)}" if lost else ""
+
+
+def _is_packed(name: str) -> bool:
+    """True for a format whose codes do not have the name of plain weights."""
+    return any(stored == CODES for _, stored, _ in SCHEMES[name].parts)
+
+
 def _groups(choices: Sequence[Choice]) -> list[dict[str, Any]]:
     """A group of the config for each scheme; which modules are in it, only where there are others."""
     chosen: dict[str, list[Choice]] = defaultdict(list)
@@ -231,6 +261,10 @@ def _inputs(scheme: Scheme, choices: Sequence[Choice]) -> Mapping[str, Any] | No
 
 def _has_inputs(choice: Choice) -> bool:
     return choice.recipe is not None and choice.format in SCHEMES and SCHEMES[choice.format].inputs is not None
+
+
+def _is_stack(choice: Choice) -> bool:
+    return _is_expert(choice) and choice.layer.expert is None
 
 
 def _is_expert(choice: Choice) -> bool:

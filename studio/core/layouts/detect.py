@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section
@@ -24,6 +25,9 @@ _BY_SUFFIX = (
     (".codebooks", "AQLM"),
     (".Qidxs", "QuIP#"),
 )
+_OF_CODES = (".weight_packed", ".qweight", ".q_weight", ".trellis", ".Qidxs")
+"""Suffixes of codes; floats of such names are vectors of a model, as in PLaMo 2."""
+
 _INTEGERS = ("I8", "U8", "I32", "U32")
 _OTHER_INTEGERS = ("I16", "U16", "I64", "U64")
 _BUFFERS = ("bias", "mask", "position_ids")
@@ -60,8 +64,9 @@ def leftovers(sections: Sequence[Section], found: Recognized, method: str) -> li
 
 
 def _by_name(name: str, item: Stored, stored: Mapping[str, Stored]) -> str:
+    is_float = item.tensor.dtype in WEIGHT_DTYPES
     for suffix, method in _BY_SUFFIX:
-        if name.endswith(suffix):
+        if name.endswith(suffix) and not (is_float and suffix in _OF_CODES):
             return method
     blocks = item.tensor.dtype == "U8" and name.endswith("_blocks")
     scales = stored.get(f"{name.removesuffix('_blocks')}_scales") if blocks else None

@@ -7,11 +7,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from kernels import Format
+from studio.core.architectures.family import pattern
 from studio.core.layouts.completion import exported_config
 from studio.core.layouts.documents import json_document
 from studio.core.layouts.placement import InputScale, Placement, raw, rows, unsupported
 from studio.core.model import Layer, Matrix, Model
 from studio.core.planning.plan import Choice
+
+_OF_MLX = r"\.switch_(?:mlp|glu)\."
+"""Modules of stacks in mlx-lm; granite, JetMoE and others have stacks under names of their own."""
 
 
 class Plain:
@@ -66,7 +70,6 @@ class Plain:
 
 
 def is_mlx_stack(layer: Layer) -> bool:
-    """True for a stack of one projection of all experts, under a name that is none of the checkpoint's own makers."""
-    if len(layer.shape) != 3 or not layer.matrices or layer.matrices[0].expert is None:
-        return False
-    return not layer.name.startswith(f"{layer.matrices[0].stack}.experts")
+    """True for a stack of one projection of all experts, under a name that MLX alone gives it."""
+    is_stack = len(layer.shape) == 3 and bool(layer.matrices) and layer.matrices[0].expert is not None
+    return is_stack and bool(pattern(_OF_MLX).search(layer.name))

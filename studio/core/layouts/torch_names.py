@@ -3,10 +3,10 @@
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kernels import Format
-from studio.core.architectures import MATRIX_ROLES
+from studio.core.architectures import MATRIX_ROLES, renamed
 from studio.core.architectures.generic import BLOCK, PARTS
 from studio.core.architectures.naming import part_of
 from studio.core.containers.dtypes import BITS
@@ -24,11 +24,16 @@ _INSIDE = r"(\..*)?$"
 _BLOCK = re.compile(BLOCK)
 _NUMBER = re.compile(r"\b\d+\b")
 _OTHER_NAMES = {
-    "head": _ANYWHERE + r"(lm_head|embed_out)$",
-    "router": _ANYWHERE + r"(router|gate)(\.\w+)?$",
-    "vision": r".*(vision|visual|image)",
-    "audio": r".*(audio|speech|sound)",
-    "projector": r".*(projector|projection|connector|resampler|merger|embed_vision|embed_audio)",
+    "head": (
+        _ANYWHERE + r"(lm_head|embed_out)$",
+        _ANYWHERE + r"(\w*head|\w*predictions|mlm_score)\.(decoder|out_proj)$",
+        _ANYWHERE + r"(generator_lm_head|output_projection|unembedding_projection|vocab_projector|lm_loss)$",
+        r"(model\.)?(decoder|head|output|proj_out|pred_layer\.proj)$",
+    ),
+    "router": (_ANYWHERE + r"(router|gate)(\.\w+)?$",),
+    "vision": (r".*(vision|visual|image)",),
+    "audio": (r".*(audio|speech|sound)",),
+    "projector": (r".*(projector|projection|connector|resampler|merger|embed_vision|embed_audio)",),
 }
 """Names that runtimes give to modules of a role, whatever the checkpoint calls them."""
 
@@ -88,19 +93,19 @@ def kept_patterns(model: Model, choices: Sequence[Choice]) -> list[str]:
     single: dict[str, None] = {}
     for choice in _kept(choices):
         layer = choice.layer
-        if layer.role in _OTHER_NAMES:
-            general.setdefault(_OTHER_NAMES[layer.role])
+        general |= dict.fromkeys(_OTHER_NAMES.get(layer.role, ()))
         for name in _places(layer):
             tail = _tail(name)
             end = _INSIDE if layer.role == "expert" else "$"
             if layer.role in PARTS:
-                general.setdefault(_part_pattern(model, name))
+                general |= dict.fromkeys(_part_patterns(model, name))
             elif _NUMBER.sub("0", tail) not in kinds:
-                general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(tail)) + end)
+                general.setdefault(_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(_ending(tail, kinds))) + end)
             elif tail not in tails:
                 single.setdefault(_ANYWHERE + re.escape(tail) + end)
+        general |= dict.fromkeys(_renamed_patterns(model, layer))
     if not any(choice.recipe and choice.layer.role == "head" for choice in choices):
-        general.setdefault(_OTHER_NAMES["head"])
+        general |= dict.fromkeys(_OTHER_NAMES["head"])
     return [text for text in general if not any(map(re.compile(text).match, kinds))] + list(single)
 
 
@@ -155,10 +160,12 @@ def kept_wildcards(model: Model, choices: Sequence[Choice]) -> list[str]:
     return [text for text in wanted if not fnmatch.filter(kinds, text)]
 
 
-def _part_pattern(model: Model, name: str) -> str:
+def _part_patterns(model: Model, name: str) -> tuple[str, ...]:
+    """Expressions for the part of a model that a module is in: below its component anywhere, and at the top alone."""
     if component := part_of(name, model.family):
-        return _ANYWHERE + re.escape(component) + _INSIDE
-    return f"{_ANYWHERE}{re.escape('.'.join(_tail(name).split('.')[:2]))}\\..*"
+        own = re.escape(component) + _INSIDE
+        return _ANYWHERE + own, rf"(model\.)?{own}"
+    return (f"{_ANYWHERE}{re.escape('.'.join(_tail(name).split('.')[:2]))}\\..*",)
 
 
 def _tail(name: str) -> str:
@@ -167,8 +174,29 @@ def _tail(name: str) -> str:
     return name[found.start() :].removeprefix(".") if found else name.rpartition(".")[2]
 
 
+def _ending(tail: str, kinds: Collection[str]) -> str:
+    """The last two parts of a name, or as many as it takes to be none of `kinds`; runtimes rename what is above."""
+    parts = tail.split(".")
+    endings = (".".join(parts[start:]) for start in range(max(len(parts) - 2, 0), 0, -1))
+    numbered = ((ending, _NUMBER.sub("0", ending)) for ending in endings)
+    return next((own for own, kind in numbered if not any(_ends(other, kind) for other in kinds)), tail)
+
+
+def _ends(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")
+
+
+def _renamed_patterns(model: Model, layer: Layer) -> list[str]:
+    """Expressions for the names of a layer in transformers whose ends are others there."""
+    renames = model.family.transformers.module
+    others = (new for name in _places(layer) if (new := renamed(name, renames)) != name)
+    return [_ANYWHERE + _NUMBER.sub(r"\\d+", re.escape(".".join(new.split(".")[-2:]))) + "$" for new in others]
+
+
 def _kept(choices: Sequence[Choice]) -> list[Choice]:
-    return [c for c in choices if c.recipe is None and c.layer.role in MATRIX_ROLES and len(c.layer.shape) > 1]
+    """Kept layers that may be modules with weights; a matrix of no role is one of a module in some runtimes."""
+    plain = (choice for choice in choices if choice.recipe is None and len(choice.layer.shape) > 1)
+    return [c for c in plain if c.layer.role in MATRIX_ROLES or (c.layer.role == "other" and len(c.layer.shape) == 2)]
 
 
 def _modules(layer: Layer) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -63,9 +63,7 @@ def exported_layers(folder: Path, stored: Mapping[str, Stored], divide: Divide) 
         headers.setdefault(item.file.path.name, Header({}, {})).tensors[item.tensor.name] = item.tensor
     layers: list[Layer] = []
     left = set(stored)
-    results = (entry.result for entry in manifest.entries())
-    stacks = {result.name: result.shape for result in results if len(result.shape) == _STACKED}
-    cut = partial(_cut, divide, stacks)
+    cut = partial(_cut, divide, cache(partial(_stacks, manifest)))
     for entry in manifest.entries():
         header = headers.get(entry.shard, Header({}, {}))
         check = Check(entry.result, entry.matrices, entry.kept, None)
@@ -84,8 +82,13 @@ CutInto = Callable[[LayerResult], tuple[Matrix, ...]]
 """The matrices of a layer, as the architecture has them."""
 
 
-def _cut(divide: Divide, stacks: Shapes, result: LayerResult) -> tuple[Matrix, ...]:
-    return divide(result.name, result.shape, stacks)[0]
+def _cut(divide: Divide, stacks: Callable[[], Shapes], result: LayerResult) -> tuple[Matrix, ...]:
+    return divide(result.name, result.shape, stacks() if len(result.shape) == _STACKED else {})[0]
+
+
+def _stacks(manifest: Manifest) -> Shapes:
+    results = (entry.result for entry in manifest.entries())
+    return {result.name: result.shape for result in results if len(result.shape) == _STACKED}
 
 
 def _layers(

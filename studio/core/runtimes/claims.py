@@ -9,6 +9,7 @@ from typing import Any, Literal
 from studio.core.architectures.config import model_types
 from studio.core.layouts import Layout, llama_cpp
 from studio.core.layouts.completion import exported_config
+from studio.core.layouts.compressed_tensors import OWN_INPUTS, lost_experts
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
@@ -84,6 +85,8 @@ def _claim(runtime: Runtime, model: Model, choices: Sequence[Choice], layout: La
     seen = _measured(runtime.name, layout.name, _tiered(choices), kind)
     if seen in _RAN or kind in runtime.proven.get(layout.name, frozenset()):
         seen_how = runtime.rounded if runtime.rounded and (rounding or (fp8 and runtime.only_rounded)) else runtime.how
+        if kind in _evidence().get("by_weights", ()):
+            seen_how = "its parameters are the decoded weights"
         evidence = f"{kind}, {seen_how}, {runtime.date}"
         return Claim(title, "runs", evidence=f"{evidence}, {_RAN[seen]}" if _RAN.get(seen) else evidence)
     if seen == "baseline broken":
@@ -143,22 +146,19 @@ def _mlx_lm(model: Model) -> Iterator[tuple[str, str]]:
         yield f"config.json lacks {names}, which it asks for", "add them from the original checkpoint"
 
 
-_BY_BYTES = frozenset({*FP8, "mxfp8"})
-"""Formats whose codes have the name of a plain weight in compressed-tensors."""
-
 _UNREAD_EXPERTS = frozenset({"mxfp8", "fp8-block"})
 
 
 def _transformers(model: Model, choices: Sequence[Choice]) -> Iterator[tuple[str, str]]:
     names = model.family.transformers
     quantized = [choice for choice in choices if choice.recipe]
-    plain = [c for c in choices if c.recipe is None and c.layer.role == "expert" and c.layer.matrices]
-    packed = sorted({choice.format for choice in quantized} - _BY_BYTES)
-    if packed and any(names.split or choice.layer.expert is not None for choice in plain):
-        yield f"it finds no plain experts beside layers in {', '.join(packed)}", "quantize all experts, or use FP8"
+    if lost := lost_experts(model, choices):
+        yield f"it finds {lost}", "quantize all experts, or use FP8"
     if found := sorted({c.format for c in quantized if c.layer.role == "expert"} & _UNREAD_EXPERTS):
         yield f"it does not read experts in {', '.join(found)}", "--for transformers keeps those"
     experts = [choice for choice in quantized if choice.layer.role == "expert"]
+    if any(choice.rounds_inputs for choice in experts):
+        yield f"it {OWN_INPUTS}", "--for transformers stores experts whose inputs stay as they are"
     if names.refused:
         yield names.refused, "load it with vLLM"
     if any(choice.recipe and choice.recipe.format.tensor_scale for choice in experts):

@@ -64,7 +64,9 @@ class TensorScale:
         """The multiplier of a stored row; raises CheckpointError for one that is not usable."""
         stored = self.number(row)
         g = multiplier_of(stored, self.convention) if math.isfinite(stored) and stored > 0 else math.nan
-        if not 0 < np.float32(g) < math.inf:
+        with np.errstate(over="ignore", under="ignore"):
+            usable = 0 < np.float32(g) < math.inf
+        if not usable:
             what = f"tensor scale {stored:g} is not usable: {self.convention} must be a positive number"
             raise CheckpointError(what, file=self.stored.file.path, tensor=self.stored.tensor.name)
         return g

@@ -26,6 +26,8 @@ from studio.core.statistics.llama_cpp_names import llama_cpp_names
 _MOST_ENTRIES = 1 << 20
 _LONGEST_NAME = 512
 _PIECE = 1 << 24
+_MOST_TOKENS = 1 << 62
+"""Counts are of 64 bits, here as there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _gguf_entries(file: SourceFile) -> dict[str, _Entry]:
         if counts is None or {sums.type.name, counts.type.name} != {"F32"}:
             raise CheckpointError("malformed: needs in_sum2 and counts in float32", file=file.path, tensor=tensor)
         tokens = np.frombuffer(file.read(counts.start, counts.nbytes), "<f4")
-        if not np.isfinite(tokens).all() or (tokens < 0).any():
+        if not ((tokens >= 0) & (tokens < _MOST_TOKENS)).all():
             raise CheckpointError("malformed counts", file=file.path, tensor=tensor)
         entry = _Entry(sums.start, sums.nbytes // 4, np.rint(tokens).astype(np.int64))
         found[tensor.removesuffix(".weight")] = entry

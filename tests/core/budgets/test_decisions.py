@@ -47,6 +47,18 @@ def test_all_experts_are_decided_together_where_they_are_read_by_one_scheme(spar
     assert [len(item.layers) for item in decide(sparse, LINEAR, layout, reader).items].count(9) == 2
 
 
+def test_experts_that_the_reader_finds_packed_only_are_never_kept(sparse: core.Model) -> None:
+    for reader in ("transformers", "vllm"):
+        layout, reader = core.layout_for("compressed-tensors", reader)
+        decisions = decide(sparse, LINEAR, layout, reader)
+        kept = {
+            sparse.layers[item.layers[0]].role
+            for item in decisions.items
+            if any(option.format == core.KEEP for option in item.options)
+        }
+        assert kept == ({"linear"} if reader == "transformers" else {"linear", "expert"})
+
+
 def test_options_are_what_the_layout_can_store(dense: core.Model, sparse: core.Model) -> None:
     stored = core.LAYOUTS["mlx"].formats
     assert formats(decided(dense)) == [*(name for name in core.FORMATS if name in stored), core.KEEP]

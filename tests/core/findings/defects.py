@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from tests.core.checkpoints import BF16, INDEX, shard_name
+from tests.core.checkpoints import BF16, INDEX, shard_name, tensors_of
 from tests.core.findings.building import FP8, WHERE, Draft, decode, encode, llama, packed
 
 TORCH = ("modelopt", "compressed-tensors")
@@ -218,6 +219,70 @@ def _twice_the_head(made: Draft) -> None:
     made.tensors["lm_head.weight"] = made.tensors["model.embed_tokens.weight"].copy()
 
 
+def _weights_of_group(**said: Any) -> Spoil:
+    """What the one group says of its weights; of MLX the section itself."""
+
+    def spoil(made: Draft) -> None:
+        if made.layout == "mlx":
+            made.section().update(said)
+        else:
+            made.section()["config_groups"]["group_0"]["weights"] |= said
+
+    return spoil
+
+
+def _group(**said: Any) -> Spoil:
+    def spoil(made: Draft) -> None:
+        made.section()["config_groups"]["group_0"] |= said
+
+    return spoil
+
+
+def _algorithm(made: Draft) -> None:
+    made.beside["quantization"]["quant_algo"] = "FP8"
+
+
+def _all_inputs(change: Callable[[Any], Any]) -> Spoil:
+    def spoil(made: Draft) -> None:
+        for name in [name for name in made.tensors if name.endswith((".input_scale", ".input_global_scale"))]:
+            made.tensors[name] = change(made.tensors[name])
+
+    return spoil
+
+
+def _undeclared_inputs(made: Draft) -> None:
+    made.section()["config_groups"]["group_0"]["input_activations"] = None
+
+
+def _zero(made: Draft) -> None:
+    for part in ("codes", "scales"):
+        set_part(part, lambda array: np.zeros_like(array.view(np.uint8)).view(array.dtype))(made)
+
+
+def _without(*starts: str) -> Spoil:
+    """Whatever begins with these names left out."""
+
+    def spoil(made: Draft) -> None:
+        for name in [name for name in made.tensors if name.startswith(starts)]:
+            del made.tensors[name]
+
+    return spoil
+
+
+def _file(name: str, content: bytes) -> Spoil:
+    def spoil(made: Draft) -> None:
+        made.files[name] = content
+
+    return spoil
+
+
+def _as_dtype(dtype: Any) -> Callable[[Any], Any]:
+    return lambda array: array.view(np.uint8).view(dtype)
+
+
+_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n"
+_DOWN = "model.layers.2.mlp.down_proj"
+
 DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("scales-nan", PACKED, set_part("scales", byte(0x7F)), {}),
     ("scales-nan", PACKED, set_part("scales", byte(0xFF, 0)), {}),
@@ -277,6 +342,42 @@ DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("mostly-plain", PACKED, _mostly_plain, {}),
     ("head-duplicate", ("plain", *PACKED), _twice_the_head, {}),
     ("head-differs", ("plain",), _config(tie_word_embeddings=True), {}),
+    ("scale-dtype", TORCH, set_part("scales", _as_dtype(np.uint8), _DOWN), {}),
+    ("scale-dtype", ("mlx",), set_part("scales", _as_dtype(FP8)), {}),
+    ("scale-dtype", ("modelopt",), set_part("scales", lambda scales: scales.astype(np.float32).astype(BF16)), {}),
+    ("scale-dtype", ("compressed-tensors",), set_part("scales", _as_dtype(ml_dtypes.float8_e8m0fnu)), {}),
+    ("scale-shape", ("mlx",), set_part("scales", lambda scales: scales.T.copy(), _DOWN), {}),
+    ("scales-without-codes", ("modelopt",), _drop("codes", matrix=_DOWN), {}),
+    ("tensor-scale-form", ("modelopt",), set_part("third", lambda stored: stored.astype(BF16)), {}),
+    ("tensor-scale-form", ("compressed-tensors",), set_part("third", lambda stored: stored.repeat(2)), {}),
+    ("tensor-scale-odd", ("modelopt",), set_part("third", lambda stored: stored * np.float32(448)), {}),
+    ("tensor-scale-odd", ("compressed-tensors",), set_part("third", np.square), {}),
+    ("claims-other-format", PACKED, _weights_of_group(group_size=32), {}),
+    ("claims-other-format", ("compressed-tensors",), _group(format="pack-quantized"), {}),
+    ("claims-other-format", ("mlx",), _weights_of_group(mode="affine"), {}),
+    ("sections-disagree", ("modelopt",), _algorithm, {}),
+    ("not-targeted", ("compressed-tensors",), _group(targets=[r"re:transformer\.h.*"]), {}),
+    ("inputs-implausible", TORCH, _all_inputs(lambda stored: 1 / stored), {"inputs": True}),
+    ("inputs-undeclared", ("compressed-tensors",), _undeclared_inputs, {"inputs": True}),
+    ("fused-inputs", TORCH, set_part("input", lambda stored: stored * np.float32(9), QUERY), {"inputs": True}),
+    ("weights-zero", PACKED, _zero, {}),
+    ("weights-zero", ("plain",), _plain_part(np.zeros_like), {}),
+    ("weight-missing", ("plain",), _without("model.layers.1.input_layernorm"), {}),
+    ("weight-missing", ("mlx",), _without(f"{_DOWN}."), {}),
+    ("weight-missing", ("plain",), _without("model.embed_tokens"), {}),
+    ("blocks-missing", ("plain",), _config(num_hidden_layers=5), {}),
+    ("blocks-missing", ("modelopt",), _without("model.layers.1."), {}),
+    ("config-sizes", ("plain",), _config(vocab_size=999), {}),
+    ("config-sizes", ("plain",), _config(hidden_size=384), {}),
+    ("tokenizer-unreadable", ("modelopt",), _file("tokenizer.json", _LFS), {}),
+    ("document-unreadable", ("plain",), _file("generation_config.json", b"{"), {}),
+    (
+        "tokenizer-missing",
+        ("plain",),
+        lambda made: made.files.update({"tokenizer_config.json": made.files.popitem()[1]}),
+        {},
+    ),
+    ("exclusion-idle", TORCH, entry("model.layers.9.mlp.down_proj"), {}),
     ("scales-coarse", ("mlx",), lambda _made: None, {"sigma": 0.004}),
 ]
 
@@ -311,6 +412,19 @@ def _index(size: int = 0, **changes: str | None) -> Callable[[Path], None]:
     return spoil
 
 
+def _twice(folder: Path) -> None:
+    """The first tensor of the second shard in the third, too, with the same content."""
+    name, first = next(iter(tensors_of(folder / shard_name(1, 3)).items()))
+    data = (folder / shard_name(1, 3)).read_bytes()[first.start : first.start + first.nbytes]
+    path = folder / shard_name(2, 3)
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header, end = json.loads(raw[8 : 8 + length]), len(raw) - 8 - length
+    header[name] = {"dtype": first.dtype, "shape": list(first.shape), "data_offsets": [end, end + len(data)]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :] + data)
+
+
 def _header(metadata: dict[str, str], number: int) -> Callable[[Path], None]:
     """A shard with other metadata."""
 
@@ -334,6 +448,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any]]] = [
     ("tensor-missing", _index(lost__weight=shard_name(0, 3))),
     ("tensor-moved", _index(lm_head__weight=shard_name(0, 3))),
     ("tensor-unlisted", _index(lm_head__weight=None)),
+    ("tensor-twice", _twice),
     ("shard-unlisted", lambda folder: shutil.copy(folder / shard_name(0, 3), folder / "model-old.safetensors")),
     ("metadata-format", _header({"by": "hand"}, 1)),
     ("metadata-format", _header({"format": "np"}, 0)),

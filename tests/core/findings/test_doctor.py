@@ -84,9 +84,12 @@ ALSO = {
     "embedding-packed": {"excluded-packed"},
     "exclusions-idle": {"not-excluded"},
     "fused-partly": {"not-excluded"},
+    "mlx-must-be-plain": {"weight-missing"},
     "head-tied-packed": {"excluded-packed", "head-untargeted"},
     "section-contradicts": {"claims-other-bits"},
     "tensor-scale-meaning": {"refused"},
+    "sections-disagree": {"claims-other-format"},
+    "scales-without-codes": {"refused"},
     "float16-overflow": {"tensor-scale-meaning"},
 }
 """Findings that are as true of the same folder."""

@@ -52,11 +52,14 @@ def test_every_kind_with_a_repair_says_so_and_no_other() -> None:
     assert all(kind in KINDS for kind in MENDED)
 
 
+LEFT = {("weights-zero", "plain"), ("document-unreadable", "plain")}
+"""Weights that are not packed are not written anew, and what the source has not is not taken from it."""
+
 PLANTED = [
     pytest.param(kind, layout, spoil, options, id=f"{kind}-{layout}-{number}")
     for number, (kind, layouts, spoil, options) in enumerate(DEFECTS)
     for layout in layouts
-    if kind in MENDED
+    if kind in MENDED and (kind, layout) not in LEFT
 ]
 
 
@@ -94,7 +97,8 @@ def test_indexes_are_written_anew_beside_shards_that_are_the_same(
     assert not kinds(examined(tmp_path / "out"), "error", "warning")
     assert json.loads((tmp_path / "out" / INDEX).read_text()) == good
     ours, theirs = digests(tmp_path / "out"), digests(folder)
-    assert {name for name in theirs if ours.get(name) != theirs[name]} == {INDEX}
+    changed = {INDEX, shard_name(2, 3)} if kind == "tensor-twice" else {INDEX}
+    assert {name for name in theirs if ours.get(name) != theirs[name]} == changed
 
 
 @pytest.mark.parametrize("spoil", [row[1] for row in BROKEN if row[0] == "metadata-format"])

@@ -1,7 +1,7 @@
 """Copying: a folder is written with what its draft changes, file by file, in little memory."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS, read_sums, s
 from studio.core.exporting.readback import chunks
 from studio.core.exporting.staging import Staging
 from studio.core.findings.folder import CONFIG
-from studio.core.findings.repairs.draft import Draft
+from studio.core.findings.repairs.draft import Draft, Form
 from studio.core.layouts.documents import json_document
 from studio.core.names import is_plain_path, printable
 from studio.core.sources.declared import BESIDE
@@ -55,6 +55,12 @@ class Copying:
     def _index(self) -> str:
         return self.draft.folder.index.name if self.draft.folder.index else _INDEX
 
+    @property
+    def _renews_index(self) -> bool:
+        """True where it would not be right any more, too; beside a single file there may be none."""
+        draft = self.draft
+        return "index" in draft.anew or bool(draft.folder.index and (draft.forms or draft.more or draft.gone))
+
     def _names(self) -> list[str]:
         """What is copied as it is."""
         folder = self.draft.folder
@@ -65,9 +71,12 @@ class Copying:
             BESIDE,
             SUMS,
             JOURNAL,
-            self._index if "index" in self.draft.anew else "",
+            *self.draft.added,
+            self._index if self._renews_index else "",
         }
-        if (self.draft.tensors or self.draft.metadata) and (folder.place / MANIFEST).is_file():
+        if (self.draft.tensors or self.draft.forms or self.draft.gone or self.draft.metadata) and (
+            folder.place / MANIFEST
+        ).is_file():
             own.add(MANIFEST)
             self.left_out.append(f"{MANIFEST}: it tells of other bytes")
         return [name for name in self._walk(folder.place, "") if name not in own]
@@ -103,27 +112,32 @@ class Copying:
 
     def _shard(self, name: str) -> Written:
         draft, file = self.draft, self.draft.folder.files[name]
-        header = draft.folder.headers[name]
-        if name not in draft.metadata and not any(tensor in draft.tensors for tensor in header.tensors):
+        header, forms = draft.folder.headers[name], draft.contents(name)
+        before = [(tensor.name, tensor.dtype, tensor.shape) for tensor in header.tensors.values()]
+        after = [(form.name, form.dtype, form.shape) for form in forms]
+        is_same = after == before and name not in draft.metadata
+        if is_same and not any(form.name in draft.tensors for form in forms):
             return Written(name, file.size, _of(file.path), False)
-        return Written(name, file.size, lambda: self._pieces(file, header, draft.metadata.get(name)), True)
+        start = min((tensor.start for tensor in header.tensors.values()), default=file.size)
+        head = bytes(file.read(0, start)) if is_same else place(after, draft.metadata.get(name, header.metadata))[0]
+        nbytes = len(head) + sum(form.nbytes for form in forms)
+        return Written(name, nbytes, lambda: self._pieces(file, header, head, forms), True)
 
-    def _pieces(self, file: SourceFile, header: Header, metadata: dict[str, str] | None) -> Iterator[bytes | bytearray]:
+    def _pieces(
+        self, file: SourceFile, header: Header, head: bytes, forms: Sequence[Form]
+    ) -> Iterator[bytes | bytearray]:
         """A header, and the tensors in their order."""
-        tensors = header.tensors.values()
-        if metadata is None:
-            yield file.read(0, min((tensor.start for tensor in tensors), default=file.size))
-        else:
-            yield place([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors], metadata)[0]
-        for tensor in tensors:
-            if new := self.draft.tensors.get(tensor.name):
+        yield head
+        for form in forms:
+            if new := self.draft.tensors.get(form.name):
                 yield from new()
             else:
+                tensor = header.tensors[form.name]
                 yield from (file.read(tensor.start + offset, count) for offset, count in chunks(tensor.nbytes))
 
     def _documents(self) -> Iterator[Written]:
         draft, folder = self.draft, self.draft.folder
-        if "index" in draft.anew:
+        if self._renews_index:
             yield _whole(self._index, json_document(_weight_map(draft)))
         for name, content, before in ((BESIDE, draft.beside, folder.beside), (CONFIG, draft.config, folder.config)):
             if content != before and content:
@@ -145,8 +159,9 @@ def _of(path: Path) -> Callable[[], Iterator[bytearray]]:
 
 
 def _weight_map(draft: Draft) -> dict[str, object]:
-    tensors = {name: file for file, header in draft.folder.headers.items() for name in header.tensors}
-    total = sum(tensor.nbytes for header in draft.folder.headers.values() for tensor in header.tensors.values())
+    contents = {file: draft.contents(file) for file in draft.folder.headers}
+    tensors = {form.name: file for file, forms in contents.items() for form in forms}
+    total = sum(form.nbytes for forms in contents.values() for form in forms)
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(tensors.items()))}
 
 

@@ -87,6 +87,28 @@ def targets(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
             yield from seen
 
 
+def linear(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
+    """All linear layers as a target of the one group of compressed-tensors."""
+    for claim in draft.claims():
+        groups = [group for place, section in draft.sections() if place == claim.place for group in _groups(section)]
+        if claim.layout == TORCH[0] and len(groups) == 1:
+            groups[0]["targets"] = ["Linear", *(text for text in claim.targets if text.startswith("re:.*lm_head"))]
+            yield from seen
+
+
+def beside(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
+    """Documents of the source in the place of those that are missing or can not be read."""
+    source = draft.source
+    if source is None:
+        return
+    there = {path.name: path for path in source.side_files if path.parent == source.folder}
+    size = source.config.get("vocab_size") == draft.config.get("vocab_size")
+    for one in seen:
+        if one.where in there and (size or one.where not in TOKENIZERS):
+            draft.added[one.where] = there[one.where]
+            yield one
+
+
 def overrides(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observation]:
     """Overrides of MLX that say what the tensors are; `told` of an observation is whether it is packed."""
     for one in seen:

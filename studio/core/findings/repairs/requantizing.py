@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import Quantized, recipe
+from kernels import Quantized, Recipe, recipe
+from studio.core.containers.dtypes import BITS
 from studio.core.containers.files import SourceFile
 from studio.core.events import Event, LayerDone
 from studio.core.exporting.contents import MANIFEST
@@ -17,8 +18,8 @@ from studio.core.exporting.shard_writer import agreed_scale
 from studio.core.exporting.writing import StagedFile
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
-from studio.core.findings.modules import Module
-from studio.core.findings.repairs.draft import Draft, Target
+from studio.core.findings.modules import CONVENTIONS, Module
+from studio.core.findings.repairs.draft import Draft, Form, Target
 from studio.core.findings.source import Owned, agrees, owners
 from studio.core.layouts import LAYOUTS
 from studio.core.model import Layer, Matrix, Stored
@@ -29,6 +30,9 @@ from studio.core.running.reading import Slab
 
 METHOD = "search"
 """The best method that needs no statistics."""
+
+_DTYPES = {"modelopt": ("U8", "F8_E4M3"), "compressed-tensors": ("U8", "F8_E4M3"), "mlx": ("U32", "U8")}
+"""Of codes and of block scales."""
 
 _SCALED_COLUMNS = ".pre_quant_scale"
 """What AWQ and others multiply inputs with: their packed weights are not those of the source."""
@@ -57,7 +61,7 @@ def _is_torch(folder: Folder, name: str) -> bool:
 
 def _is_made_from(draft: Draft) -> bool:
     """True when layers decode to the weights of the source, none to others, and none is scaled in another way."""
-    if draft.source is None or draft.shows("source-unlike", "differs-from-source"):
+    if draft.source is None or draft.shows("source-unlike") or _differ_mostly(draft):
         return False
     if not agrees(draft.folder, draft.source):
         return False
@@ -67,20 +71,56 @@ def _is_made_from(draft: Draft) -> bool:
     return not ours or not any(entry.result.lift for entry in Manifest(draft.folder.place).entries())
 
 
+def _differ_mostly(draft: Draft) -> bool:
+    """True where it is not some layers that are not those of the source."""
+    return 2 * len(draft.seen("differs-from-source")) > len(draft.folder.packed)
+
+
 def _chosen(draft: Draft, name: str, theirs: Mapping[str, Owned]) -> tuple[list[Choice], dict[str, Target]] | None:
     """The layers of the source that a module is made of, and where their matrices go; None where they do not fit."""
     module, layer = draft.folder.modules[name], draft.folder.by_name.get(name)
-    if layer is None or not _fits(module, layer) or not all(draft.is_whole(x.file.path.name) for x in _parts(module)):
+    if not all(draft.is_whole(x.file.path.name) for x in _parts(module)):
         return None
-    targets = {m.name: Target(module, m.first // m.columns, place) for place, m in enumerate(layer.matrices)}
+    if layer is None or not _fits(module, layer):
+        return _rebuilt(module, theirs)
+    codes, scales, third = map(_form, _places(module))
+    if codes is None or scales is None:
+        return None
+    targets = {
+        m.name: Target(module, m.first // m.columns, place, codes, scales, third)
+        for place, m in enumerate(layer.matrices)
+    }
     sources = [theirs.get(matrix.name) for matrix in layer.matrices]
     sizes = [owned and (owned[1].rows, owned[1].columns) for owned in sources]
     layers = {owned[0].name: owned[0] for owned in sources if owned}
     whole = all(matrix.name in targets for one in layers.values() for matrix in one.matrices)
     if not whole or sizes != [(matrix.rows, matrix.columns) for matrix in layer.matrices]:
         return None
-    how = recipe("nvfp4-3t" if module.third else "nvfp4-2t", method=METHOD)
-    return [Choice(one, how) for one in layers.values()], targets
+    return [Choice(one, _how(module)) for one in layers.values()], targets
+
+
+def _form(part: Stored | None) -> Form | None:
+    return Form(part.tensor.name, part.tensor.dtype, part.tensor.shape) if part else None
+
+
+def _how(module: Module) -> Recipe:
+    return recipe("nvfp4-3t" if module.third or module.layout != "mlx" else "nvfp4-2t", method=METHOD)
+
+
+def _rebuilt(module: Module, theirs: Mapping[str, Owned]) -> tuple[list[Choice], dict[str, Target]] | None:
+    """A module of one matrix, all parts of which are written anew in the forms that they should have."""
+    owned = theirs.get(module.name)
+    row = next((row for row in CONVENTIONS if row.layout == module.layout and row.third), None)
+    if owned is None or row is None or len(owned[0].matrices) != 1 or owned[1].columns % 16:
+        return None
+    (layer, matrix), dtypes = owned, _DTYPES.get(module.layout)
+    if dtypes is None or module.codes.tensor.dtype != dtypes[0] or (module.layout == "mlx" and module.third):
+        return None
+    codes = Form(module.codes.tensor.name, dtypes[0], (matrix.rows, matrix.columns * 4 // BITS[dtypes[0]]))
+    scales = Form(f"{module.name}.{row.scales[0]}", dtypes[1], (matrix.rows, matrix.columns // 16))
+    shape = (1,) if module.layout == "compressed-tensors" else ()
+    third = Form(f"{module.name}.{row.third}", "F32", shape) if module.layout != "mlx" else None
+    return [Choice(layer, _how(module))], {matrix.name: Target(module, 0, 0, codes, scales, third)}
 
 
 def _fits(module: Module, layer: Layer) -> bool:
@@ -94,8 +134,12 @@ def _fits(module: Module, layer: Layer) -> bool:
     return whole and sizes == (count // 2, count // 16) and third in (None, ("F32", 4 * len(layer.matrices)))
 
 
+def _places(module: Module) -> tuple[Stored, Stored | None, Stored | None]:
+    return module.codes, module.scales, module.third
+
+
 def _parts(module: Module) -> list[Stored]:
-    return [part for part in (module.codes, module.scales, module.third) if part is not None]
+    return [part for part in _places(module) if part is not None]
 
 
 class _Scratch(Sink):
@@ -114,40 +158,39 @@ class _Scratch(Sink):
         """See `Sink.write_slab`."""
         target = self._targets[slab.matrix.name]
         first = (target.row + slab.start) * slab.matrix.columns
-        self._write(target.module.codes, first // 2, quantized.codes)
-        if target.module.scales:
-            self._write(target.module.scales, first // 16, quantized.scales)
+        self._write(target.codes, first // 2, quantized.codes)
+        self._write(target.scales, first // 16, quantized.scales)
 
     def write_scale(self, choice: Choice, matrix: Matrix, g: float) -> None:
         """See `Sink.write_scale`."""
         target = self._targets[matrix.name]
-        if target.module.third:
+        if target.third:
             stored = np.array([self._layout.store_scale(g)], np.float32)
-            self._write(target.module.third, 4 * target.place, stored)
+            self._write(target.third, 4 * target.place, stored)
 
-    def _write(self, part: Stored, offset: int, array: NDArray[np.generic]) -> None:
+    def _write(self, part: Form, offset: int, array: NDArray[np.generic]) -> None:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self._file.write(raw.data, self.starts[part.tensor.name] + offset)
+        self._file.write(raw.data, self.starts[part.name] + offset)
 
 
-def _stored(targets: Mapping[str, Target]) -> list[Stored]:
+def _stored(targets: Mapping[str, Target]) -> list[Form]:
     """The parts of the modules, each once."""
-    modules = {target.module.name: target.module for target in targets.values()}
-    return [part for module in modules.values() for part in _parts(module)]
+    modules = {target.module.name: target for target in targets.values()}
+    return [part for target in modules.values() for part in target.parts]
 
 
 def starts_of(targets: Mapping[str, Target]) -> dict[str, int]:
     """Where the parts of modules begin when they are stored one after the other."""
     starts, position = {}, 0
     for part in _stored(targets):
-        starts[part.tensor.name] = position
-        position += part.tensor.nbytes
+        starts[part.name] = position
+        position += part.nbytes
     return starts
 
 
 def nbytes_of(draft: Draft) -> int:
     """Bytes of what is quantized again."""
-    return sum(part.tensor.nbytes for part in _stored(draft.targets))
+    return sum(part.nbytes for part in _stored(draft.targets))
 
 
 def quantize_again(engine: Engine, draft: Draft, scratch: Path) -> Iterator[Event]:
@@ -157,8 +200,9 @@ def quantize_again(engine: Engine, draft: Draft, scratch: Path) -> Iterator[Even
         done = run(engine, list(draft.choices.values()), sink)
         yield from (event for event in done if not isinstance(event, LayerDone))
     written = SourceFile(scratch)
-    for part in _stored(draft.targets):
-        draft.tensors[part.tensor.name] = partial(_read, written, sink.starts[part.tensor.name], part.tensor.nbytes)
+    for target in draft.targets.values():
+        for part in target.parts:
+            draft.put(part, partial(_read, written, sink.starts[part.name], part.nbytes), target.codes.name)
 
 
 def _read(file: SourceFile, start: int, nbytes: int) -> Iterator[bytearray]:

@@ -1,0 +1,77 @@
+"""Checks of whether a model is all there: blocks, the weights of each, and sizes that the config states."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+
+from studio.core.architectures import sections
+from studio.core.counting import counted
+from studio.core.findings.finding import Observation
+from studio.core.findings.folder import CONFIG, Folder
+from studio.core.findings.readers import generates, said
+
+_BLOCK = re.compile(r"(.*?(?:layers|blocks|h))\.(\d{1,5})\.(.+)")
+_FEWEST_BLOCKS = 3
+_AT_ENDS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def blocks(folder: Folder) -> Iterator[Observation]:
+    """Blocks that are missing, or lack what all others of their kind have."""
+    if folder.is_cut or folder.is_gguf or not folder.path.is_dir() or "block_configs" in folder.config:
+        return  # of these configs each block may be of a kind of its own
+    stacks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in folder.stored):
+        if found := _BLOCK.fullmatch(name):
+            stacks[found[1]][int(found[2])].add(found[3])
+    main = max(stacks, key=lambda stack: len(stacks[stack]), default="")
+    wanted = said(folder, "num_hidden_layers")
+    for stack, members in stacks.items():
+        yield from _absent(stack, members, wanted if type(wanted) is int and stack == main else 0)
+    there = len(stacks[main]) if main else 0
+    if type(wanted) is int and there and wanted > there and not _counts_otherwise(folder):
+        evidence = f"num_hidden_layers is {wanted:,}, {main} has {counted(there, 'block')}"
+        yield Observation("blocks-missing", CONFIG, evidence)
+
+
+def _counts_otherwise(folder: Folder) -> bool:
+    """True where blocks are shared, so that fewer are stored than are run."""
+    keys = ("num_hidden_groups", "num_mem_blocks", "num_kv_shared_layers", "num_nextn_predict_layers")
+    return any(key in section for section in sections(folder.config) for key in keys)
+
+
+def _absent(stack: str, members: Mapping[int, set[str]], blocks: int) -> Iterator[Observation]:
+    """Blocks below `blocks` that are not there, and what one lacks that all others have.
+
+    A block that has something of its own, as the dense one of a mixture of experts, is of another kind. The first and
+    the last may go without a norm, or without keys and values.
+    """
+    if len(members) < _FEWEST_BLOCKS:
+        return
+    for number in range(min(members), min(max(members), blocks)):
+        if number not in members:
+            yield Observation("blocks-missing", f"{stack}.{number}", f"of {counted(blocks, 'block')}")
+    counts = Counter(name for names in members.values() for name in names)
+    common = sorted(name for name, count in counts.items() if count == len(members) - 1)
+    for number, names in members.items():
+        inside = min(members) < number < max(members)
+        lacks = [name for name in common if name not in names and (inside or name.endswith(_AT_ENDS))]
+        if all(counts[name] > 1 for name in names) and len(lacks) < len(names):
+            for name in lacks:
+                yield Observation("weight-missing", f"{stack}.{number}.{name}", f"{len(members) - 1:,} others have one")
+
+
+def sizes(folder: Folder) -> Iterator[Observation]:
+    """Sizes of config.json that no weight has, and a model that has no embedding."""
+    if folder.is_cut or folder.is_gguf or not folder.config or not folder.layers:
+        return
+    roles = {layer.role for layer in folder.layers}
+    if generates(folder) and "embedding" not in roles and "norm" in roles and folder.path.is_dir():
+        yield Observation("weight-missing", "", "there is no embedding of tokens")
+    there = {size for layer in folder.layers for size in layer.shape}
+    rows = {layer.shape[0] for layer in folder.layers if layer.role == "embedding" and len(layer.shape) == 2}
+    hidden, tokens = said(folder, "hidden_size"), said(folder, "vocab_size")
+    if type(hidden) is int and there and hidden not in there:
+        yield Observation("config-sizes", CONFIG, f"hidden_size is {hidden:,}, no weight is of that size")
+    if type(tokens) is int and rows and tokens not in there:
+        evidence = f"vocab_size is {tokens:,}, the embedding has {', '.join(f'{size:,}' for size in sorted(rows))}"
+        yield Observation("config-sizes", CONFIG, evidence)

@@ -1,0 +1,111 @@
+"""Checks of the forms of the parts of codes, by headers: what is missing, and dtypes and shapes that do not fit."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
+from studio.core.findings.claims import Claim, claims_of
+from studio.core.findings.finding import Observation
+from studio.core.findings.folder import Folder
+from studio.core.findings.modules import LONE_SCALES, Module
+from studio.core.model import Stored
+from studio.core.sources.declared import formats
+
+TORCH = ("compressed-tensors", "modelopt")
+_OF_16, _OF_32, _OF_32_BYTES = 64, 128, 256
+"""Bits of the codes that share a block scale: of NVFP4, of MXFP4 (and of NVFP4 in groups of 32), of MXFP8."""
+
+_GROUPS_OF_32 = ("w4a8_nvfp4_fp8",)
+"""Algorithms of ModelOpt whose NVFP4 has a scale for 32 weights."""
+
+_AFFINE = {bits * group for bits in (2, 3, 4, 5, 6, 8) for group in (16, 32, 64, 128)}
+_JOINED = ("qkv", "gate_up", "in_proj")
+"""Parts of the names of modules that may have a tensor scale for each of what they join."""
+
+_E5M3 = "e5m3"
+
+
+def parts(folder: Folder) -> Iterator[Observation]:
+    """Parts that are missing, or have a dtype or shape that readers of their layout do not take."""
+    claimed, unread = claims_of(folder.sections), any(_E5M3 in name for name in formats(folder.sections))
+    for module in folder.modules.values():
+        others = module.scales is None and module.codes.tensor.name in folder.recognized.sources
+        if others or unread:
+            continue
+        if module.layout in TORCH:
+            yield from _of_torch(module, claimed)
+        elif module.layout == "mlx":
+            yield from _of_mlx(module, folder.stored)
+
+
+def _of_torch(module: Module, claimed: tuple[Claim, ...]) -> Iterator[Observation]:
+    codes = module.codes.tensor
+    if module.scales is None:
+        yield Observation("codes-without-scales", codes.name, f"{codes.dtype} {list(codes.shape)}")
+        return
+    scales = module.scales.tensor
+    if scales.dtype != "F8_E4M3":
+        if codes.dtype == "U8" and module.bits_of_block == _OF_16:
+            yield Observation("scale-dtype", scales.name, f"{scales.dtype}, NVFP4 has F8_E4M3", told="F8_E4M3")
+        return
+    wanted = (*codes.shape[:-1], codes.shape[-1] // 8)
+    of_32 = any(claim.algorithm in _GROUPS_OF_32 or claim.group == 32 for claim in claimed)
+    if codes.dtype == "U8" and scales.shape == (*codes.shape[:-1], codes.shape[-1] // 16):
+        if not of_32:
+            yield Observation("claims-other-bits", module.name, f"a byte for each of {codes.shape[-1]:,} columns")
+    elif codes.dtype == "U8" and scales.shape != wanted:
+        evidence = f"codes {list(codes.shape)} with scales {list(scales.shape)}, which should be {list(wanted)}"
+        yield Observation("scale-shape", scales.name, evidence)
+    if module.third is None:
+        yield Observation("tensor-scale-missing", module.name, f"{module.layout} keeps one per matrix")
+    else:
+        yield from _third(module, module.third)
+
+
+def _third(module: Module, third: Stored) -> Iterator[Observation]:
+    """A tensor scale of another dtype than float32, or not one for a matrix."""
+    tensor, matrices = third.tensor, math.prod(module.stack)
+    count = math.prod(tensor.shape)
+    joined = any(part in module.name.rpartition(".")[2] for part in _JOINED)
+    fits = count == matrices or (joined and count in (2 * matrices, 3 * matrices)) or count == 1
+    if not fits:
+        yield Observation("tensor-scale-form", tensor.name, f"{count:,} for {counted(matrices, 'matrix', 'matrices')}")
+    elif tensor.dtype != "F32":
+        yield Observation("tensor-scale-form", tensor.name, f"{tensor.dtype}, readers take F32", told="F32")
+
+
+def _of_mlx(module: Module, stored: Mapping[str, Stored]) -> Iterator[Observation]:
+    codes, scales = module.codes.tensor, module.scales.tensor if module.scales else None
+    if scales is None:
+        yield Observation("codes-without-scales", codes.name, f"{codes.dtype} {list(codes.shape)}")
+        return
+    biases = stored.get(f"{module.name}.biases")
+    if scales.dtype in WEIGHT_DTYPES:
+        if biases is None:
+            yield Observation("codes-without-scales", codes.name, f"no biases beside scales in {scales.dtype}")
+        elif biases.tensor.shape != scales.shape:
+            what = f"biases {list(biases.tensor.shape)} beside scales {list(scales.shape)}"
+            yield Observation("scale-shape", biases.tensor.name, what)
+        known = _AFFINE
+    else:
+        known = {_OF_16, _OF_32, _OF_32_BYTES}
+        if scales.dtype != "U8":
+            yield Observation("scale-dtype", scales.name, f"{scales.dtype}, MLX has U8", told="U8")
+    if module.bits_of_block not in known:
+        evidence = f"codes {list(codes.shape)} of 32 bits with scales {list(scales.shape)}"
+        yield Observation("scale-shape", scales.name, evidence)
+
+
+def lone(folder: Folder) -> Iterator[Observation]:
+    """Scales beside which there are no codes and no weight."""
+    for name in folder.stored if not folder.is_cut else ():
+        path, _, leaf = name.rpartition(".")
+        if leaf in LONE_SCALES and not any(f"{path}.{other}" in folder.stored for other in LONE_SCALES[leaf]):
+            yield Observation("scales-without-codes", name)
+
+
+def unread(folder: Folder) -> Iterator[Observation]:
+    """Codes that this program can not read, and why."""
+    for name, reason in folder.recognized.unread.items():
+        yield Observation("codes-unread", name, reason)

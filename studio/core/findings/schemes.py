@@ -1,0 +1,100 @@
+"""Checks of what the config says of the format of codes against what is stored: bits, groups, types, targets."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.findings.claims import Claim, Matcher, Scheme, claims_of
+from studio.core.findings.finding import Observation
+from studio.core.findings.folder import Folder
+from studio.core.findings.forms import TORCH
+from studio.core.findings.modules import Module
+from studio.core.sources.declared import BESIDE
+
+_PACKED, _MIXED = "nvfp4-pack-quantized", "mixed-precision"
+_GROUP = 16
+_CLASSES = ("linear", "linearbase", "fusedmoe", "moegate")
+"""Targets that are classes of modules, in small letters."""
+
+
+def described(folder: Folder) -> Iterator[Observation]:
+    """Codes in another format than each section that is about their layout says."""
+    for claim in claims_of(folder.sections):
+        for module in folder.modules.values():
+            if module.layout == claim.layout and (told := _other(module, claim)):
+                yield Observation("claims-other-format", module.name, f"{claim.place} says {told}")
+
+
+def _other(module: Module, claim: Claim) -> str:
+    """What a section says that is not so; empty where it says nothing or the truth."""
+    if claim.layout == "mlx":
+        return _other_of_mlx(module, claim)
+    if claim.layout not in TORCH or not module.is_nvfp4 or module.bits_of_block != 4 * _GROUP:
+        return ""
+    if claim.bits == 8 and claim.algorithm.startswith(("fp8", "mxfp8")):
+        return f"{claim.algorithm.upper()}, it is NVFP4"
+    if claim.group not in (0, _GROUP):
+        return f"groups of {claim.group}, its scales are for {_GROUP}"
+    said = list(map(_unlike, claim.schemes))
+    return "" if not said or "" in said else min(said, key=len)
+
+
+def _unlike(scheme: Scheme) -> str:
+    """What a scheme says that NVFP4 is not."""
+    told = []
+    if scheme.bits not in (0, 4):
+        told.append(f"{scheme.bits} bits, it has 4")
+    if scheme.type not in ("", "float"):
+        told.append(f"{scheme.type}, it is float")
+    if scheme.group not in (0, _GROUP):
+        told.append(f"groups of {scheme.group}, its scales are for {_GROUP}")
+    if scheme.format not in ("", _PACKED, _MIXED):
+        told.append(f"{scheme.format}, it is {_PACKED}")
+    return "; ".join(told)
+
+
+def _other_of_mlx(module: Module, claim: Claim) -> str:
+    own = (claim.overrides or {}).get(module.name)
+    said = own if isinstance(own, dict) else {"bits": claim.bits, "group_size": claim.group, "mode": claim.mode}
+    bits, group, mode = said.get("bits"), said.get("group_size"), said.get("mode", "affine")
+    if module.scales is None or type(bits) is not int or type(group) is not int:
+        return ""
+    told = f"{bits} bits in groups of {group}, {mode}"
+    if module.bits_of_block and bits * group != module.bits_of_block:
+        return f"{told}; a scale is for {module.bits_of_block} bits"
+    if (mode == "affine") != (module.scales.tensor.dtype in WEIGHT_DTYPES):
+        return f"{told}; its scales are {module.scales.tensor.dtype}"
+    return ""
+
+
+def targets(folder: Folder) -> Iterator[Observation]:
+    """Codes that no target of compressed-tensors names; heads are told by `readers.heads`."""
+    for claim in claims_of(folder.sections):
+        if claim.layout != TORCH[0] or any(text.lower() in _CLASSES for text in claim.targets):
+            continue
+        matcher = Matcher(claim.layout, claim.targets)
+        for name, module in folder.modules.items():
+            layer = folder.by_name.get(name)
+            if module.layout != claim.layout or (layer and layer.role in ("head", "embedding")):
+                continue
+            if matcher.entry(name) is None and not matcher.unjudged:
+                named = ", ".join(claim.targets[:3]) or "none"
+                yield Observation("not-targeted", name, f"targets of {claim.place} are {named}")
+
+
+def agreeing(folder: Folder) -> Iterator[Observation]:
+    """Two sections about the same that say different things: readers take the one or the other."""
+    mlx = [folder.config.get(key) for key in ("quantization", "quantization_config")]
+    if all(isinstance(one, dict) and "quant_method" not in one for one in mlx) and _of_mlx(mlx[0]) != _of_mlx(mlx[1]):
+        evidence = f"quantization says {_of_mlx(mlx[0])}, quantization_config {_of_mlx(mlx[1])}"
+        yield Observation("sections-disagree", "quantization_config", evidence)
+    told = {claim.place: claim.algorithm for claim in claims_of(folder.sections) if claim.algorithm}
+    if BESIDE in told and len(set(told.values())) > 1:
+        place, algorithm = next(item for item in told.items() if item[0] != BESIDE)
+        evidence = f"it says {told[BESIDE].upper()}, {place} {algorithm.upper()}"
+        yield Observation("sections-disagree", BESIDE, evidence)
+
+
+def _of_mlx(section: Mapping[str, Any] | None) -> str:
+    found = section or {}
+    return f"{found.get('bits')} bits in groups of {found.get('group_size')}, {found.get('mode', 'affine')}"
