@@ -1,5 +1,6 @@
 """The command line: parse, run a command, tell errors. Exit codes are those of `studio.core.errors`."""
 
+import _thread
 import argparse
 import logging
 import os
@@ -27,8 +28,6 @@ def main(arguments: Sequence[str]) -> int:
     options.said = arguments
     console = Console(as_json=options.json, quiet=options.quiet)
     _stop_on_signals()
-    if getattr(options, "workers", 0):
-        core.warm_up()
     try:
         with _heard(console):
             return _COMMANDS[options.command](options, console)
@@ -81,7 +80,10 @@ class _ToConsole(logging.Handler):
 
 
 def _stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP stop a job as Ctrl-C does, a second one at once; what nohup ignores stays ignored."""
+    """Let SIGTERM and SIGHUP stop a job as Ctrl-C does, a second one at once; what nohup ignores stays ignored.
+
+    Nothing waits for a store any more.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -92,6 +94,7 @@ def _stop_on_signals() -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in heard:
             signal.signal(number, lambda *_: os._exit(core.STOPPED))
+        _thread.start_new_thread(core.abandon_all, ())  # no lock is taken here: this interrupts whatever holds it
         raise KeyboardInterrupt
 
     for number in heard:

@@ -37,19 +37,19 @@ def machine_of(options: argparse.Namespace) -> core.Machine:
 
 
 @contextmanager
-def crew_of(options: argparse.Namespace, console: Console) -> Iterator[core.Crew | None]:
+def crew_of(options: argparse.Namespace, console: Console) -> Iterator[core.Workforce | None]:
     """The workers that the options ask for, None where they ask for none."""
     if not options.workers and not options.cluster:
         yield None
         return
-    with core.crew(options.cluster, options.workers) as crew:
-        where = f"at {options.cluster}" if options.cluster else "on this machine"
+    with core.workforce(options.cluster, options.workers) as crew:
+        where = f"at {options.cluster}" if options.cluster else "on this machine, begun where they save time"
         console.log(f"{core.counted(crew.size, 'worker')} {where}")
         console.emit("workers", count=crew.size)
         yield crew
 
 
-def spread_of(crew: core.Crew | None, order: Callable[[], core.Order], known: object = None) -> core.Spread | None:
+def spread_of(crew: core.Workforce | None, order: Callable[[], core.Order], known: object = None) -> core.Spread | None:
     """The workers, once they have opened what this process knows, if it knows it already; None where there are none."""
     return crew.spread(order(), known) if crew else None
 

@@ -12,8 +12,9 @@ from studio.core.budgets.planner import Change, Mix, Planner, budget_title
 from studio.core.budgets.pricing import price
 from studio.core.budgets.probing import Probing
 from studio.core.budgets.sensitivity import Sensitivity
-from studio.core.cluster.crew import Crew, crew, warm_up
+from studio.core.cluster.crew import Crew, crew
 from studio.core.cluster.forecast import Forecast, Piece, Rates, forecast, measured_rates, pieces
+from studio.core.cluster.joining import Workforce, workforce
 from studio.core.cluster.order import (
     Opened,
     Order,
@@ -142,6 +143,7 @@ from studio.core.statistics import StatisticsFile, gaps, open_statistics, unseen
 from studio.core.statistics.calibration import Calibration, calibrate
 from studio.core.statistics.moments import second_moments
 from studio.core.stores.listing import Listing, listing
+from studio.core.stores.remote_folder import abandon_all
 from studio.core.stores.store_path import abandon, is_remote
 from studio.core.stores.store_path import close as close_place
 from studio.core.stores.urls import is_url, local_target, place_of, target_path
@@ -262,9 +264,11 @@ __all__ = [
     "Transcoding",
     "Warned",
     "WorkerRate",
+    "Workforce",
     "Working",
     "__version__",
     "abandon",
+    "abandon_all",
     "as_planned",
     "as_stored",
     "aside",
@@ -391,10 +395,10 @@ __all__ = [
     "validate",
     "verify",
     "verify_order",
-    "warm_up",
     "with_input_scales",
     "with_quality",
     "with_statistics",
+    "workforce",
     "would_gain",
     "write_budget",
     "write_gguf",

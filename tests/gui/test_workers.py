@@ -27,7 +27,10 @@ TWO = (
 )
 
 
-def test_quantize_and_export_by_a_worker_give_the_same(studio: Studio, qtbot: QtBot, tmp_path: Path) -> None:
+def test_quantize_and_export_by_a_worker_give_the_same(
+    studio: Studio, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "workforce", core.crew)  # it does all, whether or not that pays
     document, runs, strip = studio.document, studio.runs, studio.commands.window.activity
     studio.commands.settings["workers"] = 1
     studio.commands.perform("quantize")

@@ -61,7 +61,7 @@ def _converted(
     options: argparse.Namespace,
     console: Console,
     started: core.Engine,
-    crew: core.Crew | None,
+    crew: core.Workforce | None,
     model: core.Model,
     transcoding: core.Transcoding,
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from studio.core.counting import counted
 from studio.core.errors import BackendError
 from studio.core.events import Phase, Progress, Warned, Working
 from studio.core.names import printable
-from studio.core.running.spread import Part, PartDone, Spread
+from studio.core.running.spread import Part, PartDone
 
 WAIT = 30
 """Seconds in which a scheduler must answer and the first worker must be there."""
@@ -69,13 +69,13 @@ class Crew:
             if trouble := _difference(here, seen):
                 raise BackendError(f"worker {where} {trouble}", hint=_HINT)
 
-    def spread(self, order: Order, known: Any = None) -> Spread:
+    def spread(self, order: Order, known: Any = None) -> "Ordered":
         """What has parts done of what `order` opens; `known`: that, where this process has opened it already.
 
         Raises BackendError for workers that can not, and StudioError for what can not be opened.
         """
         self.check(order, order.open() if known is None else known)
-        return _Ordered(self, order)
+        return Ordered(self, order)
 
     def submit(self, order: Order, part: Part, index: int, topic: str) -> Any:
         """Have a part done, the largest first: what is begun last should be short."""
@@ -84,8 +84,8 @@ class Crew:
 
     def run(
         self, order: Order, phase: Phase, parts: Sequence[Part]
-    ) -> Iterator[Progress | Warned | Working | PartDone]:
-        """See `Spread.run`."""
+    ) -> Generator[Progress | Warned | Working | PartDone, None, None]:
+        """See `Spread.run`; the first event comes when all parts are handed over."""
         topic, told = f"nvfp4-studio-{uuid4().hex}", SimpleQueue[Any]()
         self._client.subscribe_topic(topic, lambda event: told.put(event[1]))
         ordered = sorted(range(len(parts)), key=lambda index: -parts[index].work)
@@ -95,6 +95,7 @@ class Crew:
         standing = Standing(parts)
         watch = _Watch(self, standing)
         try:
+            yield Progress(phase, 0, "")
             while futures:
                 message, layer = _next(told), ""
                 if isinstance(message, dict):
@@ -133,7 +134,7 @@ def _is_ours(key: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ordered:
+class Ordered:
     """A crew that has opened an order."""
 
     crew: Crew
@@ -144,7 +145,7 @@ class _Ordered:
         """See `Spread.size`."""
         return self.crew.size
 
-    def run(self, phase: Phase, parts: Sequence[Part]) -> Iterator[Progress | Warned | Working | PartDone]:
+    def run(self, phase: Phase, parts: Sequence[Part]) -> Generator[Progress | Warned | Working | PartDone, None, None]:
         """See `Spread.run`."""
         return self.crew.run(self.order, phase, parts)
 
@@ -235,17 +236,26 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
         import dask
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
-        what = f"workers need the package {error.name}, which is not installed"
-        raise BackendError(what, hint="pip install 'nvfp4-studio[cluster]'") from None
+        raise not_installed(error.name) from None
     with ExitStack() as stack:
         processes = None
         if not address:
             stack.enter_context(dask.config.set(_LIGHT))
             how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
-            warm_up()
-            processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+            _warm_up()
+            try:
+                processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+            except (OSError, RuntimeError, TimeoutError) as error:  # one was killed as it began, say
+                what = f"workers can not be started here: {printable(error, 200)}"
+                raise BackendError(what, hint="leave --workers out") from None
         yield Crew(_joined(stack, Client, processes or address), processes)
+
+
+def not_installed(name: str | None) -> BackendError:
+    """A package that workers need is not here."""
+    what = f"workers need the package {name}, which is not installed"
+    return BackendError(what, hint="pip install 'nvfp4-studio[cluster]'")
 
 
 _METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
@@ -258,7 +268,7 @@ _LIGHT = {
 """What makes processes of this machine cheap: they are forked from one that has imported all; nobody profiles them."""
 
 
-def warm_up() -> None:
+def _warm_up() -> None:
     """Begin to start the process that workers of this machine are forked from; it imports all that they need."""
     if _METHOD == "forkserver":
         multiprocessing.get_context(_METHOD).set_forkserver_preload(["distributed.nanny", work.__name__])

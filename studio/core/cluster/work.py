@@ -111,13 +111,13 @@ class _Told:
 
         self._worker, self._topic, self._index = get_worker(), topic, index
         self._key = self._worker.get_current_task()
-        self._attempt = f"{platform.node()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._attempt = attempt()
         self._tell(done=0, layer="")
 
     def follow(self, steps: Generator[Event, None, Any]) -> Any:
         """What the steps return; how far they are is told every `BEAT`, warnings at once."""
         found: list[Any] = []
-        for event in _kept(steps, found):
+        for event in kept(steps, found):
             match event:
                 case Progress(_, done, layer) if time.monotonic() - self._last > BEAT:
                     self._check()
@@ -137,5 +137,11 @@ class _Told:
         self._worker.log_event(self._topic, {**head, **message})
 
 
-def _kept(steps: Generator[Event, None, Any], found: list[Any]) -> Iterator[Event]:
+def attempt() -> str:
+    """A name of what this process begins now: host, process, and what no other attempt has."""
+    return f"{platform.node()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+def kept(steps: Generator[Event, None, Any], found: list[Any]) -> Iterator[Event]:
+    """The events of steps; what they return is added to `found`."""
     found.append((yield from steps))

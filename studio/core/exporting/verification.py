@@ -28,6 +28,7 @@ from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
 from studio.core.running.spread import Part, PartDone, Spread, in_order
 from studio.core.running.tasks import Tasks
+from studio.core.stores.store_path import is_remote
 
 _LOADED = ("config.json", ".safetensors", ".safetensors.index.json")
 """How the names of files end that a runtime takes from a folder, listed or not."""
@@ -118,22 +119,45 @@ def _told(check: Check, results: list[LayerResult]) -> LayerDone:
 
 
 def _elsewhere(export: "_Export", size: "_Size", spread: Spread, results: list[LayerResult]) -> Iterator[Event]:
-    """The same by `spread`; of all that is wrong, it tells what is told here."""
-    parts = [_part(name, file.size, size.shards.get(name, _Share())) for name, file in export.files.items()]
-    faults: list[CheckpointError] = []
-    for event in in_order(spread.run("verify", parts)):
-        if not isinstance(event, PartDone):
-            yield event
-            continue
-        name, (digest, fault) = parts[event.index].name, event.found
-        if not digest:
-            raise fault
-        _check_digest(export.files[name], digest, export.expected[name])
-        faults += [fault] if fault else []
-    if faults:
-        raise faults[0]
+    """The same by `spread`; of all that is wrong, it tells what is told here.
+
+    All digests come first, as here. What is behind a URL is read only once, and what is wrong with layers told late.
+    """
+    files = [CheckFile(name, size.shards.get(name, _Share())) for name in export.files]
+    if is_remote(export.folder):
+        yield from _checked_elsewhere(export, spread, files, 0)
+    else:
+        hashed = [replace(file, layers=False) for file in files]
+        yield from _checked_elsewhere(export, spread, hashed, 0)
+        layers = [replace(file, hashed=False) for file in files if file.share.stop > file.share.start]
+        yield from _checked_elsewhere(export, spread, layers, sum(file.size for file in export.contents))
     for _, _, entries in export.by_shard():
         yield from (_told(export.check(entry), results) for entry in entries)
+
+
+def _checked_elsewhere(export: "_Export", spread: Spread, tasks: list["CheckFile"], before: int) -> Iterator[Event]:
+    """Have files checked. Raises the first that is wrong with them, digests before layers; counts on from `before`."""
+    parts = [Part(task.name, task.work(export.files[task.name]), task) for task in tasks]
+    faults: list[CheckpointError] = []
+    for event in in_order(spread.run("verify", parts)):
+        if isinstance(event, PartDone):
+            faults += _faults(export, tasks[event.index], *event.found)
+        else:
+            yield replace(event, done=before + event.done) if isinstance(event, Progress) else event
+    if faults:
+        raise faults[0]
+
+
+def _faults(
+    export: "_Export", task: "CheckFile", digest: str, fault: CheckpointError | None
+) -> Iterator[CheckpointError]:
+    """What is wrong with layers, raised where nothing else can be told first."""
+    if task.hashed and digest:
+        _check_digest(export.files[task.name], digest, export.expected[task.name])
+    if fault and not (task.hashed and digest):
+        raise fault
+    if fault:
+        yield fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,34 +169,36 @@ class _Share:
     work: int = 0
 
 
-def _part(name: str, nbytes: int, share: _Share) -> Part:
-    return Part(name, nbytes + share.work, CheckFile(name, share.start, share.stop))
-
-
 @dataclass(frozen=True, slots=True)
 class CheckFile:
-    """Gives the SHA-256 of a file of an export, and what is wrong with its layers; "", and why it can not be read."""
+    """Gives the SHA-256 of a file of an export, "" if it is not `hashed`, and why its layers or itself are wrong."""
 
     name: str
-    start: int
-    stop: int
+    share: _Share
+    hashed: bool = True
+    layers: bool = True
+
+    def work(self, file: SourceFile) -> int:
+        """Bytes that it reads."""
+        return file.size * self.hashed + self.share.work * self.layers
 
     def steps(self, engine: Engine, opened: "_Export") -> Generator[Event, None, tuple[str, CheckpointError | None]]:
         """See `studio.core.running.spread.Task`."""
         file, digest, known = opened.files[self.name], "", hashlib.sha256()
         try:
-            for done in hashing(file, known):
-                yield Progress("verify", done, self.name)
-            digest = known.hexdigest()
-            if self.stop > self.start:
+            if self.hashed:
+                for done in hashing(file, known):
+                    yield Progress("verify", done, self.name)
+                digest = known.hexdigest()
+            if self.layers and self.share.stop > self.share.start:
                 yield from self._layers(engine, opened, file)
         except CheckpointError as error:
             return digest, error
         return digest, None
 
     def _layers(self, engine: Engine, opened: "_Export", file: SourceFile) -> Iterator[Event]:
-        manifest, done = opened.manifest, file.size
-        checks = [opened.check(entry) for entry in manifest.entries(self.start, self.stop)]
+        manifest, done = opened.manifest, file.size * self.hashed
+        checks = [opened.check(entry) for entry in manifest.entries(self.share.start, self.share.stop)]
         for name, nbytes in check_layers(engine, file, read_header(file), manifest.layout, checks):
             done += nbytes
             yield Progress("verify", done, name)

@@ -26,11 +26,12 @@ from studio.core.opening.mlx_values import turned_back
 from studio.core.opening.norms import with_norms
 from studio.core.opening.side_files import side_files
 from studio.core.opening.source_shards import open_file, open_folder
-from studio.core.running.aside import aside
+from studio.core.running.aside import Tell, aside
+from studio.core.running.ending import Ending
 from studio.core.sources.declared import FILES, Section, sections
 from studio.core.sources.recognition import recognize
 from studio.core.stores.store_path import StorePath, close
-from studio.core.stores.urls import is_url, place_of
+from studio.core.stores.urls import is_url, place_of, store_path
 
 _NATIVE = re.compile(r"layers\.\d{1,9}\.attention\.wq\.weight")
 _IN_NATIVE_ORDER = (
@@ -61,7 +62,19 @@ def opening(path: str | os.PathLike[str]) -> Iterator[Model | None]:
     if isinstance(path, Path) or not is_url(os.fspath(path)):
         yield open_model(path)
         return
-    yield from aside(lambda tell, _: tell(open_model(path)), "nvfp4-studio-opening", Model.close)
+    over, found = Ending(), False
+    work = partial(_tell_opened, os.fspath(path), over)
+    try:
+        for model in aside(work, "nvfp4-studio-opening", Model.close):
+            found = model is not None
+            yield model
+    finally:
+        if not found:
+            over.set()
+
+
+def _tell_opened(url: str, over: Ending, tell: Tell[Model], _left: Ending) -> None:
+    tell(open_model(store_path(url, over=over)))
 
 
 def _open(path: Path) -> Model:

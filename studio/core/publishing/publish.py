@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event as Flag
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -19,6 +18,7 @@ from studio.core.publishing.folder import Upload, uploads
 from studio.core.publishing.repository import Repository, StoppedError, There
 from studio.core.quality.results import Quality
 from studio.core.running.aside import Tell, aside
+from studio.core.running.ending import Ending
 from studio.core.stores.patience import Patience
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def preview(job: Publication) -> Iterator[Preview | None]:
     Raises CheckpointError when it can not be asked.
     """
 
-    def work(tell: Tell[Preview], left: Flag) -> None:
+    def work(tell: Tell[Preview], left: Ending) -> None:
         there = _Run(job, tell, left).look()
         rows = compared(job, there)
         tell(Preview(tuple(rows), objection(job, there, rows)))
@@ -169,7 +169,7 @@ class _Run:
 
     job: Publication
     tell: Tell[Any]
-    left: Flag
+    left: Ending
     done: dict[str, int] = field(default_factory=dict)
     told: int = 0
     lock: Any = field(default_factory=Lock)

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, TypeVar
+
+from studio.core.running.ending import Ending
 
 T = TypeVar("T")
 
@@ -16,7 +18,7 @@ Tell = Callable[[T], None]
 
 
 def aside(
-    work: Callable[[Tell[T], Event], None], name: str, discard: Callable[[T], object] = lambda _: None
+    work: Callable[[Tell[T], Ending], None], name: str, discard: Callable[[T], object] = lambda _: None
 ) -> Generator[T | None, None, None]:
     """What `work` tells, in order, and None now and then while it tells nothing; raises what it raises.
 
@@ -24,7 +26,7 @@ def aside(
     generator does not wait for that, as a silent network could keep it for ever; what is told and not taken any more
     goes to `discard`.
     """
-    told, left = SimpleQueue[tuple[str, Any]](), Event()
+    told, left = SimpleQueue[tuple[str, Any]](), Ending()
 
     def drop() -> None:
         with suppress(Empty):

@@ -4,23 +4,32 @@ Credentials are those of `requests`: ~/.netrc, and proxies by the environment.
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from studio.core.errors import CheckpointError
+from studio.core.stores.connections import Connections
 from studio.core.stores.store import BUSY, Object, TryAgainError, changed, refused, unusable
 
 if TYPE_CHECKING:
-    from requests import Response
+    from requests import RequestException, Response
 
 TIMEOUT = (10.0, 30.0)
 """Seconds for a connection, and for each piece of an answer."""
 
 PIECE = 64 << 10
-PARALLEL = 8
+PARALLEL, MOST_REDIRECTS = 8, 10
 _SMALL = 1 << 20
-_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
+_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
+_COUNT = re.compile(r"[0-9]{1,18}")
+
+SLOWEST, SLOW_AFTER = 1024, 60.0
+"""Bytes a second below which an answer is broken off, and for how many seconds it may be slower."""
 
 USUAL = (
     "config.json",
@@ -55,15 +64,12 @@ class HttpStore:
     usual: tuple[str, ...] = USUAL
 
     def __init__(self, url: str, *, base: str = "", headers: Mapping[str, str] | None = None) -> None:
-        from requests import Session
-        from requests.adapters import HTTPAdapter
-
         self.url = url
         self._base = base or url
-        self._session = Session()
+        self._connections = Connections()
+        self._session = self._connections.session(PARALLEL)
+        self._session.max_redirects = MOST_REDIRECTS
         self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=PARALLEL, pool_maxsize=2 * PARALLEL))
 
     def listed(self) -> dict[str, Object]:
         """Nothing: see `usual`."""
@@ -76,7 +82,7 @@ class HttpStore:
                 return None
             if answer.status_code == 416 and (match := _RANGE.fullmatch(answer.headers.get("Content-Range", ""))):
                 return Object(int(match[3]), _tag(answer))
-            if answer.status_code == 200:
+            if answer.status_code == 200 and not _compressed(answer):
                 return Object(self._whole(answer, name), _tag(answer))
             self._check(answer, name)
             return Object(self._sent(answer, name)[2], _tag(answer))
@@ -103,9 +109,14 @@ class HttpStore:
     def _differs(self, tag: str, now: str) -> bool:
         return tag != now
 
+    def hang_up(self) -> None:
+        """See `Store.hang_up`."""
+        self._connections.hang_up()
+
     def close(self) -> None:
         """See `Store.close`."""
         self._session.close()
+        self._connections.close()
 
     def _shown(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -113,7 +124,7 @@ class HttpStore:
     def _get(self, name: str, start: int, stop: int) -> "Response":
         """The answer, its body not read yet. Names are quoted: nothing in them reaches another address."""
         from requests import RequestException
-        from requests.exceptions import SSLError, Timeout, TooManyRedirects
+        from requests.exceptions import InvalidHeader, SSLError, Timeout, TooManyRedirects
 
         address = f"{self._base}/{quote(name, safe='/')}"
         how: dict[str, Any] = {"headers": {"Range": f"bytes={start}-{stop - 1}"}, "stream": True, "timeout": TIMEOUT}
@@ -121,11 +132,18 @@ class HttpStore:
             answer = self._session.get(address, **how)
         except Timeout:
             raise TryAgainError("no answer in time") from None
-        except (SSLError, TooManyRedirects) as error:  # what they say can hold an address that is a secret
-            raise unusable(self._shown(name), f"no connection: {type(error).__name__}") from None
+        except SSLError:  # what these errors say can hold an address that is a secret
+            raise CheckpointError("no encrypted connection (SSLError)", file=self._shown(name), hint=_TRUST) from None
+        except TooManyRedirects:
+            raise unusable(self._shown(name), "is sent on in a circle (TooManyRedirects)") from None
+        except InvalidHeader:
+            raise TryAgainError("the answer has headers that mean nothing") from None
+        except ValueError:
+            what = "no connection: this, or where the server sends it on to, is no address"
+            raise CheckpointError(what, file=self._shown(name), hint="check the spelling of the URL") from None
         except RequestException as error:
-            raise TryAgainError(f"no connection ({type(error).__name__})") from None
-        if self._base.startswith("https://") and not answer.url.startswith("https://"):
+            raise TryAgainError(_no_connection(error)) from None
+        if self._base.startswith("https://") and not all(one.url.startswith("https://") for one in _way(answer)):
             answer.close()
             raise unusable(self._shown(name), "is sent on to an address without encryption")
         return answer
@@ -136,13 +154,13 @@ class HttpStore:
         if status in BUSY:
             raise TryAgainError(f"HTTP {status}", _wait(answer))
         if status in (401, 403, 407):
-            raise refused(self._shown(name), status, self._login)
+            raise refused(self._shown(name), status, _PROXY if status == 407 else self._login)
+        if status in (200, 206) and _compressed(answer):
+            raise unusable(self._shown(name), "the server compresses what it sends, so that ranges have no meaning")
         if status == 200:
             raise unusable(self._shown(name), "the server gives whole files only, no ranges of bytes")
         if status != 206:
             raise unusable(self._shown(name), f"unexpected answer: HTTP {status}")
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise unusable(self._shown(name), "the server compresses what it sends, so that ranges have no meaning")
 
     _login = "put the credentials of this server into ~/.netrc"
 
@@ -157,17 +175,47 @@ class HttpStore:
     def _whole(self, answer: "Response", name: str) -> int:
         """The size of a file that is sent whole although a range was asked for: only small ones are taken so."""
         told = answer.headers.get("Content-Length", "")
-        if "Content-Encoding" in answer.headers or not told.isdecimal() or int(told) > _SMALL:
+        if _compressed(answer) or not _COUNT.fullmatch(told) or int(told) > _SMALL:
             self._check(answer, name)
         return int(told)
 
 
-def _pieces(answer: "Response") -> Iterator[bytes]:
-    from requests import RequestException
+_TRUST = "is it http:// there? REQUESTS_CA_BUNDLE names a file of certificates to trust instead of the usual ones"
+_PROXY = "put the credentials of the proxy into HTTPS_PROXY"
 
+
+def _no_connection(error: "RequestException") -> str:
+    """Why there is none, without the addresses that the error names."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if type(reason).__name__ == "NameResolutionError":
+        return "no connection: no host of this name is found"
+    if isinstance(getattr(reason, "__cause__", None), ConnectionRefusedError):
+        return "no connection: the host refuses it"
+    return f"no connection ({type(error).__name__})"
+
+
+def _way(answer: "Response") -> "list[Response]":
+    """The answers that led to it, and it."""
+    return [*answer.history, answer]
+
+
+def _compressed(answer: "Response") -> bool:
+    return answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+
+
+def _pieces(answer: "Response") -> Iterator[bytes]:
+    """The body as it comes. Raises TryAgainError when it breaks off, or comes too slowly to ever end."""
+    from urllib3.exceptions import HTTPError
+
+    began, count = time.monotonic(), 0
     try:
-        yield from answer.iter_content(PIECE)
-    except RequestException:
+        while piece := answer.raw.read1(PIECE):
+            yield piece
+            count += len(piece)
+            spent = time.monotonic() - began
+            if spent > SLOW_AFTER and count < SLOWEST * spent:
+                raise TryAgainError(f"the answer came at less than {SLOWEST:,} bytes/s")
+    except (HTTPError, OSError, ValueError):
         raise TryAgainError("the connection broke") from None
 
 
@@ -176,5 +224,12 @@ def _tag(answer: "Response") -> str:
 
 
 def _wait(answer: "Response") -> float:
-    told = answer.headers.get("Retry-After", "")
-    return float(told) if told.isdecimal() and len(told) < 6 else 0.0
+    """The pause in seconds that a server asks for, 0 for none: a number, or until a moment."""
+    told = answer.headers.get("Retry-After", "").strip()
+    if _COUNT.fullmatch(told):
+        return float(told)
+    with suppress(ValueError, OverflowError):
+        moment = parsedate_to_datetime(told)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+    return 0.0

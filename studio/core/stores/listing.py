@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
 from studio.core.names import is_plain_path
 from studio.core.running.aside import Tell, aside
-from studio.core.stores.patience import Patience
+from studio.core.running.ending import Ending
 from studio.core.stores.remote_folder import AHEAD
 from studio.core.stores.store_path import StorePath, close
 from studio.core.stores.urls import store_path
@@ -45,8 +44,8 @@ def listing(url: str) -> Iterator[Listing | None]:
     Of a server that does not list, the index is read, as it names the shards. Raises CheckpointError.
     """
 
-    def work(tell: Tell[Listing], left: Event) -> None:
-        path = store_path(url, Patience(sleep=left.wait))
+    def work(tell: Tell[Listing], left: Ending) -> None:
+        path = store_path(url, over=left)
         try:
             tell(_listed(path))
         finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from studio.core.errors import UnreadableError
+from studio.core.running.ending import Ending
 from studio.core.stores.store import TryAgainError
 
 T = TypeVar("T")
@@ -17,18 +18,22 @@ _LOG = logging.getLogger(__name__)
 class Patience:
     """How often a request is made at most, and the pauses between, in seconds: `first`, doubled up to `longest`.
 
-    A server that asks for a longer pause gets it, up to `longest`. `sleep` waits.
+    A server that asks for a longer pause gets it, up to `longest`. `sleep` waits. `over`: from when on nobody wants an
+    answer any more.
     """
 
     attempts: int = 7
     first: float = 0.5
     longest: float = 30.0
     sleep: Callable[[float], object] = time.sleep
+    over: Ending | None = None
 
     def persist(self, url: str, attempt: Callable[[], T], fault: str = "can not be read") -> T:
         """What `attempt` gives; raises UnreadableError with its last reason when none succeeds."""
         waited = 0.0
         for number in range(1, self.attempts + 1):
+            if self.over and self.over.is_set():
+                raise UnreadableError("no longer read: it was closed", file=url)
             try:
                 return attempt()
             except TryAgainError as error:
@@ -38,5 +43,12 @@ class Patience:
                 pause = min(max(self.first * 2 ** (number - 1), error.wait), self.longest)
                 waited += pause
                 _LOG.info("%s: %s; trying again in %.3g s", url, error, pause)
-                self.sleep(pause)
+                self._pause(pause)
         raise ValueError("[Patience] no attempt is allowed")
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than anybody wants an answer."""
+        if self.over and self.sleep is time.sleep:
+            self.over.wait(seconds)
+        else:
+            self.sleep(seconds)

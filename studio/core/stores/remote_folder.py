@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
-from threading import Event, Lock
+from threading import Lock
+from weakref import WeakSet
 
-from studio.core.errors import CheckpointError, StudioError, UnreadableError
+from studio.core.errors import CheckpointError, StudioError
 from studio.core.names import is_plain_path, printable
+from studio.core.running.ending import Ending
 from studio.core.stores.byte_source import Fingerprint
 from studio.core.stores.patience import Patience
 from studio.core.stores.spool import BLOCK, FETCH, Spool, Write
@@ -20,17 +23,21 @@ _SEGMENTS = 32
 
 
 class RemoteFolder:
-    """Close it when it is no longer read; a request that waits to be made again then gives up."""
+    """Close it when it is no longer read; requests are then broken off. `over`: the same, told by another."""
 
-    def __init__(self, store: Store, patience: Patience | None = None, spool: Spool | None = None) -> None:
+    def __init__(
+        self, store: Store, patience: Patience | None = None, spool: Spool | None = None, over: Ending | None = None
+    ) -> None:
         self.store, self._spool = store, spool or Spool()
-        self._closed = Event()
-        self._patience = patience or Patience(sleep=self._closed.wait)
+        self._closed = over or Ending()
+        self._closed.call(store.hang_up)
+        self._patience = replace(patience or Patience(), over=self._closed)
         self._found: dict[str, Object | None] = {}
         self._lock = Lock()
         self._ahead: ThreadPoolExecutor | None = None
         self._asked: list[Future[None]] = []
         self._streams = False
+        _OPEN.add(self)
 
     @property
     def patience(self) -> Patience:
@@ -138,8 +145,8 @@ class RemoteFolder:
 
         def attempt() -> None:
             nonlocal position
-            if self._closed.is_set():
-                raise UnreadableError("no longer read: it was closed", file=self._shown(name))
+            if position == stop:  # it broke off after the last byte
+                return
             for piece in self.store.read(name, found, position, stop):
                 if position + len(piece) > stop:
                     raise TryAgainError("more bytes came than were asked for")
@@ -154,7 +161,7 @@ class RemoteFolder:
         return f"{self.store.url}/{name}"
 
     def abandon(self) -> None:
-        """Let requests that wait to be made again give up; waits for nothing itself."""
+        """Break off requests, and make none again; waits for nothing itself."""
         self._closed.set()
 
     def close(self) -> None:
@@ -165,6 +172,15 @@ class RemoteFolder:
             self._ahead.shutdown(wait=True, cancel_futures=True)
         self._spool.close()
         self.store.close()
+
+
+_OPEN: WeakSet[RemoteFolder] = WeakSet()
+
+
+def abandon_all() -> None:
+    """Abandon every folder of this process, which is to end: what waits for a store is woken, wherever that is."""
+    for folder in list(_OPEN):
+        folder.abandon()
 
 
 class StoredBytes:

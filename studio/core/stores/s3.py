@@ -3,7 +3,7 @@
 Credentials, endpoint and region are those of botocore (AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws, the machine's role).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -12,7 +12,7 @@ from studio.core.names import is_plain_path
 from studio.core.stores.store import BUSY, PASSING, Object, TryAgainError, changed, refused, unusable
 
 PIECE = 1 << 20
-MOST_FILES = 100_000
+MOST_FILES, MOST_PAGES = 100_000, 1_000
 TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 """Seconds for a connection, and for each piece of an answer."""
 DIGEST = "nvfp4-studio-sha256"
@@ -39,17 +39,18 @@ class S3Store:
         """See `Store.listed`."""
         found: dict[str, Object] = {}
         more: dict[str, str] = {}
-        while True:
+        for _ in range(MOST_PAGES):
             page = self._call("list_objects_v2", self.url, Prefix=self._prefix, **more)
             for entry in page.get("Contents", []):
-                name = entry["Key"].removeprefix(self._prefix)
+                name = str(_field(entry, "Key", self.url)).removeprefix(self._prefix)
                 if is_plain_path(name):
-                    found[name] = Object(entry["Size"], entry["ETag"])
+                    found[name] = Object(_field(entry, "Size", self.url), _field(entry, "ETag", self.url))
             if len(found) > MOST_FILES:
                 raise unusable(self.url, f"holds more than {MOST_FILES:,} files")
             if not page.get("IsTruncated"):
                 return found
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            more = {"ContinuationToken": _field(page, "NextContinuationToken", self.url)}
+        raise unusable(self.url, f"has no end of its listing in {MOST_PAGES:,} pages")
 
     def find(self, name: str) -> Object | None:
         """See `Store.find`."""
@@ -59,7 +60,8 @@ class S3Store:
             if status_of(error) == 404:
                 return None
             raise judged(error, self._shown(name)) from None
-        return Object(told["ContentLength"], told["ETag"], told.get("Metadata", {}).get(DIGEST, ""))
+        nbytes, tag = (_field(told, field, self._shown(name)) for field in ("ContentLength", "ETag"))
+        return Object(nbytes, tag, told.get("Metadata", {}).get(DIGEST, ""))
 
     def read(self, name: str, found: Object, start: int, stop: int) -> Iterator[bytes]:
         """See `Store.read`."""
@@ -70,8 +72,13 @@ class S3Store:
         with closing(answer["Body"]) as body:
             if answer.get("ContentRange") != f"bytes {start}-{stop - 1}/{found.nbytes}":
                 raise unusable(self._shown(name), "the store does not send the range of bytes that was asked for")
+            if answer.get("ETag") != found.tag:  # a store may pass over `IfMatch`
+                raise changed(self._shown(name))
             while piece := _tried(lambda: sync(self._files.loop, body.read, PIECE), self._shown(name)):
                 yield piece
+
+    def hang_up(self) -> None:
+        """Nothing: what is under way ends by its timeouts."""
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -99,6 +106,13 @@ def _tried(request: Any, shown: str) -> Any:
         raise
     except Exception as error:  # aiohttp, botocore and s3fs each have their own; `judged` tells them apart
         raise judged(error, shown) from None
+
+
+def _field(told: Mapping[str, Any], name: str, shown: str) -> Any:
+    """What a store must tell. Raises CheckpointError where it does not."""
+    if name not in told:
+        raise unusable(shown, f"the store does not tell its {name}")
+    return told[name]
 
 
 def status_of(error: Exception) -> int:
@@ -129,6 +143,8 @@ def judged(error: Exception, shown: str) -> CheckpointError | TryAgainError:
         return unusable(shown, f"unexpected answer: HTTP {status}")
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return CheckpointError("there are no credentials for this store", file=shown, hint=_LOGIN)
+    if type(error) is ValueError:  # as the parsers of botocore raise it
+        return unusable(shown, "the store answers what means nothing")
     if isinstance(error, TypeError | ValueError | AttributeError | KeyError):
         raise error  # a bug, not a store
     return TryAgainError(f"no connection ({type(error).__name__})")

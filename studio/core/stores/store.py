@@ -56,6 +56,10 @@ class Store(Protocol):
         """Bytes `start` .. `stop` of a file in pieces; raises CheckpointError when it is no longer `found`."""
         ...
 
+    def hang_up(self) -> None:
+        """Break off requests that are under way, as far as that can be; they raise TryAgainError."""
+        ...
+
     def close(self) -> None:
         """Give connections back."""
         ...
@@ -83,5 +87,5 @@ def unusable(url: str, what: str) -> CheckpointError:
 PASSING = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
 """Names of errors of S3 that may pass, whatever their status: bytes were lost or damaged on the way."""
 
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses that may pass."""
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+"""HTTP statuses that may pass; those from 520 on are of networks in front of a server."""

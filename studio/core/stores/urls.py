@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.names import is_plain_path, printable
+from studio.core.running.ending import Ending
 from studio.core.stores.http import HttpStore
 from studio.core.stores.hub import HubStore
 from studio.core.stores.patience import Patience
@@ -29,14 +31,17 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def store_path(url: str, patience: Patience | None = None) -> StorePath:
-    """The checkpoint behind a URL, a folder or a file. Raises CheckpointError; close its `folder` afterwards."""
+def store_path(url: str, patience: Patience | None = None, over: Ending | None = None) -> StorePath:
+    """The checkpoint behind a URL, a folder or a file. Raises CheckpointError; close its `folder` afterwards.
+
+    over: from when on nobody wants it any more.
+    """
     scheme, folder, name = _checked(url)
     try:
-        store = (patience or Patience()).persist(folder, lambda: STORES[scheme](folder))
+        store = replace(patience or Patience(), over=over).persist(folder, lambda: STORES[scheme](folder))
     except ModuleNotFoundError as error:
         raise _not_installed(scheme, error, folder) from None
-    return StorePath(RemoteFolder(store, patience), name)
+    return StorePath(RemoteFolder(store, patience, over=over), name)
 
 
 def place_of(place: str | Path) -> Path:

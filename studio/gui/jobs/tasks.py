@@ -26,26 +26,27 @@ class Workers:
     def __bool__(self) -> bool:
         return bool(self.cluster or self.count)
 
-    def join(self, stack: ExitStack) -> Generator[Any, None, core.Crew | None]:
-        """Reach the workers, which `stack` lets go; None for this program. Says so first. Raises BackendError.
+    def join(self, stack: ExitStack) -> Generator[Any, None, core.Workforce | None]:
+        """The workers, which `stack` lets go; None for this program. Raises BackendError.
 
-        A scheduler that does not answer is waited for half a minute, and keeps nobody who stops meanwhile.
+        It says that a scheduler is reached. One that does not answer is waited for half a minute, and keeps nobody who
+        stops meanwhile.
         """
         if not self:
             return None
-        yield Joining(self)
         if not self.cluster:
-            return stack.enter_context(core.crew(workers=self.count))
+            return stack.enter_context(core.workforce(workers=self.count))
+        yield Joining(self.cluster)
         for joined in core.aside(self._reach, "nvfp4-studio-workers", lambda found: found[1].close()):
             if joined is not None:
                 stack.callback(joined[1].close)
                 return joined[0]
             yield None
-        raise AssertionError("a crew is there, or an error")
+        raise AssertionError("workers are there, or an error")
 
-    def _reach(self, tell: Callable[[tuple[core.Crew, ExitStack]], None], _left: object) -> None:
+    def _reach(self, tell: Callable[[tuple[core.Workforce, ExitStack]], None], _left: object) -> None:
         own = ExitStack()
-        tell((own.enter_context(core.crew(self.cluster)), own))
+        tell((own.enter_context(core.workforce(self.cluster)), own))
 
     def each(self, machine: core.Machine) -> core.Machine:
         """What each of them may use."""
@@ -57,17 +58,12 @@ ALONE = Workers()
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """Workers are being reached, which may take a while."""
+    """A scheduler is being reached, which may take a while."""
 
-    workers: Workers
+    address: str
 
     def __str__(self) -> str:
-        where = core.printable(self.workers.cluster, 60)
-        return (
-            f"Reaching the scheduler at {where} …"
-            if where
-            else f"Starting {core.counted(self.workers.count, 'worker')} …"
-        )
+        return f"Reaching the scheduler at {core.printable(self.address, 60)} …"
 
 
 def surveying(

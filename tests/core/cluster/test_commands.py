@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from kernels import STORED_FORMATS
 from studio import core
 from studio.core.cluster import order as orders
+from studio.core.exporting.verification import CheckFile
 from studio.core.running import spread as spreading
 from tests.core.checkpoints import CONFIG, checkpoint, llama, snapshot, tensors_of
 from tests.core.conftest import Ran, Studio
@@ -132,6 +134,25 @@ def test_verify_tells_the_same_of_damage(
     assert alone.code == spread.code == 2
     assert ("its squared error is" if listed else "its SHA-256 is not") in alone.err
     assert refusal(alone) == refusal(spread)
+
+
+def test_verify_tells_damage_inside_layers_as_soon_as_all_digests_are_known(
+    studio: Studio, export: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(export, "model.layers.0.mlp.up_proj.weight")
+    rewrite_sums(export)
+    begun, steps = list[CheckFile](), CheckFile.steps
+
+    def noted(self: CheckFile, *how: Any) -> Any:
+        begun.append(self)
+        return steps(self, *how)
+
+    monkeypatch.setattr(CheckFile, "steps", noted)
+    ran = studio("verify", export, "--source", source, "--workers", 2)
+    assert "its squared error is" in ran.err
+    listed = (export / "SHA256SUMS").read_text().splitlines()
+    assert sum(one.hashed for one in begun) == len(listed)
+    assert len(begun) < len(listed) + len(list(export.glob("*.safetensors")))
 
 
 def rewrite_sums(folder: Path) -> None:

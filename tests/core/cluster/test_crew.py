@@ -9,15 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from studio import core
 from studio.core.cluster import crew as crews
-from studio.core.cluster import work
+from studio.core.cluster import joining, work
 from studio.core.cluster.order import Opened, Order
 from studio.core.errors import BackendError, ExportError
 from studio.core.exporting import steps
@@ -25,6 +27,7 @@ from studio.core.exporting.contents import JOURNAL
 from studio.core.exporting.staged_folder import SharedFolder, StagedFolder
 from studio.core.exporting.staging import Staging
 from studio.core.running import spread as spreading
+from studio.core.running.spread import Part
 from studio.core.running.survey import MeasureLayers
 from tests.core.checkpoints import BF16, CONFIG, checkpoint, gaussian, llama, snapshot
 from tests.core.conftest import Studio
@@ -55,13 +58,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("source") / "model", llama(4), DEEP, shards=3)
 
 
-def spread_over(crew: core.Crew, job: core.Export) -> core.Spread:
+def spread_over(crew: core.Workforce, job: core.Export) -> core.Spread:
     """The workers with an export in small shards opened."""
     order = core.order_for(job.model, job.plan, job.choices, ONE, export=job)
     return crew.spread(order, core.Opened(job.model, job.choices, job))
 
 
-def exported(source: Path | str, target: Path, crew: core.Crew | None, plan: core.Plan = PLAN) -> list[core.Event]:
+def exported(source: Path | str, target: Path, crew: core.Workforce | None, plan: core.Plan = PLAN) -> list[core.Event]:
     """The events of an export in small shards, by these workers or by none."""
     with core.open_model(source) as model, core.start(ONE, model) as started:
         choices = core.resolve(plan, model)
@@ -84,12 +87,75 @@ def test_bytes_are_those_of_a_run_without_workers(two: core.Crew, source: Path, 
     assert len([event for event in events if isinstance(event, core.LayerDone)]) == started.layers
 
 
-def test_the_command_line_takes_a_number_of_workers(studio: Studio, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pays", [math.inf, 0.0])
+def test_the_command_line_takes_a_number_of_workers(
+    studio: Studio, two: core.Crew, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: float
+) -> None:
+    begun, given = at_once(monkeypatch, two, pays)
     assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
-    ran = studio("quantize", source, tmp_path / "by-1", *SMALL, "--workers", 1, "--json")
+    ran = studio("quantize", source, tmp_path / "by-2", *SMALL, "--workers", 2, "--json")
     assert ran.code == 0
-    assert '"event": "workers", "count": 1' in ran.out
-    assert snapshot(tmp_path / "by-1") == snapshot(tmp_path / "alone")
+    assert '"event": "workers", "count": 2' in ran.out
+    assert snapshot(tmp_path / "by-2") == snapshot(tmp_path / "alone")
+    assert (begun, bool(given)) == (([], False) if pays else ([2], True))
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch, crew: core.Crew, pays: float) -> tuple[list[int], list[str]]:
+    """Workers that are there as soon as they are begun; returns how many were begun, and the parts given to them."""
+    begun, given = list[int](), list[str]()
+    begin, submit = joining.Joining.begin, crews.Crew.submit
+
+    @contextmanager
+    def found(workers: int) -> Iterator[core.Crew]:
+        begun.append(workers)
+        yield crew
+
+    def waited(self: joining.Joining) -> None:
+        begin(self)
+        assert self._starting
+        self._starting.join()
+
+    def noted(self: core.Crew, order: Order, part: Part, *how: Any) -> Any:
+        given.append(part.name)
+        return submit(self, order, part, *how)
+
+    monkeypatch.setattr(joining, "PAYS", pays)
+    monkeypatch.setattr(joining, "TRIAL", 0.0)
+    monkeypatch.setattr(joining, "crew", found)
+    monkeypatch.setattr(joining.Joining, "begin", waited)
+    monkeypatch.setattr(crews.Crew, "submit", noted)
+    return begun, given
+
+
+def test_this_process_begins_and_workers_take_the_rest(
+    two: core.Crew, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = exported(source, tmp_path / "alone", None)
+    _, given = at_once(monkeypatch, two, 0.0)
+    with core.workforce(workers=2) as force:
+        events = exported(source, tmp_path / "joined", force)
+    assert snapshot(tmp_path / "joined") == snapshot(tmp_path / "alone")
+    assert 1 < len(given) < len([event for event in events if isinstance(event, core.ShardWritten)])
+    done = [event.done for event in events if isinstance(event, core.Progress)]
+    assert done == sorted(done)
+    assert done[-1] == next(event.total for event in alone if isinstance(event, core.Started))
+
+
+def test_without_workers_that_start_this_process_goes_on(
+    source: Path, tmp_path: Path, two: core.Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once(monkeypatch, two, 0.0)
+
+    def fails(**_: int) -> None:
+        raise BackendError("no process can be started")
+
+    monkeypatch.setattr(joining, "crew", fails)
+    exported(source, tmp_path / "alone", None)
+    with core.workforce(workers=2) as force:
+        events = exported(source, tmp_path / "out", force)
+    said = [event.message for event in events if isinstance(event, core.Warned)]
+    assert said == ["no process can be started; this process goes on alone"]
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
 
 
 def test_measuring_gives_the_same_results(two: core.Crew, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +383,17 @@ def test_workers_read_a_source_behind_a_url_themselves(two: core.Crew, source: P
 def test_a_coordinator_that_is_killed_is_gone_on_with(studio: Studio, tmp_path: Path) -> None:
     source, target = large(tmp_path / "model"), tmp_path / "out"
     assert studio("quantize", source, tmp_path / "alone", *SMALL).code == 0
-    command = [sys.executable, "-m", "studio", "quantize", str(source), str(target), *SMALL, "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.at_once",
+        "quantize",
+        str(source),
+        str(target),
+        *SMALL,
+        "--workers",
+        "2",
+    ]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not list((tmp_path / "out.partial").glob("*.safetensors.json")) and running.poll() is None:
         time.sleep(0.02)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.stores.buckets import BUCKET, client, emptied
+from tests.core.stores.buckets import BUCKET, Proxy, client, emptied, proxying
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +32,12 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     client().create_bucket(Bucket=BUCKET)
     yield BUCKET
     emptied()
+
+
+@pytest.fixture
+def proxy(bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    assert bucket
+    with proxying(endpoint) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+        yield running
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

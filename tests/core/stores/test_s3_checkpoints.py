@@ -1,13 +1,17 @@
 """Checkpoints in a bucket, on moto's server: an S3-compatible one, run in this process."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from studio import core
+from studio.core.stores import s3
+from studio.core.stores.patience import Patience
+from studio.core.stores.urls import store_path
 from tests.core.checkpoints import BF16, checkpoint, gaussian, llama, snapshot, write_safetensors
 from tests.core.conftest import Studio
-from tests.core.stores.buckets import client, put
+from tests.core.stores.buckets import Fault, Handler, Proxy, client, put, status
 
 pytest.importorskip("s3fs")
 
@@ -56,3 +60,70 @@ def test_a_store_without_credentials_is_told(bucket: str, monkeypatch: pytest.Mo
     with pytest.raises(core.CheckpointError, match="no credentials") as caught:
         core.open_model(f"s3://{bucket}/model")
     assert "aws configure" in caught.value.hint
+
+
+def listing(inner: str) -> Fault:
+    """This in place of the list of files."""
+
+    def fault(handler: Handler, _body: bytes) -> bool:
+        if "list-type" not in handler.path:
+            return False
+        text = f"<?xml version='1.0'?><ListBucketResult>{inner}</ListBucketResult>"
+        handler.answer(200, [("Content-Type", "application/xml")], text.encode())
+        return True
+
+    return fault
+
+
+def told(method: str, name: str, value: str = "") -> Fault:
+    """Answers to such requests for files with another header, left out for ""."""
+    numbers = count()
+
+    def fault(handler: Handler, body: bytes) -> bool:
+        if handler.command != method or "list-type" in handler.path:
+            return False
+        code, headers, data = handler.forward(body)
+        kept = [(key, text) for key, text in headers if key.lower() != name.lower()]
+        more = [(name, value.format(next(numbers)))] if value else []
+        handler.answer(code, kept + more, data)
+        return True
+
+    return fault
+
+
+ENTRY = "<Contents><Key>c/config.json</Key>{}</Contents>"
+ODD: dict[str, tuple[Fault, str]] = {
+    "a list without end": (
+        listing("<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"),
+        "no end of its listing in 5 pages",
+    ),
+    "a list that does not go on": (listing("<IsTruncated>true</IsTruncated>"), "does not tell its NextContinuation"),
+    "a list without sizes": (listing(ENTRY.format("")), "does not tell its Size"),
+    "a size that is none": (listing(ENTRY.format("<Size>zz</Size><ETag>x</ETag>")), "answers what means nothing"),
+    "no range": (told("GET", "Content-Range"), "does not send the range of bytes"),
+    "a range without size": (told("GET", "Content-Range", "bytes 0-5/*"), "does not send the range of bytes"),
+    "a tag that changes": (told("GET", "ETag", '"{}"'), "changed while it was in use"),
+    "no tag": (told("HEAD", "ETag"), "does not tell its ETag"),
+    "a HEAD that is refused": (
+        lambda handler, body: handler.command == "HEAD" and status(403, "AccessDenied")(handler, body),
+        r"refuses to give it \(HTTP 403\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "words"), ODD.values(), ids=ODD)
+def test_odd_answers_of_a_store_are_refused_at_once(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str
+) -> None:
+    monkeypatch.setattr(s3, "MOST_PAGES", 5)
+    put(checkpoint(tmp_path / "model", llama(1)), "c")
+    proxy.fault, pauses = fault, list[float]()
+    with pytest.raises(core.CheckpointError, match=words):
+        _read(Patience(sleep=pauses.append))
+    assert not pauses
+
+
+def _read(patience: Patience) -> None:
+    with core.open_model(store_path("s3://models/c", patience)) as model:
+        model.files[0].read(0, 64)
+        model.check_unchanged()

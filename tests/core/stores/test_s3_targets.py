@@ -29,7 +29,6 @@ from tests.core.stores.buckets import (
     every,
     held,
     in_turn,
-    proxying,
     put,
     status,
     unheard,
@@ -62,15 +61,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(stored_folder.tempfile, "tempdir", str(tmp_path / "scratch"))
     return tmp_path / "scratch"
-
-
-@pytest.fixture
-def proxy(bucket: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    assert bucket
-    with proxying(endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        yield running
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
 
 
 def there(url: str) -> StorePath:

@@ -84,6 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
+    request_queue_size = 128  # with the usual five, clients that come at once wait a second
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
