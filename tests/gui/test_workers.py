@@ -60,7 +60,7 @@ def test_a_scheduler_that_is_silent_keeps_nobody_who_stops(monkeypatch: pytest.M
         yield "crew"
         gone.set()
 
-    monkeypatch.setattr(core, "crew", silent)
+    monkeypatch.setattr(core, "workforce", silent)
     with ExitStack() as stack:
         steps = tasks.Workers("tls://far:8786").join(stack)
         assert str(next(steps)) == "Reaching the scheduler at tls://far:8786 …"

@@ -10,6 +10,9 @@ from tests.runtimes.decoding import mlx_weights, modelopt_weights, read_arrays
 
 NVFP4 = ("nvfp4-2t", "nvfp4-3t")
 CHECKPOINTS = ("demo", "llama", "moe", "stacked")
+UNREAD = {("moe", "int4-sym-g128"), ("moe", "int8-sym-g128")}
+"""Formats whose groups are wider than the experts, which stay plain: transformers finds none beside packed layers."""
+
 STORABLE = [
     (layout.name, row)
     for layout in core.LAYOUTS.values()
@@ -22,6 +25,10 @@ REFUSED = [(layout, row) for layout in core.LAYOUTS for row in FORMATS if row no
 @pytest.mark.parametrize(("layout", "row"), STORABLE)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_an_export_is_whole_and_its_errors_are_the_ones_it_states(name, layout, row, export, checkpoints):
+    if (name, row) in UNREAD:
+        with pytest.raises(core.PlanError, match="finds no plain experts"):
+            export(name, layout, row)
+        return
     folder = export(name, layout, row)
 
     with core.open_model(checkpoints[name]) as source, core.start(core.Machine(threads=2), source) as engine:
@@ -37,8 +44,9 @@ def test_an_export_is_whole_and_its_errors_are_the_ones_it_states(name, layout, 
 def test_a_format_that_a_layout_can_not_store_is_refused_with_the_layouts_that_can(name, layout, row, export):
     with pytest.raises(core.PlanError, match=f"layout {layout} can not store {row}") as refusal:
         export(name, layout, row)
-    able = [other.name for other in core.LAYOUTS.values() if row in other.formats]
-    assert refusal.value.hint == f"layouts that store this plan: {', '.join(able)}"
+    able = [other.name for other in core.LAYOUTS.values() if row in other.formats and (name, row) not in UNREAD]
+    stored = f"layouts that store this plan: {', '.join(able)}"
+    assert refusal.value.hint == (stored if able else "no layout stores this plan: change or keep them")
 
 
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors"])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.model import LONGEST_ROW, Source, Stored
 from studio.core.names import printable
 from studio.core.sources.blocks import scales_of
@@ -80,6 +81,6 @@ def _sliced(codes: Stored, scales: Stored, shift: Stored, bias: Stored | None) -
     rows = bias.tensor.shape[0]
     columns = count * group // rows if rows and count % rows == 0 else 0
     if not 0 < columns <= LONGEST_ROW:
-        raise UnreadError(f"{count:,} groups of {group:,} codes for {rows:,} rows")
+        raise UnreadError(f"{counted(count, 'group')} of {counted(group, 'code')} for {counted(rows, 'row')}")
     encoding = Sliced(columns, bits, codes, shifts, scales, shift, group, count, _MAKER, less=True)
     return PackedSource(encoding, (rows, columns), scales.tensor.dtype)

@@ -68,8 +68,9 @@ class Summary(QWidget):
 
 
 def _about(model: core.Model, figures: Figures) -> str:
+    size = count_text(figures.count)
     parts = [
-        f"{count_text(figures.count)} weights",
+        f"{size} weights",
         core.counted(len(model.layers), "layer"),
         core.counted(model.block_count, "block"),
     ]

@@ -97,7 +97,7 @@ def _eight_bits(made: Draft) -> None:
     made.tensors[made.part("codes")] = np.repeat(codes, 2, axis=1)
 
 
-def _as_fp8(made: Draft) -> None:
+def as_fp8(made: Draft) -> None:
     for name in [name for name in made.tensors if name.startswith(f"{WHERE}.")]:
         del made.tensors[name]
     made.tensors[f"{WHERE}.weight"] = (llama()[WHERE] * 100).astype(FP8)
@@ -305,7 +305,7 @@ DEFECTS: list[tuple[str, tuple[str, ...], Spoil, dict[str, Any]]] = [
     ("scale-shape", TORCH, set_part("scales", lambda scales: scales[:-1].copy()), {}),
     ("scale-shape", TORCH, set_part("scales", lambda scales: scales.reshape(-1)[0]), {}),
     ("claims-other-bits", TORCH, _eight_bits, {}),
-    ("claims-other-bits", TORCH, _as_fp8, {}),
+    ("claims-other-bits", TORCH, as_fp8, {}),
     ("not-excluded", TORCH, _plain(WHERE), {}),
     ("not-excluded", TORCH, lambda made: _list_of(made).remove("lm_head"), {}),
     ("excluded-packed", TORCH, entry(WHERE), {}),
