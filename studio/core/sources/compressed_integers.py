@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
@@ -10,7 +11,7 @@ from studio.core.errors import CheckpointError
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section, formats, group_weights
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.integers import Integers, group_of, scale_table
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.plain import read_elements
@@ -43,11 +44,8 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         if not _is_code(leaf, codes, stored.get(f"{path}.{SCALES}"), said):
             continue
         others = beside(stored, path, (SCALES, ZEROS, SHAPE, ORDER))
-        parts = (name, *(part.tensor.name for part in others.values()))
-        try:
-            yield Found(f"{path}.weight", (_packed if leaf == PACKED else _plain)(codes, others, said), parts)
-        except UnreadError as error:
-            yield Unread(f"{path}.weight", f"{_MAKER}: {error}", parts)
+        read = partial(_packed if leaf == PACKED else _plain, codes, others, said)
+        yield found_or_unread(f"{path}.weight", _MAKER, codes, others, read)
 
 
 def _is_code(leaf: str, codes: Stored, scales: Stored | None, said: _Said) -> bool:

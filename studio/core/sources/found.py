@@ -38,5 +38,16 @@ class Unread:
     parts: tuple[str, ...]
 
 
+def found_or_unread(
+    weight: str, maker: str, codes: Stored, others: Mapping[str, Stored], source: Callable[[], Source]
+) -> Found | Unread:
+    """A weight in `codes`, with all that lies beside them, as `source` reads it, or why it does not (UnreadError)."""
+    parts = (codes.tensor.name, *(part.tensor.name for part in others.values()))
+    try:
+        return Found(weight, source(), parts)
+    except UnreadError as error:
+        return Unread(weight, f"{maker}: {error}", parts)
+
+
 Detector = Callable[[Mapping[str, Stored], Sequence[Section]], Iterator[Found | Unread]]
 """Goes through the tensors of a checkpoint, by name, and what its config says; tensors decide, not configs."""

@@ -1,13 +1,14 @@
 """gpt-oss: MXFP4 as `_blocks` and `_scales`, stored [experts, out, in] for weights that are [experts, in, out]."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from kernels import FORMATS
 from studio.core.model import Stored
 from studio.core.names import printable
 from studio.core.sources.block_floats import check_rows
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.found import Found, Unread, UnreadError, found_or_unread
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.scales import EXPONENTS
@@ -22,11 +23,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
         scales = stored.get(weight + SCALES) if weight != name else None
         if scales is None or codes.tensor.dtype != "U8":
             continue
-        parts = (name, scales.tensor.name)
-        try:
-            yield Found(weight, _source(codes, scales), parts)
-        except UnreadError as error:
-            yield Unread(weight, f"gpt-oss: {error}", parts)
+        yield found_or_unread(weight, "gpt-oss", codes, {SCALES: scales}, partial(_source, codes, scales))
 
 
 def _source(codes: Stored, scales: Stored) -> PackedSource:

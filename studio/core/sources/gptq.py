@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import OLD_AWQ, OLD_GPTQ, Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.integers import Integers, group_of
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.tables import WORD, Along, Down, Packing, Table
@@ -48,11 +49,7 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         if leaf != CODES:
             continue
         others = beside(stored, path, (ZEROS, SCALES, ORDER))
-        parts = (name, *(part.tensor.name for part in others.values()))
-        try:
-            yield Found(f"{path}.weight", _source(codes, others, said), parts)
-        except UnreadError as error:
-            yield Unread(f"{path}.weight", f"GPTQ or AWQ: {error}", parts)
+        yield found_or_unread(f"{path}.weight", "GPTQ or AWQ", codes, others, partial(_source, codes, others, said))
 
 
 def _method(section: Section) -> str:

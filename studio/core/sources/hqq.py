@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.errors import CheckpointError
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.plain import read_elements
 from studio.core.sources.sliced import Sliced
@@ -40,11 +41,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
         if leaf != CODES:
             continue
         others = beside(stored, path, (SCALES, ZEROS, SHAPE, PACKING, AS_FLOAT, *SETTINGS))
-        parts = (name, *(part.tensor.name for part in others.values()))
-        try:
-            yield Found(f"{path}.weight", _source(codes, others), parts)
-        except UnreadError as error:
-            yield Unread(f"{path}.weight", f"{_MAKER}: {error}", parts)
+        yield found_or_unread(f"{path}.weight", _MAKER, codes, others, partial(_source, codes, others))
 
 
 def _source(codes: Stored, others: Mapping[str, Stored]) -> PackedSource:

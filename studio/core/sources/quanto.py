@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.counting import counted
@@ -9,7 +10,7 @@ from studio.core.model import LONGEST_ROW, Source, Stored
 from studio.core.names import printable
 from studio.core.sources.blocks import scales_of
 from studio.core.sources.declared import ROW, Claims, Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.integers import Integers, scale_table
 from studio.core.sources.packed import PackedSource
@@ -31,11 +32,8 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
             continue
         path = name.removesuffix(f".{leaf}")
         others = beside(stored, path, (SCALES, SHIFT, *OF_INPUTS))
-        parts = (name, *(part.tensor.name for part in others.values()))
-        try:
-            yield Found(f"{path}.weight", _source(codes, others, stored.get(f"{path}.bias")), parts)
-        except UnreadError as error:
-            yield Unread(f"{path}.weight", f"{_MAKER}: {error}", parts)
+        read = partial(_source, codes, others, stored.get(f"{path}.bias"))
+        yield found_or_unread(f"{path}.weight", _MAKER, codes, others, read)
 
 
 def _source(codes: Stored, others: Mapping[str, Stored], bias: Stored | None) -> Source:

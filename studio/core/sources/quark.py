@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -9,7 +10,7 @@ from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.block_floats import check_rows
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.gptq import AWQ_ORDER, as_source, input_first
 from studio.core.sources.integers import Integers, group_of, scale_table
 from studio.core.sources.mxfp6 import Mxfp6
@@ -37,12 +38,9 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         scales = stored.get(f"{path}.{SCALES}")
         if read is None or scales is None or not _is_asked(codes, scales):
             continue
-        zeros = stored.get(f"{path}.{ZEROS}")
-        parts = (name, scales.tensor.name, *([zeros.tensor.name] if zeros else []))
-        try:
-            yield Found(name, read(codes, scales, zeros, said[0]), parts)
-        except UnreadError as error:
-            yield Unread(name, f"Quark: {error}", parts)
+        others = beside(stored, path, (SCALES, ZEROS))
+        source = partial(read, codes, scales, others.get(ZEROS), said[0])
+        yield found_or_unread(name, "Quark", codes, others, source)
 
 
 def _is_asked(codes: Stored, scales: Stored) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from kernels import FORMATS
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -11,7 +12,7 @@ from studio.core.names import printable
 from studio.core.sources.block_floats import block_float, check_rows, tensor_scale_of
 from studio.core.sources.blocks import scales_of
 from studio.core.sources.declared import Claims, Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.integers import Integers, scale_table
@@ -39,11 +40,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
         if leaf != CODES:
             continue
         others = beside(stored, path, (SCALES, TENSOR_SCALE, ZEROS, SCALES_AND_ZEROS, *OF_INPUTS))
-        parts = (name, *(part.tensor.name for part in others.values()))
-        try:
-            yield Found(f"{path}.weight", _source(codes, others), parts)
-        except UnreadError as error:
-            yield Unread(f"{path}.weight", f"torchao: {error}", parts)
+        yield found_or_unread(f"{path}.weight", "torchao", codes, others, partial(_source, codes, others))
 
 
 def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
