@@ -62,5 +62,5 @@ python=$(have_python) || {
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 extras=gui
 [ "$kind" = app ] || extras=gui,test,lint,runtimes
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]"
+.venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]"
 touch ".venv/.$kind"

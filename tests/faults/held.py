@@ -1,10 +1,11 @@
 """What a process holds: descriptors, threads, children, files and memory; and what of it only grows."""
 
 import ctypes
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ GROWTH = 20_000
 """Bytes of memory that a cycle may take."""
 FEWEST = 40
 """Cycles from which on memory says something: before, caches fill."""
+POOLED, WAITING = "Thread (pooled)", "anon_inode:[eventfd]"
+"""Qt begins threads of its pools when it has work for them, at most one for each processor, and keeps them."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class Held:
     children: Counter[str]
     files: Counter[str]
     memory: int
+
+    def less_of(self, pool: int) -> "Held":
+        """The same without so many threads of Qt's own pools, and what each of them waits at."""
+        return replace(
+            self,
+            threads=self.threads - Counter({POOLED: pool}),
+            descriptors=self.descriptors - Counter({WAITING: pool}),
+        )
 
     def more_than(self, before: "Held") -> list[str]:
         """What is held now and was not before."""
@@ -63,9 +74,14 @@ def slope(values: Sequence[int]) -> float:
     return float(np.polyfit(np.arange(len(half)), half, 1)[0]) if len(half) > 1 else 0.0
 
 
+def _pool(first: Held, last: Held) -> int:
+    """How many threads of pools came that may come."""
+    return max(0, min(last.threads[POOLED] - first.threads[POOLED], (os.cpu_count() or 1) - first.threads[POOLED]))
+
+
 def leaks(first: Held, last: Held, memory: Sequence[int]) -> list[str]:
     """What leaked between two moments at which the same was open; `memory` was measured after each cycle."""
-    found = last.more_than(first)
+    found = last.less_of(_pool(first, last)).more_than(first)
     growth = slope(memory)
     if len(memory) >= FEWEST and growth > GROWTH:
         found.append(f"memory: {growth / 1000:.1f} kB a cycle")

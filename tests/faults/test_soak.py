@@ -10,7 +10,7 @@ from subprocess import run
 
 import pytest
 
-from tests.faults.held import FEWEST, GROWTH, Held, held, leaks, slope
+from tests.faults.held import FEWEST, GROWTH, POOLED, Held, held, leaks, slope
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which is Linux's")
 NOTHING = Held(Counter(), Counter(), Counter(), Counter(), 0)
@@ -37,6 +37,12 @@ def test_a_descriptor_a_thread_and_a_file_are_found(tmp_path: Path) -> None:
     assert [one.partition(":")[0] for one in found] == ["descriptors", "threads", "files"]
     assert found[0].endswith("a.partial")
     assert found[2] == "files: a.partial"
+
+
+def test_only_as_many_pooled_threads_as_processors_may_come() -> None:
+    most = os.cpu_count() or 1
+    assert not leaks(NOTHING, replace(NOTHING, threads=Counter({POOLED: most})), ())
+    assert leaks(NOTHING, replace(NOTHING, threads=Counter({POOLED: most + 1})), ()) == [f"threads: {POOLED}"]
 
 
 def test_memory_that_grows_is_found_once_there_are_cycles_enough() -> None:

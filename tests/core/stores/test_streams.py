@@ -121,11 +121,13 @@ def test_the_command_line_streams_from_bucket_to_bucket(
 
 
 def test_workers_put_their_shards_themselves(studio: Studio, bucket: str, source: Path, scratch: Path) -> None:
-    pytest.importorskip("distributed")
+    LocalCluster = pytest.importorskip("distributed").LocalCluster  # noqa: N806
     put(source, "in/model")
     how = ("--shard-size", SHARD, "--stream")
     assert studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/alone/out", *how).code == 0
-    ran = studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/spread/out", *how, "--workers=2")
+    with LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        address = f"--cluster={cluster.scheduler_address}"
+        ran = studio("quantize", f"s3://{bucket}/in/model", f"s3://{bucket}/spread/out", *how, address)
     assert ran.code == 0
     assert held("spread/out") == held("alone/out")
     assert not list(scratch.glob("nvfp4-studio-*"))

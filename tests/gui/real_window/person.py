@@ -140,9 +140,24 @@ class Person:
         self._xdotool("type", "--delay", "4", text)
 
     def click(self, item: Item) -> None:
-        """Click on the middle of something."""
-        middle = item.rectangle.center()
+        """Click on the middle of something, where it is by now."""
+        middle = self._again(item).rectangle.center()
         self._xdotool("mousemove", str(middle.x()), str(middle.y()), "click", "1")
+
+    def _again(self, item: Item) -> Item:
+        """The same thing, once it stands still: it may have moved since it was seen, as in a dialog that grows."""
+        last = item
+
+        def still() -> bool:
+            nonlocal last
+            found = [seen for seen in self.look() if (seen.role, seen.name) == (item.role, item.name)]
+            if not found:
+                return False
+            before, last = last, min(found, key=lambda seen: _distance(seen, last))
+            return last.place == before.place
+
+        self.wait_until(still, f"{item.role} {item.name!r} standing still")
+        return last
 
     def rest(self) -> None:
         """Put the pointer on the status bar, where nothing lights up under it."""
@@ -166,6 +181,10 @@ class Person:
         return subprocess.run(
             ["xdotool", *arguments], env=self._environment, capture_output=True, text=True, check=check
         )
+
+
+def _distance(one: Item, other: Item) -> int:
+    return (one.rectangle.center() - other.rectangle.center()).manhattanLength()
 
 
 def _write_settings(path: Path, options: Mapping[str, str]) -> None:
