@@ -217,6 +217,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.proof
 def test_killed_at_any_moment_nothing_half_is_visible_and_the_bytes_end_equal(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", llama(6), shards=3)
     command = ("quantize", source, tmp_path / "out", "--shard-size", "60k", "--quiet")

@@ -125,6 +125,7 @@ def test_experts_stored_as_one_tensor_are_told_apart(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one[name].mean_square, other[name].mean_square)
 
 
+@pytest.mark.proof
 def test_what_mlx_lm_does_not_know_runs_in_transformers(tmp_path):
     source, out = write_arcee(tmp_path / "arcee"), tmp_path / "out"
     events = list(core.calibrate(job(source, out, write_text(tmp_path))))

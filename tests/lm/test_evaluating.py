@@ -200,6 +200,7 @@ def mixtures(bench: Bench) -> dict[str, core.Quality]:
     return found
 
 
+@pytest.mark.proof
 def test_a_mixture_of_experts_runs_where_its_form_is_taken(mixtures: dict[str, core.Quality]) -> None:
     assert [found.runtime for found in mixtures.values()] == ["mlx-lm", "transformers"]
     for found in mixtures.values():
@@ -216,6 +217,7 @@ def test_stacked_experts_are_those_that_stand_alone(mixtures: dict[str, core.Qua
     assert stacked.perplexity.value == pytest.approx(apart.perplexity.value, rel=1e-4)
 
 
+@pytest.mark.proof
 def test_what_mlx_lm_does_not_know_runs_in_transformers(bench: Bench) -> None:
     model = bench.open(write_arcee(bench.folder / "arcee"))
     found = bench.run(model, core.as_planned(model, THREE), runtime="")

@@ -345,6 +345,7 @@ def test_faults_of_the_network_cost_time_only(proxy: Proxy, source: Path, good: 
     assert held("a/out") == good
 
 
+@pytest.mark.proof
 def test_an_answer_that_does_not_come_is_asked_for_again(
     proxy: Proxy, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

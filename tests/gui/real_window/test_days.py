@@ -158,6 +158,7 @@ def test_a_crash_takes_nothing_that_is_older_than_a_second(start: Start, first: 
     check_that_it_is_there_again(start(), first)
 
 
+@pytest.mark.proof
 def test_asking_to_quantize_while_a_checkpoint_opens_is_answered(start: Start, first: Path, tmp_path: Path) -> None:
     experts = expert_checkpoint(tmp_path / "experts", blocks=160)
     person = start(first)
@@ -171,6 +172,7 @@ def test_asking_to_quantize_while_a_checkpoint_opens_is_answered(start: Start, f
     quit_window(person)
 
 
+@pytest.mark.proof
 def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(start: Start, tmp_path: Path) -> None:
     (tmp_path / "heavy").mkdir()
     heavy = large_checkpoint(tmp_path / "heavy", 64)
