@@ -94,7 +94,7 @@ def logits(runtime: Worker, folder: Path, job: str = "dense_logits") -> np.ndarr
     return np.load(file)
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("name", LIFTED_ROWS)
 def test_a_lifted_model_computes_the_same_bits_in_transformers(name, torch, tmp_path):
     torch.ask("build", name=name, folder=tmp_path)

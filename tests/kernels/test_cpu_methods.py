@@ -32,7 +32,7 @@ def tensor_scales(chosen: Recipe) -> tuple[float, ...]:
     return (1.0, 1.7e-3, 3e-2, 7.1e3, 1e-10, 1e-36) if chosen.format.tensor_scale else (1.0,)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("recipe_name", SEARCHES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")

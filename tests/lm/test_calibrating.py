@@ -155,6 +155,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(runtime, tmp_
     assert not out.with_name("stopped.partial").exists()
 
 
+@pytest.mark.proof
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
     source, text, out = write_llama(tmp_path / "llama"), write_text(tmp_path, 600), tmp_path / "out"
     wanted = {"windows": 80, "length": 256}

@@ -88,6 +88,7 @@ def figures(row: core.Evaluated) -> list[core.Estimate | None]:
     return [row.perplexity, row.increase, row.kl, row.top1]
 
 
+@pytest.mark.proof
 def test_the_source_against_itself_differs_in_nothing(quality: core.Quality) -> None:
     row = quality.models[0]
     assert row.kl == core.Estimate(0.0, 0.0)
@@ -130,6 +131,7 @@ def test_an_export_and_its_plan_give_the_same_figures(quality: core.Quality) -> 
     assert planned.kl_difference is not None
 
 
+@pytest.mark.proof
 def test_several_plans_in_one_go_are_as_each_alone(bench: Bench, source: core.Model, quality: core.Quality) -> None:
     alone = bench.run(source, core.as_planned(source, TWO))
     assert figures(alone.models[0]) == figures(quality.models[3])
@@ -137,6 +139,7 @@ def test_several_plans_in_one_go_are_as_each_alone(bench: Bench, source: core.Mo
     assert figures(quality.models[3]) != figures(quality.models[2])
 
 
+@pytest.mark.proof
 def test_without_its_source_an_export_tells_perplexity_alone(
     bench: Bench, source: core.Model, export: core.Model, quality: core.Quality
 ) -> None:

@@ -97,7 +97,7 @@ ALSO = {
 """Findings that are as true of the same folder."""
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("kind", "layout", "spoil", "options"), PLANTED)
 def test_planted_defects_are_found_under_their_names_and_no_others(
     tmp_path: Path, kind: str, layout: str, spoil: Spoil, options: dict[str, Any]

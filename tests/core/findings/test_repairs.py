@@ -64,7 +64,7 @@ PLANTED = [
 ]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(("kind", "layout", "spoil", "options"), PLANTED)
 def test_the_copy_no_longer_shows_it_and_the_folder_is_as_it_was(
     tmp_path: Path, kind: str, layout: str, spoil: Spoil, options: dict[str, Any]

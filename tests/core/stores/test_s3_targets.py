@@ -388,6 +388,7 @@ def test_a_shard_that_lost_its_end_on_the_way_is_removed_and_told(
     assert held("a/out") == good
 
 
+@pytest.mark.proof
 def test_a_store_that_stays_away_is_told_and_the_same_command_goes_on(
     proxy: Proxy, source: Path, good: dict[str, bytes]
 ) -> None:
