@@ -74,7 +74,7 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
         warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
-        show_plan(model, found, core.sized_in(model, decisions.choices(mix.options), layout), layout, console)
+        show_plan(model, found, decisions.sized(mix.options), layout, console)
         show_budget(planner, mix, console)
         paths = []
         if options.report:
