@@ -253,8 +253,19 @@ class Planner:
         return mix
 
     def _smaller(self) -> str:
-        kept = self.decisions.settled_nbytes
-        return f"{kept:,} bytes of it are layers that the plan keeps; --preset all quantizes embeddings and head, too"
+        kept, pinned = self.decisions.settled_nbytes, self._pinned_nbytes
+        pins = f", {pinned:,} layers that have one format to choose: pin less or forbid less" if pinned else ""
+        what = f"{kept:,} bytes of it are layers that the plan keeps{pins}"
+        return f"{what}; --preset all quantizes embeddings and head, too"
+
+    @property
+    def _pinned_nbytes(self) -> int:
+        """The least bytes of decisions all of whose options have one format."""
+        return sum(
+            min(option.nbytes for option, there in zip(item.options, allowed, strict=False) if there)
+            for item, allowed in zip(self.decisions.items, self._allowed.tolist(), strict=True)
+            if len({option.format for option, there in zip(item.options, allowed, strict=False) if there}) == 1
+        )
 
     def file_nbytes(self, mix: Mix) -> int:
         """The exact bytes of the files of weights of an export."""
