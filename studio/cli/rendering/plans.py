@@ -62,6 +62,11 @@ def show_budget(planner: core.Planner, mix: core.Mix, console: Console) -> None:
             "\nDamage is the squared error of the outputs of layers over their squares, added up; --probe runs short "
             "plans on a text and tells what that means in tokens."
         )
+    if planner.is_blind:
+        console.say(
+            "Without statistics, hessian stands for importance by the norm in front of a layer, or for search where "
+            "there is none; calibrate gathers some."
+        )
     better = f"at most {mix.gap:.2%} from the best" if mix.gap else "no mix within the budget is better"
     console.say(f"Of {core.counted(len(planner.decisions.items), 'decision')}: {better}, by what is known.")
 

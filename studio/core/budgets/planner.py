@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.methods import method_of
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
@@ -201,6 +202,14 @@ class Planner:
         options = (option for item in self.decisions.items for option in item.options)
         blind = any(option.method == "feedback" and str(option) not in self.sensitivity.factors for option in options)
         return ["feedback is priced as hessian: --probe tells what it gains beyond that"] if blind else []
+
+    @property
+    def is_blind(self) -> bool:
+        """True where options name methods that need statistics, and there are none: they come to what is known."""
+        needy = any(
+            option.method and method_of(option.method).needs for item in self.decisions.items for option in item.options
+        )
+        return needy and not statistics_digest(self.decisions.model)
 
     @property
     def least_nbytes(self) -> int:
