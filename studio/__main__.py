@@ -1,6 +1,5 @@
 """Start the program: the window without arguments or for a path, otherwise the command line."""
 
-import gc
 import importlib.util
 import os
 import sys
@@ -28,15 +27,11 @@ NOT_INSTALLED = """the window needs PySide6, which is not installed
   hint: pip install 'nvfp4-studio[gui]'; nvfp4-studio --help lists what works without it"""
 NO_DISPLAY = """there is no display for the window
   hint: nvfp4-studio --help lists what works without one; nvfp4-studio demo shows it all in the terminal"""
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
-"""Layers and choices are in no cycles: by default a tenth of the time of large models goes to looking for some."""
-
 SYSTEM_LIBRARIES = "on Debian: apt-get install libgl1 libegl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libxcb-cursor0"
 
 
 def main() -> int:
     """Run the window or the command line; returns the exit code."""
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     arguments = sys.argv[1:]
     if wants_window(arguments):
         return _window(arguments)
