@@ -195,8 +195,8 @@ INLINE Floats weight_of_largest(const Half& half, Words largest, const Words* co
     return as_floats(larger((Words)found & 0xFFFFu, (Words)found >> 16));
 }
 
-// Less than what cutting off the largest weight costs, in the square of the scale, whatever becomes of the others; of no
-// use, and below all costs, where it is hardly cut off. `weight`: its importance, or its floor (columns.h).
+// Less than what cutting off the largest weight costs, in the square of the scale, whatever becomes of the others; below
+// all costs where it is hardly cut off. `weight`: its importance, or its floor (columns.h).
 template <Cost COST> INLINE Floats cut_cost(Words largest, Words multiplier, Floats weight) {
     const Floats excess = as_floats((largest * multiplier + 2048u) >> 12) - 384.0f;
     const Floats counted = COST == Cost::MOMENTS ? weight : (weight - 8.0f) * 0x1p-10f;  // rounded, each product
