@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Context, importance_of, moments_of
+from kernels.context import SHRINKAGE
 from studio.core.counting import counted
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
@@ -31,8 +32,8 @@ class StatisticsGuide:
 
     @property
     def meaning(self) -> str:
-        """See `Guide`."""
-        return f"statistics {self.digest}"
+        """See `Guide`. How far moments count belongs to it: what was made of them otherwise is not gone on with."""
+        return f"statistics {self.digest}, moments of two columns less {SHRINKAGE:g} of them"
 
     def context(self, matrix: Matrix) -> Context:
         """See `Guide.context`; an expert that no token was routed to has none."""
