@@ -59,6 +59,7 @@ class Lease:
         self._closed.set()
         if self._thread:
             self._thread.join()
+        self._folder = self._folder.at_last()
         with suppress(ExportError):
             if self._renewed():
                 self._folder.remove(LOCK)
