@@ -241,7 +241,7 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
         processes = None
         if not address:
             stack.enter_context(dask.config.set(_LIGHT))
-            how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
+            how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0, "preload": [work.__name__]}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
             _warm_up()
             try:
