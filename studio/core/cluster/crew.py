@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
@@ -243,9 +243,10 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
             stack.enter_context(dask.config.set(_LIGHT))
             how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0, "preload": [work.__name__]}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
-            _warm_up()
             try:
-                processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+                with _deaf():
+                    _warm_up()
+                    processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
             except (OSError, RuntimeError, TimeoutError) as error:  # one was killed as it began, say
                 what = f"workers can not be started here: {printable(error, 200)}"
                 raise BackendError(what, hint="leave --workers out") from None
@@ -266,6 +267,19 @@ _LIGHT = {
     "distributed.admin.system-monitor.interval": "5 s",
 }
 """What makes processes of this machine cheap: they are forked from one that has imported all; nobody profiles them."""
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin in it hear nothing of Ctrl-C and of a terminal that goes: this process ends them."""
+    theirs = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, theirs)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, theirs)  # the line above lets some through again
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _warm_up() -> None:

@@ -87,6 +87,12 @@ def test_bytes_are_those_of_a_run_without_workers(two: core.Crew, source: Path, 
     assert len([event for event in events if isinstance(event, core.LayerDone)]) == started.layers
 
 
+def test_workers_do_not_hear_what_a_terminal_tells_all_of_its_processes(two: core.Crew) -> None:
+    deaf = two._client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    assert all({signal.SIGINT, signal.SIGHUP} <= heard for heard in deaf.values())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 @pytest.mark.parametrize("pays", [math.inf, 0.0])
 def test_the_command_line_takes_a_number_of_workers(
     studio: Studio, two: core.Crew, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: float
