@@ -1,5 +1,7 @@
 """Runs spread over workers: the same bytes and results, whoever dies; what differs is refused by name."""
 
+import asyncio
+import concurrent.futures
 import math
 import os
 import re
@@ -8,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -295,6 +298,40 @@ def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch, studio: Studio, s
     assert ran.code == 2
     assert "no scheduler with workers answers at tcp://127.0.0.1:9" in ran.err
     assert "dask scheduler" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("address", "words"), [("127.0.0.1", "missing port"), ("http://127.0.0.1:9", "unknown address scheme")]
+)
+def test_what_is_no_address_of_a_scheduler_is_told_at_once(
+    studio: Studio, source: Path, address: str, words: str
+) -> None:
+    ran = studio("measure", source, "--cluster", address)
+    assert ran.code == 2
+    assert re.search(f"no address of a scheduler: {address}: {words}(.|\n)*hint: write tcp://HOST:PORT", ran.err)
+
+
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+@pytest.mark.parametrize(
+    ("question", "how"),
+    [
+        (lambda gone: core.Crew(gone).size, (OSError, *CANCELLED)),
+        (lambda gone: core.Crew(gone).busy(), (OSError, *CANCELLED)),
+        (lambda gone: crews._result(gone, Part("a", 1, MeasureLayers(("a",)))), CANCELLED),
+    ],
+    ids=["workers", "busy", "result"],
+)
+def test_a_scheduler_that_goes_is_told(question: Callable[[Any], Any], how: tuple[type[BaseException], ...]) -> None:
+    for kind in how:
+
+        def ask(*_: object, kind: type[BaseException] = kind, **__: object) -> Any:
+            raise kind
+
+        with pytest.raises(BackendError, match="scheduler of the workers is gone") as caught:
+            question(SimpleNamespace(scheduler_info=ask, processing=ask, result=ask))
+        assert "what is finished is kept" in caught.value.hint
 
 
 def large(folder: Path) -> Path:
