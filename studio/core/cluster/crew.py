@@ -324,18 +324,33 @@ def _joined(stack: ExitStack, client: Any, address: Any) -> Any:
     try:
         joined = stack.enter_context(client(address, timeout=WAIT, set_as_default=False))
         joined.wait_for_workers(1, timeout=WAIT)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         what = f"no scheduler with workers answers at {printable(address, 200)}: {printable(error, 200)}"
         raise BackendError(what, hint="start them: dask scheduler, then dask worker ADDRESS on each machine") from None
     return joined
 
 
 def _check_address(address: str) -> None:
-    """Raise BackendError for what is none: a client of it would take a minute to go."""
-    from distributed.comm import get_address_host_port
+    """Raise BackendError for what nothing can be reached by: a client of it would take a minute to go."""
+    from distributed import Security
+    from distributed.comm import get_address_host_port, parse_address
 
+    shown = printable(address, 200)
     try:
         get_address_host_port(address)
+        encrypts, settings = parse_address(address)[0] in _ENCRYPTED, Security().get_connection_args("client")
     except ValueError as error:
-        what = f"no address of a scheduler: {printable(address, 200)}: {printable(error, 200)}"
+        what = f"no address of a scheduler: {shown}: {printable(error, 200)}"
         raise BackendError(what, hint="write tcp://HOST:PORT or tls://HOST:PORT, as dask scheduler says it") from None
+    except OSError as error:
+        what = f"the certificates that Dask is told of can not be read: {printable(error, 200)}"
+        raise BackendError(what, hint=_CERTIFICATES) from None
+    if encrypts and settings["ssl_context"] is None:
+        raise BackendError(f"{shown} wants a certificate, and Dask is told of none", hint=_CERTIFICATES)
+    if settings["require_encryption"] and not encrypts:
+        what = f"Dask is told to encrypt all, and {shown} does not"
+        raise BackendError(what, hint="begin the address with tls://, and the scheduler as well")
+
+
+_ENCRYPTED = ("tls", "wss")
+_CERTIFICATES = "name its files under distributed.comm.tls in ~/.config/dask/tls.yaml"
