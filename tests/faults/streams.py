@@ -30,7 +30,7 @@ OTHER = {"README.md", "SHA256SUMS"}
 
 
 def main() -> int:
-    """Run all of it; the exit code is 1 when an export differs, a disk was too small, or fewer were killed than wanted."""
+    """Run all of it; the exit code is 1 when an export differs, a disk was too small, or too few were killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20, help="kills, half of them with workers")
     parser.add_argument("--seconds", type=float, default=500.0)
