@@ -337,8 +337,10 @@ def _check_address(address: str) -> None:
 
     shown = printable(address, 200)
     try:
-        get_address_host_port(address)
-        encrypts, settings = parse_address(address)[0] in _ENCRYPTED, Security().get_connection_args("client")
+        scheme, _ = parse_address(address)
+        if scheme != _HERE:
+            get_address_host_port(address)
+        encrypts, settings = scheme in _ENCRYPTED, Security().get_connection_args("client")
     except ValueError as error:
         what = f"no address of a scheduler: {shown}: {printable(error, 200)}"
         raise BackendError(what, hint="write tcp://HOST:PORT or tls://HOST:PORT, as dask scheduler says it") from None
@@ -347,10 +349,11 @@ def _check_address(address: str) -> None:
         raise BackendError(what, hint=_CERTIFICATES) from None
     if encrypts and settings["ssl_context"] is None:
         raise BackendError(f"{shown} wants a certificate, and Dask is told of none", hint=_CERTIFICATES)
-    if settings["require_encryption"] and not encrypts:
+    if settings["require_encryption"] and not encrypts and scheme != _HERE:
         what = f"Dask is told to encrypt all, and {shown} does not"
         raise BackendError(what, hint="begin the address with tls://, and the scheduler as well")
 
 
-_ENCRYPTED = ("tls", "wss")
+_ENCRYPTED, _HERE = ("tls", "wss"), "inproc"
+"""Schemes of addresses: those of TLS, and that of a scheduler in this process."""
 _CERTIFICATES = "name its files under distributed.comm.tls in ~/.config/dask/tls.yaml"
