@@ -5,6 +5,7 @@ The folder for temporary files is a file system of its own (tmpfs) of the size t
 
 import argparse
 import json
+import logging
 import os
 import random
 import subprocess
@@ -29,7 +30,7 @@ OTHER = {"README.md", "SHA256SUMS"}
 
 
 def main() -> int:
-    """Run all of it; the exit code is 1 when an export differs, or a disk was too small."""
+    """Run all of it; the exit code is 1 when an export differs, a disk was too small, or too few were killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20, help="kills, half of them with workers")
     parser.add_argument("--seconds", type=float, default=500.0)
@@ -45,9 +46,10 @@ def main() -> int:
         for number, (url, workers) in enumerate([(s3, 0), (http, 0), (s3, 2)]):
             _on_a_small_disk(folder, url, f"out-{number}", workers, good)
         _into_a_folder(folder, http, good)
+        killed = 0
         for workers in (0, 2):
-            _killed(folder, s3, workers, options.kills // 2, time.monotonic() + options.seconds / 2, good)
-    return 0
+            killed += _killed(folder, s3, workers, options.kills // 2, time.monotonic() + options.seconds / 2, good)
+    return 0 if killed >= options.kills else 1
 
 
 @contextmanager
@@ -56,6 +58,7 @@ def storing() -> Iterator[None]:
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server.start()
     host, port = server.get_host_and_port()
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -144,8 +147,8 @@ def _into_a_folder(folder: Path, url: str, good: dict[str, bytes]) -> None:
     print(f"{url} -> folder: equal bytes, what is fetched on a disk of {nbytes:,}")
 
 
-def _killed(folder: Path, url: str, workers: int, kills: int, stop: float, good: dict[str, bytes]) -> None:
-    """Kill it at random moments, on the small disk, until it was killed so often; then let it end."""
+def _killed(folder: Path, url: str, workers: int, kills: int, stop: float, good: dict[str, bytes]) -> int:
+    """Kill it at random moments, on the small disk, so often, then let it end; returns how often."""
     name, killed, ended = f"killed-{workers}", 0, 0
     nbytes, spread = _needed(folder, url, workers), ["--workers", str(workers)] if workers else []
     with _disk(folder, nbytes) as place:
@@ -171,6 +174,7 @@ def _killed(folder: Path, url: str, workers: int, kills: int, stop: float, good:
         compare(held(f"{name}-{ended}"), good)
     what = f"{workers} workers" if workers else "no workers"
     print(f"killed {killed} times with {what}, {ended + 1} exports ended, all equal, on a disk of {nbytes:,}")
+    return killed
 
 
 def compare(found: dict[str, bytes], good: dict[str, bytes]) -> None:

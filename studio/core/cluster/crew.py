@@ -1,5 +1,7 @@
 """Crew: the worker processes of a run, checked to be alike, and the coordinator's side of what they do."""
 
+import asyncio
+import concurrent.futures
 import logging
 import multiprocessing
 import os
@@ -7,10 +9,10 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
@@ -50,8 +52,9 @@ class Crew:
 
     @property
     def addresses(self) -> set[str]:
-        """Where the workers are now."""
-        return set(self._client.scheduler_info(n_workers=-1)["workers"])
+        """Where the workers are now. Raises BackendError when the scheduler is gone."""
+        with _reaching():
+            return set(self._client.scheduler_info(n_workers=-1)["workers"])
 
     @property
     def size(self) -> int:
@@ -61,7 +64,8 @@ class Crew:
     def check(self, order: Order, known: Any) -> None:
         """Raise BackendError, naming the worker, unless all are of this program, compute right and see the order so."""
         here = work.examine(order, known, tested=self._processes is not None)
-        answers = self._client.run(work.examine, order, tested=self._processes is not None, on_error="return")
+        with _reaching():
+            answers = self._client.run(work.examine, order, tested=self._processes is not None, on_error="return")
         for address, seen in sorted(answers.items()):
             if isinstance(seen, OSError):
                 continue  # it is gone already
@@ -87,7 +91,8 @@ class Crew:
     ) -> Generator[Progress | Warned | Working | PartDone, None, None]:
         """See `Spread.run`; the first event comes when all parts are handed over."""
         topic, told = f"nvfp4-studio-{uuid4().hex}", SimpleQueue[Any]()
-        self._client.subscribe_topic(topic, lambda event: told.put(event[1]))
+        with _reaching():
+            self._client.subscribe_topic(topic, lambda event: told.put(event[1]))
         ordered = sorted(range(len(parts)), key=lambda index: -parts[index].work)
         futures = {index: self.submit(order, parts[index], index, topic) for index in ordered}
         for index, future in futures.items():
@@ -108,12 +113,15 @@ class Crew:
                 yield from watch.look()
                 yield Progress(phase, standing.done, layer)
         finally:
-            self._client.cancel(list(futures.values()))
-            self._client.unsubscribe_topic(topic)
+            with suppress(BackendError), _reaching():
+                self._client.cancel(list(futures.values()))
+                self._client.unsubscribe_topic(topic)
 
     def busy(self) -> set[str]:
-        """The workers that were given a part."""
-        return {address for address, keys in self._client.processing().items() if any(map(_is_ours, keys))}
+        """The workers that were given a part. Raises BackendError when the scheduler is gone."""
+        with _reaching():
+            given = self._client.processing()
+        return {address for address, keys in given.items() if any(map(_is_ours, keys))}
 
     def end(self, address: str) -> None:
         """End a worker that hangs, without waiting for it; what keeps it alive starts another in its place."""
@@ -198,12 +206,32 @@ def _result(future: Any, part: Part) -> Any:
 
     try:
         return future.result()
+    except _CANCELLED:
+        raise _gone() from None
     except KilledWorker as error:
         died = counted(error.allowed_failures + 1, "worker")
         hint = "look at their logs; if memory ran out, --max-memory bounds each"
         raise BackendError(
             f"{printable(part.name)} was given up: {died} died of it, one after the other", hint=hint
         ) from None
+
+
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+"""What Dask raises for what was asked of a scheduler that is gone."""
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Raise BackendError when the scheduler is not there any more."""
+    try:
+        yield
+    except (OSError, *_CANCELLED):
+        raise _gone() from None
+
+
+def _gone() -> BackendError:
+    hint = "start it and its workers again, and run the same command: what is finished is kept"
+    return BackendError("the scheduler of the workers is gone", hint=hint)
 
 
 def _difference(here: work.Seen, seen: Any) -> str:
@@ -237,15 +265,17 @@ def crew(address: str = "", workers: int = 0) -> Iterator[Crew]:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         raise not_installed(error.name) from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says is said here, in words
     with ExitStack() as stack:
         processes = None
         if not address:
             stack.enter_context(dask.config.set(_LIGHT))
-            how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0}
+            how = {"processes": True, "threads_per_worker": 1, "memory_limit": 0, "preload": [work.__name__]}
             quiet = {"silence_logs": logging.CRITICAL, "security": True, "dashboard_address": "127.0.0.1:0"}
-            _warm_up()
             try:
-                processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
+                with _deaf():
+                    _warm_up()
+                    processes = stack.enter_context(LocalCluster(n_workers=workers, **how, **quiet))
             except (OSError, RuntimeError, TimeoutError) as error:  # one was killed as it began, say
                 what = f"workers can not be started here: {printable(error, 200)}"
                 raise BackendError(what, hint="leave --workers out") from None
@@ -268,6 +298,19 @@ _LIGHT = {
 """What makes processes of this machine cheap: they are forked from one that has imported all; nobody profiles them."""
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin in it hear nothing of Ctrl-C and of a terminal that goes: this process ends them."""
+    theirs = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, theirs)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, theirs)  # the line above lets some through again
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _warm_up() -> None:
     """Begin to start the process that workers of this machine are forked from; it imports all that they need."""
     if _METHOD == "forkserver":
@@ -276,10 +319,41 @@ def _warm_up() -> None:
 
 
 def _joined(stack: ExitStack, client: Any, address: Any) -> Any:
+    if isinstance(address, str):
+        _check_address(address)
     try:
         joined = stack.enter_context(client(address, timeout=WAIT, set_as_default=False))
         joined.wait_for_workers(1, timeout=WAIT)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         what = f"no scheduler with workers answers at {printable(address, 200)}: {printable(error, 200)}"
         raise BackendError(what, hint="start them: dask scheduler, then dask worker ADDRESS on each machine") from None
     return joined
+
+
+def _check_address(address: str) -> None:
+    """Raise BackendError for what nothing can be reached by: a client of it would take a minute to go."""
+    from distributed import Security
+    from distributed.comm import get_address_host_port, parse_address
+
+    shown = printable(address, 200)
+    try:
+        scheme, _ = parse_address(address)
+        if scheme != _HERE:
+            get_address_host_port(address)
+        encrypts, settings = scheme in _ENCRYPTED, Security().get_connection_args("client")
+    except ValueError as error:
+        what = f"no address of a scheduler: {shown}: {printable(error, 200)}"
+        raise BackendError(what, hint="write tcp://HOST:PORT or tls://HOST:PORT, as dask scheduler says it") from None
+    except OSError as error:
+        what = f"the certificates that Dask is told of can not be read: {printable(error, 200)}"
+        raise BackendError(what, hint=_CERTIFICATES) from None
+    if encrypts and settings["ssl_context"] is None:
+        raise BackendError(f"{shown} wants a certificate, and Dask is told of none", hint=_CERTIFICATES)
+    if settings["require_encryption"] and not encrypts and scheme != _HERE:
+        what = f"Dask is told to encrypt all, and {shown} does not"
+        raise BackendError(what, hint="begin the address with tls://, and the scheduler as well")
+
+
+_ENCRYPTED, _HERE = ("tls", "wss"), "inproc"
+"""Schemes of addresses: those of TLS, and that of a scheduler in this process."""
+_CERTIFICATES = "name its files under distributed.comm.tls in ~/.config/dask/tls.yaml"

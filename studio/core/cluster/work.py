@@ -19,6 +19,7 @@ from studio.core.errors import StudioError
 from studio.core.events import Event, Progress, Warned
 from studio.core.jobs import start
 from studio.core.running.spread import Task
+from studio.core.stores.remote_folder import abandon_all
 
 BEAT = 0.5
 """Seconds between two messages on how far a part is."""
@@ -101,6 +102,11 @@ def _explained() -> Iterator[None]:
         error.file = str(error.file) if error.file is not None else None
         error.what = f"{error.what} (on {platform.node()})"
         raise
+
+
+def dask_teardown(_worker: Any) -> None:
+    """Called by Dask when a worker of this machine is to end: a silent store does not keep it."""
+    abandon_all()
 
 
 class _Told:

@@ -15,6 +15,7 @@ from uuid import uuid4
 from studio.core.errors import ExportError
 from studio.core.events import Warned
 from studio.core.exporting.contents import LOCK
+from studio.core.exporting.staging import running
 from studio.core.names import printable
 from studio.core.stores.store import ConditionFailedError, Object
 from studio.core.stores.target_folder import TargetFolder
@@ -59,6 +60,7 @@ class Lease:
         self._closed.set()
         if self._thread:
             self._thread.join()
+        self._folder = self._folder.at_last()
         with suppress(ExportError):
             if self._renewed():
                 self._folder.remove(LOCK)
@@ -97,7 +99,7 @@ class Lease:
             yield Warned(f"{self._folder.url}: it looks for up to {LASTS:g} s whether another export goes on there")
             gone = self._is_silent(first)
         if not gone:
-            raise _running(self._folder.url, told.get("host", ""))
+            raise running(self._folder.url, f" on {printable(told.get('host', '')) or 'a machine'}")
         if self._put(instead_of=first.tag):
             self._folder.remove(LOCK)
 
@@ -118,7 +120,3 @@ def _told(data: bytes | None) -> dict[str, str]:
     except ValueError:
         return {}
     return {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
-
-
-def _running(url: str, host: str) -> ExportError:
-    return ExportError(f"another export to this target is running on {printable(host) or 'a machine'}", file=url)

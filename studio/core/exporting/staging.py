@@ -42,6 +42,12 @@ def check_same_run(old: Mapping[str, Any], identity: Mapping[str, Any], place: s
         raise ExportError(what, file=place, hint="--restart discards it; the source or the plan changed since")
 
 
+def running(target: Path | str, where: str = "") -> ExportError:
+    """Another run writes there."""
+    what = f"another export to this target is running{where}"
+    return ExportError(what, file=target, hint="wait until it ends, or stop it: this one then takes over its shards")
+
+
 class Staging(StagedFolder):
     """The folder `<target>.partial`, locked while this object lives."""
 
@@ -54,7 +60,7 @@ class Staging(StagedFolder):
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if not self._is_mine():
             os.close(self._lock)
-            raise ExportError("another export to this target is running", file=target)
+            raise running(target)
 
     def _is_mine(self) -> bool:
         """True when the lock is ours and still that of the folder at this path."""

@@ -1,10 +1,14 @@
-"""Connections: HTTP sessions whose requests can be broken off by another thread."""
+"""Connections: HTTP sessions whose requests can be broken off by another thread, and whose answers do not trickle."""
 
 import socket
 from contextlib import suppress
+from http.client import HTTPResponse
+from io import BufferedReader, RawIOBase
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
+
+from studio.core.stores.pace import Pace
 
 if TYPE_CHECKING:
     from requests import Session
@@ -50,6 +54,8 @@ class Connections:
             return pool
 
         class Connection(pool.ConnectionCls):  # type: ignore[misc]
+            response_class = _Answer
+
             def connect(self) -> None:
                 super().connect()
                 add(self.sock)
@@ -77,6 +83,49 @@ class Connections:
                 one.close()
                 if one.fileno() != -1:  # an answer that nobody read to its end holds it
                     socket.close(one.detach())
+
+
+class _Answer(HTTPResponse):
+    """An answer that keeps to a pace, below whatever it is cut into."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **how: Any) -> None:
+        super().__init__(sock, *arguments, **how)
+        self._paced = _Paced(self.fp.detach())
+        self.fp = BufferedReader(self._paced)
+
+    def begin(self) -> None:
+        """Read the headers."""
+        super().begin()
+        self._paced.begin_body()
+
+
+class _Paced(RawIOBase):
+    """What comes from a socket: headers, then a body."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw, self._pace, self._is_body = raw, Pace(), False
+
+    def begin_body(self) -> None:
+        """All headers are there."""
+        self._pace, self._is_body = Pace(), True
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        """See `RawIOBase.readinto`. Raises TryAgainError for what comes too slowly."""
+        if not self._is_body:
+            self._pace.wait_for_head()
+        count = self._raw.readinto(buffer)
+        if self._is_body and count:
+            self._pace.take(count)
+        return count
+
+    def close(self) -> None:
+        """Close what is below."""
+        super().close()
+        self._raw.close()
 
 
 def _shut(connected: Any) -> None:

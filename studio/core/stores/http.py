@@ -4,11 +4,11 @@ Credentials are those of `requests`: ~/.netrc, and proxies by the environment.
 """
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,9 +27,6 @@ PARALLEL, MOST_REDIRECTS = 8, 10
 _SMALL = 1 << 20
 _RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 _COUNT = re.compile(r"[0-9]{1,18}")
-
-SLOWEST, SLOW_AFTER = 1024, 60.0
-"""Bytes a second below which an answer is broken off, and for how many seconds it may be slower."""
 
 USUAL = (
     "config.json",
@@ -70,6 +67,7 @@ class HttpStore:
         self._session = self._connections.session(PARALLEL)
         self._session.max_redirects = MOST_REDIRECTS
         self._session.headers.update({**(headers or {}), "Accept-Encoding": "identity"})
+        self._session.hooks["response"].append(_sent_on)
 
     def listed(self) -> dict[str, Object]:
         """Nothing: see `usual`."""
@@ -194,6 +192,14 @@ def _no_connection(error: "RequestException") -> str:
     return f"no connection ({type(error).__name__})"
 
 
+def _sent_on(answer: "Response", **_: Any) -> None:
+    """Leave the body of an answer that only sends on unread, unless it is small: `requests` reads all of it."""
+    told = answer.headers.get("Content-Length", "")
+    if answer.is_redirect and not (_COUNT.fullmatch(told) and int(told) <= PIECE):
+        answer.raw.close()
+        answer.raw = BytesIO()
+
+
 def _way(answer: "Response") -> "list[Response]":
     """The answers that led to it, and it."""
     return [*answer.history, answer]
@@ -207,14 +213,9 @@ def _pieces(answer: "Response") -> Iterator[bytes]:
     """The body as it comes. Raises TryAgainError when it breaks off, or comes too slowly to ever end."""
     from urllib3.exceptions import HTTPError
 
-    began, count = time.monotonic(), 0
     try:
         while piece := answer.raw.read1(PIECE):
             yield piece
-            count += len(piece)
-            spent = time.monotonic() - began
-            if spent > SLOW_AFTER and count < SLOWEST * spent:
-                raise TryAgainError(f"the answer came at less than {SLOWEST:,} bytes/s")
     except (HTTPError, OSError, ValueError):
         raise TryAgainError("the connection broke") from None
 

@@ -32,11 +32,11 @@ class Patience:
         """What `attempt` gives; raises UnreadableError with its last reason when none succeeds."""
         waited = 0.0
         for number in range(1, self.attempts + 1):
-            if self.over and self.over.is_set():
-                raise UnreadableError("no longer read: it was closed", file=url)
+            self._check_wanted(url)
             try:
                 return attempt()
             except TryAgainError as error:
+                self._check_wanted(url)
                 if number == self.attempts:
                     what = f"{fault}: {error}; tried {number} times in {waited:.3g} s of waiting"
                     raise UnreadableError(what, file=url, hint="run it again when the store answers") from None
@@ -45,6 +45,10 @@ class Patience:
                 _LOG.info("%s: %s; trying again in %.3g s", url, error, pause)
                 self._pause(pause)
         raise ValueError("[Patience] no attempt is allowed")
+
+    def _check_wanted(self, url: str) -> None:
+        if self.over and self.over.is_set():
+            raise UnreadableError("no longer read: it was closed", file=url)
 
     def _pause(self, seconds: float) -> None:
         """Wait, but no longer than anybody wants an answer."""

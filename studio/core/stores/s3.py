@@ -5,16 +5,21 @@ Credentials, endpoint and region are those of botocore (AWS_PROFILE, AWS_ENDPOIN
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from studio.core.errors import CheckpointError
 from studio.core.names import is_plain_path
+from studio.core.stores.asking import Asking
+from studio.core.stores.pace import Pace, patience
 from studio.core.stores.store import BUSY, PASSING, Object, TryAgainError, changed, refused, unusable
 
 PIECE = 1 << 20
 MOST_FILES, MOST_PAGES = 100_000, 1_000
 TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 """Seconds for a connection, and for each piece of an answer."""
+LASTS = {"complete_multipart_upload": 600.0}
+"""Seconds in which a store answers that has more to do than to send or to take bytes."""
 DIGEST = "nvfp4-studio-sha256"
 """The metadata of an object that this program put: the SHA-256 of its bytes, as hexadecimal text."""
 _LOGIN = "botocore finds no credentials that may read it: see `aws configure`, AWS_PROFILE"
@@ -34,6 +39,7 @@ class S3Store:
         settings = {**TIMEOUTS, "retries": {"max_attempts": 0}}
         self._files = S3FileSystem(config_kwargs=settings, skip_instance_cache=True, use_listings_cache=False)
         self._files.retries = 1
+        self._asking = Asking(self._files.loop)
 
     def listed(self) -> dict[str, Object]:
         """See `Store.listed`."""
@@ -65,8 +71,6 @@ class S3Store:
 
     def read(self, name: str, found: Object, start: int, stop: int) -> Iterator[bytes]:
         """See `Store.read`."""
-        from fsspec.asyn import sync
-
         asked = {"Key": self._prefix + name, "Range": f"bytes={start}-{stop - 1}", "IfMatch": found.tag}
         answer = self._call("get_object", self._shown(name), **asked)
         with closing(answer["Body"]) as body:
@@ -74,11 +78,20 @@ class S3Store:
                 raise unusable(self._shown(name), "the store does not send the range of bytes that was asked for")
             if answer.get("ETag") != found.tag:  # a store may pass over `IfMatch`
                 raise changed(self._shown(name))
-            while piece := _tried(lambda: sync(self._files.loop, body.read, PIECE), self._shown(name)):
+            pace = Pace()
+            while piece := _tried(lambda: self._asking.ask(body.read(PIECE), patience(0)), self._shown(name)):
+                pace.take(len(piece))
                 yield piece
 
     def hang_up(self) -> None:
-        """Nothing: what is under way ends by its timeouts."""
+        """See `Store.hang_up`."""
+        self._asking.hang_up()
+
+    def once_more(self, seconds: float) -> Self:
+        """The same folder, to be asked after `hang_up`, so many seconds for each request."""
+        again = copy(self)
+        again._asking = Asking(self._files.loop, seconds)
+        return again
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -94,7 +107,8 @@ class S3Store:
         from botocore.exceptions import ClientError
 
         try:
-            return self._files.call_s3(method, Bucket=self._bucket, **asked)
+            request = self._files._call_s3(method, Bucket=self._bucket, **asked)
+            return self._asking.ask(request, LASTS.get(method, patience(len(asked.get("Body", b"")))))
         except Exception as error:
             raise error.__cause__ if isinstance(error.__cause__, ClientError) else error from None
 
@@ -102,8 +116,6 @@ class S3Store:
 def _tried(request: Any, shown: str) -> Any:
     try:
         return request()
-    except (CheckpointError, TryAgainError):
-        raise
     except Exception as error:  # aiohttp, botocore and s3fs each have their own; `judged` tells them apart
         raise judged(error, shown) from None
 
@@ -130,6 +142,8 @@ def judged(error: Exception, shown: str) -> CheckpointError | TryAgainError:
     """What a failure means; what botocore says is not shown, as it can hold signed addresses."""
     from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 
+    if isinstance(error, CheckpointError | TryAgainError):
+        return error
     status = status_of(error)
     if _may_pass(error):
         return TryAgainError(f"HTTP {status}")

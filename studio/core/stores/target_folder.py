@@ -20,6 +20,8 @@ PART = 8 << 20
 MOST_PARTS = 10_000
 PARALLEL = 4
 LARGEST_SMALL = 1 << 30
+LAST_WORD = 3.0
+"""Seconds for a request of a run that was stopped."""
 
 
 class TargetFolder:
@@ -32,6 +34,13 @@ class TargetFolder:
     def url(self) -> str:
         """Where it is."""
         return self.store.url
+
+    def at_last(self) -> "TargetFolder":
+        """It, for what is left to say: when nobody waits any more each request has one attempt of a few seconds."""
+        over = self._patience.over
+        if over is None or not over.is_set():
+            return self
+        return TargetFolder(self.store.once_more(LAST_WORD), Patience(attempts=1))
 
     def listed(self) -> Mapping[str, Object]:
         """What is in it now."""
@@ -90,7 +99,7 @@ class TargetFolder:
                 self._tried(name, partial(self.store.finish_upload, name, upload, tags, new=new))
         except BaseException:
             with suppress(ExportError, ConditionFailedError):
-                self._tried(name, partial(self.store.abandon_upload, name, upload))
+                self.at_last().abandon_upload(name, upload)
             raise
 
     def _put_part(self, name: str, upload: str, path: Path, size: int, start: int) -> str:
@@ -138,7 +147,11 @@ class TargetFolder:
         for name, upload in self._tried("", self.store.uploads):
             with suppress(ConditionFailedError):
                 if mine(name):
-                    self._tried(name, partial(self.store.abandon_upload, name, upload))
+                    self.abandon_upload(name, upload)
+
+    def abandon_upload(self, name: str, upload: str) -> None:
+        """Forget the parts of an upload; raises ConditionFailedError when it is gone."""
+        self._tried(name, partial(self.store.abandon_upload, name, upload))
 
     def shown(self, name: str) -> str:
         """The URL of a file, for people."""

@@ -1,5 +1,7 @@
 """Runs spread over workers: the same bytes and results, whoever dies; what differs is refused by name."""
 
+import asyncio
+import concurrent.futures
 import math
 import os
 import re
@@ -8,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,6 +88,12 @@ def test_bytes_are_those_of_a_run_without_workers(two: core.Crew, source: Path, 
     assert done == sorted(done)
     assert done[-1] == started.total
     assert len([event for event in events if isinstance(event, core.LayerDone)]) == started.layers
+
+
+def test_workers_do_not_hear_what_a_terminal_tells_all_of_its_processes(two: core.Crew) -> None:
+    deaf = two._client.run(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    assert all({signal.SIGINT, signal.SIGHUP} <= heard for heard in deaf.values())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.parametrize("pays", [math.inf, 0.0])
@@ -289,6 +298,48 @@ def test_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch, studio: Studio, s
     assert ran.code == 2
     assert "no scheduler with workers answers at tcp://127.0.0.1:9" in ran.err
     assert "dask scheduler" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("address", "told", "words"),
+    [
+        ("127.0.0.1", {}, "no address of a scheduler: 127.0.0.1: missing port.*; write tcp://HOST:PORT"),
+        ("http://127.0.0.1:9", {}, "no address of a scheduler: http://127.0.0.1:9: unknown address scheme"),
+        ("tls://127.0.0.1:9", {}, "wants a certificate, and Dask is told of none.*; .*tls.yaml"),
+        ("tls://127.0.0.1:9", {"tls.ca-file": "/none", "tls.client.cert": "/none"}, "certificates .* can not be read"),
+        ("tcp://127.0.0.1:9", {"require-encryption": True}, "told to encrypt all.*; begin .* tls://"),
+    ],
+)
+def test_what_no_scheduler_can_be_reached_by_is_told_at_once(address: str, told: dict[str, object], words: str) -> None:
+    import dask
+
+    settings = dask.config.set({f"distributed.comm.{name}": value for name, value in told.items()})
+    with settings, pytest.raises(BackendError) as caught, core.crew(address):
+        pass
+    assert re.search(words, f"{caught.value}; {caught.value.hint}")
+
+
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+@pytest.mark.parametrize(
+    ("question", "how"),
+    [
+        (lambda gone: core.Crew(gone).size, (OSError, *CANCELLED)),
+        (lambda gone: core.Crew(gone).busy(), (OSError, *CANCELLED)),
+        (lambda gone: crews._result(gone, Part("a", 1, MeasureLayers(("a",)))), CANCELLED),
+    ],
+    ids=["workers", "busy", "result"],
+)
+def test_a_scheduler_that_goes_is_told(question: Callable[[Any], Any], how: tuple[type[BaseException], ...]) -> None:
+    for kind in how:
+
+        def ask(*_: object, kind: type[BaseException] = kind, **__: object) -> Any:
+            raise kind
+
+        with pytest.raises(BackendError, match="scheduler of the workers is gone") as caught:
+            question(SimpleNamespace(scheduler_info=ask, processing=ask, result=ask))
+        assert "what is finished is kept" in caught.value.hint
 
 
 def large(folder: Path) -> Path:

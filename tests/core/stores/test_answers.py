@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
@@ -15,7 +16,7 @@ import pytest
 
 from studio import core
 from studio.core.errors import CheckpointError
-from studio.core.stores import http
+from studio.core.stores import http, pace
 from studio.core.stores.patience import Patience
 from studio.core.stores.urls import store_path
 from tests.core.checkpoints import BF16, write_safetensors
@@ -25,13 +26,14 @@ pytest.importorskip("requests")
 
 PAUSES: list[float] = []
 AT_ONCE = Patience(sleep=PAUSES.append)
-WEIGHT = np.arange(8192, dtype=np.float32).reshape(64, 128).astype(BF16)
+WEIGHT = np.arange(1 << 17, dtype=np.float32).reshape(64, 2048).astype(BF16)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     folder = tmp_path_factory.mktemp("served")
-    write_safetensors(folder / "model.safetensors", {"a.weight": WEIGHT})
+    for name in ("model", "twin"):
+        write_safetensors(folder / f"{name}.safetensors", {"a.weight": WEIGHT})
     with serving(folder) as web:
         yield web
 
@@ -203,12 +205,42 @@ def test_a_moment_that_a_server_names_is_waited_for(web: Web) -> None:
     assert 0.5 < PAUSES[0] <= 20.0
 
 
-def test_a_trickle_is_broken_off(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "SLOW_AFTER", 0.0)
-    monkeypatch.setattr(http, "SLOWEST", 1 << 50)
-    monkeypatch.setattr(http, "PIECE", 16)
-    with pytest.raises(core.CheckpointError, match="less than 1,125,899,906,842,624 bytes/s; tried 7 times"):
+@pytest.mark.parametrize(
+    ("limits", "fault", "words"),
+    [
+        ({"SLOW_AFTER": 0.0, "SLOWEST": 1 << 50}, None, "less than 1,125,899,906,842,624 bytes/s"),
+        ({"SLOW_AFTER": 0.0, "SLOWEST": 1 << 50}, RIGHT["chunks"], "less than 1,125,899,906,842,624 bytes/s"),
+        ({"HEAD": -1.0}, None, "the headers of the answer were not there after -1 s"),
+    ],
+    ids=["body", "chunks", "headers"],
+)
+def test_a_trickle_is_broken_off(
+    web: Web, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], fault: Fault | None, words: str
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(pace, name, value)
+    web.fault = fault
+    with pytest.raises(core.CheckpointError, match=f"{words}; tried 7 times"):
         read(web)
+
+
+def test_the_body_of_what_only_sends_on_is_left_unread(web: Web) -> None:
+    taken = list[int]()
+
+    def endless(handler: Handler, _data: bytes, _start: int, _stop: int) -> bool:
+        if "twin" in handler.path:
+            return False
+        handler.send_response(302)
+        handler.send_header("Location", "/twin.safetensors")
+        handler.end_headers()
+        handler.close_connection = True
+        with suppress(OSError):
+            taken.extend(handler.wfile.write(bytes(1 << 20)) for _ in range(200))
+        return True
+
+    web.fault = endless
+    assert read(web) == (web.folder / "twin.safetensors").read_bytes()
+    assert len(taken) < 100 * len(web.requests)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Checkpoints in a bucket, on moto's server: an S3-compatible one, run in this process."""
 
+import threading
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from studio import core
-from studio.core.stores import s3
+from studio.core.stores import pace, s3
 from studio.core.stores.patience import Patience
+from studio.core.stores.store import TryAgainError
 from studio.core.stores.urls import store_path
 from tests.core.checkpoints import BF16, checkpoint, gaussian, llama, snapshot, write_safetensors
 from tests.core.conftest import Studio
@@ -127,3 +130,42 @@ def _read(patience: Patience) -> None:
     with core.open_model(store_path("s3://models/c", patience)) as model:
         model.files[0].read(0, 64)
         model.check_unchanged()
+
+
+def test_a_request_in_flight_is_broken_off(proxy: Proxy) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def silent(handler: Handler, _body: bytes) -> bool:
+        asked.set()
+        ended.wait(20)  # far less than the time for an answer
+        handler.drop()
+        return True
+
+    proxy.fault = silent
+    path = store_path("s3://models/c")
+    thread = threading.Thread(target=pytest.raises, args=(TryAgainError, path.folder.store.listed))
+    try:
+        thread.start()
+        asked.wait(20)
+        core.abandon(path)
+        thread.join(15)
+        assert not thread.is_alive()
+    finally:
+        ended.set()
+    with pytest.raises(TryAgainError, match="broken off"):
+        path.folder.store.find("config.json")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [({"SLOW_AFTER": 0.0, "SLOWEST": 1 << 50}, "less than 1,125"), ({"HEAD": 0.0}, "no answer in time")],
+)
+def test_a_trickle_is_broken_off(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], words: str
+) -> None:
+    put(checkpoint(tmp_path / "model", llama(1)), "c")
+    for name, value in limits.items():
+        monkeypatch.setattr(pace, name, value)
+    path = store_path(f"s3://{bucket}/c", Patience(sleep=list[float]().append))
+    with closing(path.folder), pytest.raises(core.CheckpointError, match=f"{words}.*; tried 7 times"):
+        (path / "config.json").read_bytes()

@@ -12,12 +12,13 @@ import pytest
 
 from studio import core
 from studio.core.errors import ExportError
-from studio.core.exporting import lease, stored_folder
+from studio.core.exporting import lease, stored_folder, stored_target
 from studio.core.exporting.contents import JOURNAL, LOCK, MANIFEST
 from studio.core.stores import s3, target_folder
 from studio.core.stores.patience import Patience
 from studio.core.stores.remote_folder import RemoteFolder
 from studio.core.stores.store_path import StorePath
+from studio.core.stores.urls import target_path
 from tests.core.checkpoints import CONFIG, checkpoint, llama
 from tests.core.conftest import Studio
 from tests.core.stores.buckets import (
@@ -416,6 +417,18 @@ def parts(tmp_path: Path) -> tuple[target_folder.TargetFolder, Path]:
     path = tmp_path / "large"
     path.write_bytes(bytes(range(256)) * (9 << 12))
     return target_folder.TargetFolder(S3Target("s3://models/a"), Patience(sleep=PAUSES.append)), path
+
+
+def test_what_is_left_to_say_is_said_after_a_stop(bucket: str) -> None:
+    target = target_path(f"s3://{bucket}/a")
+    assert isinstance(target, StorePath)
+    folder = stored_target.target_folder(target)
+    assert folder.at_last() is folder
+    core.abandon(target)
+    with pytest.raises(ExportError, match="it was closed"):
+        folder.remove(LOCK)
+    folder.at_last().put("last", b"word")
+    assert held("a") == {"last": b"word"}
 
 
 def test_a_large_file_goes_in_parts_and_appears_whole(bucket: str, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_who_abandons_it_waits_for_no_other_attempt(web: Web) -> None:
 
 @pytest.mark.parametrize("how", ["abandoned", "left while it is opened", "stopped"])
 def test_a_request_in_flight_is_broken_off(web: Web, how: str) -> None:
-    asked, ended = threading.Event(), threading.Event()
+    asked, ended, before = threading.Event(), threading.Event(), set(threading.enumerate())
 
     def silent(handler: Handler, _data: bytes, _start: int, _stop: int) -> bool:
         asked.set()
@@ -168,7 +168,7 @@ def test_a_request_in_flight_is_broken_off(web: Web, how: str) -> None:
             thread.join(15)
             assert not thread.is_alive()
         deadline = time.monotonic() + 15
-        while any(one.name.startswith(FETCHING) for one in threading.enumerate()):
+        while any(one.name.startswith(FETCHING) for one in set(threading.enumerate()) - before):
             assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
