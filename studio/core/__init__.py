@@ -25,7 +25,7 @@ from studio.core.cluster.order import (
     proof_order,
     verify_order,
 )
-from studio.core.counting import counted
+from studio.core.counting import counted, size_text
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -127,7 +127,7 @@ from studio.core.quality.generation import Generation, Prompt, generate
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated, Quality, exceeded
 from studio.core.reporting.budget_report import check_budget_reports, write_budget
-from studio.core.reporting.pages import noisy, size_text
+from studio.core.reporting.pages import noisy
 from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources

@@ -6,9 +6,8 @@ from statistics import median
 from typing import Any
 
 from kernels import FORMATS, METHODS
-from studio.core.counting import counted
+from studio.core.counting import counted, size_text
 from studio.core.planning.plan import KEEP, choice_text
-from studio.core.reporting.pages import size_text
 from studio.core.results import LayerResult, finite
 
 

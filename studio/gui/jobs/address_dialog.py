@@ -52,6 +52,11 @@ class AddressDialog(LookingDialog):
         """The address as it is now."""
         return self.address.currentText().strip()
 
+    def look_at(self, address: str) -> None:
+        """Take an address as if it had been typed, and look there."""
+        self.address.setCurrentText(address)
+        self.go_on()
+
     def hindrance(self) -> str:
         """See `LookingDialog`."""
         if not self.text:
