@@ -92,7 +92,7 @@ from studio.core.names import COPIED, printable, printable_end, some_of
 from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
-from studio.core.planning.conversion import Loss, Transcoding, requantized
+from studio.core.planning.conversion import Loss, Transcoding, requantized, stored_codes
 from studio.core.planning.edits import (
     command_line,
     conversion_command,
@@ -384,6 +384,7 @@ __all__ = [
     "some_of",
     "start",
     "start_command",
+    "stored_codes",
     "stream",
     "stream_source",
     "survey",

@@ -1,12 +1,13 @@
 """Transcoding: what a conversion does with every layer, and what it would lose."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernels import Format
 from studio.core.counting import counted
 from studio.core.errors import PlanError
+from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
 
@@ -80,6 +81,11 @@ def _how(choice: Choice) -> str:
     if choice.recipe is None:
         return "decoded" if choice.layer.widened else "copied"
     return "codes kept" if choice.recipe.format == choice.layer.source.format else "cast exactly"
+
+
+def stored_codes(model: Model) -> dict[str, int]:
+    """What layers are stored as whose codes could be handed on as they are -> how many are stored so."""
+    return dict(Counter(layer.source.meaning for layer in model.layers if layer.source.format))
 
 
 def requantized(choices: Sequence[Choice]) -> list[str]:

@@ -34,7 +34,7 @@ class Found(Protocol):
 class Opening(QObject):
     """Opens one checkpoint at a time; the one asked for last is the one that opens.
 
-    `offers` gives the buttons of the card of one that can not be opened.
+    `offers` gives the buttons of the card of one that can not be opened, `keeps` those of one that is quantized.
 
     Signals:
         changed(): something is being opened, or no longer is.
@@ -52,6 +52,7 @@ class Opening(QObject):
         self._task: Task | None = None
         self._asked: dict[Task, Place] = {}
         self.offers: Callable[[Path], Fixes] = lambda _path: ()
+        self.keeps: Fixes = ()
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
 
@@ -110,6 +111,8 @@ class Opening(QObject):
         elif model.quantized_by:
             title = f"Already quantized: {core.printable(model.quantized_by)}"
             self.told.emit(Message("warning", title, hint=SEALED))
+        elif stored := core.stored_codes(model):
+            self.told.emit(replace(_about_codes(stored, len(model.layers)), fixes=self.keeps))
 
     def _ended(self, task: Task, ending: Ending, error: object) -> None:
         path = self._asked.pop(task, None)
@@ -132,6 +135,15 @@ def _about(model: core.Model, exported: core.Exported) -> Message:
     hint = f"{keys_of('verify')} proves every byte and weight, {keys_of('export')} stores it in another layout without "
     hint += "loss; the page Compare sets it beside another export."
     return Message("info", "An export of NVFP4 Studio", text, hint)
+
+
+def _about_codes(stored: dict[str, int], layers: int) -> Message:
+    """What is quantized already: doing it again loses once more, and converting need not."""
+    title = f"Quantized already: {core.printable(next(iter(stored)) if len(stored) == 1 else f'in {len(stored)} ways')}"
+    first = list(stored.items())[:MOST_WARNINGS]
+    ways = "; ".join(f"{count:,} as {core.printable(meaning)}" for meaning, count in first)
+    text = f"{sum(stored.values()):,} of {core.counted(layers, 'layer')}" + (f": {ways}." if len(stored) > 1 else ".")
+    return Message("warning", title, text, "Quantizing decodes them and loses once more; converting keeps the codes.")
 
 
 def _close(found: Found | None) -> None:
