@@ -93,7 +93,7 @@ REPAIR = Kind(
 CALIBRATE = Kind(
     "calibrate",
     "Statistics are gathered",
-    "what is gathered is kept: calibrate into the same file to go on",
+    "What is gathered is kept: calibrate into the same file to go on",
     "Mend the cause and calibrate again: what is gathered is kept.",
     "Look at this text",
     _tokens,
@@ -104,7 +104,7 @@ CALIBRATE = Kind(
 PRICE = Kind(
     "price",
     "All formats are priced",
-    "what was measured is kept: price again to go on",
+    "What was measured is kept: price again to go on",
     "Mend the cause and price again: what was measured is kept.",
     "Look at this layer",
 )
@@ -113,7 +113,7 @@ PRICE = Kind(
 PROBE = Kind(
     "price",
     "What damage means in tokens is known",
-    "what was run is kept: predict again to go on",
+    "What was run is kept: predict again to go on",
     "Mend the cause and predict again: what was run is kept.",
     "Look at this text",
     _tokens,
@@ -125,7 +125,7 @@ PROBE = Kind(
 EVALUATE = Kind(
     "evaluate",
     "Evaluated",
-    "windows that were run are kept: evaluate the same again to go on",
+    "Windows that were run are kept: evaluate the same again to go on",
     "Mend the cause and evaluate again: windows that were run are kept.",
     "Look at this evaluation",
     _tokens,
