@@ -68,7 +68,7 @@ class Exporting(QObject):
         if model is not None and self._document.exported:
             self._runs.verify(model.folder)
             return
-        ask_folder(self._window, "Verify an export", self._runs.verify)
+        ask_folder(self._window, "Verify an export", self._runs.verify, self._document.near)
 
     def _show_end(self, job: core.Export, outcome: core.Outcome) -> None:
         command = core.start_command(job.layout, job.target, job.choices)

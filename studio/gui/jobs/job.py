@@ -38,28 +38,28 @@ def _tokens(count: float) -> str:
 MEASURE = Kind(
     "measure",
     "Quantized",
-    "what is done is kept",
+    "What is done is kept",
     f"What is done is kept: mend the cause and quantize again ({keys_of('quantize')}).",
     "Look at this layer",
 )
 EXPORT = Kind(
     "export",
     "Exported",
-    "finished shards are kept: export again to go on",
+    "Finished shards are kept: export again to go on",
     f"The target is as it was. Mend the cause and export again ({keys_of('export')}): finished shards are taken over.",
     "Look at this folder",
 )
 CONVERT = Kind(
     "convert",
     "Converted",
-    "finished shards are kept: convert again to go on",
+    "Finished shards are kept: convert again to go on",
     "The target is as it was. Mend the cause and convert again: finished shards are taken over.",
     "Look at this folder",
 )
 VERIFY = Kind(
     "verify",
     "Verified",
-    "nothing was changed",
+    "Nothing was changed",
     f"Do not use this export: write it again ({keys_of('export')}).",
     "Look at this folder",
 )
@@ -68,7 +68,7 @@ VERIFY = Kind(
 PUBLISH = Kind(
     "publish",
     "Published",
-    "what was sent stays at the hub: publish again to go on",
+    "What was sent stays at the hub: publish again to go on",
     "The repository is as it was. Mend the cause and publish again: what was sent is not sent again.",
     "Look at this",
     worked="hashed and sent",
@@ -77,14 +77,14 @@ PUBLISH = Kind(
 EXAMINE = Kind(
     "examine",
     "Examined",
-    "what was found so far is shown",
+    "What was found so far is shown",
     "Mend the cause and examine it again.",
     "Look at this folder",
 )
 REPAIR = Kind(
     "repair",
     "Repaired",
-    "nothing was written",
+    "Nothing was written",
     "Nothing was written, and the folder is as it was. Mend the cause and repair it again.",
     "Look at this folder",
     worked="worked through",
@@ -134,7 +134,7 @@ EVALUATE = Kind(
 GENERATE = Kind(
     "generate",
     "Answered",
-    "what was written stays",
+    "What was written stays",
     "Mend the cause and try again.",
     "Look at this prompt",
     _tokens,
@@ -209,6 +209,8 @@ class Job:
         """Bytes or tokens, time and rate."""
         seconds, amount, worked = self.seconds, self.kind.amount, self.kind.worked
         total = self.estimate.done if self.kind.open_ended else self.estimate.total
+        if not total:
+            return f"Nothing was left to be {worked}"
         if self.kind.open_ended:  # its time is that of loading, too
             return f"{amount(total)} {worked} in {duration(seconds)}"
         if seconds < 1:

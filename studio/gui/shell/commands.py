@@ -286,9 +286,9 @@ class Commands(QObject):
     def _closing(self) -> None:
         if self.studio is not None and self.settings["confirm_quit"] and not self._quitting:
             if self.studio.runs.active:
-                text = "Finished shards of an export are kept, and the same export goes on with them. "
                 kept = self.studio.keeping.keep_now()
-                text += "Plan and results are kept." if kept else "Results, and a plan that is not saved, are not kept."
+                held = "Plan and results are kept." if kept else "Results, and a plan that is not saved, are not kept."
+                text = f"{self.studio.runs.kept}. {held}"
                 confirm(self.window, "Work is still running. Quit?", text, "Stop and quit", self.quit_now)
                 self.window.keep_open = True
                 return
