@@ -94,6 +94,7 @@ from studio.core.opening.exports import Exported, check_decodable, exported, is_
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized, stored_codes
 from studio.core.planning.edits import (
+    START_RUNTIMES,
     command_line,
     conversion_command,
     hand_rules,
@@ -161,6 +162,7 @@ __all__ = [
     "MOST_PARTS",
     "ROLES",
     "RUNTIMES",
+    "START_RUNTIMES",
     "STOPPED",
     "STORED",
     "STORED_FORMATS",
