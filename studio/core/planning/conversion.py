@@ -10,6 +10,7 @@ from studio.core.errors import PlanError
 from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
+from studio.core.sources.plain import PLAIN_BITS, Plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,10 @@ def _how(choice: Choice) -> str:
 
 
 def stored_codes(model: Model) -> dict[str, int]:
-    """What layers are stored as whose codes could be handed on as they are -> how many are stored so."""
-    return dict(Counter(layer.source.meaning for layer in model.layers if layer.source.format))
+    """What quantized layers are stored as -> how many are stored so."""
+    sources = (layer.source for layer in model.layers)
+    codes = (source for source in sources if source.bits < PLAIN_BITS and not isinstance(source, Plain))
+    return dict(Counter(source.meaning for source in codes))
 
 
 def requantized(choices: Sequence[Choice]) -> list[str]:

@@ -112,7 +112,9 @@ class Opening(QObject):
             title = f"Already quantized: {core.printable(model.quantized_by)}"
             self.told.emit(Message("warning", title, hint=SEALED))
         elif stored := core.stored_codes(model):
-            self.told.emit(replace(_about_codes(stored, len(model.layers)), fixes=self.keeps))
+            kept = any(layer.source.format for layer in model.layers)
+            message = _about_codes(stored, len(model.layers), kept=kept)
+            self.told.emit(replace(message, fixes=self.keeps if kept else ()))
 
     def _ended(self, task: Task, ending: Ending, error: object) -> None:
         path = self._asked.pop(task, None)
@@ -137,13 +139,17 @@ def _about(model: core.Model, exported: core.Exported) -> Message:
     return Message("info", "An export of NVFP4 Studio", text, hint)
 
 
-def _about_codes(stored: dict[str, int], layers: int) -> Message:
-    """What is quantized already: doing it again loses once more, and converting need not."""
+def _about_codes(stored: dict[str, int], layers: int, *, kept: bool) -> Message:
+    """What is quantized already: doing it again loses once more, and converting need not, where codes can be kept."""
     title = f"Quantized already: {core.printable(next(iter(stored)) if len(stored) == 1 else f'in {len(stored)} ways')}"
     first = list(stored.items())[:MOST_WARNINGS]
     ways = "; ".join(f"{count:,} as {core.printable(meaning)}" for meaning, count in first)
+    ways += f"; {len(stored) - len(first):,} more" if len(stored) > len(first) else ""
     text = f"{sum(stored.values()):,} of {core.counted(layers, 'layer')}" + (f": {ways}." if len(stored) > 1 else ".")
-    return Message("warning", title, text, "Quantizing decodes them and loses once more; converting keeps the codes.")
+    hint = "Quantizing decodes them and loses once more"
+    if kept:
+        return Message("warning", title, text, f"{hint}; converting keeps the codes.")
+    return Message("info", title, text, f"{hint}, as far as the format is coarser.")
 
 
 def _close(found: Found | None) -> None:
