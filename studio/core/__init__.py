@@ -25,7 +25,7 @@ from studio.core.cluster.order import (
     proof_order,
     verify_order,
 )
-from studio.core.counting import counted
+from studio.core.counting import counted, size_text
 from studio.core.errors import (
     BUG,
     STOPPED,
@@ -92,8 +92,9 @@ from studio.core.names import COPIED, printable, printable_end, some_of
 from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
 from studio.core.outcome import Outcome
-from studio.core.planning.conversion import Loss, Transcoding, requantized
+from studio.core.planning.conversion import Loss, Transcoding, requantized, stored_codes
 from studio.core.planning.edits import (
+    START_RUNTIMES,
     command_line,
     conversion_command,
     hand_rules,
@@ -127,7 +128,7 @@ from studio.core.quality.generation import Generation, Prompt, generate
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Evaluated, Quality, exceeded
 from studio.core.reporting.budget_report import check_budget_reports, write_budget
-from studio.core.reporting.pages import noisy, size_text
+from studio.core.reporting.pages import noisy
 from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
 from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
@@ -161,6 +162,7 @@ __all__ = [
     "MOST_PARTS",
     "ROLES",
     "RUNTIMES",
+    "START_RUNTIMES",
     "STOPPED",
     "STORED",
     "STORED_FORMATS",
@@ -384,6 +386,7 @@ __all__ = [
     "some_of",
     "start",
     "start_command",
+    "stored_codes",
     "stream",
     "stream_source",
     "survey",

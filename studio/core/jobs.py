@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kernels import Recipe
 from kernels.fidelity import MAGNITUDE_BINS
 from kernels.machines import choose
-from studio.core.counting import counted
+from studio.core.counting import amount_text, counted
 from studio.core.errors import BackendError, MemoryLimitError
 from studio.core.events import Event, Finished, LayerDone, Lifted, Progress, Started
 from studio.core.exporting import steps, verification
@@ -106,7 +106,7 @@ def fit_memory(machine: Machine, model: Model | None, together: int = 1) -> tupl
             threads -= 1
         else:
             need = memory_bound(model, 1, SMALLEST_SLAB, together)
-            raise MemoryLimitError(f"the work needs {need:,} bytes of memory, {limit:,} are allowed")
+            raise MemoryLimitError(f"the work needs {amount_text(need)} of memory, {amount_text(limit)} are allowed")
     return threads, slab
 
 

@@ -50,6 +50,7 @@ def titles(studio: Studio) -> list[str]:
 def test_codes_go_into_another_layout_and_the_end_is_told(
     quantized: Studio, tmp_path: Path, qtbot: QtBot, wait: Wait
 ) -> None:
+    assert "Quantized already: NVFP4, three tiers, ModelOpt" in titles(quantized)
     dialog = dialog_of(quantized, tmp_path / "out", "compressed-tensors", qtbot)
     assert "Layers: 21 codes kept" in shown_checks(dialog)
     assert dialog.export.text().startswith("Convert ")

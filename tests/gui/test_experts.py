@@ -119,7 +119,7 @@ def test_a_short_name_keeps_its_end(characters: int) -> None:
 
 
 @pytest.mark.usefixtures("qapp")
-@pytest.mark.parametrize("name", ["▾ outside the blocks", "     post_attention_layernorm"])
+@pytest.mark.parametrize("name", ["▾ outside blocks", "     post_attention_layernorm"])
 def test_a_name_of_one_part_keeps_its_beginning_and_its_end(name: str) -> None:
     text = shortened(
         name, QFontMetrics(QApplication.font()), QFontMetrics(QApplication.font()).horizontalAdvance(name) - 9

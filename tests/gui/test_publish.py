@@ -121,4 +121,4 @@ def test_it_can_be_stopped_and_goes_on(
     wait()
     go_on.set()
     assert len(hub.repos["me/small"].commits) == 1
-    assert "what was sent stays at the hub" in commands.window.activity.figures.text()
+    assert "What was sent stays at the hub" in commands.window.activity.figures.text()

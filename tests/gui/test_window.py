@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QMimeData, QObject, QPoint, Qt, QUrl
-from PySide6.QtGui import QDropEvent, QGuiApplication, QKeySequence
+from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -105,14 +105,36 @@ def test_what_fails_to_open_leaves_the_open_one_alone(studio: Studio, qtbot: QtB
     assert studio.workspace.isVisible()
 
 
-def test_a_dropped_folder_opens(commands: Commands, qtbot: QtBot) -> None:
+@pytest.mark.parametrize("part", ["", "config.json"])
+def test_a_dropped_folder_opens_and_is_never_moved(commands: Commands, qtbot: QtBot, part: str) -> None:
     data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(core.demo_checkpoint()))])
-    event = QDropEvent(
-        QPoint(10, 10), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    )
+    data.setUrls([QUrl.fromLocalFile(str(core.demo_checkpoint() / part))])
+    offered = Qt.DropAction.MoveAction | Qt.DropAction.CopyAction
+    event = QDropEvent(QPoint(10, 10), offered, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    event.setDropAction(Qt.DropAction.MoveAction)
     with qtbot.waitSignal(commands.opened, timeout=PATIENCE):
         commands.window.dropEvent(event)
+    assert event.dropAction() == Qt.DropAction.CopyAction
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/m/llama", "Open llama"),
+        ("/m/llama/model.safetensors.index.json", "Open llama"),
+        ("/m/plan.json", "Follow the plan plan.json"),
+        ("/m/llama.imatrix", "Use the statistics llama.imatrix"),
+        ("https://hub.test/org/small", "Look what is at small"),
+    ],
+)
+def test_what_hovers_says_what_a_drop_will_do(commands: Commands, name: str, said: str) -> None:
+    data = QMimeData()
+    data.setUrls([QUrl(name) if ":" in name else QUrl.fromLocalFile(name)])
+    keys, button = Qt.KeyboardModifier.NoModifier, Qt.MouseButton.LeftButton
+    commands.window.dragEnterEvent(QDragEnterEvent(QPoint(10, 10), Qt.DropAction.CopyAction, data, button, keys))
+    assert commands.window.drop_sheet.text == said
+    commands.window.dragLeaveEvent(QDragLeaveEvent())
+    assert commands.window.drop_sheet.isHidden()
 
 
 def test_closing_the_checkpoint_goes_back_to_the_welcome_page(studio: Studio) -> None:

@@ -144,7 +144,7 @@ def test_a_limit_of_memory_is_kept_by_refusing(studio: Studio, source: Path, tex
     ):
         ran = studio(*command, "100M")
         assert ran.code == 3
-        assert "bytes of memory, 100,000,000 are allowed" in ran.err
+        assert "of memory, 100 MB (100,000,000 bytes) are allowed" in ran.err
     assert not (tmp_path / "cache").exists()
 
 

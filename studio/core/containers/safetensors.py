@@ -21,6 +21,7 @@ from studio.core.errors import CheckpointError
 from studio.core.names import printable
 
 LARGEST_HEADER = 100_000_000
+_AGAIN = "download it again"
 MOST_DIMENSIONS = 64
 _LARGEST_SIZE = 2**63
 
@@ -67,16 +68,17 @@ def _header_length(prefix: bytes, size: int, path: Path) -> int:
     is_object = prefix[8:9] == b"{"  # a length may begin with any byte
     if not is_object and (prefix[:2] == b"\x1f\x8b" or prefix.lstrip()[:1] == b"<"):
         kind = "gzip data" if prefix[:2] == b"\x1f\x8b" else "an HTML or XML page"
-        raise CheckpointError(f"not a safetensors file: {kind}", file=path, hint="download it again")
+        raise CheckpointError(f"not a safetensors file: {kind}", file=path, hint=_AGAIN)
     if size < 10:
-        raise CheckpointError(f"truncated: {size} bytes, too short for a safetensors file", file=path)
+        raise CheckpointError(f"truncated: {size} bytes, too short for a safetensors file", file=path, hint=_AGAIN)
     (length,) = struct.unpack("<Q", prefix[:8])
     if length > LARGEST_HEADER:
         what = f"truncated or not a safetensors file: a header of {length:,} bytes (at most {LARGEST_HEADER:,})"
         raise CheckpointError(f"{what}, the file has {size:,}", file=path)
     if 8 + length > size:
         kind = "truncated" if is_object else "truncated or not a safetensors file"
-        raise CheckpointError(f"{kind}: the header needs {8 + length:,} bytes, the file has {size:,}", file=path)
+        what = f"{kind}: the header needs {8 + length:,} bytes, the file has {size:,}"
+        raise CheckpointError(what, file=path, hint=_AGAIN)
     return int(length)
 
 

@@ -96,7 +96,8 @@ def experts_of(model: Model, row: GgufArchitecture) -> int:
 def _number(model: Model, config: Mapping[str, Any], key: str) -> Any:
     value: Any = config.get(key)
     if type(value) not in (int, float) or value <= 0:
-        raise PlanError(f"config.json says {printable(value, 60)} for {key}, not a number above 0", file=model.path)
+        found = f"says {printable(value, 60)} for {key}, not" if key in config else f"lacks {key},"
+        raise PlanError(f"config.json {found} a number above 0", file=model.path)
     return value
 
 

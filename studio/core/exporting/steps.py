@@ -67,7 +67,7 @@ def export(engine: Engine, job: Export, spread: Spread | None = None) -> Iterato
             ready.solved.discard()
     except CheckpointError as error:
         if error.file is not None and Path(str(error.file)).is_relative_to(staging.path):
-            hint = "the disk did not keep what was written; run the same command again, or with --restart anew"
+            hint = "the disk did not keep what was written; run the same command again; --restart discards what is left"
             raise ExportError(error.what, file=error.file, tensor=error.tensor, hint=hint) from None
         if staging.give_up():
             error.hint = f"{error.hint or 'mend the source'}; {AGAIN}"

@@ -7,6 +7,7 @@ shard itself is put and forgotten, too. Which shards are finished is known from 
 import shutil
 from collections.abc import Sequence
 
+from studio.core.counting import amount_text
 from studio.core.errors import ExportError, PlanError
 from studio.core.events import Occupies
 from studio.core.exporting.export import Export
@@ -78,5 +79,6 @@ def check_scratch(nbytes: int) -> None:
     with writing(place):
         free = shutil.disk_usage(place).free + left_nbytes(place, SCRATCH)
     if free < nbytes:
-        what = f"not enough disk space for a shard at a time: {nbytes:,} bytes are needed, {free:,} are free"
+        sizes = f"{amount_text(nbytes)} are needed, {amount_text(free)} are free"
+        what = f"not enough disk space for a shard at a time: {sizes}"
         raise ExportError(what, file=place, hint="a smaller --shard-size needs less; TMPDIR names another folder")

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from studio.core.counting import amount_text
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.exporting.contents import MANIFEST, Contents, contents
 from studio.core.exporting.staging import staging_path
@@ -104,7 +105,7 @@ def check_space(target: Path, nbytes: int) -> None:
         free = shutil.disk_usage(parent).free
     needed = nbytes - _staged(staging_path(target))
     if free < needed:
-        what = f"not enough disk space: {needed:,} bytes are needed, {free:,} are free"
+        what = f"not enough disk space: {amount_text(needed)} are needed, {amount_text(free)} are free"
         raise ExportError(what, file=target, hint="free some space or choose another disk")
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from studio.core.counting import amount_text
 from studio.core.errors import ExportError
 from studio.core.exporting.write_back import start_writing_back
 
@@ -22,7 +23,7 @@ class NoSpaceError(ExportError):
 
     def needing(self, nbytes: int) -> "NoSpaceError":
         """The same error, saying how much the whole export needs."""
-        return NoSpaceError(f"{self.what}; the export needs {nbytes:,} bytes", file=self.file, hint=self.hint)
+        return NoSpaceError(f"{self.what}; the export needs {amount_text(nbytes)}", file=self.file, hint=self.hint)
 
 
 @contextmanager
@@ -35,7 +36,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(f"no disk space left: {reason}", file=path, hint=_RESUME) from None
+            what = "no disk space left" + (f": {reason}" if error.errno == errno.EDQUOT else "")
+            raise NoSpaceError(what, file=path, hint=_RESUME) from None
         raise ExportError(f"can not be written: {reason}", file=path) from None
 
 

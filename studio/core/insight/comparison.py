@@ -6,9 +6,8 @@ from statistics import median
 from typing import Any
 
 from kernels import FORMATS, METHODS
-from studio.core.counting import counted
+from studio.core.counting import counted, size_text
 from studio.core.planning.plan import KEEP, choice_text
-from studio.core.reporting.pages import size_text
 from studio.core.results import LayerResult, finite
 
 
@@ -108,6 +107,10 @@ class Comparison:
         rises = f"; {self._guided} lets the error of weights rise to lower that of outputs" if self._guided else ""
         alone = len(self.only_a) + len(self.only_b)
         missing = f", {counted(alone, 'layer is', 'layers are')} only in one of them" if alone else ""
+        if all(pair.error_a == pair.error_b for pair in self.pairs):
+            return (
+                f"No difference in the errors of {counted(len(self.pairs), 'layer')}, median {a:.4f}, {size}{missing}"
+            )
         errors = f"{a:.4f} → {b:.4f}{change.replace('-', '−')}"
         return f"B is better on {count}, median error {errors}, {size}{missing}{rises}"
 

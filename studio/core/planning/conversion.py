@@ -1,14 +1,16 @@
 """Transcoding: what a conversion does with every layer, and what it would lose."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernels import Format
 from studio.core.counting import counted
 from studio.core.errors import PlanError
+from studio.core.model import Model
 from studio.core.names import printable
 from studio.core.planning.plan import Choice
+from studio.core.sources.plain import PLAIN_BITS, Plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,13 @@ def _how(choice: Choice) -> str:
     if choice.recipe is None:
         return "decoded" if choice.layer.widened else "copied"
     return "codes kept" if choice.recipe.format == choice.layer.source.format else "cast exactly"
+
+
+def stored_codes(model: Model) -> dict[str, int]:
+    """What quantized layers are stored as -> how many are stored so."""
+    sources = (layer.source for layer in model.layers)
+    codes = (source for source in sources if source.bits < PLAIN_BITS and not isinstance(source, Plain))
+    return dict(Counter(source.meaning for source in codes))
 
 
 def requantized(choices: Sequence[Choice]) -> list[str]:

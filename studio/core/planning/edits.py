@@ -122,6 +122,10 @@ def _option(name: str, value: str | bool) -> list[str]:
     return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
+START_RUNTIMES = {"mlx": "mlx-lm", "modelopt": "vLLM", "compressed-tensors": "vLLM"}
+"""Layout -> the runtime whose command `start_command` gives."""
+
+
 def start_command(layout: Layout, folder: Path, choices: Iterable[Choice]) -> str:
     """The command that runs a model exported to `folder`."""
     tiered = any(choice.recipe and choice.recipe.format.tensor_scale for choice in choices)

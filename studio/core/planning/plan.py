@@ -211,8 +211,10 @@ def choice_text(format_name: str, method: str) -> str:
 
 def plan_from_json(data: dict[str, Any]) -> Plan:
     """The plan in a JSON object; raises PlanError for another schema, an unknown key or a value of the wrong type."""
-    if data.get("schema") != SCHEMA:
-        raise PlanError(f"plan of schema {printable(data.get('schema'))}, this version reads schema {SCHEMA}")
+    if "schema" not in data:
+        raise PlanError("no plan: it has no schema", hint="a plan is what this program saved as one")
+    if data["schema"] != SCHEMA:
+        raise PlanError(f"plan of schema {printable(data['schema'])}, this version reads schema {SCHEMA}")
     _check_keys(data, {"schema", *_TEXTS, "rules", "prediction"}, "plan")
     rules = data.get("rules")
     if not isinstance(rules, list):

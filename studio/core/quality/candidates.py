@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.architectures.config import number
+from studio.core.counting import amount_text, size_text
 from studio.core.errors import CheckpointError, MemoryLimitError, PlanError
 from studio.core.events import Event, LayerDone, Progress, Warned
 from studio.core.exporting.decoded import (
@@ -170,13 +171,12 @@ def check_memory(models: Sequence[Model], length: int, limit: int) -> Iterator[W
     words = max(number(model.config, "vocab_size") for model in models)
     need = _BASE_MEMORY + sum(4 * model.count for model in models) + _PREDICTIONS * 4 * words * length
     if limit and need > limit:
-        what = f"running it in float32 takes {need:,} bytes of memory, {limit:,} are allowed"
+        what = f"running it in float32 takes {amount_text(need)} of memory, {amount_text(limit)} are allowed"
         raise MemoryLimitError(what, file=models[0].path, hint="a smaller --length, or a larger --max-memory")
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > here:
-        yield Warned(
-            f"running it in float32 takes {need:,} bytes of memory, this machine has {here:,}: it will be slow"
-        )
+        sizes = f"{size_text(need)} of memory, this machine has {size_text(here)}"
+        yield Warned(f"running it in float32 takes {sizes}: it will be slow")
 
 
 def runs_as_it_is(model: Model) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import kernels
 from studio.core.architectures.config import number
 from studio.core.containers.files import LARGEST_TEXT, read_small
+from studio.core.counting import amount_text
 from studio.core.errors import ExportError, StudioError
 from studio.core.events import EvaluationDone, Event, ModelDone, Occupies, Progress, Started, Warned
 from studio.core.model import Model
@@ -172,7 +173,7 @@ class _Run:
         nbytes = predictions + max(map(decoded_nbytes, waiting), default=0)
         free = shutil.disk_usage(self._scratch).free
         if nbytes > free:
-            what = f"not enough disk space: {nbytes:,} bytes are needed, {free:,} are free"
+            what = f"not enough disk space: {amount_text(nbytes)} are needed, {amount_text(free)} are free"
             raise ExportError(what, file=self._scratch.parent, hint="fewer --windows, or --cache on another disk")
         yield Occupies(self._scratch.parent, nbytes)
         yield Started("evaluate", self._length * sum(map(len, self._todo)), 0)

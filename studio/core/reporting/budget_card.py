@@ -2,9 +2,10 @@
 
 import math
 
+from studio.core.counting import size_text
 from studio.core.model import Model
 from studio.core.planning.plan import Prediction
-from studio.core.reporting.pages import markdown, size_text
+from studio.core.reporting.pages import markdown
 from studio.core.statistics.digest import model_digest
 
 BUDGET = "## What the budget bought"

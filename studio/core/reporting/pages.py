@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
+from studio.core.counting import size_text
 from studio.core.names import printable
 from studio.core.quality.noise import Estimate
 from studio.core.quality.results import Quality
@@ -13,15 +14,6 @@ if TYPE_CHECKING:
 
 _LONGEST_BAR = 120
 """Pixels."""
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes as people read them, decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(nbytes) < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.4g} TB"
 
 
 def page_templates() -> "Environment":

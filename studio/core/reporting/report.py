@@ -11,7 +11,7 @@ from typing import Any
 
 import kernels
 from kernels.fidelity import relative_error
-from studio.core.counting import counted
+from studio.core.counting import counted, size_text
 from studio.core.exporting.writing import check_writable, writing
 from studio.core.layouts import Layout
 from studio.core.model import Model
@@ -21,7 +21,7 @@ from studio.core.planning.plan import Plan, Prediction
 from studio.core.quality.results import Evaluated, Quality
 from studio.core.reporting.budget_card import budget_lines
 from studio.core.reporting.charts import error_chart, histogram_chart, scale_chart
-from studio.core.reporting.pages import markdown, noisy, page_templates, size_text
+from studio.core.reporting.pages import markdown, noisy, page_templates
 from studio.core.results import LayerResult
 from studio.core.runtimes import Claim, claim_sentences
 

@@ -14,12 +14,11 @@ from studio.core.names import printable
 from studio.core.running.engine import Engine
 from studio.core.running.proving import Counts, Question, answers
 from studio.core.running.reading import Slab, read_slab
-from studio.core.sources.plain import Plain
+from studio.core.sources.plain import PLAIN_BITS, Plain
 
 _AT_ONCE = 1 << 16
 """Weights that are compared in float64 at once."""
 _CHUNK = 1 << 20
-_PLAIN_BITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Couple:
     @property
     def is_plain(self) -> bool:
         """True where it is stored there as numbers, not as codes."""
-        return all(part.other.source.bits >= _PLAIN_BITS for part in self.parts)
+        return all(part.other.source.bits >= PLAIN_BITS for part in self.parts)
 
 
 def stored_as(layer: Layer) -> str:

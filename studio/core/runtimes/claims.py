@@ -143,7 +143,10 @@ def _mlx_lm(model: Model) -> Iterator[tuple[str, str]]:
     missing = [field for field in known.get(kind, ()) if field not in config]
     if missing:
         names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        yield f"config.json lacks {names}, which it asks for", "add them from the original checkpoint"
+        yield (
+            f"config.json lacks {names}, which it asks for",
+            f"add {'it' if len(missing) == 1 else 'them'} from the original checkpoint",
+        )
 
 
 _UNREAD_EXPERTS = frozenset({"mxfp8", "fp8-block"})

@@ -10,6 +10,9 @@ from studio.core.containers.dtypes import ARRAY_DTYPES, BITS
 from studio.core.model import Matrix, Stored, Unpacked
 from studio.core.running.scratch import Scratch, memory
 
+PLAIN_BITS = 16
+"""Bits of a weight from which on it is stored as a number, not as a code."""
+
 TURNED_NBYTES = 1 << 20
 """Bytes of stored rows that are read at once for a matrix that lies across them."""
 

@@ -39,7 +39,7 @@ class Patience:
                 self._check_wanted(url)
                 if number == self.attempts:
                     what = f"{fault}: {error}; tried {number} times in {waited:.3g} s of waiting"
-                    raise UnreadableError(what, file=url, hint="run it again when the store answers") from None
+                    raise UnreadableError(what, file=url, hint="try again when the store answers") from None
                 pause = min(max(self.first * 2 ** (number - 1), error.wait), self.longest)
                 waited += pause
                 _LOG.info("%s: %s; trying again in %.3g s", url, error, pause)

@@ -24,6 +24,11 @@ STORES: dict[str, Callable[[str], Store]] = {"http": HttpStore, "https": HttpSto
 TARGETS: dict[str, Callable[[str], S3Target]] = {"s3": S3Target}
 """Scheme of a URL -> what writes there."""
 _FILES = (".safetensors", ".gguf")
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)"
+    r"(?:/(?:tree|blob)/([^/?#]+)((?:/[^/?#]+)*))?/?(?:[?#].*)?"
+)
+"""The page of a repository, of a revision of it, and of a folder or file in that, as a browser shows its address."""
 
 
 def is_url(text: str) -> bool:
@@ -78,7 +83,7 @@ def _not_installed(scheme: str, error: ModuleNotFoundError, folder: str) -> Chec
 def _checked(url: str) -> tuple[str, str, str]:
     """(scheme, URL of the folder, name of the file in it or "") of a URL in which there is nothing secret."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(_without_page(url))
     except ValueError:
         raise CheckpointError("no URL", file="a URL", hint="check the spelling") from None
     scheme, path = parts.scheme.lower(), parts.path.strip("/")
@@ -95,3 +100,11 @@ def _checked(url: str) -> tuple[str, str, str]:
         raise CheckpointError("no address of a folder", file=f"{scheme}://{parts.netloc}", hint="check the spelling")
     folder, _, name = path.rpartition("/") if path.endswith(_FILES) else (path, "", "")
     return scheme, f"{scheme}://{parts.netloc}" + (f"/{folder}" if folder else ""), name
+
+
+def _without_page(url: str) -> str:
+    """hf:// for the page of a repository on the Hugging Face hub, which holds no files itself; any other as it is."""
+    if (page := _PAGE.fullmatch(url)) is None:
+        return url
+    repository, revision, folder = page.groups(default="")
+    return f"hf://{repository}" + (f"@{revision}" if revision not in ("", "main") else "") + folder

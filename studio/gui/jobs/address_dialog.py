@@ -15,6 +15,7 @@ ABOUT = (
     "hf://ORG/NAME on a hub, https://HOST/FOLDER on a web server, s3://BUCKET/FOLDER in a bucket. Looking lists files "
     "and sizes, opening fetches headers only. Weights are fetched when they are quantized or looked at."
 )
+EMPTY = "Look lists the files that are there with their sizes, before any of them is fetched."
 
 
 class AddressDialog(LookingDialog):
@@ -28,7 +29,7 @@ class AddressDialog(LookingDialog):
     key = "address"
 
     def __init__(self, compute: Compute, known: Sequence[str], parent: QWidget) -> None:
-        files = FileList(("File", "Size"), "Files at the address")
+        files = FileList(("File", "Size"), "Files at the address", EMPTY)
         super().__init__(compute, "Open address", "&Open", files, parent)
         self.look.setToolTip("List files and sizes")
         self.address = QComboBox()
@@ -51,6 +52,11 @@ class AddressDialog(LookingDialog):
     def text(self) -> str:
         """The address as it is now."""
         return self.address.currentText().strip()
+
+    def look_at(self, address: str) -> None:
+        """Take an address as if it had been typed, and look there."""
+        self.address.setCurrentText(address)
+        self.go_on()
 
     def hindrance(self) -> str:
         """See `LookingDialog`."""

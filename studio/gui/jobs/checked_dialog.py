@@ -16,6 +16,8 @@ from studio.gui.shell.scrolled import Scrolled
 from studio.gui.shell.text import button, label, set_reason
 
 CHECK_MS = 150
+_URGENCY = {"error": 0, "warning": 1, "": 2, "good": 3}
+"""What is in the way stands first, and what is odd before what is good: a long list is cut off on a small screen."""
 WIDTH = 42
 """Text heights across, at least."""
 
@@ -159,7 +161,7 @@ class CheckedDialog(AskingDialog):
         while (item := self.checks.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.deleteLater()
-        for check in checks:
+        for check in sorted(checks, key=lambda check: _URGENCY[check.tone]):
             self.checks.addWidget(line_of(check))
         wrong = next((check.text for check in checks if check.tone == "error"), "")
         set_reason(self.export, wrong if nbytes is not None or wrong else "Checks are running")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QFormLayout,
@@ -70,6 +70,7 @@ class EvaluateDialog(AskingDialog):
     def _build(self) -> None:
         rows = self.rows("Evaluate what quantizing costs in tokens", ABOUT)
         form = QFormLayout()
+        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         if self._plan is not None:
             what = f"{core.printable(self._model.name, 60)} by the plan of now: {self._plan.format} {self._plan.method}"

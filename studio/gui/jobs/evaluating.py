@@ -165,7 +165,7 @@ class Evaluating(QObject):
 
     def ask_report(self) -> None:
         """Write report and plans into a folder."""
-        ask_folder(self._window, "Folder for the report", self.write_report)
+        ask_folder(self._window, "Folder for the report", self.write_report, self._document.near)
 
     def write_report(self, folder: Path) -> None:
         """Write quality.html, quality.json, and the plans that were evaluated, into `folder`."""

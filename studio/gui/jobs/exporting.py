@@ -68,22 +68,29 @@ class Exporting(QObject):
         if model is not None and self._document.exported:
             self._runs.verify(model.folder)
             return
-        ask_folder(self._window, "Verify an export", self._runs.verify)
+        ask_folder(self._window, "Verify an export", self._runs.verify, self._document.near)
 
     def _show_end(self, job: core.Export, outcome: core.Outcome) -> None:
-        command = core.start_command(job.layout, job.target, job.choices)
+        command, failing = core.start_command(job.layout, job.target, job.choices), _failing(job)
         folder = str(job.target)
         text = (
             f"{core.size_text(job.nbytes)} in {folder}. Every byte was read back and every weight decoded.\n"
-            f"{_where(job)}\n{command}"
+            f"{_where(job)}\n{failing or command}"
         )
+        copy = ("Copy command", lambda: QGuiApplication.clipboard().setText(command))
         fixes = (
-            ("Copy command", lambda: QGuiApplication.clipboard().setText(command)),
+            *(() if failing else (copy,)),
             ("Open folder", lambda: open_folder(job.target)),
             ("Publish…", lambda: self.publish(job.target)),
             ("Verify again", lambda: self._runs.verify(Path(folder))),
         )
         self.told.emit(Message("good", f"Exported and verified {core.printable(job.target.name)}", text, fixes=fixes))
+
+
+def _failing(job: core.Export) -> str:
+    """Why the runtime that the command is of does not run the export; empty where nothing is known against it."""
+    known = (claim for claim in job.claims if claim.verdict == "fails")
+    return next((str(claim) for claim in known if claim.runtime.startswith(core.START_RUNTIMES[job.layout.name])), "")
 
 
 def _where(job: core.Export) -> str:

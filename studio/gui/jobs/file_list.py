@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QPaintEvent, QPalette
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from studio import core
-from studio.gui.shell.text import tip
+from studio.gui.shell.text import draw_empty, tip
 
 MOST = 2000
 """Rows that are shown."""
@@ -16,10 +17,14 @@ HEIGHT = 11
 
 
 class FileList(QTreeWidget):
-    """Rows of a name, a size and a word on what happens; only that there are more is said of many."""
+    """Rows of a name, a size and a word on what happens; only that there are more is said of many.
 
-    def __init__(self, heads: Sequence[str], name: str) -> None:
+    `empty` is shown where there are none.
+    """
+
+    def __init__(self, heads: Sequence[str], name: str, empty: str) -> None:
         super().__init__()
+        self._empty = empty
         self.setAccessibleName(name)
         self.setHeaderLabels(list(heads))
         self.setRootIsDecorated(False)
@@ -36,6 +41,13 @@ class FileList(QTreeWidget):
         for column in range(1, len(heads)):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         self.headerItem().setTextAlignment(1, NUMBERS)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The rows, or what comes here."""
+        super().paintEvent(event)
+        if not self.topLevelItemCount():
+            muted = self.palette().color(QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text)
+            draw_empty(self.viewport(), self._empty, muted.name())
 
     def show_files(self, files: Iterable[tuple[str, int, str]]) -> None:
         """Show these: (name, bytes, word)."""

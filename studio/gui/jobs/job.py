@@ -38,28 +38,28 @@ def _tokens(count: float) -> str:
 MEASURE = Kind(
     "measure",
     "Quantized",
-    "what is done is kept",
+    "What is done is kept",
     f"What is done is kept: mend the cause and quantize again ({keys_of('quantize')}).",
     "Look at this layer",
 )
 EXPORT = Kind(
     "export",
     "Exported",
-    "finished shards are kept: export again to go on",
+    "Finished shards are kept: export again to go on",
     f"The target is as it was. Mend the cause and export again ({keys_of('export')}): finished shards are taken over.",
     "Look at this folder",
 )
 CONVERT = Kind(
     "convert",
     "Converted",
-    "finished shards are kept: convert again to go on",
+    "Finished shards are kept: convert again to go on",
     "The target is as it was. Mend the cause and convert again: finished shards are taken over.",
     "Look at this folder",
 )
 VERIFY = Kind(
     "verify",
     "Verified",
-    "nothing was changed",
+    "Nothing was changed",
     f"Do not use this export: write it again ({keys_of('export')}).",
     "Look at this folder",
 )
@@ -68,7 +68,7 @@ VERIFY = Kind(
 PUBLISH = Kind(
     "publish",
     "Published",
-    "what was sent stays at the hub: publish again to go on",
+    "What was sent stays at the hub: publish again to go on",
     "The repository is as it was. Mend the cause and publish again: what was sent is not sent again.",
     "Look at this",
     worked="hashed and sent",
@@ -77,14 +77,14 @@ PUBLISH = Kind(
 EXAMINE = Kind(
     "examine",
     "Examined",
-    "what was found so far is shown",
+    "What was found so far is shown",
     "Mend the cause and examine it again.",
     "Look at this folder",
 )
 REPAIR = Kind(
     "repair",
     "Repaired",
-    "nothing was written",
+    "Nothing was written",
     "Nothing was written, and the folder is as it was. Mend the cause and repair it again.",
     "Look at this folder",
     worked="worked through",
@@ -93,7 +93,7 @@ REPAIR = Kind(
 CALIBRATE = Kind(
     "calibrate",
     "Statistics are gathered",
-    "what is gathered is kept: calibrate into the same file to go on",
+    "What is gathered is kept: calibrate into the same file to go on",
     "Mend the cause and calibrate again: what is gathered is kept.",
     "Look at this text",
     _tokens,
@@ -104,7 +104,7 @@ CALIBRATE = Kind(
 PRICE = Kind(
     "price",
     "All formats are priced",
-    "what was measured is kept: price again to go on",
+    "What was measured is kept: price again to go on",
     "Mend the cause and price again: what was measured is kept.",
     "Look at this layer",
 )
@@ -113,7 +113,7 @@ PRICE = Kind(
 PROBE = Kind(
     "price",
     "What damage means in tokens is known",
-    "what was run is kept: predict again to go on",
+    "What was run is kept: predict again to go on",
     "Mend the cause and predict again: what was run is kept.",
     "Look at this text",
     _tokens,
@@ -125,7 +125,7 @@ PROBE = Kind(
 EVALUATE = Kind(
     "evaluate",
     "Evaluated",
-    "windows that were run are kept: evaluate the same again to go on",
+    "Windows that were run are kept: evaluate the same again to go on",
     "Mend the cause and evaluate again: windows that were run are kept.",
     "Look at this evaluation",
     _tokens,
@@ -134,7 +134,7 @@ EVALUATE = Kind(
 GENERATE = Kind(
     "generate",
     "Answered",
-    "what was written stays",
+    "What was written stays",
     "Mend the cause and try again.",
     "Look at this prompt",
     _tokens,
@@ -209,6 +209,8 @@ class Job:
         """Bytes or tokens, time and rate."""
         seconds, amount, worked = self.seconds, self.kind.amount, self.kind.worked
         total = self.estimate.done if self.kind.open_ended else self.estimate.total
+        if not total:
+            return f"Nothing was left to be {worked}"
         if self.kind.open_ended:  # its time is that of loading, too
             return f"{amount(total)} {worked} in {duration(seconds)}"
         if seconds < 1:

@@ -34,7 +34,7 @@ class Found(Protocol):
 class Opening(QObject):
     """Opens one checkpoint at a time; the one asked for last is the one that opens.
 
-    `offers` gives the buttons of the card of one that can not be opened.
+    `offers` gives the buttons of the card of one that can not be opened, `keeps` those of one that is quantized.
 
     Signals:
         changed(): something is being opened, or no longer is.
@@ -52,6 +52,7 @@ class Opening(QObject):
         self._task: Task | None = None
         self._asked: dict[Task, Place] = {}
         self.offers: Callable[[Path], Fixes] = lambda _path: ()
+        self.keeps: Fixes = ()
         compute.reported.connect(self._reported)
         compute.ended.connect(self._ended)
 
@@ -110,6 +111,10 @@ class Opening(QObject):
         elif model.quantized_by:
             title = f"Already quantized: {core.printable(model.quantized_by)}"
             self.told.emit(Message("warning", title, hint=SEALED))
+        elif stored := core.stored_codes(model):
+            kept = any(layer.source.format for layer in model.layers)
+            message = _about_codes(stored, len(model.layers), kept=kept)
+            self.told.emit(replace(message, fixes=self.keeps if kept else ()))
 
     def _ended(self, task: Task, ending: Ending, error: object) -> None:
         path = self._asked.pop(task, None)
@@ -132,6 +137,19 @@ def _about(model: core.Model, exported: core.Exported) -> Message:
     hint = f"{keys_of('verify')} proves every byte and weight, {keys_of('export')} stores it in another layout without "
     hint += "loss; the page Compare sets it beside another export."
     return Message("info", "An export of NVFP4 Studio", text, hint)
+
+
+def _about_codes(stored: dict[str, int], layers: int, *, kept: bool) -> Message:
+    """What is quantized already: doing it again loses once more, and converting need not, where codes can be kept."""
+    title = f"Quantized already: {core.printable(next(iter(stored)) if len(stored) == 1 else f'in {len(stored)} ways')}"
+    first = list(stored.items())[:MOST_WARNINGS]
+    ways = "; ".join(f"{count:,} as {core.printable(meaning)}" for meaning, count in first)
+    ways += f"; {len(stored) - len(first):,} more" if len(stored) > len(first) else ""
+    text = f"{sum(stored.values()):,} of {core.counted(layers, 'layer')}" + (f": {ways}." if len(stored) > 1 else ".")
+    hint = "Quantizing decodes them and loses once more"
+    if kept:
+        return Message("warning", title, text, f"{hint}; converting keeps the codes.")
+    return Message("info", title, text, f"{hint}, as far as the format is coarser.")
 
 
 def _close(found: Found | None) -> None:

@@ -18,6 +18,7 @@ ABOUT = (
     "Sends an export to a repository of a Hugging Face hub, with the token of huggingface_hub (hf auth login). Its "
     "files appear in one commit, and every digest there is checked."
 )
+EMPTY = "Look lists what would be sent, replaced and removed; nothing is sent by it."
 FATES = {"send": "is sent", "there": "is there already", "replace": "replaces another", "remove": "is removed there"}
 
 
@@ -32,7 +33,7 @@ class PublishDialog(LookingDialog):
     key, looking = "publication", "The hub is being asked"
 
     def __init__(self, folder: Path, compute: Compute, parent: QWidget) -> None:
-        files = FileList(("File", "Size", "What happens"), "Files to publish")
+        files = FileList(("File", "Size", "What happens"), "Files to publish", EMPTY)
         super().__init__(compute, "Publish", "&Publish", files, parent)
         self.look.setToolTip("Ask the hub what is there; nothing is sent")
         self._folder = folder

@@ -37,7 +37,7 @@ class Publishing(QObject):
         if model is not None and self._document.exported and not core.is_remote(model.path):
             self.ask(model.folder)
         else:
-            ask_folder(self._window, "Publish an export", self.ask)
+            ask_folder(self._window, "Publish an export", self.ask, self._document.near)
 
     def ask(self, folder: Path) -> None:
         """Show the dialog."""

@@ -97,6 +97,11 @@ class Runs(QObject):
         return bool(self._jobs)
 
     @property
+    def kept(self) -> str:
+        """What is left of the work that goes on when it is stopped now."""
+        return next((job.kind.kept for job in self._jobs.values()), "")
+
+    @property
     def paused(self) -> bool:
         """True while what runs waits."""
         return self._compute.paused

@@ -180,7 +180,7 @@ COLUMNS: tuple[Column, ...] = (
         "status",
         "Status",
         "What is known of the layer.",
-        9,
+        10,
         status_text,
         lambda s: s.state,
         _head_status,

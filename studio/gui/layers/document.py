@@ -104,6 +104,11 @@ class Document(QObject):
         self.warning_line = 0.12
         self.close_files: Callable[[core.Model], object] = lambda model: model.close()
 
+    @property
+    def near(self) -> Path | None:
+        """Where questions for a folder begin: where the open checkpoint lies, None when that is on a store."""
+        return None if self.model is None or core.is_remote(self.model.path) else self.model.folder.parent
+
     def open(
         self,
         model: core.Model,

@@ -145,7 +145,7 @@ class Editing(QObject):
 
     def report(self) -> None:
         """Write HTML, CSV and JSON."""
-        ask_folder(self._window, "Folder for the report", self.report_wanted.emit)
+        ask_folder(self._window, "Folder for the report", self.report_wanted.emit, self._document.near)
 
     # copying
 

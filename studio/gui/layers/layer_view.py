@@ -26,6 +26,7 @@ YIELDING = (("method", 0.65), ("peak", 0.75), ("expert", 1.0), ("block", 1.0), (
 PLACES = ("block", "expert")
 """What tells layers apart that stand under no head: always there when the table is sorted."""
 NO_ROWS = "No layer passes the filter.\nEsc shows all layers again."
+NO_LAYERS = "This checkpoint holds no weights."
 TOUCH_MS = 100
 
 
@@ -200,7 +201,7 @@ class LayerView(QTableView):
         """The rows, or why there are none."""
         super().paintEvent(event)
         if self._document.model is not None and not self.table.rowCount():
-            draw_empty(self.viewport(), NO_ROWS, self._delegate.theme.muted)
+            draw_empty(self.viewport(), NO_ROWS if len(self._document.store) else NO_LAYERS, self._delegate.theme.muted)
 
     # order, filter, folds
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from studio import core
 
-OUTSIDE = "outside the blocks"
+OUTSIDE = "outside blocks"
 
 
 @dataclass(frozen=True, eq=False)

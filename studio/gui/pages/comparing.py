@@ -214,7 +214,8 @@ class Comparing(QObject):
     def _choose(self, first: str, second: str) -> None:
         window: QWidget = self._view.window()
         self._view.busy("")
-        ask_folder(window, "A folder to compare", lambda path: self._take_export(path, first, second))
+        near = self._document.near
+        ask_folder(window, "A folder to compare", lambda path: self._take_export(path, first, second), near)
 
     def _take_export(self, path: Path, first: str, second: str) -> None:
         def answer(_found: list[None], ending: Ending, error: object) -> None:

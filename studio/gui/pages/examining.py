@@ -16,7 +16,7 @@ from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document
 from studio.gui.pages.doctor import NOTHING_OPEN, DoctorPage
 from studio.gui.pages.findings_table import counts
-from studio.gui.shell.ask import ask_folder
+from studio.gui.shell.ask import ask_folder, ask_new_folder
 from studio.gui.shell.cards import Message
 from studio.gui.shell.desktop import open_folder
 from studio.gui.shell.theme import LIGHT, Theme
@@ -80,7 +80,7 @@ class Examining(QObject):
 
     def ask(self) -> None:
         """Ask for a folder, and examine it."""
-        ask_folder(self._asker, "A folder to examine", self.examine)
+        ask_folder(self._asker, "A folder to examine", self.examine, self._document.near)
 
     @property
     def _asker(self) -> QWidget:
@@ -99,11 +99,12 @@ class Examining(QObject):
     def _ask_target(self) -> None:
         subject = self._subject
         if subject is not None:
-            ask_folder(
+            ask_new_folder(
                 self._asker,
-                "A new, empty folder for the repaired copy",
+                "A new folder for the repaired copy",
+                "Write",
                 partial(self.repair, subject),
-                subject.path.parent,
+                subject.path.with_name(f"{subject.path.name}-repaired"),
             )
 
     def _examine_again(self) -> None:

@@ -45,12 +45,19 @@ def _described(model: core.Model) -> str:
             ],
         ),
         ("Odd", [core.printable(text, 400) for text in model.warnings]),
-        ("Quantized already", [core.printable(model.quantized_by, 200)] if model.quantized_by else []),
+        ("Quantized already", _codes(model)),
         ("Weights", [f"{core.size_text(file.size):>9}  {core.printable(file.path.name, 200)}" for file in model.files]),
         ("Copied to an export as they are", [core.printable(name, 200) for name in model.side_names]),
         ("config.json", _lines(model.config)),
     ]
     return "\n\n".join("\n".join([title, *(f"    {line}" for line in lines)]) for title, lines in sections if lines)
+
+
+def _codes(model: core.Model) -> list[str]:
+    if model.quantized_by:
+        return [core.printable(model.quantized_by, 200)]
+    stored = core.stored_codes(model).items()
+    return [f"{core.counted(count, 'layer')} as {core.printable(meaning, 200)}" for meaning, count in stored]
 
 
 def _lines(config: dict[str, Any]) -> list[str]:

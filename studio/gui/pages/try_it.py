@@ -39,6 +39,7 @@ class Reply(QWidget):
         self.text.setUndoRedoEnabled(False)
         self.text.setTabChangesFocus(True)
         self.text.setAccessibleName(f"Text of the {name.lower()}")
+        self.text.setPlaceholderText(f"What the {name.lower()} model writes appears here.")
         self._mark: tuple[int, int] | None = None
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -138,7 +139,7 @@ class TryIt(QWidget):
         first, second = QHBoxLayout(), QHBoxLayout()
         for part in (self.prompt, self.go, self.stop):
             first.addWidget(part, int(part is self.prompt))
-        for widget in (self.length, label("temperature", "muted"), self.temperature, self.chat):
+        for widget in (self.length, label("Temperature", "muted"), self.temperature, self.chat):
             second.addWidget(widget)
         second.addStretch(1)
         self.split = QSplitter(Qt.Orientation.Horizontal)

@@ -167,6 +167,9 @@ def style_sheet(theme: Theme) -> str:
     QLabel[tone="warning"] {{ color: {theme.warning}; }}
     QLabel[tone="error"] {{ color: {theme.error}; }}
     QLabel[tone="info"] {{ color: {theme.accent}; }}
+    QDialogButtonBox {{ dialogbuttonbox-buttons-have-icons: 0; }}
+    QLabel#qt_msgbox_label, QLabel#qt_msgbox_informativelabel {{ min-width: {26 * theme.font_px}px; }}
+    QLabel#qt_msgbox_label {{ font-size: {round(theme.font_px * 1.25)}px; font-weight: 600; }}
     QFrame[card="true"] {{ background: {theme.surface}; border: 1px solid {theme.border}; border-radius: 8px; }}
     QFrame[card="true"][tone="error"] {{ border-color: {theme.error}; }}
     QFrame[card="true"][tone="warning"] {{ border-color: {theme.warning}; }}

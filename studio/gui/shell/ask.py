@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 Answer = Callable[[Path], object]
@@ -14,6 +15,20 @@ def ask_folder(parent: QWidget, title: str, answer: Answer, start: Path | None =
     dialog = _dialog(parent, title, start)
     dialog.setFileMode(QFileDialog.FileMode.Directory)
     dialog.setOption(QFileDialog.Option.ShowDirsOnly)
+    return _ask(dialog, answer)
+
+
+def ask_new_folder(parent: QWidget, title: str, yes: str, answer: Answer, suggested: Path) -> QFileDialog:
+    """Ask for a folder that is not there yet, or is empty; `yes` is the text of the button that takes it."""
+    dialog = _dialog(parent, title, suggested.parent)
+    dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+    dialog.setFileMode(QFileDialog.FileMode.AnyFile)
+    dialog.setOption(QFileDialog.Option.ShowDirsOnly)
+    dialog.setOption(QFileDialog.Option.DontConfirmOverwrite)
+    dialog.setNameFilter("Folders (*)")
+    dialog.setLabelText(QFileDialog.DialogLabel.FileName, "Folder:")
+    dialog.setLabelText(QFileDialog.DialogLabel.Accept, yes)
+    dialog.selectFile(suggested.name)
     return _ask(dialog, answer)
 
 
@@ -53,7 +68,7 @@ def confirm(parent: QWidget, title: str, text: str, yes: str, confirmed: Callabl
     """Ask before something that can not be taken back; `yes` is the text of its button."""
     box = QMessageBox(parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setWindowTitle(title)
+    box.setWindowTitle(QGuiApplication.applicationDisplayName())
     box.setText(title)
     box.setInformativeText(text)
     accept = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)

@@ -161,7 +161,8 @@ class Card(QFrame):
         rows.addLayout(self._buttons(message))
         self._timer = QTimer(self, singleShot=True, interval=SHOWN_MS)
         self._timer.timeout.connect(self.close_card)
-        if message.tone in ("info", "good") and not message.fixes:
+        self._passes = message.tone in ("info", "good") and not message.fixes
+        if self._passes:
             self._timer.start()
 
     def _buttons(self, message: Message) -> QVBoxLayout:
@@ -204,6 +205,11 @@ class Card(QFrame):
     def enterEvent(self, event: Any) -> None:
         """Stay while it is read."""
         self._timer.stop()
+
+    def leaveEvent(self, event: Any) -> None:
+        """Go a while after it was read."""
+        if self._passes:
+            self._timer.start()
 
     def close_card(self) -> None:
         """Go."""

@@ -15,6 +15,7 @@ from studio.gui.shell.actions import NOTHING_OPEN
 from studio.gui.shell.appearance import set_text_size
 from studio.gui.shell.ask import ask_file, ask_folder, confirm
 from studio.gui.shell.cards import Message
+from studio.gui.shell.dropping import checkpoint_of, use_of
 from studio.gui.shell.loading import STUDIO, Loading
 from studio.gui.shell.looks import Looks
 from studio.gui.shell.main_window import PROGRAM, MainWindow
@@ -67,7 +68,7 @@ class Commands(QObject):
         window.welcome.address_wanted.connect(self.open_address)
         window.welcome.demo_wanted.connect(self.demo)
         self.recents.wanted.connect(self.open_path)
-        window.dropped.connect(self.open_paths)
+        window.dropped.connect(self.take)
         window.closing.connect(self._closing)
         window.message_list.layer_wanted.connect(self._show_layer)
         self.settings.changed.connect(self._setting_changed)
@@ -148,14 +149,16 @@ class Commands(QObject):
             self.window, "Open a checkpoint file", "Checkpoints (*.safetensors *.gguf)", self.open_path, self._near()
         )
 
-    def open_address(self) -> None:
-        """Ask for an address, show what is there, and open it."""
+    def open_address(self, address: str = "") -> None:
+        """Ask for an address, unless one is given, show what is there, and open it."""
         from studio.gui.jobs.address_dialog import AddressDialog
 
         known = [text for text in self.session.recents if is_address(text)]
         dialog = AddressDialog(self.compute, known, self.window)
         dialog.address_wanted.connect(self.open_path)
         dialog.open()
+        if address:
+            dialog.look_at(address)
 
     def _near(self) -> Path | None:
         recents = [text for text in self.session.recents if not is_address(text)]
@@ -169,12 +172,19 @@ class Commands(QObject):
             self.window.machine.setText(f"Opening {shown_name(path)} …")
         elif isinstance(path, str):
             self.studio.open(path)
-        elif path.suffix == ".json" and not path.name.endswith(".index.json") and self.studio.document.model:
+        elif (use := use_of(path)) == "plan" and self.studio.document.model:
             self.studio.editing.read_plan(path)
-        elif is_statistics(path):
+        elif use == "statistics":
             self.studio.checkpoints.use_statistics(path)
         else:
-            self.studio.open(path.parent if path.name.endswith(".index.json") else path)
+            self.studio.open(checkpoint_of(path))
+
+    def take(self, places: Sequence[Place]) -> None:
+        """Open what was dropped; at an address, look first what is there."""
+        if isinstance(places[0], str):
+            self.open_address(places[0])
+        else:
+            self.open_paths(places)
 
     def open_paths(self, paths: Sequence[Place]) -> None:
         """Open the first of what was dropped or given, and say so when there is more."""
@@ -276,9 +286,9 @@ class Commands(QObject):
     def _closing(self) -> None:
         if self.studio is not None and self.settings["confirm_quit"] and not self._quitting:
             if self.studio.runs.active:
-                text = "Finished shards of an export are kept, and the same export goes on with them. "
                 kept = self.studio.keeping.keep_now()
-                text += "Plan and results are kept." if kept else "Results, and a plan that is not saved, are not kept."
+                held = "Plan and results are kept." if kept else "Results, and a plan that is not saved, are not kept."
+                text = f"{self.studio.runs.kept}. {held}"
                 confirm(self.window, "Work is still running. Quit?", text, "Stop and quit", self.quit_now)
                 self.window.keep_open = True
                 return
@@ -301,12 +311,6 @@ class Commands(QObject):
         if self.studio is not None:
             self.studio.close()
         self.compute.close()
-
-
-def is_statistics(path: Path) -> bool:
-    """True for a file that is named as files of statistics are."""
-    name = path.name.lower()
-    return name.endswith((".statistics.safetensors", ".dat")) or "imatrix" in name
 
 
 Handlers = dict[str, Callable[[], Any]]

@@ -40,6 +40,7 @@ _HINTS = {
     "with --overwrite": "with Replace ticked",
     "--overwrite": "tick Replace",
     "--public says that this is meant": "untick Private if this is meant",
+    "--restart discards": "ticking Discard what a stopped run left removes",
     "--restart": "tick Discard what a stopped run left",
     "--skip-nonfinite keeps such tensors as they are": "keep such layers as they are (key 0)",
     "--backend auto": "the setting Computes on: auto",

@@ -1,16 +1,16 @@
 """MainWindow: places menus, tool bar, pages and strips; what they do is elsewhere."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEvent
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDragMoveEvent, QDropEvent
 from PySide6.QtWidgets import QMainWindow, QMenu, QSizePolicy, QStackedWidget, QToolBar, QVBoxLayout, QWidget
 
 from studio.gui.jobs.activity import Activity
 from studio.gui.pages.registry import PAGES
 from studio.gui.shell.actions import Actions
 from studio.gui.shell.cards import Cards, Message, Messages
+from studio.gui.shell.dropping import DropSheet, dropped_places, promise
 from studio.gui.shell.message_list import MessageList
 from studio.gui.shell.specs import MENUS, SPECS, Spec
 from studio.gui.shell.text import label
@@ -28,7 +28,7 @@ class MainWindow(QMainWindow):
     """The window. It shows the welcome page until a workspace is placed.
 
     Signals:
-        dropped(list): files or folders were dropped on the window.
+        dropped(list): files or folders, or one address, were dropped on the window.
         closing(): the window is about to close; `keep_open` set meanwhile keeps it.
     """
 
@@ -50,6 +50,7 @@ class MainWindow(QMainWindow):
         self.pages = QStackedWidget()
         self.pages.addWidget(self.welcome)
         self._place()
+        self.drop_sheet = DropSheet(self.body)
         self.cards = Cards(self.body, self._below_cards)
         self.cards.gone.connect(self.messages.let_go)
         self.messages.added.connect(self._show_message)
@@ -126,7 +127,7 @@ class MainWindow(QMainWindow):
     def set_theme(self, theme: Theme) -> None:
         """Draw with other colours and another size of text."""
         self.actions_of.set_theme(theme)
-        for part in (self.welcome, self.activity, self.message_list):
+        for part in (self.welcome, self.activity, self.message_list, self.drop_sheet):
             part.set_theme(theme)
         self.cards.place()
 
@@ -141,21 +142,29 @@ class MainWindow(QMainWindow):
     # dropping
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Say that a local file or folder may be dropped."""
-        if _local_paths(event):
-            event.acceptProposedAction()
-            self.welcome.set_hover(True)
+        """Say what will be done with what is dragged over the window."""
+        if places := dropped_places(event.mimeData()):
+            _take(event)
+            self._hover(promise(places))
+
+    def dragMoveEvent(self, event: QDragMoveEvent) -> None:
+        """It may be dropped anywhere."""
+        _take(event)
 
     def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
         """Nothing is dropped."""
-        self.welcome.set_hover(False)
+        self._hover("")
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Open what was dropped."""
-        self.welcome.set_hover(False)
-        if paths := _local_paths(event):
-            event.acceptProposedAction()
-            self.dropped.emit(paths)
+        """Take what was dropped."""
+        self._hover("")
+        if places := dropped_places(event.mimeData()):
+            _take(event)
+            self.dropped.emit(places)
+
+    def _hover(self, text: str) -> None:
+        self.welcome.set_hover(bool(text))
+        self.drop_sheet.promise(text)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Close, unless there is a reason to ask first."""
@@ -164,5 +173,7 @@ class MainWindow(QMainWindow):
         event.setAccepted(not self.keep_open)
 
 
-def _local_paths(event: QDropEvent) -> list[Path]:
-    return [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+def _take(event: QDropEvent) -> None:
+    """A copy is taken, never the thing itself, whatever is proposed: who gave it might remove it after a move."""
+    event.setDropAction(Qt.DropAction.CopyAction)
+    event.accept()

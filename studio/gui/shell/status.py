@@ -7,6 +7,7 @@ from studio.gui.jobs.opening import Opening
 from studio.gui.jobs.runs import Runs
 from studio.gui.keeping.keeping import Keeping
 from studio.gui.layers.document import Document
+from studio.gui.layers.layer_view import NO_LAYERS
 from studio.gui.shell.main_window import PROGRAM, MainWindow
 from studio.gui.shell.places import shown_name
 from studio.gui.shell.specs import keys_of
@@ -116,4 +117,5 @@ class Status(QObject):
         else:
             done = f"{core.counted(known, 'layer is', 'layers are')} quantized already"
             title = done if known else "Nothing to quantize"
-            activity.show_ready(title, "" if known else "Every layer is kept as it is.")
+            why = "Every layer is kept as it is." if len(document.store) else NO_LAYERS
+            activity.show_ready(title, "" if known else why)

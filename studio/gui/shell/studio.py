@@ -12,7 +12,7 @@ from studio.gui.jobs import tasks
 from studio.gui.jobs.budgeting import Budgeting
 from studio.gui.jobs.calibrating import Calibrating
 from studio.gui.jobs.compute import Compute
-from studio.gui.jobs.converting import Converting
+from studio.gui.jobs.converting import OFFER, Converting
 from studio.gui.jobs.evaluating import Evaluating
 from studio.gui.jobs.exporting import Exporting
 from studio.gui.jobs.opening import Opening
@@ -112,6 +112,7 @@ class Studio(QObject):
         self.exporting.publish = self.publishing.ask
         self.converting = Converting(document, compute, self.runs, window, self)
         self.exporting.convert = self.converting.ask
+        self.opening.keeps = ((OFFER, self.converting.ask),)
         self._answers = Answers(compute, self)
         self.comparing = Comparing(document, self.runs, self._answers, views["CompareView"], self)
         self.reports = Reports(document, compute, self)

@@ -59,12 +59,21 @@ class FigureModel(QAbstractTableModel):
         value = self.figure.rows[index.row()][index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return f"{value:,}" if isinstance(value, int) else _plain(value)
-        if role == Qt.ItemDataRole.TextAlignmentRole and isinstance(value, (int, float)):
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return int(_side(value) | Qt.AlignmentFlag.AlignVCenter)
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """The head of a column."""
-        if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
-            return self.figure.heads[section]
+        """The head of a column, which stands where its cells do."""
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            head = self.figure.heads[section]
+            return head[:1].upper() + head[1:]
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return int(_side(self.figure.rows[0][section] if self.figure.rows else "") | Qt.AlignmentFlag.AlignVCenter)
         return None
+
+
+def _side(value: Any) -> Qt.AlignmentFlag:
+    return Qt.AlignmentFlag.AlignRight if isinstance(value, (int, float)) else Qt.AlignmentFlag.AlignLeft

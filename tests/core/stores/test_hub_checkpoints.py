@@ -62,8 +62,13 @@ def test_an_export_from_a_hub_is_that_from_the_folder(studio: Studio, hub: Web, 
     assert set(ours) == {"Bearer hf_hunter2"}
 
 
-def test_files_are_those_of_the_commit_that_was_there_at_first(hub: Web) -> None:
-    with core.open_model("hf://org/small") as model:
+@pytest.mark.parametrize(
+    "url",
+    ["hf://org/small", "https://huggingface.co/org/small", "https://hf.co/org/small/tree/main/?library=transformers"],
+)
+def test_files_are_those_of_the_commit_that_was_there_at_first(hub: Web, url: str) -> None:
+    with core.open_model(url) as model:
+        assert str(model.path).startswith("hf://org/small")
         assert len(model.layers) == 30
         assert not model.warnings
     assert all(f"/resolve/{COMMIT}/" in f"/{name}" for name, _, _ in hub.requests)

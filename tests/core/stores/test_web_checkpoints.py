@@ -119,7 +119,7 @@ def test_what_never_succeeds_ends_with_how_often_it_was_tried(web: Web, caplog: 
     caplog.set_level("INFO", "studio")
     with pytest.raises(core.CheckpointError, match=r"HTTP 503; tried 7 times in 31.5 s") as caught:
         opened(web)
-    assert caught.value.hint == "run it again when the store answers"
+    assert caught.value.hint == "try again when the store answers"
     said = [record.getMessage() for record in caplog.records]
     assert [line.rpartition("in ")[2] for line in said] == ["0.5 s", "1 s", "2 s", "4 s", "8 s", "16 s"]
     assert all("HTTP 503" in line for line in said)
