@@ -138,7 +138,8 @@ def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> 
     method = _method(said) if said else ""
     forms = _forms(said, method)[: 1 if method == "auto-round" else None] if said else []
     if odd := [form for form in ([method] if method == "gptq" else forms) if form not in _AWQ_FORMS]:
-        raise (MisfitError if method == "gptq" else UnreadError)(f"AWQ in the form {printable(odd[0])}, which is not read")
+        kind = MisfitError if method == "gptq" else UnreadError
+        raise kind(f"AWQ in the form {printable(odd[0])}, which is not read")
     packing = _AWQ_PACKINGS.get(WORD * words // rows)
     if packing is None or packing.bits * rows != words * WORD or zeros.tensor.shape[1] != words:
         raise MisfitError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
