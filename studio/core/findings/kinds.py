@@ -290,7 +290,13 @@ _ROWS = (
         repair="weights quantized again from the source",
         wants_source=True,
     ),
-    Kind("fused-partly", "error", "of matrices that runtimes join only some are packed", ("vllm",), _ORIGINAL),
+    Kind(
+        "fused-partly",
+        "error",
+        "matrices that runtimes join are not all packed, or not all in the same form",
+        ("vllm",),
+        _ORIGINAL,
+    ),
     Kind(
         "head-untargeted",
         "error",

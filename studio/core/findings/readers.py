@@ -58,7 +58,7 @@ def said(folder: Folder, key: str) -> Any:
 
 
 def groups(folder: Folder) -> Iterator[Observation]:
-    """Fused groups of which only some matrices are packed."""
+    """Fused groups of which only some matrices are packed, or not all in the same form."""
     if not any(module.layout in _TORCH for module in folder.modules.values()):
         return
     members: dict[str, list[str]] = defaultdict(list)
@@ -70,6 +70,17 @@ def groups(folder: Folder) -> Iterator[Observation]:
         if packed and len(packed) < len(names):
             plain = next(name for name in names if name not in folder.packed)
             yield Observation("fused-partly", plain, f"{packed[0]} is packed")
+        forms = {form: name for name in packed if (form := _form(folder, name))}
+        if len(forms) > 1:
+            told = " and ".join(f"{name} is in {form}" for form, name in forms.items())
+            yield Observation("fused-partly", next(iter(forms.values())), told)
+
+
+def _form(folder: Folder, name: str) -> str:
+    """In which bits and dtype a layer is stored; "" where it can not be read."""
+    source = folder.by_name[name].source
+    known = source.stored.tensor.name in folder.recognized.sources
+    return f"{source.bits} bits ({source.stored.tensor.dtype})" if known else ""
 
 
 def undeclared(folder: Folder) -> Iterator[Observation]:
