@@ -144,7 +144,8 @@ def dtype(folder: Folder) -> Iterator[Observation]:
     if not isinstance(said, str) or folder.is_gguf:
         return
     stored = stored_dtypes(folder)
-    if stored and said.removeprefix("torch.") not in stored:
+    rounded = stored == {"float32"}  # which readers round as they load, and packages leave so on purpose
+    if stored and not rounded and said.removeprefix("torch.") not in stored:
         yield Observation("config-dtype", CONFIG, f"it says {said}, plain weights are {' and '.join(sorted(stored))}")
 
 
