@@ -3,13 +3,16 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
-.PHONY: demo test lint bench architectures cluster consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
+.PHONY: demo test proofs lint bench architectures cluster consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
 
 demo: .venv/.app
 	@$(BIN)/nvfp4-studio demo build/demo $(SCREEN:%=--window)
 
 test: .venv/.dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not proof"
+
+proofs: .venv/.dev
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m proof
 
 lint: .venv/.dev
 	@$(BIN)/ruff check .

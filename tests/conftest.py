@@ -1,9 +1,24 @@
 """What holds for all tests."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is `sampled(n)`, every n-th case runs in `make test`; the others are proofs."""
+    seen = Counter[str]()
+    for item in items:
+        marker = item.get_closest_marker("sampled")
+        if marker is None:
+            continue
+        name = item.nodeid.partition("[")[0]
+        if seen[name] % marker.args[0]:
+            item.add_marker("proof")
+        seen[name] += 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ def judge(tmp_path_factory) -> Iterator[Judge]:
     judge.close()
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("name", SUBSET)
 def test_every_export_is_right_or_refused_or_says_what_it_is_not(name, judge):
     row = judge.judge(name, list(COLUMNS))

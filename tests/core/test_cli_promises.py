@@ -112,6 +112,7 @@ def test_affine_scales_that_overflow_are_the_fault_of_the_layer_and_never_of_the
     assert studio("quantize", source, tmp_path / "out", *options, "--exclude", "*q_proj").code == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp1252"])
 def test_json_is_utf_8_whatever_the_encoding_of_the_terminal_is(tmp_path: Path, encoding: str) -> None:
     source = checkpoint(tmp_path / "mod\u00e8le \u6a21", {**llama(1), "\u4e2d\u6587.weight": gaussian(16, 16)})
@@ -161,6 +162,7 @@ def test_a_dry_run_says_the_cautions_too(studio: Studio, source: Path, tmp_path:
     assert "Note: three tiers" in studio("quantize", source, tmp_path / "out", "--dry-run").out
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("command", ["measure", "quantize", "verify", "demo"])
 def test_what_computes_is_named(studio: Studio, source: Path, tmp_path: Path, command: str) -> None:
     out = tmp_path / "out"
@@ -173,6 +175,7 @@ def test_what_computes_is_named(studio: Studio, source: Path, tmp_path: Path, co
 CASES = [(layout.name, name) for layout in core.LAYOUTS.values() for name in layout.formats if name in core.FORMATS]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("layout", "name"), CASES)
 def test_sizes_are_exact_to_the_byte_in_every_layout(
     studio: Studio, source: Path, tmp_path: Path, layout: str, name: str

@@ -41,6 +41,7 @@ def decoded(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
         }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("there", "back"), list(permutations(LAYOUTS, 2)))
 @pytest.mark.parametrize("name", ["nvfp4-2t", "nvfp4-3t"])
 def test_there_and_back_every_byte_is_the_same(

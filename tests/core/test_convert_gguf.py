@@ -18,6 +18,7 @@ from tests.core.test_convert import LAYOUTS, contents, decoded
 CASES = [*((layout, name) for layout in LAYOUTS for name in ("nvfp4-2t", "nvfp4-3t")), ("mlx", "mxfp4")]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layout", "name"), CASES)
 @pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen3_moe"])
 def test_into_gguf_and_back_every_byte_is_the_same(

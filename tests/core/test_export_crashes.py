@@ -98,6 +98,7 @@ def calls(engine: core.Engine, model: core.Model, place: Path) -> list[tuple[str
     return counted.seen
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whichever_call_fails_there_is_one_error_and_the_next_run_ends_in_the_same_bytes(
     engine: core.Engine,

@@ -165,6 +165,7 @@ def test_another_plan_or_source_does_not_continue_a_stopped_run(
     assert studio("quantize", source, tmp_path / "out", "--restart", *options.get(change, ())).code == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_run_and_the_same_command_resumes(tmp_path: Path, name: signal.Signals) -> None:
     source = large_checkpoint(tmp_path / "model", 6)
@@ -217,6 +218,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.proof
 def test_killed_at_any_moment_nothing_half_is_visible_and_the_bytes_end_equal(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", llama(6), shards=3)
     command = ("quantize", source, tmp_path / "out", "--shard-size", "60k", "--quiet")
@@ -286,6 +288,7 @@ def anonymous_peak(source: Path, target: Path, *options: str) -> int:
     return peak
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which is Linux's")
 def test_memory_stays_under_150_mb_and_does_not_grow_with_the_model(tmp_path: Path) -> None:
     small = anonymous_peak(large_checkpoint(tmp_path / "small", 2), tmp_path / "a")

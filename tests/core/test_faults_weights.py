@@ -157,6 +157,7 @@ def test_no_code_of_a_checkpoint_runs_and_none_is_taken_along(studio: Studio, tm
     assert "model_file" not in (tmp_path / "out" / "config.json").read_text()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "config",
     [

@@ -38,6 +38,7 @@ def anonymous_peak(source: Path, *options: str) -> int:
     return peak
 
 
+@pytest.mark.proof
 @linux
 def test_a_lower_limit_never_takes_more_memory_and_none_grows_with_the_tensor(tmp_path: Path) -> None:
     small = large_checkpoint(tmp_path / "small", 1, rows=4096)
@@ -49,6 +50,7 @@ def test_a_lower_limit_never_takes_more_memory_and_none_grows_with_the_tensor(tm
     assert tight < 72_000
 
 
+@pytest.mark.proof
 @linux
 def test_a_layer_more_takes_two_kilobytes_at_most(tmp_path: Path) -> None:
     def tiny(folder: Path, count: int) -> Path:

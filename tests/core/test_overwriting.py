@@ -299,6 +299,7 @@ class Steps:
         return call
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("replacing", [True, False])
 @pytest.mark.parametrize("after", [True, False])
 def test_a_kill_at_any_step_of_the_publication_leaves_the_old_folder_or_the_new_one(

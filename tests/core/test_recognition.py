@@ -285,6 +285,7 @@ def test_tables_of_integers_stay_what_they_are(studio: Studio, tmp_path: Path) -
     assert studio("verify", tmp_path / "out", "--source", source).code == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("value", [None, True, 0, -1, 0.5, "x", [], [[]], {}, {"a": {}}, [0, 128], [1 << 70, 1]])
 @pytest.mark.parametrize("key", ["weight_block_size", "config_groups", "quant_algo", "quant_method", "scale_fmt"])
 def test_any_value_in_a_section_is_survived(studio: Studio, tmp_path: Path, key: str, value: Any) -> None:

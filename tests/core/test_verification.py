@@ -142,6 +142,7 @@ def places(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[objec
 ODD = [None, -1, 0, 10**18, 1.5, True, "", "keep", "mxfp4", "../x", [], [1], {}, {"a": 1}, [[]]]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", list(core.LAYOUTS))
 def test_a_hostile_manifest_is_refused_or_harmless(studio: Studio, source: Path, tmp_path: Path, layout: str) -> None:
     export = tmp_path / layout

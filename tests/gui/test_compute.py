@@ -92,6 +92,7 @@ def test_a_newer_preview_of_the_same_kind_ends_an_older_one_and_no_other(
     assert len(closed) == 2
 
 
+@pytest.mark.proof
 def test_a_preview_that_never_began_ends_too(compute: Compute, heard: Heard, qtbot: QtBot) -> None:
     gate = threading.Event()
     held = Task("held", "Held", lambda: iter([gate.wait(5)] if gate.wait(5) else []))

@@ -243,6 +243,7 @@ def ask_to_compare(studio: Studio, other: str) -> Any:
     return view
 
 
+@pytest.mark.proof
 def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(studio: Studio, large: Path, qtbot: QtBot) -> None:
     open_path(studio, large, qtbot)
     studio.commands.perform("quantize")
@@ -252,6 +253,7 @@ def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(studio: Studio, la
     assert len(view.comparison.pairs) == 96
 
 
+@pytest.mark.proof
 def test_a_comparison_that_is_cancelled_says_so_and_goes_on_when_asked(
     studio: Studio, large: Path, qtbot: QtBot
 ) -> None:

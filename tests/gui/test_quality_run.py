@@ -29,6 +29,7 @@ def llama(studio: Studio, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.Monk
     return studio
 
 
+@pytest.mark.proof
 def test_a_model_is_evaluated_and_tried(llama: Studio, tmp_path: Path, qtbot: QtBot) -> None:
     page = llama.workspace.shown["quality"]
     assert isinstance(page, QualityPage)

@@ -221,6 +221,7 @@ def shown_checks(dialog: ExportDialog) -> str:
     return "\n".join(shown.text() for line in lines if line for shown in line.findChildren(QLabel))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "words"),
     [

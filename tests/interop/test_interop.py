@@ -31,6 +31,7 @@ def sources(tmp_path_factory):
     return folder
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("module", INSTALLED)
 def test_what_an_installed_package_stored_is_read_as_it_decodes_it(module, sources, tmp_path):
     packages, cases = INSTALLED[module]

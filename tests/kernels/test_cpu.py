@@ -57,6 +57,7 @@ def test_squares_that_leave_the_range_of_float32_are_measured_all_the_same(
             assert_measured(got.fidelity, measured)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("recipe_name", RECIPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bytes_are_those_of_the_reference(dtype: str, recipe_name: str) -> None:

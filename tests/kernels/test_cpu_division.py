@@ -33,6 +33,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "midpoints",
     [

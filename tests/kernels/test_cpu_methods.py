@@ -32,6 +32,7 @@ def tensor_scales(chosen: Recipe) -> tuple[float, ...]:
     return (1.0, 1.7e-3, 3e-2, 7.1e3, 1e-10, 1e-36) if chosen.format.tensor_scale else (1.0,)
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("recipe_name", SEARCHES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
@@ -199,6 +200,7 @@ def wanted_searched(name: str) -> Quantized:
     return wanted(searched(ml_dtypes.bfloat16), chosen, g, contexts(1152)["inputs"])
 
 
+@pytest.mark.proof
 def test_planted_mistakes_are_seen(tmp_path_factory: pytest.TempPathFactory) -> None:
     tried = [*(Mutant("", "", "", codec) for codec in CODECS), *MUTANTS]
     paths = compiled(tried, "encode_bfloat16.cpp", VARIANTS[0], tmp_path_factory)[1:]

@@ -165,6 +165,7 @@ def test_a_factor_alone_goes_on_the_scales_of_search():
     assert fed.codes.tobytes() != searched.codes.tobytes()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [*VARIANTS, "numpy"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 16), (15, 112), (16, 64), (70, 208), (80, 400)])
@@ -426,6 +427,7 @@ def seen(path, monkeypatch):
     return False
 
 
+@pytest.mark.proof
 def test_planted_mistakes_are_seen(tmp_path_factory, monkeypatch):
     right, *wrong = compiled(MUTANTS, "feedback_float32.cpp", next(iter(VARIANTS)), tmp_path_factory)
     assert_right(right, monkeypatch)

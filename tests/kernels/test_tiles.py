@@ -108,6 +108,7 @@ def seen(path: Path) -> bool:
     return False
 
 
+@pytest.mark.proof
 def test_planted_mistakes_are_seen(tmp_path_factory: pytest.TempPathFactory) -> None:
     tried = [Mutant("", "", "", "Tiled"), *MUTANTS]
     paths = compiled(tried, "encode_bfloat16.cpp", next(iter(library.variants())), tmp_path_factory)[1:]

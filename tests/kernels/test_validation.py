@@ -39,6 +39,7 @@ def test_the_switch_is_as_it_was(report: Report) -> None:  # noqa: ARG001
     assert SWITCH not in os.environ
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", [c for c in validation.CASES if c.name != "small"], ids=lambda c: c.name)
 def test_generators_reproduce_the_original_errors(case: validation.Case) -> None:
     weight = case.make(512, case.shape[1])

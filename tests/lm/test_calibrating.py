@@ -125,6 +125,7 @@ def test_experts_stored_as_one_tensor_are_told_apart(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one[name].mean_square, other[name].mean_square)
 
 
+@pytest.mark.proof
 def test_what_mlx_lm_does_not_know_runs_in_transformers(tmp_path):
     source, out = write_arcee(tmp_path / "arcee"), tmp_path / "out"
     events = list(core.calibrate(job(source, out, write_text(tmp_path))))
@@ -154,6 +155,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(runtime, tmp_
     assert not out.with_name("stopped.partial").exists()
 
 
+@pytest.mark.proof
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
     source, text, out = write_llama(tmp_path / "llama"), write_text(tmp_path, 600), tmp_path / "out"
     wanted = {"windows": 80, "length": 256}

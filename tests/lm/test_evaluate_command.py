@@ -63,6 +63,7 @@ def test_an_evaluation_is_told_as_json_and_written(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.proof
 def test_people_see_a_row_per_model(studio: Studio, source: Path, text: Path, tmp_path: Path) -> None:
     ran = studio("evaluate", source, "--text", text, "--cache", tmp_path / "cache", *SMALL)
     assert ran.code == 0
@@ -162,6 +163,7 @@ def test_a_prompt_is_continued_side_by_side(studio: Studio, source: Path, plan: 
     assert differs == ([] if first is None else [first, first])
 
 
+@pytest.mark.proof
 def test_chat_needs_a_template(studio: Studio, source: Path, tmp_path: Path) -> None:
     ran = studio("generate", source, "Hello", "--chat", "--cache", tmp_path / "cache", "--runtime", "mlx-lm")
     assert ran.code == 2

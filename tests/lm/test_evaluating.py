@@ -88,6 +88,7 @@ def figures(row: core.Evaluated) -> list[core.Estimate | None]:
     return [row.perplexity, row.increase, row.kl, row.top1]
 
 
+@pytest.mark.proof
 def test_the_source_against_itself_differs_in_nothing(quality: core.Quality) -> None:
     row = quality.models[0]
     assert row.kl == core.Estimate(0.0, 0.0)
@@ -130,6 +131,7 @@ def test_an_export_and_its_plan_give_the_same_figures(quality: core.Quality) -> 
     assert planned.kl_difference is not None
 
 
+@pytest.mark.proof
 def test_several_plans_in_one_go_are_as_each_alone(bench: Bench, source: core.Model, quality: core.Quality) -> None:
     alone = bench.run(source, core.as_planned(source, TWO))
     assert figures(alone.models[0]) == figures(quality.models[3])
@@ -137,6 +139,7 @@ def test_several_plans_in_one_go_are_as_each_alone(bench: Bench, source: core.Mo
     assert figures(quality.models[3]) != figures(quality.models[2])
 
 
+@pytest.mark.proof
 def test_without_its_source_an_export_tells_perplexity_alone(
     bench: Bench, source: core.Model, export: core.Model, quality: core.Quality
 ) -> None:
@@ -200,6 +203,7 @@ def mixtures(bench: Bench) -> dict[str, core.Quality]:
     return found
 
 
+@pytest.mark.proof
 def test_a_mixture_of_experts_runs_where_its_form_is_taken(mixtures: dict[str, core.Quality]) -> None:
     assert [found.runtime for found in mixtures.values()] == ["mlx-lm", "transformers"]
     for found in mixtures.values():
@@ -216,6 +220,7 @@ def test_stacked_experts_are_those_that_stand_alone(mixtures: dict[str, core.Qua
     assert stacked.perplexity.value == pytest.approx(apart.perplexity.value, rel=1e-4)
 
 
+@pytest.mark.proof
 def test_what_mlx_lm_does_not_know_runs_in_transformers(bench: Bench) -> None:
     model = bench.open(write_arcee(bench.folder / "arcee"))
     found = bench.run(model, core.as_planned(model, THREE), runtime="")

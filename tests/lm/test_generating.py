@@ -56,6 +56,7 @@ def tokens(generation: core.Generation, prompt: core.Prompt) -> dict[str, list[i
     return found
 
 
+@pytest.mark.proof
 def test_equal_sides_say_the_same(generation: core.Generation) -> None:
     found = tokens(generation, core.Prompt("Sentence number", length=8))
     assert found["source"] == found["model"]
@@ -100,6 +101,7 @@ def test_a_chat_template_that_fails_is_told(tmp_path: Path) -> None:
         prompts.ids("Hello", chat=True)
 
 
+@pytest.mark.proof
 def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:
     with (
         core.open_model(write_llama(tmp_path / "llama")) as model,

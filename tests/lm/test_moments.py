@@ -49,6 +49,7 @@ def test_they_are_those_of_the_statistics_file_block_by_block(tmp_path):
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.proof
 def test_experts_with_too_few_tokens_are_told_to_be_without(tmp_path):
     source = write_qwen3_moe(tmp_path / "moe", core.demo_checkpoint() / "tokenizer.json")
     path = calibrated(source, tmp_path)

@@ -43,6 +43,7 @@ def both(source: Path, folder: Path, row: str, rules=()) -> tuple[np.ndarray, np
     return logits(folder / "out"), logits(folder / "decoded")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("row", "rules"),
     [*((row, ()) for row in WHOLE), ("nvfp4-2t", MIX), ("nvfp4-2t", WITH_FP8), ("nvfp4-2t", WITH_INTEGERS)],
@@ -53,6 +54,7 @@ def test_a_dense_model(tmp_path: Path, row: str, rules) -> None:  # type: ignore
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("row", "rules"),
     [

@@ -59,6 +59,7 @@ def any_bits(dtype: Any, shape: tuple[int, int], seed: int) -> np.ndarray:
     return np.where(np.isfinite(raw.astype(np.float32)), raw, np.ones((), dtype)).astype(dtype)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MLX_FORMATS)
 def test_adversarial_weights(metal: Library, name: str, dtype: str) -> None:
@@ -66,6 +67,7 @@ def test_adversarial_weights(metal: Library, name: str, dtype: str) -> None:
     assert_same(metal, adversarial(DTYPES[dtype]), recipe(name), g)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MLX_FORMATS)
 def test_weights_of_every_size(metal: Library, name: str, dtype: str) -> None:
@@ -83,6 +85,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("dtype", "name", "method"), sorted(set(CHOICES)))
 def test_methods_choose_the_scales_of_the_reference(metal: Library, dtype: str, name: str, method: str) -> None:
     kind, chosen, context = DTYPES[dtype], recipe(name, method=method), adversarial_context()
@@ -146,6 +149,7 @@ def test_ragged_shapes(metal: Library, name: str, shape: tuple[int, int]) -> Non
     assert_same(metal, weight, recipe(name), float(reference.tensor_scale(0.3)) if name == "nvfp4-3t" else 1.0)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [name for name, row in MLX_FORMATS.items() if row.affine])
 def test_integer_groups_of_either_sign_in_ragged_shapes(metal: Library, name: str, dtype: str) -> None:

@@ -27,6 +27,7 @@ def weight(dtype: Any = ml_dtypes.bfloat16) -> np.ndarray:
     return (np.random.default_rng(0).standard_t(3, (6, 256)) * 0.02).astype(dtype)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MLX_FORMATS)
 def test_encode_decode_and_fidelity_are_the_references(gpu: GpuBackend, name: str) -> None:
     g = 1e-4 if MLX_FORMATS[name].tensor_scale else 1.0

@@ -115,6 +115,7 @@ def spaces() -> Compiler:
     return found
 
 
+@pytest.mark.proof
 def test_mixed_address_spaces_do_not_compile(spaces: Compiler) -> None:
     text = """[[kernel]] void mixed(const device float* x [[buffer(0)]], device float* out [[buffer(1)]]) {
   threadgroup float part[1];
@@ -126,6 +127,7 @@ def test_mixed_address_spaces_do_not_compile(spaces: Compiler) -> None:
         check_spaces(text.replace("out[0] =", "device float* p = part; out[0] ="), "mixed", "", spaces)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ["nvfp4-3t", "mxfp8", "int4-g64"])
 def test_kernels_keep_to_their_address_spaces(name: str, compiler: Compiler, spaces: Compiler) -> None:
     """A block of 16, whose scales arrive in constant memory, and more of them."""

@@ -319,6 +319,7 @@ def test_the_text_as_it_is_passes(compiler: Compiler, measure: bool) -> None:
     check(Mutant("none", "nvfp4", "", "", measure=measure), compiler)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_a_mistake_is_seen(mutant: Mutant, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(mutant, monkeypatch)

@@ -19,6 +19,7 @@ assert (len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id) == (4096
 """
 
 
+@pytest.mark.proof
 def test_the_tokenizer_of_the_demo_adds_no_token_and_gives_every_text_back() -> None:
     if reason := missing({"transformers": ""}):
         pytest.skip(f"{reason}; the extra `runtimes` brings it")

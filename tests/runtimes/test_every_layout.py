@@ -22,6 +22,7 @@ STORABLE = [
 REFUSED = [(layout, row) for layout in core.LAYOUTS for row in FORMATS if row not in core.LAYOUTS[layout].formats]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("layout", "row"), STORABLE)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_an_export_is_whole_and_its_errors_are_the_ones_it_states(name, layout, row, export, checkpoints):

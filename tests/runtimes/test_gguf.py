@@ -47,6 +47,7 @@ def plain(path, folder):
     return sum(array.size for array in arrays.values())
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("kind", [*DENSE, *MIXTURES])
 def test_a_model_read_back_is_the_same_model(kind, tmp_path, gguf_runtime):
     path, folder = tmp_path / "model.gguf", tmp_path / "plain"

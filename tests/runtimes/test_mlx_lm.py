@@ -49,6 +49,7 @@ def assert_agrees(answer):
     assert answer["text"]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("row", TWO_TIERS_AND_OTHERS)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_logits_are_those_of_the_decoded_weights(name, row, export, mlx_lm):
@@ -80,6 +81,7 @@ def test_three_tiers_are_refused_by_mlx_lm_without_trust_remote_code(name, expor
         mlx_lm.ask("load", folder=export(name, "mlx", "nvfp4-3t"))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("row", "rounded"), [("nvfp4-2t", True), ("nvfp4-3t", True), ("mxfp8", True), ("int8-g64", False)]
 )
@@ -138,6 +140,7 @@ def test_kept_experts_run_beside_quantized_layers(name, kept, export, mlx_lm):
     assert_agrees(answer)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("row", LARGEST_ERROR)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_every_decoded_weight_is_near_the_source_weight_that_mlx_lm_expects_there(

@@ -26,6 +26,7 @@ def assert_agrees(answer, share=0.01):
     assert answer["report"] == {}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", NVFP4)
 @pytest.mark.parametrize("name", ["demo", "llama"])
 def test_a_dense_model_loads_with_our_weights(name, row, export, transformers):

@@ -43,6 +43,7 @@ FOREIGN = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("layout", "experts", "inputs", "sigma", "shards"), FOREIGN)
 def test_good_folders_of_others_have_no_finding_above_a_note(
     tmp_path: Path, layout: str, experts: int, inputs: bool, sigma: float, shards: int
@@ -64,6 +65,7 @@ OWN = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layout", "row", "experts"), OWN)
 def test_exports_of_ours_have_no_finding_above_a_note(
     studio: Studio, tmp_path: Path, layout: str, row: str, experts: int
@@ -95,6 +97,7 @@ ALSO = {
 """Findings that are as true of the same folder."""
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("kind", "layout", "spoil", "options"), PLANTED)
 def test_planted_defects_are_found_under_their_names_and_no_others(
     tmp_path: Path, kind: str, layout: str, spoil: Spoil, options: dict[str, Any]
@@ -111,6 +114,7 @@ def test_there_are_enough_planted_defects_and_good_folders() -> None:
     assert len(FOREIGN) + len(OWN) >= 30
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", ["plain", "modelopt"])
 @pytest.mark.parametrize(("kind", "spoil"), BROKEN)
 def test_broken_folders_are_examined_as_far_as_they_can_be_read(

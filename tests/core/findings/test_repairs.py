@@ -63,6 +63,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(("kind", "layout", "spoil", "options"), PLANTED)
 def test_the_copy_no_longer_shows_it_and_the_folder_is_as_it_was(
     tmp_path: Path, kind: str, layout: str, spoil: Spoil, options: dict[str, Any]
@@ -85,6 +86,7 @@ def test_the_copy_no_longer_shows_it_and_the_folder_is_as_it_was(
         assert not model.quantized_by
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("layout", ["plain", "modelopt"])
 @pytest.mark.parametrize(("kind", "spoil"), [row for row in BROKEN if row[0] in MENDED and "format" not in row[0]])
 def test_indexes_are_written_anew_beside_shards_that_are_the_same(

@@ -96,6 +96,7 @@ def test_the_token_is_used_and_never_shown(studio: Studio, hub: Hub, export: Pat
         assert secret not in ran.out + ran.err
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("status", "method", "pattern"),
     [

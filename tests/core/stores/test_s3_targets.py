@@ -345,6 +345,7 @@ def test_faults_of_the_network_cost_time_only(proxy: Proxy, source: Path, good: 
     assert held("a/out") == good
 
 
+@pytest.mark.proof
 def test_an_answer_that_does_not_come_is_asked_for_again(
     proxy: Proxy, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +388,7 @@ def test_a_shard_that_lost_its_end_on_the_way_is_removed_and_told(
     assert held("a/out") == good
 
 
+@pytest.mark.proof
 def test_a_store_that_stays_away_is_told_and_the_same_command_goes_on(
     proxy: Proxy, source: Path, good: dict[str, bytes]
 ) -> None:

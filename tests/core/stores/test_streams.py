@@ -145,6 +145,7 @@ def test_a_stream_that_is_stopped_goes_on(bucket: str, source: Path, good: dict[
     assert held("out") == good
 
 
+@pytest.mark.proof
 def test_faults_on_both_sides_cost_time_only(
     endpoint: str, bucket: str, source: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def kept_work(home: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_bytes()) for path in home.rglob("work.json")]
 
 
+@pytest.mark.proof
 def test_each_of_two_checkpoints_comes_back_with_its_own_plan(start: Start, first: Path, tmp_path: Path) -> None:
     second = checkpoint(tmp_path / "second", llama(3))
     person = start(first)
@@ -158,6 +159,7 @@ def test_a_crash_takes_nothing_that_is_older_than_a_second(start: Start, first: 
     check_that_it_is_there_again(start(), first)
 
 
+@pytest.mark.proof
 def test_asking_to_quantize_while_a_checkpoint_opens_is_answered(start: Start, first: Path, tmp_path: Path) -> None:
     experts = expert_checkpoint(tmp_path / "experts", blocks=160)
     person = start(first)
@@ -171,6 +173,7 @@ def test_asking_to_quantize_while_a_checkpoint_opens_is_answered(start: Start, f
     quit_window(person)
 
 
+@pytest.mark.proof
 def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(start: Start, tmp_path: Path) -> None:
     (tmp_path / "heavy").mkdir()
     heavy = large_checkpoint(tmp_path / "heavy", 64)
@@ -191,6 +194,7 @@ def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(start: Start, tmp_
     quit_window(person)
 
 
+@pytest.mark.proof
 def test_a_folder_of_someone_else_is_never_replaced(start: Start, first: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
