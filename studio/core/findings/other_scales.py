@@ -125,7 +125,7 @@ def _exponents(stored: Stored, owner: Source | None) -> Iterator[Seen]:
 
 def _lost(source: Source) -> int:
     """Weights that are not 0, and as good as."""
-    columns = source.shape[-1]
+    columns = source.shape[-1] if source.shape else 1
     whole = Matrix(source.stored.tensor.name, math.prod(source.shape[:-1]), columns)
     height, lost = max(_SLAB // max(columns, 1), 1), 0
     for start in range(0, whole.rows, height):
