@@ -19,6 +19,9 @@ from studio.core.sources.scales import EXPONENTS
 _SIGNED = ("scales", "biases", "quant_map", "nested_quant_map")
 """Leaves of MLX, whose integers have scales of either sign, and of the tables of bitsandbytes."""
 
+_INTEGERS = ("I8", "I32")
+"""Dtypes of codes whose scales have either sign where auto-round made them."""
+
 _PLACES = "absmax"
 """The leaf of bytes that are places in a table of bitsandbytes, each of which stands for a number."""
 
@@ -91,7 +94,7 @@ def _numbers(stored: Stored, owner: Source | None) -> Iterator[Seen]:
         yield Observation("tensor-scale-unusable", name, "it is 0")
     elif zero and _is_multiplier(leaf, owner):
         yield Observation("scales-zero", name, f"{zero:,} of {total:,} scales")
-    if negative and leaf not in _SIGNED:
+    if negative and leaf not in _SIGNED and not (owner and owner.stored.tensor.dtype in _INTEGERS):
         yield Observation("scales-negative", name, f"{negative:,} of {total:,} scales")
     if largest > FLOAT16_MAX and owner and not leaf.endswith(_DIVISOR):
         yield Observation("float16-overflow", name, f"a scale of {largest:.6g}, float16 ends at {FLOAT16_MAX:g}")
