@@ -16,8 +16,8 @@ from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.scales import EXPONENTS
 
-_SIGNED = ("scales", "biases", "quant_map", "nested_quant_map")
-"""Leaves of MLX, whose integers have scales of either sign, and of the tables of bitsandbytes."""
+_SIGNED = ("scales", "biases", "zero", "quant_map", "nested_quant_map")
+"""Leaves of MLX, whose integers have scales of either sign, of the zeros of HQQ, and of the tables of bitsandbytes."""
 
 _INTEGERS = ("I8", "I32")
 """Dtypes of codes whose scales have either sign where auto-round made them."""
