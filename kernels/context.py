@@ -15,6 +15,10 @@ MOMENTS_MAX = 16383
 FLOOR = 1 / 16384
 """Share of a block's mean importance that every column has at least: a column never active is not free to be wrong."""
 
+SHRINKAGE = 0.25
+"""Share of the moments of two columns that does not count: inputs of a quantized model, or of another text, go together
+less than those that were seen, so errors must not rely on cancelling each other."""
+
 _Whole = TypeVar("_Whole", np.uint16, np.int16)
 
 _ROWS, _COLUMNS = np.triu_indices(BLOCK)
@@ -99,6 +103,7 @@ def importance_of(mean_square: NDArray[np.float32]) -> NDArray[np.uint16]:
 def moments_of(triangles: NDArray[np.float32]) -> NDArray[np.int16]:
     """The `moments` of a `Context` from second moments of blocks of input columns, float [K / 16, 136].
 
+    Those of two columns are shrunk by `SHRINKAGE`.
     Raises ValueError for NaN, Inf or a negative number on a diagonal. A block of zeros counts all columns alike.
     """
     found = triangles.astype(np.float64)
@@ -108,7 +113,7 @@ def moments_of(triangles: NDArray[np.float32]) -> NDArray[np.int16]:
     floor = _mean(diagonal) * FLOOR
     found[:, _DIAGONAL] += np.where(diagonal.max(axis=1) > 0, floor, 1.0)[:, None]
     largest = found[:, _DIAGONAL].max(axis=1, keepdims=True)
-    doubled = found / largest * np.where(_DIAGONAL, MOMENTS_MAX, 2 * MOMENTS_MAX)
+    doubled = found / largest * np.where(_DIAGONAL, MOMENTS_MAX, 2 * MOMENTS_MAX * (1 - SHRINKAGE))
     whole: NDArray[np.int16] = np.clip(np.rint(doubled), -2 * MOMENTS_MAX, 2 * MOMENTS_MAX).astype(np.int16)
     return whole
 

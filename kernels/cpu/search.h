@@ -19,7 +19,7 @@ constexpr int PAIRS_OF_MOMENTS = 72;  // of the upper triangle, each row from an
 enum class Cost { SQUARES, IMPORTANCE, MOMENTS };
 
 constexpr int CANDIDATES = 8, GUIDED = 14;  // in scale codes; below code 8, 2 instead of -2; the last where inputs are known
-constexpr int WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, 6, -8, -7, -6, -5, -4, -3};
+constexpr int WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, 6, -3, -4, -5, -6, -7, -8};
 constexpr uint32_t SQUARES_MOST = 511, GUIDED_MOST = 1023;  // the largest weight in 1/64 of a scale
 constexpr uint16_t WEIGHT_MOST = 2047, ERROR_MOST = 2047, MULTIPLIER_MOST = 4095;
 constexpr float FAR = 256, CODE_MOST = 320;  // steps from zero
@@ -184,6 +184,26 @@ INLINE int list_candidates(const EncodeTask& task, Floats peak, Words first, boo
     return count;
 }
 
+// For each of 16 blocks the number in `columns` of its largest weight's column, the largest where several weights are.
+INLINE Floats weight_of_largest(const Half& half, Words largest, const Words* columns) {
+    const Shorts wanted = (Shorts)both_halves(largest);
+    Shorts found = {};
+    for (int k = 0; k < HALF_BLOCK; k++) {
+        const Shorts at = (Shorts)((Shorts)half.magnitude[k] == wanted) & (Shorts)columns[k];
+        found = __builtin_elementwise_max(found, at);
+    }
+    return as_floats(larger((Words)found & 0xFFFFu, (Words)found >> 16));
+}
+
+// Less than what cutting off the largest weight costs, in the square of the scale, whatever becomes of the others; below
+// all costs where it is hardly cut off. `weight`: its importance, or its floor (columns.h).
+template <Cost COST> INLINE Floats cut_cost(Words largest, Words multiplier, Floats weight) {
+    const Floats excess = as_floats((largest * multiplier + 2048u) >> 12) - 384.0f;
+    const Floats counted = COST == Cost::MOMENTS ? weight : (weight - 8.0f) * 0x1p-10f;  // rounded, each product
+    const Floats cost = counted * (1 - 0x1p-10f) * (excess * excess);
+    return (excess >= 64.0f) & (weight > 8.0f) ? cost : splat(-__builtin_inff());
+}
+
 // The best scale bytes of 16 blocks, of `first` and its neighbours.
 template <Cost COST>
 __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half& half, Floats peak, Words first,
@@ -195,9 +215,20 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
     constexpr bool KNOWN = COST != Cost::SQUARES;
     Words tried[GUIDED];
     const int count = list_candidates(task, peak, first, KNOWN, tried);
+    const Integers usable = searchable(peak);
+    Floats weight;
+    if constexpr (KNOWN)
+        weight = weight_of_largest(half, largest, columns + (COST == Cost::MOMENTS ? PAIRS_OF_MOMENTS : 0));
     for (int i = 0; i < count; i++) {
         const Floats value = E4M3::decode(tried[i]);
         const Words scale = multiplier(1.0f / (value * task.tensor_scale), unit);
+        // Smaller scales cut off more: once that alone costs too much in every block, it does so from here on.
+        if constexpr (KNOWN) {
+            if (i >= CANDIDATES) {
+                const Floats least = value * value * cut_cost<COST>(largest, scale, weight);
+                if (!any(usable & ~(least > best.cost))) break;
+            }
+        }
         Floats cost;
         if constexpr (COST == Cost::MOMENTS)
             cost = moments_cost(half, scale, columns);
@@ -207,7 +238,7 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
         const Integers better = (total < best.cost) | ((total == best.cost) & (tried[i] > best.choice));
         best.take(better & fits(largest, scale, KNOWN ? GUIDED_MOST : SQUARES_MOST), tried[i], total);
     }
-    return searchable(peak) ? best.choice : first;
+    return usable ? best.choice : first;
 }
 
 // The best E8M0 bytes of 16 blocks of 32 E2M1 codes, of `first` and its neighbours.

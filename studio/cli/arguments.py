@@ -191,7 +191,7 @@ def _add_budget_options(plan: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN=NAME[/METHOD]",
-        help="these layers, and what runtimes join with them, get format NAME",
+        help="these layers, and what runtimes join with them, get format NAME; the first that matches a layer counts",
     )
     group.add_argument(
         "--forbid",

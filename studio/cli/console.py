@@ -62,18 +62,23 @@ class Console:
 
         terminal = _is_terminal(sys.stdout)
         heads = [title.removeprefix(">") for title in columns]
-        widths = [max(map(_cells, column)) for column in zip(heads, *rows, strict=True)]
+        widths = [_widest(column) for column in zip(heads, *rows, strict=True)]
         room = (Rich(file=sys.stdout).width if terminal else WIDE) - sum(widths[1:]) - len(_GAP) * (len(widths) - 1)
         widths[0] = min(widths[0], max(room, _cells(heads[0]), _NARROWEST))
 
+        sides = [">" if title.startswith(">") else "<" for title in columns]
+        plain = _GAP.join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+
         def line(cells: Sequence[str]) -> str:
+            if len(cells[0]) <= widths[0] and (text := plain.format(*cells)).isascii():
+                return text.rstrip()
             aligned = []
             for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):
                 space = width - _cells(cell)
                 if space < 0:
                     aligned.append("…" + set_cell_size(cell[::-1], width - 1)[::-1])
                 else:
-                    aligned.append(" " * space + cell if columns[place].startswith(">") else cell + " " * space)
+                    aligned.append(" " * space + cell if sides[place] == ">" else cell + " " * space)
             return _GAP.join(aligned).rstrip()
 
         top = line(heads)
@@ -123,6 +128,11 @@ def _cells(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
+
+
+def _widest(texts: Sequence[str]) -> int:
+    """The most cells of a terminal that one of them takes."""
+    return max(map(len, texts)) if all(map(str.isascii, texts)) else max(map(_cells, texts))
 
 
 class _Progress:

@@ -140,3 +140,9 @@ def test_columns_never_active_count_alike():
     found = moments_of(np.zeros((1, 136), np.float32))[0]
     assert found[0] == 16383
     assert found[1] == 0
+
+
+def test_moments_of_two_columns_count_less_than_those_of_one():
+    found = moments_of(np.ones((1, 136), np.float32))[0]
+    assert found[0] == 16383
+    assert found[1] == 24573  # three quarters, doubled; a floor of 1 / 16384 is on the diagonal

@@ -68,13 +68,14 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
     with guided(options.source, options, console) as model:
         model.check_plain()
         plan = plan_of(options, open_formats=True).preceded_by([core.pin_rule(text) for text in options.pin])
+        _check_pins(options, plan, model)
         layout, reader = core.target_for(options.layout or "", options.reader)
         decisions = core.decide(model, plan, layout, reader, frozenset(options.forbid))
         planner = _planner(options, decisions, console)
         warn(planner.cautions, console)
         mix = _mix(options, planner)
         found = planner.plan(mix, title=core.budget_title(mix, model))
-        show_plan(model, found, core.sized_in(model, decisions.choices(mix.options), layout), layout, console)
+        show_plan(model, found, decisions.sized(mix.options), layout, console)
         show_budget(planner, mix, console)
         paths = []
         if options.report:
@@ -85,6 +86,15 @@ def _plan_budget(options: argparse.Namespace, console: Console) -> int:
     if paths:
         console.log(f"wrote {', '.join(map(str, paths))}")
     return 0
+
+
+def _check_pins(options: argparse.Namespace, plan: core.Plan, model: core.Model) -> None:
+    """Raise PlanError for a pin all of whose layers are pinned by those before it."""
+    used = set(core.deciding_rules(plan, model)) if len(options.pin) > 1 else {0}
+    for place, text in enumerate(options.pin):
+        if place not in used:
+            hint = "the first pin that matches a layer counts: name the one for fewer layers first, or leave one out"
+            raise core.PlanError(f"--pin {core.printable(text)} pins nothing that those before it leave", hint=hint)
 
 
 def _recipe(options: argparse.Namespace) -> list[str]:

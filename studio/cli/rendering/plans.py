@@ -11,9 +11,11 @@ def show_plan(
     model: core.Model, plan: core.Plan, choices: Sequence[core.Choice], layout: core.Target, console: Console
 ) -> None:
     """What a plan does: a line per layer, and how much of the model it covers, in the sizes of a layout."""
-    for choice in choices:
-        said = {"format": choice.format, "nbytes": choice.nbytes, "reason": choice.reason, "lift": choice.layer.lift}
-        console.emit("choice", name=choice.layer.name, **said)
+    sizes = [choice.nbytes for choice in choices]
+    if console.as_json:
+        for choice, nbytes in zip(choices, sizes, strict=True):
+            said = {"format": choice.format, "nbytes": nbytes, "reason": choice.reason, "lift": choice.layer.lift}
+            console.emit("choice", name=choice.layer.name, **said)
     rows = [
         (
             core.printable(c.layer.name),
@@ -22,14 +24,14 @@ def show_plan(
             f"{c.format} x 2**{c.layer.lift}" if c.layer.lift else c.format,
             c.method,
             core.size_text(c.layer.nbytes),
-            core.size_text(c.nbytes),
+            core.size_text(nbytes),
             core.printable(c.reason),
         )
-        for c in choices
+        for c, nbytes in zip(choices, sizes, strict=True)
     ]
     console.table(("layer", "role", ">shape", "format", "method", ">before", ">after", "why"), rows)
     chosen = [choice for choice in choices if choice.recipe]
-    before, after = sum(c.layer.nbytes for c in choices), sum(c.nbytes for c in choices)
+    before, after = sum(c.layer.nbytes for c in choices), sum(sizes)
     why = core.nothing_chosen(choices)
     share = sum(c.layer.count for c in chosen) / max(sum(c.layer.count for c in choices), 1)
     console.say()
@@ -59,6 +61,11 @@ def show_budget(planner: core.Planner, mix: core.Mix, console: Console) -> None:
         console.say(
             "\nDamage is the squared error of the outputs of layers over their squares, added up; --probe runs short "
             "plans on a text and tells what that means in tokens."
+        )
+    if planner.is_blind:
+        console.say(
+            "Without statistics, hessian stands for importance by the norm in front of a layer, or for search where "
+            "there is none; calibrate gathers some."
         )
     better = f"at most {mix.gap:.2%} from the best" if mix.gap else "no mix within the budget is better"
     console.say(f"Of {core.counted(len(planner.decisions.items), 'decision')}: {better}, by what is known.")

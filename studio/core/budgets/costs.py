@@ -7,7 +7,7 @@ of r^2. It is divided by the same sum over the weights themselves, so that layer
 
 from array import array
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,7 +134,7 @@ class Costs:
 
     def _damages_of(self, item: Decision) -> tuple[Floats, Floats]:
         sites: dict[str, int] = {}
-        alike: dict[tuple[Hashable, tuple[str, ...]], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        alike: dict[tuple[int, tuple[str, ...]], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for index in item.layers:
             indices, places = alike[self.decisions.alike[index], self.known.recipes(index)]
             indices.append(index)

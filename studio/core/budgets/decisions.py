@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from kernels import FORMATS
@@ -74,8 +74,9 @@ class Decisions:
     items: tuple[Decision, ...]
     settled: Mapping[int, Choice]
     settled_nbytes: int
-    alike: Sequence[Hashable]
-    _known: dict[tuple[Hashable, str], Choice] = field(default_factory=dict)
+    alike: Sequence[int]
+    _known: dict[tuple[int, str], Choice] = field(default_factory=dict)
+    _beside: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def choices(self, options: Sequence[Option]) -> tuple[Choice, ...]:
         """The choice for every layer of the model when each decision gets its option."""
@@ -85,9 +86,21 @@ class Decisions:
                 found[index] = self.choice(index, option)
         return tuple(found[index] for index in range(len(self.model.layers)))
 
+    def sized(self, options: Sequence[Option]) -> tuple[Choice, ...]:
+        """The same with the exact bytes that the layout takes for each."""
+        return tuple(
+            self._sized(alike, choice) for alike, choice in zip(self.alike, self.choices(options), strict=True)
+        )
+
+    def _sized(self, alike: int, choice: Choice) -> Choice:
+        key = alike, choice_text(choice.format, choice.method)
+        if key not in self._beside:
+            (self._beside[key],) = (exact.beside for exact in sized_in(self.model, [choice], self.layout))
+        return replace(choice, beside=beside) if (beside := self._beside[key]) != choice.beside else choice
+
     def tried(self) -> Iterator[Choice]:
         """Choices with every option of each kind of decision, for one of its layers."""
-        seen: set[tuple[Hashable, tuple[Option, ...]]] = set()
+        seen: set[tuple[int, tuple[Option, ...]]] = set()
         for item in self.items:
             if (key := (self.alike[item.layers[0]], item.options)) not in seen:
                 seen.add(key)
@@ -128,8 +141,6 @@ def decide(
 _Group = tuple[int, ...]
 """Places of layers that are decided together, in the order of the model."""
 
-_Likeness = tuple[Hashable, str]
-
 
 class _Table:
     """Which layer can be stored in which format, and what it takes there; found once for layers that are alike."""
@@ -138,11 +149,11 @@ class _Table:
         self, model: Model, plan: Plan, layout: Target, reader: str, asked: Sequence[Choice], free: Sequence[int]
     ) -> None:
         self._model, self._layout, self._reader = model, layout, reader
-        seen: dict[_Likeness, _Likeness] = {}
+        seen: dict[tuple[Hashable, str], int] = {}
         keys = ((likeness(layer), NUMBER.sub("0", layer.name)) for layer in model.layers)
-        self.alike = [seen.setdefault(alike, alike) for alike in keys]
+        self.alike = [seen.setdefault(alike, len(seen)) for alike in keys]
         self._examples = {alike: index for index, alike in enumerate(self.alike)}
-        self._sizes: dict[tuple[object, str], int] = {}
+        self._sizes: dict[tuple[int, str], int] = {}
         self.kept = [Choice(choice.layer, None, choice.reason) for choice in asked]
         self._refused: dict[str, list[str]] = {}
         packed = {index: _PACKED_ONLY for index in free if packed_only(reader, model, model.layers[index])}
@@ -153,7 +164,8 @@ class _Table:
             elif name in layout.formats:
                 wanted = self._all(plan, name, free)
                 found, self._refused[name] = fitted(layout, reader, model, wanted)
-                self._misfits[name] = {index: why for index in free if (why := _changed(found[index], name))}
+                odd = [index for index in free if found[index].recipe is None or found[index] is not wanted[index]]
+                self._misfits[name] = {index: why for index in odd if (why := _changed(found[index], name))}
             else:
                 self._refused[name] = [f"layout {layout.name} can not store {name}"]
         if all(self._refused.values()):
@@ -221,7 +233,7 @@ class _Table:
         counts = Counter(self.alike[index] for index in indices)
         return sum(count * self._size(name, alike) for alike, count in counts.items())
 
-    def _size(self, name: str, alike: _Likeness) -> int:
+    def _size(self, name: str, alike: int) -> int:
         key = alike, name
         if key not in self._sizes:
             choice = choose_format(self._model.layers[self._examples[alike]], name)

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.methods import method_of
 from studio.core.budgets.costs import Costs
 from studio.core.budgets.decisions import Decision, Option
 from studio.core.budgets.knapsack import MOST_STATES, Knapsack, Solution
@@ -203,6 +204,14 @@ class Planner:
         return ["feedback is priced as hessian: --probe tells what it gains beyond that"] if blind else []
 
     @property
+    def is_blind(self) -> bool:
+        """True where options name methods that need statistics, and there are none: they come to what is known."""
+        needy = any(
+            option.method and method_of(option.method).needs for item in self.decisions.items for option in item.options
+        )
+        return needy and not statistics_digest(self.decisions.model)
+
+    @property
     def least_nbytes(self) -> int:
         """The bytes of tensors of the smallest mix."""
         return self.decisions.settled_nbytes + int(self._by_size.least_weight)
@@ -253,8 +262,19 @@ class Planner:
         return mix
 
     def _smaller(self) -> str:
-        kept = self.decisions.settled_nbytes
-        return f"{kept:,} bytes of it are layers that the plan keeps; --preset all quantizes embeddings and head, too"
+        kept, pinned = self.decisions.settled_nbytes, self._pinned_nbytes
+        pins = f", {pinned:,} layers that have one format to choose: pin less or forbid less" if pinned else ""
+        what = f"{kept:,} bytes of it are layers that the plan keeps{pins}"
+        return f"{what}; --preset all quantizes embeddings and head, too"
+
+    @property
+    def _pinned_nbytes(self) -> int:
+        """The least bytes of decisions all of whose options have one format."""
+        return sum(
+            min(option.nbytes for option, there in zip(item.options, allowed, strict=False) if there)
+            for item, allowed in zip(self.decisions.items, self._allowed.tolist(), strict=True)
+            if len({option.format for option, there in zip(item.options, allowed, strict=False) if there}) == 1
+        )
 
     def file_nbytes(self, mix: Mix) -> int:
         """The exact bytes of the files of weights of an export."""

@@ -3,7 +3,7 @@
 import math
 from base64 import b64decode, b64encode
 from collections import defaultdict
-from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,12 @@ class _Recipes:
         self.decisions = decisions
         self.layers = decisions.model.layers
         self.item = {index: item for item in decisions.items for index in item.layers}
-        self._known: dict[tuple[int, Hashable], tuple[tuple[str, ...], tuple[Recipe, ...]]] = {}
+        self._known: dict[tuple[int, int], tuple[tuple[str, ...], tuple[Recipe, ...]]] = {}
+        self._shared: dict[tuple[str, ...], tuple[Recipe, ...]] = {}
         self._met: dict[tuple[tuple[str, ...], tuple[str, ...]], bool] = {}
 
     def of(self, index: int) -> tuple[Recipe, ...]:
-        """Each once, in the order of options."""
+        """Each once, in the order of options; one tuple for all layers that have the same."""
         return self._of(index)[1]
 
     def texts(self, index: int) -> tuple[str, ...]:
@@ -86,7 +87,8 @@ class _Recipes:
         if key not in self._known:
             choices = (self.decisions.choice(index, option) for option in self.item[index].options)
             recipes = {recipe_text(choice.recipe): choice.recipe for choice in choices if choice.recipe}
-            self._known[key] = tuple(recipes), tuple(recipes.values())
+            texts = tuple(recipes)
+            self._known[key] = texts, self._shared.setdefault(texts, tuple(recipes.values()))
         return self._known[key]
 
 
@@ -196,22 +198,28 @@ _Scales = Mapping[Recipe, Mapping[_Key, float]]
 
 def _scales(batch: Sequence[int], wanted: _Recipes, largest: dict[_Key, float]) -> _Scales:
     """The tensor scales of matrices in each recipe that has them."""
-    tiered = {recipe for index in batch for recipe in wanted.of(index) if recipe.format.tensor_scale}
-    return {
-        recipe: multipliers(
-            [Choice(wanted.layers[index], recipe, "") for index in batch if recipe in wanted.of(index)], largest, Sink()
-        )
-        for recipe in tiered
-    }
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index in batch:
+        alike[wanted.texts(index)].append(index)
+    tiered: dict[Recipe, list[Choice]] = defaultdict(list)
+    for indices in alike.values():
+        for recipe in wanted.of(indices[0]):
+            if recipe.format.tensor_scale:
+                tiered[recipe] += [Choice(wanted.layers[index], recipe, "") for index in indices]
+    return {recipe: multipliers(choices, largest, Sink()) for recipe, choices in tiered.items()}
 
 
 def _trials(started: Engine, batch: Sequence[int], wanted: _Recipes, scales: _Scales) -> Iterator[Piece]:
+    known: dict[tuple[str, ...], tuple[int, list[Mapping[_Key, float]]]] = {}
     for index in batch:
-        layer, recipes = wanted.layers[index], wanted.of(index)
-        together = max((recipe.format.height for recipe in recipes), default=1)
+        layer, recipes, texts = wanted.layers[index], wanted.of(index), wanted.texts(index)
+        if texts not in known:
+            height = max((recipe.format.height for recipe in recipes), default=1)
+            known[texts] = height, [scales.get(recipe, {}) for recipe in recipes]
+        together, tables = known[texts]
         for matrix in layer.matrices if recipes else ():
             key = layer.name, matrix.name
-            mine = tuple(scales[recipe].get(key, 1.0) if recipe in scales else 1.0 for recipe in recipes)
+            mine = tuple([table.get(key, 1.0) for table in tables])
             for slab in slabs(layer, matrix, started.slab_nbytes, together):
                 yield Piece(slab, recipes, mine)
 

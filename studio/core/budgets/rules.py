@@ -9,7 +9,7 @@ from itertools import groupby
 
 from studio.core.budgets.decisions import NUMBER, Decisions, Option
 from studio.core.model import Model
-from studio.core.planning.plan import KEEP, Choice, Plan, Rule, resolve
+from studio.core.planning.plan import KEEP, Choice, Plan, Rule, choose_by_rule, deciding_rules
 
 _REASON = "kept within the budget"
 
@@ -24,10 +24,15 @@ def planned(decisions: Decisions, options: Sequence[Option], name: str = "", tit
 
 
 def _comes_to(plan: Plan, decisions: Decisions, wanted: Sequence[Choice]) -> bool:
-    found = resolve(plan, decisions.model)
-    return all(
-        found[index].recipe == wanted[index].recipe for item in decisions.items for index in item.layers
-    ) and all(found[index].recipe is None for index in decisions.settled)
+    found: dict[tuple[int, int], Choice] = {}
+    both = zip(deciding_rules(plan, decisions.model), decisions.alike, wanted, strict=True)
+    for index, (rule, alike, choice) in enumerate(both):
+        if (rule, alike) not in found:
+            found[rule, alike] = choose_by_rule(plan, rule, choice.layer)
+        recipe = None if index in decisions.settled else choice.recipe
+        if found[rule, alike].recipe is not recipe and found[rule, alike].recipe != recipe:
+            return False
+    return True
 
 
 def _rules(model: Model, said: Mapping[int, str], *, exact: bool) -> Iterator[Rule]:

@@ -8,8 +8,9 @@ they do.
 """
 
 import math
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,51 +82,70 @@ def fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str
     """
     plans = [*alone.values(), *([together] if together else []), *whole.values()]
     count = min((len(found.draws) for found in plans), default=0)
-    draws = tuple(
-        _fit(_drawn(alone, number), _drawn({"": together}, number)[""] if together else None, _drawn(whole, number))
+    told = _told(alone, together, whole)
+    draws = [
+        _told(_drawn(alone, number), _drawn({"": together}, number)[""] if together else None, _drawn(whole, number))
         for number in range(count)
-    )
-    return replace(_fit(alone, together, whole), draws=draws)
+    ]
+    noise = {option: _noise(option, found, told.exponent, draws) for option, found in whole.items()}
+    return replace(told.steadied(noise), draws=tuple(draw.steadied(noise) for draw in draws))
 
 
 def _drawn(plans: Mapping[str, Probed], number: int) -> dict[str, Probed]:
     return {name: replace(found, kl=found.draws[number]) for name, found in plans.items()}
 
 
-def _fit(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> Sensitivity:
+@dataclass(frozen=True)
+class _Told:
+    """What plans tell of parts, the exponent, and the logarithms of the factors of options."""
+
+    parts: Mapping[str, float]
+    exponent: float
+    factors: Mapping[str, float]
+
+    def steadied(self, noise: Mapping[str, float]) -> Sensitivity:
+        """With each factor drawn to the mean of formats of its kind as far as its noise leaves open what it is."""
+        alike: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for option in self.factors:
+            row = FORMATS[option.partition("/")[0]]
+            alike[row.element, row.bits].append(option)
+        found: dict[str, float] = {}
+        for members in alike.values():
+            trust = {option: 1 / (_SPREAD**2 + noise[option] ** 2) for option in members}
+            mean = sum(trust[option] * self.factors[option] for option in members) / sum(trust.values())
+            for option in members:
+                found[option] = math.exp(mean + _SPREAD**2 * trust[option] * (self.factors[option] - mean))
+        return Sensitivity(self.parts, found, self.exponent)
+
+
+def _told(alone: Mapping[str, Probed], together: Probed | None, whole: Mapping[str, Probed]) -> _Told:
     exponent = _exponent([found.kl for found in alone.values()], together.kl if together else 0.0)
     sums = {part: sum(found.damages.values()) for part, found in alone.items()}
     parts = {part: found.kl ** (1 / exponent) / sums[part] for part, found in alone.items() if sums[part] > 0}
     mean = sum(parts.values()) / len(parts) if parts else 0.0
     parts = {part: parts.get(part, mean) for part in alone}
     factors = {option: _factor(found, parts, exponent) for option, found in whole.items()}
-    known = {option: found for option, found in factors.items() if found}
-    return Sensitivity(parts, {option: math.exp(found) for option, found in _steadied(known)}, exponent)
+    return _Told(parts, exponent, {option: found for option, found in factors.items() if found is not None})
 
 
-_Factor = tuple[float, float]
-"""The logarithm of a factor, and the standard error of that."""
-
-
-def _factor(found: Probed, parts: Mapping[str, float], exponent: float) -> _Factor | None:
+def _factor(found: Probed, parts: Mapping[str, float], exponent: float) -> float | None:
+    """The logarithm of the factor of an option that all layers have; None where nothing tells it."""
     expected = sum(parts.get(part, 0.0) * damage for (part, _), damage in found.damages.items())
     if expected <= 0 or found.kl <= 0:
         return None
-    return math.log(found.kl) / exponent - math.log(expected), found.noise / found.kl / exponent
+    return math.log(found.kl) / exponent - math.log(expected)
 
 
-def _steadied(factors: Mapping[str, _Factor | None]) -> Iterable[tuple[str, float]]:
-    """Factors, each drawn to the mean of formats of its kind as far as noise leaves open what it is."""
-    alike: dict[tuple[str, int], dict[str, _Factor]] = defaultdict(dict)
-    for option, found in factors.items():
-        row = FORMATS[option.partition("/")[0]]
-        if found:
-            alike[row.element, row.bits][option] = found
-    for members in alike.values():
-        trust = {option: 1 / (_SPREAD**2 + noise**2) for option, (_, noise) in members.items()}
-        mean = sum(trust[option] * value for option, (value, _) in members.items()) / sum(trust.values())
-        for option, (value, _) in members.items():
-            yield option, mean + _SPREAD**2 * trust[option] * (value - mean)
+def _noise(option: str, found: Probed, exponent: float, draws: Sequence[_Told]) -> float:
+    """The standard error of the logarithm of a factor.
+
+    What windows have in common, that they are hard or easy for every plan, is in the sensitivity of parts, too, and is
+    no noise of the factor.
+    """
+    logs = [draw.factors[option] for draw in draws if option in draw.factors]
+    if len(logs) > 1:
+        return statistics.stdev(logs)
+    return found.noise / found.kl / exponent if found.kl > 0 else 0.0
 
 
 def _exponent(alone: Sequence[float], together: float) -> float:

@@ -38,9 +38,9 @@ class Piece:
 
     @property
     def likeness(self) -> Hashable:
-        """Equal for pieces that make one stack."""
-        layer = self.slab.layer
-        return self.slab.stop - self.slab.start, self.slab.matrix.columns, layer.dtype, layer.kept_dtype, self.recipes
+        """Equal for pieces that make one stack; recipes are told by the tuple that like pieces share."""
+        slab, layer = self.slab, self.slab.layer
+        return slab.stop - slab.start, slab.matrix.columns, layer.dtype, layer.kept_dtype, id(self.recipes)
 
 
 Stack = Sequence[Piece]

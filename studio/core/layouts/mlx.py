@@ -47,12 +47,16 @@ class Mlx:
         plain = "mlx-lm takes it apart while loading, which it can do with plain weights only"
         joined = "mlx-lm joins it with others, which then can not have a tensor scale each"
         unused = "config.json says that the embedding is the head, and mlx-lm drops this one"
-        tied = (kept(c, unused) if c.recipe and c.layer.role == "head" and model.is_tied else c for c in choices)
-        fitted = (kept(choice, plain) if named(choice, names.keep) else choice for choice in tied)
-        return tuple(
-            with_format(choice, _TWO_TIERS, joined) if named(choice, names.two_tiers) and _has_scale(choice) else choice
-            for choice in fitted
-        )
+        found = tuple(choices)
+        if model.is_tied:
+            found = tuple(kept(c, unused) if c.recipe and c.layer.role == "head" else c for c in found)
+        if names.keep:
+            found = tuple(kept(choice, plain) if named(choice, names.keep) else choice for choice in found)
+        if names.two_tiers:
+            found = tuple(
+                with_format(c, _TWO_TIERS, joined) if named(c, names.two_tiers) and _has_scale(c) else c for c in found
+            )
+        return found
 
     def refusals(self, model: Model, choices: Sequence[Choice], reader: str) -> list[str]:
         """See `Layout.refusals`: experts of one stack must be complete and alike, names must not be settings."""

@@ -10,8 +10,8 @@ from studio.core.statistics.digest import model_digest
 BUDGET = "## What the budget bought"
 
 
-def budget_lines(told: Prediction, model: Model) -> list[str]:
-    """The best mixes and single formats by size beside the one that was chosen, and the recipe."""
+def budget_lines(told: Prediction, model: Model, layout: str) -> list[str]:
+    """The best mixes and single formats by size beside the one that was chosen, and the recipe for a layout by name."""
     chosen = told.damage if told.kl is None else told.kl
     noise = f" ± {told.noise:.2g}" if told.noise else ""
     rows = [(nbytes, f"{markdown(name)} everywhere", f"{lost:.4g}") for name, nbytes, lost in told.singles]
@@ -31,7 +31,7 @@ def budget_lines(told: Prediction, model: Model) -> list[str]:
         ),
         "",
         "```",
-        *_commands(told, model),
+        *_commands(told, model, layout),
         "```",
         "",
         f"{', '.join(_digests(told, model))}. `nvfp4_studio.json` holds the plan.",
@@ -46,13 +46,13 @@ _MEANING = {
 }
 
 
-def _commands(told: Prediction, model: Model) -> list[str]:
+def _commands(told: Prediction, model: Model, layout: str) -> list[str]:
     known = " --statistics STATS" if told.statistics else ""
     probes = " --probe" + (" --text TEXT" if told.texts else "") if told.kl is not None else ""
     bits = math.ceil(8e9 * told.nbytes / max(model.count, 1)) / 1e9
     return [
-        f"nvfp4-studio plan SRC --bits {bits:.9f}{known}{probes} --out plan.json",
-        f"nvfp4-studio quantize SRC DST --plan plan.json{known}",
+        f"nvfp4-studio plan SRC --bits {bits:.9f} --layout {layout}{known}{probes} --out plan.json",
+        f"nvfp4-studio quantize SRC DST --layout {layout} --plan plan.json{known}",
         f"nvfp4-studio evaluate SRC --plans plan.json{known}",
     ]
 

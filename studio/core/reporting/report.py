@@ -216,7 +216,7 @@ def model_card(
         "",
         *(f"- {markdown(sentence)}" for sentence in claim_sentences(claims)),
         "",
-        *(budget_lines(told, model) if told else ()),
+        *(budget_lines(told, model, layout.name) if told else ()),
         *(quality_lines(quality) if quality else ()),
         TABLE,
         "|---|---|---:|---:|---:|---:|",

@@ -26,17 +26,21 @@ from studio.core.statistics.llama_cpp_names import llama_cpp_names
 _MOST_ENTRIES = 1 << 20
 _LONGEST_NAME = 512
 _PIECE = 1 << 24
+_CHUNK_TOKENS = 512
+"""What llama.cpp cuts a text into when nothing else is asked for; the older form does not tell it."""
+
 _MOST_TOKENS = 1 << 62
 """Counts are of 64 bits, here as there."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where the sums of squares [experts, K] of a tensor are, and how many inputs each is of."""
+    """Where the sums of squares [experts, K] of a tensor are, how many things were counted, of so many tokens each."""
 
     start: int
     count: int
-    tokens: NDArray[np.int64]
+    counted: NDArray[np.int64]
+    each: int = 1
 
 
 def is_imatrix(start: bytes) -> bool:
@@ -53,7 +57,8 @@ def is_imatrix(start: bytes) -> bool:
 class ImatrixFile:
     """An importance file, opened for a model; see `StatisticsFile`. Peaks and second moments are unknown to it.
 
-    The older form knows chunks of text instead of tokens, and one number of them for all experts.
+    The older form knows chunks of text instead of tokens, taken for the usual 512 each, and one number of them for all
+    experts.
     """
 
     kind = "imatrix"
@@ -85,17 +90,18 @@ class ImatrixFile:
     def _entry(self, layer: Layer, matrix: Matrix) -> _Entry | None:
         return next((self._entries[name] for name in llama_cpp_names(layer, matrix) if name in self._entries), None)
 
-    def _place(self, layer: Layer, matrix: Matrix) -> tuple[int, int] | None:
-        """(first value, tokens) of a matrix; raises PlanError when the entry has another shape."""
+    def _place(self, layer: Layer, matrix: Matrix) -> tuple[int, int, int] | None:
+        """(first value, how many were counted, tokens of each) of a matrix; PlanError for an entry of another shape."""
         entry = self._entry(layer, matrix)
         if entry is None:
             return None
         height = self._heights[matrix.stack, matrix.projection] if matrix.expert is not None else 1
-        if entry.count != height * matrix.columns or len(entry.tokens) not in (1, height):
+        if entry.count != height * matrix.columns or len(entry.counted) not in (1, height):
             what = f"has {entry.count:,} values for it, the model has {height} x {matrix.columns:,} inputs"
             raise PlanError(what, file=self.path, tensor=matrix.name, hint="it is of another model")
         expert = matrix.expert or 0
-        return entry.start + expert * matrix.columns * 4, int(entry.tokens[expert if len(entry.tokens) > 1 else 0])
+        number = int(entry.counted[expert if len(entry.counted) > 1 else 0])
+        return entry.start + expert * matrix.columns * 4, number, entry.each
 
     def tokens_of(self, layer: Layer, matrix: Matrix) -> int | None:
         """See `StatisticsFile`."""
@@ -111,16 +117,16 @@ class ImatrixFile:
         place = self._place(layer, matrix)
         if place is None:
             return None
-        start, tokens = place
-        if not tokens:
+        start, number, each = place
+        if not number:
             return LayerInputs(0, np.zeros(matrix.columns, np.float32))
         sums = np.frombuffer(self._file.read(start, matrix.columns * 4), "<f4")
         if not np.isfinite(sums).all() or (sums < 0).any():
             raise CheckpointError("holds numbers that no sum of squares can be", file=self.path, tensor=matrix.name)
-        means = (sums / np.float32(tokens)).astype(np.float32)
+        means = (sums / np.float32(number)).astype(np.float32)
         if self._is_mean and matrix.expert is not None and (means == 1).all():
             return LayerInputs(0, np.zeros(matrix.columns, np.float32))  # what it writes for experts without tokens
-        return LayerInputs(tokens, means)
+        return LayerInputs(number * each, means)
 
 
 def _gguf_entries(file: SourceFile) -> dict[str, _Entry]:
@@ -151,7 +157,7 @@ def _older_entries(file: SourceFile) -> dict[str, _Entry]:
     for _ in range(count):
         name, chunks, values, position = _older_entry(file, position)
         _check_inside(file, position, 4 * values, name)
-        found[name.removesuffix(".weight")] = _Entry(position, values, np.array([chunks], np.int64))
+        found[name.removesuffix(".weight")] = _Entry(position, values, np.array([chunks], np.int64), _CHUNK_TOKENS)
         position += 4 * values
     return found
 

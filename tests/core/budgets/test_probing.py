@@ -147,6 +147,15 @@ def test_factors_that_noise_hides_are_those_of_their_kind() -> None:
     assert found["int8-g64/max"] == pytest.approx(1.1, rel=0.03)
 
 
+def test_what_windows_do_to_every_plan_is_no_noise_of_a_factor() -> None:
+    def told(kl: float) -> Probed:
+        return Probed(kl, kl / 2, {("a", "mxfp4/max"): 1.0}, (kl / 2, 2 * kl))
+
+    found = fit({"a": told(1.0)}, None, {"mxfp4/max": told(1.0), "nvfp4-2t/max": told(2.0)})
+    for known in (found, *found.draws):
+        assert known.factors == {"mxfp4/max": pytest.approx(1.0), "nvfp4-2t/max": pytest.approx(2.0)}
+
+
 def noisy(parts: list[tuple[float, float]]) -> core.Sensitivity:
     """What parts tell whose KL varies with the windows: (KL on even draws, on odd ones) each."""
     names = "abcdefgh"[: len(parts)]
