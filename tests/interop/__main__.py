@@ -13,7 +13,7 @@ import numpy as np
 
 from studio import core
 from tests.consumers.environments import NotInstallableError, interpreter
-from tests.interop.judging import NOT_INSTALLED, NOT_MADE, Result, judged
+from tests.interop.judging import NOT_INSTALLED, NOT_MADE, Result, alarms, judged
 from tests.interop.making import DECODED, MODEL
 from tests.interop.packages import PACKAGES, Package
 from tests.interop.report import END, START, line, markdown, merged, totals
@@ -91,6 +91,8 @@ def _result(package: Package, worker: Worker, case: str, sources: Path, target: 
         return Result(package.name, package.version, case, NOT_MADE, str(error)[:300], is_right=False)
     with np.load(target / DECODED) as decoded:
         found = judged(target / MODEL, dict(decoded), made["dtype"], made["refusal"])
+    found["alarms"] = alarms(target / MODEL, sources / "llama" / "tokenizer.json", made["alarms"])
+    found["is_right"] = found["is_right"] and not found["alarms"]
     shutil.rmtree(target)
     return Result(package.name, package.version, case, loader=made["loader"], **found)
 

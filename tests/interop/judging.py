@@ -1,7 +1,8 @@
 """What this program reads of a checkpoint, against what the package that made it decodes."""
 
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from studio import core
 from studio.core.errors import StudioError
+from studio.core.findings.documents import TOKENIZERS
 
 EQUAL, ROUNDED, DIFFERS, REFUSED, NOT_MADE, NOT_INSTALLED = (
     "equal",
@@ -28,7 +30,8 @@ class Result:
     """A row of the table.
 
     stored: what the program says of the weights, with how many tensors are so. tensors: those that were compared. what:
-    one of the words above; EQUAL and ROUNDED are to the bit. is_right: it is what was to be.
+    one of the words above; EQUAL and ROUNDED are to the bit. alarms: findings of the doctor that it gives no
+    cause for. is_right: it is what was to be, and there are none.
     """
 
     package: str
@@ -39,6 +42,7 @@ class Result:
     stored: str = ""
     tensors: int = 0
     loader: str = ""
+    alarms: str = ""
     is_right: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +59,20 @@ def judged(folder: Path, decoded: Mapping[str, np.ndarray], dtype: str, refusal:
             return _compared(model, decoded, dtype)
     except StudioError as error:
         return {"what": REFUSED, "reason": str(error), "is_right": False}
+
+
+def alarms(folder: Path, tokenizer: Path, wanted: Iterable[str]) -> str:
+    """What the doctor finds in a checkpoint beside the `wanted` kinds, or does not find of them; "" for nothing.
+
+    Notes do not count. The checkpoint gets a tokenizer, where it has none.
+    """
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        shutil.copy(tokenizer, folder)
+    *_, ended = core.doctor(folder)
+    assert isinstance(ended, core.Examined)
+    found = {one.kind: one for one in ended.examination.findings if one.severity != "note"}
+    odd = [f"{one.kind} of {one.places} ({one.evidence})" for kind, one in found.items() if kind not in wanted]
+    return "; ".join([*odd, *(f"no {kind}" for kind in wanted if kind not in found)])
 
 
 def _compared(model: core.Model, decoded: Mapping[str, np.ndarray], dtype: str) -> dict[str, Any]:

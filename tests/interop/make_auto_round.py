@@ -37,7 +37,9 @@ def _make(scheme: str, form: str, options: Mapping[str, Any], sources: Path, tar
         how = CompressedTensorsConfig(dequantize=True)
         dtype = torch.float32 if scheme.startswith("INT8") else torch.bfloat16  # or scales would be rounded, too
         loaded = load(_as_compressed(target), dtype, quantization_config=how)
-        return Made(weights(loaded), "transformers, dequantized", "F16" if dtype == torch.float32 else "BF16")
+        alone = ("not-excluded",) if scheme == "FP8_STATIC" else ()  # its list leaves out the head, which is plain
+        rounded = "F16" if dtype == torch.float32 else "BF16"
+        return Made(weights(loaded), "transformers, dequantized", rounded, alarms=alone)
     said = json.loads((target / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     plain = {key: as_numpy(value) for key, value in stored.items() if key.endswith(".weight")}
     paths = [key.removesuffix(".qweight") for key in stored if key.endswith(".qweight")]

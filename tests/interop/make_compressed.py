@@ -50,12 +50,18 @@ def _make(schemes: Schemes, sources: Path, target: Path) -> Made:
     model.save_pretrained(target)
     if "quantization_config" not in json.loads((target / "config.json").read_text(encoding="utf-8")):
         compressor.update_config(str(target))
+    alone = ("fused-scales",) if any(_is_tiered(scheme) for scheme in schemes.values()) else ()
     if len(schemes) > 1:  # transformers 5.23 takes every module for one of the first group
         loaded = load(target)
         ModelCompressor.from_pretrained_model(loaded).decompress_model(loaded)
-        return Made(weights(loaded), "its decompress_model", "BF16")
+        return Made(weights(loaded), "its decompress_model", "BF16", alarms=alone)
     loaded = load(target, quantization_config=CompressedTensorsConfig(dequantize=True))
-    return Made(weights(loaded), "transformers, dequantized", "BF16")
+    return Made(weights(loaded), "transformers, dequantized", "BF16", alarms=alone)
+
+
+def _is_tiered(scheme: QuantizationScheme) -> bool:
+    """True for tensor scales: each matrix has its own here, of which vLLM takes one for all that it joins."""
+    return bool(scheme.weights.strategy == "tensor_group")
 
 
 def _calibrate(module: Any, said: QuantizationArgs) -> None:

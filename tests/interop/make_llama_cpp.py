@@ -85,6 +85,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "exaone4": {"sliding_window": 16, "sliding_window_pattern": 2},
     "stablelm": {"partial_rotary_factor": 0.5, "use_qkv_bias": True},
     "nemotron": {"partial_rotary_factor": 0.5},
+    "gpt_neox": {"rotary_pct": 0.5},
     "phi": {"partial_rotary_factor": 0.5, "intermediate_size": 512, "num_key_value_heads": 4},
 }
 _PLUS_ONE = ("gemma", "gemma2", "gemma3_text", "nemotron")

@@ -45,6 +45,7 @@ def _make_mx(dtype: Any, tiled: bool, sources: Path, target: Path) -> Made:
             state[name] = MXTensor.to_mx(value, dtype, 32, is_swizzled_scales=tiled)
     stored, said = flatten_tensor_state_dict(state)
     model.config.save_pretrained(target)
+    said |= {"format": "pt"}
     save_file({name: value.contiguous() for name, value in stored.items()}, target / "model.safetensors", said)
     found = {name: as_numpy(_wide(value)) for name, value in state.items()}
     return Made(found, "its dequantize in float32")

@@ -20,13 +20,14 @@ class Made:
 
     weights: float32 by the name of the tensor in a plain checkpoint, or the one that is stored. dtype: what the package
     rounded them to at last. loader: what decoded them. refusal: words that this program answers with where it reads
-    none of it.
+    none of it. alarms: the kinds of findings that the doctor rightly makes.
     """
 
     weights: Mapping[str, np.ndarray]
     loader: str
     dtype: str = "F32"
     refusal: str = ""
+    alarms: tuple[str, ...] = ()
 
 
 Maker = Callable[[Path, Path], Made]
@@ -43,7 +44,7 @@ def main(module: str) -> None:
         folder.mkdir(parents=True)
         made = cases[case](Path(sources), folder / MODEL)
         np.savez(folder / DECODED, **made.weights)
-        return {"dtype": made.dtype, "loader": made.loader, "refusal": made.refusal}
+        return {"dtype": made.dtype, "loader": made.loader, "refusal": made.refusal, "alarms": list(made.alarms)}
 
     answer_jobs({"cases": lambda: list(cases), "make": make}, output)
 

@@ -28,7 +28,9 @@ def line(result: Result) -> str:
     package = f"{result.package} {result.version}"
     tensors = f"{result.tensors:4} tensors" if result.tensors else ""
     mark = "" if result.is_right else " <- WRONG"
-    return f"{package:28} {result.case:32} {tensors:13} {what}{mark}{f'  [{result.stored}]' if result.stored else ''}"
+    stored = f"  [{result.stored}]" if result.stored else ""
+    alarms = f"  doctor: {result.alarms}" if result.alarms else ""
+    return f"{package:28} {result.case:32} {tensors:13} {what}{mark}{stored}{alarms}"
 
 
 def totals(results: Sequence[Result]) -> str:

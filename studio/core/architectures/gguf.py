@@ -17,17 +17,18 @@ class GgufArchitecture:
     stands for that tensor alone. joined: a tensor of transformers that holds stacks of experts as a whole -> the
     tensors of llama.cpp that it is made of, in their order; turned: as [experts, inputs, outputs]; alternating:
     biases of two of them lie in turns. outside: as OUTSIDE. permuted: modules of `block` whose rows lie head by
-    head in pairs, first half beside second, as llama.cpp rotates them. plus_one: norms are stored with 1 added.
+    head in pairs, first half beside second, as llama.cpp rotates them. by_part: modules of queries, keys and values
+    head by head, which llama.cpp stores with all queries first. plus_one: norms are stored with 1 added.
     layer_norm: the key of config.json of the epsilon of norms that take the mean away, too; "" for those that do
     not. fields: key of config.json -> key after the architecture's name, a number above 0; optional: those that may
     be missing; counts, flags: whole numbers and switches, 0 and False where they are missing; present: switches
     that are on where a block has a tensor. implied: what the architecture means without saying it; yarn: what it
     means of a context that is stretched so; yarn_fields: numbers that it says of that. ignored: keys that `implied`
     says as well, or that nobody needs. windows: the config says of each block whether it sees a window only.
-    divided: number of blocks of the one size whose queries are divided by the square root of width / heads, while
-    all others are by that of the width of a head; 0 where config.json has no such key. partial: a part of each head
-    may be rotated alone. biases: keys of config.json -> modules that all have a bias, or none. never: keys of
-    another architecture that llama.cpp calls the same.
+    divided: number of blocks of the one size whose queries are divided by the square root of width / heads, while all
+    others are by that of the width of a head; 0 where config.json has no such key. partial: a part of each head may be
+    rotated alone. again: keys that older readers know -> those that say the same. biases: keys of config.json ->
+    modules that all have a bias, or none. never: keys of another architecture that llama.cpp calls the same.
     """
 
     name: str
@@ -39,7 +40,9 @@ class GgufArchitecture:
     turned: bool = False
     alternating: bool = False
     outside: Mapping[str, str] = field(default_factory=lambda: OUTSIDE)
+    blocks: str = "model.layers"
     permuted: tuple[str, ...] = ()
+    by_part: tuple[str, ...] = ()
     plus_one: bool = False
     layer_norm: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class GgufArchitecture:
     windows: bool = False
     divided: int = 0
     partial: bool = False
+    again: Mapping[str, str] = field(default_factory=dict)
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     never: tuple[str, ...] = ()
 

@@ -105,6 +105,19 @@ GPT_OSS: Names = {
 }
 STARCODER2: Names = {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
 PHI2: Names = {"attn_output": "self_attn.dense", "ffn_up": "mlp.fc1", "ffn_down": "mlp.fc2"}
+NEOX: Names = {
+    "attn_norm": "input_layernorm",
+    "attn_qkv": "attention.query_key_value",
+    "attn_output": "attention.dense",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_up": "mlp.dense_h_to_4h",
+    "ffn_down": "mlp.dense_4h_to_h",
+}
+OUTSIDE_NEOX: Names = {
+    "token_embd": "gpt_neox.embed_in",
+    "output_norm": "gpt_neox.final_layer_norm",
+    "output": "embed_out",
+}
 CORRECTION = "exp_probs_b.bias"
 """What is added to the scores of experts before the best are taken."""
 

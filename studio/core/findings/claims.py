@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from studio.core.sources.declared import BESIDE, Section
+from studio.core.sources.declared import BESIDE, OLD_AWQ, OLD_GPTQ, Section
 
 _MLX_PLACES = ("quantization", "quantization_config")
 _LISTS = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude")
@@ -16,6 +16,10 @@ _OF_EXPERTS = re.compile(r"(.*\.experts)\.\d+\..+")
 _JOINED = {"qkv_proj": {"q_proj", "k_proj", "v_proj"}, "gate_up_proj": {"gate_proj", "up_proj"}}
 _TOWERS = ("vision_tower", "vision_model", "visual")
 """What vLLM leaves out of a ModelOpt checkpoint whatever its list says."""
+
+_GPTQ = ("gptq", "awq", "auto-round", "auto_round", "auto-gptq", "auto-awq")
+_OLD_KEYS = (("bits", "w_bit"), ("group_size", "q_group_size"))
+"""Methods whose sections say bits and groups alike, and how AutoAWQ called these first."""
 
 _MOST_UNBOUNDED = 3
 _LONGEST_PATTERN = 300
@@ -82,6 +86,9 @@ def _claim(section: Section) -> Claim:
         named = {path: value for path, value in content.items() if isinstance(value, dict) or value is False}
         bits, group, mode = _whole(content.get("bits")), content["group_size"], str(content.get("mode", "affine"))
         return Claim(section.place, "mlx", bits, overrides=named, group=group, mode=mode)
+    if method in _GPTQ or section.place in (OLD_GPTQ, OLD_AWQ):
+        bits, group = (_whole(content.get(key, content.get(old))) for key, old in _OLD_KEYS)
+        return Claim(section.place, "gptq", bits, False, listed, key, group=max(group, 0))
     if method in ("fp8", "fbgemm_fp8", "mxfp8"):
         return Claim(section.place, "fp8", 8, False, listed, key)
     return Claim(section.place, "", 0, False, listed, key)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from studio.core.exporting.contents import MANIFEST
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 
@@ -25,5 +26,6 @@ def coverage(folder: Folder) -> Iterator[Observation]:
     bits = " and ".join(sorted({f"{layer.source.bits}" for layer in packed}))
     yield Observation("coverage", evidence=f"{of} of the bytes are codes of {bits} bits; {roles}")
     total = sum(totals[role] for role in _MATRICES)
-    if total and sum(few[role] for role in _MATRICES) < total / 2:
+    told = (folder.place / MANIFEST).is_file()  # an export of ours says why it keeps each
+    if total and not told and sum(few[role] for role in _MATRICES) < total / 2:
         yield Observation("mostly-plain", evidence=f"{roles} are packed")

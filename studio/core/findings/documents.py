@@ -18,6 +18,9 @@ from studio.core.model import Model
 from studio.core.opening.configs import LARGEST_CONFIG
 from studio.core.sources.declared import FILES
 
+_OF_MISTRAL = "params.json"
+"""What Mistral's own code, and vLLM with it, reads in place of config.json."""
+
 _FRAMEWORKS = ("pt", "tf", "flax", "mlx")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tokenizer_config.json")
@@ -78,7 +81,7 @@ def documents(folder: Folder) -> Iterator[Observation]:
     if folder.is_gguf:
         yield Observation("gguf", folder.path.name)
         return
-    if not (folder.place / CONFIG).exists():
+    if not (folder.place / CONFIG).exists() and not (folder.place / _OF_MISTRAL).is_file():
         yield Observation("config-missing", CONFIG)
     if not any((folder.place / name).exists() for name in TOKENIZERS):
         yield Observation("tokenizer-missing", "", f"none of {', '.join(TOKENIZERS)}")
@@ -141,7 +144,8 @@ def dtype(folder: Folder) -> Iterator[Observation]:
     if not isinstance(said, str) or folder.is_gguf:
         return
     stored = stored_dtypes(folder)
-    if stored and said.removeprefix("torch.") not in stored:
+    rounded = stored == {"float32"}  # which readers round as they load, and packages leave so on purpose
+    if stored and not rounded and said.removeprefix("torch.") not in stored:
         yield Observation("config-dtype", CONFIG, f"it says {said}, plain weights are {' and '.join(sorted(stored))}")
 
 

@@ -11,6 +11,7 @@ from studio.core.findings.folder import Folder
 from studio.core.findings.modules import LONE_SCALES, Module
 from studio.core.model import Stored
 from studio.core.sources.declared import formats
+from studio.core.sources.found import Fault
 
 TORCH = ("compressed-tensors", "modelopt")
 _OF_16, _OF_32, _OF_32_BYTES = 64, 128, 256
@@ -25,6 +26,11 @@ _JOINED = ("qkv", "gate_up", "in_proj")
 
 _E5M3 = "e5m3"
 
+_FAULTS: Mapping[Fault, str] = {"missing": "codes-without-scales", "misfit": "scale-shape"}
+_WHOLE, _CODES, _FEWEST = ("I8", "U8", "I32", "U32"), ("weight", "weight_packed", "qweight"), 1024
+_BLOCKS = "_blocks"
+"""Dtypes and names of codes, and bytes that a matrix of them has at least."""
+
 
 def parts(folder: Folder) -> Iterator[Observation]:
     """Parts that are missing, or have a dtype or shape that readers of their layout do not take."""
@@ -34,17 +40,19 @@ def parts(folder: Folder) -> Iterator[Observation]:
         if others or unread:
             continue
         if module.layout in TORCH:
-            yield from _of_torch(module, claimed)
+            yield from _of_torch(module, claimed, folder.stored)
         elif module.layout == "mlx":
             yield from _of_mlx(module, folder.stored)
 
 
-def _of_torch(module: Module, claimed: tuple[Claim, ...]) -> Iterator[Observation]:
+def _of_torch(module: Module, claimed: tuple[Claim, ...], stored: Mapping[str, Stored]) -> Iterator[Observation]:
     codes = module.codes.tensor
     if module.scales is None:
         yield Observation("codes-without-scales", codes.name, f"{codes.dtype} {list(codes.shape)}")
         return
     scales = module.scales.tensor
+    if codes.dtype == "I32" and f"{module.name}.weight_shape" not in stored:
+        yield Observation("codes-without-scales", codes.name, "packed integers without weight_shape")
     if scales.dtype != "F8_E4M3":
         if codes.dtype == "U8" and module.bits_of_block == _OF_16:
             yield Observation("scale-dtype", scales.name, f"{scales.dtype}, NVFP4 has F8_E4M3", told="F8_E4M3")
@@ -106,6 +114,32 @@ def lone(folder: Folder) -> Iterator[Observation]:
 
 
 def unread(folder: Folder) -> Iterator[Observation]:
-    """Codes that this program can not read, and why."""
+    """Codes that nobody can read as they are stored, and those of forms that this program does not read."""
+    told = {_module_of(folder, one.where) for one in parts(folder)}
     for name, reason in folder.recognized.unread.items():
-        yield Observation("codes-unread", name, reason)
+        fault = folder.recognized.faults.get(name)
+        if fault is None or folder.is_cut:
+            yield Observation("codes-unread", name, reason)
+        elif _module_of(folder, name) not in told:
+            yield Observation(_FAULTS[fault], name, reason)
+    for name in _bare(folder) if not folder.is_cut else ():
+        if _module_of(folder, name) not in told:
+            tensor = folder.stored[name].tensor
+            yield Observation(
+                "codes-without-scales", name, f"{tensor.dtype} {list(tensor.shape)} beside no scales for it"
+            )
+
+
+def _module_of(folder: Folder, name: str) -> str:
+    return name if name in folder.modules else name.rpartition(".")[0]
+
+
+def _bare(folder: Folder) -> Iterator[str]:
+    """Whole numbers under the names of weights that nothing makes weights."""
+    known = folder.recognized.sources.keys() | folder.recognized.unread.keys() | folder.recognized.scales
+    for name, stored in folder.stored.items():
+        tensor = stored.tensor
+        is_codes = tensor.dtype in _WHOLE and len(tensor.shape) > 1 and tensor.nbytes >= _FEWEST
+        leaf = name.rpartition(".")[2]
+        if is_codes and (leaf in _CODES or leaf.endswith(_BLOCKS)) and name not in known:
+            yield name

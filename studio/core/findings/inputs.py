@@ -17,12 +17,17 @@ _LEAST, _MOST = 1e-4, 2e5
 
 _ALIKE = 1.01
 
+_FP8, _LARGEST_FP8 = "fp8", 448.0
+"""The convention, and the algorithm of ModelOpt, whose inputs have stored scales; the largest number of E4M3."""
+
 
 def inputs(folder: Folder) -> Iterator[Observation]:
     """Input scales that are missing, or that no document asks for."""
     claimed = claims_of(folder.sections)
     asking = {claim.layout for claim in claimed if claim.layout in TORCH and claim.activations}
+    rounded = any(claim.algorithm == _FP8 for claim in claimed)
     mine = [module for module in folder.modules.values() if module.layout in asking and module.is_nvfp4]
+    mine += [module for module in folder.modules.values() if rounded and module.layout == _FP8 and module.scales]
     bare = [module.name for module in mine if module.inputs is None]
     experts = {layer.name for layer in folder.layers if layer.role == "expert"}
     some = any(module.inputs is not None for module in mine)
@@ -43,6 +48,8 @@ def usable(folder: Folder) -> Iterator[Observation]:
             continue
         bad = list(unusable("inputs-unusable", module.inputs))
         yield from bad
+        if not bad and module.layout == _FP8 and module.inputs.tensor.dtype == "F32":
+            yield from _far(module, float(numbers_of(module.inputs).max()) * _LARGEST_FP8)
         if bad or not module.is_nvfp4 or module.layout not in TORCH:
             continue
         scale = multiplier_of(float(numbers_of(module.inputs).max()), module.meaning)
@@ -62,7 +69,7 @@ def _largest(scale: float) -> str:
 
 def _far(module: Module, largest: float) -> Iterator[Observation]:
     if module.inputs and not _LEAST < largest < _MOST:
-        other = TENSOR_SCALE_DIVISOR**2 / largest
+        other = TENSOR_SCALE_DIVISOR**2 / largest if module.is_nvfp4 else 0.0
         meant = f"; taken the other way round, up to {other:.3g}" if _LEAST < other < _MOST else ""
         told = "reciprocal" if meant else ""
         evidence = f"for inputs up to {largest:.3g}{meant}"

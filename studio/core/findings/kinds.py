@@ -183,7 +183,7 @@ _ROWS = (
     Kind(
         "codes-without-scales",
         "error",
-        "codes without block scales",
+        "codes without scales, or other parts that they need",
         _ALL,
         _ORIGINAL,
         repair="weights quantized again from the source",
@@ -192,7 +192,7 @@ _ROWS = (
     Kind(
         "scale-shape",
         "error",
-        "block scales do not fit the codes",
+        "scales or other parts that do not fit the codes",
         _ALL,
         _ORIGINAL,
         repair="weights quantized again from the source",
@@ -238,8 +238,7 @@ _ROWS = (
         "stored in other bits than the config claims",
         _ALL,
         _ORIGINAL,
-        repair="weights quantized again from the source",
-        wants_source=True,
+        repair="the section of what is stored, or with a source weights quantized again",
     ),
     Kind(
         "tensor-scale-missing",
@@ -291,7 +290,13 @@ _ROWS = (
         repair="weights quantized again from the source",
         wants_source=True,
     ),
-    Kind("fused-partly", "error", "of matrices that runtimes join only some are packed", ("vllm",), _ORIGINAL),
+    Kind(
+        "fused-partly",
+        "error",
+        "matrices that runtimes join are not all packed, or not all in the same form",
+        ("vllm",),
+        _ORIGINAL,
+    ),
     Kind(
         "head-untargeted",
         "error",
@@ -347,7 +352,7 @@ _ROWS = (
     Kind(
         "inputs-missing",
         "error",
-        "the config asks for 4-bit inputs and there are no scales for them: vLLM takes what is in memory",
+        "the config asks for quantized inputs and there are no scales for them: vLLM takes what is in memory",
         ("vllm",),
         "declare it as weight-only, or calibrate it",
         repair="weights alone declared as quantized",
@@ -477,7 +482,7 @@ _ROWS = (
     Kind(
         "scales-zero",
         "warning",
-        "block scales of zero over live codes: whole blocks are lost",
+        "scales of zero, or as good as, over live codes: whole blocks are lost",
         (),
         _ORIGINAL,
         repair="weights quantized again from the source",

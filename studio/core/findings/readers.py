@@ -9,10 +9,15 @@ from studio.core.architectures.family import pattern
 from studio.core.findings.claims import Claim, Matcher, claims_of
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import CONFIG, Folder
-from studio.core.model import Layer
+from studio.core.model import Layer, Source
 from studio.core.names import is_plain_name
+from studio.core.sources.fp8 import ScaledFp8
+from studio.core.sources.plain import Plain
 
 _TORCH = ("compressed-tensors", "modelopt")
+_TOLD_ELSEWHERE = ("._data", "_qdata", ".W_q")
+"""Codes of quanto, torchao and HQQ."""
+
 _GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -53,7 +58,7 @@ def said(folder: Folder, key: str) -> Any:
 
 
 def groups(folder: Folder) -> Iterator[Observation]:
-    """Fused groups of which only some matrices are packed."""
+    """Fused groups of which only some matrices are packed, or not all in the same form."""
     if not any(module.layout in _TORCH for module in folder.modules.values()):
         return
     members: dict[str, list[str]] = defaultdict(list)
@@ -65,13 +70,27 @@ def groups(folder: Folder) -> Iterator[Observation]:
         if packed and len(packed) < len(names):
             plain = next(name for name in names if name not in folder.packed)
             yield Observation("fused-partly", plain, f"{packed[0]} is packed")
+        forms = {form: name for name in packed if (form := _form(folder, name))}
+        if len(forms) > 1:
+            told = " and ".join(f"{name} is in {form}" for form, name in forms.items())
+            yield Observation("fused-partly", next(iter(forms.values())), told)
+
+
+def _form(folder: Folder, name: str) -> str:
+    """In which bits and dtype a layer is stored; "" where it can not be read."""
+    source = folder.by_name[name].source
+    known = source.stored.tensor.name in folder.recognized.sources
+    return f"{source.bits} bits ({source.stored.tensor.dtype})" if known else ""
 
 
 def undeclared(folder: Folder) -> Iterator[Observation]:
     """Codes whose convention no document names, or names otherwise."""
     layouts = {module.layout for module in folder.modules.values() if module.layout in (*_TORCH, "mlx")}
     claimed = claims_of(folder.sections)
-    if not layouts or not folder.config or not folder.path.is_dir():
+    if not folder.config or not folder.path.is_dir() or folder.is_gguf:
+        return
+    if not layouts:
+        yield from _unnamed(folder)
         return
     if not claimed:
         yield Observation("section-missing", CONFIG, f"tensors are those of {', '.join(sorted(layouts))}")
@@ -79,6 +98,20 @@ def undeclared(folder: Folder) -> Iterator[Observation]:
         if claim.layout in (*_TORCH, "mlx") and claim.layout not in layouts:
             evidence = f"it is a section of {claim.layout}, tensors are those of {', '.join(sorted(layouts))}"
             yield Observation("section-contradicts", claim.place, evidence)
+
+
+def _unnamed(folder: Folder) -> Iterator[Observation]:
+    """Codes of other layouts of which no document says a word; some packages tell it in files of their own."""
+    found = folder.recognized
+    codes = {name: source.meaning for name, source in found.sources.items() if _has_scales(source)} | dict(found.unread)
+    told = next((f"{name}: {what}" for name, what in codes.items() if not name.endswith(_TOLD_ELSEWHERE)), "")
+    if told and not folder.sections:
+        yield Observation("section-missing", CONFIG, told)
+
+
+def _has_scales(source: Source) -> bool:
+    """False for plain weights, and for FP8 that was merely cast."""
+    return source.scales is not None if isinstance(source, ScaledFp8) else not isinstance(source, Plain)
 
 
 def mlx(folder: Folder) -> Iterator[Observation]:

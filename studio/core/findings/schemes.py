@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.findings.claims import Claim, Matcher, Scheme, claims_of
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
@@ -13,6 +14,9 @@ from studio.core.sources.declared import BESIDE
 
 _PACKED, _MIXED = "nvfp4-pack-quantized", "mixed-precision"
 _GROUP = 16
+_INTEGERS = ("I8", "I32")
+_EIGHT_BITS = ("fp8", "int8")
+"""Conventions of codes that `packing` finds under a claim of four bits."""
 _CLASSES = ("linear", "linearbase", "fusedmoe", "moegate")
 """Targets that are classes of modules, in small letters."""
 
@@ -21,8 +25,55 @@ def described(folder: Folder) -> Iterator[Observation]:
     """Codes in another format than each section that is about their layout says."""
     for claim in claims_of(folder.sections):
         for module in folder.modules.values():
-            if module.layout == claim.layout and (told := _other(module, claim)):
+            own = _other(module, claim) if module.layout == claim.layout else ""
+            if told := own or _other_of_groups(folder, module, claim):
                 yield Observation("claims-other-format", module.name, f"{claim.place} says {told}")
+        yield from _other_of_gptq(folder, claim)
+
+
+def _other_of_groups(folder: Folder, module: Module, claim: Claim) -> str:
+    """What all groups of compressed-tensors say of codes in another format than NVFP4, where none says the truth."""
+    source = folder.recognized.sources.get(module.codes.tensor.name)
+    if claim.layout != TORCH[0] or module.is_nvfp4 or (claim.bits == 4 and module.layout in _EIGHT_BITS):
+        return ""
+    if source is None or module.scales is None or module.layout == "mlx":
+        return ""
+    kind = "int" if module.codes.tensor.dtype in _INTEGERS else "float"
+    across = module.scales.tensor.shape[-1:] if len(module.scales.tensor.shape) == len(source.shape) else ()
+    grouped = bool(across) and across[0] > 1 and module.scales.tensor.shape[:-1] == source.shape[:-1]
+    stored = Scheme(source.bits, kind, source.shape[-1] // across[0] if grouped else 0)
+    said = [_differing(scheme, stored) for scheme in claim.schemes]
+    return "" if not said or "" in said else min(said, key=len)
+
+
+def _differing(said: Scheme, stored: Scheme) -> str:
+    """What a scheme says that is not so, "" where all of it may be."""
+    told = [f"{said.bits} bits, it has {stored.bits}"] if said.bits not in (0, stored.bits) else []
+    told += [f"{said.type}, it is {stored.type}"] if said.type not in ("", stored.type) else []
+    if stored.group and said.group and said.group != stored.group:
+        told.append(f"groups of {said.group}, its scales are for {stored.group}")
+    return "; ".join(told)
+
+
+def _other_of_gptq(folder: Folder, claim: Claim) -> Iterator[Observation]:
+    """Bits and groups that none of the codes has; single modules may have others than the section says of all."""
+    if claim.layout != "gptq":
+        return
+    codes = {name: x for name, x in folder.recognized.sources.items() if name.endswith(".qweight")}
+    bits = {source.bits for source in codes.values()}
+    if codes and claim.bits and claim.bits not in bits:
+        evidence = f"{claim.place} says {claim.bits} bits, codes have {', '.join(map(str, sorted(bits)))}"
+        yield Observation("claims-other-format", next(iter(codes)), evidence)
+    groups = {name: (source.shape[-1], _groups(folder, name)) for name, source in codes.items()}
+    if codes and claim.group and not any(-(-k // claim.group) == count for k, count in groups.values()):
+        k, count = next(iter(groups.values()))
+        evidence = f"{claim.place} says groups of {claim.group}, {k:,} columns have {counted(count, 'scale')}"
+        yield Observation("claims-other-format", next(iter(codes)), evidence)
+
+
+def _groups(folder: Folder, codes: str) -> int:
+    scales = folder.stored.get(f"{codes.rpartition('.')[0]}.scales")
+    return scales.tensor.shape[0] if scales and scales.tensor.shape else 1
 
 
 def _other(module: Module, claim: Claim) -> str:

@@ -1,18 +1,21 @@
 """Checks against the checkpoint that a folder was made from: whether some rows of each layer decode to its weights."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from studio.core.architectures import base_name
+from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST
 from studio.core.exporting.manifest import Manifest
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.model import Layer, Matrix, Model
+from studio.core.opening.checkpoint import open_model
 
 _ROWS = 16
 _SAMPLE = 1 << 20
@@ -40,18 +43,41 @@ def compared(folder: Folder, source: Model) -> Iterator[Observation]:
     """Packed layers that are not those of `source`; some rows of each matrix are read, from both."""
     theirs = owners(source)
     lifted = _is_lifted(folder)
-    found = False
-    for layer in folder.layers:
-        pairs = list(_pairs(folder, layer, theirs))
-        found = found or bool(pairs)
-        close = layer.name in folder.modules and folder.modules[layer.name].is_nvfp4
-        seen = [one for mine, other in pairs for one in _seen(mine, other, lifted=lifted, close=close)]
-        if seen:
-            swapped = all(one.kind == "nibbles-swapped" for one in seen) and len(seen) == len(pairs)
-            other = next((one for one in seen if one.kind != "nibbles-swapped"), seen[0])
-            yield seen[0] if swapped else replace(other, kind="differs-from-source")
-    if folder.packed and not found:
+    readable = found = False
+    with _layers(folder) as layers:
+        for layer in layers:
+            pairs = list(_pairs(folder, layer, theirs))
+            readable = readable or (_is_packed(folder, layer) and bool(layer.matrices))
+            found = found or bool(pairs)
+            close = layer.source.format is not None and layer.source.format.name.startswith("nvfp4")
+            seen = [one for mine, other in pairs for one in _seen(mine, other, lifted=lifted, close=close)]
+            if seen:
+                swapped = all(one.kind == "nibbles-swapped" for one in seen) and len(seen) == len(pairs)
+                other = next((one for one in seen if one.kind != "nibbles-swapped"), seen[0])
+                named = replace(other, where=_module(folder, layer))
+                yield named if swapped else replace(named, kind="differs-from-source")
+    if readable and not found:
         yield Observation("source-unlike", "", "no packed layer has a name and shape of the source")
+
+
+@contextmanager
+def _layers(folder: Folder) -> Iterator[Sequence[Layer]]:
+    """The layers under the names, and in the order, of the source, as far as opening it as a model tells them."""
+    with ExitStack() as stack:
+        layers: Sequence[Layer] = ()
+        with suppress(CheckpointError):
+            layers = stack.enter_context(open_model(folder.path)).layers
+        yield layers or folder.layers
+
+
+def _module(folder: Folder, layer: Layer) -> str:
+    """The module that holds the codes of a layer, by its stored name; the name of the layer where they are several."""
+    stored = base_name(layer.tensor.name)
+    return stored if stored in folder.modules else layer.name
+
+
+def _is_packed(folder: Folder, layer: Layer) -> bool:
+    return layer.name in folder.packed or layer.tensor.dtype not in WEIGHT_DTYPES
 
 
 def _is_lifted(folder: Folder) -> bool:
@@ -67,8 +93,8 @@ def _is_lifted(folder: Folder) -> bool:
 def agrees(folder: Folder, source: Model) -> bool:
     """True when rows of some packed layer are those of `source`."""
     theirs = owners(source)
-    for layer in folder.layers:
-        for mine, other in _pairs(folder, layer, theirs):
+    with _layers(folder) as layers:
+        for mine, other in (pair for layer in layers for pair in _pairs(folder, layer, theirs)):
             with suppress(CheckpointError):
                 if not any(_compared(mine, other, lifted=False, close=False)):
                     return True
@@ -82,7 +108,7 @@ def owners(source: Model) -> dict[str, Owned]:
 
 def _pairs(folder: Folder, layer: Layer, theirs: Mapping[str, Owned]) -> Iterator[tuple[Owned, Owned]]:
     """The matrices of a packed layer with those of the source that have their names and shapes."""
-    for matrix in layer.matrices if layer.name in folder.packed else ():
+    for matrix in layer.matrices if _is_packed(folder, layer) else ():
         other = theirs.get(matrix.name)
         if other and (other[1].rows, other[1].columns) == (matrix.rows, matrix.columns):
             yield (layer, matrix), other

@@ -180,7 +180,7 @@ class GgufReading:
             whole = next((name for name, parts in self._row.joined.items() if own in parts), "")
             if whole:
                 if self._row.joined[whole][0] == own:
-                    yield self._joined(f"model.layers.{block}.{whole}", block, self._row.joined[whole])
+                    yield self._joined(f"{self._row.blocks}.{block}.{whole}", block, self._row.joined[whole])
                 return
         module, name = self._named(file, tensor)
         if "{}" not in name:
@@ -233,9 +233,9 @@ class GgufReading:
         if found := self._in_block(tensor.name):
             block, own, module, leaf = found
             if own in names:
-                return module, f"model.layers.{block}.{names[own]}"
+                return module, f"{self._row.blocks}.{block}.{names[own]}"
             if module in names:
-                return module, f"model.layers.{block}.{names[module]}.{leaf}"
+                return module, f"{self._row.blocks}.{block}.{names[module]}.{leaf}"
         elif (other := _OUT_OF_BLOCK.fullmatch(tensor.name)) and other[1] in outside:
             return other[1], f"{outside[other[1]]}.{other[2]}"
         what = f"no part of {self._row.name} as it is known here, so the model would not be the same without it"
@@ -255,13 +255,15 @@ class GgufReading:
         start = tensor.start + (expert or 0) * nbytes
         shape = (1, *shape) if module == "ffn_gate_inp_shexp" and len(shape) == 1 else shape
         heads = self._heads(file, tensor, module) if module in self._row.permuted else 0
+        thirds = self._thirds(file, tensor) if module in self._row.by_part else 0
         less = 1.0 if self._row.plus_one and name.endswith("norm.weight") else 0.0
         kept = _kept_dtype(file, tensor, less, small=module in _ROUTERS or _is_small(tensor))
         own = tensor.name if expert is None else f"{tensor.name}[{expert}]"
-        stored = Stored(file, Tensor(own, _dtype(tensor.type.name, heads, less), shape, start, nbytes))
+        stored = Stored(file, Tensor(own, _dtype(tensor.type.name, heads or thirds, less), shape, start, nbytes))
         if stored.tensor.dtype == kept:
             return GgufWeight(name, Plain(stored))
-        source = Ggml(stored, tensor.type, kept, heads, less, self._multiplier(file, tensor, expert or 0, count))
+        factor = self._multiplier(file, tensor, expert or 0, count)
+        source = Ggml(stored, tensor.type, kept, heads, less, factor, thirds)
         known = tensor.type.name in DECODERS
         return GgufWeight(name, source, "" if known else f"{tensor.type.name} is not decoded here")
 
@@ -271,6 +273,15 @@ class GgufReading:
         if width % 2 or tensor.shape[:1] != (heads * width,):
             shape = printable(list(tensor.shape))
             what = f"of shape {shape}, which is not that of {counted(heads, 'head')} of {width} values in pairs"
+            raise CheckpointError(what, file=file.path, tensor=tensor.name)
+        return heads
+
+    def _thirds(self, file: SourceFile, tensor: GgufTensor) -> int:
+        heads = int(self.config["num_attention_heads"])
+        if tensor.shape[:1] != (3 * heads * int(self.config["head_dim"]),):
+            what = (
+                f"of shape {printable(list(tensor.shape))}, which is not that of {counted(heads, 'head')} three times"
+            )
             raise CheckpointError(what, file=file.path, tensor=tensor.name)
         return heads
 

@@ -107,6 +107,7 @@ def config_of(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     config |= _windows(facts, config) if row.windows else {}
     if row.divided:
         config["query_pre_attn_scalar"] = _query_scale(config, row.divided)
+    config |= {name: config[key] for name, key in row.again.items() if key in config}
     config |= _biases(facts)
     config |= {name: facts.pairs[key] for name, key in _TOKENS.items() if type(facts.pairs.get(key)) is int}
     config["vocab_size"] = facts.shapes["token_embd.weight"][0]

@@ -12,7 +12,7 @@ from studio.core.errors import CheckpointError
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside
 from studio.core.sources.integers import Integers, scale_table
 from studio.core.sources.lookup import Lookup, Nested
 from studio.core.sources.packed import PackedSource
@@ -54,7 +54,7 @@ def _four_bits(stored: Mapping[str, Stored], weight: str, state: str, kind: str)
     try:
         return Found(weight, _lookup(stored[weight], kind, _state(stored[state]), others), parts)
     except UnreadError as error:
-        return Unread(weight, f"{_MAKER}: {error}", parts)
+        return Unread(weight, f"{_MAKER}: {error}", parts, error.fault)
 
 
 def _state(stored: Stored) -> Mapping[str, Any]:
@@ -74,7 +74,7 @@ def _lookup(codes: Stored, kind: str, state: Mapping[str, Any], others: Mapping[
         raise UnreadError(f"codes of the kind {printable(kind)}, {printable(state.get('quant_type'))} by their state")
     count = math.prod(shape)
     if codes.tensor.nbytes != -(-count // 2):
-        raise UnreadError(f"{codes.tensor.nbytes:,} bytes of codes for {list(shape)} weights")
+        raise MisfitError(f"{codes.tensor.nbytes:,} bytes of codes for {list(shape)} weights")
     blocks = -(-count // block)
     nested = _nested(state, others, blocks) if NESTED_SCALES in others else None
     scales = _part(others, SCALES, "U8" if nested else "F32", blocks)
@@ -95,9 +95,9 @@ def _part(others: Mapping[str, Stored], name: str, dtype: str, count: int) -> St
     """A part of so many numbers; raises UnreadError where it is missing, or another one."""
     part = others.get(name)
     if part is None:
-        raise UnreadError(f"codes without {name}")
+        raise MissingPartError(f"codes without {name}")
     if part.tensor.dtype != dtype or math.prod(part.tensor.shape) != count:
-        raise UnreadError(f"{name} of {part.tensor.dtype} {list(part.tensor.shape)}, not of {count:,} {dtype}")
+        raise MisfitError(f"{name} of {part.tensor.dtype} {list(part.tensor.shape)}, not of {count:,} {dtype}")
     return part
 
 
@@ -128,7 +128,7 @@ def _eight_bits(stored: Mapping[str, Stored], path: str) -> Found | Unread:
     try:
         return Found(f"{path}.{WEIGHT}", _of_rows(others), parts)
     except UnreadError as error:
-        return Unread(f"{path}.{WEIGHT}", f"{_MAKER} LLM.int8: {error}", parts)
+        return Unread(f"{path}.{WEIGHT}", f"{_MAKER} LLM.int8: {error}", parts, error.fault)
 
 
 def _of_rows(others: Mapping[str, Stored]) -> PackedSource:

@@ -8,7 +8,7 @@ from kernels import FORMATS
 from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
-from studio.core.sources.found import UnreadError
+from studio.core.sources.found import MisfitError, UnreadError
 from studio.core.sources.in_format import Convention, InFormat, TensorScale
 from studio.core.sources.mxfp6 import Mxfp6
 from studio.core.sources.orders import Turned, Twice
@@ -73,7 +73,7 @@ def tensor_scale_of(
         return TensorScale(stored, convention, rows[1])
     if by_half and stack and tensor.shape[1:] == (2,) and rows[1] % 2 == 0:
         return TensorScale(stored, convention, rows[1] // 2)
-    raise UnreadError(f"{printable(list(tensor.shape))} tensor scales of {printable(list(rows))} rows")
+    raise MisfitError(f"{printable(list(tensor.shape))} tensor scales of {printable(list(rows))} rows")
 
 
 def with_inputs(source: PackedSource, scale: Stored | None, convention: Convention) -> PackedSource:
@@ -96,7 +96,7 @@ def _bytes_of_block(shape: Shape, blocks: Shape, codes: Stored, scales: Stored) 
     """How many bytes of a row share a scale."""
     fits = len(shape) > 1 and shape[:-1] == blocks[:-1] and all(shape) and all(blocks)
     if not fits or shape[-1] % blocks[-1]:
-        raise UnreadError(_both(codes, scales))
+        raise MisfitError(_both(codes, scales))
     return shape[-1] // blocks[-1]
 
 

@@ -5,7 +5,7 @@ import math
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import COLUMN, MX, ROW, TENSOR, Claims, Granularity
-from studio.core.sources.found import UnreadError
+from studio.core.sources.found import MisfitError, UnreadError
 from studio.core.sources.scales import SCALE_DTYPES, Scales
 
 _SQUARES = (Granularity(32, 32), Granularity(64, 64), Granularity(128, 128))
@@ -89,4 +89,4 @@ def _contradiction(weight: Stored, scale: Stored, claims: Claims) -> UnreadError
     says = (
         f"the config says {claims}" if claims.granularities else "they fit no blocks in use and the config names none"
     )
-    return UnreadError(f"{weight.tensor.dtype} {shapes}, but {says}")
+    return MisfitError(f"{weight.tensor.dtype} {shapes}, but {says}")

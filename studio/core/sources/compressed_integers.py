@@ -11,7 +11,7 @@ from studio.core.errors import CheckpointError
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section, formats, group_weights
-from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.integers import Integers, group_of, scale_table
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.plain import read_elements
@@ -67,7 +67,7 @@ def _said(sections: Sequence[Section]) -> _Said:
 
 def _packed(codes: Stored, others: Mapping[str, Stored], said: _Said) -> PackedSource:
     if SCALES not in others:
-        raise UnreadError(f"packed integers without {SCALES}")
+        raise MissingPartError(f"packed integers without {SCALES}")
     *rows, words = codes.tensor.shape or (0,)
     if not rows or not codes.tensor.nbytes:
         raise UnreadError(f"packed integers {list(codes.tensor.shape)}")
@@ -97,7 +97,7 @@ def _source(
     zeros = _zeros(packing, scales, shape[:-1], others.get(ZEROS), said)
     order = others.get(ORDER)
     if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
-        raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)}")
+        raise MisfitError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)}")
     stated = _usable(others.get(SHAPE), len(shape))
     encoding = Integers(columns, packing.bits, group, codes, scales, zeros, _MAKER, order)
     encoding = replace(encoding, stated=stated, rows=shape[:-1])
@@ -125,13 +125,13 @@ def _stored_columns(rows: Sequence[int], shape: Stored | None) -> int:
     """What `weight_shape` says, a number for each dimension."""
     known = _usable(shape, len(rows) + 1)
     if known is None:
-        raise UnreadError(f"packed integers without {SHAPE}")
+        raise MissingPartError(f"packed integers without {SHAPE}")
     try:
         *stated, columns = read_elements(known, 0, len(rows) + 1).tolist()
     except CheckpointError as error:
         raise UnreadError(f"{SHAPE}: {error.what}") from None
     if stated != list(rows):
-        raise UnreadError(f"rows {list(rows)}, but {SHAPE} says {printable(stated)}")
+        raise MisfitError(f"rows {list(rows)}, but {SHAPE} says {printable(stated)}")
     return int(columns)
 
 
@@ -150,7 +150,7 @@ def _packing(columns: int, words: int, said: frozenset[int]) -> Packing:
     older = [_in_words(bits) for bits in said or _WIDTHS if bits not in _TOLD_APART and columns > WORD // bits]
     fitting = [packing for packing in (*streams, *older) if packing.words(columns) == words]
     if len(fitting) != 1:
-        raise UnreadError(f"{columns} integers in {words} words: {' or '.join(map(str, fitting)) or 'of no width'}")
+        raise MisfitError(f"{columns} integers in {words} words: {' or '.join(map(str, fitting)) or 'of no width'}")
     return fitting[0]
 
 
@@ -159,7 +159,7 @@ def _zeros(packing: Packing, scales: Table, rows: Sequence[int], zeros: Stored |
     half = 1 << (packing.bits - 1)
     if zeros is None:
         if said.asymmetric:
-            raise UnreadError(f"integers without the {ZEROS} that the config speaks of")
+            raise MissingPartError(f"integers without the {ZEROS} that the config speaks of")
         return half
     *slices, height = rows
     dtype, shape = zeros.tensor.dtype, zeros.tensor.shape
@@ -168,4 +168,4 @@ def _zeros(packing: Packing, scales: Table, rows: Sequence[int], zeros: Stored |
     if dtype == "I32" and shape == (*slices, packing.words(height), scales.width):
         table = Table(zeros, math.prod(shape[:-1]), scales.width)
         return Down(table, packing, height)
-    raise UnreadError(f"{ZEROS} of {dtype} {list(shape)} beside scales {list(scales.stored.tensor.shape)}")
+    raise MisfitError(f"{ZEROS} of {dtype} {list(shape)} beside scales {list(scales.stored.tensor.shape)}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from studio.core.model import Stored
 from studio.core.sources.block_floats import block_float, input_parts, tensor_scale_of, with_inputs
 from studio.core.sources.declared import Section, formats, methods
-from studio.core.sources.found import Found, Unread, UnreadError
+from studio.core.sources.found import Found, MissingPartError, Unread, UnreadError
 from studio.core.sources.packed import PackedSource
 
 CODES, SCALES, TENSOR_SCALE = "weight_packed", "weight_scale", "weight_global_scale"
@@ -30,13 +30,13 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
             source = with_inputs(_source(codes, scales, third, maker, e5m3=e5m3), inputs, "divisor")
             yield Found(f"{path}.weight", source, (*parts, *input_parts(source)))
         except UnreadError as error:
-            yield Unread(f"{path}.weight", f"{maker}: {error}", parts)
+            yield Unread(f"{path}.weight", f"{maker}: {error}", parts, error.fault)
 
 
 def _source(codes: Stored, scales: Stored, third: Stored | None, maker: str, *, e5m3: bool) -> PackedSource:
     if e5m3 and scales.tensor.dtype == "U8" and 8 * scales.tensor.nbytes == codes.tensor.nbytes:
         raise UnreadError("NVFP4 with scales of E5M3, which are not read")
     if third is None and scales.tensor.dtype == "F8_E4M3":
-        raise UnreadError(f"NVFP4 without its {TENSOR_SCALE}")
+        raise MissingPartError(f"NVFP4 without its {TENSOR_SCALE}")
     tensor_scale = tensor_scale_of(third, "divisor", codes.tensor.shape[:-1]) if third else None
     return block_float(codes, scales, tensor_scale, maker=maker)

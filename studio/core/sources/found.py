@@ -2,13 +2,32 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from studio.core.model import Source, Stored
 from studio.core.sources.declared import Section
 
 
 class UnreadError(Exception):
-    """Why codes can not be read."""
+    """Why codes can not be read: a form that is not read, or `fault` names what is wrong with their parts."""
+
+    fault: "Fault | None" = None
+
+
+class MissingPartError(UnreadError):
+    """A part is missing without which codes mean nothing."""
+
+    fault = "missing"
+
+
+class MisfitError(UnreadError):
+    """Parts do not fit each other, or what the config says of them."""
+
+    fault = "misfit"
+
+
+Fault = Literal["missing", "misfit"]
+"""What is wrong with codes that nobody can read; others are whole, and of a form that is not read here."""
 
 
 def beside(stored: Mapping[str, Stored], path: str, leaves: Iterable[str]) -> dict[str, Stored]:
@@ -31,11 +50,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Parts of one weight, that of its codes first, and why they can not be read."""
+    """Parts of one weight, that of its codes first, and why they can not be read; fault: see `UnreadError`."""
 
     weight: str
     why: str
     parts: tuple[str, ...]
+    fault: Fault | None = None
 
 
 def found_or_unread(
@@ -46,7 +66,7 @@ def found_or_unread(
     try:
         return Found(weight, source(), parts)
     except UnreadError as error:
-        return Unread(weight, f"{maker}: {error}", parts)
+        return Unread(weight, f"{maker}: {error}", parts, error.fault)
 
 
 Detector = Callable[[Mapping[str, Stored], Sequence[Section]], Iterator[Found | Unread]]

@@ -245,6 +245,15 @@ def in_pairs(rows: NDArray[np.int64], height: int) -> NDArray[np.int64]:
     return places
 
 
+def in_thirds(rows: NDArray[np.int64], count: int, heads: int) -> NDArray[np.int64]:
+    """Where llama.cpp has `count` rows of queries, keys and values, head by head: all queries, all keys, all values."""
+    height = count // (3 * heads)
+    head, row = np.divmod(rows, 3 * height)
+    part, place = np.divmod(row, height)
+    places: NDArray[np.int64] = part * heads * height + head * height + place
+    return places
+
+
 def paired(codes: Blocks, width: int) -> Blocks:
     """4-bit codes as ggml stores them, element j beside j + width / 2 of every `width`, with neighbours in a byte.
 

@@ -12,7 +12,7 @@ from studio.core.errors import CheckpointError
 from studio.core.model import Matrix, Stored
 from studio.core.names import printable
 from studio.core.running.scratch import Scratch, memory
-from studio.core.sources.ggml import AFFINE, DECODERS, decode, in_pairs, paired
+from studio.core.sources.ggml import AFFINE, DECODERS, decode, in_pairs, in_thirds, paired
 from studio.core.sources.plain import read_elements
 
 _NO_NUMBER = 0xFF
@@ -26,7 +26,8 @@ class Ggml:
     """Blocks of a type that is decoded, see `Source`; float32.
 
     `shape` is [outputs, inputs], or that of a vector. `heads`: the rows of each of so many heads lie in pairs, its
-    first half beside its second. `less` is taken from every value. `factor` is one float32 for all of them.
+    first half beside its second. `thirds`: the rows of so many heads, queries, keys and values of each, lie with all
+    queries first. `less` is taken from every value. `factor` is one float32 for all of them.
     """
 
     stored: Stored
@@ -35,6 +36,7 @@ class Ggml:
     heads: int = 0
     less: float = 0.0
     factor: Stored | None = None
+    thirds: int = 0
     dtype: str = field(default="F32", init=False)
 
     @property
@@ -55,7 +57,12 @@ class Ggml:
     @property
     def meaning(self) -> str:
         """See `Source`."""
-        changes = {"rows in pairs": self.heads, f"less {self.less}": self.less, "x F32": self.factor}
+        changes = {
+            "rows in pairs": self.heads,
+            "queries first": self.thirds,
+            f"less {self.less}": self.less,
+            "x F32": self.factor,
+        }
         return ", ".join([f"GGUF {self.type.name}", *(change for change, there in changes.items() if there)])
 
     @property
@@ -138,9 +145,12 @@ class Ggml:
         step = matrix.row_step or matrix.columns
         first, count = (matrix.first + start * step) // width, (stop - start) * matrix.columns // width
         nbytes = width // self.type.weights * self.type.nbytes
-        if not self.heads:
+        if not self.heads and not self.thirds:
             return self._read(first, count, nbytes, scratch)
-        places = in_pairs(np.arange(first, first + count), self.shape[0] // self.heads)
+        rows = np.arange(first, first + count)
+        places = (
+            in_pairs(rows, self.shape[0] // self.heads) if self.heads else in_thirds(rows, self.shape[0], self.thirds)
+        )
         low, high = int(places.min()), int(places.max()) + 1
         if high - low <= 2 * count:
             return self._read(low, high - low, nbytes, scratch)[places - low]

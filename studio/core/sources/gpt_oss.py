@@ -8,7 +8,7 @@ from studio.core.model import Stored
 from studio.core.names import printable
 from studio.core.sources.block_floats import check_rows
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError, found_or_unread
+from studio.core.sources.found import Found, MisfitError, Unread, found_or_unread
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.scales import EXPONENTS
@@ -32,7 +32,7 @@ def _source(codes: Stored, scales: Stored) -> PackedSource:
     fits = len(shape) == 4 and shape[3] == row.block // 2 and shape[:3] == scales.tensor.shape and all(shape)
     if not fits or scales.tensor.dtype not in EXPONENTS:
         found = f"{printable(list(shape))} with {scales.tensor.dtype} {printable(list(scales.tensor.shape))}"
-        raise UnreadError(f"blocks {found}")
+        raise MisfitError(f"blocks {found}")
     experts, outputs, blocks, _ = shape
     encoding = InFormat(row, blocks * row.block, codes, scales, maker="gpt-oss")
     check_rows(encoding, (outputs, encoding.columns))

@@ -9,7 +9,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import OLD_AWQ, OLD_GPTQ, Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.integers import Integers, group_of
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.tables import WORD, Along, Down, Packing, Table
@@ -66,15 +66,15 @@ def _forms(section: Section, method: str) -> list[str]:
 def _source(codes: Stored, others: Mapping[str, Stored], said: Section | None) -> PackedSource:
     missing = [part for part in (ZEROS, SCALES) if part not in others]
     if missing:
-        raise UnreadError(f"{CODES} without {' and '.join(missing)}")
+        raise MissingPartError(f"{CODES} without {' and '.join(missing)}")
     zeros, scales = others[ZEROS], others[SCALES]
     parts = (codes.tensor, zeros.tensor, scales.tensor)
     dtypes = [part.dtype for part in parts]
     if dtypes[:2] != ["I32", "I32"] or dtypes[2] not in WEIGHT_DTYPES:
-        raise UnreadError(f"{CODES}, {ZEROS} and {SCALES} of {', '.join(dtypes)}")
+        raise MisfitError(f"{CODES}, {ZEROS} and {SCALES} of {', '.join(dtypes)}")
     shapes = [part.shape for part in parts]
     if any(len(shape) != 2 or 0 in shape or shape[1] > LONGEST_ROW for shape in shapes) or shapes[1][0] != shapes[2][0]:
-        raise UnreadError(_shapes(*parts))
+        raise MisfitError(_shapes(*parts))
     if codes.tensor.shape[1] == scales.tensor.shape[1]:
         return _gptq(codes, zeros, scales, others.get(ORDER), said)
     return _awq(codes, zeros, scales, said)
@@ -89,13 +89,13 @@ def _gptq(codes: Stored, zeros: Stored, scales: Stored, order: Stored | None, sa
     bits = WORD * across // rows
     columns = words * WORD // bits if bits in _WIDTHS else 0
     if WORD * across != rows * bits or columns * bits != words * WORD or not 0 < columns <= LONGEST_ROW:
-        raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
+        raise MisfitError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
     if order and order.tensor.nbytes == 0:
         order = None
     if order and (order.tensor.dtype, order.tensor.shape) != ("I32", (columns,)):
-        raise UnreadError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)} for {columns} inputs")
+        raise MisfitError(f"{ORDER} of {order.tensor.dtype} {list(order.tensor.shape)} for {columns} inputs")
     if order is None and groups > 1 and _is_reordered(said):
-        raise UnreadError(f"groups in the order of activations without {ORDER}")
+        raise MissingPartError(f"groups in the order of activations without {ORDER}")
     group = _group(columns, groups, said, ordered=order is not None)
     more, maker = _convention(said)
     packing = Packing(bits)
@@ -138,12 +138,13 @@ def _awq(codes: Stored, zeros: Stored, scales: Stored, said: Section | None) -> 
     method = _method(said) if said else ""
     forms = _forms(said, method)[: 1 if method == "auto-round" else None] if said else []
     if odd := [form for form in ([method] if method == "gptq" else forms) if form not in _AWQ_FORMS]:
-        raise UnreadError(f"AWQ in the form {printable(odd[0])}, which is not read")
+        kind = MisfitError if method == "gptq" else UnreadError
+        raise kind(f"AWQ in the form {printable(odd[0])}, which is not read")
     packing = _AWQ_PACKINGS.get(WORD * words // rows)
     if packing is None or packing.bits * rows != words * WORD or zeros.tensor.shape[1] != words:
-        raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
+        raise MisfitError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
     if rows % packing.together[0] or columns > LONGEST_ROW:
-        raise UnreadError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
+        raise MisfitError(_shapes(codes.tensor, zeros.tensor, scales.tensor))
     maker = "auto-round, AWQ" if method == "auto-round" else "AWQ"
     found = input_first(codes, scales, zeros, packing, _group(columns, groups, said), maker)
     return as_source(replace(found, centred=_is_symmetric(said)), rows)

@@ -9,7 +9,7 @@ from studio.core.errors import CheckpointError
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.packed import PackedSource
 from studio.core.sources.plain import read_elements
 from studio.core.sources.sliced import Sliced
@@ -46,7 +46,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
 
 def _source(codes: Stored, others: Mapping[str, Stored]) -> PackedSource:
     if missing := [part for part in (SCALES, ZEROS, SHAPE, PACKING) if part not in others]:
-        raise UnreadError(f"{CODES} without {' and '.join(missing)}")
+        raise MissingPartError(f"{CODES} without {' and '.join(missing)}")
     scales, zeros, (rows, columns) = others[SCALES], others[ZEROS], _shape(others[SHAPE])
     packing = _text(others[PACKING])
     dtype, bits, shifts = _PACKINGS.get(packing, ("", 0, ()))
@@ -59,7 +59,7 @@ def _source(codes: Stored, others: Mapping[str, Stored]) -> PackedSource:
     fits = group and len(codes.tensor.shape) == 2 and -(-group * count // len(shifts)) <= words
     if not fits or words * len(shifts) >= group * count + len(shifts) * across or not (turned or group == across):
         shapes = " with ".join(printable(list(part.tensor.shape)) for part in (codes, scales))
-        raise UnreadError(f"{CODES} {shapes} scales for {[rows, columns]} weights of {bits} bits")
+        raise MisfitError(f"{CODES} {shapes} scales for {[rows, columns]} weights of {bits} bits")
     if (scales.tensor.dtype, scales.tensor.shape) != (zeros.tensor.dtype, zeros.tensor.shape):
         raise UnreadError(f"scales and zeros of {scales.tensor.dtype} and {zeros.tensor.dtype}")
     if scales.tensor.dtype not in WEIGHT_DTYPES:

@@ -15,7 +15,7 @@ from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.model import Stored
 from studio.core.names import printable
-from studio.core.sources.found import UnreadError
+from studio.core.sources.found import MisfitError, UnreadError
 from studio.core.sources.plain import read_elements
 from studio.core.sources.tables import Codes, Floats, Table
 
@@ -192,7 +192,7 @@ def group_of(columns: int, groups: int, said: Collection[int]) -> int:
         return fitting.pop()
     size = columns // groups if groups and columns % groups == 0 else 0
     if size < _SMALLEST_GROUP or size & (size - 1):
-        raise UnreadError(f"{columns} columns with {groups} scales, of which the config does not say the groups")
+        raise MisfitError(f"{columns} columns with {groups} scales, of which the config does not say the groups")
     return size
 
 
@@ -203,11 +203,11 @@ def scale_table(scales: Stored, rows: Sequence[int]) -> Table:
     if scales.tensor.dtype not in WEIGHT_DTYPES:
         raise UnreadError(f"integers with scales of {scales.tensor.dtype}")
     if not scales.tensor.nbytes:
-        raise UnreadError(f"integers of {printable(list(rows))} rows with 0 scales")
+        raise MisfitError(f"integers of {printable(list(rows))} rows with 0 scales")
     if math.prod(scales.tensor.shape) == 1 and len(rows) == 1:
         return Table(scales, 1, 1, single=True)
     if tuple(others) == tuple(rows):
         return Table(scales, count, groups)
     if scales.tensor.shape == tuple(rows) and len(rows) == 1:
         return Table(scales, count, 1)
-    raise UnreadError(f"integers of {list(rows)} rows with scales {list(scales.tensor.shape)}")
+    raise MisfitError(f"integers of {list(rows)} rows with scales {list(scales.tensor.shape)}")

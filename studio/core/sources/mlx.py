@@ -10,7 +10,7 @@ from studio.core.containers.dtypes import WEIGHT_DTYPES
 from studio.core.model import LONGEST_ROW, Stored
 from studio.core.sources.block_floats import tensor_scale_of
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
 
@@ -32,7 +32,7 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         try:
             yield Found(codes.tensor.name, _source(path, codes, scales, others, integers), parts)
         except UnreadError as error:
-            yield Unread(codes.tensor.name, str(error), parts)
+            yield Unread(codes.tensor.name, str(error), parts, error.fault)
 
 
 def _modules(stored: Mapping[str, Stored]) -> Iterator[tuple[str, Stored, Stored]]:
@@ -57,7 +57,7 @@ class _Integers:
         fitting = [row for row in _INTEGERS if row.bits * row.block == bits_of_block]
         what = f"MLX integers of {bits_of_block} bits to a scale"
         if not fitting:
-            raise UnreadError(f"{what}, which no integers of MLX have")
+            raise MisfitError(f"{what}, which no integers of MLX have")
         if not self._settings:
             fitting = self._as_wide_as_others[bits_of_block]
             if len(fitting) != 1:
@@ -68,7 +68,7 @@ class _Integers:
         bits, group = self._said(path)
         row = next((row for row in fitting if (row.bits, row.block) == (bits, group)), None)
         if row is None:
-            raise UnreadError(f"{what}, but the config says {bits} x {group}")
+            raise MisfitError(f"{what}, but the config says {bits} x {group}")
         return row
 
     def _said(self, path: str) -> tuple[Any, Any]:
@@ -110,7 +110,7 @@ def _source(
     *rows, words = codes.tensor.shape or (0,)
     *rows_of_scales, blocks = scales.tensor.shape or (0,)
     if rows != rows_of_scales or not rows or not blocks or not words or 32 * words % blocks:
-        raise UnreadError(f"MLX codes {list(codes.tensor.shape)} with scales {list(scales.tensor.shape)}")
+        raise MisfitError(f"MLX codes {list(codes.tensor.shape)} with scales {list(scales.tensor.shape)}")
     row = _format(path, scales, others, 32 * words // blocks, integers)
     columns = blocks * row.block
     if columns > LONGEST_ROW:
@@ -134,7 +134,7 @@ def _format(path: str, scales: Stored, others: Mapping[str, Stored], bits_of_blo
         return FORMATS[name]
     biases = others[BIASES].tensor if BIASES in others else None
     if biases is None or (biases.dtype, biases.shape) != (scales.tensor.dtype, scales.tensor.shape):
-        raise UnreadError("MLX integers without biases like their scales")
+        raise MissingPartError("MLX integers without biases like their scales")
     if TENSOR_SCALE in others:
         raise UnreadError("MLX integers with a tensor scale")
     return integers.of(path, bits_of_block)

@@ -34,7 +34,7 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
             source = with_inputs(smoothed(_source(codes, scales, third, maker), others), inputs, "multiplier")
             yield Found(weight, source, (*parts, *input_parts(source)))
         except UnreadError as error:
-            yield Unread(weight, f"{maker} NVFP4: {error}", parts)
+            yield Unread(weight, f"{maker} NVFP4: {error}", parts, error.fault)
 
 
 def maker_of(sections: Sequence[Section]) -> str:

@@ -33,7 +33,7 @@ def detect(stored: Mapping[str, Stored], sections: Sequence[Section]) -> Iterato
         try:
             yield Found(name, smoothed(_source(codes, scales, bits), others), parts)
         except UnreadError as error:
-            yield Unread(name, f"{_MAKER}: {error}", parts)
+            yield Unread(name, f"{_MAKER}: {error}", parts, error.fault)
 
 
 def _source(codes: Stored, scales: Stored, bits: int) -> PackedSource:

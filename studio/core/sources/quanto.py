@@ -10,7 +10,7 @@ from studio.core.model import LONGEST_ROW, Source, Stored
 from studio.core.names import printable
 from studio.core.sources.blocks import scales_of
 from studio.core.sources.declared import ROW, Claims, Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.integers import Integers, scale_table
 from studio.core.sources.packed import PackedSource
@@ -38,7 +38,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
 
 def _source(codes: Stored, others: Mapping[str, Stored], bias: Stored | None) -> Source:
     if SCALES not in others:
-        raise UnreadError("codes without scales")
+        raise MissingPartError("codes without scales")
     scales = others[SCALES]
     if scales.tensor.dtype not in WEIGHT_DTYPES or not scales.tensor.nbytes:
         raise UnreadError(f"scales of {scales.tensor.dtype} {printable(list(scales.tensor.shape))}")
@@ -56,7 +56,7 @@ def _integers(codes: Stored, scales: Stored) -> PackedSource:
         raise UnreadError(f"codes of {codes.tensor.dtype} {printable(list(codes.tensor.shape))}")
     table = scale_table(scales, rows)
     if table.width != 1:
-        raise UnreadError(f"{columns:,} columns with {table.width:,} scales")
+        raise MisfitError(f"{columns:,} columns with {table.width:,} scales")
     signed = Signed(Table(codes, rows[0], columns))
     return PackedSource(
         Integers(columns, 8, columns, signed, table, 128, _MAKER), (*rows, columns), scales.tensor.dtype

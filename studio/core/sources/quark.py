@@ -10,7 +10,7 @@ from studio.core.model import LONGEST_ROW, Stored
 from studio.core.names import printable
 from studio.core.sources.block_floats import check_rows
 from studio.core.sources.declared import Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
+from studio.core.sources.found import Found, MisfitError, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.gptq import AWQ_ORDER, as_source, input_first
 from studio.core.sources.integers import Integers, group_of, scale_table
 from studio.core.sources.mxfp6 import Mxfp6
@@ -76,7 +76,7 @@ def _eight_bits(codes: Stored, scales: Stored, zeros: Stored | None, _said: Mapp
     table = scale_table(scales, rows)
     if table.width > 1 or (zeros and (zeros.tensor.dtype, zeros.tensor.shape) != ("I8", scales.tensor.shape)):
         told = [f"{part.tensor.dtype} {printable(list(part.tensor.shape))}" for part in (scales, zeros) if part]
-        raise UnreadError(f"integers with scales and zeros {' and '.join(told)}")
+        raise MisfitError(f"integers with scales and zeros {' and '.join(told)}")
     zero: Codes | int = Signed(replace(table, stored=zeros)) if zeros else 128
     signed = Signed(Table(codes, rows[0], columns))
     return PackedSource(Integers(columns, 8, columns, signed, table, zero, "Quark"), (*rows, columns))
@@ -85,12 +85,12 @@ def _eight_bits(codes: Stored, scales: Stored, zeros: Stored | None, _said: Mapp
 def _four_bits(codes: Stored, scales: Stored, zeros: Stored | None, said: Mapping[str, Any]) -> PackedSource:
     shapes = [part.tensor.shape for part in (codes, scales, zeros) if part]
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or scales.tensor.dtype not in WEIGHT_DTYPES:
-        raise UnreadError(f"integers in parts of {' and '.join(map(str, map(list, shapes)))}")
+        raise MisfitError(f"integers in parts of {' and '.join(map(str, map(list, shapes)))}")
     (columns, words), (groups, rows) = shapes[:2]
     if words != -(-rows // 8) or columns > LONGEST_ROW:
-        raise UnreadError(f"integers {[columns, words]} with scales {[groups, rows]}")
+        raise MisfitError(f"integers {[columns, words]} with scales {[groups, rows]}")
     if zeros and (zeros.tensor.dtype, zeros.tensor.shape) != ("I32", (groups, words)):
-        raise UnreadError(f"{ZEROS} of {zeros.tensor.dtype} {list(zeros.tensor.shape)}")
+        raise MisfitError(f"{ZEROS} of {zeros.tensor.dtype} {list(zeros.tensor.shape)}")
     order, weights = _order(said), list(_weights(said, "int4"))
     kinds = {weight["dtype"] for weight in weights}
     if order not in _ORDERS or len(kinds) != 1 or not kinds <= _FLIPS.keys():

@@ -24,7 +24,7 @@ from studio.core.sources import (
 )
 from studio.core.sources.blocks import check_width, scales_of
 from studio.core.sources.declared import Section, claims
-from studio.core.sources.found import Detector, Found, UnreadError
+from studio.core.sources.found import Detector, Fault, Found, MissingPartError, UnreadError
 from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.packed import PackedSource
@@ -59,6 +59,7 @@ class Recognized:
     sources: by tensor name, for codes that can be read; every other tensor is plain. weights: the names that a plain
     checkpoint gives those which it calls otherwise. scales: names of the tensors that belong to codes. idle: names of
     the scales of activations and caches, which weights do not need. unread: by tensor name, why codes can not be read.
+    faults: of those that nobody can read, what is wrong with their parts.
     """
 
     sources: Mapping[str, Source] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Recognized:
     idle: frozenset[str] = frozenset()
     unread: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, Fault] = field(default_factory=dict)
 
     @property
     def claimed(self) -> bool:
@@ -96,6 +98,7 @@ class _Recognition:
         self._sources: dict[str, Source] = {}
         self._scales: set[str] = set()
         self._unread: dict[str, str] = {}
+        self._faults: dict[str, Fault] = {}
         self._weights: dict[str, str] = {}
         self._bare: list[str] = []
         self._claim()
@@ -115,7 +118,7 @@ class _Recognition:
         idle = self._idle() if self._sections or self._sources or self._unread or self._bare else frozenset()
         for name in self._bare:
             self._note(name, self._settle, idle)
-        return Recognized(self._sources, frozenset(self._scales), idle, self._unread, self._weights)
+        return Recognized(self._sources, frozenset(self._scales), idle, self._unread, self._weights, self._faults)
 
     def _claim(self) -> None:
         """Give the detectors their parts; a tensor is part of one weight only."""
@@ -129,7 +132,7 @@ class _Recognition:
                 if isinstance(found, Found):
                     self._sources[codes] = found.source
                 else:
-                    self._unread[codes] = found.why
+                    self._give_up(codes, found.why, found.fault)
 
     def _check_alone(self, _codes: str, weight: str) -> None:
         """Anything else that speaks of scales may change what codes mean."""
@@ -140,8 +143,13 @@ class _Recognition:
         try:
             look(name, *facts)
         except UnreadError as error:
-            self._unread.setdefault(name, str(error))
+            self._give_up(name, str(error), error.fault)
             self._sources.pop(name, None)
+
+    def _give_up(self, name: str, why: str, fault: Fault | None) -> None:
+        if name not in self._unread:
+            self._unread[name] = why
+            self._faults |= {name: fault} if fault else {}
 
     def _look_at_fp8(self, name: str) -> None:
         item = self._stored[name]
@@ -167,7 +175,7 @@ class _Recognition:
                 continue
             if owner := self._stored.get(owner_of(name)):
                 what = f"{owner.tensor.dtype} beside {printable(name)}: weights or codes, it can not be told"
-                self._unread.setdefault(owner.tensor.name, what)
+                self._give_up(owner.tensor.name, what, "misfit")
 
     def _idle(self) -> frozenset[str]:
         """The scales of activations and caches: numbers and vectors, never a matrix."""
@@ -177,9 +185,9 @@ class _Recognition:
     def _settle(self, name: str, idle: frozenset[str]) -> None:
         """FP8 without scales is a mere cast, unless anything in the checkpoint speaks of scales."""
         if self._sections:
-            raise UnreadError(f"{FP8} without the scales that {printable(self._sections[0].place)} speaks of")
+            raise MissingPartError(f"{FP8} without the scales that {printable(self._sections[0].place)} speaks of")
         if self._scales or self._unread or idle or any(map(_is_scale, self._stored.values())):
-            raise UnreadError(f"{FP8} without scales in a checkpoint that has some")
+            raise MissingPartError(f"{FP8} without scales in a checkpoint that has some")
         check_width(self._stored[name])
         self._sources[name] = ScaledFp8(self._stored[name])
 

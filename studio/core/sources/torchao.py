@@ -12,7 +12,7 @@ from studio.core.names import printable
 from studio.core.sources.block_floats import block_float, check_rows, tensor_scale_of
 from studio.core.sources.blocks import scales_of
 from studio.core.sources.declared import Claims, Section
-from studio.core.sources.found import Found, Unread, UnreadError, beside, found_or_unread
+from studio.core.sources.found import Found, MisfitError, MissingPartError, Unread, UnreadError, beside, found_or_unread
 from studio.core.sources.fp8 import FP8, ScaledFp8
 from studio.core.sources.in_format import InFormat
 from studio.core.sources.integers import Integers, scale_table
@@ -47,10 +47,10 @@ def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
     if SCALES_AND_ZEROS in others:
         raise UnreadError("INT4 in the tiles of a device (tile_packed_to_4d), whose order is not read")
     if SCALES not in others:
-        raise UnreadError("codes without scales")
+        raise MissingPartError("codes without scales")
     scales = others[SCALES]
     if not codes.tensor.nbytes or not scales.tensor.nbytes:
-        raise UnreadError(f"codes {printable(list(codes.tensor.shape))}, scales {printable(list(scales.tensor.shape))}")
+        raise MisfitError(f"codes {printable(list(codes.tensor.shape))}, scales {printable(list(scales.tensor.shape))}")
     if codes.tensor.dtype == "I8":
         return _integers(codes, scales, others.get(ZEROS))
     if ZEROS in others:
@@ -67,9 +67,9 @@ def _integers(codes: Stored, scales: Stored, zeros: Stored | None) -> PackedSour
         raise UnreadError(f"integers {printable(list(codes.tensor.shape))}")
     table, count = scale_table(scales, rows), math.prod(rows)
     if columns % table.width:
-        raise UnreadError(f"integers of {columns:,} columns with {table.width:,} scales")
+        raise MisfitError(f"integers of {columns:,} columns with {table.width:,} scales")
     if zeros and (zeros.tensor.dtype, zeros.tensor.shape) != ("I8", scales.tensor.shape):
-        raise UnreadError(f"{ZEROS} of {zeros.tensor.dtype} {printable(list(zeros.tensor.shape))}")
+        raise MisfitError(f"{ZEROS} of {zeros.tensor.dtype} {printable(list(zeros.tensor.shape))}")
     zero: Codes | int = Signed(replace(table, stored=zeros)) if zeros else 128
     signed = Signed(Table(codes, count, columns))
     encoding = Integers(columns, 8, columns // table.width, signed, table, zero, _MAKER)
@@ -89,7 +89,7 @@ def _blocks(codes: Stored, scales: Stored, third: Stored | None) -> PackedSource
         return block_float(codes, scales, tensor_scale, maker=_MAKER)
     if len(rows) != 1 or rest or scales.tensor.shape != _in_tiles(rows[0], blocks):
         shapes = f"{printable(list(codes.tensor.shape))} with scales {printable(list(scales.tensor.shape))}"
-        raise UnreadError(f"codes {shapes}, which lie neither in rows nor in tiles")
+        raise MisfitError(f"codes {shapes}, which lie neither in rows nor in tiles")
     tiled = InFormat(row, columns, codes, scales, tensor_scale=tensor_scale, maker=_MAKER, scale_order=Tiled())
     check_rows(tiled, (*rows, columns))
     return PackedSource(tiled, (*rows, columns))

@@ -1,5 +1,8 @@
 """What packages wrote has no finding above a note, and what they decode four bits to is told to be that."""
 
+import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +39,74 @@ def test_what_packages_decode_it_to(tmp_path: Path, item: str) -> None:
     write_json(tmp_path / "plain" / "config.json", {"model_type": "llama"})
     told = "coarse-weights" in kinds(examined(tmp_path / "plain"), "warning")
     assert told == any(bits in item for bits in FOUR_BITS), [np.unique(array[0]).size for array in plain.values()]
+
+
+Spoilt = tuple[str, str, Callable[[bytes, dict[str, Any]], bytes]]
+
+
+def _filled(name: str, value: bytes) -> Callable[[bytes, dict[str, Any]], bytes]:
+    """The tensors whose names end so, filled with a value."""
+
+    def spoil(content: bytes, _config: dict[str, Any]) -> bytes:
+        start = 8 + int.from_bytes(content[:8], "little")
+        for key, form in json.loads(content[8:start]).items():
+            if key.endswith(name):
+                low, high = (start + offset for offset in form["data_offsets"])
+                content = content[:low] + value * ((high - low) // len(value)) + content[high:]
+        return content
+
+    return spoil
+
+
+def _gone(name: str) -> Callable[[bytes, dict[str, Any]], bytes]:
+    """The tensors whose names end so under another name."""
+    other = f"{name[:-1]}?"
+    return lambda content, _config: content.replace(f'{name}"'.encode(), f'{other}"'.encode())
+
+
+def _said(**changes: Any) -> Callable[[bytes, dict[str, Any]], bytes]:
+    """Other words in the section of the config, or about the weights of its one group."""
+
+    def spoil(content: bytes, config: dict[str, Any]) -> bytes:
+        section = config["quantization_config"]
+        groups = section.get("config_groups")
+        (next(iter(groups.values()))["weights"] if groups else section).update(changes)
+        return content
+
+    return spoil
+
+
+def _undeclared(content: bytes, config: dict[str, Any]) -> bytes:
+    del config["quantization_config"]
+    return content
+
+
+SPOILT: list[Spoilt] = [
+    ("scales-nan", "gptoss_mxfp4", _filled("_scales", b"\xff")),
+    ("scales-zero", "gptoss_mxfp4", _filled("_scales", b"\0")),
+    ("codes-without-scales", "gptoss_mxfp4", _gone("_scales")),
+    ("float16-overflow", "mlx_mxfp4", _filled(".scales", b"\xc8")),
+    ("codes-without-scales", "fp4_deepseek_v4_expert", _gone(".scale")),
+    ("section-missing", "fp8_deepseek_v3", _undeclared),
+    ("tensor-scale-unusable", "torchao_nvfp4", _filled("_per_tensor_scale", b"\0")),
+    ("inputs-missing", "modelopt_fp8", _gone(".input_scale")),
+    ("scales-zero", "awq4_gemm", _filled(".scales", b"\0")),
+    ("codes-without-scales", "gptq4_v1_sym", _gone(".qzeros")),
+    ("claims-other-format", "gptq4_v1_sym", _said(bits=8)),
+    ("claims-other-format", "awq4_gemm", _said(group_size=64)),
+    ("claims-other-format", "ct_mxfp4", _said(group_size=64)),
+    ("claims-other-format", "ct_int4_g32_sym_f32", _said(type="float")),
+    ("float16-overflow", "ct_int8_channel", _filled("weight_scale", np.float32(1e30).tobytes())),
+    ("codes-without-scales", "ct_int4_g32_asym", _gone(".weight_shape")),
+]
+
+
+@pytest.mark.parametrize(("kind", "item", "spoil"), SPOILT, ids=[f"{item}-{kind}" for kind, item, _ in SPOILT])
+def test_what_is_spoilt_in_it_is_found(tmp_path: Path, kind: str, item: str, spoil: Any) -> None:
+    config = {"model_type": "llama", **copy.deepcopy(ITEMS[item].get("config", {}))}
+    folder, _ = unpacked(tmp_path, item, config)
+    path = next(folder.glob("*.safetensors"))
+    path.write_bytes(spoil(path.read_bytes(), config))
+    write_json(folder / "config.json", config)
+    found = examined(folder)
+    assert kind in kinds(found, "error", "warning"), found.findings

@@ -15,7 +15,7 @@ from studio.core.findings.repairs.table import REPAIRS
 from tests.core.checkpoints import INDEX, shard_name, tensors_of
 from tests.core.conftest import Studio
 from tests.core.findings.building import WHERE, Draft, draft
-from tests.core.findings.defects import BROKEN, DEFECTS, Spoil, as_fp8, entry, flip, set_part, swap_nibbles, third
+from tests.core.findings.defects import BROKEN, DEFECTS, Spoil, entry, flip, set_part, swap_nibbles, third
 from tests.core.findings.examining import examined, kinds
 
 MENDED = {kind for found in REPAIRS.values() for kind in found}
@@ -53,14 +53,13 @@ def test_every_kind_with_a_repair_says_so_and_no_other() -> None:
 
 
 LEFT = {("weights-zero", "plain"), ("document-unreadable", "plain")}
-"""Weights that are not packed are not written anew, and what the source has not is not taken from it; nor are those
-that are stored as another layout has them (`as_fp8`)."""
+"""Weights that are not packed are not written anew, and what the source has not is not taken from it."""
 
 PLANTED = [
     pytest.param(kind, layout, spoil, options, id=f"{kind}-{layout}-{number}")
     for number, (kind, layouts, spoil, options) in enumerate(DEFECTS)
     for layout in layouts
-    if kind in MENDED and (kind, layout) not in LEFT and spoil is not as_fp8
+    if kind in MENDED and (kind, layout) not in LEFT
 ]
 
 

@@ -1,6 +1,7 @@
 """Repairs that need the weights of the source: layers quantized again, with all that runtimes join with them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from studio.core.exporting.writing import StagedFile
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import CONVENTIONS, Module
-from studio.core.findings.repairs.draft import Draft, Form, Target
+from studio.core.findings.repairs.draft import TORCH, Draft, Form, Target
 from studio.core.findings.source import Owned, agrees, owners
 from studio.core.layouts import LAYOUTS
 from studio.core.model import Layer, Matrix, Stored
@@ -33,6 +34,9 @@ METHOD = "search"
 
 _DTYPES = {"modelopt": ("U8", "F8_E4M3"), "compressed-tensors": ("U8", "F8_E4M3"), "mlx": ("U32", "U8")}
 """Of codes and of block scales."""
+
+_EIGHT_BITS, _FOUR = ("fp8", "int8"), 4
+"""Conventions of codes of eight bits; what a config claims that asks for NVFP4 in their place."""
 
 _SCALED_COLUMNS = ".pre_quant_scale"
 """What AWQ and others multiply inputs with: their packed weights are not those of the source."""
@@ -52,7 +56,17 @@ def requantized(draft: Draft, seen: Sequence[Observation]) -> Iterator[Observati
             for choices, targets in filter(None, found):
                 draft.choices |= {choice.layer.name: choice for choice in choices}
                 draft.targets |= targets
+                draft.gone |= set(_left(targets))
             yield one
+
+
+def _left(targets: Mapping[str, Target]) -> Iterator[tuple[str, str]]:
+    """(file, tensor) of what is stored of modules and has no place in their new forms."""
+    for target in targets.values():
+        named = {part.name for part in target.parts}
+        for part in _parts(target.module):
+            if part.tensor.name not in named:
+                yield part.file.path.name, part.tensor.name
 
 
 def _is_torch(folder: Folder, name: str) -> bool:
@@ -82,7 +96,7 @@ def _chosen(draft: Draft, name: str, theirs: Mapping[str, Owned]) -> tuple[list[
     if not all(draft.is_whole(x.file.path.name) for x in _parts(module)):
         return None
     if layer is None or not _fits(module, layer):
-        return _rebuilt(module, theirs)
+        return _rebuilt(draft, module, theirs)
     codes, scales, third = map(_form, _places(module))
     if codes is None or scales is None:
         return None
@@ -107,20 +121,33 @@ def _how(module: Module) -> Recipe:
     return recipe("nvfp4-3t" if module.third or module.layout != "mlx" else "nvfp4-2t", method=METHOD)
 
 
-def _rebuilt(module: Module, theirs: Mapping[str, Owned]) -> tuple[list[Choice], dict[str, Target]] | None:
+def _rebuilt(
+    draft: Draft, stored: Module, theirs: Mapping[str, Owned]
+) -> tuple[list[Choice], dict[str, Target]] | None:
     """A module of one matrix, all parts of which are written anew in the forms that they should have."""
-    owned = theirs.get(module.name)
+    owned, module = theirs.get(stored.name), _claimed(draft, stored)
     row = next((row for row in CONVENTIONS if row.layout == module.layout and row.third), None)
     if owned is None or row is None or len(owned[0].matrices) != 1 or owned[1].columns % 16:
         return None
     (layer, matrix), dtypes = owned, _DTYPES.get(module.layout)
-    if dtypes is None or module.codes.tensor.dtype != dtypes[0] or (module.layout == "mlx" and module.third):
+    if dtypes is None or (module.layout == "mlx" and module.third):
         return None
-    codes = Form(module.codes.tensor.name, dtypes[0], (matrix.rows, matrix.columns * 4 // BITS[dtypes[0]]))
+    if module is stored and module.codes.tensor.dtype != dtypes[0]:
+        return None
+    codes = Form(f"{module.name}.{row.codes}", dtypes[0], (matrix.rows, matrix.columns * 4 // BITS[dtypes[0]]))
     scales = Form(f"{module.name}.{row.scales[0]}", dtypes[1], (matrix.rows, matrix.columns // 16))
     shape = (1,) if module.layout == "compressed-tensors" else ()
     third = Form(f"{module.name}.{row.third}", "F32", shape) if module.layout != "mlx" else None
     return [Choice(layer, _how(module))], {matrix.name: Target(module, 0, 0, codes, scales, third)}
+
+
+def _claimed(draft: Draft, module: Module) -> Module:
+    """A module of eight bits as what the config says that it is, in the layout that it names; others as they are."""
+    layouts = {claim.layout for claim in draft.claims() if claim.bits == _FOUR and claim.layout in TORCH}
+    said = any(one.where == module.name for one in draft.seen("claims-other-bits"))
+    if module.layout not in _EIGHT_BITS or not said or len(layouts) != 1:
+        return module
+    return replace(module, layout=layouts.pop(), third=None)
 
 
 def _fits(module: Module, layer: Layer) -> bool:
@@ -202,7 +229,8 @@ def quantize_again(engine: Engine, draft: Draft, scratch: Path) -> Iterator[Even
     written = SourceFile(scratch)
     for target in draft.targets.values():
         for part in target.parts:
-            draft.put(part, partial(_read, written, sink.starts[part.name], part.nbytes), target.codes.name)
+            beside = target.module.codes.tensor.name
+            draft.put(part, partial(_read, written, sink.starts[part.name], part.nbytes), beside)
 
 
 def _read(file: SourceFile, start: int, nbytes: int) -> Iterator[bytearray]:

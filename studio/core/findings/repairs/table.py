@@ -19,6 +19,7 @@ REPAIRS: Mapping[Mend, tuple[str, ...]] = {
         "claims-other-format",
         "sections-disagree",
     ),
+    sections.eight_bits: ("claims-other-bits",),
     documents.inputs: ("inputs-missing",),
     documents.overrides: ("mlx-override",),
     documents.linear: ("not-targeted",),
@@ -63,7 +64,7 @@ def mend(draft: Draft) -> Mended:
     """Make every repair that the findings ask for and that is certain; what was mended, by kind."""
     mended: dict[str, list[Observation]] = {}
     for repair, kinds in REPAIRS.items():
-        seen = [one for kind in kinds for one in draft.seen(kind)]
+        seen = [one for kind in kinds for one in draft.seen(kind) if one not in mended.get(kind, ())]
         for one in repair(draft, seen) if seen else ():
             mended.setdefault(one.kind, []).append(one)
     return {kind: tuple(observations) for kind, observations in mended.items()}
