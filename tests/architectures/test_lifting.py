@@ -94,7 +94,7 @@ def logits(runtime: Worker, folder: Path, job: str = "dense_logits") -> np.ndarr
     return np.load(file)
 
 
-@pytest.mark.sampled(13)
+@pytest.mark.sampled(31)
 @pytest.mark.parametrize("name", LIFTED_ROWS)
 def test_a_lifted_model_computes_the_same_bits_in_transformers(name, torch, tmp_path):
     torch.ask("build", name=name, folder=tmp_path)
@@ -106,7 +106,7 @@ def test_a_lifted_model_computes_the_same_bits_in_transformers(name, torch, tmp_
     np.testing.assert_array_equal(after, before)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.skipif(bool(missing(MLX)), reason=missing(MLX))
 @pytest.mark.parametrize("name", IN_MLX)
 def test_a_lifted_model_computes_the_same_bits_in_mlx(name, torch, mlx, tmp_path):

@@ -95,6 +95,7 @@ def test_a_tokenizer_is_copied_and_never_parsed(studio: Studio, tmp_path: Path) 
 ANYTHING = [None, True, 0, -1, 10**18, 0.5, float("inf"), float("nan"), "", "x", [], [[]], {}, {"a": {}}]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("layout", ["mlx", "modelopt", "compressed-tensors"])
 def test_any_value_of_any_key_that_is_read_is_survived(studio: Studio, tmp_path: Path, layout: str) -> None:
     keys = [*CONFIG, "text_config", "quantization", "quantization_config", "rope_parameters", "num_local_experts"]

@@ -210,6 +210,7 @@ def test_signals_on_each_others_heels_end_it_without_a_traceback(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.proof
 def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     process = started_export(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     process.send_signal(signal.SIGHUP)

@@ -532,7 +532,7 @@ def test_an_exponent_that_is_no_number_is_refused_whatever_is_done_with_the_weig
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.proof
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which is Linux's")
 @pytest.mark.parametrize("options", [(), ("--exclude", "*gate_proj")])
 def test_memory_does_not_grow_with_an_fp8_tensor(tmp_path: Path, options: tuple[str, ...]) -> None:

@@ -42,6 +42,7 @@ def test_a_model_that_is_written_opens_as_itself(name, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["demo.gguf"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_package_decodes_what_is_written_to_the_same_bits(name, tmp_path):
     package = pytest.importorskip("gguf")

@@ -68,6 +68,7 @@ def mutated(chance: random.Random) -> bytes:
     return struct.pack("<Q", max(length, 0)) + bytes(text) + data
 
 
+@pytest.mark.proof
 def test_nothing_is_accepted_that_the_package_refuses(tmp_path: Path) -> None:
     chance = random.Random(7)  # noqa: S311 - reproducible cases, no secret
     path = tmp_path / "case.safetensors"

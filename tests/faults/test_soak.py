@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="read
 NOTHING = Held(Counter(), Counter(), Counter(), Counter(), 0)
 
 
+@pytest.mark.proof
 def test_five_cycles_leave_nothing_behind() -> None:
     pytest.importorskip("PySide6", reason="the window is not installed")
     done = run((sys.executable, "-m", "tests.faults.soak", "5"), capture_output=True, text=True, check=False)

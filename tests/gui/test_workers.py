@@ -27,6 +27,7 @@ TWO = (
 )
 
 
+@pytest.mark.proof
 def test_quantize_and_export_by_a_worker_give_the_same(
     studio: Studio, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_limit_of_memory_is_kept_by_refusing(studio: Studio, source: Path, tex
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.proof
 def test_a_prompt_is_continued_side_by_side(studio: Studio, source: Path, plan: Path, tmp_path: Path) -> None:
     ran = studio(
         "generate", source, "Sentence number", "--plan", plan, "--length", "6", "--json",

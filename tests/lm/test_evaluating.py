@@ -161,6 +161,7 @@ def interrupted(events: Iterator[core.Event], at: int) -> None:
     events.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the child in /proc")
 def test_a_killed_child_leaves_what_is_finished_and_nothing_else(bench: Bench, source: core.Model) -> None:
     def killed() -> None:
@@ -211,6 +212,7 @@ def test_a_mixture_of_experts_runs_where_its_form_is_taken(mixtures: dict[str, c
         assert figures(stored) == figures(planned)
 
 
+@pytest.mark.proof
 def test_stacked_experts_are_those_that_stand_alone(mixtures: dict[str, core.Quality]) -> None:
     apart, stacked = (found.models[0] for found in mixtures.values())
     assert apart.kl is not None
@@ -229,6 +231,7 @@ def test_what_mlx_lm_does_not_know_runs_in_transformers(bench: Bench) -> None:
     assert found.models[0].kl.value > 1e-4
 
 
+@pytest.mark.proof
 def test_a_runtime_that_does_not_load_a_model_is_named(bench: Bench) -> None:
     model = bench.open(write_arcee(bench.folder / "arcee-again"))
     with pytest.raises(core.CheckpointError, match="mlx-lm does not load it"):

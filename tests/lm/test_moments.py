@@ -64,6 +64,7 @@ def test_experts_with_too_few_tokens_are_told_to_be_without(tmp_path):
     assert any(".experts." in name and moments is not None for name, moments in found.items())
 
 
+@pytest.mark.proof
 def test_closing_it_ends_the_child_and_leaves_nothing(tmp_path):
     source = write_llama(tmp_path / "llama")
     path = calibrated(source, tmp_path)

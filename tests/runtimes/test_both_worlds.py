@@ -7,7 +7,7 @@ TOKENS = [(137 * i + 11) % 4096 for i in range(48)]
 FORMATS = [["*", "nvfp4-2t"]]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ["demo", "llama", "moe"])
 def test_both_runtimes_give_the_same_logits_in_float32(name, export, mlx_lm, transformers, tmp_path):
     """The Llama scales its rotary embedding by frequency; the experts have another rotary base than mlx-lm assumes."""

@@ -124,6 +124,7 @@ def written(folder, said, architecture="llama"):
     return path, beside
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("pre", ["llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o", "gpt-2"])
 def test_byte_level_tokenizers_cut_text_as_transformers_does(pre, tmp_path, gguf_runtime):
     path, folder = written(tmp_path, byte_level(pre))

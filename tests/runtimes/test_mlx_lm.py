@@ -49,7 +49,7 @@ def assert_agrees(answer):
     assert answer["text"]
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("row", TWO_TIERS_AND_OTHERS)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_logits_are_those_of_the_decoded_weights(name, row, export, mlx_lm):
@@ -131,6 +131,7 @@ def test_experts_run_in_another_format_than_attention(name, row, export, mlx_lm)
     ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["moe", "stacked"])
 @pytest.mark.parametrize("kept", ["*experts*", "*experts*down_proj", "*experts*gate*"])
 def test_kept_experts_run_beside_quantized_layers(name, kept, export, mlx_lm):

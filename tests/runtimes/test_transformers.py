@@ -26,7 +26,7 @@ def assert_agrees(answer, share=0.01):
     assert answer["report"] == {}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("row", NVFP4)
 @pytest.mark.parametrize("name", ["demo", "llama"])
 def test_a_dense_model_loads_with_our_weights(name, row, export, transformers):
@@ -113,6 +113,7 @@ def test_the_compressed_tensors_section_says_weights_only_and_names_every_kept_m
     }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["demo", "moe"])
 @pytest.mark.parametrize("row", NVFP4)
 def test_the_converter_of_compressed_tensors_reads_the_modelopt_export(name, row, export, transformers, tmp_path):

@@ -263,7 +263,7 @@ class Planner:
 
     def _smaller(self) -> str:
         kept, pinned = self.decisions.settled_nbytes, self._pinned_nbytes
-        pins = f", {pinned:,} layers that have one format to choose: pin less or forbid less" if pinned else ""
+        pins = f", {pinned:,} bytes those that have one format to choose: pin less or forbid less" if pinned else ""
         what = f"{kept:,} bytes of it are layers that the plan keeps{pins}"
         return f"{what}; --preset all quantizes embeddings and head, too"
 

@@ -148,7 +148,7 @@ def test_what_does_not_go_together_is_refused(studio: Studio, source: Path, tmp_
         ("--bits", "6", "--pin", "*o_proj"): "a pin names a format",
         ("--bits", "6", "--pin", "*nothing=mxfp8"): "matches no layer",
         ("--bits", "9", "--pin", "*o_proj=mxfp8", "--pin", "*o_proj=mxfp4"): "pins nothing that those before it leave",
-        ("--bits", "5", "--pin", "*o_proj=mxfp8"): "layers that have one format to choose",
+        ("--bits", "5", "--pin", "*o_proj=mxfp8"): "bytes those that have one format to choose",
         ("--bits", "2"): "5.586 bits per weight",
         ("--bits", "9", "--text", str(tmp_path / "none.txt")): "none.txt",
         ("--target-size", "10K"): "the smallest export takes",

@@ -27,6 +27,7 @@ def planner(
     return Planner(costs, Sensitivity(dict.fromkeys(part_names(costs), KNOWN)) if known else None)
 
 
+@pytest.mark.proof
 def test_no_mix_of_that_size_does_less_damage(engine: core.Engine, sparse: core.Model, tmp_path: Path) -> None:
     pins = [core.Rule(names=("*o_proj",), format="mxfp8"), core.Rule(names=("*.0.*q_proj",), format="int4-g32")]
     found = planner(engine, sparse, tmp_path, *pins, layout="mlx", known=False)

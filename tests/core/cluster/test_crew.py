@@ -380,7 +380,7 @@ def both() -> Iterator[core.Crew]:
         yield crew
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", ["waits", "is stopped"])
 def test_a_worker_that_hangs_is_ended(
     both: core.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -228,6 +228,7 @@ def _rows_of_another(codes: Any) -> Any:
     return codes[::-1].copy()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", PACKED)
 @pytest.mark.parametrize(
     ("kind", "spoil"),

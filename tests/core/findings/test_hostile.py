@@ -84,6 +84,7 @@ def _renamed(made: Draft, chance: random.Random) -> None:
     made.tensors[f"{part}.{leaf}"] = made.tensors.pop(name)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("layout", ["plain", "modelopt", "compressed-tensors", "mlx"])
 def test_tensors_of_any_form(tmp_path: Path, layout: str) -> None:
     chance = random.Random(layout)  # noqa: S311 - the same each time

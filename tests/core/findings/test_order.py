@@ -37,6 +37,7 @@ def down(block: int) -> str:
     return f"model.layers.{block}.mlp.down_proj"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", PACKED)
 @pytest.mark.parametrize("across", [1.0, -1.0], ids=["alike", "contrarily, as AWQ leaves it"])
 def test_swapped_codes_are_found_without_a_source(tmp_path: Path, layout: str, across: float) -> None:

@@ -63,7 +63,7 @@ PLANTED = [
 ]
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(17)
 @pytest.mark.parametrize(("kind", "layout", "spoil", "options"), PLANTED)
 def test_the_copy_no_longer_shows_it_and_the_folder_is_as_it_was(
     tmp_path: Path, kind: str, layout: str, spoil: Spoil, options: dict[str, Any]
@@ -86,7 +86,7 @@ def test_the_copy_no_longer_shows_it_and_the_folder_is_as_it_was(
         assert not model.quantized_by
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.proof
 @pytest.mark.parametrize("layout", ["plain", "modelopt"])
 @pytest.mark.parametrize(("kind", "spoil"), [row for row in BROKEN if row[0] in MENDED and "format" not in row[0]])
 def test_indexes_are_written_anew_beside_shards_that_are_the_same(
@@ -146,6 +146,7 @@ def test_converted_tensor_scales_are_those_that_were_meant(tmp_path: Path, layou
     assert all(array.tobytes() == made.tensors[other].tobytes() for other, array in stored.items())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", ["modelopt", "compressed-tensors", "mlx"])
 def test_swapped_codes_are_those_of_before(tmp_path: Path, layout: str) -> None:
     made = draft(layout, sigma=0.05)
@@ -173,6 +174,7 @@ def test_swapped_stacks_of_experts_are_those_of_before(studio: Studio, tmp_path:
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == right
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", ["nvfp4-2t", "nvfp4-3t"])
 def test_stacks_of_experts_are_quantized_again_as_they_were(studio: Studio, tmp_path: Path, row: str) -> None:
     source = draft("plain", experts=4).write(tmp_path / "source")

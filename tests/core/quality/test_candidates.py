@@ -117,7 +117,7 @@ def test_memory_that_is_not_allowed_is_refused_and_what_is_not_there_is_warned_o
         list(check_memory([model], 512, 1000))
     monkeypatch.setattr(os, "sysconf", lambda _: 100)
     (warned,) = check_memory([model], 512, 0)
-    assert "this machine has 10,000" in warned.message
+    assert "this machine has 10 kB" in warned.message
 
 
 def test_records_are_read_back_and_what_a_kill_cut_is_left_out(tmp_path: Path) -> None:

@@ -416,6 +416,7 @@ LEAVES = (
 )
 
 
+@pytest.mark.proof
 @settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -114,6 +114,7 @@ ODD: dict[str, tuple[Fault, str]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("fault", "words"), ODD.values(), ids=ODD)
 def test_odd_answers_of_a_store_are_refused_at_once(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, words: str

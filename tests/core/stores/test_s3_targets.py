@@ -107,6 +107,7 @@ def test_an_export_into_a_bucket_is_that_into_a_folder(
     assert studio("inspect", f"s3://{bucket}/a/out").code == 0
 
 
+@pytest.mark.proof
 def test_a_conversion_into_a_bucket_is_that_into_a_folder(
     studio: Studio, bucket: str, source: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_conversion_into_a_bucket_is_that_into_a_folder(
     assert held("b/out") == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.proof
 def test_a_flipped_bit_in_a_bucket_is_found(studio: Studio, bucket: str, source: Path) -> None:
     assert studio("quantize", source, f"s3://{bucket}/a/out").code == 0
     data = bytearray(held("a/out")["model.safetensors"])
@@ -162,6 +164,7 @@ def test_a_shard_that_is_replaced_meanwhile_is_noticed(bucket: str, source: Path
     assert MANIFEST not in held("a/out")
 
 
+@pytest.mark.proof
 def test_another_plan_wants_what_was_stopped_discarded(bucket: str, source: Path) -> None:
     target = there(f"s3://{bucket}/a/out")
     stopped(source, target)
@@ -268,6 +271,7 @@ def test_a_store_that_keeps_no_conditions_is_told(
     assert held("a/out") == good
 
 
+@pytest.mark.proof
 def test_what_the_target_can_not_be_is_refused(studio: Studio, bucket: str, source: Path) -> None:
     put(source, "in/model")
     client().put_object(Bucket=bucket, Key=f"a/out/{MANIFEST}", Body=b"{}")
@@ -337,6 +341,7 @@ def test_names_in_an_export_below_are_told_apart() -> None:
 FAULTS = [dropped, unheard, cut, status(429), status(500, "InternalError"), status(503), status(400, "RequestTimeout")]
 
 
+@pytest.mark.proof
 def test_faults_of_the_network_cost_time_only(proxy: Proxy, source: Path, good: dict[str, bytes]) -> None:
     PAUSES.clear()
     proxy.fault = every(4, in_turn(FAULTS))
@@ -377,6 +382,7 @@ def shortened(handler: Handler, body: bytes) -> bool:
     return True
 
 
+@pytest.mark.proof
 def test_a_shard_that_lost_its_end_on_the_way_is_removed_and_told(
     proxy: Proxy, source: Path, good: dict[str, bytes]
 ) -> None:

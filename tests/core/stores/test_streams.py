@@ -105,6 +105,7 @@ def test_a_stream_into_a_folder_is_that_export(source: Path, good: dict[str, byt
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == good
 
 
+@pytest.mark.proof
 def test_the_command_line_streams_from_bucket_to_bucket(
     studio: Studio, bucket: str, source: Path, tmp_path: Path, scratch: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_the_command_line_streams_from_bucket_to_bucket(
     assert differ <= {"README.md", "SHA256SUMS"}  # they have the name of the folder in them
 
 
+@pytest.mark.proof
 def test_workers_put_their_shards_themselves(studio: Studio, bucket: str, source: Path, scratch: Path) -> None:
     LocalCluster = pytest.importorskip("distributed").LocalCluster  # noqa: N806
     put(source, "in/model")
@@ -133,6 +135,7 @@ def test_workers_put_their_shards_themselves(studio: Studio, bucket: str, source
     assert not list(scratch.glob("nvfp4-studio-*"))
 
 
+@pytest.mark.proof
 def test_a_stream_that_is_stopped_goes_on(bucket: str, source: Path, good: dict[str, bytes]) -> None:
     put(source, "in/model")
     with core.open_model(f"s3://{bucket}/in/model") as model:

@@ -84,7 +84,7 @@ def test_bytes_are_fetched_once_although_they_are_read_three_times(web: Web, tmp
     assert web.sent < weights + 4096
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "fault",
     [

@@ -38,6 +38,7 @@ def spoil(path: Path, change: Callable[[bytes], bytes]) -> bytes:
     return spoiled
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "title"),
     [

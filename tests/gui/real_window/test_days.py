@@ -105,6 +105,7 @@ def test_each_of_two_checkpoints_comes_back_with_its_own_plan(start: Start, firs
     assert sorted(len(work["steps"]) for work in kept_work(tmp_path / "home")) == [1, 2]
 
 
+@pytest.mark.proof
 def test_no_key_changes_a_layer_that_the_filter_hides(start: Start, first: Path, tmp_path: Path) -> None:
     person = start(first)
     wait_until_open(person, first)
@@ -151,6 +152,7 @@ def test_quit_and_return_to_plan_results_undo_and_page(start: Start, first: Path
     check_that_it_is_there_again(start(), first)
 
 
+@pytest.mark.proof
 def test_a_crash_takes_nothing_that_is_older_than_a_second(start: Start, first: Path, tmp_path: Path) -> None:
     person = start(first)
     prepare(person, first)
