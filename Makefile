@@ -3,6 +3,9 @@ SOURCES := pyproject.toml setup.py constraints.txt packaging/setup.sh $(wildcard
 BIN := .venv/bin
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),yes)
 
+# Tests start hundreds of processes, which would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test proofs lint bench architectures cluster consumers interop faults fuzz streams hosts quality planning mac-proof pictures package clean
 
 demo: .venv/.app

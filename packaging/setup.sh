@@ -63,4 +63,5 @@ python=$(have_python) || {
 extras=gui
 [ "$kind" = app ] || extras=gui,test,lint,runtimes
 .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]"
+.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true  # on all processors, unlike pip; some files are for later Pythons
 touch ".venv/.$kind"
