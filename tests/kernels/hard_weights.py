@@ -113,17 +113,19 @@ def searched(dtype: Any) -> NDArray[Any]:
 
 @functools.cache
 def contexts(width: int) -> dict[str, Context]:
-    """What may be known of `width` columns: of inputs that belong together, and the largest numbers there are."""
+    """What may be known of `width` columns: of some inputs, of inputs that are all alike, and the largest numbers."""
     rng = np.random.default_rng(12)
     inputs = rng.normal(size=(64, width)) * np.exp(rng.normal(size=width)) + rng.normal(size=(64, 1))
     inputs[:, ::7] = 0
     blocks = inputs.reshape(64, -1, 16)
     rows, columns = np.triu_indices(16)
     moments = (np.einsum("nbi,nbj->bij", blocks, blocks) / 64)[:, rows, columns]
+    together = np.ones((width // 16, 136), np.float32)
     signs = np.where(rng.random((width // 16, 136)) < 0.5, -1, 1)
     largest = signs * np.where(rows == columns, 16383, 32766)
     return {
         "inputs": Context(importance_of((inputs**2).mean(axis=0).astype(np.float32)), moments_of(moments)),
+        "together": Context(importance_of(np.ones(width, np.float32)), moments_of(together)),
         "largest": Context(np.full(width, 32767, np.uint16), largest.astype(np.int16)),
     }
 

@@ -192,7 +192,7 @@ def test_a_comparison_waits_for_the_run_and_goes_on_by_itself(start: Start, tmp_
     person.wait_to_see("Waits for the work that runs, and goes on by itself once it is over …")
     person.press("ctrl+p")
     person.wait_to_see("Quantized 64 layers")
-    person.wait_to_see("B is better on 0 of 64 layers*")
+    person.wait_to_see("No difference in the errors of 64 layers*")
     quit_window(person)
 
 
