@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio.core import CheckpointError, open_model
+from studio.core.containers.links import leads_out
 from tests.core.checkpoints import checkpoint, llama, write_safetensors
 from tests.core.conftest import Refused, Studio
 
@@ -163,3 +164,12 @@ def test_an_export_in_a_cache_is_verified_as_one(studio: Studio, tmp_path: Path)
     assert ran.code == 0, ran.err
     assert "is whole: 12 layers decode and its errors are the ones it states" in ran.out
     assert studio("compare", source, place).code == 0
+
+
+def test_what_is_inside_is_inside_and_the_folder_above_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "a").touch()
+    (folder / "b").symlink_to(tmp_path)
+    assert leads_out(folder / "a", folder) is None
+    assert [leads_out(folder / name, folder) for name in ("..", "b")] == [tmp_path.resolve()] * 2

@@ -15,7 +15,7 @@ from studio.core.sources.declared import BESIDE
 _PACKED, _MIXED = "nvfp4-pack-quantized", "mixed-precision"
 _GROUP = 16
 _INTEGERS = ("I8", "I32")
-_EIGHT_BITS = ("fp8", "int8")
+EIGHT_BITS = ("fp8", "int8")
 """Conventions of codes that `packing` finds under a claim of four bits."""
 _CLASSES = ("linear", "linearbase", "fusedmoe", "moegate")
 """Targets that are classes of modules, in small letters."""
@@ -34,7 +34,7 @@ def described(folder: Folder) -> Iterator[Observation]:
 def _other_of_groups(folder: Folder, module: Module, claim: Claim) -> str:
     """What all groups of compressed-tensors say of codes in another format than NVFP4, where none says the truth."""
     source = folder.recognized.sources.get(module.codes.tensor.name)
-    if claim.layout != TORCH[0] or module.is_nvfp4 or (claim.bits == 4 and module.layout in _EIGHT_BITS):
+    if claim.layout != TORCH[0] or module.is_nvfp4 or (claim.bits == 4 and module.layout in EIGHT_BITS):
         return ""
     if source is None or module.scales is None or module.layout == "mlx":
         return ""

@@ -21,6 +21,7 @@ from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
 from studio.core.findings.modules import CONVENTIONS, Module
 from studio.core.findings.repairs.draft import TORCH, Draft, Form, Target
+from studio.core.findings.schemes import EIGHT_BITS
 from studio.core.findings.source import Owned, agrees, owners
 from studio.core.layouts import LAYOUTS
 from studio.core.model import Layer, Matrix, Stored
@@ -35,8 +36,8 @@ METHOD = "search"
 _DTYPES = {"modelopt": ("U8", "F8_E4M3"), "compressed-tensors": ("U8", "F8_E4M3"), "mlx": ("U32", "U8")}
 """Of codes and of block scales."""
 
-_EIGHT_BITS, _FOUR = ("fp8", "int8"), 4
-"""Conventions of codes of eight bits; what a config claims that asks for NVFP4 in their place."""
+_FOUR = 4
+"""Bits that a config claims that asks for NVFP4."""
 
 _SCALED_COLUMNS = ".pre_quant_scale"
 """What AWQ and others multiply inputs with: their packed weights are not those of the source."""
@@ -145,7 +146,7 @@ def _claimed(draft: Draft, module: Module) -> Module:
     """A module of eight bits as what the config says that it is, in the layout that it names; others as they are."""
     layouts = {claim.layout for claim in draft.claims() if claim.bits == _FOUR and claim.layout in TORCH}
     said = any(one.where == module.name for one in draft.seen("claims-other-bits"))
-    if module.layout not in _EIGHT_BITS or not said or len(layouts) != 1:
+    if module.layout not in EIGHT_BITS or not said or len(layouts) != 1:
         return module
     return replace(module, layout=layouts.pop(), third=None)
 

@@ -16,9 +16,10 @@ from studio.core.model import Model, Source
 from studio.core.opening.checkpoint import open_model
 from studio.core.planning.plan import Choice
 from studio.core.sources.fp8 import ScaledFp8
+from studio.core.sources.plain import PLAIN_BITS
 
-_FOUR, _PLAIN = 4, 16
-"""Bits of a weight of NVFP4, and of one that is not quantized."""
+_FOUR = 4
+"""Bits of a weight of NVFP4."""
 
 _INPUTS = {
     "modelopt": {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16},
@@ -113,7 +114,7 @@ def _written(draft: Draft, layout: str, modules: Sequence[Module]) -> dict[str, 
 def _choices(model: Model) -> list[Choice] | None:
     """How every layer is stored; None where one is in codes that no layout has a name for."""
     found = [(layer, _format(layer.source)) for layer in model.layers]
-    if any(not name and layer.source.bits < _PLAIN for layer, name in found):
+    if any(not name and layer.source.bits < PLAIN_BITS for layer, name in found):
         return None
     return [Choice(layer, recipe(name, method=STORED) if name else None) for layer, name in found]
 
