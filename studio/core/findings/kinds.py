@@ -87,7 +87,6 @@ _ROWS = (
         "state it",
         repair="the format stated",
     ),
-    Kind("gguf", "note", "a GGUF file: it was opened, its blocks were not examined"),
     Kind("digest", "error", "files are not those that SHA256SUMS lists", (), _AGAIN),
     Kind("digest-missing", "error", "files that SHA256SUMS lists are not here", (), _AGAIN),
     Kind(
@@ -130,6 +129,7 @@ _ROWS = (
     ),
     Kind("blocks-missing", "error", "blocks of the model are missing", _ALL, _AGAIN),
     Kind("weight-missing", "error", "a weight is missing that the model needs", _ALL, _AGAIN),
+    Kind("weight-shape", "warning", "a weight of another shape than in all other blocks", _ALL, _ORIGINAL),
     Kind("config-sizes", "error", "config.json states sizes that no weight has", _ALL, "copy it from the original"),
     Kind(
         "tokenizer-missing",

@@ -15,8 +15,18 @@ from studio.core.sources.declared import BESIDE
 _PACKED, _MIXED = "nvfp4-pack-quantized", "mixed-precision"
 _GROUP = 16
 _INTEGERS = ("I8", "I32")
+_MODES = {"nvfp4": (4, 16), "mxfp4": (4, 32), "mxfp8": (8, 32)}
+"""Modes of MLX that have one number of bits and one group each."""
 EIGHT_BITS = ("fp8", "int8")
 """Conventions of codes that `packing` finds under a claim of four bits."""
+_ALGORITHMS = {
+    **dict.fromkeys(("fp8", "mxfp8"), (8, "float")),
+    **dict.fromkeys(("nvfp4", "w4a16_nvfp4", "mxfp4"), (4, "float")),
+    **dict.fromkeys(("int4", "w4a16_awq"), (4, "int")),
+    **dict.fromkeys(("int8", "w8a8"), (8, "int")),
+}
+"""What algorithms of ModelOpt store, by how their names begin."""
+
 _CLASSES = ("linear", "linearbase", "fusedmoe", "moegate")
 """Targets that are classes of modules, in small letters."""
 
@@ -115,6 +125,8 @@ def _other_of_mlx(module: Module, claim: Claim) -> str:
         return f"{told}; a scale is for {module.bits_of_block} bits"
     if (mode == "affine") != (module.scales.tensor.dtype in WEIGHT_DTYPES):
         return f"{told}; its scales are {module.scales.tensor.dtype}"
+    if mode in _MODES and (bits, group) != _MODES[mode]:
+        return f"{told}, which has {_MODES[mode][0]} bits in groups of {_MODES[mode][1]}"
     return ""
 
 
@@ -139,11 +151,23 @@ def agreeing(folder: Folder) -> Iterator[Observation]:
     if all(isinstance(one, dict) and "quant_method" not in one for one in mlx) and _of_mlx(mlx[0]) != _of_mlx(mlx[1]):
         evidence = f"quantization says {_of_mlx(mlx[0])}, quantization_config {_of_mlx(mlx[1])}"
         yield Observation("sections-disagree", "quantization_config", evidence)
+    for claim in claims_of(folder.sections):
+        yield from _of_algorithms(claim)
     told = {claim.place: claim.algorithm for claim in claims_of(folder.sections) if claim.algorithm}
     if BESIDE in told and len(set(told.values())) > 1:
         place, algorithm = next(item for item in told.items() if item[0] != BESIDE)
         evidence = f"it says {told[BESIDE].upper()}, {place} {algorithm.upper()}"
         yield Observation("sections-disagree", BESIDE, evidence)
+
+
+def _of_algorithms(claim: Claim) -> Iterator[Observation]:
+    """Groups of a section of ModelOpt that say other bits, or another type, than its algorithm has."""
+    bits, kind = next((form for start, form in _ALGORITHMS.items() if claim.algorithm.startswith(start)), (0, ""))
+    for scheme in claim.schemes if bits else ():
+        if scheme.bits not in (0, bits) or scheme.type not in ("", kind):
+            evidence = f"{claim.algorithm.upper()}, and a group of {scheme.bits} bits, {scheme.type}"
+            yield Observation("sections-disagree", claim.place, evidence)
+            return
 
 
 def _of_mlx(section: Mapping[str, Any] | None) -> str:
