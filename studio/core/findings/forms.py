@@ -39,6 +39,9 @@ _FEWEST_OTHERS = 2
 _FAULTS: Mapping[Fault, str] = {"missing": "codes-without-scales", "misfit": "scale-shape"}
 _WHOLE, _CODES, _FEWEST = ("I8", "U8", "I32", "U32"), ("weight", "weight_packed", "qweight"), 1024
 _QWEIGHT = ".qweight"
+_OF_OTHERS = ("input", "output", "act")
+"""Beginnings of the names of parts that say something of inputs and outputs, which weights do not need."""
+
 _BLOCKS, _SCALES = "_blocks", "_scales"
 """Dtypes and names of codes, and bytes that a matrix of them has at least."""
 
@@ -135,7 +138,8 @@ def lacking(folder: Folder) -> Iterator[Observation]:
     found, leaves = folder.recognized, defaultdict[str, set[str]](set)
     for name in found.scales:
         path, _, leaf = name.rpartition(".")
-        leaves[path].add(leaf)
+        if not leaf.startswith(_OF_OTHERS):
+            leaves[path].add(leaf)
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, source in found.sources.items():
         form = source.stored.tensor.dtype, f"{source.bits}"

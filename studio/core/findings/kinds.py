@@ -87,7 +87,7 @@ _ROWS = (
         "state it",
         repair="the format stated",
     ),
-    Kind("digest", "error", "files are not those that SHA256SUMS lists", (), _AGAIN),
+    Kind("digest", "error", "files are not those of their SHA-256, in SHA256SUMS or stated in them", (), _AGAIN),
     Kind("digest-missing", "error", "files that SHA256SUMS lists are not here", (), _AGAIN),
     Kind(
         "digests-unreadable",
