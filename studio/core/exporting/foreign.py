@@ -1,6 +1,7 @@
 """verify for checkpoints of others: digests where there are any, every weight decoded, and compared with a source."""
 
 import hashlib
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -191,7 +192,7 @@ def _part(pairs: Sequence[Couple], indexes: range) -> Part:
     return Part(f"the part from {pairs[indexes.start].layer.name} on", work, Compare(indexes))
 
 
-Numbers = tuple[int, int, float, float, int, int]
+Numbers = tuple[int, int, float, float, int, int, int]
 """A `Difference` but for its couple."""
 
 
@@ -236,7 +237,8 @@ class Compare:
 
 
 def _numbers(found: Difference) -> Numbers:
-    return found.weights, found.equal, found.error, found.squares, found.nonfinite, found.nonfinite_there
+    counts = found.weights, found.equal, found.error, found.squares
+    return *counts, found.nonfinite, found.nonfinite_there, found.unlike
 
 
 def _check_complete(path: Path) -> None:
@@ -339,5 +341,5 @@ def _result(found: Difference) -> LayerResult:
         nbytes_in=layer.nbytes,
         nbytes_out=couple.nbytes,
         sum_squares=found.squares,
-        sum_error=found.error,
+        sum_error=math.inf if found.unlike else found.error,
     )
