@@ -109,7 +109,7 @@ def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     if kind in _PLUS_ONE:  # which takes the last bits of small ones
         one = np.float32(1)
         weights = {name: (value + one) - one if "norm" in name else value for name, value in weights.items()}
-    return Made(weights, "the source itself")
+    return Made(weights, "the source itself", alarms=("tokenizer-missing",))
 
 
 def _convert(folder: Path, target: Path, stored: str) -> None:

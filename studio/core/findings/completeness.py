@@ -14,6 +14,12 @@ from studio.core.model import Layer
 _BLOCK = re.compile(r"(.*?(?:layers|blocks|h))\.(\d{1,5})\.(.+)")
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 _FEWEST_BLOCKS = 3
+_SHARED = {
+    "down_proj": (("up_proj", 0, 1), ("up_proj", 1, 0), ("gate_proj", 0, 1), ("gate_proj", 1, 0)),
+    "k_proj": (("q_proj", 1, 1), ("v_proj", 1, 1)),
+}
+"""Names of matrices: another beside it, and which of the sizes of both are one."""
+
 _AT_ENDS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -76,6 +82,7 @@ def _absent(stack: str, members: Mapping[int, set[str]], blocks: int) -> Iterato
 
 def shapes(folder: Folder) -> Iterator[Observation]:
     """A weight of another shape than those of its name in all other blocks; the first and the last may differ."""
+    yield from _joined(folder)
     if "block_configs" in folder.config:
         return
     named: dict[str, list[Layer]] = defaultdict(list)
@@ -87,6 +94,18 @@ def shapes(folder: Folder) -> Iterator[Observation]:
         if odd and len(counts) == 2 and len(layers) >= _FEWEST_BLOCKS:
             evidence = f"{list(odd.shape)}, those of {counted(len(layers) - 1, 'other')} are {list(layers[0].shape)}"
             yield Observation("weight-shape", odd.name, evidence)
+
+
+def _joined(folder: Folder) -> Iterator[Observation]:
+    """Matrices that take or give the same vectors, and are of different widths: of one attention, or of one MLP."""
+    for name, layer in folder.by_name.items():
+        path, _, leaf = name.rpartition(".")
+        for other, own, its in _SHARED.get(leaf, ()):
+            there = folder.by_name.get(f"{path}.{other}")
+            if there and len(there.shape) == len(layer.shape) == 2 and layer.shape[own] != there.shape[its]:
+                evidence = f"{list(layer.shape)} beside {other} {list(there.shape)}"
+                yield Observation("weight-shape", name, evidence)
+                break
 
 
 def sizes(folder: Folder) -> Iterator[Observation]:

@@ -1,4 +1,4 @@
-"""Checks of what codes decode to: of GGUF every weight; of other formats than NVFP4 whether matrices are all zero."""
+"""Checks of what codes decode to: of GGUF every weight; of other formats than NVFP4 whether codes are all one."""
 
 import math
 from collections.abc import Iterator
@@ -20,6 +20,9 @@ _SLAB = 1 << 18
 
 _SAMPLE = 1 << 12
 """Weights at the start of a matrix that are looked at first: nearly always one of them is not zero."""
+
+_BLOCK = 16
+"""Weights in a row that have one scale, and one zero, in every format with few enough bits."""
 
 _NVFP4 = ("nvfp4-2t", "nvfp4-3t")
 _MATRICES = ("linear", "expert", "head", "embedding")
@@ -72,20 +75,28 @@ def _lost_blocks(layer: Layer) -> Iterator[Observation]:
 
 
 def _zeros(layer: Layer) -> Iterator[Seen]:
-    """Matrices of which all weights are zero, as far as they can be decoded."""
+    """Matrices of which all weights are zero, or all codes one, as far as they can be decoded."""
     matrices = layer.matrices
-    dead = [matrix.name for matrix in matrices if _is_zero(layer, matrix)]
+    dead = [matrix.name for matrix in matrices if _is_dead(layer, matrix)]
     if dead:
         more = f"{len(dead):,} of {len(matrices):,} matrices, the first is {dead[0]}"
-        yield Observation("weights-zero", layer.name, more if len(matrices) > 1 else "all its weights are 0")
+        yield Observation("weights-zero", layer.name, more if len(matrices) > 1 else "no two of its codes differ")
 
 
-def _is_zero(layer: Layer, matrix: Matrix) -> bool:
+def _is_dead(layer: Layer, matrix: Matrix) -> bool:
+    """True where weights differ in no block: all are zero, or all codes of a format with zeros of its own are."""
     try:
         first = layer.source.rows(matrix, 0, max(min(matrix.rows, _SAMPLE // max(matrix.columns, 1)), 1))
-        return not first.any() and not any(values.any() for values in _slabs(layer, matrix))
+        return not _varies(first) and not any(map(_varies, _slabs(layer, matrix)))
     except CheckpointError:
         return False  # what can not be decoded is found where its parts are looked at
+
+
+def _varies(rows: NDArray[Any]) -> bool:
+    """True where two weights of a block differ, or where one is not zero and rows are too short to tell."""
+    across = rows.shape[1] // _BLOCK * _BLOCK
+    blocks = rows[:, :across].reshape(len(rows), -1, _BLOCK)
+    return bool((blocks != blocks[..., :1]).any() if across else rows.any())
 
 
 def _whole(layer: Layer) -> Matrix:

@@ -126,7 +126,8 @@ def lone(folder: Folder) -> Iterator[Observation]:
     """Scales beside which there are no codes and no weight."""
     for name in folder.stored if not folder.is_cut else ():
         path, _, leaf = name.rpartition(".")
-        if leaf in LONE_SCALES and not any(f"{path}.{other}" in folder.stored for other in LONE_SCALES[leaf]):
+        owners = (f"{path}.{other}".rstrip(".") for other in LONE_SCALES.get(leaf, ()))
+        if leaf in LONE_SCALES and not any(owner in folder.stored for owner in owners):
             yield Observation("scales-without-codes", name)
         blocks = f"{name.removesuffix(_SCALES)}{_BLOCKS}"
         if name.endswith(_SCALES) and folder.stored[name].tensor.dtype == "U8" and blocks not in folder.stored:

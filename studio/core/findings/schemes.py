@@ -50,7 +50,7 @@ def _other_of_groups(folder: Folder, module: Module, claim: Claim) -> str:
         return ""
     kind = "int" if module.codes.tensor.dtype in _INTEGERS else "float"
     across = module.scales.tensor.shape[-1:] if len(module.scales.tensor.shape) == len(source.shape) else ()
-    grouped = bool(across) and across[0] > 1 and module.scales.tensor.shape[:-1] == source.shape[:-1]
+    grouped = bool(across) and across[0] > 0 and module.scales.tensor.shape[:-1] == source.shape[:-1]
     stored = Scheme(source.bits, kind, source.shape[-1] // across[0] if grouped else 0)
     said = [_differing(scheme, stored) for scheme in claim.schemes]
     return "" if not said or "" in said else min(said, key=len)
@@ -60,7 +60,7 @@ def _differing(said: Scheme, stored: Scheme) -> str:
     """What a scheme says that is not so, "" where all of it may be."""
     told = [f"{said.bits} bits, it has {stored.bits}"] if said.bits not in (0, stored.bits) else []
     told += [f"{said.type}, it is {stored.type}"] if said.type not in ("", stored.type) else []
-    if stored.group and said.group and said.group != stored.group:
+    if stored.group and said.group > 0 and said.group != stored.group:
         told.append(f"groups of {said.group}, its scales are for {stored.group}")
     return "; ".join(told)
 
@@ -75,8 +75,9 @@ def _other_of_gptq(folder: Folder, claim: Claim) -> Iterator[Observation]:
         evidence = f"{claim.place} says {claim.bits} bits, codes have {', '.join(map(str, sorted(bits)))}"
         yield Observation("claims-other-format", next(iter(codes)), evidence)
     groups = {name: (source.shape[-1], _groups(folder, name)) for name, source in codes.items()}
-    if codes and claim.group and not any(-(-k // claim.group) == count for k, count in groups.values()):
-        k, count = next(iter(groups.values()))
+    fits = [-(-k // claim.group) == count for k, count in groups.values()] if claim.group else []
+    if codes and claim.group and not (any(fits) if claim.varies else all(fits)):
+        k, count = list(groups.values())[fits.index(False)]
         evidence = f"{claim.place} says groups of {claim.group}, {k:,} columns have {counted(count, 'scale')}"
         yield Observation("claims-other-format", next(iter(codes)), evidence)
 
