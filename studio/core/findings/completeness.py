@@ -86,7 +86,7 @@ def shapes(folder: Folder) -> Iterator[Observation]:
     if "block_configs" in folder.config:
         return
     named: dict[str, list[Layer]] = defaultdict(list)
-    for layer in folder.layers:
+    for layer in _readable(folder):
         named[_NUMBER.sub(".#", layer.name)].append(layer)
     for layers in named.values():
         counts = Counter(layer.shape for layer in layers)
@@ -96,12 +96,19 @@ def shapes(folder: Folder) -> Iterator[Observation]:
             yield Observation("weight-shape", odd.name, evidence)
 
 
+def _readable(folder: Folder) -> Iterator[Layer]:
+    """The layers whose shapes are known: codes that nothing reads have those of their bytes."""
+    unread = folder.recognized.unread
+    return (layer for layer in folder.layers if layer.source.stored.tensor.name not in unread)
+
+
 def _joined(folder: Folder) -> Iterator[Observation]:
     """Matrices that take or give the same vectors, and are of different widths: of one attention, or of one MLP."""
-    for name, layer in folder.by_name.items():
+    readable = {layer.name: layer for layer in _readable(folder)}
+    for name, layer in readable.items():
         path, _, leaf = name.rpartition(".")
         for other, own, its in _SHARED.get(leaf, ()):
-            there = folder.by_name.get(f"{path}.{other}")
+            there = readable.get(f"{path}.{other}")
             if there and len(there.shape) == len(layer.shape) == 2 and layer.shape[own] != there.shape[its]:
                 evidence = f"{list(layer.shape)} beside {other} {list(there.shape)}"
                 yield Observation("weight-shape", name, evidence)
