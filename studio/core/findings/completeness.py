@@ -20,6 +20,9 @@ _SHARED = {
 }
 """Names of matrices: another beside it, and which of the sizes of both are one."""
 
+_OF_BLOCKS = re.compile(r"(?:^|\.)(?:self_attn|mlp|feed_forward|shared_experts?|experts\.\d+)$")
+"""Modules of which that is so; what looks at pictures, or connects, may have others."""
+
 _AT_ENDS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -107,7 +110,7 @@ def _joined(folder: Folder) -> Iterator[Observation]:
     readable = {layer.name: layer for layer in _readable(folder)}
     for name, layer in readable.items():
         path, _, leaf = name.rpartition(".")
-        for other, own, its in _SHARED.get(leaf, ()):
+        for other, own, its in _SHARED.get(leaf, ()) if _OF_BLOCKS.search(path) else ():
             there = readable.get(f"{path}.{other}")
             if there and len(there.shape) == len(layer.shape) == 2 and layer.shape[own] != there.shape[its]:
                 evidence = f"{list(layer.shape)} beside {other} {list(there.shape)}"
