@@ -3,6 +3,8 @@
 A row is here only when a model of it, read back, was proved to be the same one; what has no row is refused by name.
 """
 
+from typing import Any
+
 from studio.core.architectures.gguf import GgufArchitecture
 from studio.core.architectures.gguf_names import (
     BEHIND_ALONE,
@@ -11,30 +13,46 @@ from studio.core.architectures.gguf_names import (
     CORRECTION,
     EXPERT_COUNTS,
     EXPERTS,
+    FALCON,
     FUSED,
     GELU,
+    GEMMA4,
+    GEMMA4_EXPERTS,
     GLM4,
     GPT_OSS,
+    LATENT,
+    LINEAR,
+    LINEAR_APART,
+    LINEAR_JOINED,
     LLAMA4,
+    MAMBA,
+    MAMBA1,
+    MAMBA2,
     MIXTRAL,
     MULTIPLIERS,
     NEOX,
     NORMS_BEHIND,
+    ONE_NORM,
     OUTSIDE,
+    OUTSIDE_FALCON,
+    OUTSIDE_GEMMA4,
+    OUTSIDE_MAMBA,
     OUTSIDE_NEOX,
     PHI2,
     PHI3,
     POST,
     SHARED,
     SHARED_EXPERTS,
+    STACKS_OF_GEMMA4,
     STACKS_OF_GPT_OSS,
     STACKS_OF_GRANITE,
     STACKS_OF_LLAMA4,
     STARCODER2,
+    TWO_NORMS,
     WIDTH,
 )
 
-_ROTATED = ("attn_q", "attn_k")
+_ROTATED = {"attn_q": "pairs", "attn_k": "pairs"}
 _QKV = ("attn_q", "attn_k", "attn_v")
 _ATTENTION = (*_QKV, "attn_output")
 _BIASES = {"attention_bias": _ATTENTION, "mlp_bias": ("ffn_up",)}
@@ -53,15 +71,104 @@ _DENSE_FIRST = {"first_k_dense_replace": "leading_dense_block_count"}
 _Q_NORM = {"use_qk_norm": "attn_q_norm.weight"}
 _NORMED = {"norm_topk_prob": "expert_weights_norm"}
 
+_DEEPSEEK = (
+    LATENT | EXPERTS | SHARED_EXPERTS | {name: BLOCK[name] for name in ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")}
+)
+_LATENT: dict[str, Any] = {
+    "experts": True,
+    "rejoined": {"self_attn.kv_b_proj.weight": ("heads", ("attn_k_b.weight", "attn_v_b.weight"))},
+    "fields": WIDTH | _ROUTED | {"n_shared_experts": "expert_shared_count"},
+    "optional": {"routed_scaling_factor": "expert_weights_scale"},
+    "counts": _DENSE_FIRST,
+    "flags": _NORMED,
+    "shape": "latent attention",
+    "ignored": (
+        "attention.q_lora_rank",
+        "attention.kv_lora_rank",
+        "attention.key_length_mla",
+        "attention.value_length_mla",
+        "expert_gating_func",
+        "expert_group_count",
+        "expert_group_used_count",
+        "rope.scaling.yarn_log_multiplier",
+    ),
+    "never": ("nextn_predict_layers",),
+}
+_TURNS = {
+    "attn_qkv": "values behind",
+    "ssm_conv1d": "values behind",
+    "attn_gate": "values",
+    "ssm_alpha": "one of each value",
+    "ssm_beta": "one of each value",
+    "ssm_a": "one of each value",
+    "ssm_dt": "one of each value",
+}
+_CHANNEL = {"ssm_conv1d.weight": "a channel"}
+_FLAT = {"ssm_a": "flat", "ssm_d": "flat", "ssm_norm.weight": "flat"}
+_SPACE = ("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size")
+_STATES: dict[str, Any] = {
+    "reshaped": _CHANNEL,
+    "logs": ("ssm_a",),
+    "plus_one": True,
+    "unchanged": ("ssm_norm",),
+    "partial": True,
+    "shape": "linear attention",
+    "behind": "mtp",
+    "ignored": (
+        *_SPACE,
+        "attention.recurrent_layers",
+        "full_attention_interval",
+        "nextn_predict_layers",
+        "rope.dimension_sections",
+    ),
+}
+_GEMMA4 = BLOCK | NORMS_BEHIND | GEMMA4
+_WINDOWS: dict[str, Any] = {
+    "outside": OUTSIDE | OUTSIDE_GEMMA4,
+    "fields": {"sliding_window": "attention.sliding_window"},
+    "optional": {"final_logit_softcapping": "final_logit_softcapping"},
+    "implied": GELU,
+    "shape": "windows and wholes",
+    "ignored": (
+        "attention.key_length_swa",
+        "attention.value_length_swa",
+        "attention.shared_kv_layers",
+        "attention.sliding_window_pattern",
+        "embedding_length_per_layer_input",
+        "feed_forward_length",
+        "rope.dimension_count_swa",
+        "rope.freq_base_swa",
+    ),
+}
+_FALCON: dict[str, Any] = {
+    "outside": OUTSIDE_FALCON,
+    "blocks": "transformer.h",
+    "orders": {"attn_qkv": "key groups"},
+    "layer_norm": "layer_norm_epsilon",
+    "fields": {"ffn_hidden_size": "feed_forward_length"},
+    "implied": {"activation": "gelu", "alibi": False, "bias": False, "parallel_attn": True},
+    "shape": "falcon",
+    "ignored": ("tensor_data_layout",),
+}
+_STATE_SPACE: dict[str, Any] = {
+    "outside": OUTSIDE_MAMBA,
+    "blocks": "backbone.layers",
+    "reshaped": _CHANNEL,
+    "logs": ("ssm_a",),
+    "implied": {"hidden_act": "silu"},
+    "shape": "state space",
+    "ignored": (*_SPACE, "context_length", "ssm.dt_b_c_rms", "attention.head_count", "feed_forward_length"),
+}
+
 ARCHITECTURES: tuple[GgufArchitecture, ...] = (
-    GgufArchitecture("llama", "llama", "LlamaForCausalLM", BLOCK, permuted=_ROTATED, fields=WIDTH, biases=_BIASES),
+    GgufArchitecture("llama", "llama", "LlamaForCausalLM", BLOCK, orders=_ROTATED, fields=WIDTH, biases=_BIASES),
     GgufArchitecture(
         "llama",
         "mixtral",
         "MixtralForCausalLM",
         BLOCK | MIXTRAL,
         experts=True,
-        permuted=_ROTATED,
+        orders=_ROTATED,
         fields=WIDTH | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         implied={"sliding_window": None},
     ),
@@ -121,7 +228,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "granite",
         "GraniteForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=_ROTATED,
         fields=WIDTH,
         optional=MULTIPLIERS,
         biases=_BIASES,
@@ -131,7 +238,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "smollm3",
         "SmolLM3ForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=_ROTATED,
         fields=WIDTH,
         implied={"no_rope_layer_interval": 4, "use_sliding_window": False},
         biases=_BIASES,
@@ -141,7 +248,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "arcee",
         "ArceeForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=_ROTATED,
         fields=WIDTH,
         implied={"hidden_act": "relu2"},
         biases=_BIASES,
@@ -199,7 +306,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "ministral3",
         "Ministral3ForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=_ROTATED,
         fields=WIDTH,
         yarn={"mscale": 1.0},
         yarn_fields={
@@ -233,7 +340,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         BLOCK | {"ffn_gate_inp": "block_sparse_moe.router.layer"},
         experts=True,
         joined=STACKS_OF_GRANITE,
-        permuted=_ROTATED,
+        orders=_ROTATED,
         fields=WIDTH | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         optional=MULTIPLIERS,
         biases={"attention_bias": _ATTENTION},
@@ -278,14 +385,15 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         experts=True,
         fields=WIDTH | _ROUTED | {"n_shared_experts": "expert_shared_count"},
         optional=_ROUTING,
-        counts=_DENSE_FIRST,
+        counts=_DENSE_FIRST | {"num_nextn_predict_layers": "nextn_predict_layers"},
         flags=_NORMED,
         implied={"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0},
         present=_Q_NORM,
         ignored=("expert_gating_func",),
         partial=True,
         biases={"attention_bias": _QKV},
-        never=("nextn_predict_layers", "rope.dimension_sections"),
+        never=("rope.dimension_sections",),
+        behind="model.layers",
     ),
     GgufArchitecture(
         "dots1",
@@ -393,7 +501,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         NEOX,
         outside=OUTSIDE_NEOX,
         blocks="gpt_neox.layers",
-        by_part=("attn_qkv",),
+        orders={"attn_qkv": "thirds"},
         layer_norm="layer_norm_eps",
         fields=WIDTH,
         flags={"use_parallel_residual": "use_parallel_residual"},
@@ -401,12 +509,91 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         partial=True,
         again={"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"},
     ),
+    GgufArchitecture(
+        "deepseek2",
+        "deepseek_v3",
+        "DeepseekV3ForCausalLM",
+        _DEEPSEEK | {CORRECTION: "mlp.gate.e_score_correction_bias"},
+        marks=(CORRECTION,),
+        implied={"rope_interleave": True, "scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+        **_LATENT,
+    ),
+    GgufArchitecture("deepseek2", "deepseek_v2", "DeepseekV2ForCausalLM", _DEEPSEEK, **_LATENT),
+    GgufArchitecture(
+        "qwen3next",
+        "qwen3_next",
+        "Qwen3NextForCausalLM",
+        BLOCK | POST | EXPERTS | SHARED | LINEAR | LINEAR_JOINED,
+        experts=True,
+        rejoined={"linear_attn.in_proj_qkvz.weight": ("queries first", ("attn_qkv.weight", "attn_gate.weight"))},
+        orders={"attn_qkv": "linear groups"},
+        fields=EXPERT_COUNTS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
+        optional=WIDTH,
+        implied={"hidden_act": "silu", "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+        **_STATES,
+    ),
+    GgufArchitecture(
+        "qwen35",
+        "qwen3_5_text",
+        "Qwen3_5ForCausalLM",
+        BLOCK | POST | LINEAR | LINEAR_APART,
+        orders=_TURNS,
+        across={"ssm_out": "values"},
+        fields=WIDTH,
+        counts={"mtp_num_hidden_layers": "nextn_predict_layers"},
+        implied={"hidden_act": "silu", "attn_output_gate": True},
+        **_STATES,
+    ),
+    GgufArchitecture(
+        "qwen35moe",
+        "qwen3_5_moe_text",
+        "Qwen3_5MoeForCausalLM",
+        BLOCK | POST | EXPERTS | SHARED | LINEAR | LINEAR_APART,
+        experts=True,
+        orders=_TURNS,
+        across={"ssm_out": "values"},
+        fields=EXPERT_COUNTS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
+        counts={"mtp_num_hidden_layers": "nextn_predict_layers"},
+        implied={"hidden_act": "silu", "attn_output_gate": True},
+        **_STATES,
+    ),
+    GgufArchitecture("gemma4", "gemma4_text", "Gemma4ForCausalLM", _GEMMA4, **_WINDOWS),
+    GgufArchitecture(
+        "gemma4",
+        "gemma4_text",
+        "Gemma4ForCausalLM",
+        _GEMMA4 | GEMMA4_EXPERTS,
+        experts=True,
+        joined=STACKS_OF_GEMMA4,
+        **_WINDOWS,
+    ),
+    GgufArchitecture("falcon", "falcon", "FalconForCausalLM", FALCON | ONE_NORM, **_FALCON),
+    GgufArchitecture(
+        "falcon", "falcon", "FalconForCausalLM", FALCON | TWO_NORMS, marks=("attn_norm_2.weight",), **_FALCON
+    ),
+    GgufArchitecture("mamba", "mamba", "MambaForCausalLM", MAMBA | MAMBA1, **_STATE_SPACE),
+    GgufArchitecture(
+        "mamba",
+        "falcon_mamba",
+        "FalconMambaForCausalLM",
+        MAMBA | MAMBA1,
+        marks=("ssm.dt_b_c_rms",),
+        **(_STATE_SPACE | {"implied": {"hidden_act": "silu", "mixer_rms_eps": 1e-6}}),
+    ),
+    GgufArchitecture(
+        "mamba2",
+        "mamba2",
+        "Mamba2ForCausalLM",
+        MAMBA | MAMBA2,
+        **(_STATE_SPACE | {"shape": "state space 2", "reshaped": _CHANNEL | _FLAT}),
+    ),
 )
 
 
-def architecture_of(name: object, experts: bool) -> GgufArchitecture | None:
-    """The row of an architecture by llama.cpp's name, in the form with or without experts; None where there is none."""
-    return next((row for row in ARCHITECTURES if row.name == name and row.experts == experts), None)
+def architectures_of(name: object, experts: bool) -> tuple[GgufArchitecture, ...]:
+    """The rows of an architecture by llama.cpp's name, in the form with or without experts, those with marks first."""
+    found = [row for row in ARCHITECTURES if row.name == name and row.experts == experts]
+    return tuple(sorted(found, key=lambda row: not row.marks))
 
 
 def known_architectures() -> tuple[str, ...]:
