@@ -31,11 +31,12 @@ class GgufArchitecture:
     says as well, or that nobody needs. windows: the config says of each block whether it sees a window only.
     divided: number of blocks of the one size whose queries are divided by the square root of width / heads, while all
     others are by that of the width of a head; 0 where config.json has no such key. partial: a part of each head may be
-    rotated alone. again: keys that older readers know -> those that say the same. biases: keys of config.json ->
-    modules that all have a bias, or none. never: keys of another architecture that llama.cpp calls the same. marks:
-    tensors of a block, or switches, that tell it from others that llama.cpp calls the same. shape: what is special in
-    its config, see `opening.gguf_shapes`; "" where heads and rotation are as everywhere. behind: where transformers has
-    the blocks that predict further tokens, which follow the others in llama.cpp; "" where they are not known.
+    rotated alone. lengths: long texts may be rotated otherwise than short ones. again: keys that older readers know ->
+    those that say the same. biases: keys of config.json -> modules that all have a bias, or none. never: keys of
+    another architecture that llama.cpp calls the same. marks: tensors of a block, or switches, that tell it from others
+    that llama.cpp calls the same. shape: what is special in its config, see `opening.gguf_shapes`; "" where heads and
+    rotation are as everywhere. behind: where transformers has the blocks that predict further tokens, which follow the
+    others in llama.cpp; "" where they are not known.
     """
 
     name: str
@@ -68,6 +69,7 @@ class GgufArchitecture:
     windows: bool = False
     divided: int = 0
     partial: bool = False
+    lengths: bool = False
     again: Mapping[str, str] = field(default_factory=dict)
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     never: tuple[str, ...] = ()

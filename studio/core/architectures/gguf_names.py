@@ -148,20 +148,20 @@ LLAMA4: Names = {
 }
 
 NEXT: Names = {
-    "nextn.eh_proj": "eh_proj.weight",
-    "nextn.embed_tokens": "embed_tokens.weight",
-    "nextn.enorm": "enorm.weight",
-    "nextn.hnorm": "hnorm.weight",
-    "nextn.shared_head_head": "shared_head.head.weight",
-    "nextn.shared_head_norm": "shared_head.norm.weight",
+    "nextn.eh_proj": "eh_proj",
+    "nextn.embed_tokens": "embed_tokens",
+    "nextn.enorm": "enorm",
+    "nextn.hnorm": "hnorm",
+    "nextn.shared_head_head": "shared_head.head",
+    "nextn.shared_head_norm": "shared_head.norm",
 }
 """Tensors of blocks that predict further tokens, where these lie behind the others."""
 
 NEXT_ONCE: Names = {
-    "nextn.eh_proj": "fc.weight",
-    "nextn.enorm": "pre_fc_norm_embedding.weight",
-    "nextn.hnorm": "pre_fc_norm_hidden.weight",
-    "nextn.shared_head_norm": "norm.weight",
+    "nextn.eh_proj": "fc",
+    "nextn.enorm": "pre_fc_norm_embedding",
+    "nextn.hnorm": "pre_fc_norm_hidden",
+    "nextn.shared_head_norm": "norm",
 }
 """Those that are there once, where the blocks are a module of their own."""
 

@@ -222,6 +222,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         fields=WIDTH,
         optional=PHI3,
         partial=True,
+        lengths=True,
     ),
     GgufArchitecture(
         "granite",
@@ -555,7 +556,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         fields=EXPERT_COUNTS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
         counts={"mtp_num_hidden_layers": "nextn_predict_layers"},
         implied={"hidden_act": "silu", "attn_output_gate": True},
-        **_STATES,
+        **(_STATES | {"ignored": (*_STATES["ignored"], "feed_forward_length")}),
     ),
     GgufArchitecture("gemma4", "gemma4_text", "Gemma4ForCausalLM", _GEMMA4, **_WINDOWS),
     GgufArchitecture(

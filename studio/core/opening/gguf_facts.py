@@ -21,7 +21,7 @@ class Facts:
     """What a config follows from.
 
     The row of the architecture, the pairs, shapes by llama.cpp's names, what rope_freqs.weight holds, whether the
-    embedding is stored in F16.
+    embedding is stored in F16; by what frequencies are divided in long and in short texts, where that differs.
     """
 
     row: GgufArchitecture
@@ -30,6 +30,7 @@ class Facts:
     rope_factors: NDArray[np.float32] | None
     half: bool
     file: Path
+    lengths: tuple[NDArray[np.float32], ...] = ()
 
     def get(self, key: str) -> Any:
         """The value of a key of the architecture, None where there is none."""
@@ -63,7 +64,7 @@ class Facts:
         if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
             said = "is missing" if value is None else f"is {printable(value, 60)}, not a number above 0"
             raise self.refuse(f"{self.row.name}.{key} {said}")
-        return _shortest(value)
+        return shortest(value)
 
     def count(self, key: str) -> int:
         """A whole number, 0 where it is missing; raises CheckpointError for anything else."""
@@ -73,6 +74,6 @@ class Facts:
         return value
 
 
-def _shortest(value: float) -> int | float:
+def shortest(value: float) -> int | float:
     """A float32 as the number that people wrote."""
     return value if isinstance(value, int) else float(str(np.float32(value)))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.names import printable
-from studio.core.opening.gguf_facts import Facts
+from studio.core.opening.gguf_facts import Facts, shortest
 
 HEADS_KV, ROPE_BASE, ROTATED = "attention.head_count_kv", "rope.freq_base", "rope.dimension_count"
 HEAD_WIDTHS = ("attention.key_length", "attention.value_length", ROTATED)
@@ -19,7 +19,11 @@ _YARN: Mapping[str, str] = {
     "beta_slow": f"{_SCALING}yarn_beta_slow",
     "attention_factor": f"{_SCALING}yarn_attn_factor",
 }
-SCALINGS = {f"{_SCALING}{name}" for name in ("type", "factor", "finetuned")} | {_ORIGINAL, *_YARN.values()}
+_FACTOR_OF_LENGTHS = f"{_SCALING}attn_factor"
+SCALINGS = {f"{_SCALING}{name}" for name in ("type", "factor", "finetuned", "attn_factor")} | {
+    _ORIGINAL,
+    *_YARN.values(),
+}
 """What is read of how a context is stretched."""
 
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -58,6 +62,8 @@ def _rope_scaling(facts: Facts, warnings: list[str]) -> dict[str, Any] | None:
     kind = facts.get(f"{_SCALING}type")
     if kind not in (None, "none", "linear", "yarn"):
         raise facts.refuse(f"{facts.row.name}.{_SCALING}type is {printable(kind, 40)}, which is not read")
+    if facts.lengths:
+        return _two_lengths(facts)
     if facts.rope_factors is not None:
         return _llama3_scaling(facts, facts.rope_factors, warnings)
     if kind in (None, "none"):
@@ -69,6 +75,17 @@ def _rope_scaling(facts: Facts, warnings: list[str]) -> dict[str, Any] | None:
         stretched = {**_YARN, **facts.row.yarn_fields}
         found |= {name: facts.number(key) for name, key in stretched.items() if facts.get(key)}
     return found
+
+
+def _two_lengths(facts: Facts) -> dict[str, Any]:
+    """The scaling of Phi, in the words of its makers; cosines are multiplied by what follows from the lengths."""
+    long, short = ([shortest(one) for one in factors] for factors in facts.lengths)
+    times = max(facts.number("context_length") / facts.number(_ORIGINAL), 1.0)
+    wanted = math.sqrt(1 + math.log(times) / math.log(facts.number(_ORIGINAL)))
+    said = facts.number(_FACTOR_OF_LENGTHS) if facts.get(_FACTOR_OF_LENGTHS) else wanted
+    if not math.isclose(said, wanted, rel_tol=1e-5):
+        raise facts.refuse(f"{facts.row.name}.{_FACTOR_OF_LENGTHS} is {said:g}, the lengths of texts say {wanted:g}")
+    return {"type": "longrope", "long_factor": long, "short_factor": short}
 
 
 def _llama3_scaling(facts: Facts, factors: NDArray[np.float32], warnings: list[str]) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from studio.core.opening.gguf_weights import GgufWeight, Part, weight_of
 
 _IN_BLOCK = re.compile(r"blk\.(\d{1,9})\.((.+?)(?:\.(weight|bias|scale))?)")
 _OUT_OF_BLOCK = re.compile(r"(.+)\.(weight|bias)")
-_ROPE = "rope_freqs.weight"
+_ROPE, _LONG, _SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 _MULTIPLIER, _OF_INPUTS = ".scale", ".input_scale"
 
 
@@ -41,7 +41,18 @@ class GgufReading:
         if len(shapes["token_embd.weight"]) != 2:
             raise CheckpointError("is no matrix", file=model.first, tensor="token_embd.weight")
         half = model.tensors["token_embd.weight"][1].type.name == "F16"
-        facts = Facts(self._row, model.pairs, shapes, self._rope_factors(), half, model.first)
+        lengths = (_LONG, _SHORT) if self._row.lengths and _LONG in shapes else ()
+        factors = [self._rope_factors(name) for name in (*lengths, *([_ROPE] if _ROPE in shapes else []))]
+        facts = Facts(
+            self._row,
+            model.pairs,
+            shapes,
+            factors[-1] if _ROPE in shapes else None,
+            half,
+            model.first,
+            tuple(factors[: len(lengths)]),
+        )
+        self._constants = {_ROPE, *lengths}
         self.config = config_of(facts, warnings)
         self._behind = facts.behind
 
@@ -79,7 +90,7 @@ class GgufReading:
         owner = f"{name.removesuffix(_OF_INPUTS).removesuffix(_MULTIPLIER)}.weight"
         if (found := self._in_block(name)) and found[1] in self._row.block:
             return False
-        return name == _ROPE or (name.endswith((_MULTIPLIER, _OF_INPUTS)) and owner in self._model.tensors)
+        return name in self._constants or (name.endswith((_MULTIPLIER, _OF_INPUTS)) and owner in self._model.tensors)
 
     def _weights(self, file: SourceFile, tensor: GgufTensor) -> Iterator[GgufWeight]:
         if (found := self._in_block(tensor.name)) and (whole := self._whole(found[1])):
@@ -202,11 +213,10 @@ class GgufReading:
             raise CheckpointError(what, file=file.path, tensor=tensor.name)
         return Stored(owner, Tensor(name, "F32", (1,), scale.start + 4 * place, 4))
 
-    def _rope_factors(self) -> Any:
-        if _ROPE not in self._model.tensors:
-            return None
-        file, tensor = self._model.tensors[_ROPE]
-        part = Part(file, tensor, "rope_freqs", tensor.shape)
+    def _rope_factors(self, name: str) -> Any:
+        """What frequencies are divided by."""
+        file, tensor = self._part(name)
+        part = Part(file, tensor, name, tensor.shape)
         factors = part.short()
         if not (np.isfinite(factors) & (factors > 0)).all():
             raise part.refuse("malformed: frequencies are divided by positive numbers")
