@@ -46,7 +46,7 @@ def _key_groups(_module: str, config: Numbers) -> Ordered:
     count, keys = int(config["num_attention_heads"]), int(config["num_key_value_heads"])
     width = int(config["hidden_size"]) // count
     if count % keys:
-        raise ValueError(f"{count} heads with {keys} of keys")
+        raise ValueError(f"{counted(count, 'head')} and {keys} of keys")
     what = f"{counted(count, 'head')} with {keys} of keys and of values"
     return ByPart(keys, (count // keys * width, width, width)), (count + 2 * keys) * width, what
 

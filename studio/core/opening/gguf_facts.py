@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.core.architectures.gguf import GgufArchitecture
+from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.names import printable
 
@@ -44,7 +45,7 @@ class Facts:
         """Of each block whether it has a tensor, those that predict further tokens left out."""
         count = int(self.number("block_count")) - self.behind
         if not 0 < count <= _MOST_BLOCKS:
-            raise self.refuse(f"{count:,} blocks")
+            raise self.refuse(f"a model of {counted(count, 'block')}")
         return [f"blk.{block}.{name}" in self.shapes for block in range(count)]
 
     @property

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from studio.core.counting import counted
 from studio.core.opening.gguf_facts import Facts
 from studio.core.opening.gguf_heads import HEADS_KV, ROPE_BASE, ROTATED, heads, rotation
 
@@ -48,7 +49,9 @@ def _linear_attention(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     width, rest = divmod(int(facts.number("ssm.inner_size")), values)
     keys = int(facts.number("ssm.group_count"))
     if rest or values % keys:
-        raise facts.refuse(f"{facts.row.name}: {keys} heads of keys and {values} of values do not fit together")
+        raise facts.refuse(
+            f"{facts.row.name}: {counted(keys, 'head')} of keys and {values:,} of values do not fit together"
+        )
     config = heads(facts, warnings) | {
         "linear_conv_kernel_dim": facts.number("ssm.conv_kernel"),
         "linear_key_head_dim": facts.number("ssm.state_size"),
@@ -120,7 +123,7 @@ def _of_each(facts: Facts, key: str, count: int) -> list[int]:
     found = facts.get(key)
     numbers = found if isinstance(found, list) else [found] * count
     if len(numbers) != count or any(type(one) is not int or one <= 0 for one in numbers):
-        raise facts.refuse(f"{facts.row.name}.{key} is no whole number above 0 for each of {count} blocks")
+        raise facts.refuse(f"{facts.row.name}.{key} is no whole number above 0 for each of {counted(count, 'block')}")
     return numbers
 
 

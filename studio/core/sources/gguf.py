@@ -86,7 +86,7 @@ class Ggml:
         decode(self.type, raw, values, self._multiplier())
         values = values.reshape(stop - start, matrix.columns)
         if self.across:
-            values = values[:, self.across.places(np.arange(matrix.columns))]
+            values = np.take(values, self.across.places(np.arange(matrix.columns)), axis=1)
         return self.undo(values) if self.undo else values
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
