@@ -68,6 +68,15 @@ _ROUTING = {
     "routed_scaling_factor": "expert_weights_scale",
 }
 _DENSE_FIRST = {"first_k_dense_replace": "leading_dense_block_count"}
+_OF_PICTURES = ("rope.dimension_sections", "n_deepstack_layers")
+"""What the model of language alone does not need: all places of a text lie on one line."""
+
+_QWEN3_MOE: dict[str, Any] = {
+    "block": BLOCK | EXPERTS,
+    "experts": True,
+    "fields": WIDTH | EXPERT_COUNTS,
+    "implied": {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+}
 _Q_NORM = {"use_qk_norm": "attn_q_norm.weight"}
 _NORMED = {"norm_topk_prob": "expert_weights_norm"}
 
@@ -174,6 +183,9 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
     ),
     GgufArchitecture("qwen2", "qwen2", "Qwen2ForCausalLM", BLOCK, fields=WIDTH),
     GgufArchitecture("qwen3", "qwen3", "Qwen3ForCausalLM", BLOCK, fields=WIDTH),
+    GgufArchitecture("qwen2vl", "qwen2", "Qwen2ForCausalLM", BLOCK, fields=WIDTH, ignored=_OF_PICTURES),
+    GgufArchitecture("qwen3vl", "qwen3", "Qwen3ForCausalLM", BLOCK, fields=WIDTH, ignored=_OF_PICTURES),
+    GgufArchitecture("qwen3vlmoe", "qwen3_moe", "Qwen3MoeForCausalLM", ignored=_OF_PICTURES, **_QWEN3_MOE),
     GgufArchitecture(
         "qwen2moe",
         "qwen2_moe",
@@ -183,15 +195,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         fields=WIDTH | EXPERT_COUNTS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
         implied={"norm_topk_prob": False, "decoder_sparse_step": 1, "mlp_only_layers": []},
     ),
-    GgufArchitecture(
-        "qwen3moe",
-        "qwen3_moe",
-        "Qwen3MoeForCausalLM",
-        BLOCK | EXPERTS,
-        experts=True,
-        fields=WIDTH | EXPERT_COUNTS,
-        implied={"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
-    ),
+    GgufArchitecture("qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", **_QWEN3_MOE),
     GgufArchitecture("gemma", "gemma", "GemmaForCausalLM", BLOCK, plus_one=True, fields=WIDTH, implied=GELU),
     GgufArchitecture(
         "gemma2",
