@@ -237,4 +237,11 @@ MAMBA: Names = {
 }
 MAMBA1: Names = {"ssm_dt": "mixer.dt_proj", "ssm_x": "mixer.x_proj"}
 MAMBA2: Names = {"ssm_dt.bias": "mixer.dt_bias", "ssm_norm": "mixer.norm"}
+MAMBA_INSIDE: Names = {
+    own: name.replace("mixer.", "mamba.") for own, name in (MAMBA | MAMBA2).items() if name.startswith("mixer.")
+}
+GRANITE_SHARED: Names = {
+    "ffn_gate_inp": "block_sparse_moe.router.layer",
+    "ffn_down_shexp": "shared_mlp.output_linear",
+}
 OUTSIDE_MAMBA: Names = {"token_embd": "backbone.embeddings", "output_norm": "backbone.norm_f", "output": "lm_head"}

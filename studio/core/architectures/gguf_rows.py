@@ -20,6 +20,7 @@ from studio.core.architectures.gguf_names import (
     GEMMA4_EXPERTS,
     GLM4,
     GPT_OSS,
+    GRANITE_SHARED,
     LATENT,
     LINEAR,
     LINEAR_APART,
@@ -28,6 +29,7 @@ from studio.core.architectures.gguf_names import (
     MAMBA,
     MAMBA1,
     MAMBA2,
+    MAMBA_INSIDE,
     MIXTRAL,
     MULTIPLIERS,
     NEOX,
@@ -130,6 +132,16 @@ _STATES: dict[str, Any] = {
         "nextn_predict_layers",
         "rope.dimension_sections",
     ),
+}
+_HYBRID: dict[str, Any] = {
+    "orders": _ROTATED,
+    "reshaped": _CHANNEL | _FLAT,
+    "logs": ("ssm_a",),
+    "fields": WIDTH | {"shared_intermediate_size": "expert_shared_feed_forward_length"},
+    "optional": MULTIPLIERS,
+    "implied": {"hidden_act": "silu", "mamba_chunk_size": 256},
+    "shape": "attention here and there",
+    "ignored": _SPACE,
 }
 _GEMMA4 = BLOCK | NORMS_BEHIND | GEMMA4
 _WINDOWS: dict[str, Any] = {
@@ -530,7 +542,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "Qwen3NextForCausalLM",
         BLOCK | POST | EXPERTS | SHARED | LINEAR | LINEAR_JOINED,
         experts=True,
-        rejoined={"linear_attn.in_proj_qkvz.weight": ("queries first", ("attn_qkv.weight", "attn_gate.weight"))},
+        rejoined={"linear_attn.in_proj_qkvz.weight": ("heads of keys", ("attn_qkv.weight", "attn_gate.weight"))},
         orders={"attn_qkv": "linear groups"},
         fields=EXPERT_COUNTS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
         optional=WIDTH,
@@ -561,6 +573,29 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         counts={"mtp_num_hidden_layers": "nextn_predict_layers"},
         implied={"hidden_act": "silu", "attn_output_gate": True},
         **(_STATES | {"ignored": (*_STATES["ignored"], "feed_forward_length")}),
+    ),
+    GgufArchitecture(
+        "granitehybrid",
+        "granitemoehybrid",
+        "GraniteMoeHybridForCausalLM",
+        BLOCK | MAMBA_INSIDE | {"ffn_down": "shared_mlp.output_linear"},
+        rejoined={"shared_mlp.input_linear.weight": ("one behind the other", ("ffn_gate.weight", "ffn_up.weight"))},
+        **_HYBRID,
+    ),
+    GgufArchitecture(
+        "granitehybrid",
+        "granitemoehybrid",
+        "GraniteMoeHybridForCausalLM",
+        BLOCK | MAMBA_INSIDE | GRANITE_SHARED,
+        experts=True,
+        joined=STACKS_OF_GRANITE,
+        rejoined={
+            "shared_mlp.input_linear.weight": (
+                "one behind the other",
+                ("ffn_gate_shexp.weight", "ffn_up_shexp.weight"),
+            )
+        },
+        **_HYBRID,
     ),
     GgufArchitecture("gemma4", "gemma4_text", "Gemma4ForCausalLM", _GEMMA4, **_WINDOWS),
     GgufArchitecture(

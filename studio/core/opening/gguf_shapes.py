@@ -184,6 +184,35 @@ def _state_space_2(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     return config | {"num_heads": count, "head_dim": width, "n_groups": facts.number("ssm.group_count")}
 
 
+def _here_and_there(facts: Facts, warnings: list[str]) -> dict[str, Any]:
+    """Granite 4: blocks with a state as Mamba 2 has it, a few with attention."""
+    states, keys = facts.blocks("ssm_out.weight"), facts.get(HEADS_KV)
+    keys = keys if isinstance(keys, list) else [keys] * len(states)
+    found = {key for key, state in zip(keys, states, strict=False) if not state}
+    if len(keys) != len(states) or len(found) > 1 or any(type(key) is not int or key <= 0 for key in found):
+        raise facts.refuse(f"{facts.row.name}.{HEADS_KV} does not tell the heads of the blocks with attention")
+    heads_, count = int(facts.number("attention.head_count")), int(facts.number("ssm.time_step_rank"))
+    inner, hidden = int(facts.number("ssm.inner_size")), int(facts.number("embedding_length"))
+    config: dict[str, Any] = {
+        "num_key_value_heads": found.pop() if found else heads_,
+        "head_dim": _times(facts, hidden, heads_),
+        "layer_types": ["mamba" if state else "attention" for state in states],
+        "mamba_n_heads": count,
+        "mamba_d_head": _times(facts, inner, count),
+        "mamba_expand": _times(facts, inner, hidden),
+        "mamba_n_groups": facts.number("ssm.group_count"),
+        "mamba_d_state": facts.number("ssm.state_size"),
+        "mamba_d_conv": facts.number("ssm.conv_kernel"),
+        "mamba_conv_bias": facts.has("ssm_conv1d.bias"),
+        "mamba_proj_bias": facts.has("ssm_in.bias"),
+        "attention_bias": any(facts.blocks("attn_q.bias")),
+        "num_local_experts": facts.count("expert_count"),
+        "num_experts_per_tok": facts.count("expert_used_count"),
+        "position_embedding_type": "rope" if facts.get("rope.scaling.finetuned") else "nope",
+    }
+    return config | rotation(facts, warnings)
+
+
 def _times(facts: Facts, whole: int, part: int) -> int:
     if whole % part:
         raise facts.refuse(f"{facts.row.name}: an inner size of {whole:,}, which {part:,} does not divide")
@@ -193,6 +222,7 @@ def _times(facts: Facts, whole: int, part: int) -> int:
 SHAPES: Mapping[str, Callable[[Facts, list[str]], dict[str, Any]]] = {
     "latent attention": _latent_attention,
     "linear attention": _linear_attention,
+    "attention here and there": _here_and_there,
     "windows and wholes": _windows_and_wholes,
     "falcon": _falcon,
     "state space": _state_space,

@@ -67,9 +67,19 @@ def _keys_and_values(name: str, parts: Sequence[Source], config: Mapping[str, An
     return Joined((heads * each, inputs), tuple(own), pieces, _kept_dtype(parts), is_cut=True)
 
 
-def _groups(name: str, parts: Sequence[Source], config: Mapping[str, Any]) -> Joined:
-    """Rows of several weights, of which each head of keys has as many of the one as of the other behind it."""
-    groups, columns = int(config["linear_num_key_heads"]), parts[0].shape[-1]
+def _heads_of_keys(name: str, parts: Sequence[Source], config: Mapping[str, Any]) -> Joined:
+    """The rows of the parts that belong to each head of keys."""
+    return _groups(name, parts, int(config["linear_num_key_heads"]))
+
+
+def _behind(name: str, parts: Sequence[Source], _config: Mapping[str, Any]) -> Joined:
+    """One part behind the other."""
+    return _groups(name, parts, 1)
+
+
+def _groups(name: str, parts: Sequence[Source], groups: int) -> Joined:
+    """Rows of several weights in groups, which have their share of each of them."""
+    columns = parts[0].shape[-1]
     for part in parts:
         if len(part.shape) != 2 or part.shape[1] != columns or part.shape[0] % groups or not all(part.shape):
             raise _no_part(name, part)
@@ -86,7 +96,8 @@ def _groups(name: str, parts: Sequence[Source], config: Mapping[str, Any]) -> Jo
 
 REJOINED: Mapping[str, Callable[[str, Sequence[Source], Mapping[str, Any]], Joined]] = {
     "heads": _keys_and_values,
-    "queries first": _groups,
+    "heads of keys": _heads_of_keys,
+    "one behind the other": _behind,
 }
 """By the word of a row, see `GgufArchitecture.rejoined`. Raise CheckpointError for parts that do not fit."""
 
