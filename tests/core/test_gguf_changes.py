@@ -167,9 +167,37 @@ def test_heads_of_values_of_qwen_come_back_in_order(tmp_path: Path) -> None:
         assert (found.config["num_hidden_layers"], found.config["layer_types"]) == (1, ["linear_attention"])
 
 
+HYBRID = pairs(
+    "granitehybrid",
+    attention__head_count_kv=[0, 2],
+    expert_shared_feed_forward_length=INNER,
+    ssm__conv_kernel=4,
+    ssm__state_size=8,
+    ssm__group_count=2,
+    ssm__time_step_rank=4,
+    ssm__inner_size=2 * HIDDEN,
+    block_count=2,
+)
+STATE = [entry("blk.0.ssm_out.weight", HIDDEN, 2 * HIDDEN)]
+
+
+def test_blocks_of_granite_are_told_apart_and_gate_and_up_become_one(tmp_path: Path) -> None:
+    gate, up = (gaussian(INNER, HIDDEN, seed=seed, dtype=np.float32) for seed in (1, 2))
+    parts = [float32("blk.0.ffn_gate.weight", gate), float32("blk.0.ffn_up.weight", up)]
+    numbers = [float32("blk.0.ssm_a", -np.exp(LOGS[:4, None])), float32("blk.0.ssm_norm.weight", np.ones((2, HIDDEN)))]
+    with opened(tmp_path, HYBRID, [*REST, *STATE, *parts, *numbers]) as found:
+        joined = weights(found.by_name["model.layers.0.shared_mlp.input_linear"], 7)
+        np.testing.assert_array_equal(joined, np.concatenate([gate, up]))
+        shapes = [found.by_name[f"model.layers.0.mamba.{name}"].shape for name in ("A_log", "norm")]
+        assert shapes == [(4,), (2 * HIDDEN,)]
+        config = found.config
+        assert (config["layer_types"], config["num_key_value_heads"]) == (["mamba", "attention"], 2)
+
+
 @pytest.mark.parametrize(
     ("said", "entries", "words"),
     [
+        (HYBRID | {"granitehybrid.attention.head_count_kv": [0, 0]}, STATE, "does not tell the heads"),
         (LATENT, [K_B], "attn_v_b.weight: is missing"),
         (LATENT, [K_B, float32("blk.0.attn_v_b.weight", CUT[:, WIDTH:, :-1])], "no part of .*kv_b_proj"),
         (LATENT, [K_B, V_B, WHOLE], "same name"),

@@ -1,6 +1,7 @@
 """llama.cpp: its own converter on a small model of each architecture that is read, without loss."""
 
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -11,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tests.interop.making import Made, Maker
 from tests.interop.torch_models import as_numpy
@@ -111,6 +112,28 @@ _WINDOWS_WITH_EXPERTS = {
 }
 _FALCON = {"num_key_value_heads": None, "head_dim": None, "intermediate_size": None, "parallel_attn": True}
 _SPACE = _FALCON | {"num_attention_heads": None, "state_size": 16, "conv_kernel": 4, "expand": 2}
+_HYBRID = _GRANITE | {
+    "head_dim": None,
+    "num_hidden_layers": 4,
+    "intermediate_size": 64,
+    "shared_intermediate_size": 96,
+    "layer_types": ["mamba", "mamba", "attention", "mamba"],
+    "mamba_n_heads": 8,
+    "mamba_d_head": 32,
+    "mamba_d_state": 16,
+    "mamba_n_groups": 2,
+}
+_PICTURES: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"depth": 1, "embed_dim": 32, "hidden_size": 128, "num_heads": 2, "mlp_ratio": 1, "patch_size": 4},
+    "qwen3_vl": {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 128, "patch_size": 4},
+}
+"""The part of a model that sees pictures, which the converter leaves out."""
+
+
+def _places(*sections: int) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}}
+
+
 _LENGTHS = {"long_factor": [1 + 0.37 * at for at in range(16)], "short_factor": [1 + 0.05 * at for at in range(16)]}
 _KINDS: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True},
@@ -167,13 +190,18 @@ _KINDS: dict[str, dict[str, Any]] = {
     "mamba": _SPACE,
     "falcon_mamba": _SPACE,
     "mamba2": _SPACE | {"head_dim": 16, "num_heads": 16, "n_groups": 2},
+    "granitemoehybrid": _HYBRID | {"num_local_experts": 0, "num_experts_per_tok": 0},
+    "granitemoehybrid, experts": _HYBRID | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_vl": _places(4, 6, 6),
+    "qwen3_vl": _places(8, 4, 4),
+    "qwen3_vl_moe": _places(8, 4, 4) | _EXPERTS | {"moe_intermediate_size": 96, "norm_topk_prob": True},
 }
 """By the model type, and what is special."""
 
 _NEXT = ("glm4_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 """Those that predict further tokens, with a block more."""
 
-_NOT_SAVED = ("rotary_pct",)
+_NOT_SAVED = ("rotary_pct", "layer_types")
 """What the converter reads and transformers 5.23 calls otherwise."""
 
 _PLUS_ONE = ("gemma", "gemma2", "gemma3_text", "nemotron", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
@@ -184,9 +212,8 @@ def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     target.mkdir()
     model_type = kind.partition(",")[0]
     said = {**_COMMON, **_KINDS[kind], "tie_word_embeddings": model_type in _TIED}
-    config = AutoConfig.for_model(model_type, **{key: value for key, value in said.items() if value is not None})
     torch.manual_seed(len(kind))
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = _model(model_type, {key: value for key, value in said.items() if value is not None})
     plain = target.with_name("plain")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -195,13 +222,43 @@ def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     _say(plain, {key: value for key, value in said.items() if key in _NOT_SAVED})
     if model_type in _NEXT:
         _add_next(plain, model_type)
+    weights = (
+        _language(plain / "model.safetensors") if _pictures(model_type) else load_file(plain / "model.safetensors")
+    )
     shutil.copy(sources / "llama" / "tokenizer.json", plain)
     _convert(plain, target / "model.gguf", stored)
-    weights = {name: as_numpy(value) for path in plain.glob("*.safetensors") for name, value in load_file(path).items()}
+    found = {name: as_numpy(value) for name, value in weights.items()}
     if model_type in _PLUS_ONE:  # which takes the last bits of small ones
         one = np.float32(1)
-        weights = {name: (value + one) - one if _has_one(name) else value for name, value in weights.items()}
-    return Made(weights, "the source itself")
+        found = {name: (value + one) - one if _has_one(name) else value for name, value in found.items()}
+    return Made(found, "the source itself")
+
+
+def _pictures(model_type: str) -> dict[str, Any]:
+    return _PICTURES.get(model_type.removesuffix("_moe"), {})
+
+
+def _model(model_type: str, said: dict[str, Any]) -> Any:
+    if not (vision := _pictures(model_type)):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **said), dtype=torch.float32)
+    config = AutoConfig.for_model(model_type, text_config=said, vision_config=vision, tie_word_embeddings=False)
+    return AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+
+
+def _language(path: Path) -> dict[str, torch.Tensor]:
+    """The model of language that a file holds; stacks of experts are turned there, as their makers store them."""
+    stored, found = load_file(path), {}
+    for name, value in stored.items():
+        text = name.replace("model.language_model.", "model.")
+        if stack := re.fullmatch(r"(.+\.experts)\.(gate_up|down)_proj", text):
+            stored[name] = value.transpose(1, 2).contiguous()
+            names = ("gate", "up") if stack[2] == "gate_up" else ("down",)
+            for part, rows in zip(names, value.chunk(len(names), 1), strict=True):
+                found |= {f"{stack[1]}.{expert}.{part}_proj.weight": matrix for expert, matrix in enumerate(rows)}
+        elif "visual." not in name:
+            found[text] = value
+    save_file(stored, path, metadata={"format": "pt"})
+    return found
 
 
 def _has_one(name: str) -> bool:

@@ -28,23 +28,30 @@ def reshaped(word: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return None
 
 
+def _whole(config: Numbers, key: str) -> int:
+    value = config[key]
+    if type(value) is not int or value <= 0:
+        raise ValueError(f"a {key} of {value}")
+    return value
+
+
 def _pairs(module: str, config: Numbers) -> Ordered:
-    count = int(config["num_attention_heads" if module == "attn_q" else "num_key_value_heads"])
-    width = int(config["head_dim"])
+    count = _whole(config, "num_attention_heads" if module == "attn_q" else "num_key_value_heads")
+    width = _whole(config, "head_dim")
     if width % 2:
         raise ValueError(f"{counted(count, 'head')} of {width} values, of which no pairs can be made")
     return InPairs(width), count * width, f"{counted(count, 'head')} of {width} values in pairs"
 
 
 def _thirds(_module: str, config: Numbers) -> Ordered:
-    count, width = int(config["num_attention_heads"]), int(config["head_dim"])
+    count, width = _whole(config, "num_attention_heads"), _whole(config, "head_dim")
     return ByPart(count, (width, width, width)), 3 * count * width, f"{counted(count, 'head')} three times"
 
 
 def _key_groups(_module: str, config: Numbers) -> Ordered:
     """Some heads of queries, one of keys and one of values, in each group."""
-    count, keys = int(config["num_attention_heads"]), int(config["num_key_value_heads"])
-    width = int(config["hidden_size"]) // count
+    count, keys = _whole(config, "num_attention_heads"), _whole(config, "num_key_value_heads")
+    width = _whole(config, "hidden_size") // count
     if count % keys:
         raise ValueError(f"{counted(count, 'head')} and {keys} of keys")
     what = f"{counted(count, 'head')} with {keys} of keys and of values"
@@ -53,9 +60,9 @@ def _key_groups(_module: str, config: Numbers) -> Ordered:
 
 def _linear(config: Numbers) -> tuple[int, int, int, int]:
     """(Heads of keys, heads of values for each, width of a key, width of a value)."""
-    keys = int(config["linear_num_key_heads"])
-    each = int(config["linear_num_value_heads"]) // keys
-    return keys, each, int(config["linear_key_head_dim"]), int(config["linear_value_head_dim"])
+    keys = _whole(config, "linear_num_key_heads")
+    each = _whole(config, "linear_num_value_heads") // keys
+    return keys, each, _whole(config, "linear_key_head_dim"), _whole(config, "linear_value_head_dim")
 
 
 def _linear_groups(_module: str, config: Numbers) -> Ordered:

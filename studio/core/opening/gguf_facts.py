@@ -43,7 +43,7 @@ class Facts:
 
     def blocks(self, name: str) -> list[bool]:
         """Of each block whether it has a tensor, those that predict further tokens left out."""
-        count = int(self.number("block_count")) - self.behind
+        count = self.whole("block_count") - self.behind
         if not 0 < count <= _MOST_BLOCKS:
             raise self.refuse(f"a model of {counted(count, 'block')}")
         return [f"blk.{block}.{name}" in self.shapes for block in range(count)]
@@ -66,6 +66,13 @@ class Facts:
             said = "is missing" if value is None else f"is {printable(value, 60)}, not a number above 0"
             raise self.refuse(f"{self.row.name}.{key} {said}")
         return shortest(value)
+
+    def whole(self, key: str) -> int:
+        """A whole number above 0; raises CheckpointError for anything else."""
+        value = self.number(key)
+        if type(value) is not int:
+            raise self.refuse(f"{self.row.name}.{key} is {printable(value, 60)}, not a whole number above 0")
+        return value
 
     def count(self, key: str) -> int:
         """A whole number, 0 where it is missing; raises CheckpointError for anything else."""

@@ -55,6 +55,8 @@ def _head_width(facts: Facts) -> int:
         raise facts.refuse(
             f"heads of {found} values with {' and '.join(odd)}: {facts.row.model_type} has no such heads"
         )
+    if found <= 0:
+        raise facts.refuse(f"heads of {found} values")
     return found
 
 
@@ -80,8 +82,9 @@ def _rope_scaling(facts: Facts, warnings: list[str]) -> dict[str, Any] | None:
 def _two_lengths(facts: Facts) -> dict[str, Any]:
     """The scaling of Phi, in the words of its makers; cosines are multiplied by what follows from the lengths."""
     long, short = ([shortest(one) for one in factors] for factors in facts.lengths)
-    times = max(facts.number("context_length") / facts.number(_ORIGINAL), 1.0)
-    wanted = math.sqrt(1 + math.log(times) / math.log(facts.number(_ORIGINAL)))
+    original = facts.whole(_ORIGINAL)
+    times = max(facts.whole("context_length") / original, 1.0)
+    wanted = math.sqrt(1 + math.log(times) / math.log(max(original, 2)))
     said = facts.number(_FACTOR_OF_LENGTHS) if facts.get(_FACTOR_OF_LENGTHS) else wanted
     if not math.isclose(said, wanted, rel_tol=1e-5):
         raise facts.refuse(f"{facts.row.name}.{_FACTOR_OF_LENGTHS} is {said:g}, the lengths of texts say {wanted:g}")

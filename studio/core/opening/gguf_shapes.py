@@ -18,22 +18,22 @@ _GROUPS, _GROUPS_USED = "expert_group_count", "expert_group_used_count"
 def _latent_attention(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     """DeepSeek V2 and V3: keys and values from few numbers; newer files have one head of these, older ones all."""
     mla = "_mla" if facts.get("attention.key_length_mla") else ""
-    rotated = int(facts.number(ROTATED))
+    rotated = facts.whole(ROTATED)
     config: dict[str, Any] = {
-        "num_key_value_heads": facts.number("attention.head_count"),
-        "kv_lora_rank": facts.number("attention.kv_lora_rank"),
-        "q_lora_rank": facts.number("attention.q_lora_rank") if facts.get("attention.q_lora_rank") else None,
+        "num_key_value_heads": facts.whole("attention.head_count"),
+        "kv_lora_rank": facts.whole("attention.kv_lora_rank"),
+        "q_lora_rank": facts.whole("attention.q_lora_rank") if facts.get("attention.q_lora_rank") else None,
         "qk_rope_head_dim": rotated,
-        "qk_nope_head_dim": int(facts.number(f"attention.key_length{mla}")) - rotated,
-        "v_head_dim": facts.number(f"attention.value_length{mla}"),
+        "qk_nope_head_dim": facts.whole(f"attention.key_length{mla}") - rotated,
+        "v_head_dim": facts.whole(f"attention.value_length{mla}"),
     }
     if config["qk_nope_head_dim"] <= 0:
         raise facts.refuse(f"{facts.row.name}: heads of which more than all is rotated")
-    groups = int(facts.number(_GROUPS)) if facts.get(_GROUPS) else 1
+    groups = facts.whole(_GROUPS) if facts.get(_GROUPS) else 1
     if not facts.get(_GROUPS):
         what = "it does not tell in how many groups experts are, config.json says one: compare n_group and topk_group"
         warnings.append(f"{facts.row.name}.{_GROUPS} is missing: {what} with the original")
-    config |= {"n_group": groups, "topk_group": facts.number(_GROUPS_USED) if facts.get(_GROUPS_USED) else groups}
+    config |= {"n_group": groups, "topk_group": facts.whole(_GROUPS_USED) if facts.get(_GROUPS_USED) else groups}
     if facts.row.model_type == "deepseek_v2":
         config["topk_method"] = "group_limited_greedy" if groups > 1 else "greedy"
     config |= rotation(facts, warnings)
@@ -45,16 +45,16 @@ def _latent_attention(facts: Facts, warnings: list[str]) -> dict[str, Any]:
 
 def _linear_attention(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     """Qwen3-Next and Qwen3.5: blocks with a state beside blocks with attention."""
-    values = int(facts.number("ssm.time_step_rank"))
-    width, rest = divmod(int(facts.number("ssm.inner_size")), values)
-    keys = int(facts.number("ssm.group_count"))
+    values = facts.whole("ssm.time_step_rank")
+    width, rest = divmod(facts.whole("ssm.inner_size"), values)
+    keys = facts.whole("ssm.group_count")
     if rest or values % keys:
         raise facts.refuse(
             f"{facts.row.name}: {counted(keys, 'head')} of keys and {values:,} of values do not fit together"
         )
     config = heads(facts, warnings) | {
-        "linear_conv_kernel_dim": facts.number("ssm.conv_kernel"),
-        "linear_key_head_dim": facts.number("ssm.state_size"),
+        "linear_conv_kernel_dim": facts.whole("ssm.conv_kernel"),
+        "linear_key_head_dim": facts.whole("ssm.state_size"),
         "linear_value_head_dim": width,
         "linear_num_key_heads": keys,
         "linear_num_value_heads": values,
@@ -87,7 +87,7 @@ def _windows_and_wholes(facts: Facts, _warnings: list[str]) -> dict[str, Any]:
     shared = facts.count("attention.shared_kv_layers")
     config: dict[str, Any] = {
         "layer_types": ["sliding_attention" if one else "full_attention" for one in seen],
-        "head_dim": facts.number("attention.key_length_swa"),
+        "head_dim": facts.whole("attention.key_length_swa"),
         "global_head_dim": facts.number("attention.key_length"),
         "num_kv_shared_layers": shared,
         "hidden_size_per_layer_input": facts.count("embedding_length_per_layer_input"),
@@ -112,9 +112,9 @@ def _windows_and_wholes(facts: Facts, _warnings: list[str]) -> dict[str, Any]:
 
 def _experts_of_gemma(facts: Facts) -> dict[str, Any]:
     return {
-        "num_experts": facts.number("expert_count"),
-        "top_k_experts": facts.number("expert_used_count"),
-        "moe_intermediate_size": facts.number("expert_feed_forward_length"),
+        "num_experts": facts.whole("expert_count"),
+        "top_k_experts": facts.whole("expert_used_count"),
+        "moe_intermediate_size": facts.whole("expert_feed_forward_length"),
     }
 
 
@@ -128,7 +128,7 @@ def _of_each(facts: Facts, key: str, count: int) -> list[int]:
 
 
 def _two_rotations(facts: Facts) -> dict[str, Any]:
-    whole, factors = int(facts.number("attention.key_length")), facts.rope_factors
+    whole, factors = facts.whole("attention.key_length"), facts.rope_factors
     if factors is None or factors.size != whole // 2:
         raise facts.refuse("rope_freqs.weight does not tell which part of a head is rotated")
     rotated = int((factors == 1).sum())
@@ -136,7 +136,7 @@ def _two_rotations(facts: Facts) -> dict[str, Any]:
         raise facts.refuse("rope_freqs.weight: neither 1 nor endless, which is not read")
     full = {"rope_type": "proportional", "partial_rotary_factor": 2 * rotated / whole}
     window = {"rope_type": "default", "rope_theta": facts.number(f"{ROPE_BASE}_swa")}
-    if (part := facts.number(f"{ROTATED}_swa") / facts.number("attention.key_length_swa")) != 1:
+    if (part := facts.number(f"{ROTATED}_swa") / facts.whole("attention.key_length_swa")) != 1:
         window["partial_rotary_factor"] = part
     return {"full_attention": full | {"rope_theta": facts.number(ROPE_BASE)}, "sliding_attention": window}
 
@@ -163,13 +163,13 @@ def _falcon(facts: Facts, warnings: list[str]) -> dict[str, Any]:
 
 def _state_space(facts: Facts, _warnings: list[str]) -> dict[str, Any]:
     """Mamba and Falcon Mamba."""
-    hidden, inner = int(facts.number("embedding_length")), int(facts.number("ssm.inner_size"))
+    hidden, inner = facts.whole("embedding_length"), facts.whole("ssm.inner_size")
     return {
-        "state_size": facts.number("ssm.state_size"),
-        "conv_kernel": facts.number("ssm.conv_kernel"),
+        "state_size": facts.whole("ssm.state_size"),
+        "conv_kernel": facts.whole("ssm.conv_kernel"),
         "expand": _times(facts, inner, hidden),
         "intermediate_size": inner,
-        "time_step_rank": facts.number("ssm.time_step_rank"),
+        "time_step_rank": facts.whole("ssm.time_step_rank"),
         "layer_norm_epsilon": facts.number("attention.layer_norm_rms_epsilon"),
         "use_bias": facts.has("ssm_in.bias"),
         "use_conv_bias": facts.has("ssm_conv1d.bias"),
@@ -181,7 +181,7 @@ def _state_space_2(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     config = _state_space(facts, warnings)
     count = int(config.pop("time_step_rank"))
     width = _times(facts, int(config.pop("intermediate_size")), count)
-    return config | {"num_heads": count, "head_dim": width, "n_groups": facts.number("ssm.group_count")}
+    return config | {"num_heads": count, "head_dim": width, "n_groups": facts.whole("ssm.group_count")}
 
 
 def _here_and_there(facts: Facts, warnings: list[str]) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def _here_and_there(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     found = {key for key, state in zip(keys, states, strict=False) if not state}
     if len(keys) != len(states) or len(found) > 1 or any(type(key) is not int or key <= 0 for key in found):
         raise facts.refuse(f"{facts.row.name}.{HEADS_KV} does not tell the heads of the blocks with attention")
-    heads_, count = int(facts.number("attention.head_count")), int(facts.number("ssm.time_step_rank"))
-    inner, hidden = int(facts.number("ssm.inner_size")), int(facts.number("embedding_length"))
+    heads_, count = facts.whole("attention.head_count"), facts.whole("ssm.time_step_rank")
+    inner, hidden = facts.whole("ssm.inner_size"), facts.whole("embedding_length")
     config: dict[str, Any] = {
         "num_key_value_heads": found.pop() if found else heads_,
         "head_dim": _times(facts, hidden, heads_),
@@ -200,9 +200,9 @@ def _here_and_there(facts: Facts, warnings: list[str]) -> dict[str, Any]:
         "mamba_n_heads": count,
         "mamba_d_head": _times(facts, inner, count),
         "mamba_expand": _times(facts, inner, hidden),
-        "mamba_n_groups": facts.number("ssm.group_count"),
-        "mamba_d_state": facts.number("ssm.state_size"),
-        "mamba_d_conv": facts.number("ssm.conv_kernel"),
+        "mamba_n_groups": facts.whole("ssm.group_count"),
+        "mamba_d_state": facts.whole("ssm.state_size"),
+        "mamba_d_conv": facts.whole("ssm.conv_kernel"),
         "mamba_conv_bias": facts.has("ssm_conv1d.bias"),
         "mamba_proj_bias": facts.has("ssm_in.bias"),
         "attention_bias": any(facts.blocks("attn_q.bias")),

@@ -81,7 +81,10 @@ def weight_of(
     kept = _kept_dtype(part, undo, small=bool(word) or part.module in _ROUTERS or _is_small(tensor))
     own = tensor.name if part.expert is None else f"{tensor.name}[{part.expert}]"
     dtype = _dtype(kind.name, order, across, undo)
-    stored = Stored(part.file, Tensor(own, dtype, _shape(part, word), start, nbytes))
+    shape = _shape(part, word)
+    if kind.weights > 1 and len(shape) < 2:
+        raise part.refuse(f"a vector in blocks of {kind.name}, which llama.cpp does not store")
+    stored = Stored(part.file, Tensor(own, dtype, shape, start, nbytes))
     if dtype == kept:
         return GgufWeight(name, Plain(stored))
     source = Ggml(stored, kind, kept, order, across, undo, factor)
