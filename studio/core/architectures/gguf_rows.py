@@ -93,6 +93,7 @@ _LATENT: dict[str, Any] = {
     "counts": _DENSE_FIRST,
     "flags": _NORMED,
     "shape": "latent attention",
+    "biases": {"attention_bias": ("attn_q_a", "attn_kv_a_mqa", "attn_output")},
     "ignored": (
         "attention.q_lora_rank",
         "attention.kv_lora_rank",

@@ -147,6 +147,8 @@ _NOT_ROTATED = np.float32(1e29)
 
 def _falcon(facts: Facts, warnings: list[str]) -> dict[str, Any]:
     """Falcon: one head of keys for all, or groups of heads, with one norm or two in front of a block."""
+    if any(facts.has(f"{module}.bias") for module in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")):
+        raise facts.refuse("falcon with biases, as those of RefinedWeb have, is not read")
     found = heads(facts, warnings)
     keys, norms = int(found["num_key_value_heads"]), 2 if facts.has("attn_norm_2.weight") else 1
     wide = keys > 1 or norms == 2
