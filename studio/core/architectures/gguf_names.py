@@ -93,6 +93,19 @@ PHI3: Names = {
 }
 GELU: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
 
+ROTATED: Names = {"attn_q": "pairs", "attn_k": "pairs"}
+"""Modules whose rows llama.cpp has in pairs."""
+
+ROUTED: Names = {
+    "n_routed_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+}
+
+DENSE_FIRST: Names = {"first_k_dense_replace": "leading_dense_block_count"}
+
+NORMED: Names = {"norm_topk_prob": "expert_weights_norm"}
+
 SHARED_EXPERTS: Names = {
     "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
     "ffn_up_shexp": "mlp.shared_experts.up_proj",
