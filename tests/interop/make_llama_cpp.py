@@ -230,12 +230,8 @@ def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     found = {name: as_numpy(value) for name, value in weights.items()}
     if model_type in _PLUS_ONE:  # which takes the last bits of small ones
         one = np.float32(1)
-<<<<<<< HEAD
-        weights = {name: (value + one) - one if "norm" in name else value for name, value in weights.items()}
-    return Made(weights, "the source itself", alarms=("tokenizer-missing",))
-=======
         found = {name: (value + one) - one if _has_one(name) else value for name, value in found.items()}
-    return Made(found, "the source itself")
+    return Made(found, "the source itself", alarms=("tokenizer-missing",))
 
 
 def _pictures(model_type: str) -> dict[str, Any]:
@@ -295,7 +291,6 @@ def _say(folder: Path, more: dict[str, Any]) -> None:
     """Add keys to config.json."""
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | more), encoding="utf-8")
->>>>>>> main
 
 
 def _convert(folder: Path, target: Path, stored: str) -> None:
