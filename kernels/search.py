@@ -30,8 +30,8 @@ WINDOW = (-2, -1, 0, 1, 3, 4, 5, 6)
 Below code 8, where E4M3 is subnormal and its steps are wide, 2 takes the place of -2.
 """
 
-GUIDED_WINDOW = (-8, -6, -4, -3, *WINDOW)
-"""Candidates where inputs are known: a large weight whose column matters little may be cut off. -7 and -5 gain nothing."""
+GUIDED_WINDOW = (-10, -6, -3, *WINDOW[:-1])
+"""Candidates where inputs are known: a large weight whose column matters little may be cut off."""
 
 SATURATED = 464.0
 """A wanted scale from which E4M3 saturates at 448: every other candidate is worse."""

@@ -20,8 +20,10 @@ constexpr int VECTORS_OF_MOMENTS = SHARES_AT + 2 * HALF_BLOCK;
 
 enum class Cost { SQUARES, IMPORTANCE, MOMENTS };
 
-constexpr int CANDIDATES = 8, GUIDED = 12;  // in scale codes; below code 8, 2 instead of -2; the last where inputs are known
-constexpr int WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, 6, -3, -4, -6, -8};
+// In scale codes; below code 8, 2 instead of -2. Where inputs are known, falling ones from FALLING on.
+constexpr int CANDIDATES = 8, FALLING = 7, GUIDED = 10;
+constexpr int WINDOW[CANDIDATES] = {-2, -1, 0, 1, 3, 4, 5, 6};
+constexpr int GUIDED_WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, -3, -6, -10};
 constexpr uint32_t SQUARES_MOST = 511, GUIDED_MOST = 1023;  // the largest weight in 1/64 of a scale
 constexpr uint16_t WEIGHT_MOST = 2047, ERROR_MOST = 2047, MULTIPLIER_MOST = 4095;
 constexpr float FAR = 256, CODE_MOST = 320;  // steps from zero
@@ -148,7 +150,7 @@ INLINE Floats moments_cost(const Half& half, Words multiplier, const Words* colu
         Part e[HALF_BLOCK];
 #pragma clang loop unroll(full)
         for (int k = 0; k < HALF_BLOCK; k++)
-            e[k] = multiply_low(error_of<true>(half, part_of(scale, part), k, part), part_of(half.sign[k], part));
+            e[k] = signed_by(error_of<true>(half, part_of(scale, part), k, part), part_of(half.sign[k], part));
         const Split total = output_cost(e, columns, part);
         low[part] = total.low;
         high[part] = total.high;
@@ -177,7 +179,8 @@ INLINE int list_candidates(const EncodeTask& task, Floats peak, Words first, boo
         tried[1] = E4M3::encode(smaller(wanted, splat(E4M3_MAX)), rounded) & E4M3::MASK;
     } else {
         const Integers subnormal = first < 8u;
-        for (int i = 0; i < GUIDED; i++) tried[i] = first + (uint32_t)WINDOW[i];
+        for (int i = 0; i < (guided ? GUIDED : CANDIDATES); i++)
+            tried[i] = first + (uint32_t)(guided ? GUIDED_WINDOW : WINDOW)[i];
         tried[0] = subnormal ? first + 2u : tried[0];
     }
     const int count = task.method == FOUR_SIX ? 2 : guided ? GUIDED : CANDIDATES;
@@ -216,7 +219,7 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
     const Words largest = __builtin_elementwise_min(whole, splat((uint32_t)WEIGHT_MOST));
     Best best = {first, splat(__builtin_inff())};
     constexpr bool KNOWN = COST != Cost::SQUARES;
-    Words tried[GUIDED];
+    Words tried[GUIDED > CANDIDATES ? GUIDED : CANDIDATES];
     const int count = list_candidates(task, peak, first, KNOWN, tried);
     const Integers usable = searchable(peak);
     Floats weight;
@@ -227,7 +230,7 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
         const Words scale = multiplier(1.0f / (value * task.tensor_scale), unit);
         // Smaller scales cut off more: once that alone costs too much in every block, it does so from here on.
         if constexpr (KNOWN) {
-            if (i >= CANDIDATES) {
+            if (i >= FALLING) {
                 const Floats least = value * value * cut_cost<COST>(largest, scale, weight);
                 if (!any(usable & ~(least > best.cost))) break;
             }
@@ -263,8 +266,8 @@ struct Sweep {
         for (int k = 0; k < HALF_BLOCK; k++) {
             const Part sign = part_of(half.sign[k], part);
             const Part size = multiply_high(part_of(half.magnitude[k], part), scale);
-            self.t[k] = multiply_low(size, sign);
-            self.e[k] = multiply_low(subtract(size, nearest_level<true>(size)), sign);
+            self.t[k] = signed_by(size, sign);
+            self.e[k] = signed_by(subtract(size, nearest_level<true>(size)), sign);
         }
         return self;
     }

@@ -56,7 +56,17 @@ INLINE Part multiply_add(Part a, Part b) {
 #endif
 }
 
-INLINE Part multiply_low(Part a, Part b) { return (Part)((PartShorts)a * (PartShorts)b); }
+// x, or -x where `sign` is -1 and not 1.
+INLINE Part signed_by(Part x, Part sign) {
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+    return (Part)_mm256_sign_epi16((__m256i)x, (__m256i)sign);
+#elif defined(__x86_64__) && !defined(__AVX512BW__)
+    return (Part)_mm_sign_epi16((__m128i)x, (__m128i)sign);
+#else
+    return (Part)((PartShorts)x * (PartShorts)sign);
+#endif
+}
+
 INLINE Part subtract(Part a, Part b) { return (Part)((PartShorts)a - (PartShorts)b); }
 INLINE PartShorts at_most(Part x, uint16_t most) {
     return __builtin_elementwise_min((PartShorts)x, PartShorts{} + most);

@@ -147,12 +147,12 @@ CODECS = {"Nvfp4": "nvfp4", GONE_OVER: "nvfp4", "Mxfp4": "mxfp4", "Affine<4, tru
 """How the names of their formats begin; of NVFP4 one has the method `hessian`, the other all others."""
 
 MUTANTS = (
-    Mutant("search.h", "4, 5, 6,", "4, 5, 7,"),
+    Mutant("search.h", "4, 5, 6}", "4, 5, 7}"),
     Mutant("search.h", "subnormal ? first + 2u", "subnormal ? first + 1u"),
     Mutant("search.h", "(tried[i] > best.choice)", "(tried[i] < best.choice)"),
     Mutant("search.h", "SQUARES_MOST = 511", "SQUARES_MOST = 415"),
     Mutant("search.h", "& 0xFFFu) | 1u", "& 0xFFFu)"),
-    Mutant("search.h", "-4, -6, -8", "-4, -6, -7"),
+    Mutant("search.h", "-3, -6, -10}", "-3, -6, -9}"),
     Mutant("search.h", "excess * excess", "excess * excess * excess"),
     Mutant("search.h", "? FLOORS_AT : 0", "? 0 : 0", GONE_OVER),
     Mutant("columns.h", "0x1p-10) / a", "0x1p-10) * 16 / a", GONE_OVER),

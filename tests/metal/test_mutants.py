@@ -196,7 +196,7 @@ MUTANTS = (
     ),
     Mutant("bound of those who know nothing", "guided", "16376.0f", "8184.0f", method="importance"),
     Mutant("no bound", "guided", "16376.0f", "1e9f", "nvfp4-2t", method="importance"),
-    Mutant("smallest scale not tried", "guided", "step >= -8", "step >= -7", method="importance"),
+    Mutant("smallest scale not tried", "guided", "step >= -10", "step >= -9", method="importance"),
     Mutant("one candidate too many", "guided", "if (step == 2 ||", "if (", method="importance"),
     Mutant("small scales known in small steps", "guided", "first < 8u ?", "first < 0u ?", "nvfp4-2t", method="hessian"),
     Mutant(

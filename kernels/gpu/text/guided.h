@@ -1,5 +1,5 @@
 // The scale of a block where its inputs are known. There it may pay to cut off a large weight whose column matters
-// little, so four smaller scales are tried, and errors, which do not fit into bytes, are ints.
+// little, so three smaller scales are tried, and errors, which do not fit into bytes, are ints.
 
 #define MOMENT_WORDS 72
 #define GUIDED_MOST 16376.0f  // 1023.5 * 16
@@ -110,8 +110,8 @@ inline uint chosen_code(Words<N> block, uint peak, Words<KNOWN> known, T table, 
   Words<16> wholes = wholes_of<KIND, METHOD == HESSIAN>(block, up_of(peak));
   float power = power_of(peak), top = top_of(peak), best = 0x1p120f;
   uint found = first;
-  ROLLED for (int step = 6; step >= -8; --step) {
-    if (step == 2 || step == -5 || step == -7) continue;
+  ROLLED for (int step = 5; step >= -10; --step) {
+    if (step == 2 || (step < -3 && step != -6 && step != -10)) continue;
     int code = int(first) + (step == -2 && first < 8u ? 2 : step);
     uint2 entry = table[code + BEFORE_CODES];
     float m = odd_multiplier(entry, power);
