@@ -34,8 +34,8 @@ GUIDED_WINDOW = (-10, -6, -3, *WINDOW[:-1])
 """Candidates where inputs are known: a large weight whose column matters little may be cut off."""
 
 GUIDED_EDITION = "edition 2"
-"""Counted up with every change of the bytes that are chosen by what is known of inputs: work that was begun with another
-one is not gone on with."""
+"""Counted up with every change of the bytes that are chosen by what is known of inputs: work begun with another one is
+not gone on with."""
 
 SATURATED = 464.0
 """A wanted scale from which E4M3 saturates at 448: every other candidate is worse."""
