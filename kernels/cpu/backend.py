@@ -69,7 +69,7 @@ class CpuBackend:
     ) -> Encoded:
         """See `Backend.encode`.
 
-        What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 20. Feeding
+        What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 24. Feeding
         errors forward takes 5.1 bytes a weight and 512 a row beside the result, rows counted in sixty-fours.
         """
         if recipe.method == "feedback" and context is not None and context.factor is not None:
