@@ -83,9 +83,10 @@ class ExportDialog(CheckedDialog):
 
 
 def _suggested(document: Document) -> Path:
-    """A folder beside the checkpoint, named after it and the format."""
+    """A folder beside the checkpoint, named after it and the format: that of the plan, or the only one there is."""
     assert document.model is not None
-    return beside(document.model, document.state.plan.format)
+    used, planned = document.store.used_formats(), document.state.plan.format
+    return beside(document.model, used.pop() if len(used) == 1 else planned if planned in used else "mixed")
 
 
 def beside(model: core.Model, ending: str) -> Path:

@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.job import MEASURE
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
@@ -148,8 +149,8 @@ def _about_codes(stored: dict[str, int], layers: int, *, kept: bool) -> Message:
     text = f"{sum(stored.values()):,} of {core.counted(layers, 'layer')}" + (f": {ways}." if len(stored) > 1 else ".")
     hint = "Quantizing decodes them and loses once more"
     if kept:
-        return Message("warning", title, text, f"{hint}; converting keeps the codes.")
-    return Message("info", title, text, f"{hint}, as far as the format is coarser.")
+        return Message("warning", title, text, f"{hint}; converting keeps the codes.", run=MEASURE.key)
+    return Message("info", title, text, f"{hint}, as far as the format is coarser.", run=MEASURE.key)
 
 
 def _close(found: Found | None) -> None:

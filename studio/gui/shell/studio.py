@@ -141,14 +141,14 @@ class Studio(QObject):
 
     def _make_lines(self) -> None:
         window = self._window
-        self.plan_bar = PlanBar(self.document, window)
+        window.statusBar().insertPermanentWidget(1, StatisticsChip(self.document, self._actions, window))
+        self.plan_bar = PlanBar(self.document, window)  # after the status bar: Tab goes from the bottom to the top
         window.tools.addWidget(self.plan_bar)
         self.status = Status(window, self.document, self.runs, self.opening, self.keeping, self)
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
         self.calibrating = Calibrating(self.document, self.runs, self.checkpoints.use_statistics, window, self)
-        window.statusBar().insertPermanentWidget(1, StatisticsChip(self.document, self._actions, window))
         self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
         self.notices = Notices(self.runs, self._settings, Bell(window), self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
