@@ -15,6 +15,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.places import Place, is_address, shown_name
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.text import sentence
 
 HINT = "Choose a folder with config.json and .safetensors, or one .safetensors or .gguf file, downloaded in full."
 SEALED = "Look around; to quantize, start from the checkpoint before it was quantized."
@@ -105,7 +106,12 @@ class Opening(QObject):
         self._warn(found.model, found.exported)
 
     def _warn(self, model: core.Model, exported: core.Exported | None) -> None:
-        for warning in model.warnings[:MOST_WARNINGS]:
+        usual = [warning for warning in model.warnings if core.is_usual(warning)]
+        if usual:
+            text = "\n".join(sentence(core.printable(warning, 400)) for warning in usual)
+            self.told.emit(Message("info", "Beside the weights, and not copied to an export", text))
+        odd = [warning for warning in model.warnings if warning not in usual]
+        for warning in odd[:MOST_WARNINGS]:
             self.told.emit(Message("warning", "Odd in this checkpoint", core.printable(warning, 400)))
         if exported is not None:
             self.told.emit(_about(model, exported))
