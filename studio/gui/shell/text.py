@@ -56,6 +56,14 @@ def set_tone(widget: QWidget, tone: str) -> None:
         widget.style().polish(widget)
 
 
+def set_primary(made: QPushButton, *, primary: bool) -> None:
+    """Let a button stand out as the step that comes next, or not."""
+    if made.property("primary") != primary:
+        made.setProperty("primary", primary)
+        made.style().unpolish(made)
+        made.style().polish(made)
+
+
 def set_reason(made: QPushButton, reason: str, otherwise: str = "") -> None:
     """Enable a button, or disable it and say why."""
     made.setEnabled(not reason)

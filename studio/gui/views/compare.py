@@ -56,6 +56,7 @@ class CompareView(View):
         (self.a_box, self.a_method), (self.b_box, self.b_method) = self._picker("A"), self._picker("B")
         self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
+        self.go_button.setProperty("primary", True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def _picker(self, letter: str) -> tuple[QComboBox, MethodBox]:
