@@ -107,6 +107,10 @@ class LayerStore:
         ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
         return ranks
 
+    def worst(self) -> str:
+        """The layer that lost most, "" where none was measured."""
+        return "" if np.isnan(self.rel_err).all() else self.names[int(np.nanargmax(self.rel_err))]
+
     def used_formats(self) -> set[str]:
         """The formats that layers are to be stored in."""
         return self._used().keys() - {core.KEEP}
