@@ -91,6 +91,7 @@ from studio.core.model import Layer, Model
 from studio.core.names import COPIED, printable, printable_end, some_of
 from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
+from studio.core.opening.side_files import is_usual
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized, stored_codes
 from studio.core.planning.edits import (
@@ -326,6 +327,7 @@ __all__ = [
     "is_ours",
     "is_remote",
     "is_url",
+    "is_usual",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",

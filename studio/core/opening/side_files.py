@@ -71,6 +71,11 @@ def side_files(folder: Path, warnings: list[str]) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
+def is_usual(warning: str) -> bool:
+    """Whether a warning of `side_files` is of kinds that lie beside most weights: cards, records, other formats."""
+    return warning.endswith(tuple(f": {reason}, left out" for reason in _KINDS))
+
+
 def _candidates(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and _READ_FOLDERS.fullmatch(path.name) and not leads_out(path, folder):
