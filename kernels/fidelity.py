@@ -15,6 +15,9 @@ MAGNITUDE_BINS = 32768
 
 INFINITY_BIN = 0x7F80
 
+FEW = 1 << 16
+"""Weights up to which a census that leaves empty bins out costs less than one of all bins."""
+
 
 @lru_cache
 def bin_values() -> NDArray[np.float64]:
@@ -40,11 +43,7 @@ class Census:
     @classmethod
     def from_bfloat16_counts(cls, counts: NDArray[np.uint64]) -> "Census":
         """The census of bfloat16 weights, where the counts alone tell everything exactly."""
-        filled = _filled(counts)
-        values, found = filled.values, filled.counts.astype(np.float64)
-        squares = values * values
-        largest = float(values[-1]) if values.size else 0.0
-        return cls(counts, largest, float(squares @ found), float((squares * squares) @ found))
+        return cls(counts, *_moments(_filled(counts)))
 
     @classmethod
     def empty(cls) -> "Census":
@@ -108,6 +107,59 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
+class SmallCensus:
+    """The census of few bfloat16 weights, which says the same as `Census` and takes no memory for empty bins.
+
+    bins: the bins that hold weights, in order, int64 [n]; counts: how many each holds, uint64 [n]. `finite`, `max_abs`,
+    `sum2` and `sum4` are those of `Census`.
+    """
+
+    bins: NDArray[np.int64]
+    counts: NDArray[np.uint64]
+    finite: "FilledBins"
+    max_abs: float
+    sum2: float
+    sum4: float
+
+    @classmethod
+    def of(cls, weight: NDArray[Any]) -> "SmallCensus":
+        """The census of a bfloat16 weight of any shape, contiguous."""
+        counts = np.bincount(weight.reshape(-1).view(np.uint16) & 0x7FFF)
+        bins = (counts != 0).nonzero()[0]
+        counts = counts[bins].view(np.uint64)
+        stop = len(bins) if not len(bins) or bins[-1] < INFINITY_BIN else int(np.searchsorted(bins, INFINITY_BIN))
+        finite = FilledBins(bin_values()[bins[:stop]], counts[:stop])
+        return cls(bins, counts, finite, *_moments(finite))
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return int(self.counts.sum())
+
+    @property
+    def zeros(self) -> int:
+        """Number of weights that are zero."""
+        return int(self.counts[0]) if len(self.bins) and not self.bins[0] else 0
+
+    @property
+    def infinite(self) -> int:
+        """Number of infinite weights."""
+        return int(self.counts[self.bins == INFINITY_BIN].sum()) if self._odd else 0
+
+    @property
+    def nan(self) -> int:
+        """Number of weights that are not a number."""
+        return self._odd - self.infinite
+
+    @property
+    def _odd(self) -> int:
+        return int(self.counts[len(self.finite.counts) :].sum()) if len(self.finite.counts) < len(self.bins) else 0
+
+
+AnyCensus = Census | SmallCensus
+
+
+@dataclass(frozen=True, slots=True)
 class FilledBins:
     """Bins that hold weights, in order: their smallest magnitudes, float64, and how many weights each holds, uint64."""
 
@@ -121,16 +173,38 @@ class FilledBins:
 
     def above(self, threshold: float) -> int:
         """See `Census.above`."""
-        return int(self.counts[np.searchsorted(self.values, threshold, side="right") :].sum())
+        return int(self.counts[self.values.searchsorted(threshold, side="right") :].sum())
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...]:
         """See `Census.quantiles`."""
         if not self.values.size:
             return (0.0,) * len(shares)
-        total = np.cumsum(self.counts)
+        total = self.counts.cumsum()
         count = int(total[-1])
         ranks = np.array([min(max(math.ceil(q * count), 1), count) for q in shares], np.uint64)
-        return tuple(self.values[np.searchsorted(total, ranks)].tolist())
+        return tuple(self.values[total.searchsorted(ranks)].tolist())
+
+    def between(self, edges: NDArray[np.float64]) -> NDArray[np.uint64]:
+        """Number of weights that are not zero below the first of these edges, from each up to the next, from the last.
+
+        uint64 [len(edges) + 1]; a weight at an edge lies above it.
+        """
+        start = int(self.values.searchsorted(0, side="right"))
+        total = np.zeros(len(edges) + 2, np.uint64)
+        before = self.counts[start:].cumsum()
+        if len(before):
+            places = self.values[start:].searchsorted(edges)
+            total[1:-1] = np.where(places > 0, before[places - 1], 0)
+            total[-1] = before[-1]
+        return total[1:] - total[:-1]
+
+
+def _moments(filled: FilledBins) -> tuple[float, float, float]:
+    """Largest magnitude, sum of squares and of fourth powers of weights that are the smallest of their bins."""
+    values, found = filled.values, filled.counts.astype(np.float64)
+    squares = values * values
+    largest = float(values[-1]) if values.size else 0.0
+    return largest, float(squares @ found), float((squares * squares) @ found)
 
 
 def _filled(counts: NDArray[np.uint64]) -> FilledBins:
