@@ -43,7 +43,8 @@ class Census:
     @classmethod
     def from_bfloat16_counts(cls, counts: NDArray[np.uint64]) -> "Census":
         """The census of bfloat16 weights, where the counts alone tell everything exactly."""
-        return cls(counts, *_moments(_filled(counts)))
+        bins = _filled(counts)
+        return cls(counts, *_moments(FilledBins.of(bins, counts[bins]), counts[bins]))
 
     @classmethod
     def empty(cls) -> "Census":
@@ -61,7 +62,8 @@ class Census:
     @property
     def finite(self) -> "FilledBins":
         """The bins of finite weights that are not empty: few of all, so several questions are best put to them."""
-        return _filled(self.counts)
+        bins = _filled(self.counts)
+        return FilledBins.of(bins, self.counts[bins])
 
     @property
     def count(self) -> int:
@@ -127,14 +129,14 @@ class SmallCensus:
         counts = np.bincount(weight.reshape(-1).view(np.uint16) & 0x7FFF)
         bins = (counts != 0).nonzero()[0]
         counts = counts[bins].view(np.uint64)
-        stop = len(bins) if not len(bins) or bins[-1] < INFINITY_BIN else int(np.searchsorted(bins, INFINITY_BIN))
-        finite = FilledBins(bin_values()[bins[:stop]], counts[:stop])
-        return cls(bins, counts, finite, *_moments(finite))
+        stop = len(bins) if not len(bins) or bins[-1] < INFINITY_BIN else int(bins.searchsorted(INFINITY_BIN))
+        finite = FilledBins.of(bins[:stop], counts[:stop])
+        return cls(bins, counts, finite, *_moments(finite, counts[:stop]))
 
     @property
     def count(self) -> int:
         """Number of weights."""
-        return int(self.counts.sum())
+        return self.finite.count + self._odd
 
     @property
     def zeros(self) -> int:
@@ -153,7 +155,8 @@ class SmallCensus:
 
     @property
     def _odd(self) -> int:
-        return int(self.counts[len(self.finite.counts) :].sum()) if len(self.finite.counts) < len(self.bins) else 0
+        finite = len(self.finite.values)
+        return int(self.counts[finite:].sum()) if finite < len(self.bins) else 0
 
 
 AnyCensus = Census | SmallCensus
@@ -161,55 +164,62 @@ AnyCensus = Census | SmallCensus
 
 @dataclass(frozen=True, slots=True)
 class FilledBins:
-    """Bins that hold weights, in order: their smallest magnitudes, float64, and how many weights each holds, uint64."""
+    """Bins that hold finite weights, in order.
+
+    values: their smallest magnitudes, float64 [n]. before: how many weights lie in the bins before each, and in all,
+    uint64 [n + 1].
+    """
 
     values: NDArray[np.float64]
-    counts: NDArray[np.uint64]
+    before: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, bins: NDArray[np.int64], counts: NDArray[np.uint64]) -> "FilledBins":
+        """The bins of these numbers, in order, and how many weights each holds."""
+        before = np.zeros(len(counts) + 1, np.uint64)
+        np.add.accumulate(counts, out=before[1:])
+        return cls(bin_values()[bins], before)
 
     @property
     def count(self) -> int:
         """Number of weights."""
-        return int(self.counts.sum())
+        return int(self.before[-1])
 
     def above(self, threshold: float) -> int:
         """See `Census.above`."""
-        return int(self.counts[self.values.searchsorted(threshold, side="right") :].sum())
+        return self.count - int(self.before[self.values.searchsorted(threshold, side="right")])
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...]:
         """See `Census.quantiles`."""
-        if not self.values.size:
+        count = self.count
+        if not count:
             return (0.0,) * len(shares)
-        total = self.counts.cumsum()
-        count = int(total[-1])
         ranks = np.array([min(max(math.ceil(q * count), 1), count) for q in shares], np.uint64)
-        return tuple(self.values[total.searchsorted(ranks)].tolist())
+        return tuple(self.values[self.before[1:].searchsorted(ranks)].tolist())
 
     def between(self, edges: NDArray[np.float64]) -> NDArray[np.uint64]:
         """Number of weights that are not zero below the first of these edges, from each up to the next, from the last.
 
         uint64 [len(edges) + 1]; a weight at an edge lies above it.
         """
-        start = int(self.values.searchsorted(0, side="right"))
-        total = np.zeros(len(edges) + 2, np.uint64)
-        before = self.counts[start:].cumsum()
-        if len(before):
-            places = self.values[start:].searchsorted(edges)
-            total[1:-1] = np.where(places > 0, before[places - 1], 0)
-            total[-1] = before[-1]
-        return total[1:] - total[:-1]
+        below = np.empty(len(edges) + 2, np.uint64)
+        below[0] = self.before[1] if self.count and not self.values[0] else 0
+        np.maximum(self.before[self.values.searchsorted(edges)], below[0], out=below[1:-1])
+        below[-1] = self.before[-1]
+        return below[1:] - below[:-1]
 
 
-def _moments(filled: FilledBins) -> tuple[float, float, float]:
+def _moments(filled: FilledBins, counts: NDArray[np.uint64]) -> tuple[float, float, float]:
     """Largest magnitude, sum of squares and of fourth powers of weights that are the smallest of their bins."""
-    values, found = filled.values, filled.counts.astype(np.float64)
+    values, found = filled.values, counts.astype(np.float64)
     squares = values * values
     largest = float(values[-1]) if values.size else 0.0
     return largest, float(squares @ found), float((squares * squares) @ found)
 
 
-def _filled(counts: NDArray[np.uint64]) -> FilledBins:
-    bins = (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of truth values this is many times faster than of numbers
-    return FilledBins(bin_values()[bins], counts[bins])
+def _filled(counts: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The bins that hold finite weights."""
+    return (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of truth values this is many times faster than of numbers
 
 
 @dataclass(frozen=True, slots=True)

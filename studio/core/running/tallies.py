@@ -142,4 +142,4 @@ def _few(terms: list[float]) -> list[float]:
 def _vanished_rows(part: Fidelity) -> int:
     """Rows that hold weights and decode to zero: their error is all that there was."""
     squares = part.row_squares
-    return int(((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))).sum())
+    return int(np.count_nonzero((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))))
