@@ -219,7 +219,8 @@ def _moments(filled: FilledBins, counts: NDArray[np.uint64]) -> tuple[float, flo
 
 def _filled(counts: NDArray[np.uint64]) -> NDArray[np.int64]:
     """The bins that hold finite weights."""
-    return (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of truth values this is many times faster than of numbers
+    bins: NDArray[np.int64] = (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of numbers it takes many times as long
+    return bins
 
 
 @dataclass(frozen=True, slots=True)

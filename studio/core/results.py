@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import STORED, Census
+from kernels import STORED
 from kernels.fidelity import AnyCensus, FilledBins, relative_error, snr_db
 from studio.core.counting import counted
 from studio.core.counts import NO_COUNTS, Counts

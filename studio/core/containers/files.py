@@ -155,6 +155,14 @@ def is_there(path: Path) -> bool:
     return path.exists() if isinstance(path, StorePath) else os.path.lexists(path)
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names of everything in a folder, in no order."""
+    if isinstance(folder, StorePath):
+        return [path.name for path in folder.iterdir()]
+    with os.scandir(folder) as found:
+        return [entry.name for entry in found]
+
+
 def _first_seen(path: Path) -> Fingerprint:
     """The fingerprint of a file that nothing is known of; it is looked at before it is opened."""
     try:

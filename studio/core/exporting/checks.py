@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -62,7 +63,7 @@ def check_layers(
     place = _Place(file, header, layout)
     steps = (step for check in checks for step in _steps(engine, place, check))
     with engine.tasks() as tasks:
-        found = chain.from_iterable(tasks.in_order(partial(_errors, bundle) for bundle in bundles(steps)))
+        found = chain.from_iterable(tasks.in_order(partial(_errors, place, bundle) for bundle in bundles(steps)))
         for check in checks:
             total = 0.0
             for error in found:
@@ -80,17 +81,21 @@ def check_layers(
 class _Step:
     """A piece of a layer to check; `job` gives its squared error, None is the end of the layer."""
 
+    check: Check
     nbytes: int
     job: Callable[[], float] | None
 
 
-def _errors(bundle: list[_Step]) -> list[float | None]:
-    return [step.job() if step.job else None for step in bundle]
+def _errors(place: "_Place", bundle: list[_Step]) -> list[float | None]:
+    source = bundle[0].check.layer
+    many = len(bundle) > 2  # the last step of a layer reads nothing
+    with place.file.held() if many else nullcontext(), source.stored.file.held() if many and source else nullcontext():
+        return [step.job() if step.job else None for step in bundle]
 
 
 def _steps(engine: Engine, place: "_Place", check: Check) -> Iterator[_Step]:
-    yield from (_Step(nbytes, job) for nbytes, job in _parts(engine, place, check))
-    yield _Step(0, None)
+    yield from (_Step(check, nbytes, job) for nbytes, job in _parts(engine, place, check))
+    yield _Step(check, 0, None)
 
 
 @dataclass(frozen=True, slots=True)

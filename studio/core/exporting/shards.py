@@ -68,6 +68,10 @@ class ShardPlan:
         """Where every byte of it goes; computed when it is its turn, as it takes memory with the number of tensors."""
         return _shard(self.name, [_item(model, choice, layout) for choice in self.choices], layout)
 
+    def tensors(self, model: Model, layout: Layout) -> set[str]:
+        """The names of the tensors in it."""
+        return {part.name for choice in self.choices for part in _unsized(model, choice, layout).placements}
+
 
 def plan_shards(
     model: Model, choices: Sequence[Choice], layout: Layout, limit: int = SHARD_NBYTES
@@ -94,13 +98,18 @@ def sized(model: Model, choices: Sequence[Choice], layout: Layout) -> tuple[Choi
 
 
 def _item(model: Model, choice: Choice, layout: Layout) -> Item:
+    item = _unsized(model, choice, layout)
+    beside = choice.beside + sum(part.nbytes for part in item.placements) - choice.nbytes
+    if beside == choice.beside:
+        return item
+    return replace(item, choice=replace(choice, beside=beside))
+
+
+def _unsized(model: Model, choice: Choice, layout: Layout) -> Item:
     layer, recipe = choice.layer, choice.recipe
     if recipe is None:
-        item = Item(choice, kept=tuple(layout.place_kept(model, layer)))
-    else:
-        item = Item(choice, tuple((m, tuple(_placed(model, choice, recipe.format, layout, m))) for m in layer.matrices))
-    stored = sum(part.nbytes for part in item.placements)
-    return replace(item, choice=replace(choice, beside=choice.beside + stored - choice.nbytes))
+        return Item(choice, kept=tuple(layout.place_kept(model, layer)))
+    return Item(choice, tuple((m, tuple(_placed(model, choice, recipe.format, layout, m))) for m in layer.matrices))
 
 
 def _placed(model: Model, choice: Choice, row: Format, layout: Layout, matrix: Matrix) -> list[Placement]:
@@ -158,7 +167,7 @@ def _bundles(model: Model, choices: Sequence[Choice], layout: Layout) -> list[_B
             parent[root(number[choice.layer.name])] = root(number[scope[0].layer.name])
     sizes, owner = [], dict[str, int]()
     for i, choice in enumerate(choices):
-        placements = _item(model, choice, layout).placements
+        placements = _unsized(model, choice, layout).placements
         sizes.append(sum(part.nbytes for part in placements))
         for part in placements:
             parent[root(i)] = root(owner.setdefault(part.name, i))
