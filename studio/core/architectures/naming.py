@@ -113,7 +113,7 @@ def fused_leaves(name: str, family: Family) -> tuple[str, ...]:
 def fused_group(name: str, family: Family = generic.GENERIC) -> str:
     """A key that matrices of one fused group have in common, "" for a matrix that stands alone."""
     parent, members = _fused(name, family)
-    return f"{parent}.{'+'.join(members)}" if members else ""
+    return intern(f"{parent}.{'+'.join(members)}") if members else ""
 
 
 def _fused(name: str, family: Family) -> tuple[str, tuple[str, ...]]:

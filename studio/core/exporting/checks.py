@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,6 @@ from kernels import STORED_FORMATS, Format
 from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Header
-from studio.core.counts import NO_COUNTS
 from studio.core.errors import CheckpointError
 from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, stored_scale, usable_multiplier
 from studio.core.layouts import Layout
@@ -43,12 +42,6 @@ class Check:
     def work(self) -> int:
         """Bytes that checking it reads."""
         return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
-
-    @property
-    def slim(self) -> LayerResult:
-        """Its result, as little as may be held of every layer: what the source holds, too, is shared with it."""
-        same = self.layer or self.result
-        return replace(self.result, name=same.name, shape=same.shape, scale_counts=NO_COUNTS)
 
     @property
     def parts(self) -> list[Placement]:
