@@ -9,7 +9,7 @@ from hashlib import blake2b, sha256
 
 from kernels import Format
 from studio.core.containers.dtypes import BITS
-from studio.core.containers.safetensors import Tensor, place
+from studio.core.containers.safetensors import LARGEST_HEADER, Tensor, place
 from studio.core.errors import PlanError
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, placed_input
@@ -195,4 +195,6 @@ def _shard(name: str, items: Sequence[Item], layout: Layout) -> Shard:
     ordered = sorted(wanted.values(), key=lambda entry: -BITS[entry[1]])
     metadata = {**layout.metadata, "nvfp4_studio.tensor_scale": layout.scale_convention}
     head, header = place(ordered, metadata)
+    if len(head) > LARGEST_HEADER:
+        raise PlanError(f"{name} would have a header of {len(head):,} bytes, readers take {LARGEST_HEADER:,}")
     return Shard(name, head, header.tensors, tuple(items))
