@@ -100,16 +100,16 @@ def _open(path: Path) -> Model:
     config = read_config(folder)
     family, known = family_of(config), is_known(config)
     stored, declared = opened.stored, _declared(folder, names, config, warnings)
-    found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
     divide = partial(divided, family, config)
     ours = is_folder and MANIFEST in names and is_export(folder)
     method, layers = _exported(folder, stored, warnings, divide) if ours else ("", ())
     beside = side_files(folder, [] if method else warnings) if config or is_folder else ()
     if not method:
+        found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
         layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
         layers = turned_back(layers, family, warnings)
         method = quantization_method(stored, declared, found)
-    warnings += leftovers(declared, found, method)
+        warnings += leftovers(declared, found, method)
     if any(map(_NATIVE.fullmatch, stored)):
         warnings.append(_IN_NATIVE_ORDER)
     if config.get("model_type") and not known:
