@@ -31,7 +31,7 @@ def bin_values() -> NDArray[np.float64]:
 class Census:
     """The magnitudes of a weight, counted: exact for bfloat16, on bfloat16's grid (truncated) for fp16 and float32.
 
-    counts: uint64 [32768], weights per bfloat16 magnitude; bins from 0x7F80 hold Inf and NaN.
+    counts: uint64 [32768], weights per bfloat16 magnitude; bin 0x7F80 holds Inf, the last one NaN.
     max_abs: largest finite |w|, exact for every dtype. sum2, sum4: sums of w**2 and w**4 over finite weights.
     """
 
@@ -127,6 +127,10 @@ class SmallCensus:
     def of(cls, weight: NDArray[Any]) -> "SmallCensus":
         """The census of a bfloat16 weight of any shape, contiguous."""
         counts = np.bincount(weight.reshape(-1).view(np.uint16) & 0x7FFF)
+        if len(counts) > INFINITY_BIN + 1:
+            nan = counts[INFINITY_BIN + 1 :].sum()
+            counts = np.append(counts[: INFINITY_BIN + 1], np.zeros(MAGNITUDE_BINS - INFINITY_BIN - 1, np.int64))
+            counts[-1] = nan
         bins = (counts != 0).nonzero()[0]
         counts = counts[bins].view(np.uint64)
         stop = len(bins) if not len(bins) or bins[-1] < INFINITY_BIN else int(bins.searchsorted(INFINITY_BIN))
