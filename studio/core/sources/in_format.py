@@ -42,7 +42,8 @@ def multiplier_of(stored: float, convention: Convention) -> float:
 def not_numbers(scales: NDArray[np.uint8], kind: str) -> NDArray[np.bool_]:
     """Which bytes of block scales of a kind ("e4m3" or "e8m0") stand for no number."""
     bits = _NOT_A_NUMBER[kind]
-    return (scales & bits) == bits
+    found: NDArray[np.bool_] = (scales & bits) == bits
+    return found
 
 
 def check_scale_bytes(scales: NDArray[np.uint8], kind: str, stored: Stored, codes: Stored) -> None:
