@@ -126,13 +126,15 @@ class SmallCensus:
     @classmethod
     def of(cls, weight: NDArray[Any]) -> "SmallCensus":
         """The census of a bfloat16 weight of any shape, contiguous."""
-        counts = np.bincount(weight.reshape(-1).view(np.uint16) & 0x7FFF)
-        if len(counts) > INFINITY_BIN + 1:
-            nan = counts[INFINITY_BIN + 1 :].sum()
-            counts = np.append(counts[: INFINITY_BIN + 1], np.zeros(MAGNITUDE_BINS - INFINITY_BIN - 1, np.int64))
-            counts[-1] = nan
-        bins = (counts != 0).nonzero()[0]
-        counts = counts[bins].view(np.uint64)
+        magnitudes = weight.reshape(-1).view(np.uint16) & 0x7FFF
+        low = magnitudes.min() if magnitudes.size else np.uint16(0)
+        counted = np.bincount(magnitudes - low)  # from the least one on: nearly all bins are below
+        filled = (counted != 0).nonzero()[0]
+        bins: NDArray[np.int64] = filled + int(low)
+        counts: NDArray[np.uint64] = counted[filled].view(np.uint64)
+        if len(bins) and bins[-1] > INFINITY_BIN:
+            stop = int(bins.searchsorted(INFINITY_BIN + 1))
+            bins, counts = np.append(bins[:stop], MAGNITUDE_BINS - 1), np.append(counts[:stop], counts[stop:].sum())
         stop = len(bins) if not len(bins) or bins[-1] < INFINITY_BIN else int(bins.searchsorted(INFINITY_BIN))
         finite = FilledBins.of(bins[:stop], counts[:stop])
         return cls(bins, counts, finite, *_moments(finite, counts[:stop]))

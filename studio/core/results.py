@@ -246,5 +246,7 @@ def layer_result(
 
 def _scaled(known: Statistics, factor: float) -> Statistics:
     """The distribution of the weights times `factor`, a power of two."""
+    if factor == 1:
+        return known
     quantiles = tuple(factor * value for value in known.quantiles)
     return replace(known, max_abs=factor * known.max_abs, sigma=factor * known.sigma, quantiles=quantiles)

@@ -31,7 +31,7 @@ from studio.core.running.tasks import Tasks, bundles
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Step(Generic[T]):
     """A slab of a layer, or bytes of it: what is to be done with them. `last` is True for the last step of a layer."""
 
