@@ -258,6 +258,8 @@ def _values(row: Format) -> Float32:
 def _decode(quantized: Quantized) -> Float32:
     """Float32 weights [rows, K]."""
     row = quantized.format
+    if row.bits not in (4, 8):
+        return reference.decode(quantized)
     blocks = np.take(_values(row), quantized.codes, axis=0).reshape(-1, row.block)
     if quantized.biases is not None:
         blocks *= widen(quantized.scales).reshape(-1, 1)

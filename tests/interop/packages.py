@@ -33,7 +33,7 @@ def _package(name: str, module: str, *packages: str, alone: tuple[str, ...] = ()
 
 _CONVERTER = Environment(
     "llama.cpp",
-    ("transformers==4.57.6", "protobuf==7.36.2", "pyyaml==6.0.4"),
+    ("protobuf==7.36.2", "pyyaml==6.0.4"),
     sources=("llama-cpp-python==0.3.36",),
     upon=_TORCH,
 )

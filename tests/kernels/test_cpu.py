@@ -10,7 +10,7 @@ from hard_weights import DTYPES, RECIPES, difference, same_bits, tensor_scales, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import FORMATS, Fidelity, Quantized, reference
+from kernels import FORMATS, STORED_FORMATS, Fidelity, Quantized, reference
 from kernels.cpu import library
 from kernels.cpu.backend import CpuBackend, encode_parallel
 from kernels.cpu.vectorized import NumpyBackend
@@ -86,7 +86,7 @@ def test_measuring_changes_no_byte_and_agrees_with_the_reference(dtype: str, rec
                 assert_measured(got.fidelity, measured)
 
 
-@pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("row", [*FORMATS.values(), STORED_FORMATS["int5-g32"]], ids=lambda row: row.name)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 def test_every_code_under_every_scale_decodes_as_in_the_reference(row: Any, name: str, dtype: Any) -> None:

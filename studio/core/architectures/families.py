@@ -270,7 +270,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gpt-oss",
         _types("gpt_oss"),
-        roles=(("expert", named(r"experts\.(?:gate_up|down)_proj_blocks")),),
+        roles=(("expert", named(r"experts\.(?:gate_up|down)_proj(?:_blocks|s\.\d+)")),),
         stacks=(
             Stack(
                 r"^(?P<stack>.+)\.experts\.gate_up_proj$", ("gate_proj", "up_proj"), interleaved=True, input_first=True

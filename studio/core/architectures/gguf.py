@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.core.architectures.gguf_names import FIELDS, OUTSIDE, RMS
+from studio.core.architectures.gguf_names import BLOCKS, FIELDS, OUTSIDE, RMS
+
+WITHOUT_HEADS = ("state space", "state space 2")
+"""Shapes of architectures without attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +19,10 @@ class GgufArchitecture:
     transformers; "{}" stands for the number of an expert, whose matrices llama.cpp stacks; a name with its leaf
     stands for that tensor alone. joined: a tensor of transformers that holds stacks of experts as a whole -> the
     tensors of llama.cpp that it is made of, in their order; turned: as [experts, inputs, outputs]; alternating:
-    biases of two of them lie in turns. outside: as OUTSIDE. permuted: modules of `block` whose rows lie head by
-    head in pairs, first half beside second, as llama.cpp rotates them. by_part: modules of queries, keys and values
-    head by head, which llama.cpp stores with all queries first. plus_one: norms are stored with 1 added.
+    biases of two of them lie in turns. rejoined: a tensor that llama.cpp has in parts, not of experts -> those, put
+    together as the word says. outside: as OUTSIDE. orders: modules whose rows llama.cpp has in another order -> which;
+    across: those whose columns are. reshaped: tensors that it stores in another shape -> which it was. logs: tensors of
+    which it stores minus the exponential. plus_one: norms are stored with 1 added, but for those of unchanged.
     layer_norm: the key of config.json of the epsilon of norms that take the mean away, too; "" for those that do
     not. fields: key of config.json -> key after the architecture's name, a number above 0; optional: those that may
     be missing; counts, flags: whole numbers and switches, 0 and False where they are missing; present: switches
@@ -27,8 +31,12 @@ class GgufArchitecture:
     says as well, or that nobody needs. windows: the config says of each block whether it sees a window only.
     divided: number of blocks of the one size whose queries are divided by the square root of width / heads, while all
     others are by that of the width of a head; 0 where config.json has no such key. partial: a part of each head may be
-    rotated alone. again: keys that older readers know -> those that say the same. biases: keys of config.json ->
-    modules that all have a bias, or none. never: keys of another architecture that llama.cpp calls the same.
+    rotated alone. lengths: long texts may be rotated otherwise than short ones. again: keys that older readers know ->
+    those that say the same. biases: keys of config.json -> modules that all have a bias, or none. never: keys of
+    another architecture that llama.cpp calls the same. marks: tensors of a block, or switches, that tell it from others
+    that llama.cpp calls the same. shape: what is special in its config, see `opening.gguf_shapes`; "" where heads and
+    rotation are as everywhere. behind: where transformers has the blocks that predict further tokens, which follow the
+    others in llama.cpp; "" where they are not known.
     """
 
     name: str
@@ -39,11 +47,15 @@ class GgufArchitecture:
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     turned: bool = False
     alternating: bool = False
+    rejoined: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     outside: Mapping[str, str] = field(default_factory=lambda: OUTSIDE)
     blocks: str = "model.layers"
-    permuted: tuple[str, ...] = ()
-    by_part: tuple[str, ...] = ()
+    orders: Mapping[str, str] = field(default_factory=dict)
+    across: Mapping[str, str] = field(default_factory=dict)
+    reshaped: Mapping[str, str] = field(default_factory=dict)
+    logs: tuple[str, ...] = ()
     plus_one: bool = False
+    unchanged: tuple[str, ...] = ()
     layer_norm: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
@@ -57,12 +69,16 @@ class GgufArchitecture:
     windows: bool = False
     divided: int = 0
     partial: bool = False
+    lengths: bool = False
     again: Mapping[str, str] = field(default_factory=dict)
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     never: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    shape: str = ""
+    behind: str = ""
 
     @property
     def needed(self) -> Mapping[str, str]:
         """Key of config.json -> key after the architecture's name, of all numbers that must be there."""
         epsilon = {self.layer_norm: "attention.layer_norm_epsilon"} if self.layer_norm else RMS
-        return {**FIELDS, **epsilon, **self.fields}
+        return {**(FIELDS if self.shape not in WITHOUT_HEADS else BLOCKS), **epsilon, **self.fields}

@@ -10,13 +10,15 @@ Names = dict[str, str]
 OUTSIDE: Names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 """Modules outside of blocks: llama.cpp's name -> that of transformers."""
 
+BLOCKS: Names = {"num_hidden_layers": "block_count", "hidden_size": "embedding_length"}
+"""Key of config.json -> key after the name of the architecture, of all that have a row."""
+
 FIELDS: Names = {
+    **BLOCKS,
     "max_position_embeddings": "context_length",
-    "num_hidden_layers": "block_count",
-    "hidden_size": "embedding_length",
     "num_attention_heads": "attention.head_count",
 }
-"""Key of config.json -> key after the name of the architecture, of all that have a row."""
+"""Those of all that have attention."""
 
 RMS: Names = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
 
@@ -91,6 +93,19 @@ PHI3: Names = {
 }
 GELU: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
 
+ROTATED: Names = {"attn_q": "pairs", "attn_k": "pairs"}
+"""Modules whose rows llama.cpp has in pairs."""
+
+ROUTED: Names = {
+    "n_routed_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+}
+
+DENSE_FIRST: Names = {"first_k_dense_replace": "leading_dense_block_count"}
+
+NORMED: Names = {"norm_topk_prob": "expert_weights_norm"}
+
 SHARED_EXPERTS: Names = {
     "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
     "ffn_up_shexp": "mlp.shared_experts.up_proj",
@@ -144,3 +159,102 @@ LLAMA4: Names = {
     "ffn_up_shexp": "feed_forward.shared_expert.up_proj",
     "ffn_down_shexp": "feed_forward.shared_expert.down_proj",
 }
+
+NEXT: Names = {
+    "nextn.eh_proj": "eh_proj",
+    "nextn.embed_tokens": "embed_tokens",
+    "nextn.enorm": "enorm",
+    "nextn.hnorm": "hnorm",
+    "nextn.shared_head_head": "shared_head.head",
+    "nextn.shared_head_norm": "shared_head.norm",
+}
+"""Tensors of blocks that predict further tokens, where these lie behind the others."""
+
+NEXT_ONCE: Names = {
+    "nextn.eh_proj": "fc",
+    "nextn.enorm": "pre_fc_norm_embedding",
+    "nextn.hnorm": "pre_fc_norm_hidden",
+    "nextn.shared_head_norm": "norm",
+}
+"""Those that are there once, where the blocks are a module of their own."""
+
+LATENT: Names = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_output": "self_attn.o_proj",
+}
+LINEAR: Names = {
+    "ssm_a": "linear_attn.A_log",
+    "ssm_conv1d": "linear_attn.conv1d",
+    "ssm_dt.bias": "linear_attn.dt_bias",
+    "ssm_norm": "linear_attn.norm",
+    "ssm_out": "linear_attn.out_proj",
+}
+LINEAR_JOINED: Names = {"ssm_ba": "linear_attn.in_proj_ba", "ssm_in": "linear_attn.in_proj_qkvz"}
+LINEAR_APART: Names = {
+    "attn_qkv": "linear_attn.in_proj_qkv",
+    "attn_gate": "linear_attn.in_proj_z",
+    "ssm_alpha": "linear_attn.in_proj_a",
+    "ssm_beta": "linear_attn.in_proj_b",
+}
+GEMMA4: Names = {
+    "layer_output_scale.weight": "layer_scalar",
+    "inp_gate": "per_layer_input_gate",
+    "proj": "per_layer_projection",
+    "post_norm": "post_per_layer_input_norm",
+}
+GEMMA4_EXPERTS: Names = {
+    "post_ffw_norm_1": "post_feedforward_layernorm_1",
+    "post_ffw_norm_2": "post_feedforward_layernorm_2",
+    "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
+    "ffn_gate_inp": "router.proj",
+    "ffn_gate_inp.scale": "router.scale",
+    "ffn_down_exps.scale": "router.per_expert_scale",
+    "ffn_gate_up_exps.weight": "experts.gate_up_proj",
+    "ffn_down_exps.weight": "experts.down_proj",
+}
+STACKS_OF_GEMMA4: dict[str, tuple[str, ...]] = {
+    "experts.gate_up_proj": ("ffn_gate_exps.weight", "ffn_up_exps.weight"),
+}
+OUTSIDE_GEMMA4: Names = {
+    "per_layer_token_embd": "model.embed_tokens_per_layer",
+    "per_layer_model_proj": "model.per_layer_model_projection",
+    "per_layer_proj_norm": "model.per_layer_projection_norm",
+}
+FALCON: Names = {
+    "attn_qkv": "self_attention.query_key_value",
+    "attn_output": "self_attention.dense",
+    "ffn_up": "mlp.dense_h_to_4h",
+    "ffn_down": "mlp.dense_4h_to_h",
+}
+ONE_NORM: Names = {"attn_norm": "input_layernorm"}
+TWO_NORMS: Names = {"attn_norm": "ln_mlp", "attn_norm_2": "ln_attn"}
+OUTSIDE_FALCON: Names = {
+    "token_embd": "transformer.word_embeddings",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+}
+MAMBA: Names = {
+    "attn_norm": "norm",
+    "ssm_a": "mixer.A_log",
+    "ssm_d": "mixer.D",
+    "ssm_conv1d": "mixer.conv1d",
+    "ssm_in": "mixer.in_proj",
+    "ssm_out": "mixer.out_proj",
+}
+MAMBA1: Names = {"ssm_dt": "mixer.dt_proj", "ssm_x": "mixer.x_proj"}
+MAMBA2: Names = {"ssm_dt.bias": "mixer.dt_bias", "ssm_norm": "mixer.norm"}
+MAMBA_INSIDE: Names = {
+    own: name.replace("mixer.", "mamba.") for own, name in (MAMBA | MAMBA2).items() if name.startswith("mixer.")
+}
+GRANITE_SHARED: Names = {
+    "ffn_gate_inp": "block_sparse_moe.router.layer",
+    "ffn_down_shexp": "shared_mlp.output_linear",
+}
+OUTSIDE_MAMBA: Names = {"token_embd": "backbone.embeddings", "output_norm": "backbone.norm_f", "output": "lm_head"}

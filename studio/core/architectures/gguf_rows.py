@@ -3,12 +3,15 @@
 A row is here only when a model of it, read back, was proved to be the same one; what has no row is refused by name.
 """
 
+from typing import Any
+
 from studio.core.architectures.gguf import GgufArchitecture
 from studio.core.architectures.gguf_names import (
     BEHIND_ALONE,
     BLOCK,
     CAPS,
     CORRECTION,
+    DENSE_FIRST,
     EXPERT_COUNTS,
     EXPERTS,
     FUSED,
@@ -19,12 +22,15 @@ from studio.core.architectures.gguf_names import (
     MIXTRAL,
     MULTIPLIERS,
     NEOX,
+    NORMED,
     NORMS_BEHIND,
     OUTSIDE,
     OUTSIDE_NEOX,
     PHI2,
     PHI3,
     POST,
+    ROTATED,
+    ROUTED,
     SHARED,
     SHARED_EXPERTS,
     STACKS_OF_GPT_OSS,
@@ -33,40 +39,45 @@ from studio.core.architectures.gguf_names import (
     STARCODER2,
     WIDTH,
 )
+from studio.core.architectures.gguf_special_rows import SPECIAL_ROWS
 
-_ROTATED = ("attn_q", "attn_k")
 _QKV = ("attn_q", "attn_k", "attn_v")
 _ATTENTION = (*_QKV, "attn_output")
 _BIASES = {"attention_bias": _ATTENTION, "mlp_bias": ("ffn_up",)}
 
-_ROUTED = {
-    "n_routed_experts": "expert_count",
-    "num_experts_per_tok": "expert_used_count",
-    "moe_intermediate_size": "expert_feed_forward_length",
-}
 _ROUTING = {
     "n_group": "expert_group_count",
     "topk_group": "expert_group_used_count",
     "routed_scaling_factor": "expert_weights_scale",
 }
-_DENSE_FIRST = {"first_k_dense_replace": "leading_dense_block_count"}
+_OF_PICTURES = ("rope.dimension_sections", "n_deepstack_layers")
+"""What the model of language alone does not need: all places of a text lie on one line."""
+
+_QWEN3_MOE: dict[str, Any] = {
+    "block": BLOCK | EXPERTS,
+    "experts": True,
+    "fields": WIDTH | EXPERT_COUNTS,
+    "implied": {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+}
 _Q_NORM = {"use_qk_norm": "attn_q_norm.weight"}
-_NORMED = {"norm_topk_prob": "expert_weights_norm"}
 
 ARCHITECTURES: tuple[GgufArchitecture, ...] = (
-    GgufArchitecture("llama", "llama", "LlamaForCausalLM", BLOCK, permuted=_ROTATED, fields=WIDTH, biases=_BIASES),
+    GgufArchitecture("llama", "llama", "LlamaForCausalLM", BLOCK, orders=ROTATED, fields=WIDTH, biases=_BIASES),
     GgufArchitecture(
         "llama",
         "mixtral",
         "MixtralForCausalLM",
         BLOCK | MIXTRAL,
         experts=True,
-        permuted=_ROTATED,
+        orders=ROTATED,
         fields=WIDTH | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         implied={"sliding_window": None},
     ),
     GgufArchitecture("qwen2", "qwen2", "Qwen2ForCausalLM", BLOCK, fields=WIDTH),
     GgufArchitecture("qwen3", "qwen3", "Qwen3ForCausalLM", BLOCK, fields=WIDTH),
+    GgufArchitecture("qwen2vl", "qwen2", "Qwen2ForCausalLM", BLOCK, fields=WIDTH, ignored=_OF_PICTURES),
+    GgufArchitecture("qwen3vl", "qwen3", "Qwen3ForCausalLM", BLOCK, fields=WIDTH, ignored=_OF_PICTURES),
+    GgufArchitecture("qwen3vlmoe", "qwen3_moe", "Qwen3MoeForCausalLM", ignored=_OF_PICTURES, **_QWEN3_MOE),
     GgufArchitecture(
         "qwen2moe",
         "qwen2_moe",
@@ -76,15 +87,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         fields=WIDTH | EXPERT_COUNTS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
         implied={"norm_topk_prob": False, "decoder_sparse_step": 1, "mlp_only_layers": []},
     ),
-    GgufArchitecture(
-        "qwen3moe",
-        "qwen3_moe",
-        "Qwen3MoeForCausalLM",
-        BLOCK | EXPERTS,
-        experts=True,
-        fields=WIDTH | EXPERT_COUNTS,
-        implied={"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
-    ),
+    GgufArchitecture("qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", **_QWEN3_MOE),
     GgufArchitecture("gemma", "gemma", "GemmaForCausalLM", BLOCK, plus_one=True, fields=WIDTH, implied=GELU),
     GgufArchitecture(
         "gemma2",
@@ -115,13 +118,14 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         fields=WIDTH,
         optional=PHI3,
         partial=True,
+        lengths=True,
     ),
     GgufArchitecture(
         "granite",
         "granite",
         "GraniteForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=ROTATED,
         fields=WIDTH,
         optional=MULTIPLIERS,
         biases=_BIASES,
@@ -131,7 +135,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "smollm3",
         "SmolLM3ForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=ROTATED,
         fields=WIDTH,
         implied={"no_rope_layer_interval": 4, "use_sliding_window": False},
         biases=_BIASES,
@@ -141,7 +145,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "arcee",
         "ArceeForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=ROTATED,
         fields=WIDTH,
         implied={"hidden_act": "relu2"},
         biases=_BIASES,
@@ -199,7 +203,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "ministral3",
         "Ministral3ForCausalLM",
         BLOCK,
-        permuted=_ROTATED,
+        orders=ROTATED,
         fields=WIDTH,
         yarn={"mscale": 1.0},
         yarn_fields={
@@ -233,7 +237,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         BLOCK | {"ffn_gate_inp": "block_sparse_moe.router.layer"},
         experts=True,
         joined=STACKS_OF_GRANITE,
-        permuted=_ROTATED,
+        orders=ROTATED,
         fields=WIDTH | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         optional=MULTIPLIERS,
         biases={"attention_bias": _ATTENTION},
@@ -276,16 +280,17 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "Glm4MoeForCausalLM",
         BLOCK | POST | EXPERTS | SHARED_EXPERTS | {CORRECTION: "mlp.gate.e_score_correction_bias"},
         experts=True,
-        fields=WIDTH | _ROUTED | {"n_shared_experts": "expert_shared_count"},
+        fields=WIDTH | ROUTED | {"n_shared_experts": "expert_shared_count"},
         optional=_ROUTING,
-        counts=_DENSE_FIRST,
-        flags=_NORMED,
+        counts=DENSE_FIRST | {"num_nextn_predict_layers": "nextn_predict_layers"},
+        flags=NORMED,
         implied={"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0},
         present=_Q_NORM,
         ignored=("expert_gating_func",),
         partial=True,
         biases={"attention_bias": _QKV},
-        never=("nextn_predict_layers", "rope.dimension_sections"),
+        never=("rope.dimension_sections",),
+        behind="model.layers",
     ),
     GgufArchitecture(
         "dots1",
@@ -293,10 +298,10 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         "Dots1ForCausalLM",
         BLOCK | EXPERTS | SHARED_EXPERTS | {CORRECTION: "mlp.gate.e_score_correction_bias"},
         experts=True,
-        fields=WIDTH | _ROUTED | {"n_shared_experts": "expert_shared_count"},
+        fields=WIDTH | ROUTED | {"n_shared_experts": "expert_shared_count"},
         optional=_ROUTING,
-        counts=_DENSE_FIRST,
-        flags=_NORMED,
+        counts=DENSE_FIRST,
+        flags=NORMED,
         implied={"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0},
         ignored=("expert_gating_func",),
         biases={"attention_bias": _ATTENTION},
@@ -393,7 +398,7 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         NEOX,
         outside=OUTSIDE_NEOX,
         blocks="gpt_neox.layers",
-        by_part=("attn_qkv",),
+        orders={"attn_qkv": "thirds"},
         layer_norm="layer_norm_eps",
         fields=WIDTH,
         flags={"use_parallel_residual": "use_parallel_residual"},
@@ -401,12 +406,14 @@ ARCHITECTURES: tuple[GgufArchitecture, ...] = (
         partial=True,
         again={"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"},
     ),
+    *SPECIAL_ROWS,
 )
 
 
-def architecture_of(name: object, experts: bool) -> GgufArchitecture | None:
-    """The row of an architecture by llama.cpp's name, in the form with or without experts; None where there is none."""
-    return next((row for row in ARCHITECTURES if row.name == name and row.experts == experts), None)
+def architectures_of(name: object, experts: bool) -> tuple[GgufArchitecture, ...]:
+    """The rows of an architecture by llama.cpp's name, in the form with or without experts, those with marks first."""
+    found = [row for row in ARCHITECTURES if row.name == name and row.experts == experts]
+    return tuple(sorted(found, key=lambda row: not row.marks))
 
 
 def known_architectures() -> tuple[str, ...]:

@@ -46,7 +46,8 @@ from studio.core.running.feedback import feed_forward
 from studio.core.running.packed_results import PackedResults
 from studio.core.running.pipeline import run, work
 from studio.core.running.reading import Slab
-from studio.core.sources.ggml import blocks_of, in_pairs
+from studio.core.sources.ggml import blocks_of
+from studio.core.sources.row_orders import InPairs
 
 SUFFIX = ".gguf"
 _ROPE = "rope_freqs.weight"
@@ -83,7 +84,7 @@ class Part:
         """The rows of the tensor that rows `start` .. `stop` become."""
         rows = np.arange(start, stop)
         if self.heads:
-            rows = in_pairs(rows, self.rows // self.heads)
+            rows = InPairs(self.rows // self.heads).places(rows)
         return self.first + rows
 
 
@@ -202,7 +203,7 @@ class _Heights:
 
     @classmethod
     def of(cls, model: Model, row: GgufArchitecture) -> "_Heights":
-        heads = {module: heads_of(model, module) for module in row.permuted}
+        heads = {module: heads_of(model, module) for module in row.orders}
         return cls(heads, experts_of(model, row) if row.experts else 0)
 
 

@@ -15,7 +15,7 @@ from studio.core.errors import PlanError
 from studio.core.layouts.completion import exported_config
 from studio.core.model import Model
 from studio.core.names import printable
-from studio.core.opening.gguf_config import llama3_factors
+from studio.core.opening.gguf_heads import llama3_factors
 
 WRITTEN = ("llama", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 """Model types that are written: those whose values llama.cpp stores as they are."""

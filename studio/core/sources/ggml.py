@@ -237,23 +237,6 @@ AFFINE: Mapping[str, tuple[int, Callable[[Blocks], Groups]]] = {
 """Of types whose values are code x scale + bias in groups of 32: the bits of a code, and how blocks are taken apart."""
 
 
-def in_pairs(rows: NDArray[np.int64], height: int) -> NDArray[np.int64]:
-    """Where llama.cpp has rows of heads of `height`: each row of a head's first half beside that of its second."""
-    head, row = np.divmod(rows, height)
-    half, pair = np.divmod(row, height // 2)
-    places: NDArray[np.int64] = head * height + 2 * pair + half
-    return places
-
-
-def in_thirds(rows: NDArray[np.int64], count: int, heads: int) -> NDArray[np.int64]:
-    """Where llama.cpp has `count` rows of queries, keys and values, head by head: all queries, all keys, all values."""
-    height = count // (3 * heads)
-    head, row = np.divmod(rows, 3 * height)
-    part, place = np.divmod(row, height)
-    places: NDArray[np.int64] = part * heads * height + head * height + place
-    return places
-
-
 def paired(codes: Blocks, width: int) -> Blocks:
     """4-bit codes as ggml stores them, element j beside j + width / 2 of every `width`, with neighbours in a byte.
 

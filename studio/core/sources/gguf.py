@@ -12,8 +12,10 @@ from studio.core.errors import CheckpointError
 from studio.core.model import Matrix, Stored
 from studio.core.names import printable
 from studio.core.running.scratch import Scratch, memory
-from studio.core.sources.ggml import AFFINE, DECODERS, decode, in_pairs, in_thirds, paired
+from studio.core.sources.ggml import AFFINE, DECODERS, decode, paired
 from studio.core.sources.plain import read_elements
+from studio.core.sources.row_orders import RowOrder
+from studio.core.sources.undone import Undo
 
 _NO_NUMBER = 0xFF
 """The byte that is NaN in E8M0 and in E4M3, and a number in ggml."""
@@ -25,18 +27,17 @@ _MAGNITUDE = 0x7F
 class Ggml:
     """Blocks of a type that is decoded, see `Source`; float32.
 
-    `shape` is [outputs, inputs], or that of a vector. `heads`: the rows of each of so many heads lie in pairs, its
-    first half beside its second. `thirds`: the rows of so many heads, queries, keys and values of each, lie with all
-    queries first. `less` is taken from every value. `factor` is one float32 for all of them.
+    `shape` is [..., outputs, inputs], or that of a vector. `order`, `across`: how llama.cpp has its rows, and the
+    columns of each. `undo`: what gives the weights of the values. `factor` is one float32 for all of them.
     """
 
     stored: Stored
     type: GgmlType
     kept_dtype: str = "BF16"
-    heads: int = 0
-    less: float = 0.0
+    order: RowOrder | None = None
+    across: RowOrder | None = None
+    undo: Undo | None = None
     factor: Stored | None = None
-    thirds: int = 0
     dtype: str = field(default="F32", init=False)
 
     @property
@@ -57,21 +58,18 @@ class Ggml:
     @property
     def meaning(self) -> str:
         """See `Source`."""
-        changes = {
-            "rows in pairs": self.heads,
-            "queries first": self.thirds,
-            f"less {self.less}": self.less,
-            "x F32": self.factor,
-        }
-        return ", ".join([f"GGUF {self.type.name}", *(change for change, there in changes.items() if there)])
+        changes = [change.meaning for change in (self.order, self.across, self.undo) if change]
+        return ", ".join([f"GGUF {self.type.name}", *changes, *(["x F32"] if self.factor else [])])
 
     @property
     def format(self) -> Format | None:
         """See `Source`."""
+        if self.undo or self.across:
+            return None
         if self.type.name in AFFINE:
-            return None if self.less or self.factor else STORED_FORMATS[f"int{AFFINE[self.type.name][0]}-g32"]
+            return None if self.factor else STORED_FORMATS[f"int{AFFINE[self.type.name][0]}-g32"]
         name = {"MXFP4": "mxfp4", "NVFP4": "nvfp4-3t" if self.factor else "nvfp4-2t"}.get(self.type.name)
-        return FORMATS[name] if name and not self.less else None
+        return FORMATS[name] if name else None
 
     @property
     def scale_dtype(self) -> str:
@@ -86,9 +84,10 @@ class Ggml:
         raw = self._raw(matrix, start, stop, scratch)
         values = memory(4 * (stop - start) * matrix.columns, scratch, 1).view(np.float32)
         decode(self.type, raw, values, self._multiplier())
-        if self.less:
-            values -= np.float32(self.less)
-        return values.reshape(stop - start, matrix.columns)
+        values = values.reshape(stop - start, matrix.columns)
+        if self.across:
+            values = np.take(values, self.across.places(np.arange(matrix.columns)), axis=1)
+        return self.undo(values) if self.undo else values
 
     def packed(self, matrix: Matrix, start: int, stop: int) -> Quantized:
         """See `Source.packed`. Raises CheckpointError for a scale that is a number here alone."""
@@ -145,12 +144,9 @@ class Ggml:
         step = matrix.row_step or matrix.columns
         first, count = (matrix.first + start * step) // width, (stop - start) * matrix.columns // width
         nbytes = width // self.type.weights * self.type.nbytes
-        if not self.heads and not self.thirds:
+        if self.order is None:
             return self._read(first, count, nbytes, scratch)
-        rows = np.arange(first, first + count)
-        places = (
-            in_pairs(rows, self.shape[0] // self.heads) if self.heads else in_thirds(rows, self.shape[0], self.thirds)
-        )
+        places = self.order.places(np.arange(first, first + count))
         low, high = int(places.min()), int(places.max()) + 1
         if high - low <= 2 * count:
             return self._read(low, high - low, nbytes, scratch)[places - low]

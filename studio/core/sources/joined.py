@@ -22,13 +22,14 @@ Piece = tuple[Source, Matrix]
 class Joined:
     """Weights of `shape` whose matrices are `own`, see `Source`.
 
-    pieces: where each lies, by its name.
+    pieces: where each lies, by its name. is_cut: matrices are cut into several of them, so that none is handed on.
     """
 
     shape: tuple[int, ...]
     own: tuple[Matrix, ...]
     pieces: Mapping[str, Piece]
     kept_dtype: str
+    is_cut: bool = False
 
     @cached_property
     def _sources(self) -> tuple[Source, ...]:
@@ -67,6 +68,8 @@ class Joined:
     @cached_property
     def format(self) -> Format | None:
         """See `Source`: that of all pieces."""
+        if self.is_cut:
+            return None
         formats = {source.format for source in self._sources}
         return formats.pop() if len(formats) == 1 else None
 
@@ -89,5 +92,7 @@ class Joined:
 
     def multiplier(self, matrix: Matrix) -> float:
         """See `Source.multiplier`."""
+        if self.is_cut:
+            return 1.0
         source, its = self.pieces[matrix.name]
         return source.multiplier(its)

@@ -45,7 +45,7 @@ def detect(stored: Mapping[str, Stored], _sections: Sequence[Section]) -> Iterat
 
 def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
     if SCALES_AND_ZEROS in others:
-        raise UnreadError("INT4 in the tiles of a device (tile_packed_to_4d), whose order is not read")
+        raise UnreadError("INT4 in the tiles of a device (tile_packed_to_4d): NVIDIA's and AMD's look alike in a file")
     if SCALES not in others:
         raise MissingPartError("codes without scales")
     scales = others[SCALES]
@@ -62,6 +62,8 @@ def _source(codes: Stored, others: Mapping[str, Stored]) -> Source:
 
 def _integers(codes: Stored, scales: Stored, zeros: Stored | None) -> PackedSource:
     """(code - zero) x scale, of any width in a byte each; groups are as wide as each other."""
+    if zeros and zeros.tensor.dtype in WEIGHT_DTYPES:
+        raise UnreadError("INT4 of two in a byte (Int4Tensor), whose zero points are not those of other integers")
     *rows, columns = codes.tensor.shape or (0,)
     if not rows or columns > LONGEST_ROW:
         raise UnreadError(f"integers {printable(list(codes.tensor.shape))}")

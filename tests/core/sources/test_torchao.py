@@ -58,6 +58,7 @@ REFUSED = {
     "groups": (parts(qdata=CODES, scale=np.ones((ROWS, 5), BF16)), "integers of 96 columns with 5 scales"),
     "rows": (parts(qdata=CODES, scale=SCALES[:5]), "integers of [48] rows with scales [5, 3]"),
     "zeros": (parts(qdata=CODES, scale=SCALES, zero_point=ZEROS[:, :1]), "_weight_zero_point of I8 [48, 1]"),
+    "INT4": (parts(qdata=CODES, scale=SCALES.T, zero_point=SCALES.T), "two in a byte (Int4Tensor)"),
     "zeros of FP8": (parts(qdata=CODES.view(FP8), scale=SCALES, zero_point=ZEROS), "F8_E4M3 with _weight_zero_point"),
     "factors of inputs": (parts(qdata=CODES, scale=SCALES, act_pre_scale=np.ones(COLUMNS, BF16)), "act_pre_scale"),
     "packed": (parts(qdata=CODES.view(np.int32), scale=SCALES), "codes of I32"),
