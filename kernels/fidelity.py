@@ -15,6 +15,9 @@ MAGNITUDE_BINS = 32768
 
 INFINITY_BIN = 0x7F80
 
+FEW = 1 << 16
+"""Weights up to which a census that leaves empty bins out costs less than one of all bins."""
+
 
 @lru_cache
 def bin_values() -> NDArray[np.float64]:
@@ -28,7 +31,7 @@ def bin_values() -> NDArray[np.float64]:
 class Census:
     """The magnitudes of a weight, counted: exact for bfloat16, on bfloat16's grid (truncated) for fp16 and float32.
 
-    counts: uint64 [32768], weights per bfloat16 magnitude; bins from 0x7F80 hold Inf and NaN.
+    counts: uint64 [32768], weights per bfloat16 magnitude; bin 0x7F80 holds Inf, the last one NaN.
     max_abs: largest finite |w|, exact for every dtype. sum2, sum4: sums of w**2 and w**4 over finite weights.
     """
 
@@ -40,11 +43,8 @@ class Census:
     @classmethod
     def from_bfloat16_counts(cls, counts: NDArray[np.uint64]) -> "Census":
         """The census of bfloat16 weights, where the counts alone tell everything exactly."""
-        filled = _filled(counts)
-        values, found = filled.values, filled.counts.astype(np.float64)
-        squares = values * values
-        largest = float(values[-1]) if values.size else 0.0
-        return cls(counts, largest, float(squares @ found), float((squares * squares) @ found))
+        bins = _filled(counts)
+        return cls(counts, *_moments(FilledBins.of(bins, counts[bins]), counts[bins]))
 
     @classmethod
     def empty(cls) -> "Census":
@@ -62,7 +62,8 @@ class Census:
     @property
     def finite(self) -> "FilledBins":
         """The bins of finite weights that are not empty: few of all, so several questions are best put to them."""
-        return _filled(self.counts)
+        bins = _filled(self.counts)
+        return FilledBins.of(bins, self.counts[bins])
 
     @property
     def count(self) -> int:
@@ -108,34 +109,124 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
-class FilledBins:
-    """Bins that hold weights, in order: their smallest magnitudes, float64, and how many weights each holds, uint64."""
+class SmallCensus:
+    """The census of few bfloat16 weights, which says the same as `Census` and takes no memory for empty bins.
 
-    values: NDArray[np.float64]
+    bins: the bins that hold weights, in order, int64 [n]; counts: how many each holds, uint64 [n]. `finite`, `max_abs`,
+    `sum2` and `sum4` are those of `Census`.
+    """
+
+    bins: NDArray[np.int64]
     counts: NDArray[np.uint64]
+    finite: "FilledBins"
+    max_abs: float
+    sum2: float
+    sum4: float
+
+    @classmethod
+    def of(cls, weight: NDArray[Any]) -> "SmallCensus":
+        """The census of a bfloat16 weight of any shape, contiguous."""
+        magnitudes = weight.reshape(-1).view(np.uint16) & 0x7FFF
+        low = magnitudes.min() if magnitudes.size else np.uint16(0)
+        counted = np.bincount(magnitudes - low)  # from the least one on: nearly all bins are below
+        filled = (counted != 0).nonzero()[0]
+        bins: NDArray[np.int64] = filled + int(low)
+        counts: NDArray[np.uint64] = counted[filled].view(np.uint64)
+        if len(bins) and bins[-1] > INFINITY_BIN:
+            stop = int(bins.searchsorted(INFINITY_BIN + 1))
+            bins, counts = np.append(bins[:stop], MAGNITUDE_BINS - 1), np.append(counts[:stop], counts[stop:].sum())
+        stop = len(bins) if not len(bins) or bins[-1] < INFINITY_BIN else int(bins.searchsorted(INFINITY_BIN))
+        finite = FilledBins.of(bins[:stop], counts[:stop])
+        return cls(bins, counts, finite, *_moments(finite, counts[:stop]))
 
     @property
     def count(self) -> int:
         """Number of weights."""
-        return int(self.counts.sum())
+        return self.finite.count + self._odd
+
+    @property
+    def zeros(self) -> int:
+        """Number of weights that are zero."""
+        return int(self.counts[0]) if len(self.bins) and not self.bins[0] else 0
+
+    @property
+    def infinite(self) -> int:
+        """Number of infinite weights."""
+        return int(self.counts[self.bins == INFINITY_BIN].sum()) if self._odd else 0
+
+    @property
+    def nan(self) -> int:
+        """Number of weights that are not a number."""
+        return self._odd - self.infinite
+
+    @property
+    def _odd(self) -> int:
+        finite = len(self.finite.values)
+        return int(self.counts[finite:].sum()) if finite < len(self.bins) else 0
+
+
+AnyCensus = Census | SmallCensus
+
+
+@dataclass(frozen=True, slots=True)
+class FilledBins:
+    """Bins that hold finite weights, in order.
+
+    values: their smallest magnitudes, float64 [n]. before: how many weights lie in the bins before each, and in all,
+    uint64 [n + 1].
+    """
+
+    values: NDArray[np.float64]
+    before: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, bins: NDArray[np.int64], counts: NDArray[np.uint64]) -> "FilledBins":
+        """The bins of these numbers, in order, and how many weights each holds."""
+        before = np.zeros(len(counts) + 1, np.uint64)
+        np.add.accumulate(counts, out=before[1:])
+        return cls(bin_values()[bins], before)
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return int(self.before[-1])
 
     def above(self, threshold: float) -> int:
         """See `Census.above`."""
-        return int(self.counts[np.searchsorted(self.values, threshold, side="right") :].sum())
+        return self.count - int(self.before[self.values.searchsorted(threshold, side="right")])
 
     def quantiles(self, shares: Sequence[float]) -> tuple[float, ...]:
         """See `Census.quantiles`."""
-        if not self.values.size:
+        count = self.count
+        if not count:
             return (0.0,) * len(shares)
-        total = np.cumsum(self.counts)
-        count = int(total[-1])
         ranks = np.array([min(max(math.ceil(q * count), 1), count) for q in shares], np.uint64)
-        return tuple(self.values[np.searchsorted(total, ranks)].tolist())
+        return tuple(self.values[self.before[1:].searchsorted(ranks)].tolist())
+
+    def between(self, edges: NDArray[np.float64]) -> NDArray[np.uint64]:
+        """Number of weights that are not zero below the first of these edges, from each up to the next, from the last.
+
+        uint64 [len(edges) + 1]; a weight at an edge lies above it.
+        """
+        below = np.empty(len(edges) + 2, np.uint64)
+        below[0] = self.before[1] if self.count and not self.values[0] else 0
+        np.maximum(self.before[self.values.searchsorted(edges)], below[0], out=below[1:-1])
+        below[-1] = self.before[-1]
+        return below[1:] - below[:-1]
 
 
-def _filled(counts: NDArray[np.uint64]) -> FilledBins:
-    bins = (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of truth values this is many times faster than of numbers
-    return FilledBins(bin_values()[bins], counts[bins])
+def _moments(filled: FilledBins, counts: NDArray[np.uint64]) -> tuple[float, float, float]:
+    """Largest magnitude, sum of squares and of fourth powers of weights that are the smallest of their bins."""
+    values, found = filled.values, counts.astype(np.float64)
+    squares = values * values
+    largest = float(values[-1]) if values.size else 0.0
+    return largest, float(squares @ found), float((squares * squares) @ found)
+
+
+def _filled(counts: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The bins that hold finite weights."""
+    bins: NDArray[np.int64] = (counts[:INFINITY_BIN] != 0).nonzero()[0]  # of numbers it takes many times as long
+    return bins
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,12 @@ METHODS: dict[str, Method] = {
         Method("four-six", "the largest weight becomes code 6 or 4, whichever has the smaller squared error"),
         Method("search", "the block scale with the smallest squared error, of eight around that of max"),
         Method("importance", "as search, each column weighted by its mean square input", "importance", "search"),
-        Method("hessian", "as search, by the squared error of the output of each block", "moments", "importance"),
+        Method(
+            "hessian",
+            "as search, by the squared error of the output of each block, whose codes are then gone over once more",
+            "moments",
+            "importance",
+        ),
         Method(
             "feedback", "scales as hessian, then each column makes up for the errors of the others", "factor", "hessian"
         ),

@@ -116,7 +116,14 @@ def _encode_nvfp4(blocks: Float32, recipe: Recipe, g: np.float32, context: Conte
     scale = e4m3_decode(scales) * g
     if recipe.method == "feedback" and context.factor is not None:
         return feed_forward(blocks, scale, context.factor), scales
-    return e2m1_encode(_divide(blocks, scale[..., None])), scales
+    codes = e2m1_encode(_divide(blocks, scale[..., None]))
+    return gone_over(blocks, codes, scale, recipe, context), scales
+
+
+def gone_over(blocks: Float32, codes: Bytes, scale: Float32, recipe: Recipe, context: Context) -> Bytes:
+    """E2M1 codes 0..15 of blocks [..., K / 16, 16], gone over once more where the recipe's method knows of moments."""
+    moments = context.used(recipe.method, blocks.shape[-2] * BLOCK)[1]
+    return codes if moments is None else search.go_over(blocks, codes, scale, moments)
 
 
 def feed_forward(blocks: Float32, scale: Float32, factor: Factor) -> Bytes:

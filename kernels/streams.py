@@ -13,6 +13,8 @@ def unpack_stream(stream: Bytes, bits: int, count: int) -> Bytes:
     """The first `count` codes, uint8 [..., count], of streams [..., nbytes] of codes of `bits` bits."""
     if bits == _TOGETHER:
         return stream[..., :count]
+    if _TOGETHER % bits == 0 and stream.shape[-1] * _TOGETHER >= count * bits:
+        return _unpack_bytes(stream, bits, count)
     cells = -(-count // _TOGETHER)
     words = np.zeros((*stream.shape[:-1], cells), np.uint64)
     for place in range(bits):
@@ -22,6 +24,16 @@ def unpack_stream(stream: Bytes, bits: int, count: int) -> Bytes:
     for place in range(_TOGETHER):
         codes[..., place] = (words >> np.uint64(bits * place)) & np.uint64((1 << bits) - 1)
     return codes.reshape(*words.shape[:-1], cells * _TOGETHER)[..., :count]
+
+
+def _unpack_bytes(stream: Bytes, bits: int, count: int) -> Bytes:
+    """`unpack_stream` where each byte holds whole codes."""
+    each = _TOGETHER // bits
+    whole = stream[..., : -(-count // each)]
+    codes = np.empty((*whole.shape, each), np.uint8)
+    for place in range(each):
+        np.bitwise_and(whole >> bits * place, (1 << bits) - 1, out=codes[..., place])
+    return codes.reshape(*whole.shape[:-1], whole.shape[-1] * each)[..., :count]
 
 
 def pack_stream(codes: Bytes, bits: int) -> Bytes:

@@ -1,9 +1,11 @@
 """Start the program: the window without arguments or for a path, otherwise the command line."""
 
+import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 COMMANDS = (
@@ -35,9 +37,20 @@ def main() -> int:
     arguments = sys.argv[1:]
     if wants_window(arguments):
         return _window(arguments)
-    from studio.cli.app import main as run
-
+    with _importing():
+        from studio.cli.app import main as run
     return run(arguments)
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Import a program without looking for garbage: there is none, and that takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def wants_window(arguments: Sequence[str]) -> bool:
@@ -54,7 +67,8 @@ def _window(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"nvfp4-studio: {problem}\n")
         return 2
     try:
-        from studio.gui.app import run
+        with _importing():
+            from studio.gui.app import run
     except ImportError as error:
         sys.stderr.write(f"nvfp4-studio: the window can not start: {error}\n  hint: {SYSTEM_LIBRARIES}\n")
         return 2

@@ -69,7 +69,7 @@ class CpuBackend:
     ) -> Encoded:
         """See `Backend.encode`.
 
-        What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 20. Feeding
+        What is known of the columns is laid out once a call: importance takes 2 bytes a column, moments 24. Feeding
         errors forward takes 5.1 bytes a weight and 512 a row beside the result, rows counted in sixty-fours.
         """
         if recipe.method == "feedback" and context is not None and context.factor is not None:
@@ -192,12 +192,13 @@ class _Measured:
     """The arrays an encoder writes its measurements to, kept alive beside the structure that points at them."""
 
     def __init__(self, rows: int, row_blocks: int, blocks: bool) -> None:
-        self.row_squares = np.empty(rows)
-        self.row_error = np.empty(rows)
+        sums = np.empty(2 * rows)
+        self.row_squares, self.row_error = sums[:rows], sums[rows:]
         self.block_error = np.empty((rows, row_blocks), np.float32) if blocks else None
         self.scale_counts = np.zeros(256, np.uint64)
-        arrays = (self.row_squares, self.row_error, self.block_error, self.scale_counts)
-        self.structure = library.Measure(*(library.address(array) for array in arrays))
+        first = library.address(sums) or 0
+        after = library.address(self.block_error), library.address(self.scale_counts)
+        self.structure = library.Measure(first, first + self.row_error.nbytes, *after)
 
     def fidelity(self, width: int) -> Fidelity:
         """What was measured."""

@@ -120,27 +120,34 @@ struct Nvfp4 {
         return choose_scales<Cost::SQUARES>(task, half, peak, first, columns);
     }
 
+    // Scale bytes of a strip, and what they were chosen by.
+    struct Chosen {
+        Peaks peaks;
+        Half parts[2];  // where there was a choice
+        Words byte[2];
+    };
+
     // Better scale bytes than those of `max`, but where these saturate.
     template <class S>
     __attribute__((noinline)) static void improve(const EncodeTask& task, const typename S::T* weight,
-                                                  const Peaks& peaks, const Integers* saturated, const Columns& columns,
-                                                  int64_t column, Words* byte) {
-        Half parts[2];
-        whole_weights<S>(weight, peaks.halves, parts);
+                                                  const Integers* saturated, const Columns& columns, int64_t column,
+                                                  Chosen& chosen) {
+        whole_weights<S>(weight, chosen.peaks.halves, chosen.parts);
         for (int h = 0; h < 2; h++) {
-            const Words found = search(task, parts[h], peaks.halves[h], byte[h], columns.at(column) + h * columns.each);
-            byte[h] = saturated[h] ? byte[h] : found;
+            Words& byte = chosen.byte[h];
+            const Words found = search(task, chosen.parts[h], chosen.peaks.halves[h], byte, columns.of(column, h));
+            byte = saturated[h] ? byte : found;
         }
     }
 
     template <class S, bool MEASURE>
-    INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task,
-                       const Columns& columns, int64_t column, const Given&) {
-        const Peaks peaks = find_peaks<S, MEASURE>(weight);
+    INLINE void choose_bytes(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task,
+                             const Columns& columns, int64_t column, Chosen& chosen) {
+        const Peaks& peaks = chosen.peaks = find_peaks<S, MEASURE>(weight);
         const Floats six = splat(6.0f), sixth = splat(1.0f / 6.0f), g = splat(task.tensor_scale);
         const Floats inverse = splat(1.0f / task.tensor_scale);
         const Words least = splat((uint32_t)task.min_scale);
-        Words byte[2];
+        Words* byte = chosen.byte;
         Integers saturated[2];
         strip.error_bound = Floats{};
         const bool guided = task.moments || task.importance;
@@ -161,12 +168,19 @@ struct Nvfp4 {
         strip.careful = !self.fast || any(saturated[0] | saturated[1]);
         strip.zero = peaks.zero;
         if constexpr (MEASURE) strip.careful |= measures_wide<S>(peaks, weight);
-        if (task.method != MAX) improve<S>(task, weight, peaks, saturated, columns, column, byte);
+        if (task.method != MAX) improve<S>(task, weight, saturated, columns, column, chosen);
         for (int i = 0; guided && i < 2; i++)
             strip.careful |= any(peaks.halves[i] > E4M3::decode(byte[i]) * g * (2 * E2M1_MAX));
         for (int i = 0; i < 2; i++) byte[i] = peaks.halves[i] == 0.0f ? splat((uint32_t)task.zero_scale) : byte[i];
         store_bytes(strip.bytes, interleave_low(byte[0], byte[1]));
         store_bytes(strip.bytes + LANES, interleave_high(byte[0], byte[1]));
+    }
+
+    template <class S, bool MEASURE>
+    INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task,
+                       const Columns& columns, int64_t column, const Given&) {
+        Chosen chosen;
+        choose_bytes<S, MEASURE>(self, strip, weight, task, columns, column, chosen);
     }
 
     struct Pair {
@@ -176,7 +190,7 @@ struct Nvfp4 {
         const int low = strip.bytes[2 * j], high = strip.bytes[2 * j + 1];
         return {halves(self.factor[low], self.factor[high]), halves(self.inverse[low], self.inverse[high])};
     }
-    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
+    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, int, Floats& decoded) {
         Floats scaled = quotient<CAREFUL>(magnitude(weight), pair.factor, pair.inverse), rounded;
         Words code = E2M1::encode(smaller(scaled, splat(E2M1_MAX)), rounded);
         decoded = rounded * pair.factor;
@@ -188,6 +202,78 @@ struct Nvfp4 {
     INLINE void count_scales(const Strip& strip, int j, uint32_t (*counts)[256]) {
         counts[0][strip.bytes[2 * j]]++;
         counts[1][strip.bytes[2 * j + 1]]++;
+    }
+};
+
+// NVFP4 whose codes are gone over once more, by moments: they are there before a strip is encoded.
+struct Nvfp4GoneOver : Nvfp4 {
+    static constexpr bool SIGNED = true;
+
+    struct Strip : Nvfp4::Strip {
+        alignas(64) uint8_t codes[STRIP / 2];
+    };
+
+    // The nearest codes of a pair of blocks, where `keeps` says so.
+    template <class S>
+    INLINE void keep_nearest(const Nvfp4& self, Strip& strip, const typename S::T* weight, int j, const bool* keeps) {
+        const Nvfp4::Pair pair = Nvfp4::pair(self, strip, j);
+        Floats even, odd, decoded;
+        S::load_pair(weight + 32 * j, even, odd);
+        const Words low = Nvfp4::encode<true>(pair, even, 0, decoded) & 15u;
+        uint8_t codes[LANES];
+        store_bytes(codes, low | (Nvfp4::encode<true>(pair, odd, 1, decoded) & 15u) << 4);
+        for (int h = 0; h < 2; h++)
+            if (keeps[h]) memcpy(strip.codes + 16 * j + 8 * h, codes + 8 * h, 8);
+    }
+
+    template <class S>
+    __attribute__((noinline)) static void choose_codes(const Nvfp4& self, Strip& strip, const typename S::T* weight,
+                                                       const EncodeTask& task, const Columns& columns, int64_t column,
+                                                       const Chosen& chosen) {
+        Integers kept[2];
+        Words scales[2], codes[2][2];
+        for (int h = 0; h < 2; h++) {
+            const Floats peak = chosen.peaks.halves[h];
+            const Unit unit = unit_of(peak);
+            const Words whole = round_low(peak * unit.weight) & 0xFFFFu, most = splat((uint32_t)WEIGHT_MOST);
+            scales[h] = multiplier(1.0f / (E4M3::decode(chosen.byte[h]) * task.tensor_scale), unit);
+            kept[h] = ~(searchable(peak) & fits(whole < most ? whole : most, scales[h], GUIDED_MOST));
+        }
+        go_over(chosen.parts, scales, columns.of(column, 0), codes);
+        for (int i = 0; i < 4 * LANES; i++)
+            memcpy(strip.codes + 4 * i, (const uint32_t*)&codes[i / 2 % 2][i % 2] + i / 4, 4);
+        if (!any(kept[0] | kept[1])) return;
+        for (int j = 0; j < PAIRS; j++) {
+            const bool keeps[2] = {kept[0][j] != 0, kept[1][j] != 0};
+            if (keeps[0] || keeps[1]) keep_nearest<S>(self, strip, weight, j, keeps);
+        }
+    }
+
+    template <class S, bool MEASURE>
+    INLINE void choose(const Nvfp4& self, Strip& strip, const typename S::T* weight, const EncodeTask& task,
+                       const Columns& columns, int64_t column, const Given&) {
+        Chosen chosen;
+        choose_bytes<S, MEASURE>(self, strip, weight, task, columns, column, chosen);
+        choose_codes<S>(self, strip, weight, task, columns, column, chosen);
+        for (int h = 0; h < 2; h++) {  // any code of either sign
+            const Floats most = E4M3::decode(chosen.byte[h]) * task.tensor_scale * E2M1_MAX;
+            strip.error_bound = larger(strip.error_bound, chosen.peaks.halves[h] + most);
+        }
+        strip.careful |= any(strip.error_bound > 0x1p60f);
+    }
+
+    struct Pair {
+        Floats factor;
+        Words codes;
+    };
+    INLINE Pair pair(const Nvfp4& self, const Strip& strip, int j) {
+        typedef uint8_t Row __attribute__((vector_size(16)));
+        return {Nvfp4::pair(self, strip, j).factor, __builtin_convertvector(load<Row>(strip.codes + 16 * j), Words)};
+    }
+    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats, int odd, Floats& decoded) {
+        const Words code = odd ? pair.codes >> 4 : pair.codes & 15u;
+        decoded = floats(bits(E2M1::decode(code & 7u)) | (code & 8u) << 28) * pair.factor;
+        return code;
     }
 };
 
@@ -241,7 +327,7 @@ template <class Element, int WIDTH, int LARGEST, uint32_t FLOOR_SHIFT> struct Mx
     };
     INLINE Pair pair(const Mx&, const Strip& strip, int j) {
         return {splat(strip.factor[j]), splat(strip.inverse[j])}; }
-    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
+    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, int, Floats& decoded) {
         Floats scaled = magnitude(weight) * pair.inverse, rounded;
         Words code = Element::encode(smaller(scaled, splat((float)LARGEST)), rounded);
         decoded = rounded * pair.factor;
@@ -293,7 +379,7 @@ struct Tiled {
     INLINE Pair pair(const Tiled&, const Strip& strip, int j) {
         return {halves(strip.factor[0][j], strip.factor[1][j]), halves(strip.inverse[0][j], strip.inverse[1][j])};
     }
-    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
+    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, int, Floats& decoded) {
         Floats scaled = quotient<CAREFUL>(magnitude(weight), pair.factor, pair.inverse), rounded;
         Words code = E4M3::encode(smaller(scaled, splat(E4M3_MAX)), rounded) & E4M3::MASK;
         decoded = rounded * pair.factor;
@@ -386,7 +472,7 @@ template <int WIDTH, bool SEARCHED> struct Affine {
         return {splat(strip.scale[j]), splat(strip.inverse[j]), splat(strip.bias[j]), splat(strip.stored_scale[j]),
                 splat(strip.stored_bias[j])};
     }
-    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, Floats& decoded) {
+    template <bool CAREFUL> INLINE Words encode(const Pair& pair, Floats weight, int, Floats& decoded) {
         constexpr float largest = (float)((1 << WIDTH) - 1), magic = 0x1.8p23f;
         // Else never below -1/2, as the bias is an end of the range; that rounds to 0 above this magic number.
         Floats scaled = quotient<CAREFUL>(weight - pair.bias, pair.scale, pair.inverse);

@@ -8,13 +8,15 @@
 namespace VARIANT {
 
 // For each strip of a row and each half of it `each` vectors; lane j is for block 2 j of the strip, or block 2 j + 1.
-// Moments are followed by what every column costs at least.
+// Moments are followed by what every column costs at least, and by the inverse of twice its own moment, as float32.
 struct Columns {
     void* memory;
     uint32_t* lanes;
     int each;
 
-    const Words* at(int64_t column) const { return (const Words*)lanes + column / STRIP * 2 * each; }
+    const Words* of(int64_t column, int half) const {
+        return (const Words*)lanes + (column / STRIP * 2 + half) * each;
+    }
 };
 
 INLINE uint32_t pair_of(uint32_t low, uint32_t high) { return (low & 0xFFFFu) | high << 16; }
@@ -31,6 +33,13 @@ INLINE void spread_moments(const int16_t* triangle, uint32_t* to) {
             *to = pair_of(2 * k < row ? 0 : (uint32_t)at[0], (uint32_t)at[1]);
         }
         triangle += 2 * HALF_BLOCK - row;
+    }
+}
+
+INLINE void spread_shares(const int16_t* triangle, uint32_t* to) {
+    for (int row = 0; row < 2 * HALF_BLOCK; triangle += 2 * HALF_BLOCK - row, row++, to += LANES) {
+        const float share = *triangle > 0 ? 1.0f / (float)(2 * *triangle) : 0.0f;
+        memcpy(to, &share, sizeof share);
     }
 }
 
@@ -67,7 +76,7 @@ static __attribute__((noinline)) void find_floors(const int16_t* triangles, int 
 
 // False when memory ran out. Columns past the last are zeros.
 static bool lay_out(const EncodeTask& task, Columns& columns) {
-    columns = {nullptr, nullptr, task.moments ? PAIRS_OF_MOMENTS + HALF_BLOCK : task.importance ? HALF_BLOCK : 0};
+    columns = {nullptr, nullptr, task.moments ? VECTORS_OF_MOMENTS : task.importance ? HALF_BLOCK : 0};
     if (!columns.each) return true;
     const int64_t strips = (task.width + STRIP - 1) / STRIP;
     columns.memory = calloc((size_t)(strips * 2 * columns.each + 1), sizeof(Words));
@@ -84,7 +93,8 @@ static bool lay_out(const EncodeTask& task, Columns& columns) {
         const int64_t left = blocks - block;
         if (block % 8 == 0) find_floors(task.moments + 136 * block, left < 8 ? (int)left : 8, floors);
         spread_moments(task.moments + 136 * block, to);
-        spread_importance(floors[block % 8], to + PAIRS_OF_MOMENTS * LANES);
+        spread_importance(floors[block % 8], to + FLOORS_AT * LANES);
+        spread_shares(task.moments + 136 * block, to + SHARES_AT * LANES);
     }
     return true;
 }

@@ -21,7 +21,7 @@ __attribute__((noinline)) void find_largest(const C& codec, const Slot<S, C>& sl
         Floats weight[2], decoded[2];
         S::load_pair(slot.source + 32 * j, weight[0], weight[1]);
         for (int odd = 0; odd < 2; odd++) {
-            C::template encode<false>(pair, weight[odd], decoded[odd]);
+            C::template encode<false>(pair, weight[odd], odd, decoded[odd]);
             if constexpr (C::SIGNED) continue;
             totals.max_error = larger(totals.max_error, magnitude(magnitude(weight[odd]) - decoded[odd]));
         }
@@ -51,8 +51,8 @@ INLINE void encode_strip(const C& codec, const Slot<S, C>& slot, uint8_t* codes,
             const auto pair = C::pair(codec, slot.strip, j);
             Floats weight[2], decoded[2];
             S::load_pair(slot.source + 32 * j, weight[0], weight[1]);
-            Words even = C::template encode<CAREFUL>(pair, weight[0], decoded[0]);
-            Words odd = C::template encode<CAREFUL>(pair, weight[1], decoded[1]);
+            Words even = C::template encode<CAREFUL>(pair, weight[0], 0, decoded[0]);
+            Words odd = C::template encode<CAREFUL>(pair, weight[1], 1, decoded[1]);
             Words both = select((1u << C::BITS) - 1, even, odd << C::BITS);
             packed = k == 0 ? both : select((1u << (2 * C::BITS * k)) - 1, packed, both << (2 * C::BITS * k));
             if constexpr (MEASURE) {
@@ -185,7 +185,7 @@ template <class S, bool SEARCHED> int encode_affine(EncodeTask& task) {
 
 template <class S> int encode_dtype(EncodeTask& task) {
     switch (task.layout.kind) {
-        case NVFP4: return encode_format<S, Nvfp4>(task);
+        case NVFP4: return task.moments ? encode_format<S, Nvfp4GoneOver>(task) : encode_format<S, Nvfp4>(task);
         case MXFP4: return encode_format<S, Mxfp4>(task);
         case MXFP8: return encode_format<S, Mxfp8>(task);
         case TILED: return encode_format<S, Tiled>(task);

@@ -15,11 +15,15 @@ constexpr int STRIP = 512;  // weights handled at a time: 16 pairs of vectors, a
 constexpr int PAIRS = STRIP / 32;
 constexpr int HALF_BLOCK = 8;         // vectors of two weights that 16 blocks fill
 constexpr int PAIRS_OF_MOMENTS = 72;  // of the upper triangle, each row from an even column on
+constexpr int FLOORS_AT = PAIRS_OF_MOMENTS, SHARES_AT = FLOORS_AT + HALF_BLOCK;  // what follows them, see columns.h
+constexpr int VECTORS_OF_MOMENTS = SHARES_AT + 2 * HALF_BLOCK;
 
 enum class Cost { SQUARES, IMPORTANCE, MOMENTS };
 
-constexpr int CANDIDATES = 8, GUIDED = 14;  // in scale codes; below code 8, 2 instead of -2; the last where inputs are known
-constexpr int WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, 6, -3, -4, -5, -6, -7, -8};
+// In scale codes; below code 8, 2 instead of -2. Where inputs are known, falling ones from FALLING on.
+constexpr int CANDIDATES = 8, FALLING = 7, GUIDED = 10;
+constexpr int WINDOW[CANDIDATES] = {-2, -1, 0, 1, 3, 4, 5, 6};
+constexpr int GUIDED_WINDOW[GUIDED] = {-2, -1, 0, 1, 3, 4, 5, -3, -6, -10};
 constexpr uint32_t SQUARES_MOST = 511, GUIDED_MOST = 1023;  // the largest weight in 1/64 of a scale
 constexpr uint16_t WEIGHT_MOST = 2047, ERROR_MOST = 2047, MULTIPLIER_MOST = 4095;
 constexpr float FAR = 256, CODE_MOST = 320;  // steps from zero
@@ -86,8 +90,9 @@ INLINE Floats as_floats(Words cost) { return __builtin_convertvector((Integers)c
 struct Split {
     Part low, high;
 };
+INLINE Part both(Part low, Part high) { return (low & 0xFFFFu) | (high & 0xFFFF0000u); }
 INLINE Split split(Part even, Part odd) {
-    return {(even & 0x7FFFu) | (odd & 0x7FFFu) << 16, (even >> 15 & 0xFFFFu) | (odd << 1 & 0xFFFF0000u)};
+    return {both(even, odd << 16) & 0x7FFF7FFFu, both(even >> 15, odd << 1)};
 }
 
 // What the errors e cost at the outputs of a block; `moments` has pairs of numbers in the order in which they are met.
@@ -145,7 +150,7 @@ INLINE Floats moments_cost(const Half& half, Words multiplier, const Words* colu
         Part e[HALF_BLOCK];
 #pragma clang loop unroll(full)
         for (int k = 0; k < HALF_BLOCK; k++)
-            e[k] = multiply_low(error_of<true>(half, part_of(scale, part), k, part), part_of(half.sign[k], part));
+            e[k] = signed_by(error_of<true>(half, part_of(scale, part), k, part), part_of(half.sign[k], part));
         const Split total = output_cost(e, columns, part);
         low[part] = total.low;
         high[part] = total.high;
@@ -174,7 +179,8 @@ INLINE int list_candidates(const EncodeTask& task, Floats peak, Words first, boo
         tried[1] = E4M3::encode(smaller(wanted, splat(E4M3_MAX)), rounded) & E4M3::MASK;
     } else {
         const Integers subnormal = first < 8u;
-        for (int i = 0; i < GUIDED; i++) tried[i] = first + (uint32_t)WINDOW[i];
+        for (int i = 0; i < (guided ? GUIDED : CANDIDATES); i++)
+            tried[i] = first + (uint32_t)(guided ? GUIDED_WINDOW : WINDOW)[i];
         tried[0] = subnormal ? first + 2u : tried[0];
     }
     const int count = task.method == FOUR_SIX ? 2 : guided ? GUIDED : CANDIDATES;
@@ -213,18 +219,18 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
     const Words largest = __builtin_elementwise_min(whole, splat((uint32_t)WEIGHT_MOST));
     Best best = {first, splat(__builtin_inff())};
     constexpr bool KNOWN = COST != Cost::SQUARES;
-    Words tried[GUIDED];
+    Words tried[GUIDED > CANDIDATES ? GUIDED : CANDIDATES];
     const int count = list_candidates(task, peak, first, KNOWN, tried);
     const Integers usable = searchable(peak);
     Floats weight;
     if constexpr (KNOWN)
-        weight = weight_of_largest(half, largest, columns + (COST == Cost::MOMENTS ? PAIRS_OF_MOMENTS : 0));
+        weight = weight_of_largest(half, largest, columns + (COST == Cost::MOMENTS ? FLOORS_AT : 0));
     for (int i = 0; i < count; i++) {
         const Floats value = E4M3::decode(tried[i]);
         const Words scale = multiplier(1.0f / (value * task.tensor_scale), unit);
         // Smaller scales cut off more: once that alone costs too much in every block, it does so from here on.
         if constexpr (KNOWN) {
-            if (i >= CANDIDATES) {
+            if (i >= FALLING) {
                 const Floats least = value * value * cut_cost<COST>(largest, scale, weight);
                 if (!any(usable & ~(least > best.cost))) break;
             }
@@ -239,6 +245,97 @@ __attribute__((noinline)) Words choose_scales(const EncodeTask& task, const Half
         best.take(better & fits(largest, scale, KNOWN ? GUIDED_MOST : SQUARES_MOST), tried[i], total);
     }
     return usable ? best.choice : first;
+}
+
+// Where the pairs of a row of moments from an even column on stand; of columns before that there are none.
+constexpr int row_of_moments(int row) { return row / 2 * (17 - row / 2) + row % 2 * (8 - row / 2) - row / 2; }
+
+INLINE PartIntegers low_halves(Part x) { return (PartIntegers)(x << 16) >> 16; }
+INLINE PartIntegers high_halves(Part x) { return (PartIntegers)x >> 16; }
+
+// Columns of 16 blocks that are gone over, as kernels/search.py defines it: in 1/64 of the scale what their weights are, and what their codes miss of that.
+struct Sweep {
+    Part t[HALF_BLOCK], e[HALF_BLOCK], codes[2], sums[2];
+    const Words* columns;
+    int part;
+
+    static __attribute__((always_inline)) Sweep start(const Half& half, Words multiplier, const Words* columns, int part) {
+        Sweep self = {{}, {}, {}, {}, columns, part};
+        const Part scale = part_of(both_halves(multiplier) << 3, part);
+#pragma clang loop unroll(full)
+        for (int k = 0; k < HALF_BLOCK; k++) {
+            const Part sign = part_of(half.sign[k], part);
+            const Part size = multiply_high(part_of(half.magnitude[k], part), scale);
+            self.t[k] = signed_by(size, sign);
+            self.e[k] = signed_by(subtract(size, nearest_level<true>(size)), sign);
+        }
+        return self;
+    }
+
+    __attribute__((always_inline)) Part moments(int row, int k) const {
+        return part_of(columns[row_of_moments(row) + k], part);
+    }
+
+    // Adds what the errors of pair k mean for both columns of pair p.
+    __attribute__((always_inline)) void meet(int p, int k) {
+        if (k > p) {
+            for (int i = 0; i < 2; i++) sums[i] += multiply_add(e[k], moments(2 * p + i, k));
+        } else {
+            const Part first = moments(2 * k, p), second = moments(2 * k + 1, p);
+            sums[0] += multiply_add(e[k], both(first, second << 16));
+            sums[1] += multiply_add(e[k], both(first >> 16, second));
+        }
+    }
+
+    // What the errors of all other pairs mean for pair p, the newest last.
+    __attribute__((always_inline)) void meet_others(int p) {
+        sums[0] = sums[1] = Part{};
+#pragma clang loop unroll(full)
+        for (int k = HALF_BLOCK - 1; k > p; k--) meet(p, k);
+#pragma clang loop unroll(full)
+        for (int k = 0; k < p; k++) meet(p, k);
+    }
+
+    // The code of a column while all others stand; `error` becomes what it misses.
+    __attribute__((always_inline)) Part nearest(int column, PartIntegers whole, Part sums, PartIntegers& error) const {
+        const PartFloats share = (PartFloats)part_of(columns[SHARES_AT + column], part);
+        const PartFloats wanted = __builtin_convertvector(whole, PartFloats);
+        const Part target = (Part)(wanted + __builtin_convertvector((PartIntegers)sums, PartFloats) * share);
+        const Rounded found = round_to_level((PartFloats)(target & 0x7FFFFFFFu));
+        const Part sign = target & 0x80000000u;
+        error = round(wanted - (PartFloats)((Part)found.value | sign));
+        return (found.bits & 7u) | sign >> 28;
+    }
+
+    __attribute__((always_inline)) void even(int p) {
+        PartIntegers error;
+        const Part sum = sums[0] + multiply_add(e[p], moments(2 * p, p) & 0xFFFF0000u);
+        codes[p / 4] |= nearest(2 * p, low_halves(t[p]), sum, error) << (8 * (p % 4));
+        e[p] = both((Part)error, e[p]);
+    }
+    __attribute__((always_inline)) void odd(int p) {
+        PartIntegers error;
+        const Part sum = sums[1] + multiply_add(e[p], moments(2 * p, p) >> 16);
+        codes[p / 4] |= nearest(2 * p + 1, high_halves(t[p]), sum, error) << (8 * (p % 4) + 4);
+        e[p] = both(e[p], (Part)error << 16);
+    }
+};
+
+// Codes of the blocks of a strip, four bytes of two columns to a word, gone over once from those nearest under these
+// multipliers. A column waits for the one before it, so all vectors take turns.
+static __attribute__((noinline)) void go_over(const Half* halves, const Words* multipliers, const Words* columns,
+                                              Words (*codes)[2]) {
+    Sweep parts[2 * PARTS];
+    for (int i = 0; i < 2 * PARTS; i++)
+        parts[i] = Sweep::start(halves[i / PARTS], multipliers[i / PARTS], columns + i / PARTS * VECTORS_OF_MOMENTS, i % PARTS);
+#pragma clang loop unroll(full)
+    for (int p = 0; p < HALF_BLOCK; p++) {
+        for (Sweep& one : parts) one.meet_others(p);
+        for (Sweep& one : parts) one.even(p);
+        for (Sweep& one : parts) one.odd(p);
+    }
+    for (int i = 0; i < 2 * PARTS; i++)
+        for (int k = 0; k < 2; k++) store((char*)&codes[i / PARTS][k] + i % PARTS * PART, parts[i].codes[k]);
 }
 
 // The best E8M0 bytes of 16 blocks of 32 E2M1 codes, of `first` and its neighbours.

@@ -195,6 +195,10 @@ def _encode_into(wide: Float32, recipe: Recipe, g: np.float32, context: Context,
     magnitude /= np.where(factor == 0, np.float32(np.inf), factor)
     codes = _e2m1(magnitude) if row.element == "e2m1" else _e4m3(magnitude)
     codes |= negative.view(np.uint8) << np.uint8(row.bits - 1)
+    if row.scale == "e4m3" and context.guides(recipe.method) == "moments":
+        nearest = codes.T.reshape(blocks.shape)
+        codes = reference.gone_over(blocks, nearest, factor.reshape(blocks.shape[:-1]), recipe, context)
+        codes = codes.reshape(-1, row.block).T
     _store(codes, row, out.codes)
 
 

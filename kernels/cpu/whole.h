@@ -24,6 +24,8 @@ constexpr int PARTS = (int)sizeof(Words) / PART;
 typedef uint32_t Part __attribute__((vector_size(PART)));
 typedef uint16_t PartShorts __attribute__((vector_size(PART)));
 typedef int16_t SignedPart __attribute__((vector_size(PART)));
+typedef int32_t PartIntegers __attribute__((vector_size(PART)));
+typedef float PartFloats __attribute__((vector_size(PART)));
 
 INLINE Part part_of(const Words& x, int part) { return load<Part>((const char*)&x + part * PART); }
 
@@ -54,10 +56,33 @@ INLINE Part multiply_add(Part a, Part b) {
 #endif
 }
 
-INLINE Part multiply_low(Part a, Part b) { return (Part)((PartShorts)a * (PartShorts)b); }
+// x, or -x where `sign` is -1 and not 1.
+INLINE Part signed_by(Part x, Part sign) {
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+    return (Part)_mm256_sign_epi16((__m256i)x, (__m256i)sign);
+#elif defined(__x86_64__) && !defined(__AVX512BW__)
+    return (Part)_mm_sign_epi16((__m128i)x, (__m128i)sign);
+#else
+    return (Part)((PartShorts)x * (PartShorts)sign);
+#endif
+}
+
 INLINE Part subtract(Part a, Part b) { return (Part)((PartShorts)a - (PartShorts)b); }
 INLINE PartShorts at_most(Part x, uint16_t most) {
     return __builtin_elementwise_min((PartShorts)x, PartShorts{} + most);
+}
+
+// To the nearest whole numbers, ties to even.
+INLINE PartIntegers round(PartFloats x) {
+#if defined(__AVX512BW__)
+    return (PartIntegers)_mm512_cvtps_epi32((__m512)x);
+#elif defined(__AVX2__)
+    return (PartIntegers)_mm256_cvtps_epi32((__m256)x);
+#elif defined(__x86_64__)
+    return (PartIntegers)_mm_cvtps_epi32((__m128)x);
+#else
+    return (PartIntegers)vcvtnq_s32_f32((float32x4_t)x);
+#endif
 }
 
 // The E2M1 number nearest to t / 64, as t / 64 counts; t is below 512, or of any size if WIDE.
@@ -86,6 +111,33 @@ template <bool WIDE> INLINE Part nearest_level(Part t) {
     const PartShorts beyond = (PartShorts)((SignedPart)t > (int16_t)319) & (uint16_t)128;
     return (Part)(half + half + beyond);
 #endif
+}
+
+// A number in 1/64 rounded to E2M1, to nearest even, saturating; in `bits` its code and above it what does not matter.
+struct Rounded {
+    Part bits;
+    PartFloats value;
+};
+INLINE Rounded round_to_level(PartFloats magnitude) {
+    const PartFloats most = PartFloats{} + 384.0f, least = PartFloats{} + 2.0f;
+    const PartFloats x = magnitude < most ? magnitude : most, floored = x > least ? x : least;
+#if defined(__AVX2__)
+    // What to add so that the last place is the step of the binade, by the low bits of its exponent.
+    const float below_2 = 0x1p28f, below_4 = 0x1p29f + 128, below_8 = 0x1p30f + 512;
+#if defined(__AVX512BW__)
+    const __m512 table = _mm512_setr_ps(below_2, below_2, below_2, below_2, below_2, below_2, below_4, below_8, below_2,
+                                        below_2, below_2, below_2, below_2, below_2, below_4, below_8);
+    const PartFloats magic = (PartFloats)_mm512_permutexvar_ps((__m512i)((Part)floored >> 23), table);
+#else
+    const __m256 table = _mm256_setr_ps(below_2, below_2, below_2, below_2, below_2, below_2, below_4, below_8);
+    const PartFloats magic = (PartFloats)_mm256_permutevar8x32_ps(table, (__m256i)((Part)floored >> 23));
+#endif
+#else
+    const Part exponent = (Part)__builtin_elementwise_max((Part)floored & 0x7F800000u, Part{} + (133u << 23));
+    const PartFloats magic = (PartFloats)(exponent + (exponent >> 22) + ((22u << 23) - (133u << 1)));
+#endif
+    const PartFloats sum = x + magic;
+    return {(Part)sum, sum - magic};
 }
 
 // From 16 vectors: lane j of `low[k]` is lane k of vector j, lane j of `high[k]` is its lane 8 + k.

@@ -16,7 +16,7 @@ def follow(events: Iterator[core.Event], console: Console) -> core.Outcome:
     outcome = None
     for event in shown(events, console):
         match event:
-            case core.LayerDone(result):
+            case core.LayerDone(result) if console.as_json:
                 console.emit("layer", **result.to_json())
             case core.Resumed(shard, nbytes):
                 console.log(f"resumed: {core.size_text(nbytes)} of {shard} are finished already")

@@ -91,6 +91,7 @@ from studio.core.model import Layer, Model
 from studio.core.names import COPIED, printable, printable_end, some_of
 from studio.core.opening.checkpoint import open_model, opening
 from studio.core.opening.exports import Exported, check_decodable, exported, is_exported
+from studio.core.opening.side_files import is_usual
 from studio.core.outcome import Outcome
 from studio.core.planning.conversion import Loss, Transcoding, requantized, stored_codes
 from studio.core.planning.edits import (
@@ -130,9 +131,9 @@ from studio.core.quality.results import Evaluated, Quality, exceeded
 from studio.core.reporting.budget_report import check_budget_reports, write_budget
 from studio.core.reporting.pages import noisy
 from studio.core.reporting.quality_report import check_quality_reports, load_quality, save_quality, write_quality
-from studio.core.reporting.report import check_reports, report_head, report_json, totals, write_reports
+from studio.core.reporting.report import check_reports, report_head, report_json, write_reports
 from studio.core.resources import calibration_text, demo_checkpoint, evaluation_text, resources
-from studio.core.results import LayerResult, histogram_edges, methods_used, result_of, would_gain
+from studio.core.results import LayerResult, histogram_edges, result_of
 from studio.core.running.aside import aside
 from studio.core.running.cache import ResultCache, ScaleGroups
 from studio.core.running.engine import Engine
@@ -326,6 +327,7 @@ __all__ = [
     "is_ours",
     "is_remote",
     "is_url",
+    "is_usual",
     "keep_nonfinite",
     "layer_steps",
     "layout_for",
@@ -339,7 +341,6 @@ __all__ = [
     "measure",
     "measured_rates",
     "method_of",
-    "methods_used",
     "no_tiers",
     "noisy",
     "nothing_chosen",
@@ -392,7 +393,6 @@ __all__ = [
     "survey",
     "target_for",
     "target_path",
-    "totals",
     "transcode",
     "unseen",
     "validate",
@@ -402,7 +402,6 @@ __all__ = [
     "with_quality",
     "with_statistics",
     "workforce",
-    "would_gain",
     "write_budget",
     "write_gguf",
     "write_quality",

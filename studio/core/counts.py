@@ -8,7 +8,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-_TYPECODES = ("B", "H", "I", "Q")
+_TYPECODES = "BBHIIQQQQ"
+"""The code of an array by the bytes that its largest number takes."""
 _LARGEST = 1 << 16
 
 
@@ -34,7 +35,7 @@ class Counts(Sequence[int]):
 
     def _set(self, size: int, first: int, counts: Sequence[int]) -> None:
         largest = max(counts, default=0)
-        code = next(code for code in _TYPECODES if largest < 1 << 8 * array(code).itemsize)
+        code = _TYPECODES[(largest.bit_length() + 7) // 8]
         self._size, self._first, self._counts = size, first, array(code, counts)
 
     def to_json(self) -> dict[str, Any]:

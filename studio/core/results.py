@@ -1,8 +1,7 @@
 """What a run found out: plain numbers per layer and in total, ready for JSON."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import STORED, Census
-from kernels.fidelity import FilledBins, relative_error, snr_db
+from kernels import STORED
+from kernels.fidelity import AnyCensus, FilledBins, relative_error, snr_db
 from studio.core.counting import counted
 from studio.core.counts import NO_COUNTS, Counts
 from studio.core.model import Layer
@@ -162,28 +161,12 @@ class LayerResult:
         return cls(**fields)
 
 
-_GUIDES = {"norm": " by the norm in front", "statistics": " by statistics of the inputs", "": ""}
-
-
-def methods_used(results: Iterable[LayerResult]) -> str:
-    """A sentence on how the codes of quantized layers were chosen; "" when there are none."""
-    used = Counter((result.method or "max", result.guide) for result in results if result.quantized)
-    parts = [f"{method}{_GUIDES[guide]} ({counted(n, 'layer')})" for (method, guide), n in used.most_common()]
-    return f"Scales and codes: {', '.join(parts)}." if parts else ""
-
-
-def would_gain(results: Iterable[LayerResult]) -> bool:
-    """True when layers in NVFP4 were quantized and no statistics told of the inputs of any."""
-    chosen = [result for result in results if result.format.startswith("nvfp4")]
-    return bool(chosen) and not any(result.guide == "statistics" for result in chosen)
-
-
 def finite(value: Any) -> Any:
     """`value`, or None for a float that JSON has no number for."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def statistics(census: Census) -> Statistics:
+def statistics(census: AnyCensus) -> Statistics:
     """The distribution that a census tells."""
     filled, nan, infinite = census.finite, census.nan, census.infinite
     count = filled.count + nan + infinite
@@ -210,20 +193,14 @@ def histogram_edges() -> tuple[float, ...]:
 
 
 @lru_cache
-def _edges() -> NDArray[np.float64]:
-    return np.array(histogram_edges())
+def _inner_edges() -> NDArray[np.float64]:
+    return np.array(histogram_edges()[1:-1])
 
 
 def histogram(filled: FilledBins, sigma: float) -> Counts:
     """Weights that are not zero per bin of `histogram_edges`, |w| in units of `sigma`."""
-    edges = _edges() * sigma
-    if not sigma:
-        return Counts([0] * (len(edges) - 1))
-    start = int(np.searchsorted(filled.values, 0, side="right"))
-    values, counts = filled.values[start:], filled.counts[start:]
-    bins = np.searchsorted(edges, values, side="right") - 1
-    np.clip(bins, 0, len(edges) - 2, out=bins)
-    return Counts.of(np.bincount(bins, weights=counts, minlength=len(edges) - 1).astype(np.uint64))
+    edges = _inner_edges()
+    return Counts.of(filled.between(edges * sigma)) if sigma else Counts([0] * (len(edges) + 1))
 
 
 def result_of(choice: Choice, **measured: Any) -> LayerResult:
@@ -269,5 +246,7 @@ def layer_result(
 
 def _scaled(known: Statistics, factor: float) -> Statistics:
     """The distribution of the weights times `factor`, a power of two."""
+    if factor == 1:
+        return known
     quantiles = tuple(factor * value for value in known.quantiles)
     return replace(known, max_abs=factor * known.max_abs, sigma=factor * known.sigma, quantiles=quantiles)

@@ -191,7 +191,7 @@ def test_what_mlx_lm_stores_with_other_values_is_turned_into_nothing_else(
     (source / "config.json").write_text(json.dumps(config))
     ran = studio("convert", source, tmp_path / "out", "--layout", layout)
     assert ran.code == 2
-    assert "of its own, which are not turned back" in ran.err
+    assert "than its makers; this program can not turn them back" in ran.err
 
 
 def test_norms_and_convolutions_that_mlx_lm_changed_are_turned_back_and_go_to_mlx_as_they_were(

@@ -265,7 +265,10 @@ def test_a_comparison_puts_the_largest_gain_first(tmp_path: Path) -> None:
     assert "B is better on 14 of 14 layers" in found.sentence()
     assert set(found.worth(0.0).values()) == {"mxfp8"}
     assert not found.worth(0.999)
-    assert core.compare("b", b, "a", a).pairs[0].gain < 0
+    worse = core.compare("b", b, "a", a)
+    assert worse.pairs[0].gain < 0
+    assert not worse.worth(0.0)
+    assert set(worse.all_of_b().values()) == {"nvfp4-2t"}
     assert core.compare("a", a, "nothing", []).sentence() == "A and B have no quantized layer in common."
 
 

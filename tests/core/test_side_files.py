@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from studio import core
 from studio.core import open_model
 from tests.core.checkpoints import checkpoint, gaussian, snapshot, write_safetensors
 from tests.core.conftest import Refused, Studio
@@ -77,6 +78,10 @@ def test_each_file_that_is_left_out_is_named_with_its_reason(folder: Path) -> No
             shown = shown.removesuffix("/x.jinja").replace("\\\\", "\\")
             lines = [line for line in model.warnings if reason in line]
             assert any(shown in line or "more:" in line for line in lines), (name, model.warnings)
+        usual = [line for line in model.warnings if core.is_usual(line)]
+        assert any("README.md" in line for line in usual)
+        assert any("nvfp4_studio.json" in line for line in usual)
+        assert not any("not every system" in line or "by hand" in line for line in usual)
 
 
 def test_many_leftovers_of_a_kind_are_one_line_with_their_number(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from studio import core
+from studio.core.findings.finding import Severity
 from studio.gui.jobs import tasks
 from studio.gui.pages.doctor import NEEDS_SOURCE, NOTHING_CERTAIN, NOTHING_KNOWN, DoctorPage
-from studio.gui.pages.findings_table import described
+from studio.gui.pages.findings_table import described, verdict
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.studio import Studio
 from tests.core.findings.building import draft
@@ -51,7 +52,7 @@ def test_the_open_checkpoint_is_examined(studio: Studio, page: DoctorPage, wait:
     assert kinds(page) == ["rope-nested"]
     assert text_at(page, 0, 0) == "● Note"
     assert "rope_theta is 10000" in page.detail.toPlainText()
-    assert page.said.text() == "1 note."
+    assert page.said.text() == "Nothing wrong was found; 1 note."
     assert page.title.text() == "demo-llama"
     assert page.stop.isHidden()
     assert studio.commands.window.activity.title.text() == "Examined"
@@ -85,6 +86,21 @@ def test_findings_are_shown_worst_first_with_all_that_is_known(
 def test_names_of_files_and_programs_keep_their_letters(what: str, shown: str) -> None:
     found = core.Finding("kind", "note", what, (), 0, "", (), "")
     assert described(found) == f"{shown}  (kind)"
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ((), ("Nothing was found.", "good")),
+        ((("coverage", "note"),), ("Nothing wrong was found; 1 note.", "good")),
+        ((("gguf", "note"),), ("It was opened, and not examined; 1 note.", "")),
+        ((("gguf", "note"), ("digest", "error"), ("digest", "error")), ("2 errors, 1 note.", "error")),
+    ],
+)
+def test_the_verdict_is_good_only_where_all_was_examined(
+    seen: Sequence[tuple[str, Severity]], told: tuple[str, str]
+) -> None:
+    assert verdict([core.Finding(kind, severity, "", (), 0, "", (), "") for kind, severity in seen]) == told
 
 
 def test_a_repaired_copy_is_written_and_shown(

@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from studio import core
 from studio.cli.app import main
 from studio.gui.jobs import tasks
-from studio.gui.jobs.export_dialog import ExportDialog
+from studio.gui.jobs.export_dialog import ExportDialog, suggested
 from studio.gui.layers.store import DONE, KEPT
 from studio.gui.pages.comparing import EXPORT, PLAN
 from studio.gui.shell.availability import AS_MADE
@@ -169,6 +169,20 @@ def test_nothing_of_it_is_kept_elsewhere_and_the_demo_is_as_before(
     assert len(exported.document.state.edits) == 2
     open_export(exported, tmp_path / "out", qtbot)
     assert exported.document.store.figures().done > 0
+
+
+def test_an_export_is_named_after_the_formats_of_its_layers(studio: Studio) -> None:
+    document = studio.document
+    store = document.store
+    chosen = [name for name, code in zip(store.names, store.formats, strict=True) if code != core.KEEP]
+    for formats, ending in (
+        ({}, "nvfp4-3t"),
+        ({chosen[0]: "mxfp8"}, "nvfp4-3t"),
+        (dict.fromkeys(chosen, "mxfp4"), "mxfp4"),
+        ({chosen[0]: "mxfp8"}, "mixed"),
+    ):
+        document.set_choices(formats, "a choice")
+        assert suggested(document).name == f"demo-llama-{ending}"
 
 
 # lifting

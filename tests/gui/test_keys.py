@@ -11,9 +11,11 @@ import studio.core
 import studio.gui
 from studio.gui.shell.commands import Commands
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.studio import Studio
 
 WHERE_KEYS_ARE_GIVEN = ("specs.py", "registry.py")
 KEYS = re.compile(r"\b(Ctrl|Shift|Alt|Cmd|Meta) ?[+⌘]")
+LETTER = re.compile(r"(?<!&)&([^&])")
 FOLDERS = [Path(package.__file__).parent for package in (studio.gui, studio.core) if package.__file__]
 MODULES = [
     path for folder in FOLDERS for path in sorted(folder.glob("**/*.py")) if path.name not in WHERE_KEYS_ARE_GIVEN
@@ -37,3 +39,9 @@ def _texts(tree: ast.Module) -> list[str]:
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare]
     return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_no_two_entries_of_a_menu_share_a_letter(studio: Studio) -> None:
+    for title, menu in studio.commands.window.menus.items():
+        letters = [found[1].lower() for action in menu.actions() if (found := LETTER.search(action.text()))]
+        assert len(letters) == len(set(letters)), (title, sorted(letters))

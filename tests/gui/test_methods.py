@@ -237,8 +237,8 @@ def test_slashes_in_the_path_of_an_export_are_no_method() -> None:
 
 def test_a_layer_is_inspected_by_two_methods(studio: Studio, qtbot: QtBot) -> None:
     choose(studio, UP, "max")
-    view = studio.workspace.views["InspectorView"]
-    studio.commands.perform("inspect")
+    view, pages = studio.workspace.views["InspectorView"], studio.workspace.pages
+    pages.tabBarClicked.emit(pages.indexOf(studio.workspace.shown["inspect"]))
     qtbot.waitUntil(lambda: view.detail is not None and view.detail.name.endswith(UP), timeout=PATIENCE)
     view.other_method.choose("search")
     view._want_other()

@@ -148,13 +148,14 @@ def test_rows_come_as_models_end_and_esc_stops_at_once(
     studio.workspace.show_page("quality")
     studio.workspace.filter_bar.field.setText("mlp")
     view = page(studio).view
+    give_focus(qtbot, view.evaluate_button)
     studio.evaluating.evaluate(TWO)
     qtbot.waitUntil(lambda: view.stack.currentWidget() is view.body and bool(view.source), timeout=PATIENCE)
+    assert view.window().focusWidget() is view
     assert view.bars.waiting == ("The plan", "nvfp4-3t max", "mxfp4 max")
     assert "Running The plan …" in view.summary.text()
     assert "It takes up to 1.2 GB of disk." in view.summary.text()
     assert not view.evaluate_button.isEnabled()
-    give_focus(qtbot, view)
     qtbot.keyClick(view, Qt.Key.Key_Escape)
     wait()
     assert STOPPED in view.summary.text()

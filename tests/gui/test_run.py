@@ -210,6 +210,13 @@ def test_a_layer_is_looked_at_closely_in_the_background(
     qtbot.waitUntil(lambda: bool(shown), timeout=PATIENCE)
     quantized.details.show_detail(names("layers.1.mlp.up_proj")[0])
     assert shown[0] is shown[1], "what was seen once is remembered"
+    quantized.details.show_detail(names("model.norm")[0])
+    assert inspector.detail is None
+    assert inspector._nothing.startswith("model.norm is kept: biases, vectors and buffers are never quantized.")
+    quantized.document.select([])
+    quantized.commands.perform("inspect")
+    qtbot.waitUntil(lambda: inspector.detail is not None, timeout=PATIENCE)
+    assert inspector.detail.name == quantized.document.store.worst()
 
 
 def test_two_formats_are_compared_after_quantizing_what_is_missing(

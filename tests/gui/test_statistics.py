@@ -1,5 +1,6 @@
 """Statistics in the window: used, shown, kept, refused, dropped, and gathered."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,15 @@ def test_statistics_are_gathered_and_offered(
 
 
 def test_the_dialog_says_what_is_in_the_way(studio: Studio, file: Path, tmp_path: Path) -> None:
-    dialog = ask(studio)
+    dialog, blank = ask(studio), tmp_path / "blank.txt"
+    blank.touch()
     dialog.out.setText(str(tmp_path / "new.safetensors"))
     assert dialog.start.isEnabled()
     for field, text, why in (
         (dialog.text, str(tmp_path / "none.txt"), "There is no such text."),
+        (dialog.text, str(tmp_path), "The text is a folder: choose a file."),
+        (dialog.text, os.devnull, "There is no such text."),
+        (dialog.text, str(blank), "The text is empty."),
         (dialog.out, str(file), "There is a file of this name already."),
         (dialog.out, "", "No file is named for the statistics."),
     ):

@@ -467,6 +467,8 @@ def test_every_action_is_found_in_the_palette(studio: Studio) -> None:
     assert palette.list.count() == len(studio.commands.window.actions_of.specs) - 1
     palette.field.setText("export verify")
     assert "Verify an export" in palette.list.item(0).text()
+    palette.field.setText("formats ex")
+    assert "Formats explained" in palette.list.item(0).text(), "the name comes before what is said of others"
     palette.deleteLater()
 
 

@@ -8,7 +8,7 @@
 #define IMPORTANCE 3
 #define HESSIAN 4
 
-#define BEFORE_CODES 8
+#define BEFORE_CODES 10
 #define CANDIDATES 144
 
 template <int MIN_SCALE> inline uint candidate_code(int code) {

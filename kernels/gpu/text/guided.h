@@ -1,7 +1,8 @@
 // The scale of a block where its inputs are known. There it may pay to cut off a large weight whose column matters
-// little, so six smaller scales are tried, and errors, which do not fit into bytes, are ints.
+// little, so three smaller scales are tried, and errors, which do not fit into bytes, are ints.
 
 #define MOMENT_WORDS 72
+#define GUIDED_MOST 16376.0f  // 1023.5 * 16
 
 template <int METHOD> struct Known {
   enum { words = METHOD == HESSIAN ? MOMENT_WORDS : METHOD == IMPORTANCE ? 16 : 4 };
@@ -72,18 +73,49 @@ inline float cost_of(Words<16> errors, Words<MOMENT_WORDS> moments) {
   return float(high) * 32768.0f + float(low);
 }
 
+// Codes of a block, eight to a word with their signs; `there`: that these are the ones to take.
+struct Codes { uint low; uint high; bool there; };
+
+// Codes gone over once from those nearest under the multiplier, as kernels/search.py defines it.
+inline Codes gone_over(Words<16> wholes, int multiplier, Words<MOMENT_WORDS> moments) {
+  Words<16> errors = errors_of<true>(wholes, multiplier);
+  uint packed[2] = {0u, 0u};
+  UNROLL for (int c = 0; c < 16; ++c) {
+    int r = c >> 1, row = r * (17 - r) + (c & 1) * (8 - r) - r, sum = 0, own = moment(moments, row, c);
+    UNROLL for (int i = 0; i < 16; ++i) {
+      int q = i >> 1, other = q * (17 - q) + (i & 1) * (8 - q) - q;
+      if (i < c) sum += moment(moments, other, c) * int(errors.w[i]);
+      if (i > c) sum += moment(moments, row, i) * int(errors.w[i]);
+    }
+    int whole = int(wholes.w[c]), size = ((whole < 0 ? -whole : whole) * multiplier + 2048) >> 12;
+    float wanted = float(whole < 0 ? -size : size), share = own > 0 ? reciprocal(2.0f * float(own)) : 0.0f;
+    float target = wanted + product(float(sum), share);
+    bool below = target < 0.0f;
+    E2m1 found = e2m1_round(smaller(absolute(target) * 0x1p-6f, 6.0f));
+    float level = found.value * 64.0f;
+    errors.w[c] = uint(int(wanted - (below ? -level : level)));
+    packed[c >> 3] |= ((found.bits & 7u) | (below ? 8u : 0u)) << (4 * (c & 7));
+  }
+  Codes codes = {packed[0], packed[1], true};
+  return codes;
+}
+template <int N> inline Codes gone_over(Words<16>, int, Words<N>) {
+  Codes none = {0u, 0u, false};
+  return none;
+}
+
 // As choice.h has it for methods that know nothing; `known` are importance or moments of the block's columns.
 template <int KIND, int METHOD, int MIN_SCALE, int N, int KNOWN, class T>
 inline uint chosen_code(Words<N> block, uint peak, Words<KNOWN> known, T table, uint first, uint) {
   Words<16> wholes = wholes_of<KIND, METHOD == HESSIAN>(block, up_of(peak));
   float power = power_of(peak), top = top_of(peak), best = 0x1p120f;
   uint found = first;
-  ROLLED for (int step = 6; step >= -8; --step) {
-    if (step == 2) continue;
+  ROLLED for (int step = 5; step >= -10; --step) {
+    if (step == 2 || (step < -3 && step != -6 && step != -10)) continue;
     int code = int(first) + (step == -2 && first < 8u ? 2 : step);
     uint2 entry = table[code + BEFORE_CODES];
     float m = odd_multiplier(entry, power);
-    if (!(top * m < 16376.0f)) continue;  // 1023.5 * 16
+    if (!(top * m < GUIDED_MOST)) continue;
     Words<16> errors = errors_of<METHOD == HESSIAN>(wholes, int(m * 256.0f));
     float total = product(as_type<float>(entry.y), cost_of(errors, known));
     uint byte = candidate_code<MIN_SCALE>(code);

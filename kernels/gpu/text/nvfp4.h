@@ -116,6 +116,26 @@ inline Encoded encode_scaled(Words<KIND == 0 ? 16 : 8> block, Scale s, float g) 
   return r;
 }
 
+// The same with codes that are there.
+template <int KIND, bool MEASURE, bool OUTLIERS>
+inline Encoded encode_given(Words<KIND == 0 ? 16 : 8> block, Scale s, Codes codes) {
+  Encoded r;
+  r.error = no_error();
+  if (MEASURE) {
+    UNROLL for (int i = 0; i < 16; ++i) {
+      uint code = (i < 8 ? codes.low : codes.high) >> (4 * (i & 7));
+      float value = e2m1_decode(code), weight = value_of<KIND>(block, i);
+      if (code & 8u) value = -value;
+      r.error = add_element(r.error, absolute(weight), fused(-value, s.by.value, weight), OUTLIERS);
+      if (OUTLIERS && (code & 7u) == 0u && magnitude_bits<KIND>(block, i) != 0u) r.error.vanished = r.error.vanished + 1.0f;
+    }
+  }
+  r.low = codes.low;
+  r.high = codes.high;
+  r.scale = s.code;
+  return r;
+}
+
 template <int KIND, bool THREE, int MIN_SCALE, int ZERO_SCALE, bool MEASURE, bool OUTLIERS>
 inline Encoded encode_block(Words<KIND == 0 ? 16 : 8> block, Divisor g) {
   uint peak = peak_of<KIND>(block);
@@ -146,8 +166,17 @@ inline Encoded encode_chosen(Words<KIND == 0 ? 16 : 8> block, Divisor g, T table
     s.code = chosen_code<KIND, METHOD, MIN_SCALE>(block, peak, known, table, s.code, e4m3_encode(quarter));
   }
   s.by = divisor(e4m3_decode(s.code) * g.value);
-  Encoded r = quick && s.by.quick ? encode_scaled<KIND, true, true, MEASURE, OUTLIERS>(block, s, g.value)
-                                  : encode_scaled<KIND, false, true, MEASURE, OUTLIERS>(block, s, g.value);
+  Codes codes = {0u, 0u, false};
+  if (METHOD == HESSIAN && usable) {
+    float m = odd_multiplier(table[s.code + BEFORE_CODES], power_of(peak));
+    if (top_of(peak) * m < GUIDED_MOST) codes = gone_over(wholes_of<KIND, true>(block, up_of(peak)), int(m * 256.0f), known);
+  }
+  Encoded r;
+  if (codes.there)
+    r = encode_given<KIND, MEASURE, OUTLIERS>(block, s, codes);
+  else
+    r = quick && s.by.quick ? encode_scaled<KIND, true, true, MEASURE, OUTLIERS>(block, s, g.value)
+                            : encode_scaled<KIND, false, true, MEASURE, OUTLIERS>(block, s, g.value);
   r.error.peak = size;
   return r;
 }

@@ -1,6 +1,5 @@
 """What an export is, claims and warns of, and how it ended."""
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -76,11 +75,11 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
             core.size_text(row["nbytes_out"]),
             f"{row['rel_err']:.4f}" if row["worst"] else "-",
         )
-        for row in core.totals(outcome.layers)
+        for row in outcome.totals
     ]
     columns = ("role", "format", ">layers", ">weights", ">before", ">after", ">rel_err")
     console.table(columns, rows)
-    ranked = heapq.nlargest(worst, (layer for layer in outcome.layers if layer.quantized), key=lambda r: r.rel_err)
+    ranked = outcome.worst_layers(worst)
     if ranked:
         console.say("\nLayers that lost most:")
         console.table(
@@ -92,9 +91,9 @@ def show_outcome(model: core.Model, outcome: core.Outcome, console: Console, wor
         f"{outcome.bits_per_weight:.2f} bits per weight, relative error {outcome.rel_err:.4f} "
         f"over {outcome.quantized_count / max(outcome.count, 1):.1%} of the weights"
     )
-    if said := core.methods_used(outcome.layers):
+    if said := outcome.methods_used:
         console.say(said)
-    if model.generates and core.would_gain(outcome.layers):
+    if model.generates and outcome.would_gain:
         console.say(
             "Statistics of what goes into its layers would lower the damage in tokens: "
             f"nvfp4-studio calibrate {model.path}, then --statistics FILE."

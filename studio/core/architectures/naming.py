@@ -85,20 +85,24 @@ def expert_index(name: str) -> int | None:
 
 def expert_of(name: str, family: Family) -> tuple[str, int, str] | None:
     """(module that holds the experts, index, projection) of the matrix of a single expert, or None."""
-    for text in filter(None, (family.experts, generic.EXPERT)):
-        if found := pattern(text).search(name):
-            return intern(found["stack"]), int(found["expert"]), intern(found["projection"])
-    return None
+    found = pattern(family.experts).search(name) if family.experts else None
+    if found is None and ".experts." in name:
+        found = pattern(generic.EXPERT).search(name)
+    return (intern(found["stack"]), int(found["expert"]), intern(found["projection"])) if found else None
 
 
 def stack_of(name: str, shape: Sequence[int], family: Family) -> tuple[Stack, str, tuple[str, ...]] | None:
     """(row, module that holds the experts, projections joined in it) of a tensor with many experts, or None."""
-    for row in (*family.stacks, *generic.STACKS):
-        if len(shape) != (2 if row.experts else 3):
-            continue
+    for row in _stacks(family, len(shape)):
         if found := pattern(row.pattern).search(name):
             return row, found["stack"], row.parts or (found["projection"],)
     return None
+
+
+@lru_cache(maxsize=256)
+def _stacks(family: Family, dimensions: int) -> tuple[Stack, ...]:
+    """The rows of stacks that are tensors with so many dimensions."""
+    return tuple(row for row in (*family.stacks, *generic.STACKS) if dimensions == (2 if row.experts else 3))
 
 
 def fused_leaves(name: str, family: Family) -> tuple[str, ...]:
@@ -109,17 +113,19 @@ def fused_leaves(name: str, family: Family) -> tuple[str, ...]:
 def fused_group(name: str, family: Family = generic.GENERIC) -> str:
     """A key that matrices of one fused group have in common, "" for a matrix that stands alone."""
     parent, members = _fused(name, family)
-    return f"{parent}.{'+'.join(members)}" if members else ""
+    return intern(f"{parent}.{'+'.join(members)}") if members else ""
 
 
 def _fused(name: str, family: Family) -> tuple[str, tuple[str, ...]]:
     """(what comes before the ends of the names of all that is joined, those ends)."""
     sets = _fused_sets(family)
     for wrapper in ("", *generic.WRAPPERS):
+        if not name.endswith(wrapper):
+            continue
         above, _, leaf = name.removesuffix(wrapper).rpartition(".")
         parent, _, module = above.rpartition(".")
         for before, end in ((parent, f"{module}.{leaf}"), (above, leaf)):
-            if end in sets and name.endswith(wrapper):
+            if end in sets:
                 return before, sets[end] if len(sets[end]) > 1 else ()
     return "", ()
 

@@ -88,19 +88,21 @@ class _LocalBytes:
         self.fingerprint = _first_seen(path)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
+        if (held := self._held) is not None:
+            self._fill(buffer, held, offset)
+            return
         with self._opened() as descriptor:
             self._fill(buffer, descriptor, offset)
 
     def _fill(self, buffer: memoryview, descriptor: int, offset: int) -> None:
-        done = 0
-        while done < len(buffer):
+        while buffer:
             try:
-                got = os.preadv(descriptor, [buffer[done:]], offset + done)
+                got = os.preadv(descriptor, [buffer], offset)
             except OSError as error:
                 raise unreadable(error, self._path) from None
             if not got:
                 raise CheckpointError("truncated while it was read: it changed", file=self._path)
-            done += got
+            buffer, offset = buffer[got:], offset + got
 
     def read_ahead(self, offset: int, count: int) -> None:
         if hasattr(os, "posix_fadvise"):
@@ -151,6 +153,14 @@ class _LocalBytes:
 def is_there(path: Path) -> bool:
     """True for anything of this name, a broken link too."""
     return path.exists() if isinstance(path, StorePath) else os.path.lexists(path)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of everything in a folder, in no order."""
+    if isinstance(folder, StorePath):
+        return [path.name for path in folder.iterdir()]
+    with os.scandir(folder) as found:
+        return [entry.name for entry in found]
 
 
 def _first_seen(path: Path) -> Fingerprint:

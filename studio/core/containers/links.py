@@ -6,14 +6,17 @@ of links to them, and `refs/main` names the snapshot in use.
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from studio.core.containers.files import read_small
 from studio.core.errors import CheckpointError
 from studio.core.names import is_plain_name, printable
+from studio.core.stores.store_path import StorePath
 
-_REPOSITORY = re.compile(r"models--(?:.+--)?(?P<name>.+)")
+_CACHED = "models--"
+_REPOSITORY = re.compile(rf"{_CACHED}(?:.+--)?(?P<name>.+)")
 _LONGEST_REVISION = 200
 _MOST_LISTED = 5
 
@@ -30,13 +33,23 @@ def leads_out(path: Path, folder: Path) -> Path | None:
 
     Raises CheckpointError for a broken or circular link.
     """
-    if path.parent == folder and path.name != ".." and not path.is_symlink() and path.exists():
+    if path.parent == folder and path.name != ".." and _is_no_link(path):
         return None  # following links step by step takes ten times as long
     try:
         target, home = path.resolve(strict=True), folder.resolve()
     except (OSError, RuntimeError):
         raise CheckpointError("a broken or circular link, not a regular file", file=path) from None
     return None if target.is_relative_to(home) or is_blob(target) else target
+
+
+def _is_no_link(path: Path) -> bool:
+    """True for what is there itself."""
+    if isinstance(path, StorePath):
+        return not path.is_symlink() and path.exists()
+    try:
+        return not stat.S_ISLNK(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def is_blob(path: Path) -> bool:
@@ -62,6 +75,8 @@ def in_snapshot(path: Path) -> Path:
 
     Raises CheckpointError when a repository has several snapshots and none is in use.
     """
+    if not isinstance(path, StorePath) and _CACHED not in os.path.realpath(path):
+        return path
     there = path.resolve()
     if is_blob(there) and there.is_file() and path.suffix != ".safetensors":
         snapshots = there.parent.parent / "snapshots"

@@ -24,6 +24,8 @@ LARGEST_HEADER = 100_000_000
 _AGAIN = "download it again"
 MOST_DIMENSIONS = 64
 _LARGEST_SIZE = 2**63
+_KEYS = {"dtype", "shape", "data_offsets"}
+_WHOLE = frozenset({int})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,10 @@ class Header:
 def read_header(file: SourceFile) -> Header:
     """Read and check the header of `file`; raises CheckpointError naming the file and the tensor at fault."""
     size = file.size
-    prefix = bytes(file.read(0, min(size, 64)))
-    length = _header_length(prefix, size, file.path)
-    text = bytes(file.read(8, length))
+    with file.held():
+        prefix = bytes(file.read(0, min(size, 64)))
+        length = _header_length(prefix, size, file.path)
+        text = bytes(file.read(8, length))
     if not text.startswith(b"{"):
         raise CheckpointError("not a safetensors file: the header does not start with '{'", file=file.path)
     entries = parse_object(text, file=file.path)
@@ -92,7 +95,7 @@ def _tensor(name: str, entry: Any, origin: int, data: int, path: Path) -> Tensor
     def refuse(what: str) -> CheckpointError:
         return CheckpointError(what, file=path, tensor=name)
 
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != _KEYS:
         raise refuse("malformed header entry: needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
@@ -104,9 +107,9 @@ def _tensor(name: str, entry: Any, origin: int, data: int, path: Path) -> Tensor
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise refuse(f"malformed data_offsets {printable(offsets)}")
     start, stop = offsets
-    if math.prod(max(size, 1) for size in shape) * BITS[dtype] >= 8 * _LARGEST_SIZE:
-        raise refuse(f"impossible shape {printable(shape)}")
     bits = math.prod(shape) * BITS[dtype]
+    if (bits or math.prod(size for size in shape if size) * BITS[dtype]) >= 8 * _LARGEST_SIZE:
+        raise refuse(f"impossible shape {printable(shape)}")
     if start > stop or bits != 8 * (stop - start):
         raise refuse(f"shape {printable(shape)} of {dtype} needs {bits / 8:,.10g} bytes, data_offsets {start}..{stop}")
     if stop > data:
@@ -121,7 +124,7 @@ def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    return isinstance(values, list) and _WHOLE.issuperset(map(type, values)) and min(values, default=0) >= 0
 
 
 def _check_cover(tensors: Sequence[Tensor], origin: int, size: int, path: Path) -> None:

@@ -15,8 +15,9 @@ from studio.core.names import printable
 DEPTH = 64
 LARGEST_FILE = 64 << 20
 _MOST_DIGITS = 40
-_ODD_NUMBER = re.compile(rf"-0(?![\d.eE])|[0-9]{{{_MOST_DIGITS + 1}}}")
-"""Where this is nowhere in a document, in texts or outside, its whole numbers are what `int` makes of them."""
+_MINUS_ZERO = re.compile(rb"-0(?![\d.eE])")
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_TOO_LONG = b"0" * (_MOST_DIGITS + 1)
 
 
 class _RefusedError(ValueError):
@@ -31,10 +32,10 @@ def parse_object(text: bytes, *, file: Path, constants: bool = False) -> dict[st
     """
     try:
         decoded = text.decode("utf-8")
-        value = _decoder(constants, bool(_ODD_NUMBER.search(decoded))).decode(decoded)
-        if decoded.count("{") + decoded.count("[") > DEPTH:
+        value = _decoder(constants, _has_odd_numbers(text)).decode(decoded)
+        if text.count(b"{") + text.count(b"[") > DEPTH:
             _check_depth(value)
-        if "\\u" in decoded:
+        if b"\\u" in text:
             _check_text(value)
     except _RefusedError as error:
         raise CheckpointError(f"not usable JSON: {error}", file=file) from None
@@ -43,6 +44,11 @@ def parse_object(text: bytes, *, file: Path, constants: bool = False) -> dict[st
     if not isinstance(value, dict):
         raise CheckpointError("not valid JSON for its purpose: not an object", file=file)
     return value
+
+
+def _has_odd_numbers(text: bytes) -> bool:
+    """False where all whole numbers of a document are what `int` makes of them; texts are looked at as if they were."""
+    return _TOO_LONG in text.translate(_ZEROS) or _MINUS_ZERO.search(text) is not None
 
 
 @cache

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,6 @@ from kernels import STORED_FORMATS, Format
 from studio.core.containers.dtypes import BITS, WEIGHT_DTYPES
 from studio.core.containers.files import SourceFile
 from studio.core.containers.safetensors import Header
-from studio.core.counts import NO_COUNTS
 from studio.core.errors import CheckpointError
 from studio.core.exporting.readback import StoredMatrix, chunks, read_quantized, stored_scale, usable_multiplier
 from studio.core.layouts import Layout
@@ -44,12 +44,6 @@ class Check:
         return self.result.nbytes_out + (self.result.nbytes_in if self.layer else 0)
 
     @property
-    def slim(self) -> LayerResult:
-        """Its result, as little as may be held of every layer: what the source holds, too, is shared with it."""
-        same = self.layer or self.result
-        return replace(self.result, name=same.name, shape=same.shape, scale_counts=NO_COUNTS)
-
-    @property
     def parts(self) -> list[Placement]:
         """Where all of it lies."""
         return [*self.kept, *(part for matrix in self.matrices for part in matrix.parts)]
@@ -62,7 +56,7 @@ def check_layers(
     place = _Place(file, header, layout)
     steps = (step for check in checks for step in _steps(engine, place, check))
     with engine.tasks() as tasks:
-        found = chain.from_iterable(tasks.in_order(partial(_errors, bundle) for bundle in bundles(steps)))
+        found = chain.from_iterable(tasks.in_order(partial(_errors, place, bundle) for bundle in bundles(steps)))
         for check in checks:
             total = 0.0
             for error in found:
@@ -80,17 +74,21 @@ def check_layers(
 class _Step:
     """A piece of a layer to check; `job` gives its squared error, None is the end of the layer."""
 
+    check: Check
     nbytes: int
     job: Callable[[], float] | None
 
 
-def _errors(bundle: list[_Step]) -> list[float | None]:
-    return [step.job() if step.job else None for step in bundle]
+def _errors(place: "_Place", bundle: list[_Step]) -> list[float | None]:
+    source = bundle[0].check.layer
+    many = len(bundle) > 2  # the last step of a layer reads nothing
+    with place.file.held() if many else nullcontext(), source.stored.file.held() if many and source else nullcontext():
+        return [step.job() if step.job else None for step in bundle]
 
 
 def _steps(engine: Engine, place: "_Place", check: Check) -> Iterator[_Step]:
-    yield from (_Step(nbytes, job) for nbytes, job in _parts(engine, place, check))
-    yield _Step(0, None)
+    yield from (_Step(check, nbytes, job) for nbytes, job in _parts(engine, place, check))
+    yield _Step(check, 0, None)
 
 
 @dataclass(frozen=True, slots=True)

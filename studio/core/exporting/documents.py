@@ -20,6 +20,7 @@ from studio.core.statistics.digest import choices_digest
 INDEX = "model.safetensors.index.json"
 CARD = "README.md"
 CONFIG = "config.json"
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def write_documents(job: Export, staging: StagedFolder, results: Sequence[LayerResult]) -> None:
@@ -76,7 +77,8 @@ def _index(job: Export) -> Iterator[bytes]:
     yield f'{{\n  "metadata": {{\n    "total_size": {total}\n  }},\n  "weight_map": {{'.encode()
     mark = "\n    "
     for planned in job.shards:
-        for name in sorted(planned.lay_out(job.model, job.layout).tensors):
-            yield f"{mark}{json.dumps(name, ensure_ascii=False)}: {json.dumps(planned.name)}".encode()
+        place = json.dumps(planned.name)
+        for name in sorted(planned.tensors(job.model, job.layout)):
+            yield f"{mark}{_JSON.encode(name)}: {place}".encode()
             mark = ",\n    "
     yield b"\n  }\n}\n"

@@ -15,13 +15,14 @@ from studio.core.layouts.documents import json_document
 LARGEST = 4 << 30
 _LARGEST_HEAD = _LARGEST_LINE = 64 << 20
 _LARGEST_WHOLE = 1 << 30
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _MARK, _END = b'  "layers":[', b"  ]"
 """No pretty printer writes the first of these lines, so that it tells that each layer has a line of its own."""
 
 
 def layer_line(layer: Mapping[str, Any]) -> bytes:
     """What is known of a layer on one line of JSON."""
-    return json.dumps(layer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _JSON.encode(layer).encode()
 
 
 def with_layers(head: Mapping[str, Any], lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -16,8 +16,12 @@ def check_names(model: Model, layout: Target) -> None:
     """Refuse a folder of MLX whose names, or values, can not be turned back to those of the architecture's makers."""
     if _is_from_mlx(model) and _is_changed(model, layout):
         kind = printable(model.architecture) or "an unknown architecture"
-        what = f"mlx-lm has weights of {kind} under names, or with values, of its own, which are not turned back"
-        raise PlanError(what, file=model.path, hint="convert the checkpoint that this folder was made from")
+        what = f"mlx-lm stores {kind} under other names, or with other values, than its makers"
+        raise PlanError(
+            f"{what}; this program can not turn them back",
+            file=model.path,
+            hint="convert the checkpoint that this folder was made from",
+        )
 
 
 def _is_changed(model: Model, layout: Target) -> bool:

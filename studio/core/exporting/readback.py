@@ -17,7 +17,7 @@ from studio.core.containers.safetensors import Header, Tensor
 from studio.core.errors import CheckpointError
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, multiplier_of_part
-from studio.core.sources.in_format import NOT_NUMBERS
+from studio.core.sources.in_format import not_numbers
 
 HASH_CHUNK = 4 << 20
 
@@ -89,7 +89,7 @@ def _check_scales(file: SourceFile, matrix: StoredMatrix, scales: NDArray[Any], 
     if row.affine:
         bad = sum(int((~np.isfinite(part.astype(np.float32))).sum()) for part in (scales, biases) if part is not None)
     else:
-        bad = int(np.isin(scales, NOT_NUMBERS[row.scale]).sum())
+        bad = int(np.count_nonzero(not_numbers(scales, row.scale)))
     if bad:
         raise CheckpointError(f"{bad:,} block scales are not numbers", file=file.path, tensor=matrix.name)
 

@@ -17,6 +17,10 @@ from studio.core.names import printable
 from studio.core.results import LayerResult, Statistics, finite
 from studio.core.typed import typed
 
+_DEFAULTS = {field.name: field.default for field in fields(LayerResult)}
+_USUAL = {"reason": ""} | {name: value for name, value in _DEFAULTS.items() if value is not MISSING}
+"""What a line leaves out of a result."""
+
 RECORD = ".safetensors.json"
 """How the names of records end: that of their shard, and ".json"."""
 
@@ -105,12 +109,13 @@ def _part_json(part: Placement, prefix: str) -> dict[str, Any]:
 
 def result_to_json(result: LayerResult) -> dict[str, Any]:
     """A result without fields of their default value, and with its relative error, if that is known."""
-    data = {f.name: getattr(result, f.name) for f in fields(result) if getattr(result, f.name) != f.default}
+    told = {name: getattr(result, name) for name in _DEFAULTS}
+    data = {name: value for name, value in told.items() if value != _DEFAULTS[name]}
     data |= {"scale_counts": result.scale_counts.to_json()} if result.scale_counts else {}
     data |= {"rel_err": result.rel_err} if result.measured else {}
     if known := result.statistics:
-        told = {f.name: finite(getattr(known, f.name)) for f in fields(known)}
-        data[STATISTICS] = {**told, "histogram": known.histogram.to_json()}
+        of_weights = {name: finite(getattr(known, name)) for name in Statistics.__dataclass_fields__}
+        data[STATISTICS] = {**of_weights, "histogram": known.histogram.to_json()}
     return {key: finite(value) for key, value in data.items() if value or key != "reason"}
 
 
@@ -160,8 +165,7 @@ def _part(data: Mapping[str, Any], prefix: str) -> Placement:
 
 def result_from_json(layer: Mapping[str, Any]) -> LayerResult:
     """The result that `result_to_json` described; for others KeyError, TypeError, ValueError or AttributeError."""
-    usual = {"reason": ""} | {f.name: f.default for f in fields(LayerResult) if f.default is not MISSING}
-    data = {f.name: layer[f.name] if f.name in layer else usual[f.name] for f in fields(LayerResult)}
+    data = {name: layer[name] if name in layer else _USUAL[name] for name in _DEFAULTS}
     data |= {key: tuple(data[key]) for key in ("shape", "tensor_scales", "input_scales")}
     data |= {key: intern(data[key]) for key in ("role", "dtype", "format", "method", "guide")}
     data["scale_counts"] = _counts(data["scale_counts"])

@@ -1,20 +1,21 @@
 """Shards: which target tensor goes into which file and where, known to the byte before anything is computed."""
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from kernels import Format
 from studio.core.containers.dtypes import BITS
-from studio.core.containers.safetensors import Tensor, place
+from studio.core.containers.safetensors import LARGEST_HEADER, Tensor, place
 from studio.core.errors import PlanError
 from studio.core.layouts import Layout
 from studio.core.layouts.placement import Placement, placed_input
 from studio.core.model import Matrix, Model
 from studio.core.planning.plan import Choice
-from studio.core.running.pipeline import scopes
+from studio.core.running.pipeline import scope_of
 
 SHARD_NBYTES = 5_000_000_000
 
@@ -68,6 +69,10 @@ class ShardPlan:
         """Where every byte of it goes; computed when it is its turn, as it takes memory with the number of tensors."""
         return _shard(self.name, [_item(model, choice, layout) for choice in self.choices], layout)
 
+    def tensors(self, model: Model, layout: Layout) -> set[str]:
+        """The names of the tensors in it."""
+        return {part.name for choice in self.choices for part in _unsized(model, choice, layout).placements}
+
 
 def plan_shards(
     model: Model, choices: Sequence[Choice], layout: Layout, limit: int = SHARD_NBYTES
@@ -77,7 +82,7 @@ def plan_shards(
     Layers that share a target tensor or a tensor scale stay together. Raises PlanError when two layers would write
     the same tensor.
     """
-    groups = _fill(_bundles(model, choices, layout), limit)
+    groups = _fill(choices, *_bundles(model, choices, layout), limit)
     names = [_shard_name(i, len(groups)) for i in range(len(groups))]
     return tuple(_planned(name, group, model, layout) for name, group in zip(names, groups, strict=True))
 
@@ -94,13 +99,18 @@ def sized(model: Model, choices: Sequence[Choice], layout: Layout) -> tuple[Choi
 
 
 def _item(model: Model, choice: Choice, layout: Layout) -> Item:
+    item = _unsized(model, choice, layout)
+    beside = choice.beside + sum(part.nbytes for part in item.placements) - choice.nbytes
+    if beside == choice.beside:
+        return item
+    return replace(item, choice=replace(choice, beside=beside))
+
+
+def _unsized(model: Model, choice: Choice, layout: Layout) -> Item:
     layer, recipe = choice.layer, choice.recipe
     if recipe is None:
-        item = Item(choice, kept=tuple(layout.place_kept(model, layer)))
-    else:
-        item = Item(choice, tuple((m, tuple(_placed(model, choice, recipe.format, layout, m))) for m in layer.matrices))
-    stored = sum(part.nbytes for part in item.placements)
-    return replace(item, choice=replace(choice, beside=choice.beside + stored - choice.nbytes))
+        return Item(choice, kept=tuple(layout.place_kept(model, layer)))
+    return Item(choice, tuple((m, tuple(_placed(model, choice, recipe.format, layout, m))) for m in layer.matrices))
 
 
 def _placed(model: Model, choice: Choice, row: Format, layout: Layout, matrix: Matrix) -> list[Placement]:
@@ -135,51 +145,47 @@ def _clash(name: str) -> PlanError:
     return PlanError("the export would write it twice or in part: the checkpoint already uses this name", tensor=name)
 
 
-@dataclass(slots=True)
-class _Bundle:
-    """Layers that must lie in one file, and the bytes that they take there."""
-
-    choices: list[Choice]
-    nbytes: int = 0
-
-
-def _bundles(model: Model, choices: Sequence[Choice], layout: Layout) -> list[_Bundle]:
-    """The choices in order, joined where they share a target tensor or a scope."""
-    parent = list(range(len(choices)))
+def _bundles(model: Model, choices: Sequence[Choice], layout: Layout) -> tuple[Iterable[Sequence[int]], Sequence[int]]:
+    """Places of choices, in order, together where they share a target tensor or a scope; and the bytes of each."""
+    parent = array("q", range(len(choices)))
 
     def root(index: int) -> int:
         while parent[index] != index:
             parent[index] = index = parent[parent[index]]
         return index
 
-    number = {choice.layer.name: i for i, choice in enumerate(choices)}
-    for scope in scopes(choices):
-        for choice in scope[1:]:
-            parent[root(number[choice.layer.name])] = root(number[scope[0].layer.name])
-    sizes, owner = [], dict[str, int]()
+    sizes, leader, owner = array("q"), dict[str, int](), dict[bytes, int]()
     for i, choice in enumerate(choices):
-        placements = _item(model, choice, layout).placements
+        if scope := scope_of(choice):
+            parent[root(i)] = root(leader.setdefault(scope, i))
+        placements = _unsized(model, choice, layout).placements
         sizes.append(sum(part.nbytes for part in placements))
         for part in placements:
-            parent[root(i)] = root(owner.setdefault(part.name, i))
-    bundles: dict[int, _Bundle] = {}
-    for i, choice in enumerate(choices):
-        bundle = bundles.setdefault(root(i), _Bundle([]))
-        bundle.choices.append(choice)
-        bundle.nbytes += sizes[i]
-    return list(bundles.values())
+            parent[root(i)] = root(owner.setdefault(_short(part.name), i))
+    bundles: dict[int, list[int]] = defaultdict(list)
+    for i in range(len(choices)):
+        bundles[root(i)].append(i)
+    return bundles.values(), sizes
 
 
-def _fill(bundles: Iterable[_Bundle], limit: int) -> list[tuple[Choice, ...]]:
+def _short(name: str) -> bytes:
+    """A name in few bytes: a model has hundreds of thousands. Two of one digest would only lie in one file."""
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def _fill(
+    choices: Sequence[Choice], bundles: Iterable[Sequence[int]], sizes: Sequence[int], limit: int
+) -> list[tuple[Choice, ...]]:
     groups: list[list[Choice]] = [[]]
     room = limit
     for bundle in bundles:
-        full = bundle.nbytes > room or len(groups[-1]) + len(bundle.choices) > MOST_LAYERS
+        nbytes = sum(sizes[i] for i in bundle)
+        full = nbytes > room or len(groups[-1]) + len(bundle) > MOST_LAYERS
         if groups[-1] and full:
             groups.append([])
             room = limit
-        groups[-1] += bundle.choices
-        room -= bundle.nbytes
+        groups[-1] += [choices[i] for i in bundle]
+        room -= nbytes
     return [tuple(group) for group in groups]
 
 
@@ -189,4 +195,6 @@ def _shard(name: str, items: Sequence[Item], layout: Layout) -> Shard:
     ordered = sorted(wanted.values(), key=lambda entry: -BITS[entry[1]])
     metadata = {**layout.metadata, "nvfp4_studio.tensor_scale": layout.scale_convention}
     head, header = place(ordered, metadata)
+    if len(head) > LARGEST_HEADER:
+        raise PlanError(f"{name} would have a header of {len(head):,} bytes, readers take {LARGEST_HEADER:,}")
     return Shard(name, head, header.tensors, tuple(items))

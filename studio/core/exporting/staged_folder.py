@@ -12,7 +12,7 @@ from studio.core.errors import ExportError
 from studio.core.exporting.contents import JOURNAL, read_journal
 from studio.core.exporting.readback import sha256
 from studio.core.exporting.records import Record, read_record
-from studio.core.exporting.writing import StagedFile, sync_folder, writing
+from studio.core.exporting.writing import StagedFile, pieces_of, sync_folder, writing
 
 TEMPORARY = ".tmp"
 
@@ -59,7 +59,7 @@ class StagedFolder:
                 self.temporary(name).parent.mkdir(parents=True, exist_ok=True)
         with StagedFile(self.temporary(name)) as file:
             position = 0
-            for chunk in chunks:
+            for chunk in pieces_of(chunks):
                 file.write(memoryview(chunk), position)
                 position += len(chunk)
                 yield len(chunk)

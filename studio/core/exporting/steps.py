@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import kernels
 from studio.core.containers.files import SourceFile
-from studio.core.containers.safetensors import read_header
+from studio.core.containers.safetensors import Header
 from studio.core.errors import CheckpointError, ExportError
 from studio.core.events import Event, Finished, LayerDone, Progress, Resumed, ShardWritten, Started, Warned
 from studio.core.exporting.checks import Check, check_layers
@@ -230,8 +230,9 @@ def _verify(
 ) -> Generator[Event, None, str]:
     with SourceFile(staging.temporary(shard.name)) as file, Tasks(engine.pool) as tasks:
         whole = tasks.submit(sha256, file)
-        header = read_header(file)
-        checks = map(partial(_check, results=results), shard.items)
+        if file.read(0, len(shard.head)) != shard.head:
+            raise CheckpointError("its header is not the one that was written", file=file.path)
+        header, checks = Header(dict(shard.tensors), {}), map(partial(_check, results=results), shard.items)
         for name, nbytes in check_layers(engine, file, header, job.layout, list(checks)):
             done += nbytes
             yield Progress("verify", done, name)

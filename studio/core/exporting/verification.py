@@ -24,8 +24,8 @@ from studio.core.model import Layer, Model
 from studio.core.names import printable
 from studio.core.outcome import Outcome
 from studio.core.planning.lifting import unbalanced
-from studio.core.results import LayerResult
 from studio.core.running.engine import Engine
+from studio.core.running.packed_results import SlimResults
 from studio.core.running.spread import Part, PartDone, Spread, in_order
 from studio.core.running.tasks import Tasks
 from studio.core.stores.store_path import is_remote
@@ -85,7 +85,7 @@ def _verify_ours(engine: Engine, folder: Path, source: Model | None, spread: Spr
         size = _checked_size(export)
         yield from map(Warned, strangers(folder, export.expected))
         yield Started("verify", sum(file.size for file in export.contents) + size.work, size.layers, folder)
-        results: list[LayerResult] = []
+        results = SlimResults()
         found = _elsewhere(export, size, spread, results) if spread else _here(engine, export, results)
         yield from (event for event in found if not (export.other and isinstance(event, LayerDone)))
     finally:
@@ -96,7 +96,7 @@ def _verify_ours(engine: Engine, folder: Path, source: Model | None, spread: Spr
         yield Finished(Outcome(results, str(folder)))
 
 
-def _here(engine: Engine, export: "_Export", results: list[LayerResult]) -> Iterator[Event]:
+def _here(engine: Engine, export: "_Export", results: SlimResults) -> Iterator[Event]:
     done = 0
     with Tasks(engine.pool) as tasks:
         hashes = [(name, tasks.submit(sha256, file)) for name, file in export.files.items()]
@@ -113,12 +113,12 @@ def _here(engine: Engine, export: "_Export", results: list[LayerResult]) -> Iter
             yield _told(check, results)
 
 
-def _told(check: Check, results: list[LayerResult]) -> LayerDone:
-    results.append(check.slim)
+def _told(check: Check, results: SlimResults) -> LayerDone:
+    results.append(check.result)
     return LayerDone(check.result)
 
 
-def _elsewhere(export: "_Export", size: "_Size", spread: Spread, results: list[LayerResult]) -> Iterator[Event]:
+def _elsewhere(export: "_Export", size: "_Size", spread: Spread, results: SlimResults) -> Iterator[Event]:
     """The same by `spread`; of all that is wrong, it tells what is told here.
 
     All digests come first, as here. What is behind a URL is read only once, and what is wrong with layers told late.

@@ -18,6 +18,10 @@ _WRITE_BACK_NBYTES = 32 << 20
 """Bytes after which the disk gets its share: a flush at the end would wait for all of them."""
 
 
+_PIECE_NBYTES = 64 << 10
+"""Bytes of a chunk that is worth a call to the system."""
+
+
 class NoSpaceError(ExportError):
     """The disk is full."""
 
@@ -105,6 +109,21 @@ class StagedFile:
     def __exit__(self, *_: object) -> None:
         with writing(self.path):
             os.close(self._descriptor)
+
+
+def pieces_of(chunks: Iterable[bytes | bytearray]) -> Iterator[bytes | bytearray]:
+    """The same bytes, short chunks joined: a call to the system for each takes longer than writing them."""
+    joined = bytearray()
+    for chunk in chunks:
+        if len(chunk) >= _PIECE_NBYTES and not joined:
+            yield chunk
+            continue
+        joined += chunk
+        if len(joined) >= _PIECE_NBYTES:
+            yield joined
+            joined = bytearray()
+    if joined:
+        yield joined
 
 
 def sync_folder(path: Path) -> None:

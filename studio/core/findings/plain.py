@@ -118,8 +118,10 @@ def _share(values: NDArray[Any], magnitudes: NDArray[Any], grid: _Grid) -> float
 
     Windows of few weights beside 0, and those of one or two levels, as in constant or binary tensors, are left out.
     """
-    live = np.count_nonzero(magnitudes, axis=1) >= _FEWEST_LIVE * grid.window
+    if len(values) < _FEWEST_WINDOWS:
+        return 0.0
+    live = (magnitudes != 0).sum(axis=1) >= _FEWEST_LIVE * grid.window
     ordered = np.sort(values[live], axis=1)
-    levels = 1 + np.count_nonzero(np.diff(ordered, axis=1), axis=1)
+    levels = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1)
     judged = levels[levels > 2]
     return float((judged <= grid.levels).mean()) if judged.size >= _FEWEST_WINDOWS else 0.0

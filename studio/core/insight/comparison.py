@@ -94,8 +94,13 @@ class Comparison:
 
         Formats that no plan knows are left out.
         """
+        gaining = {pair.name for pair in self.pairs if pair.gain > gain}
+        return {name: chosen for name, chosen in self.all_of_b().items() if name in gaining}
+
+    def all_of_b(self) -> dict[str, str]:
+        """What `worth` gives, of every layer where B differs, whatever it gains or loses."""
         known = [pair for pair in self.pairs if pair.format_b == KEEP or pair.format_b in FORMATS]
-        found = [pair for pair in known if pair.gain > gain and pair.title_a != pair.title_b]
+        found = [pair for pair in known if pair.title_a != pair.title_b]
         return {pair.name: pair.format_b if pair.method_a == pair.method_b else pair.title_b for pair in found}
 
     @property

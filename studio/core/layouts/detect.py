@@ -25,6 +25,7 @@ _BY_SUFFIX = (
     (".codebooks", "AQLM"),
     (".Qidxs", "QuIP#"),
 )
+_SUFFIXES = tuple(suffix for suffix, _ in _BY_SUFFIX)
 _OF_CODES = (".weight_packed", ".qweight", ".q_weight", ".trellis", ".Qidxs")
 """Suffixes of codes; floats of such names are vectors of a model, as in PLaMo 2."""
 
@@ -64,10 +65,11 @@ def leftovers(sections: Sequence[Section], found: Recognized, method: str) -> li
 
 
 def _by_name(name: str, item: Stored, stored: Mapping[str, Stored]) -> str:
-    is_float = item.tensor.dtype in WEIGHT_DTYPES
-    for suffix, method in _BY_SUFFIX:
-        if name.endswith(suffix) and not (is_float and suffix in _OF_CODES):
-            return method
+    if name.endswith(_SUFFIXES):
+        is_float = item.tensor.dtype in WEIGHT_DTYPES
+        for suffix, method in _BY_SUFFIX:
+            if name.endswith(suffix) and not (is_float and suffix in _OF_CODES):
+                return method
     blocks = item.tensor.dtype == "U8" and name.endswith("_blocks")
     scales = stored.get(f"{name.removesuffix('_blocks')}_scales") if blocks else None
     return "MXFP4" if scales is not None and scales.tensor.dtype == "U8" else ""

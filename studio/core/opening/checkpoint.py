@@ -2,17 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from studio.core.architectures import family_of, is_known
-from studio.core.containers.files import is_there, unreadable
+from studio.core.containers.files import is_there, names_in, unreadable
 from studio.core.containers.links import check_link, in_snapshot, is_blob
 from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
-from studio.core.exporting.contents import check_finished
+from studio.core.exporting.contents import MANIFEST, check_finished
 from studio.core.layouts.detect import leftovers, quantization_method
 from studio.core.model import Layer, Model, Stored
 from studio.core.names import printable
@@ -83,29 +83,33 @@ def _open(path: Path) -> Model:
     place = in_snapshot(path)
     check_finished(place)
     warnings = [place.folder.caution] if isinstance(place, StorePath) and place.folder.caution else []
-    if place.is_dir() and holds_gguf_only(place):
+    is_folder = place.is_dir()
+    names = names_in(place) if is_folder else []
+    if holds_gguf_only(names):
         return opened_gguf(place, open_gguf_folder(place, warnings), warnings)
-    if place.is_file() and place.suffix != ".safetensors" and is_gguf(place):
+    if not is_folder and place.suffix != ".safetensors" and place.is_file() and is_gguf(place):
         return opened_gguf(place, open_gguf(place), warnings)
-    if place.is_dir():
-        folder, opened = place, open_folder(place, warnings)
+    if is_folder:
+        folder, opened = place, open_folder(place, names, warnings)
     elif place.suffix == ".safetensors" or is_blob(place.absolute()):
         folder, opened = place.parent, open_file(place, warnings)
+        names = [name for name in FILES if is_there(folder / name)]
     else:
         what = "neither a folder nor a .safetensors or GGUF file"
         raise CheckpointError(what, file=place, hint="give the folder that holds config.json")
     config = read_config(folder)
     family, known = family_of(config), is_known(config)
-    stored, declared = opened.stored, _declared(folder, config, warnings)
-    found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
+    stored, declared = opened.stored, _declared(folder, names, config, warnings)
     divide = partial(divided, family, config)
-    method, layers = _exported(folder, stored, warnings, divide) if place.is_dir() and is_export(folder) else ("", ())
-    beside = side_files(folder, [] if method else warnings) if config or place.is_dir() else ()
+    ours = is_folder and MANIFEST in names and is_export(folder)
+    method, layers = _exported(folder, stored, warnings, divide) if ours else ("", ())
+    beside = side_files(folder, [] if method else warnings) if config or is_folder else ()
     if not method:
+        found = recognize(stored, declared, partial(stored_input_first, family, config, shapes_of(stored)))
         layers = with_norms(layers_of(stored, config, family, found, warnings), stored, config)
         layers = turned_back(layers, family, warnings)
         method = quantization_method(stored, declared, found)
-    warnings += leftovers(declared, found, method)
+        warnings += leftovers(declared, found, method)
     if any(map(_NATIVE.fullmatch, stored)):
         warnings.append(_IN_NATIVE_ORDER)
     if config.get("model_type") and not known:
@@ -126,12 +130,13 @@ def _exported(
         return "", ()
 
 
-def _declared(folder: Path, config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:
-    """What the config and files beside it say of a quantization; tensors decide, so a broken file is left out."""
+def _declared(folder: Path, names: Collection[str], config: dict[str, Any], warnings: list[str]) -> tuple[Section, ...]:
+    """What the config and files beside it say of a quantization; tensors decide, so a broken file is left out.
+
+    names: those of what is in the folder.
+    """
     beside = {}
-    for path in (folder / name for name in FILES):
-        if not is_there(path):
-            continue
+    for path in (folder / name for name in FILES if name in names):
         try:
             check_link(path, folder)
             beside[path.name] = read_object(path, LARGEST_CONFIG, constants=True)

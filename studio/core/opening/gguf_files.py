@@ -1,12 +1,12 @@
 """The GGUF files that are a model: one, or a numbered set of which the first holds what all have in common."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.core.containers.files import SourceFile, is_there
+from studio.core.containers.files import SourceFile, is_there, names_in
 from studio.core.containers.gguf import MAGIC, Gguf, GgufTensor, read_gguf
 from studio.core.containers.links import check_link
 from studio.core.counting import counted
@@ -42,15 +42,14 @@ def is_gguf(path: Path) -> bool:
         return file.size >= len(MAGIC) and bytes(file.read(0, len(MAGIC))) == MAGIC
 
 
-def holds_gguf_only(folder: Path) -> bool:
-    """True for a folder with GGUF files and no safetensors."""
-    names = [entry.name for entry in folder.iterdir()]
+def holds_gguf_only(names: Collection[str]) -> bool:
+    """True for a folder with files of these names when some are GGUF and none is safetensors."""
     return any(name.endswith(SUFFIX) for name in names) and not any(name.endswith(".safetensors") for name in names)
 
 
 def open_gguf_folder(folder: Path, warnings: list[str]) -> GgufModel:
     """The one model of GGUF files in a folder; adds to `warnings` what is left out. Raises CheckpointError."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
+    names = sorted(name for name in names_in(folder) if name.endswith(SUFFIX))
     models = [name for name in names if not _PROJECTOR.fullmatch(name)]
     sets = {match.group(1, 3) if (match := _NUMBERED.fullmatch(name)) else (name, "") for name in models}
     if len(sets) != 1:

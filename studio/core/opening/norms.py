@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Context, importance_of
+from kernels.search import GUIDED_EDITION
 from studio.core.architectures import block_index
 from studio.core.architectures.family import pattern
 from studio.core.architectures.flows import flow_of
@@ -29,7 +30,7 @@ class NormGuide:
     @property
     def meaning(self) -> str:
         """See `Guide`."""
-        return f"norm {self.stored.tensor.name}"
+        return f"norm {self.stored.tensor.name}, {GUIDED_EDITION}"
 
     def context(self, matrix: Matrix) -> Context:
         """See `Guide.context`."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from studio.core.containers.files import SourceFile
+from studio.core.containers.files import SourceFile, names_in
 from studio.core.containers.links import leads_out
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import JOURNAL, MANIFEST, SUMS
@@ -58,9 +58,8 @@ def side_files(folder: Path, warnings: list[str]) -> tuple[Path, ...]:
     """
     found: dict[str, Path] = {}
     left_out: dict[str, list[str]] = defaultdict(list)
-    for path in _candidates(folder):
-        name = path.relative_to(folder).as_posix()
-        same = _folded(name)
+    for name in _candidates(folder):
+        path, same = folder / name, _folded(name)
         if reason := _obstacle(path, folder, name):
             left_out[reason].append(name)
         elif same in found:
@@ -71,14 +70,18 @@ def side_files(folder: Path, warnings: list[str]) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and _READ_FOLDERS.fullmatch(path.name) and not leads_out(path, folder):
-            yield from sorted(path.iterdir())
-        elif path.name not in ("config.json", *FILES) and not path.name.endswith(
-            (".safetensors", ".safetensors.index.json")
-        ):
-            yield path  # configs are no side files, and the weights are told of where they are found
+def is_usual(warning: str) -> bool:
+    """Whether a warning of `side_files` is of kinds that lie beside most weights: cards, records, other formats."""
+    return warning.endswith(tuple(f": {reason}, left out" for reason in _KINDS))
+
+
+def _candidates(folder: Path) -> Iterator[str]:
+    for name in sorted(names_in(folder)):
+        path = folder / name if _READ_FOLDERS.fullmatch(name) else None
+        if path and path.is_dir() and not leads_out(path, folder):
+            yield from (f"{name}/{inside}" for inside in sorted(names_in(path)))
+        elif name not in ("config.json", *FILES) and not name.endswith((".safetensors", ".safetensors.index.json")):
+            yield name  # configs are no side files, and the weights are told of where they are found
 
 
 def _folded(name: str) -> str:
@@ -97,7 +100,7 @@ def _obstacle(path: Path, folder: Path, name: str) -> str:
     try:
         if leads := leads_out(path, folder):
             return f"a link that leads out of the folder, to {printable(leads)}"
-        if path.is_dir() and not lower.endswith(_NEEDED):
+        if not lower.endswith(_NEEDED) and path.is_dir():
             return "a folder that runtimes do not read" if path.parent == folder else "a folder inside a folder"
         if SourceFile(path).size > LARGEST_SIDE_FILE:
             return f"larger than {LARGEST_SIDE_FILE:,} bytes"

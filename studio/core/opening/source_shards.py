@@ -1,7 +1,7 @@
 """The safetensors files of a folder that are its model, by index, by number or alone, and the tensors in them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +31,10 @@ class Opened(NamedTuple):
     twice: list[str]
 
 
-def open_folder(folder: Path, warnings: list[str]) -> Opened:
-    """The model in `folder`; adds to `warnings` what is left out. Raises CheckpointError."""
-    present = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
-    index = _index(folder, warnings)
+def open_folder(folder: Path, names: Collection[str], warnings: list[str]) -> Opened:
+    """The model in `folder`, which holds `names`; adds to `warnings` what is left out. Raises CheckpointError."""
+    present = sorted(name for name in names if name.endswith(".safetensors"))
+    index = _index(folder, names, warnings)
     if index is None:
         opened = _open_shards(folder, _shards_without_index(folder, present))
     else:
@@ -55,7 +55,7 @@ def open_file(path: Path, warnings: list[str]) -> Opened:
 
 def _open_shards(folder: Path, names: Sequence[str], owner: Mapping[str, str] | None = None) -> Opened:
     """Open these files; of a tensor that several hold, `owner` (tensor -> file) names the one that counts."""
-    files = {name: _shard(folder, name) for name in names}
+    files = {name: _shard(folder, name, ahead=len(names) > 1) for name in names}
     stored: dict[str, Stored] = {}
     twice = []
     for name in names:
@@ -70,11 +70,13 @@ def _open_shards(folder: Path, names: Sequence[str], owner: Mapping[str, str] | 
     return Opened(files, stored, twice)
 
 
-def _shard(folder: Path, name: str) -> SourceFile:
-    """A shard whose header is on its way."""
-    check_link(folder / name, folder)
-    file = SourceFile(folder / name)
-    file.read_ahead(0, min(file.size, _HEAD))
+def _shard(folder: Path, name: str, *, ahead: bool) -> SourceFile:
+    """A shard; `ahead`: its header is on its way while those of others are read."""
+    path = folder / name
+    check_link(path, folder)
+    file = SourceFile(path)
+    if ahead:
+        file.read_ahead(0, min(file.size, _HEAD))
     return file
 
 
@@ -99,16 +101,17 @@ def _open_indexed(folder: Path, index: Path, present: Sequence[str], warnings: l
     return Opened(files, {name: item for name, item in stored.items() if name in owner}, twice)
 
 
-def _index(folder: Path, warnings: list[str]) -> Path | None:
-    indexes = sorted(folder.glob("*.safetensors.index.json"), key=lambda path: (path.name != INDEX, path.name))
-    for other in indexes[1:]:
-        if indexes[0].name != INDEX:
-            names = ", ".join(printable(index.name) for index in indexes)
-            raise CheckpointError(f"holds more than one index: {names}", file=folder)
-        warnings.append(f"{printable(other.name)}: a second index, left out")
-    for index in indexes[:1]:
-        check_link(index, folder)
-    return indexes[0] if indexes else None
+def _index(folder: Path, names: Collection[str], warnings: list[str]) -> Path | None:
+    indexes = sorted(name for name in names if name.endswith(".safetensors.index.json"))
+    if not indexes:
+        return None
+    if INDEX not in indexes and len(indexes) > 1:
+        what = f"holds more than one index: {', '.join(map(printable, indexes))}"
+        raise CheckpointError(what, file=folder)
+    chosen = INDEX if INDEX in indexes else indexes[0]
+    warnings += [f"{printable(name)}: a second index, left out" for name in indexes if name != chosen]
+    check_link(folder / chosen, folder)
+    return folder / chosen
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -100,7 +100,11 @@ def requantized(choices: Sequence[Choice]) -> list[str]:
         if choice.recipe and not choice.taken_over and own:
             found[choice.layer.source.meaning].append(choice.layer.name)
             casts[choice.layer.source.meaning] |= {choice.format} if _is_cast(own, choice.recipe.format) else set()
-    return [_requantized(meaning, names, sorted(casts[meaning])) for meaning, names in found.items()]
+    offers: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for meaning, names in found.items():
+        way = f"{meaning}: {counted(len(names), 'layer')} like {printable(names[0])}"
+        offers[tuple(sorted(casts[meaning]))].append(way)
+    return [_requantized(ways, offered) for offered, ways in offers.items()]
 
 
 def _is_cast(own: Format, chosen: Format) -> bool:
@@ -108,7 +112,7 @@ def _is_cast(own: Format, chosen: Format) -> bool:
     return own != chosen and own.element == chosen.element == "e2m1"
 
 
-def _requantized(meaning: str, names: Sequence[str], casts: Sequence[str]) -> str:
+def _requantized(ways: Sequence[str], casts: Sequence[str]) -> str:
     offer = f", or casts them to {' or '.join(casts)} where that is exact" if casts else ""
-    what = f"quantized already, as {meaning}: {counted(len(names), 'layer')} like {printable(names[0])}"
-    return f"{what}; errors are those against what is stored; convert keeps the codes{offer}"
+    what = f"quantized already, as {', as '.join(ways)}; errors are those against what is stored"
+    return f"{what}; convert keeps the codes{offer}"

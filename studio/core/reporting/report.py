@@ -3,14 +3,11 @@
 import csv
 import io
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import kernels
-from kernels.fidelity import relative_error
 from studio.core.counting import counted, size_text
 from studio.core.exporting.writing import check_writable, writing
 from studio.core.layouts import Layout
@@ -68,7 +65,7 @@ def report_head(model: Model, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "layout": outcome.layout,
         "cautions": list(outcome.cautions),
         "summary": outcome.summary(),
-        "totals": [{**row, "worst": row["worst"].name if row["worst"] else None} for row in totals(outcome.layers)],
+        "totals": [{**row, "worst": row["worst"].name if row["worst"] else None} for row in outcome.totals],
         "seconds": outcome.seconds,
         "warnings": outcome.warnings(),
     }
@@ -99,48 +96,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-@dataclass(slots=True)
-class _Total:
-    layers: int = 0
-    count: int = 0
-    nbytes_in: int = 0
-    nbytes_out: int = 0
-    errors: float = 0.0
-    squares: float = 0.0
-    worst: LayerResult | None = None
-
-    def add(self, result: LayerResult) -> None:
-        self.layers += 1
-        self.count += result.count
-        self.nbytes_in += result.nbytes_in
-        self.nbytes_out += result.nbytes_out
-        if result.measured:
-            self.errors += result.sum_error
-            self.squares += result.sum_squares
-            if self.worst is None or result.rel_err > self.worst.rel_err:
-                self.worst = result
-
-
-def totals(layers: Iterable[LayerResult]) -> list[dict[str, Any]]:
-    """One row per role and format: layers, weights, bytes, and the error of those layers together."""
-    groups: dict[tuple[str, str], _Total] = defaultdict(_Total)
-    for layer in layers:
-        groups[layer.role, layer.format].add(layer)
-    return [
-        {
-            "role": role,
-            "format": name,
-            "layers": total.layers,
-            "count": total.count,
-            "nbytes_in": total.nbytes_in,
-            "nbytes_out": total.nbytes_out,
-            "rel_err": relative_error(total.errors, total.squares),
-            "worst": total.worst,
-        }
-        for (role, name), total in sorted(groups.items())
-    ]
-
-
 def report_html(model: Model, plan: Plan, outcome: Outcome, quality: Quality | None = None) -> str:
     """One self-contained page: no script, no font, no picture from elsewhere."""
     charts = {
@@ -149,7 +104,7 @@ def report_html(model: Model, plan: Plan, outcome: Outcome, quality: Quality | N
         "scales": scale_chart(outcome.quantized),
     }
     found = {"model": model, "plan": plan, "outcome": outcome, "quality": quality, "kernels": kernels}
-    return page_templates().get_template("report.html").render(totals=totals(outcome.layers), charts=charts, **found)
+    return page_templates().get_template("report.html").render(charts=charts, **found)
 
 
 REPORTS = ("report.json", "report.csv", "report.html")
@@ -221,7 +176,7 @@ def model_card(
         TABLE,
         "|---|---|---:|---:|---:|---:|",
     ]
-    for row in totals(outcome.layers):
+    for row in outcome.totals:
         error = f"{row['rel_err']:.4f}" if row["worst"] else "-"
         size = size_text(row["nbytes_out"])
         lines.append(f"| {row['role']} | {row['format']} | {row['layers']} | {row['count']:,} | {size} | {error} |")
@@ -236,7 +191,7 @@ def model_card(
 
 def _error_lines(outcome: Outcome) -> list[str]:
     """What quantizing cost the weights, as far as it was seen here."""
-    stored = sum(layer.quantized and not layer.measured for layer in outcome.layers)
+    stored = outcome.taken_over
     lines = []
     if worst := outcome.worst:
         of = "the weights quantized here" if stored else "the quantized weights"

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from kernels import Census, Fidelity, Quantized, Recipe
+from kernels.fidelity import AnyCensus
 from kernels.methods import STORED
 from kernels.reference import multiplier
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -23,13 +25,13 @@ from studio.core.results import LayerResult, Statistics, layer_result, statistic
 from studio.core.running.encoding import encode, measured, taken_over
 from studio.core.running.engine import Engine, KeptForm, Sink
 from studio.core.running.reading import Slab, kept_bytes, kept_slabs, read_slab, slabs, whole_slab
-from studio.core.running.tallies import CensusTally, ErrorTally
+from studio.core.running.tallies import CensusTally, ErrorTally, census_of
 from studio.core.running.tasks import Tasks, bundles
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Step(Generic[T]):
     """A slab of a layer, or bytes of it: what is to be done with them. `last` is True for the last step of a layer."""
 
@@ -62,7 +64,7 @@ class _Counted:
     first: bool = False
     last: bool = False
 
-    def add(self, step: _Step[Census]) -> None:
+    def add(self, step: _Step[AnyCensus]) -> None:
         census = step.job()
         self.tally.add(census)
         self.nbytes += step.nbytes
@@ -81,22 +83,28 @@ class _Known:
     statistics: Statistics | None = None
 
 
-def _known(layer: Layer, census: Census) -> _Known:
-    if layer.dtype == "BF16":
+def _known(layer: Layer, census: AnyCensus) -> _Known:
+    if layer.dtype == "BF16" and isinstance(census, Census):
         census = Census.from_bfloat16_counts(census.counts)
     count = census.count
     return _Known(count, statistics(census) if count else None)
 
 
-def _counted(bundle: list[_Step[Census]]) -> list[_Counted]:
+def _counted(bundle: list[_Step[AnyCensus]]) -> list[_Counted]:
     found: list[_Counted] = []
-    for step in bundle:
-        if not found or found[-1].choice is not step.choice:
-            found.append(_Counted(step.choice))
-        found[-1].add(step)
-        if found[-1].first and step.last:
-            found[-1].settle()
+    with _held(bundle):
+        for step in bundle:
+            if not found or found[-1].choice is not step.choice:
+                found.append(_Counted(step.choice))
+            found[-1].add(step)
+            if found[-1].first and step.last:
+                found[-1].settle()
     return found
+
+
+def _held(bundle: list[_Step[T]]) -> AbstractContextManager[None]:
+    """The file of the first of several steps, opened once for all of them: small layers are most often of one file."""
+    return bundle[0].choice.layer.stored.file.held() if len(bundle) > 1 else nullcontext()
 
 
 class FirstPass:
@@ -135,7 +143,7 @@ class FirstPass:
 _Parts = Iterator[tuple[str, int, Callable[[], T]]]
 
 
-def _first_parts(engine: Engine, choice: Choice, sink: Sink) -> _Parts[Census]:
+def _first_parts(engine: Engine, choice: Choice, sink: Sink) -> _Parts[AnyCensus]:
     layer = choice.layer
     if choice.recipe is None:
         yield from _kept_parts(engine, layer, sink, sink.kept_form(layer))
@@ -145,7 +153,7 @@ def _first_parts(engine: Engine, choice: Choice, sink: Sink) -> _Parts[Census]:
             yield matrix.name, slab.nbytes, partial(_count, engine, slab)
 
 
-def _kept_parts(engine: Engine, layer: Layer, sink: Sink, form: KeptForm) -> _Parts[Census]:
+def _kept_parts(engine: Engine, layer: Layer, sink: Sink, form: KeptForm) -> _Parts[AnyCensus]:
     if form == "whole" and layer.widened:
         slab = whole_slab(layer)
         yield "", slab.nbytes, partial(_copy_rows, engine, slab, 0, sink)
@@ -170,13 +178,14 @@ class _Encoded:
 
 def _encoded(bundle: list[_Step[Fidelity]]) -> list[_Encoded]:
     found: list[_Encoded] = []
-    for step in bundle:
-        if not found or found[-1].choice is not step.choice:
-            found.append(_Encoded(step.choice))
-        part = found[-1]
-        part.errors.add(step.job())
-        part.nbytes += step.nbytes
-        part.last = step.last
+    with _held(bundle):
+        for step in bundle:
+            if not found or found[-1].choice is not step.choice:
+                found.append(_Encoded(step.choice))
+            part = found[-1]
+            part.errors.add(step.job())
+            part.nbytes += step.nbytes
+            part.last = step.last
     return found
 
 
@@ -259,24 +268,24 @@ def _agreed(peak: float, recipe: Recipe, sink: Sink) -> float:
     return g if recipe.format.scale == "float32" else sink.agreed_scale(g)
 
 
-def _count(engine: Engine, slab: Slab) -> Census:
-    return engine.backend.census(read_slab(slab, engine.scratch))
+def _count(engine: Engine, slab: Slab) -> AnyCensus:
+    return census_of(engine.backend, read_slab(slab, engine.scratch))
 
 
-def _copy_rows(engine: Engine, slab: Slab, before: int, sink: Sink) -> Census:
+def _copy_rows(engine: Engine, slab: Slab, before: int, sink: Sink) -> AnyCensus:
     weight = read_slab(slab, engine.scratch)
     itemsize = WEIGHT_DTYPES[slab.layer.kept_dtype].itemsize
     sink.write_kept(slab.layer, before * itemsize, kept_bytes(slab, weight))
-    return engine.backend.census(weight)
+    return census_of(engine.backend, weight)
 
 
-def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> Census:
+def _copy(engine: Engine, layer: Layer, start: int, size: int, sink: Sink) -> AnyCensus:
     """Copy bytes of a kept layer as they are; floats are counted on the way."""
     raw = engine.scratch.take(size)
     layer.stored.file.read_into(raw.data, layer.tensor.start + start)
     sink.write_kept(layer, start, raw)
     dtype = WEIGHT_DTYPES.get(layer.tensor.dtype)
-    return engine.backend.census(raw.view(dtype).reshape(1, -1)) if dtype is not None and size else Census.empty()
+    return census_of(engine.backend, raw.view(dtype).reshape(1, -1)) if dtype is not None and size else Census.empty()
 
 
 def _encode(engine: Engine, slab: Slab, recipe: Recipe, g: float, sink: Sink) -> Fidelity:
@@ -340,6 +349,6 @@ def nonfinite(engine: Engine, choices: Sequence[Choice]) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _bad(bundle: list[_Step[Census]]) -> list[tuple[str, int]]:
+def _bad(bundle: list[_Step[AnyCensus]]) -> list[tuple[str, int]]:
     found = ((step.choice.layer.name, step.job()) for step in bundle)
     return [(name, census.nan + census.infinite) for name, census in found]

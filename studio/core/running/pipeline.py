@@ -24,9 +24,13 @@ def scopes(choices: Sequence[Choice]) -> list[list[Choice]]:
     """The choices in order, those that share a tensor scale together."""
     found: dict[str, list[Choice]] = {}
     for choice in choices:
-        group = choice.layer.group if choice.recipe and choice.recipe.format.tensor_scale else ""
-        found.setdefault(group or f"={choice.layer.name}", []).append(choice)
+        found.setdefault(scope_of(choice) or f"={choice.layer.name}", []).append(choice)
     return list(found.values())
+
+
+def scope_of(choice: Choice) -> str:
+    """What choices have in common that share a tensor scale; "" for one that shares none."""
+    return choice.layer.group if choice.recipe and choice.recipe.format.tensor_scale else ""
 
 
 def work(choices: Sequence[Choice]) -> int:

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Census, Fidelity
+from kernels.backend import Backend
+from kernels.fidelity import FEW, AnyCensus, SmallCensus
 
 _ALL_LOST = 1e-6
 _MANY_TERMS = 1024
@@ -17,30 +21,57 @@ class CensusTally:
     """The censuses of slabs, added up. Sums of floats are kept apart in a task and added in the order of the slabs."""
 
     def __init__(self) -> None:
-        self.counts: NDArray[np.uint64] | None = None
+        self._counts: NDArray[np.uint64] | None = None
+        self._alone: SmallCensus | None = None
         self._sums: list[tuple[float, float, float]] = []
 
-    def add(self, census: Census) -> None:
+    def add(self, census: AnyCensus) -> None:
         """The next slab; its counts are taken over."""
-        self._add_counts(census.counts)
+        self._add(census if isinstance(census, SmallCensus) else census.counts)
         self._sums.append((census.max_abs, census.sum2, census.sum4))
 
     def merge(self, later: "CensusTally") -> None:
         """The slabs that follow."""
-        if later.counts is not None:
-            self._add_counts(later.counts)
+        for part in (later._counts, later._alone):
+            if part is not None:
+                self._add(part)
         self._sums = [_added([*self._sums, *later._sums])]
 
-    def census(self) -> Census:
+    def census(self) -> AnyCensus:
         """The census of all slabs."""
-        counts = Census.empty().counts if self.counts is None else self.counts
+        if self._alone is not None:
+            return self._alone
+        counts = Census.empty().counts if self._counts is None else self._counts
         return Census(counts, *_added(self._sums))
 
-    def _add_counts(self, counts: NDArray[np.uint64]) -> None:
-        if self.counts is None:
-            self.counts = counts
+    def _add(self, part: NDArray[np.uint64] | SmallCensus) -> None:
+        is_first = self._counts is None and self._alone is None
+        if isinstance(part, SmallCensus):
+            if is_first:
+                self._alone = part
+            else:
+                self._dense()[part.bins] += part.counts
+        elif is_first:
+            self._counts = part
         else:
-            self.counts += counts
+            counts = self._dense()
+            counts += part
+
+    def _dense(self) -> NDArray[np.uint64]:
+        """The counts in all bins, to be added to."""
+        if self._counts is None:
+            self._counts = Census.empty().counts
+            if self._alone is not None:
+                self._counts[self._alone.bins] = self._alone.counts
+                self._alone = None
+        return self._counts
+
+
+def census_of(backend: Backend, weight: NDArray[Any]) -> AnyCensus:
+    """The census of a contiguous weight of any shape, in the form that costs less."""
+    if weight.dtype == ml_dtypes.bfloat16 and weight.size <= FEW:
+        return SmallCensus.of(weight)
+    return backend.census(weight)
 
 
 def _added(sums: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
@@ -111,4 +142,4 @@ def _few(terms: list[float]) -> list[float]:
 def _vanished_rows(part: Fidelity) -> int:
     """Rows that hold weights and decode to zero: their error is all that there was."""
     squares = part.row_squares
-    return int(((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))).sum())
+    return int(np.count_nonzero((squares > 0) & (part.row_error >= squares * (1 - _ALL_LOST))))

@@ -24,8 +24,8 @@ from studio.core.sources.plain import read_elements
 Convention = Literal["multiplier", "divisor", "amax"]
 """What a stored tensor scale is, by g and by A = max|W|: g = A / 2688, 1 / g, or A."""
 
-NOT_NUMBERS: Mapping[str, tuple[int, ...]] = {"e4m3": (0x7F, 0xFF), "e8m0": (0xFF,)}
-"""Bytes of block scales that stand for no number."""
+_NOT_A_NUMBER: Mapping[str, int] = {"e4m3": 0x7F, "e8m0": 0xFF}
+"""The bits that are all set in a byte of a block scale which stands for no number."""
 
 _MULTIPLIERS: Mapping[Convention, Callable[[float], float]] = {
     "multiplier": lambda stored: stored,
@@ -39,9 +39,16 @@ def multiplier_of(stored: float, convention: Convention) -> float:
     return _MULTIPLIERS[convention](stored)
 
 
+def not_numbers(scales: NDArray[np.uint8], kind: str) -> NDArray[np.bool_]:
+    """Which bytes of block scales of a kind ("e4m3" or "e8m0") stand for no number."""
+    bits = _NOT_A_NUMBER[kind]
+    found: NDArray[np.bool_] = (scales & bits) == bits
+    return found
+
+
 def check_scale_bytes(scales: NDArray[np.uint8], kind: str, stored: Stored, codes: Stored) -> None:
     """Raise CheckpointError for bytes of block scales of a kind ("e4m3" or "e8m0") that stand for no number."""
-    bad = np.isin(scales, NOT_NUMBERS[kind])
+    bad = not_numbers(scales, kind)
     if bad.any():
         byte = f"{kind.upper()} {int(scales[bad][0])}, which is no number"
         what = f"{int(bad.sum()):,} of its scales in {printable(stored.tensor.name)} are {byte}"

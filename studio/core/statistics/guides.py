@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import Context, importance_of, moments_of
-from kernels.context import SHRINKAGE
+from kernels.search import GUIDED_EDITION
 from studio.core.counting import counted
 from studio.core.model import Layer, Matrix, Model
 from studio.core.names import printable
@@ -32,8 +32,8 @@ class StatisticsGuide:
 
     @property
     def meaning(self) -> str:
-        """See `Guide`. How far moments count belongs to it: what was made of them otherwise is not gone on with."""
-        return f"statistics {self.digest}, moments of two columns less {SHRINKAGE:g} of them"
+        """See `Guide`."""
+        return f"statistics {self.digest}, {GUIDED_EDITION}"
 
     def context(self, matrix: Matrix) -> Context:
         """See `Guide.context`; an expert that no token was routed to has none."""

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import (
 
 from studio import core
 from studio.gui.jobs.asking_dialog import AskingDialog
-from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
+from studio.gui.jobs.fields import add_row, count_field, no_text, path_in, with_button, with_words
 from studio.gui.shell.ask import ask_file, ask_save
 from studio.gui.shell.text import button, label, set_reason
 
@@ -96,8 +96,7 @@ class CalibrateDialog(AskingDialog):
         wrong = "There is a file of this name already" if there and not self.overwrite.isChecked() else ""
         if not self.out.text().strip():
             wrong = "No file is named for the statistics"
-        if self.text.text().strip() and not path_in(self.text).is_file():
-            wrong = "There is no such text"
+        wrong = no_text(self.text) or wrong
         self.why.setText(f"{wrong}." if wrong else "")
         set_reason(self.start, wrong)
 

@@ -13,6 +13,7 @@ from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document
 from studio.gui.shell.cards import Message
 from studio.gui.shell.desktop import open_folder
+from studio.gui.shell.text import sentence
 
 OFFER = "Convert without loss…"
 
@@ -49,7 +50,7 @@ class Converting(QObject):
         if told := core.requantized(document.choices):
             self._told_of = document.model
             error = document.store.figures().rel_err
-            text = "\n".join(f"{line[:1].upper()}{line[1:]}." for line in told)
+            text = "\n".join(map(sentence, told))
             title = f"Quantized a second time: relative error {error:.2g} against what is stored"
             self.told.emit(Message("warning", title, text, fixes=((OFFER, self.ask),)))
 

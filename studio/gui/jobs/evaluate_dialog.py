@@ -15,7 +15,7 @@ from PySide6.QtWidgets import (
 from studio import core
 from studio.gui.jobs.asking_dialog import AskingDialog
 from studio.gui.jobs.estimate import duration
-from studio.gui.jobs.fields import add_row, count_field, path_in, with_button, with_words
+from studio.gui.jobs.fields import add_row, count_field, no_text, path_in, with_button, with_words
 from studio.gui.jobs.wanted import Wanted
 from studio.gui.shell.ask import ask_file, ask_folder
 from studio.gui.shell.text import Elided, button, label, set_reason
@@ -114,9 +114,7 @@ class EvaluateDialog(AskingDialog):
 
     def _check(self) -> None:
         """Say what it takes, and what stands in the way."""
-        wrong = ""
-        if self.text.text().strip() and not path_in(self.text).is_file():
-            wrong = "There is no such text"
+        wrong = no_text(self.text)
         if self._plan is None and self.source.text().strip() and not path_in(self.source).exists():
             wrong = "There is no such source"
         self.why.setText(f"{wrong}." if wrong else "")

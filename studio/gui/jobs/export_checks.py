@@ -9,7 +9,7 @@ from studio import core
 from studio.gui.layers.document import Document
 from studio.gui.layers.store import KEPT
 from studio.gui.shell.faults import for_window
-from studio.gui.shell.text import label, set_tone
+from studio.gui.shell.text import capital, label, set_tone
 
 _SIGNS = {"good": "✓", "warning": "▲", "error": "✕", "": "⋯"}
 _TOKENIZERS = ("tokenizer", "tekken", "tiktoken", "vocab", "spiece", "sentencepiece")
@@ -58,12 +58,11 @@ def _checks_of_proof(transcoding: core.Transcoding) -> list[Check]:
     counts, *others = transcoding.sentences()
     exact = not transcoding.losses and not transcoding.rounded_scales
     whole = [Check("good", "Every weight reads as the number that is stored now, proved to the bit")] if exact else []
-    return [Check("good", counts[:1].upper() + counts[1:]), *whole, *map(_caution, others)]
+    return [Check("good", capital(counts)), *whole, *map(_caution, others)]
 
 
-def _caution(sentence: str) -> Check:
-    """A warning; a sentence may begin with the name of a layer, which stays as it is."""
-    return Check("warning", sentence if "." in sentence.split(" ", 1)[0] else sentence[:1].upper() + sentence[1:])
+def _caution(text: str) -> Check:
+    return Check("warning", capital(text))
 
 
 def _checks_of_place(job: core.Export) -> list[Check]:

@@ -35,7 +35,7 @@ class ExportDialog(CheckedDialog):
         self._document, self._editing = document, editing
         self.job: core.Export | None = None
         self._arguments: dict[str, Any] = {}
-        super().__init__(ExportForm(_suggested(document)), "Export packed safetensors", compute, parent)
+        super().__init__(ExportForm(suggested(document)), "Export packed safetensors", compute, parent)
         if core.requantized(document.choices):
             self.buttons.addWidget(button("Convert without loss…", self._convert, "flat"))
         self.check_soon()
@@ -82,10 +82,11 @@ class ExportDialog(CheckedDialog):
         self.conversion_wanted.emit()
 
 
-def _suggested(document: Document) -> Path:
-    """A folder beside the checkpoint, named after it and the format."""
+def suggested(document: Document) -> Path:
+    """A folder beside the checkpoint, named after it and the format: that of the plan, or the only one there is."""
     assert document.model is not None
-    return beside(document.model, document.state.plan.format)
+    used, planned = document.store.used_formats(), document.state.plan.format
+    return beside(document.model, used.pop() if len(used) == 1 else planned if planned in used else "mixed")
 
 
 def beside(model: core.Model, ending: str) -> Path:

@@ -47,3 +47,15 @@ def add_row(form: QFormLayout, title: str, field: QWidget, content: QHBoxLayout)
 def path_in(edit: QLineEdit) -> Path:
     """The path in a field."""
     return Path(os.path.expanduser(edit.text().strip())).absolute()  # noqa: PTH111 - Path raises for an unknown user
+
+
+def no_text(edit: QLineEdit) -> str:
+    """Why the file in a field can be no text to run a model on, "" for one that may be, or for none."""
+    path = path_in(edit)
+    if not edit.text().strip():
+        return ""
+    if path.is_dir():
+        return "The text is a folder: choose a file"
+    if not path.is_file():
+        return "There is no such text"
+    return "" if path.stat().st_size else "The text is empty"

@@ -9,11 +9,13 @@ from PySide6.QtCore import QObject, Signal
 
 from studio import core
 from studio.gui.jobs.compute import Compute
+from studio.gui.jobs.job import MEASURE
 from studio.gui.jobs.turns import Ending, Steps, Task
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.places import Place, is_address, shown_name
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.text import sentence
 
 HINT = "Choose a folder with config.json and .safetensors, or one .safetensors or .gguf file, downloaded in full."
 SEALED = "Look around; to quantize, start from the checkpoint before it was quantized."
@@ -104,7 +106,12 @@ class Opening(QObject):
         self._warn(found.model, found.exported)
 
     def _warn(self, model: core.Model, exported: core.Exported | None) -> None:
-        for warning in model.warnings[:MOST_WARNINGS]:
+        usual = [warning for warning in model.warnings if core.is_usual(warning)]
+        if usual:
+            text = "\n".join(sentence(core.printable(warning, 400)) for warning in usual)
+            self.told.emit(Message("info", "Beside the weights, and not copied to an export", text))
+        odd = [warning for warning in model.warnings if warning not in usual]
+        for warning in odd[:MOST_WARNINGS]:
             self.told.emit(Message("warning", "Odd in this checkpoint", core.printable(warning, 400)))
         if exported is not None:
             self.told.emit(_about(model, exported))
@@ -148,8 +155,8 @@ def _about_codes(stored: dict[str, int], layers: int, *, kept: bool) -> Message:
     text = f"{sum(stored.values()):,} of {core.counted(layers, 'layer')}" + (f": {ways}." if len(stored) > 1 else ".")
     hint = "Quantizing decodes them and loses once more"
     if kept:
-        return Message("warning", title, text, f"{hint}; converting keeps the codes.")
-    return Message("info", title, text, f"{hint}, as far as the format is coarser.")
+        return Message("warning", title, text, f"{hint}; converting keeps the codes.", run=MEASURE.key)
+    return Message("info", title, text, f"{hint}, as far as the format is coarser.", run=MEASURE.key)
 
 
 def _close(found: Found | None) -> None:

@@ -22,6 +22,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.settings import Settings
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.text import sentence
 
 WORDS = {
     "verify": "verifying",
@@ -250,8 +251,8 @@ class Runs(QObject):
         elif isinstance(event, core.Warned):
             self.told.emit(Message("warning", job.kind.warned, event.message, run=job.kind.key))
         elif isinstance(event, core.Lifted):
-            told = "\n".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.sentences())
-            hint = " ".join(f"{line[:1].upper()}{line[1:]}." for line in event.lifting.cautions)
+            told = "\n".join(map(sentence, event.lifting.sentences()))
+            hint = " ".join(map(sentence, event.lifting.cautions))
             self.told.emit(Message("info", "Lifted by powers of two", told, hint, run=job.kind.key))
         elif isinstance(event, core.Resumed):
             text = f"{core.size_text(event.nbytes)} of {event.shard} were finished by an earlier run and are taken over"

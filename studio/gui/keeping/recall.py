@@ -16,6 +16,7 @@ from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
 from studio.gui.shell.places import Place
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.text import sentence
 
 Known = tuple[core.Choice, tuple[str, ...], core.LayerResult]
 DEFAULT_PRESET = "linear"
@@ -142,7 +143,7 @@ def _use_statistics(found: Found, wanted: Path | None) -> Iterator[None]:
         found.work = replace(found.work, statistics=str(path.absolute()))
         if path == wanted:
             found.notes.append(_in_use(path, found.work.now.plan.method))
-        found.notes += [Message("warning", "Statistics with gaps", f"{gap[:1].upper()}{gap[1:]}.") for gap in gaps]
+        found.notes += [Message("warning", "Statistics with gaps", sentence(gap)) for gap in gaps]
         return
 
 

@@ -3,6 +3,7 @@
 from studio import core
 from studio.gui.shell.cards import Message
 from studio.gui.shell.specs import keys_of
+from studio.gui.shell.text import sentence
 
 PICKED_UP, AFRESH = "Picked up where you left off", "Started afresh"
 """Titles of the cards that go with the next change: what they offer was about the plan before it."""
@@ -26,4 +27,4 @@ def not_kept(problem: str, seconds: int) -> Message:
     mend = f"Mend that, or close it there, and read the checkpoint again ({keys_of('reload')})."
     again = f"It is tried again every {seconds} s." if seconds else mend
     hint = f"{again} Until then save the plan with {_SAVE} before you close it; results are lost then."
-    return Message("warning", NOT_KEPT, f"{problem[:1].upper()}{problem[1:]}.", hint)
+    return Message("warning", NOT_KEPT, sentence(problem), hint)

@@ -230,7 +230,7 @@ COLUMNS: tuple[Column, ...] = (
         "dtype",
         "Source",
         "How it is stored now.",
-        8,
+        11,
         lambda s, i: s.dtypes[i],
         lambda s: s.dtypes,
         hidden=True,

@@ -21,7 +21,15 @@ ROOMY_COLUMN = KEYS.index("shape")
 _SELECT = QItemSelectionModel.SelectionFlag
 _MORE_THAN_FITS = 40
 SHORTEST_NAME = 0.6
-YIELDING = (("method", 0.65), ("peak", 0.75), ("expert", 1.0), ("block", 1.0), ("shape", 1.0), ("bits", 1.0))
+YIELDING = (
+    ("method", 0.65),
+    ("dtype", 0.65),
+    ("peak", 0.75),
+    ("expert", 1.0),
+    ("block", 1.0),
+    ("shape", 1.0),
+    ("bits", 1.0),
+)
 """Columns shown where that leaves so much of its width to the name, the first ones first, unless the user chose."""
 PLACES = ("block", "expert")
 """What tells layers apart that stand under no head: always there when the table is sorted."""
@@ -128,10 +136,14 @@ class LayerView(QTableView):
         self.setColumnWidth(0, max(room, round(SHORTEST_NAME * self._widths[0])))
 
     def _needed(self, key: str) -> bool:
-        return self.table.sort_column >= 0 if key in PLACES else key == "shape" and self.table.by_kind
+        if key in PLACES:
+            return self.table.sort_column >= 0
+        return (key == "shape" and self.table.by_kind) or (key == "dtype" and self._has(key))
 
     def _has(self, key: str) -> bool:
-        """Whether the rows have something for a column: lines for kinds are in no block."""
+        """Whether the rows have something for a column: codes that are stored, a block that a kind has not."""
+        if key == "dtype":
+            return self._document.model is not None and not self._document.exported and self._document.store.in_codes
         if key not in PLACES:
             return True
         if self.table.by_kind and not self._needed(key):

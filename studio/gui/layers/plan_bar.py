@@ -87,11 +87,10 @@ class PlanBar(QWidget):
         self.setToolTip(f"Not now: {reason}" if reason else "")
         if not shown:
             return
-        plan = self._document.state.plan
-        self.preset.setPlaceholderText("stored" if self._document.exported else plan.name or "own")
-        self.preset.setCurrentIndex(self.preset.findData(plan.name))
-        self.format.setCurrentIndex(self.format.findData(plan.format))
-        self.method.setCurrentIndex(self.method.findData(plan.method))
+        plan, stored = self._document.state.plan, bool(self._document.exported)
+        for box, chosen in ((self.preset, plan.name), (self.format, plan.format), (self.method, plan.method)):
+            box.setPlaceholderText("stored" if stored else chosen or "own")
+            box.setCurrentIndex(-1 if stored else box.findData(chosen))
         self.preset.setToolTip(tip(plan.title))
         self.method.setToolTip(tip("\n".join(plan_lines(plan.method, self._document.statistics))))
         self.format.setToolTip(core.FORMATS[plan.format].title if plan.format in core.FORMATS else plan.format)

@@ -56,7 +56,7 @@ class LayerStore:
     counts, nbytes_in, nbytes_out: int64. rel_err, snr, peak (max|w| / sigma), bits, lost (share that became zero), gone
     (rows that became zero): float64, NaN where unknown. blocks, experts: int64, -1 where there is none. state: int8,
     see `STATES`. codes, methods: int8, index into `FORMAT_NAMES` and `METHOD_NAMES`. results: the `core.LayerResult` of
-    each layer, or None.
+    each layer, or None. in_codes: whether layers are quantized already.
     """
 
     def __init__(self, model: core.Model, choices: Choices) -> None:
@@ -73,6 +73,7 @@ class LayerStore:
         self.sections = by_block(layers)
         self.shapes = ["×".join(map(str, layer.shape)) or "scalar" for layer in layers]
         self.dtypes = [layer.source.meaning for layer in layers]
+        self.in_codes = bool(core.stored_codes(model))
         self.counts = np.array([layer.count for layer in layers], np.int64)
         self.nbytes_in = np.array([layer.nbytes for layer in layers], np.int64)
         self.nbytes_out = self.nbytes_in.copy()
@@ -105,6 +106,14 @@ class LayerStore:
         ranks = np.empty(len(keys))
         ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
         return ranks
+
+    def worst(self) -> str:
+        """The layer that lost most, "" where none was measured."""
+        return "" if np.isnan(self.rel_err).all() else self.names[int(np.nanargmax(self.rel_err))]
+
+    def used_formats(self) -> set[str]:
+        """The formats that layers are to be stored in."""
+        return self._used().keys() - {core.KEEP}
 
     @property
     def formats(self) -> list[str]:

@@ -18,6 +18,7 @@ from studio.gui.pages.answers import Answers
 from studio.gui.shell.ask import ask_folder
 from studio.gui.shell.cards import Message
 from studio.gui.shell.faults import message_of
+from studio.gui.shell.text import sentence
 
 PLAN, FORMAT, PRESET, EXPORT, CHOOSE = "plan", "format:", "preset:", "export:", "choose"
 AGAIN = "Press Compare to go on."
@@ -201,7 +202,7 @@ class Comparing(QObject):
         self._view.busy(f"{what}: {why}. {AGAIN}")
         if why.startswith("you"):
             again = ("Go on", lambda: self._go_on(anew))
-            self.told.emit(Message("warning", what, f"{why[:1].upper()}{why[1:]}.", fixes=(again,)))
+            self.told.emit(Message("warning", what, sentence(why), fixes=(again,)))
 
     def _show(self, request: _Request) -> None:
         self._view.busy("")

@@ -79,6 +79,9 @@ class Details(QObject):
             return
         self._other = self._other if other is None else other
         choice = self._choice(name)
+        if not choice.layer.matrices:
+            self._say_why_not(choice.layer)
+            return
         result = self._document.valid_result(name) if choice.recipe else None
         beside = self._beside(choice) if self._other and not self._document.exported else None
         about = (name, choice.recipe, beside.recipe if beside else None, result)
@@ -92,6 +95,11 @@ class Details(QObject):
             self._show(detail)
 
         self._ask("detail", name, about, lambda engine: core.layer_steps(engine, choice, beside, result), answer)
+
+    def _say_why_not(self, layer: core.Layer) -> None:
+        """A vector has no blocks to look at."""
+        self._drop("detail")
+        self._inspector.show_nothing(f"{core.printable(layer.name)} is kept: {layer.obstacle}.")
 
     def _choice(self, name: str) -> core.Choice:
         """What is chosen for a layer; an exported one is looked at as it is, since its codes can not get worse."""

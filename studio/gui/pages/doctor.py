@@ -8,7 +8,9 @@ from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QSplitter, QVBoxLayou
 from studio import core
 from studio.gui.pages.findings_table import FindingsTable, described
 from studio.gui.pages.stopping import Stopping
-from studio.gui.shell.text import Elided, button, label, set_reason, set_tone
+from studio.gui.shell.cards import SIGNS
+from studio.gui.shell.headed import Headed
+from studio.gui.shell.text import Elided, button, label, set_primary, set_reason, set_tone
 from studio.gui.shell.theme import Theme
 
 HOW = (
@@ -43,14 +45,16 @@ class DoctorPage(Stopping):
         super().__init__(parent)
         self.setAccessibleName("Doctor")
         self.title, self.said = Elided("No folder was examined"), label(HOW, "muted", wrap=True)
+        self.sign = label("", "bold")
         self.examine = button("Examine", self.examine_wanted.emit, "primary")
         self.folder = button("A folder…", self.folder_wanted.emit, help_text="Examine any folder, whole or broken")
         self.own = button("The open one", self.own_wanted.emit, help_text="Examine the checkpoint that is open")
         self.source = button("Source…", self.source_wanted.emit)
-        self.repair = button("Write a repaired copy…", self.repair_wanted.emit)
+        self.repair = button("Write a repaired copy…", self.repair_wanted.emit, "primary")
         self.stop = button("Cancel", self.stop_wanted.emit)
         self.table, self.detail = FindingsTable(), QPlainTextEdit()
         self.table.empty = FIRST
+        Headed(self.detail)
         self.detail.setReadOnly(True)
         self.detail.setPlaceholderText("Where, by what evidence, who fails, and what helps.")
         self.detail.setUndoRedoEnabled(False)
@@ -67,6 +71,7 @@ class DoctorPage(Stopping):
         top, low = QHBoxLayout(), QHBoxLayout()
         for part in (self.title, self.examine, self.own, self.folder, self.source, self.stop):
             top.addWidget(part, int(part is self.title))
+        low.addWidget(self.sign)
         low.addWidget(self.said, 1)
         low.addWidget(self.repair)
         self.split = QSplitter(Qt.Orientation.Vertical)
@@ -79,8 +84,8 @@ class DoctorPage(Stopping):
         rows.setContentsMargins(8, 6, 8, 6)
         rows.setSpacing(6)
         rows.addLayout(top)
-        rows.addWidget(self.split, 1)
         rows.addLayout(low)
+        rows.addWidget(self.split, 1)
         self.setMinimumSize(240, 160)
 
     def set_theme(self, theme: Theme) -> None:
@@ -143,8 +148,11 @@ class DoctorPage(Stopping):
         self._enable()
 
     def say(self, text: str, tone: str = "") -> None:
-        """Show a sentence below."""
+        """Show a sentence above the table, with the sign of its tone."""
+        set_tone(self.sign, tone)
         set_tone(self.said, tone)
+        self.sign.setText(SIGNS.get(tone, ""))
+        self.sign.setVisible(bool(tone))
         self.said.setText(text)
 
     def _show_chosen(self) -> None:
@@ -158,6 +166,7 @@ class DoctorPage(Stopping):
         known = "" if self._examined else NOTHING_KNOWN
         set_reason(self.source, known, "Compare with the checkpoint that it was made from")
         set_reason(self.repair, known or self._unmendable(), "Write a copy in which all that is certain is mended")
+        set_primary(self.examine, primary=not self._examined)
         for part in (self.examine, self.folder, self.source):
             part.setVisible(not self.running)
         self.own.setVisible(not self.running and self._elsewhere)

@@ -15,7 +15,7 @@ from studio.gui.jobs.runs import Runs
 from studio.gui.jobs.turns import Ending
 from studio.gui.layers.document import Document
 from studio.gui.pages.doctor import NOTHING_OPEN, DoctorPage
-from studio.gui.pages.findings_table import counts
+from studio.gui.pages.findings_table import verdict
 from studio.gui.shell.ask import ask_folder, ask_new_folder
 from studio.gui.shell.cards import Message
 from studio.gui.shell.desktop import open_folder
@@ -170,8 +170,7 @@ class Examining(QObject):
     def _over(self, ending: Ending, job: Job) -> None:
         found = self._view.table.findings.found
         if ending == "finished":
-            worst = found[0].severity if found else "good"
-            self._view.end(f"{counts(found)}.", "" if worst == "note" else worst)
+            self._view.end(*verdict(found))
         elif ending == "stopped":
             self._view.end("Stopped: this is what was found so far." if job.kind is EXAMINE else "Stopped.", "warning")
         else:

@@ -16,6 +16,9 @@ HEADS = ("Severity", "What", "Where", "Who fails")
 WIDTHS = (7, 0, 11, 8)
 """Text heights across; 0 for the one that takes what is left."""
 
+NOT_READ = "gguf"
+"""The kind that says that nothing was examined."""
+
 _NOWHERE = QModelIndex()
 
 
@@ -148,7 +151,13 @@ def _sentence(one: core.Finding) -> str:
     return f"{first.capitalize() if first.isalpha() and first.islower() else first} {rest}".rstrip()
 
 
-def counts(found: Sequence[core.Finding]) -> str:
-    """How many there are of each severity, in words."""
-    parts = (core.counted(sum(one.severity == severity for one in found), severity) for severity in SIGNS)
-    return ", ".join(part for part in parts if not part.startswith("0 ")) or "Nothing was found"
+def verdict(found: Sequence[core.Finding]) -> tuple[str, str]:
+    """What an examination came to, in words and as a tone; notes alone are nothing wrong."""
+    parts = [core.counted(sum(one.severity == severity for one in found), severity) for severity in SIGNS]
+    counts = ", ".join(part for part in parts if not part.startswith("0 "))
+    worst = min((one.severity for one in found), key=list(SIGNS).index, default="")
+    if worst in ("error", "warning"):
+        return f"{counts}.", worst
+    if any(one.kind == NOT_READ for one in found):
+        return f"It was opened, and not examined; {counts}.", ""
+    return (f"Nothing wrong was found; {counts}." if found else "Nothing was found."), "good"

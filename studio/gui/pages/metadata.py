@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 
 from studio import core
 from studio.gui.layers.document import Document
+from studio.gui.shell.headed import Headed
 from studio.gui.shell.text import label
 
 LONGEST_VALUE = 2000
@@ -23,6 +24,7 @@ class Metadata(QWidget):
         rows = QVBoxLayout(self)
         rows.addWidget(label("What the checkpoint says of itself", "title"))
         self.text = QPlainTextEdit()
+        Headed(self.text)
         self.text.setReadOnly(True)
         self.text.setAccessibleName("Configuration and files")
         self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)

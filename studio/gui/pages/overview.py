@@ -1,10 +1,11 @@
 """Overview: the plots over all layers, in as many groups as there is room for."""
 
+from itertools import pairwise
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QSplitter, QTabWidget, QWidget
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QSplitter, QTabWidget, QWidget
 
 from studio.gui.views import Views
 
@@ -88,6 +89,9 @@ class Overview(QWidget):
         for number, (view, title) in enumerate(self._plots):
             (self.second if wide and number else self.first).addTab(view, title)
         self.second.setVisible(wide)
+        groups = [part for tabs in (self.first, self.second) for part in (tabs, tabs.tabBar())]
+        for before, after in pairwise([*self._error.choices.findChildren(QComboBox), self._error.more, *groups]):
+            QWidget.setTabOrder(before, after)
         self.first.setCurrentIndex(max(self.first.indexOf(shown), 0) if shown is not None and tall else 0)
         self._set_sizes()
 

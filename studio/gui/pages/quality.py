@@ -37,10 +37,16 @@ class QualityPage(Stopping):
         self.running = kind in (EVALUATE.key, GENERATE.key)
 
     def offer(self, action: QAction, reason: Callable[[], str]) -> None:
-        """Let the button do what `action` does, and be as ready as it is; `reason` says why it is not."""
+        """Let the button do what `action` does, and be as ready as it is; `reason` says why it is not.
+
+        Who pressed it stays beside it when it is no longer ready: Qt would go on to what comes next in the window.
+        """
 
         def follow() -> None:
-            set_reason(self.view.evaluate_button, reason(), action.statusTip())
+            pressed = self.view.evaluate_button
+            if reason() and self.window().focusWidget() is pressed:
+                self.view.setFocus()
+            set_reason(pressed, reason(), action.statusTip())
             self.try_it.set_reason(reason())
 
         action.changed.connect(follow)

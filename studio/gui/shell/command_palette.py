@@ -62,9 +62,9 @@ class CommandPalette(QDialog):
     def _fill(self, text: str) -> None:
         self.list.clear()
         words = text.lower().split()
-        for spec in self._actions.specs.values():
-            searched = f"{spec.menu} {spec.shown} {spec.help}".lower()
-            if spec.key != "palette" and all(word in searched for word in words):
+        ranked = [(rank, spec) for spec in self._actions.specs.values() if (rank := _rank(spec, words)) >= 0]
+        for _, spec in sorted(ranked, key=lambda found: found[0]):
+            if spec.key != "palette":
                 self.list.addItem(self._item(spec))
         self.list.setCurrentRow(0)
 
@@ -97,3 +97,13 @@ class CommandPalette(QDialog):
                 self._run(self.list.currentItem())
                 return True
         return False
+
+
+def _rank(spec: Spec, words: list[str]) -> int:
+    """Where an action comes among those that were found: by its name first, then by what it does; -1 for not at all."""
+    name = spec.shown.lower()
+    if all(f" {word}" in f" {name}" for word in words):
+        return 0
+    if all(word in f"{spec.menu} {name}".lower() for word in words):
+        return 1
+    return 2 if all(word in f"{spec.menu} {name} {spec.help}".lower() for word in words) else -1

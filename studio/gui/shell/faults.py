@@ -5,6 +5,7 @@ import traceback
 from dataclasses import dataclass
 
 from studio.gui.shell.cards import Message
+from studio.gui.shell.text import sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +66,4 @@ def for_window(hint: str) -> str:
     if hint.startswith("pip "):
         what = "reads stores" if "[stores]" in hint else "runs models"
         hint = f"Install what {what}: {hint}"
-    return hint[:1].upper() + hint[1:] + ("." if hint and not hint.endswith(".") else "")
+    return sentence(hint)

@@ -87,7 +87,7 @@ class MainWindow(QMainWindow):
         menu.addAction(self.actions_of[spec.key])
 
     def _add_recent_menu(self, menu: QMenu) -> None:
-        self.recent_menu = QMenu("Open &recent", menu)
+        self.recent_menu = QMenu("Open re&cent", menu)
         menu.insertMenu(self.actions_of["demo"], self.recent_menu)
 
     def _fill_tools(self) -> None:

@@ -51,8 +51,8 @@ _FILE = (
     ),
     Spec("demo", "Open the &demo checkpoint", "A small Llama that comes with the program.", icon="demo"),
     Spec("reload", "&Reload", "Read the checkpoint's headers again.", ("Ctrl+R",), icon="retry", when="open"),
-    Spec("close", "&Close checkpoint", "Back to the welcome page.", ("Ctrl+W",), when="open"),
-    Spec("afresh", "Start a&fresh", "The standard plan, without history and results of before.", when="editable"),
+    Spec("close", "Close chec&kpoint", "Back to the welcome page.", ("Ctrl+W",), when="open"),
+    Spec("afresh", "Start afres&h", "The standard plan, without history and results of before.", when="editable"),
     Spec(
         "save_plan",
         "&Save plan…",
@@ -82,7 +82,7 @@ _FILE = (
     ),
     Spec(
         "convert",
-        "Con&vert without loss…",
+        "Convert &without loss…",
         "Store what is open in another layout, codes as they are.",
         when="convertible",
     ),
@@ -215,7 +215,7 @@ _RUN = (
     ),
     Spec(
         "calibrate",
-        "&Calibrate…",
+        "C&alibrate…",
         "Run the model on text and gather statistics of the inputs of its layers.",
         when="runnable",
         rule=True,
@@ -228,7 +228,7 @@ _RUN = (
     ),
     Spec(
         "price",
-        "&Price formats",
+        "Pr&ice formats",
         "Measure what every format and method would cost every layer, for the page Budget.",
         when="guidable",
     ),
@@ -245,7 +245,7 @@ _FORMAT = (
     ),
     Spec(
         "reset_format",
-        "As the &plan says",
+        "As the plan sa&ys",
         "Take back what was chosen by hand.",
         ("Backspace",),
         when="choice",
@@ -276,10 +276,10 @@ _VIEW = (
         checkable=True,
         rule=True,
     ),
-    Spec("compact", "&Compact rows", "More layers on the screen.", checkable=True),
+    Spec("compact", "Compac&t rows", "More layers on the screen.", checkable=True),
     Spec("larger", "&Larger text", "All text one pixel higher.", ("Ctrl++", "Ctrl+="), rule=True),
     Spec("smaller", "&Smaller text", "All text one pixel lower.", ("Ctrl+-",)),
-    Spec("dark", "&Dark theme", "Light on dark, or dark on light.", ("Ctrl+Shift+D",), checkable=True),
+    Spec("dark", "Dar&k theme", "Light on dark, or dark on light.", ("Ctrl+Shift+D",), checkable=True),
     Spec("reset_layout", "&Reset layout", "Panes and columns as they were at first."),
 )
 _HELP = (

@@ -141,14 +141,14 @@ class Studio(QObject):
 
     def _make_lines(self) -> None:
         window = self._window
-        self.plan_bar = PlanBar(self.document, window)
+        window.statusBar().insertPermanentWidget(1, StatisticsChip(self.document, self._actions, window))
+        self.plan_bar = PlanBar(self.document, window)  # after the status bar: Tab goes from the bottom to the top
         window.tools.addWidget(self.plan_bar)
         self.status = Status(window, self.document, self.runs, self.opening, self.keeping, self)
         self.warning_line = WarningLine(self.document, self.workspace, self._settings, self)
         self.checkpoints = Checkpoints(window, self._settings, self._session, self)
         self.checkpoints.serve(self.workspace, self.runs, self.details, self.opening, self.keeping)
         self.calibrating = Calibrating(self.document, self.runs, self.checkpoints.use_statistics, window, self)
-        window.statusBar().insertPermanentWidget(1, StatisticsChip(self.document, self._actions, window))
         self.causes = Causes(window.cards, self.document, self.runs, self.keeping, self)
         self.notices = Notices(self.runs, self._settings, Bell(window), self)
         self.availability = Availability(self._actions, self.document, self.runs, self.opening, self.details)
@@ -179,6 +179,7 @@ class Studio(QObject):
         runs.ended.connect(lambda _: self._quality.note_run(""))
         self._quality.stop_wanted.connect(self.checkpoints.stop)
         self._offer_pricing()
+        self.workspace.pages.tabBarClicked.connect(self._clicked)
         self._quality.offer(self._actions["evaluate"], lambda: self._actions.reasons.get("evaluate", ""))
         document.hidden.connect(self._offer_hidden)
         self.checkpoints.opened.connect(self.opened)
@@ -290,8 +291,12 @@ class Studio(QObject):
     def _lock_plan(self) -> None:
         self.plan_bar.set_locked(self.opening.reason or (AS_MADE if self.document.exported else ""))
 
+    def _clicked(self, tab: int) -> None:
+        if tab >= 0 and PAGES[tab].key == "inspect" and self.document.model is not None:
+            self._inspect()
+
     def _inspect(self) -> None:
-        if name := self.document.current:
+        if name := self.document.current or self.document.store.worst():
             self.workspace.inspect(name)
             self.details.look_at(name)
         self.workspace.show_page("inspect")

@@ -19,6 +19,18 @@ def label(text: str = "", look: str = "", *, wrap: bool = False) -> QLabel:
     return made
 
 
+def capital(text: str) -> str:
+    """`text` with a capital; a name of a layer or a file that it begins with stays as it is."""
+    first = text.split(" ", 1)[0]
+    named = "." in first.rstrip(".") or "_" in first or "/" in first
+    return text if named else text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital and a full stop."""
+    return capital(text) + ("." if text and text[-1] not in ".!?…" else "")
+
+
 def tip(text: str) -> str:
     """`text` as a tooltip that shows it letter for letter: Qt takes what looks like HTML for HTML."""
     return f"<p style='white-space:pre-wrap'>{html.escape(text)}</p>" if "<" in text or "&" in text else text
@@ -42,6 +54,14 @@ def set_tone(widget: QWidget, tone: str) -> None:
         widget.setProperty("tone", tone)
         widget.style().unpolish(widget)
         widget.style().polish(widget)
+
+
+def set_primary(made: QPushButton, *, primary: bool) -> None:
+    """Let a button stand out as the step that comes next, or not."""
+    if made.property("primary") != primary:
+        made.setProperty("primary", primary)
+        made.style().unpolish(made)
+        made.style().polish(made)
 
 
 def set_reason(made: QPushButton, reason: str, otherwise: str = "") -> None:

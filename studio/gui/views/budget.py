@@ -67,6 +67,7 @@ class BudgetView(View):
         self.target = _target_box()
         self.target.activated.connect(lambda _: self._retarget())
         self.price_button, self.probe_button = QPushButton("Price"), QPushButton("Predict KL")
+        self.price_button.setProperty("primary", True)
         self.price_button.clicked.connect(lambda: self.price_wanted.emit())
         self.probe_button.clicked.connect(lambda: self.probe_wanted.emit())
         for part in (self.target, self.price_button, self.probe_button):

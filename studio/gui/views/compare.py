@@ -35,7 +35,7 @@ class CompareView(View):
 
     Signals:
         sides_wanted(str, str): the keys of A and B; answer with `show_comparison`.
-        apply_wanted(dict): layer name -> format/method of B, for the layers that gain more than the threshold.
+        apply_wanted(dict): layer name -> format/method of B, for layers that gain more than the threshold, or for all.
         and those of `View`.
     """
 
@@ -56,6 +56,7 @@ class CompareView(View):
         (self.a_box, self.a_method), (self.b_box, self.b_method) = self._picker("A"), self._picker("B")
         self.swap_button = self._button("⇄", "Swap A and B (X)", self.swap)
         self.go_button = self._button("Compare", "Compare A and B; what is not known yet is quantized first", self.ask)
+        self.go_button.setProperty("primary", True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def _picker(self, letter: str) -> tuple[QComboBox, MethodBox]:
@@ -103,6 +104,8 @@ class CompareView(View):
         self.gain_box.valueChanged.connect(lambda _: self._mark())
         self.apply_button = QPushButton("Use B")
         self.apply_button.clicked.connect(self._apply)
+        self.all_button = QPushButton("Take over B")
+        self.all_button.clicked.connect(self._take_over)
         self.dumbbells = Dumbbells()
         self.dumbbells.rows_picked.connect(lambda rows, add: self.pick([self._name(row) for row in rows], add))
         self.dumbbells.row_opened.connect(lambda row: self.layer_activated.emit(self._name(row)))
@@ -118,6 +121,7 @@ class CompareView(View):
         below.addWidget(self.gain_box)
         below.addWidget(self.apply_button)
         below.addStretch(1)
+        below.addWidget(self.all_button)
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -215,6 +219,10 @@ class CompareView(View):
         self.apply_button.setToolTip(
             "" if worth else "No layer gains that much, or both sides use the same format and method"
         )
+        everything = self.comparison.all_of_b()
+        self.all_button.setEnabled(bool(everything))
+        more = f"Choose for {core.counted(len(everything), 'layer')} what B has, where it loses more, too"
+        self.all_button.setToolTip(more if everything else "B has nothing that the plan could choose and A has not")
         chosen = set(self.selection)
         rows = [row for row, pair in enumerate(self.comparison.pairs) if pair.name in chosen] if chosen else []
         self.dumbbells.mark(rows, sum(pair.gain > gain for pair in self.comparison.pairs))
@@ -229,6 +237,10 @@ class CompareView(View):
     def _apply(self) -> None:
         if self.comparison is not None:
             self.apply_wanted.emit(self.comparison.worth(self.gain_box.value() / 100))
+
+    def _take_over(self) -> None:
+        if self.comparison is not None:
+            self.apply_wanted.emit(self.comparison.all_of_b())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """X swaps the sides."""

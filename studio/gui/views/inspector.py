@@ -44,10 +44,12 @@ class InspectorView(View):
     other_wanted = Signal(str, str)
 
     TITLE = "Inspector"
-    EMPTY = "Nothing to look at yet.\nSelect a layer and press Enter, or double-click it in any plot."
+    HOW = "Select a layer and press Enter, or double-click it in any plot."
+    EMPTY = f"Nothing to look at yet.\n{HOW}"
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._nothing = self.EMPTY
         self.other_box = QComboBox()
         self.other_box.addItem(NOTHING, "")
         for name in core.FORMATS:
@@ -114,10 +116,20 @@ class InspectorView(View):
         method = core.method_of(result.method).otherwise if _feeds_back(result) else result.method
         return (side.title if side else core.KEEP) == core.choice_text(result.format, method)
 
+    def show_nothing(self, reason: str) -> None:
+        """Show no layer, and say why."""
+        self._nothing = f"{reason}\n{self.HOW}"
+        super().show_detail(None)
+
+    def show_detail(self, detail: core.LayerDetail | None) -> None:
+        """Show another layer, or none."""
+        self._nothing = self.EMPTY
+        super().show_detail(detail)
+
     def busy(self, text: str) -> None:
         """Say what is being worked on; an empty text says that it is done."""
         if self.detail is None:
-            self.empty.setText(text or self.EMPTY)
+            self.empty.setText(text or self._nothing)
         else:
             self.summary.set_text(text or self._summary(self.detail))
 
@@ -137,7 +149,7 @@ class InspectorView(View):
         detail = self.detail
         if detail is None:
             self.head.set_text(self.TITLE)
-            self.show_empty(self.EMPTY)
+            self.show_empty(self._nothing)
             return
         if not self.built:
             self._build()

@@ -36,6 +36,7 @@ class QualityView(View):
         self.source: core.Evaluated | None = None
         self._moved = False
         self.evaluate_button = QPushButton("Evaluate…")
+        self.evaluate_button.setProperty("primary", True)
         self.evaluate_button.clicked.connect(lambda: self.evaluate_wanted.emit())
         self.controls.addWidget(self.evaluate_button)
         self.menu.addSeparator()

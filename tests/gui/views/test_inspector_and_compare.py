@@ -209,6 +209,9 @@ def test_b_is_applied_where_it_gains_enough(compare: Any, qtbot: QtBot) -> None:
     assert set(caught.args[0].values()) == {"nvfp4-3t"}
     compare.gain_box.setValue(99)
     assert not compare.apply_button.isEnabled()
+    with qtbot.waitSignal(compare.apply_wanted) as caught:
+        qtbot.mouseClick(compare.all_button, Qt.MouseButton.LeftButton)
+    assert len(caught.args[0]) == 14
 
 
 def test_rows_of_the_comparison_select_layers(compare: Any, qtbot: QtBot) -> None:
