@@ -90,6 +90,7 @@ def test_what_only_one_has_is_named_with_the_reason(studio: Studio, source: Path
     assert "model.layers.1.mlp.up_proj" in ran.out
     assert "down_proj: of shape" in ran.out
     assert "only B has 2 layers" in ran.out
+    assert "19 layers have the same weights in both, bit by bit, 4 layers are only in one of them." in ran.out
     assert "model.extra" in ran.out
 
 

@@ -98,9 +98,14 @@ def test_other_weights_and_other_models_are_told(studio: Studio, tmp_path: Path)
 def test_nan_among_plain_weights_is_told(studio: Studio, tmp_path: Path) -> None:
     tensors = llama(1)
     tensors["model.norm.weight"] = np.full_like(tensors["model.norm.weight"], np.nan)
-    ran = studio("verify", checkpoint(tmp_path / "a", tensors))
+    odd, source = checkpoint(tmp_path / "a", tensors), checkpoint(tmp_path / "b", llama(1))
+    ran = studio("verify", odd, "--source", source)
     assert ran.code == 0
     assert "1 layer with NaN or Inf among plain weights: model.norm" in ran.err
+    assert "1 layer differs, relative error inf" in ran.out
+    for pair in ((source, odd), (odd, source)):
+        assert "1 layer with NaN or Inf in one of them, as model.norm;" in studio("compare", *pair).out
+    assert "bit by bit" in studio("compare", odd, odd).out
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])

@@ -22,6 +22,9 @@ EQUAL, ROUNDED, DIFFERS, REFUSED, NOT_MADE, NOT_INSTALLED = (
     "not made",
     "not installed",
 )
+ZERO = "weights-zero"
+"""The finding of matrices that packages decode to zeros, as some do of one bit."""
+
 _DTYPES = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
 
 

@@ -118,7 +118,8 @@ def _make(kind: str, decode: Callable[[np.ndarray, int], np.ndarray], _sources: 
         decoded[name] = _in_order(decode(rows, number), heads)
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
-    return Made(decoded, "gguf.quants" if decode is _by_package else "llama.cpp's ggml")
+    loader = "gguf.quants" if decode is _by_package else "llama.cpp's ggml"
+    return Made(decoded, loader, alarms=("tokenizer-missing",))
 
 
 def _paired(weights: np.ndarray, heads: int) -> np.ndarray:

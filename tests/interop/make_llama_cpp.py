@@ -231,7 +231,7 @@ def _make(kind: str, stored: str, sources: Path, target: Path) -> Made:
     if model_type in _PLUS_ONE:  # which takes the last bits of small ones
         one = np.float32(1)
         found = {name: (value + one) - one if _has_one(name) else value for name, value in found.items()}
-    return Made(found, "the source itself")
+    return Made(found, "the source itself", alarms=("tokenizer-missing",))
 
 
 def _pictures(model_type: str) -> dict[str, Any]:

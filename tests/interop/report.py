@@ -14,7 +14,7 @@ _HEAD = [
     "package",
     "stored as",
     "checkpoints",
-    "weights",
+    "tensors",
     "the same to the bit",
     "once rounded as it rounds",
     "otherwise",

@@ -89,6 +89,10 @@ def _show_foreign(target: Path, count: str, outcome: core.Outcome, source: core.
     if source:
         total = core.relative_error(sum(r.sum_error for r in differ), sum(r.sum_squares for r in differ))
         errors = f"{core.counted(len(differ), 'layer differs', 'layers differ')}, relative error {error_text(total)}"
-        console.say(f"Against {core.printable(source.name)}: {errors if differ else 'the same weights, bit by bit'}")
+        there = {result.name for result in outcome.layers}
+        lacking = sum(layer.name not in there for layer in source.layers)
+        missing = f"; {core.counted(lacking, 'layer of it is', 'layers of it are')} not here" if lacking else ""
+        same = "the same weights, bit by bit"
+        console.say(f"Against {core.printable(source.name)}: {errors if differ else same}{missing}")
     else:
         console.say("--source SRC compares it with its source")

@@ -1,6 +1,7 @@
 """verify for checkpoints of others: digests where there are any, every weight decoded, and compared with a source."""
 
 import hashlib
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -14,7 +15,8 @@ from studio.core.counting import counted
 from studio.core.errors import CheckpointError
 from studio.core.events import Event, Finished, LayerDone, Progress, Started, Warned
 from studio.core.exporting.contents import LARGEST_SUMS, MANIFEST, SUMS, read_sums
-from studio.core.exporting.readback import hashing, sha256
+from studio.core.exporting.gguf_digest import ZEROS, stated
+from studio.core.exporting.readback import hashing
 from studio.core.exporting.records import RECORD
 from studio.core.model import Layer, Model
 from studio.core.names import printable, some_of
@@ -43,7 +45,7 @@ def verify_foreign(
     """
     _check_complete(path)
     with opened_foreign(path, source) as there:
-        told = f"{counted(len(there.sums), 'file')} as in {SUMS}" if there.sums else "no digests beside it"
+        told = there.told
         yield from _compared(engine, there, spread, told)
 
 
@@ -56,7 +58,7 @@ def compare_with_another(engine: Engine, path: Path, source: Model) -> Iterator[
 
 def _compared(engine: Engine, there: "Foreign", spread: Spread | None, told: str) -> Iterator[Event]:
     yield from map(Warned, there.model.warnings)
-    yield Started("verify", sum(file.size for file, _ in there.sums) + there.work, len(there.pairs), there.path)
+    yield Started("verify", sum(one.file.size for one in there.sums) + there.work, len(there.pairs), there.path)
     results, odd = [], _Oddities()
     for found in _elsewhere(there, spread) if spread else _here(engine, there):
         if not isinstance(found, Difference):
@@ -72,6 +74,26 @@ def _compared(engine: Engine, there: "Foreign", spread: Spread | None, told: str
 
 
 @dataclass(frozen=True, slots=True)
+class Sum:
+    """A file and the SHA-256 that SHA256SUMS, or where it is its `own` the file itself, says of it."""
+
+    file: SourceFile
+    expected: str
+    own: bool = False
+
+    @property
+    def instead(self) -> tuple[int, bytes] | None:
+        """See `hashing`."""
+        return ZEROS if self.own else None
+
+    def check(self, digest: str) -> None:
+        """Raises CheckpointError for another digest."""
+        if digest != self.expected:
+            which = "the one that it states" if self.own else f"the one in {SUMS}"
+            raise CheckpointError(f"damaged: its SHA-256 is not {which}", file=self.file.path)
+
+
+@dataclass(frozen=True, slots=True)
 class Foreign:
     """A checkpoint of others to verify: what is compared with its source, the layers that are none of that, digests."""
 
@@ -80,7 +102,14 @@ class Foreign:
     source: Model | None
     couples: Sequence[Couple]
     alone: Sequence[Layer]
-    sums: Sequence[tuple[SourceFile, str]]
+    sums: Sequence["Sum"]
+
+    @property
+    def told(self) -> str:
+        """What of it was compared with digests."""
+        if any(one.own for one in self.sums):
+            return "every byte as it says of itself"
+        return f"{counted(len(self.sums), 'file')} as in {SUMS}" if self.sums else "no digests beside it"
 
     @property
     def pairs(self) -> Sequence[Couple]:
@@ -95,7 +124,7 @@ class Foreign:
     @property
     def contents(self) -> Sequence[SourceFile]:
         """The files that are verified."""
-        return [*self.model.files, *(file for file, _ in self.sums)]
+        return [*self.model.files, *(one.file for one in self.sums)]
 
     def __enter__(self) -> "Foreign":
         return self
@@ -126,10 +155,12 @@ def _work(couple: Couple) -> int:
 
 def _here(engine: Engine, there: Foreign) -> Iterator[Event | Difference]:
     done = 0
-    for file, expected in there.sums:
-        _check_digest(file, expected, sha256(file))
-        done += file.size
-        yield Progress("verify", done, file.path.name)
+    for one in there.sums:
+        digest = hashlib.sha256()
+        for read in hashing(one.file, digest, one.instead):
+            yield Progress("verify", done + read, one.file.path.name)
+        one.check(digest.hexdigest())
+        done += one.file.size
     for found in chain(differences(engine, there.couples), _decoded(engine, there.alone)):
         done += _work(found.couple)
         yield Progress("verify", done, found.layer.name)
@@ -140,7 +171,7 @@ def _elsewhere(there: Foreign, spread: Spread) -> Iterator[Event | Difference]:
     """The same by `spread`, in the same order."""
     pairs, sums = there.pairs, there.sums
     ranges = list(cut(list(map(_work, pairs)), spread.size))
-    parts = [Part(file.path.name, file.size, HashFile(index)) for index, (file, _) in enumerate(sums)]
+    parts = [Part(one.file.path.name, one.file.size, HashFile(index)) for index, one in enumerate(sums)]
     parts += [_part(pairs, found) for found in ranges]
     for event in in_order(spread.run("verify", parts)):
         if not isinstance(event, PartDone):
@@ -153,7 +184,7 @@ def _elsewhere(there: Foreign, spread: Spread) -> Iterator[Event | Difference]:
         if fault:
             raise fault
         if event.index < len(sums):
-            _check_digest(*sums[event.index], found)
+            sums[event.index].check(found)
 
 
 def _part(pairs: Sequence[Couple], indexes: range) -> Part:
@@ -161,7 +192,7 @@ def _part(pairs: Sequence[Couple], indexes: range) -> Part:
     return Part(f"the part from {pairs[indexes.start].layer.name} on", work, Compare(indexes))
 
 
-Numbers = tuple[int, int, float, float, int, int]
+Numbers = tuple[int, int, float, float, int, int, int]
 """A `Difference` but for its couple."""
 
 
@@ -173,10 +204,10 @@ class HashFile:
 
     def steps(self, _engine: Engine, opened: Foreign) -> Generator[Event, None, tuple[str, CheckpointError | None]]:
         """See `studio.core.running.spread.Task`."""
-        (file, _), known = opened.sums[self.index], hashlib.sha256()
+        one, known = opened.sums[self.index], hashlib.sha256()
         try:
-            for done in hashing(file, known):
-                yield Progress("verify", done, file.path.name)
+            for done in hashing(one.file, known, one.instead):
+                yield Progress("verify", done, one.file.path.name)
         except CheckpointError as error:
             return "", error
         return known.hexdigest(), None
@@ -206,7 +237,8 @@ class Compare:
 
 
 def _numbers(found: Difference) -> Numbers:
-    return found.weights, found.equal, found.error, found.squares, found.nonfinite, found.nonfinite_there
+    counts = found.weights, found.equal, found.error, found.squares
+    return *counts, found.nonfinite, found.nonfinite_there, found.unlike
 
 
 def _check_complete(path: Path) -> None:
@@ -215,18 +247,18 @@ def _check_complete(path: Path) -> None:
         raise CheckpointError(what, file=path, hint="run the command that was stopped again")
 
 
-def _sums(path: Path, model: Model) -> list[tuple[SourceFile, str]]:
-    """The files that SHA256SUMS lists, and their digests."""
+def _sums(path: Path, model: Model) -> list[Sum]:
+    """The files that SHA256SUMS lists, or GGUF files that state a digest of themselves."""
     listed = model.folder / SUMS
+    own = [
+        Sum(file, digest, own=True) for file in model.files if model.container == "gguf" and (digest := stated(file))
+    ]
+    if own:
+        return own
     if not path.is_dir() or not listed.is_file():
         return []
     expected = read_sums(listed, read_small(listed, LARGEST_SUMS).replace(b" *", b"  "))
-    return [(SourceFile(model.folder / name), digest) for name, digest in sorted(expected.items())]
-
-
-def _check_digest(file: SourceFile, expected: str, digest: str) -> None:
-    if digest != expected:
-        raise CheckpointError(f"damaged: its SHA-256 is not the one in {SUMS}", file=file.path)
+    return [Sum(SourceFile(model.folder / name), digest) for name, digest in sorted(expected.items())]
 
 
 def _couples(path: Path, model: Model, source: Model | None) -> tuple[list[Couple], list[Layer]]:
@@ -309,5 +341,5 @@ def _result(found: Difference) -> LayerResult:
         nbytes_in=layer.nbytes,
         nbytes_out=couple.nbytes,
         sum_squares=found.squares,
-        sum_error=found.error,
+        sum_error=math.inf if found.unlike else found.error,
     )

@@ -24,6 +24,7 @@ from studio.core.containers.gguf import TYPE_OF, GgmlType, GgufTensor, place_ggu
 from studio.core.counting import counted
 from studio.core.errors import ExportError, PlanError
 from studio.core.events import Event, Finished, LayerDone, Resumed, Started, Warned
+from studio.core.exporting.gguf_digest import BLANK, KEY, state
 from studio.core.exporting.gguf_metadata import experts_of, gguf_name, heads_of, model_pairs, rope_factors, row_of
 from studio.core.exporting.gguf_proof import prove, read_back
 from studio.core.exporting.gguf_records import GgufRecords
@@ -171,7 +172,7 @@ def _placed(model: Model, choices: Sequence[Choice], target: Path, told: tuple[s
     words = {part.tensor: part.shape[0] for found in parts.values() for part in found}.get("token_embd.weight")
     if words is None:
         raise PlanError("it has no embedding, and a GGUF file holds whole models", file=model.path)
-    pairs = model_pairs(model, row, _stored_type(layers)) | tokenizer_pairs(model, words)
+    pairs = {KEY: BLANK} | model_pairs(model, row, _stored_type(layers)) | tokenizer_pairs(model, words)
     head, tensors = place_gguf(pairs, _tensors(parts, constants))
     return GgufExport(model, tuple(layers), target, head, tensors, parts, constants, told)
 
@@ -376,7 +377,7 @@ def _grow(engine: Engine, job: GgufExport, records: GgufRecords, results: Packed
     """Write the layers that are left, and prove the file; one that fails the proof goes."""
     left = records.keep_whole_scopes(job.choices)
     total, proof = work(job.choices), sum(choice.layer.nbytes for choice in job.choices)
-    yield Started("quantize", total + job.nbytes + proof, len(job.choices), job.target)
+    yield Started("quantize", total + 2 * job.nbytes + proof, len(job.choices), job.target)
     yield from _taken_over(job, records, results)
     with GgufWriter(records.growing, job, records.notes) as sink:
         for event in run(engine, left, sink, total - work(left)):
@@ -389,6 +390,7 @@ def _grow(engine: Engine, job: GgufExport, records: GgufRecords, results: Packed
     try:
         yield from read_back(records.growing, job.tensors, tuple(sink.notes.values()), total)
         yield from prove(engine, records.growing, job.choices, results, total + job.nbytes)
+        yield from state(records.growing, total + job.nbytes + proof)
     except ExportError:
         records.notes.clear()
         raise

@@ -118,10 +118,17 @@ def chunks(size: int, chunk: int = HASH_CHUNK) -> Iterator[tuple[int, int]]:
         yield start, min(chunk, size - start)
 
 
-def hashing(file: SourceFile, digest: "hashlib._Hash") -> Iterator[int]:
-    """Add a file to a digest; yields how many bytes of it are read."""
+def hashing(file: SourceFile, digest: "hashlib._Hash", instead: tuple[int, bytes] | None = None) -> Iterator[int]:
+    """Add a file to a digest; yields how many bytes of it are read.
+
+    `instead`: an offset near the start, and the bytes that count in place of those that are stored there.
+    """
     for offset, count in chunks(file.size):
-        digest.update(file.read(offset, count))
+        piece = file.read(offset, count)
+        if instead and offset == 0:
+            at, other = instead
+            piece[at : at + len(other)] = other
+        digest.update(piece)
         yield offset + count
 
 

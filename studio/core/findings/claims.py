@@ -18,8 +18,14 @@ _TOWERS = ("vision_tower", "vision_model", "visual")
 """What vLLM leaves out of a ModelOpt checkpoint whatever its list says."""
 
 _GPTQ = ("gptq", "awq", "auto-round", "auto_round", "auto-gptq", "auto-awq")
+_OF_SINGLE = ("dynamic", "extra_config", "regex_config", "layers")
+"""Keys under which sections say other things of single modules."""
+
 _OLD_KEYS = (("bits", "w_bit"), ("group_size", "q_group_size"))
 """Methods whose sections say bits and groups alike, and how AutoAWQ called these first."""
+
+_STATIC = (8, False)
+"""Bits of inputs, and whether their scales are found as a model runs."""
 
 _MOST_UNBOUNDED = 3
 _LONGEST_PATTERN = 300
@@ -47,6 +53,8 @@ class Claim:
     it asks for quantized inputs with stored scales. excluded: entries of its exclusion list, `key` where they stand,
     None where it has none. targets: of compressed-tensors. overrides: by path, of MLX. group: weights of a scale, 0
     where it does not say. algorithm: of ModelOpt, in small letters. schemes: those of its groups.
+    varies: True when it says other things of single modules. rounds: True when it asks for inputs in eight bits with
+    stored scales, for all modules.
     """
 
     place: str
@@ -61,6 +69,8 @@ class Claim:
     algorithm: str = ""
     mode: str = ""
     schemes: tuple[Scheme, ...] = ()
+    varies: bool = False
+    rounds: bool = False
 
 
 def claims_of(found: Sequence[Section]) -> tuple[Claim, ...]:
@@ -88,7 +98,8 @@ def _claim(section: Section) -> Claim:
         return Claim(section.place, "mlx", bits, overrides=named, group=group, mode=mode)
     if method in _GPTQ or section.place in (OLD_GPTQ, OLD_AWQ):
         bits, group = (_whole(content.get(key, content.get(old))) for key, old in _OLD_KEYS)
-        return Claim(section.place, "gptq", bits, False, listed, key, group=max(group, 0))
+        varies = any(content.get(key) for key in _OF_SINGLE)
+        return Claim(section.place, "gptq", bits, False, listed, key, group=max(group, 0), varies=varies)
     if method in ("fp8", "fbgemm_fp8", "mxfp8"):
         return Claim(section.place, "fp8", 8, False, listed, key)
     return Claim(section.place, "", 0, False, listed, key)
@@ -100,7 +111,11 @@ def _of_groups(section: Section, listed: tuple[str, ...] | None, key: str) -> Cl
     active = any(_wants_inputs(row.get("input_activations")) for row in _rows(section.content))
     names = tuple(text for scheme in schemes for text in scheme.targets)
     only = bits.pop() if len(bits) == 1 else 0
-    return Claim(section.place, "compressed-tensors", only, active, listed, key, names, schemes=schemes)
+    asked = [row.get("input_activations") for row in _rows(section.content)]
+    rounds = bool(asked) and all(
+        isinstance(a, dict) and (a.get("num_bits"), a.get("dynamic")) == _STATIC for a in asked
+    )
+    return Claim(section.place, "compressed-tensors", only, active, listed, key, names, schemes=schemes, rounds=rounds)
 
 
 def _rows(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:

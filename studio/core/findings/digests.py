@@ -8,8 +8,9 @@ from studio.core.containers.files import SourceFile, read_small
 from studio.core.containers.links import check_link
 from studio.core.errors import CheckpointError
 from studio.core.exporting.contents import MANIFEST, SUMS, read_sums
+from studio.core.exporting.gguf_digest import ZEROS, stated
 from studio.core.exporting.manifest import Manifest
-from studio.core.exporting.readback import chunks
+from studio.core.exporting.readback import hashing
 from studio.core.findings.finding import Observation, Reading, Seen
 from studio.core.findings.folder import Folder
 
@@ -31,22 +32,29 @@ def readable(folder: Folder) -> Iterator[Observation]:
 
 
 def readings(folder: Folder) -> Iterator[Reading]:
-    """The files that SHA256SUMS lists, to be compared with it."""
+    """The files that SHA256SUMS lists, and GGUF files of ours, to be compared with what is said of them."""
     for name, wanted in _sums(folder, []).items():
         path = folder.place / name
         if path.is_file():
-            yield Reading(name, path.stat().st_size, partial(_compared, folder, name, wanted))
+            yield Reading(name, path.stat().st_size, partial(_listed, folder, name, wanted))
+    for file in folder.model.files if folder.model else ():
+        if wanted := stated(file):
+            yield Reading(file.path.name, file.size, partial(_compared, file, file.path.name, wanted, ZEROS))
 
 
-def _compared(folder: Folder, name: str, wanted: str) -> Iterator[Seen]:
-    digest = hashlib.sha256()
+def _listed(folder: Folder, name: str, wanted: str) -> Iterator[Seen]:
     check_link(folder.place / name, folder.place)
     with SourceFile(folder.place / name) as file:
-        for offset, count in chunks(file.size):
-            digest.update(file.read(offset, count))
-            yield count
+        yield from _compared(file, name, wanted, None)
+
+
+def _compared(file: SourceFile, name: str, wanted: str, instead: tuple[int, bytes] | None) -> Iterator[Seen]:
+    digest, done = hashlib.sha256(), 0
+    for read in hashing(file, digest, instead):
+        yield read - done
+        done = read
     if digest.hexdigest() != wanted:
-        evidence = f"SHA-256 {digest.hexdigest()[:16]}..., listed as {wanted[:16]}..."
+        evidence = f"SHA-256 {digest.hexdigest()[:16]}..., {'stated' if instead else 'listed'} as {wanted[:16]}..."
         yield Observation("digest", name, evidence)
 
 

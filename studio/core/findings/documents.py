@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.containers.files import SourceFile
+from studio.core.containers.gguf import read_gguf
 from studio.core.containers.links import check_link
 from studio.core.containers.strict_json import read_object
 from studio.core.counting import counted
@@ -27,6 +28,9 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "t
 _VOCABULARIES = ("*.model", "*.tiktoken", "*vocab*", "merges.txt", "tokenization_*.py", "tokenizer.json", "tekken.json")
 _OF_BYTES = ("ByT5", "Perceiver", "Canine")
 """Beginnings of the classes of tokenizers that need no vocabulary."""
+
+_TOKENS, _KIND, _NO_TOKENS = "tokenizer.ggml.tokens", "tokenizer.ggml.model", ("none", "no_vocab")
+"""Keys of GGUF, and the kinds of models that take no text."""
 
 _PARSED, _ENDS = 1 << 20, 64
 """Documents of up to so many bytes are read whole; of larger ones so many at their start and end."""
@@ -79,7 +83,7 @@ def _unlisted(folder: Folder) -> list[str]:
 def documents(folder: Folder) -> Iterator[Observation]:
     """config.json and the tokenizer: here, and as readers want them."""
     if folder.is_gguf:
-        yield Observation("gguf", folder.path.name)
+        yield from _without_tokens(folder)
         return
     if not (folder.place / CONFIG).exists() and not (folder.place / _OF_MISTRAL).is_file():
         yield Observation("config-missing", CONFIG)
@@ -92,6 +96,14 @@ def documents(folder: Folder) -> Iterator[Observation]:
         rope = section.get("rope_parameters")
         if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in section:
             yield Observation("rope-nested", place or CONFIG, f"rope_theta is {rope['rope_theta']}")
+
+
+def _without_tokens(folder: Folder) -> Iterator[Observation]:
+    """GGUF whose metadata list no tokens, which llama.cpp looks for there alone."""
+    if folder.model:
+        pairs = read_gguf(folder.model.files[0]).pairs
+        if _TOKENS not in pairs and pairs.get(_KIND) not in _NO_TOKENS:
+            yield Observation("tokenizer-missing", folder.path.name, f"no {_TOKENS}", fails=("llama.cpp",))
 
 
 def _has_vocabulary(folder: Folder) -> bool:

@@ -17,7 +17,7 @@ from studio.core.containers.strict_json import read_object
 from studio.core.errors import CheckpointError
 from studio.core.findings.finding import Observation
 from studio.core.findings.modules import Module, modules_of
-from studio.core.model import Layer, Stored
+from studio.core.model import Layer, Model, Stored
 from studio.core.names import is_plain_name
 from studio.core.opening.checkpoint import open_model
 from studio.core.opening.configs import LARGEST_CONFIG
@@ -28,6 +28,7 @@ from studio.core.sources.recognition import Recognized, recognize
 
 CONFIG = "config.json"
 _PIECE = 1 << 20
+_PLAIN_BITS = 16
 _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
 
@@ -38,7 +39,7 @@ class Folder:
     files, headers: of the weights, by name. weight_map: tensor -> file by the index, None without a usable one. seen:
     what was wrong while this was read. told: what opening it as a model tells. config and beside: the content of
     config.json and hf_quant_config.json. older: that of the files in which older programs say how they quantized, by
-    name.
+    name. model: a GGUF model, opened, whose metadata tell the config.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Folder:
     missing: tuple[str, ...] = ()
     seen: list[Observation] = field(default_factory=list)
     told: tuple[Observation, ...] = ()
+    model: Model | None = None
 
     @cached_property
     def stored(self) -> dict[str, Stored]:
@@ -85,6 +87,8 @@ class Folder:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """All weights with their roles; none where two can not be told apart."""
+        if self.model:
+            return self.model.layers
         try:
             return layers_of(self.stored, self.config, self.family, self.recognized, [])
         except CheckpointError:
@@ -112,6 +116,8 @@ class Folder:
     @cached_property
     def packed(self) -> frozenset[str]:
         """Names of the layers that are stored as codes."""
+        if self.model:
+            return frozenset(layer.name for layer in self.layers if layer.source.bits < _PLAIN_BITS)
         names = (
             self.recognized.weights.get(name, name) for name in (*self.recognized.sources, *self.recognized.unread)
         )
@@ -140,6 +146,8 @@ class Folder:
         """Close all files, and let go of all that is known of tensors: there may be many."""
         for file in self.files.values():
             file.close()
+        if self.model:
+            self.model.close()
         self.headers.clear()
         for name in [name for name in self.__dict__ if isinstance(getattr(Folder, name, None), cached_property)]:
             del self.__dict__[name]
@@ -166,6 +174,9 @@ def open_broken(path: Path) -> Folder:
     for name in _names(folder):
         _read_shard(folder, name)
     folder.missing = tuple(name for name in _wanted(folder) if name not in folder.files)
+    if folder.is_gguf and not any(one.kind == "refused" for one in told):
+        folder.model = open_model(there)
+        folder.config = folder.model.config
     return folder
 
 

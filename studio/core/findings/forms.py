@@ -1,6 +1,8 @@
 """Checks of the forms of the parts of codes, by headers: what is missing, and dtypes and shapes that do not fit."""
 
 import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
@@ -12,10 +14,14 @@ from studio.core.findings.modules import LONE_SCALES, Module
 from studio.core.model import Stored
 from studio.core.sources.declared import formats
 from studio.core.sources.found import Fault
+from studio.core.sources.scales import EXPONENTS
 
 TORCH = ("compressed-tensors", "modelopt")
 _OF_16, _OF_32, _OF_32_BYTES = 64, 128, 256
 """Bits of the codes that share a block scale: of NVFP4, of MXFP4 (and of NVFP4 in groups of 32), of MXFP8."""
+
+_OF_MX = (_OF_32, 192, _OF_32_BYTES)
+"""Bits of 32 codes of 4, 6 and 8 bits."""
 
 _GROUPS_OF_32 = ("w4a8_nvfp4_fp8",)
 """Algorithms of ModelOpt whose NVFP4 has a scale for 32 weights."""
@@ -26,9 +32,17 @@ _JOINED = ("qkv", "gate_up", "in_proj")
 
 _E5M3 = "e5m3"
 
+_NUMBER = re.compile(r"\.\d+\.")
+_FEWEST_OTHERS = 2
+"""Numbers of blocks and experts in names, and how many others must have what one lacks."""
+
 _FAULTS: Mapping[Fault, str] = {"missing": "codes-without-scales", "misfit": "scale-shape"}
 _WHOLE, _CODES, _FEWEST = ("I8", "U8", "I32", "U32"), ("weight", "weight_packed", "qweight"), 1024
-_BLOCKS = "_blocks"
+_QWEIGHT = ".qweight"
+_OF_OTHERS = ("input", "output", "act")
+"""Beginnings of the names of parts that say something of inputs and outputs, which weights do not need."""
+
+_BLOCKS, _SCALES = "_blocks", "_scales"
 """Dtypes and names of codes, and bytes that a matrix of them has at least."""
 
 
@@ -56,6 +70,9 @@ def _of_torch(module: Module, claimed: tuple[Claim, ...], stored: Mapping[str, S
     if scales.dtype != "F8_E4M3":
         if codes.dtype == "U8" and module.bits_of_block == _OF_16:
             yield Observation("scale-dtype", scales.name, f"{scales.dtype}, NVFP4 has F8_E4M3", told="F8_E4M3")
+        elif codes.dtype == "U8" and scales.dtype in EXPONENTS and module.bits_of_block not in _OF_MX:
+            evidence = f"codes {list(codes.shape)} with exponents {list(scales.shape)}, which are for 32 weights each"
+            yield Observation("scale-shape", scales.name, evidence)
         return
     wanted = (*codes.shape[:-1], codes.shape[-1] // 8)
     of_32 = any(claim.algorithm in _GROUPS_OF_32 or claim.group == 32 for claim in claimed)
@@ -109,8 +126,36 @@ def lone(folder: Folder) -> Iterator[Observation]:
     """Scales beside which there are no codes and no weight."""
     for name in folder.stored if not folder.is_cut else ():
         path, _, leaf = name.rpartition(".")
-        if leaf in LONE_SCALES and not any(f"{path}.{other}" in folder.stored for other in LONE_SCALES[leaf]):
+        owners = (f"{path}.{other}".rstrip(".") for other in LONE_SCALES.get(leaf, ()))
+        if leaf in LONE_SCALES and not any(owner in folder.stored for owner in owners):
             yield Observation("scales-without-codes", name)
+        blocks = f"{name.removesuffix(_SCALES)}{_BLOCKS}"
+        if name.endswith(_SCALES) and folder.stored[name].tensor.dtype == "U8" and blocks not in folder.stored:
+            yield Observation("scales-without-codes", name)
+
+
+def lacking(folder: Folder) -> Iterator[Observation]:
+    """Codes without a part that those of the same name, in the same form, have in all other blocks."""
+    found, leaves = folder.recognized, defaultdict[str, set[str]](set)
+    for name in found.scales:
+        path, _, leaf = name.rpartition(".")
+        if not leaf.startswith(_OF_OTHERS):
+            leaves[path].add(leaf)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, source in found.sources.items():
+        form = source.stored.tensor.dtype, f"{source.bits}"
+        alike[(_NUMBER.sub(".#.", name), *form)].append(name)
+    for names in alike.values():
+        counts = Counter(leaf for name in names for leaf in leaves[name.rpartition(".")[0]])
+        common = {leaf for leaf, count in counts.items() if count == len(names) - 1 >= _FEWEST_OTHERS}
+        for name in names if common else ():
+            for leaf in sorted(common - leaves[name.rpartition(".")[0]]):
+                evidence = f"no {leaf}, which {counted(len(names) - 1, 'other has', 'others have')}"
+                yield Observation("codes-without-scales", name, evidence)
+    ordered = any(section.content.get("desc_act") is True for section in folder.sections)
+    for name in found.sources if ordered else ():
+        if name.endswith(_QWEIGHT) and f"{name.removesuffix(_QWEIGHT)}.g_idx" not in folder.stored:
+            yield Observation("codes-without-scales", name, "no g_idx, and desc_act says that columns are in an order")
 
 
 def unread(folder: Folder) -> Iterator[Observation]:

@@ -25,7 +25,7 @@ def inputs(folder: Folder) -> Iterator[Observation]:
     """Input scales that are missing, or that no document asks for."""
     claimed = claims_of(folder.sections)
     asking = {claim.layout for claim in claimed if claim.layout in TORCH and claim.activations}
-    rounded = any(claim.algorithm == _FP8 for claim in claimed)
+    rounded = any(claim.algorithm == _FP8 or claim.rounds for claim in claimed)
     mine = [module for module in folder.modules.values() if module.layout in asking and module.is_nvfp4]
     mine += [module for module in folder.modules.values() if rounded and module.layout == _FP8 and module.scales]
     bare = [module.name for module in mine if module.inputs is None]

@@ -87,8 +87,7 @@ _ROWS = (
         "state it",
         repair="the format stated",
     ),
-    Kind("gguf", "note", "a GGUF file: it was opened, its blocks were not examined"),
-    Kind("digest", "error", "files are not those that SHA256SUMS lists", (), _AGAIN),
+    Kind("digest", "error", "files are not those of their SHA-256, in SHA256SUMS or stated in them", (), _AGAIN),
     Kind("digest-missing", "error", "files that SHA256SUMS lists are not here", (), _AGAIN),
     Kind(
         "digests-unreadable",
@@ -130,6 +129,13 @@ _ROWS = (
     ),
     Kind("blocks-missing", "error", "blocks of the model are missing", _ALL, _AGAIN),
     Kind("weight-missing", "error", "a weight is missing that the model needs", _ALL, _AGAIN),
+    Kind(
+        "weight-shape",
+        "warning",
+        "a weight of another shape than in all other blocks, or than those beside it",
+        _ALL,
+        _ORIGINAL,
+    ),
     Kind("config-sizes", "error", "config.json states sizes that no weight has", _ALL, "copy it from the original"),
     Kind(
         "tokenizer-missing",
@@ -410,7 +416,7 @@ _ROWS = (
     Kind(
         "weights-zero",
         "warning",
-        "matrices of which all weights are zero",
+        "matrices of which all weights are zero, or all codes one",
         (),
         _ORIGINAL,
         repair="weights quantized again from the source",

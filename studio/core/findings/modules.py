@@ -41,8 +41,12 @@ CONVENTIONS = (
 
 _CODES = ("weight", "weight_packed", "qweight")
 _OF_WEIGHTS = ("weight_scale", "weight_scale_2", "weight_global_scale", "weight_scale_inv")
-LONE_SCALES: Mapping[str, tuple[str, ...]] = dict.fromkeys(_OF_WEIGHTS, _CODES) | {"biases": ("weight", "qweight")}
-"""Leaves that mean nothing without one of these beside them."""
+LONE_SCALES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_OF_WEIGHTS, _CODES),
+    **dict.fromkeys(("biases", "scales", "qzeros", "SCB"), ("weight", "qweight")),
+    "absmax": ("",),
+}
+"""Leaves that mean nothing without one of these beside them; "" is the tensor that they are named after."""
 
 
 @dataclass(frozen=True, slots=True)

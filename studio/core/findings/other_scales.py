@@ -71,6 +71,8 @@ def _scales(stored: Stored, owner: Source | None) -> Iterator[Seen]:
         yield from _numbers(stored, owner)
     elif stored.tensor.dtype in EXPONENTS:
         yield from _exponents(stored, owner)
+    elif stored.tensor.dtype == FP8 and owner:
+        yield from _small_floats(stored)
     else:
         yield stored.tensor.nbytes
 
@@ -124,6 +126,19 @@ def _exponents(stored: Stored, owner: Source | None) -> Iterator[Seen]:
         yield Observation("float16-overflow", name, evidence)
     if bytes_[:_LEAST].any() and (lost := _lost(owner)):
         yield Observation("scales-zero", name, f"{counted(lost, 'weight')} below 2**-80, by scales below 2**-100")
+
+
+def _small_floats(stored: Stored) -> Iterator[Seen]:
+    """Block scales of NVFP4 in the tiles of torchao, padded with 0."""
+    bad = negative = 0
+    for piece in pieces_of(stored):
+        bytes_ = np.frombuffer(piece, np.uint8)
+        bad += int(((bytes_ & 0x7F) == 0x7F).sum())
+        negative += int(((bytes_ > 0x80) & (bytes_ < 0xFF)).sum())
+        yield len(piece)
+    for kind, count in (("scales-nan", bad), ("scales-negative", negative)):
+        if count:
+            yield Observation(kind, stored.tensor.name, f"{count:,} of {stored.tensor.nbytes:,} scales")
 
 
 def _lost(source: Source) -> int:

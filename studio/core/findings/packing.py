@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.containers.dtypes import WEIGHT_DTYPES
+from studio.core.counting import counted
 from studio.core.findings.claims import Claim, Matcher, claims_of
 from studio.core.findings.finding import Observation
 from studio.core.findings.folder import Folder
@@ -24,6 +25,7 @@ def claimed(folder: Folder) -> Iterator[Observation]:
         return
     for claim in claims_of(folder.sections):
         if claim.layout not in _TORCH:
+            yield from _idle(folder, claim)
             continue
         yield from _other_bits(folder, claim)
         if claim.excluded is not None:
@@ -41,6 +43,16 @@ def _other_bits(folder: Folder, claim: Claim) -> Iterator[Observation]:
         if claim.bits == 4 and module.layout in ("fp8", "int8"):
             evidence = f"{claim.place} says 4 bits, it is {module.codes.tensor.dtype}"
             yield Observation("claims-other-bits", module.name, evidence)
+
+
+def _idle(folder: Folder, claim: Claim) -> Iterator[Observation]:
+    """A list of another layout of which no entry, or part of one, is in a name."""
+    matcher = Matcher(claim.layout, claim.excluded or ())
+    names = [name for layer in folder.layers for name in _names(layer)]
+    if names and claim.excluded and len(matcher.idle([*names, "lm_head"])) == len(set(claim.excluded)):
+        yield Observation(
+            "exclusions-idle", f"{claim.place}.{claim.key}", counted(len(claim.excluded), "entry", "entries")
+        )
 
 
 def _exclusions(folder: Folder, claim: Claim, matcher: Matcher) -> Iterator[Observation]:

@@ -15,8 +15,18 @@ from studio.core.sources.declared import BESIDE
 _PACKED, _MIXED = "nvfp4-pack-quantized", "mixed-precision"
 _GROUP = 16
 _INTEGERS = ("I8", "I32")
+_MODES = {"nvfp4": (4, 16), "mxfp4": (4, 32), "mxfp8": (8, 32)}
+"""Modes of MLX that have one number of bits and one group each."""
 EIGHT_BITS = ("fp8", "int8")
 """Conventions of codes that `packing` finds under a claim of four bits."""
+_ALGORITHMS = {
+    **dict.fromkeys(("fp8", "mxfp8"), (8, "float")),
+    **dict.fromkeys(("nvfp4", "w4a16_nvfp4", "mxfp4"), (4, "float")),
+    **dict.fromkeys(("int4", "w4a16_awq"), (4, "int")),
+    **dict.fromkeys(("int8", "w8a8"), (8, "int")),
+}
+"""What algorithms of ModelOpt store, by how their names begin."""
+
 _CLASSES = ("linear", "linearbase", "fusedmoe", "moegate")
 """Targets that are classes of modules, in small letters."""
 
@@ -40,7 +50,7 @@ def _other_of_groups(folder: Folder, module: Module, claim: Claim) -> str:
         return ""
     kind = "int" if module.codes.tensor.dtype in _INTEGERS else "float"
     across = module.scales.tensor.shape[-1:] if len(module.scales.tensor.shape) == len(source.shape) else ()
-    grouped = bool(across) and across[0] > 1 and module.scales.tensor.shape[:-1] == source.shape[:-1]
+    grouped = bool(across) and across[0] > 0 and module.scales.tensor.shape[:-1] == source.shape[:-1]
     stored = Scheme(source.bits, kind, source.shape[-1] // across[0] if grouped else 0)
     said = [_differing(scheme, stored) for scheme in claim.schemes]
     return "" if not said or "" in said else min(said, key=len)
@@ -50,7 +60,7 @@ def _differing(said: Scheme, stored: Scheme) -> str:
     """What a scheme says that is not so, "" where all of it may be."""
     told = [f"{said.bits} bits, it has {stored.bits}"] if said.bits not in (0, stored.bits) else []
     told += [f"{said.type}, it is {stored.type}"] if said.type not in ("", stored.type) else []
-    if stored.group and said.group and said.group != stored.group:
+    if stored.group and said.group > 0 and said.group != stored.group:
         told.append(f"groups of {said.group}, its scales are for {stored.group}")
     return "; ".join(told)
 
@@ -65,8 +75,9 @@ def _other_of_gptq(folder: Folder, claim: Claim) -> Iterator[Observation]:
         evidence = f"{claim.place} says {claim.bits} bits, codes have {', '.join(map(str, sorted(bits)))}"
         yield Observation("claims-other-format", next(iter(codes)), evidence)
     groups = {name: (source.shape[-1], _groups(folder, name)) for name, source in codes.items()}
-    if codes and claim.group and not any(-(-k // claim.group) == count for k, count in groups.values()):
-        k, count = next(iter(groups.values()))
+    fits = [-(-k // claim.group) == count for k, count in groups.values()] if claim.group else []
+    if codes and claim.group and not (any(fits) if claim.varies else all(fits)):
+        k, count = list(groups.values())[fits.index(False)]
         evidence = f"{claim.place} says groups of {claim.group}, {k:,} columns have {counted(count, 'scale')}"
         yield Observation("claims-other-format", next(iter(codes)), evidence)
 
@@ -115,6 +126,8 @@ def _other_of_mlx(module: Module, claim: Claim) -> str:
         return f"{told}; a scale is for {module.bits_of_block} bits"
     if (mode == "affine") != (module.scales.tensor.dtype in WEIGHT_DTYPES):
         return f"{told}; its scales are {module.scales.tensor.dtype}"
+    if mode in _MODES and (bits, group) != _MODES[mode]:
+        return f"{told}, which has {_MODES[mode][0]} bits in groups of {_MODES[mode][1]}"
     return ""
 
 
@@ -139,11 +152,23 @@ def agreeing(folder: Folder) -> Iterator[Observation]:
     if all(isinstance(one, dict) and "quant_method" not in one for one in mlx) and _of_mlx(mlx[0]) != _of_mlx(mlx[1]):
         evidence = f"quantization says {_of_mlx(mlx[0])}, quantization_config {_of_mlx(mlx[1])}"
         yield Observation("sections-disagree", "quantization_config", evidence)
+    for claim in claims_of(folder.sections):
+        yield from _of_algorithms(claim)
     told = {claim.place: claim.algorithm for claim in claims_of(folder.sections) if claim.algorithm}
     if BESIDE in told and len(set(told.values())) > 1:
         place, algorithm = next(item for item in told.items() if item[0] != BESIDE)
         evidence = f"it says {told[BESIDE].upper()}, {place} {algorithm.upper()}"
         yield Observation("sections-disagree", BESIDE, evidence)
+
+
+def _of_algorithms(claim: Claim) -> Iterator[Observation]:
+    """Groups of a section of ModelOpt that say other bits, or another type, than its algorithm has."""
+    bits, kind = next((form for start, form in _ALGORITHMS.items() if claim.algorithm.startswith(start)), (0, ""))
+    for scheme in claim.schemes if bits else ():
+        if scheme.bits not in (0, bits) or scheme.type not in ("", kind):
+            evidence = f"{claim.algorithm.upper()}, and a group of {scheme.bits} bits, {scheme.type}"
+            yield Observation("sections-disagree", claim.place, evidence)
+            return
 
 
 def _of_mlx(section: Mapping[str, Any] | None) -> str:

@@ -1,5 +1,6 @@
 """Two checkpoints of one model by their weights: each against a source, or one against the other."""
 
+import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -83,14 +84,19 @@ def _pair(x: Difference, y: Difference, methods_a: Mapping[str, str], methods_b:
         x.layer.name,
         x.couple.stored_as,
         y.couple.stored_as,
-        x.rel_err,
-        y.rel_err,
+        _error(x),
+        _error(y),
         x.couple.nbytes,
         y.couple.nbytes,
         _method(x.couple, methods_a),
         _method(y.couple, methods_b),
         x.layer.count,
     )
+
+
+def _error(found: Difference) -> float:
+    """Inf where a number became none, or the reverse."""
+    return math.inf if found.unlike else found.rel_err
 
 
 def _method(couple: Couple, methods: Mapping[str, str]) -> str:

@@ -53,8 +53,10 @@ class Pair:
     @property
     def gain(self) -> float:
         """Share of A's error that B takes away; below 0 where B is worse, -1 at least."""
-        if self.error_a >= self.error_b:
-            return 1 - self.error_b / self.error_a if self.error_a else 0.0
+        if self.error_a == self.error_b:
+            return 0.0
+        if self.error_a > self.error_b:
+            return 1 - self.error_b / self.error_a
         return self.error_a / self.error_b - 1
 
 
@@ -101,6 +103,12 @@ class Comparison:
         found = [pair for pair in known if pair.title_a != pair.title_b]
         return {pair.name: pair.format_b if pair.method_a == pair.method_b else pair.title_b for pair in found}
 
+    @property
+    def alone(self) -> str:
+        """How many layers only one side has, as the end of a sentence; "" for none."""
+        alone = len(self.only_a) + len(self.only_b)
+        return f", {counted(alone, 'layer is', 'layers are')} only in one of them" if alone else ""
+
     def sentence(self) -> str:
         """The comparison in one line."""
         if not self.pairs:
@@ -110,8 +118,7 @@ class Comparison:
         change = f" ({b / a - 1:+.0%})" if a else ""
         size = "same size" if not self.nbytes else f"{'+' if self.nbytes > 0 else '−'}{size_text(abs(self.nbytes))}"
         rises = f"; {self._guided} lets the error of weights rise to lower that of outputs" if self._guided else ""
-        alone = len(self.only_a) + len(self.only_b)
-        missing = f", {counted(alone, 'layer is', 'layers are')} only in one of them" if alone else ""
+        missing = self.alone
         if all(pair.error_a == pair.error_b for pair in self.pairs):
             return (
                 f"No difference in the errors of {counted(len(self.pairs), 'layer')}, median {a:.4f}, {size}{missing}"

@@ -1,5 +1,6 @@
 """What comparing two checkpoints by their weights found."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,12 +57,18 @@ class Measured:
         """The comparison in one line."""
         if self.reference:
             return self.comparison.sentence()
-        far = [pair for pair in self.comparison.pairs if pair.error_b]
-        if not far:
+        far, alone = [pair for pair in self.comparison.pairs if pair.error_b], self.comparison.alone
+        count = len(self.comparison.pairs) + self.equal
+        if not far and not alone:
             return "B decodes to the weights of A, bit by bit."
+        if not far:
+            common = f"{counted(count, 'layer has', 'layers have')} the same weights in both, bit by bit"
+            return f"{common if count else 'A and B have no layer in common'}{alone}."
+        found = f"B differs from A in {len(far):,} of {counted(count, 'layer')}{alone}"
+        if broken := [pair for pair in far if math.isinf(pair.error_b)]:
+            lost = f"{counted(len(broken), 'layer')} with NaN or Inf in one of them, as {printable(broken[0].name)}"
+            return f"{found}: {lost}; relative error of all else {self.sides[1].rel_err or 0.0:.2g}"
         worst = max(far, key=lambda pair: pair.error_b)
-        common = counted(len(self.comparison.pairs) + self.equal, "layer")
-        found = f"B differs from A in {len(far):,} of {common}"
         total = self.sides[1].rel_err or 0.0
         doubt = "; these are hardly the weights of one model" if total > FAR else ""
         return f"{found}: relative error {total:.2g}, most in {printable(worst.name)}, {worst.error_b:.2g}{doubt}"

@@ -117,7 +117,7 @@ class Difference:
 
     weights: how many were compared, `equal` of them the same but for the sign of zero. error: sum of the squares of
     their differences, squares: of the layer's weights, both over those that are finite on both sides. nonfinite: NaN
-    and Inf in the layer; nonfinite_there: in the counterpart.
+    and Inf in the layer; nonfinite_there: in the counterpart; unlike: how many weights are that on one side alone.
     """
 
     couple: Couple
@@ -127,6 +127,7 @@ class Difference:
     squares: float = 0.0
     nonfinite: int = 0
     nonfinite_there: int = 0
+    unlike: int = 0
 
     @property
     def layer(self) -> Layer:
@@ -164,7 +165,7 @@ def _questions(couple: Couple) -> Iterator[Question]:
 
 @dataclass(frozen=True, slots=True)
 class _Against:
-    """Counts, of a slab: weights, equal ones, squares of errors and of weights, NaN and Inf here and there."""
+    """Counts, of a slab: weights, equal ones, squares of errors and of weights, NaN and Inf here, there and in one."""
 
     part: Counterpart
     rounded: bool
@@ -189,17 +190,16 @@ def _compared(own: "NDArray[np.generic]", theirs: "NDArray[np.generic]") -> Coun
     both = here & there
     errors = np.subtract(a, b, out=np.zeros_like(a), where=both)
     squares = np.square(a, out=np.zeros_like(a), where=both)
-    return np.array(
-        [a.size, equal.sum(), np.square(errors).sum(), squares.sum(), (~here).sum(), (~there).sum()], np.float64
-    )
+    lost = (~here).sum(), (~there).sum(), (~both & ~equal).sum()
+    return np.array([a.size, equal.sum(), np.square(errors).sum(), squares.sum(), *lost], np.float64)
 
 
 def _difference(couple: Couple, counts: Sequence[Counts]) -> Difference:
     filled = [numbers for numbers in counts if numbers.size]
     if not filled:
         return Difference(couple)
-    weights, equal, error, squares, here, there = np.sum(filled, axis=0)
-    return Difference(couple, int(weights), int(equal), float(error), float(squares), int(here), int(there))
+    weights, equal, error, squares, *lost = np.sum(filled, axis=0)
+    return Difference(couple, int(weights), int(equal), float(error), float(squares), *map(int, lost))
 
 
 def _copied(couple: Couple) -> Difference:

@@ -15,7 +15,7 @@ from tests.core.sources.golden import items, unpacked
 
 ITEMS = {**items("block_floats"), **items("integers")}
 FOUR_BITS = ("fp4", "nf4", "int4", "awq4", "gptq4", "gptq2")
-INCOMPLETE = {"fused-partly", "mostly-plain", "refused", "tokenizer-missing"}
+INCOMPLETE = {"fused-partly", "weight-shape", "mostly-plain", "refused", "tokenizer-missing"}
 """Golden files are a few matrices of a model each."""
 
 
@@ -98,6 +98,24 @@ SPOILT: list[Spoilt] = [
     ("claims-other-format", "ct_int4_g32_sym_f32", _said(type="float")),
     ("float16-overflow", "ct_int8_channel", _filled("weight_scale", np.float32(1e30).tobytes())),
     ("codes-without-scales", "ct_int4_g32_asym", _gone(".weight_shape")),
+    (
+        "codes-without-scales",
+        "gptq4_v1_sym",
+        lambda raw, config: _gone(".g_idx")(_said(desc_act=True)(raw, config), {}),
+    ),
+    ("scales-without-codes", "gptoss_mxfp4", _gone("_blocks")),
+    ("scales-nan", "torchao_nvfp4", _filled("_weight_scale", b"\x7f")),
+    ("scales-negative", "torchao_nvfp4", _filled("_weight_scale", b"\xb8")),
+    ("weights-zero", "fp8_deepseek_v3", _filled("o_proj.weight", b"\0")),
+    ("weights-zero", "bnb_int8", _filled("q_proj.weight", b"\0")),
+    ("weights-zero", "bnb_nf4", _filled("q_proj.weight", b"\0")),
+    ("scales-without-codes", "gptq4_v1_sym", _gone(".qweight")),
+    ("scales-without-codes", "bnb_nf4", _gone("q_proj.weight")),
+    ("section-contradicts", "gptq4_v1_sym", _said(quant_method="awq")),
+    ("section-contradicts", "quark_mxfp4", _said(quant_method="modelopt")),
+    ("section-contradicts", "fp8_deepseek_v3", _said(quant_method="bitsandbytes")),
+    ("exclusions-idle", "quark_mxfp4", _said(exclude=["transformer.output"])),
+    ("sections-disagree", "modelopt_fp8", _said(num_bits=4)),
 ]
 
 
