@@ -98,7 +98,7 @@ def compare(person: Person, show: Show) -> None:
     person.click(person.wait_to_see("Compare", "PageTab"))
     person.click(person.wait_to_see("Everything in nvfp4-2t", "ComboBox"))
     person.click(person.wait_to_see("Everything in int4-g32", "ListItem"))
-    person.wait_to_see("B is better on 17 of 28 layers*")
+    person.wait_to_see("B is better on 20 of 28 layers*")
     show("compare")
 
 
