@@ -84,19 +84,26 @@ def _absent(stack: str, members: Mapping[int, set[str]], blocks: int) -> Iterato
 
 
 def shapes(folder: Folder) -> Iterator[Observation]:
-    """A weight of another shape than those of its name in all other blocks; the first and the last may differ."""
+    """A weight of another shape than those of its name in all other blocks of its kind; those at the ends may differ."""
     yield from _joined(folder)
     if "block_configs" in folder.config:
         return
-    named: dict[str, list[Layer]] = defaultdict(list)
+    named: dict[tuple[str, str], list[Layer]] = defaultdict(list)
     for layer in _readable(folder):
-        named[_NUMBER.sub(".#", layer.name)].append(layer)
+        named[_NUMBER.sub(".#", layer.name), _kind(folder, layer)].append(layer)
     for layers in named.values():
         counts = Counter(layer.shape for layer in layers)
         odd = next((layer for layer in layers[1:-1] if counts[layer.shape] == 1), None)
         if odd and len(counts) == 2 and len(layers) >= _FEWEST_BLOCKS:
             evidence = f"{list(odd.shape)}, those of {counted(len(layers) - 1, 'other')} are {list(layers[0].shape)}"
             yield Observation("weight-shape", odd.name, evidence)
+
+
+def _kind(folder: Folder, layer: Layer) -> str:
+    """What the config calls the kind of a layer's block: of some models one kind has wider heads than another."""
+    kinds = next((found for part in sections(folder.config) if isinstance(found := part.get("layer_types"), list)), [])
+    block = _BLOCK.fullmatch(layer.name)
+    return str(kinds[int(block[2])]) if block and int(block[2]) < len(kinds) else ""
 
 
 def _readable(folder: Folder) -> Iterator[Layer]:

@@ -197,6 +197,16 @@ def test_plain_weights_of_few_values_are_no_grid_of_another_quantization(tmp_pat
     assert not kinds(examined(made.write(tmp_path / "m")), "error", "warning")
 
 
+def test_blocks_of_another_kind_may_have_wider_heads(tmp_path: Path) -> None:
+    made = draft("plain")
+    for name in ("k_proj", "v_proj"):
+        weight = made.tensors[f"model.layers.1.self_attn.{name}.weight"]
+        made.tensors[f"model.layers.1.self_attn.{name}.weight"] = np.concatenate([weight, weight])
+    assert "weight-shape" in kinds(examined(made.write(tmp_path / "odd")), "error", "warning")
+    made.config["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
+    assert not kinds(examined(made.write(tmp_path / "kinds")), "error", "warning")
+
+
 def test_quick_reads_tensor_scales_and_no_codes(tmp_path: Path) -> None:
     made = draft("modelopt")
     set_part("scales", byte(0x7F))(made)
