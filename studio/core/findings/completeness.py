@@ -84,7 +84,7 @@ def _absent(stack: str, members: Mapping[int, set[str]], blocks: int) -> Iterato
 
 
 def shapes(folder: Folder) -> Iterator[Observation]:
-    """A weight of another shape than those of its name in all other blocks of its kind; those at the ends may differ."""
+    """A weight of another shape than those of its name in all other blocks of its kind; the ends may differ."""
     yield from _joined(folder)
     if "block_configs" in folder.config:
         return
