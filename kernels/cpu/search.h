@@ -253,7 +253,8 @@ constexpr int row_of_moments(int row) { return row / 2 * (17 - row / 2) + row % 
 INLINE PartIntegers low_halves(Part x) { return (PartIntegers)(x << 16) >> 16; }
 INLINE PartIntegers high_halves(Part x) { return (PartIntegers)x >> 16; }
 
-// Columns of 16 blocks that are gone over, as kernels/search.py defines it: in 1/64 of the scale what their weights are, and what their codes miss of that.
+// Columns of 16 blocks that are gone over, as kernels/search.py defines it: what their weights are in 1/64 of the scale, and
+// what their codes miss of that.
 struct Sweep {
     Part t[HALF_BLOCK], e[HALF_BLOCK], codes[2], sums[2];
     const Words* columns;
