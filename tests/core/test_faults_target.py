@@ -24,11 +24,16 @@ def source(tmp_path: Path) -> Path:
     return checkpoint(tmp_path / "model", shards=2)
 
 
+def _hear_interrupts() -> None:
+    """What a shell starts behind it does not hear them, nor do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}  # type: ignore[dict-item]
     command = [sys.executable, "-m", "studio", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _hear_interrupts, **options}
     return subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
