@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from studio.core.architectures import sections
 from studio.core.counting import counted
@@ -88,9 +89,10 @@ def shapes(folder: Folder) -> Iterator[Observation]:
     yield from _joined(folder)
     if "block_configs" in folder.config:
         return
+    kinds = next((found for part in sections(folder.config) if isinstance(found := part.get("layer_types"), list)), [])
     named: dict[tuple[str, str], list[Layer]] = defaultdict(list)
     for layer in _readable(folder):
-        named[_NUMBER.sub(".#", layer.name), _kind(folder, layer)].append(layer)
+        named[_NUMBER.sub(".#", layer.name), _kind(layer, kinds)].append(layer)
     for layers in named.values():
         counts = Counter(layer.shape for layer in layers)
         odd = next((layer for layer in layers[1:-1] if counts[layer.shape] == 1), None)
@@ -99,10 +101,9 @@ def shapes(folder: Folder) -> Iterator[Observation]:
             yield Observation("weight-shape", odd.name, evidence)
 
 
-def _kind(folder: Folder, layer: Layer) -> str:
+def _kind(layer: Layer, kinds: Sequence[Any]) -> str:
     """What the config calls the kind of a layer's block: of some models one kind has wider heads than another."""
-    kinds = next((found for part in sections(folder.config) if isinstance(found := part.get("layer_types"), list)), [])
-    block = _BLOCK.fullmatch(layer.name)
+    block = _BLOCK.fullmatch(layer.name) if kinds else None
     return str(kinds[int(block[2])]) if block and int(block[2]) < len(kinds) else ""
 
 
